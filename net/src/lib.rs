@@ -1,1 +1,42 @@
-//! (under construction)
+//! Frames, authenticated links and transports of Hybster. This crate knows no protocol.
+//!
+//! From the outside in:
+//!
+//! - [`hub::Hub`] is what a replica's network stage and a client use: links to all peers and
+//!   clients, reconnection, limits, back-pressure. Bytes in, bytes out, one thread, no lock.
+//! - [`transport::Transport`] is the seam to the operating system, in completion style so that
+//!   `io_uring` fits. Back ends: [`poll::PollTransport`] (epoll) and [`memory::MemoryTransport`]
+//!   (in process, deterministic).
+//! - [`handshake::Handshake`] and [`link::Link`] are sans-IO: TLS 1.3 with raw public keys first,
+//!   then frames with one MAC each.
+//! - [`frame`] is the layout on the wire. `net/WIRE.md` shows it byte by byte.
+//!
+//! What a peer sends is hostile until its MAC has been checked: anything else closes the link with
+//! a counted [`reject::Reason`].
+
+#![forbid(unsafe_code)]
+
+pub mod cipher;
+pub mod frame;
+pub mod handshake;
+pub mod hub;
+pub mod keys;
+pub mod limits;
+pub mod link;
+pub mod memory;
+pub mod poll;
+pub mod reject;
+pub mod transport;
+
+mod random;
+mod slots;
+
+pub use cipher::LinkCipher;
+pub use frame::Messages;
+pub use hub::{DownReason, Event, Hub, HubConfig, LinkId, SendError, Source, Tag};
+pub use keys::{Identity, KeyRing, PublicKey, StaticKey};
+pub use limits::Limits;
+pub use memory::{MemoryNetwork, MemoryTransport};
+pub use poll::PollTransport;
+pub use reject::{Reason, Rejections};
+pub use transport::{Completion, ConnectionId, ListenerId, Transport, Waker};

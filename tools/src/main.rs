@@ -1,2 +1,104 @@
-//! (under construction)
-fn main() {}
+//! The command `hybster`: make a group, run its replicas, use the key-value store, look at it.
+
+#![forbid(unsafe_code)]
+
+mod init;
+mod kv;
+mod replica;
+mod service;
+mod status;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set up, run and use a Hybster group.
+#[derive(Debug, Parser)]
+#[command(name = "hybster", version)]
+#[command(after_help = "Exit status: 0 done, 1 failed (the message says what to do), 2 wrong \
+    options, 3 the key is absent or holds another value.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a group directory: configuration, replica keys, client keys.
+    Init(init::InitArgs),
+    /// Run one replica until Ctrl-C or SIGTERM.
+    Replica(replica::ReplicaArgs),
+    /// Use the replicated key-value store.
+    Kv(kv::KvArgs),
+    /// Show what every replica says about itself.
+    Status(status::StatusArgs),
+}
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// As asked.
+    Yes,
+    /// The key is absent or holds another value.
+    NotThere,
+}
+
+/// A command failed; the text says what happened and what to do.
+#[derive(Debug)]
+struct Failure(String);
+
+impl Failure {
+    fn new(text: impl Into<String>) -> Failure {
+        Failure(text.into())
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            // Some errors repeat their cause in their own text.
+            let cause_text = cause.to_string();
+            if !text.contains(&cause_text) {
+                text = format!("{text}: {cause_text}");
+            }
+            source = cause.source();
+        }
+        Failure(text)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Init(args) => init::init(&args),
+        Command::Replica(args) => replica::replica(&args),
+        Command::Kv(args) => kv::kv(&args),
+        Command::Status(args) => status::status(&args),
+    };
+    match result {
+        Ok(Done::Yes) => ExitCode::SUCCESS,
+        Ok(Done::NotThere) => ExitCode::from(3),
+        Err(failure) => {
+            eprintln!("hybster: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,52 @@
-//! (under construction)
+//! TrInX, the trusted subsystem of Hybster: counters that can only rise, and certificates that
+//! bind a message to a counter value (TR section 4.3, listing 10).
+//!
+//! A replica host may lie; its TrInX may crash but never lies. Because a value of a counter is
+//! certified at most once, a host cannot tell two replicas two different things about one order
+//! number, and that is why 2f+1 replicas are enough.
+//!
+//! # What stands where
+//! - [`TrInX`] is the one trait of all back ends; [`Command`] and [`Answer`] are its batch form.
+//! - [`Verifier`] checks certificates of every instance of the group and the MACs of clients. It
+//!   needs no counter, so every thread may own one.
+//! - [`InProcessTrInX`] is the fast back end. It protects against nothing but bugs.
+//! - [`GroupKey`] is the one secret that all instances of a group share; everything else is
+//!   derived.
+//! - [`MacKey`] and [`MacAlgorithm`] are the deterministic, nonce-free MACs underneath, and the
+//!   module [`mac`] says why nothing with a nonce may stand here.
+//! - [`keyfile`] (feature `std`) keeps the group key on disk, sealed for one replica.
+//!
+//! # Back ends to come
+//! The trait says nothing about where keys and counters live. An isolated process answers whole
+//! batches of [`Command`]s through shared memory, and an enclave does the same through its call
+//! gate; both are why the batch form exists and why a command is plain data that is [`Copy`]. Use
+//! the crate without the feature `std` there.
+//!
+//! # What is certified
+//! The module [`certificate`] holds the byte diagram.
+#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+pub mod certificate;
+pub mod client_mac;
+mod counter;
+mod digest;
+pub mod in_process;
+#[cfg(feature = "std")]
+pub mod keyfile;
+mod keys;
+pub mod mac;
+mod trinx;
+
+pub use certificate::{ContinuingCertificate, IndependentCertificate, Proof, TrustedMac};
+pub use client_mac::ClientKey;
+pub use counter::{Counter, CounterValue, InstanceId};
+pub use digest::Digest;
+pub use in_process::{InProcessTrInX, InProcessVerifier};
+#[cfg(feature = "std")]
+pub use keyfile::{KeyFileError, SealingSecret};
+pub use keys::{GroupKey, RandomSourceError};
+pub use mac::{MacAlgorithm, MacKey, UnknownMacAlgorithm};
+pub use trinx::{Answer, Command, Refusal, TrInX, Verifier};

@@ -1,1 +1,66 @@
-//! (under construction)
+//! Deterministic simulator of Hybster groups.
+//!
+//! One thread, one seed: n real replica cores with all their stages, real client cores, a virtual
+//! network and virtual time. Everything that a run does follows from its [`Scenario`], so a seed
+//! reproduces a run bit by bit ([`Report::hash`]).
+//!
+//! A run has a safety phase, in which the scenario's faults happen, and then a liveness phase
+//! without faults, in which everything must come to an end. What is checked is in [`Violation`]:
+//! at each step agreement per order number, one total order of executions, exactly-once, validity,
+//! equal checkpoints, window bounds, and the use of counters; at the end that every call was
+//! answered, that all live replicas are in one view and that the history is linearizable.
+#![forbid(unsafe_code)]
+
+pub mod behaviour;
+mod client;
+mod effects;
+pub mod linear;
+mod network;
+mod oracle;
+pub mod random;
+mod replica;
+mod report;
+mod scenario;
+pub mod store;
+mod watched;
+pub mod words;
+mod world;
+
+pub use behaviour::{Behaviour, Host, Scene};
+pub use oracle::Violation;
+pub use report::{Counters, NewViewSeen, Report};
+pub use scenario::{
+    Catch, ClientPlan, End, Fault, Filter, Latency, Layout, Scenario, TimedFault, Transport,
+};
+pub use watched::{Execution, Ledger, Record, Recorded, Watched};
+pub use world::World;
+
+/// What a run keeps beside its counters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Whether the report tells the whole run in words.
+    pub trace: bool,
+    /// Events per replica that a failing run tells.
+    pub last_events: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            trace: false,
+            last_events: 40,
+        }
+    }
+}
+
+/// Runs the random scenario of a seed.
+#[must_use]
+pub fn run(seed: u64, options: &Options) -> Report {
+    run_scenario(Scenario::random(seed), options)
+}
+
+/// Runs a scenario.
+#[must_use]
+pub fn run_scenario(scenario: Scenario, options: &Options) -> Report {
+    World::new(scenario, *options).run()
+}

@@ -1,0 +1,247 @@
+//! Groups of replica processes that a benchmark starts and stops.
+
+mod child;
+mod replica;
+
+pub use child::Child;
+pub use replica::{ReplicaArgs, run_replica};
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::Error;
+use crate::engine;
+use crate::options::{GroupOptions, ServiceKind};
+use crate::process::{cpu_time, memory};
+use crate::report::ProcessReport;
+use crate::stop::Stop;
+
+/// A replica gets this long to be ready.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a group is to be.
+#[derive(Clone, Debug)]
+pub struct GroupSpec {
+    /// Number of replicas; 1 for the unreplicated server.
+    pub replicas: u16,
+    /// Tolerated faults.
+    pub faults: u16,
+    /// Pillars.
+    pub pillars: u16,
+    /// Requests per batch, at most.
+    pub batch_max: u32,
+    /// Layout of stages on cores.
+    pub layout: String,
+    /// MAC algorithm.
+    pub authenticator: String,
+    /// The service.
+    pub service: ServiceKind,
+    /// Bytes of a null service's reply.
+    pub reply_size: u32,
+    /// Client identities.
+    pub identities: u32,
+    /// One server without a protocol.
+    pub unreplicated: bool,
+}
+
+impl GroupSpec {
+    /// The group that the options ask for, with so many client identities.
+    ///
+    /// # Errors
+    /// If the options contradict each other.
+    pub fn new(
+        options: &GroupOptions,
+        service: ServiceKind,
+        identities: u32,
+    ) -> Result<GroupSpec, Error> {
+        let (replicas, faults) = match (options.unreplicated, options.faults) {
+            (true, _) => (1, 0),
+            (false, Some(faults)) => (options.replicas, faults),
+            (false, None) => (options.replicas, options.replicas.saturating_sub(1) / 2),
+        };
+        if !options.unreplicated && u32::from(replicas) < 2 * u32::from(faults) + 1 {
+            return Err(Error::new(format!(
+                "{faults} faults need at least {} replicas: give --replicas {} or --faults {}",
+                2 * u32::from(faults) + 1,
+                2 * u32::from(faults) + 1,
+                replicas.saturating_sub(1) / 2,
+            )));
+        }
+        Ok(GroupSpec {
+            replicas,
+            faults,
+            pillars: options.pillars,
+            batch_max: options.batch_max,
+            layout: options.layout.clone(),
+            authenticator: options.authenticator.clone(),
+            service,
+            reply_size: options.reply_size,
+            identities,
+            unreplicated: options.unreplicated,
+        })
+    }
+}
+
+/// A running group in a temporary directory; dropping it kills its processes.
+#[derive(Debug)]
+pub struct Group {
+    // Declared first: the processes are gone before their directory is.
+    replicas: Vec<Child>,
+    directory: TempDir,
+    spec: GroupSpec,
+}
+
+impl Group {
+    /// Makes a group directory, starts all replicas as children of this process and waits until
+    /// they are ready.
+    ///
+    /// # Errors
+    /// With the log of the replica at fault.
+    pub fn launch(spec: &GroupSpec, stop: &Stop) -> Result<Group, Error> {
+        let directory = tempfile::Builder::new()
+            .prefix("hybster-bench-")
+            .tempdir()
+            .map_err(|e| Error::new(format!("cannot make a temporary directory: {e}")))?;
+        let mut group = Group { replicas: Vec::new(), directory, spec: spec.clone() };
+        let addresses = free_addresses(spec.replicas)?;
+        engine::create_group(&group.path(), spec, &addresses)?;
+        for replica in 0..spec.replicas {
+            let child = group.spawn(replica)?;
+            group.replicas.push(child);
+        }
+        for child in &mut group.replicas {
+            child.wait_ready(START_PATIENCE, stop)?;
+        }
+        Ok(group)
+    }
+
+    fn spawn(&self, replica: u16) -> Result<Child, Error> {
+        let program = std::env::current_exe()
+            .map_err(|e| Error::new(format!("cannot find this program itself: {e}")))?;
+        let spec = &self.spec;
+        let mut command = Command::new(program);
+        command.arg("replica").arg("--group").arg(self.path());
+        command.args(["--id", &replica.to_string(), "--layout", &spec.layout]);
+        command.args(["--service", spec.service.name()]);
+        command.args(["--reply-size", &spec.reply_size.to_string()]);
+        if spec.unreplicated {
+            command.arg("--unreplicated");
+        }
+        let name = if spec.unreplicated { "server".into() } else { format!("replica {replica}") };
+        let log = self.directory.path().join(format!("replica-{replica}.log"));
+        Child::spawn(&name, &mut command, &log)
+    }
+
+    /// The group directory.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("group")
+    }
+
+    /// What the group was asked to be.
+    #[must_use]
+    pub fn spec(&self) -> &GroupSpec {
+        &self.spec
+    }
+
+    /// The processes, in the order of the replicas' numbers.
+    pub fn children(&mut self) -> &mut [Child] {
+        &mut self.replicas
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, replica: u16) {
+        self.replicas[usize::from(replica)].kill();
+    }
+
+    /// SIGSTOP.
+    ///
+    /// # Errors
+    /// If the replica has ended.
+    pub fn pause(&mut self, replica: u16) -> Result<(), Error> {
+        self.replicas[usize::from(replica)].signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// If the replica has ended.
+    pub fn resume(&mut self, replica: u16) -> Result<(), Error> {
+        self.replicas[usize::from(replica)].signal(Signal::CONT)
+    }
+
+    /// Fails if a replica other than those in `dead` has ended.
+    ///
+    /// # Errors
+    /// With its log.
+    pub fn expect_running(&mut self, dead: &[u16]) -> Result<(), Error> {
+        let alive = self.replicas.iter_mut().enumerate();
+        alive
+            .filter(|(replica, _)| !dead.iter().any(|d| usize::from(*d) == *replica))
+            .try_for_each(|(_, child)| child.expect_running())
+    }
+
+    /// CPU time so far and memory of every replica that runs, and of this process.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn usage(&mut self) -> Result<Vec<ProcessReport>, Error> {
+        let mut list = Vec::with_capacity(self.replicas.len() + 1);
+        for child in &self.replicas {
+            if let Ok(usage) = usage_of(child.name(), child.pid()) {
+                list.push(usage);
+            }
+        }
+        list.push(usage_of("load", std::process::id())?);
+        Ok(list)
+    }
+
+    /// Stops all replicas in order.
+    ///
+    /// # Errors
+    /// If one ended with an error or had to be killed; the others are stopped all the same.
+    pub fn shutdown(mut self) -> Result<(), Error> {
+        self.replicas.iter_mut().for_each(Child::ask_to_stop);
+        let results: Vec<_> = self.replicas.iter_mut().map(Child::wait_stopped).collect();
+        results.into_iter().collect()
+    }
+}
+
+fn usage_of(name: &str, pid: u32) -> Result<ProcessReport, Error> {
+    let (cpu, memory) = (cpu_time(pid)?, memory(pid)?);
+    Ok(ProcessReport {
+        name: name.into(),
+        cpu_s: cpu.as_secs_f64(),
+        rss_bytes: memory.rss_bytes,
+        peak_rss_bytes: memory.peak_rss_bytes,
+    })
+}
+
+/// Loopback addresses whose ports were free a moment ago.
+fn free_addresses(count: u16) -> Result<Vec<SocketAddr>, Error> {
+    let failed = |e| Error::new(format!("cannot find a free port on 127.0.0.1: {e}"));
+    // All are held until all are chosen, so that none is chosen twice.
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    listeners.iter().map(|l| l.local_addr().map_err(failed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_addresses_differ() {
+        let mut addresses = free_addresses(7).unwrap();
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 7);
+    }
+}

@@ -1,0 +1,28 @@
+//! The benchmark harness of Hybster.
+//!
+//! It starts a group of replica processes on loopback ([`launch`]), drives them with real
+//! authenticated clients ([`load`], [`workload`]), and reports what it measured ([`report`]).
+//! [`run()`] measures a group without faults, [`scenario`] breaks something under load. [`engine`] is
+//! the one module that knows the engine's interface.
+//!
+//! Whatever happens (the end, an error, Ctrl-C, kill -9), no process stays behind: see
+//! [`launch::Child`].
+
+#![forbid(unsafe_code)]
+
+pub mod engine;
+mod error;
+pub mod launch;
+pub mod load;
+pub mod machine;
+pub mod options;
+pub mod process;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod stop;
+pub mod workload;
+
+pub use error::Error;
+pub use run::run;

@@ -1,0 +1,342 @@
+//! The loop of one load thread, and the threads of a measurement.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Access, Outcome, Pace, Recorder, Sessions, Workload};
+use crate::Error;
+use crate::stop::Stop;
+
+/// A failed session waits this long before it submits again.
+const PENALTY_NS: u64 = 20_000_000;
+/// Longest poll: the loop looks at the time and the stop flag at least this often.
+const LONGEST_POLL: Duration = Duration::from_millis(20);
+
+/// When a load runs, in time from its `origin`.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Time zero.
+    pub origin: Instant,
+    /// Operations that start before are warm-up and not recorded.
+    pub warmup: Duration,
+    /// Length of the measured interval; [`Tallies::finish`] ends it sooner.
+    pub measured: Duration,
+    /// Longest wait for the last operations.
+    pub drain: Duration,
+}
+
+impl Plan {
+    fn begin_ns(&self) -> u64 {
+        self.warmup.as_nanos() as u64
+    }
+
+    fn end_ns(&self) -> u64 {
+        (self.warmup + self.measured).as_nanos() as u64
+    }
+}
+
+/// What one thread shows to others while it runs; on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Tallies {
+    completed: AtomicU64,
+    failed: AtomicU64,
+    finish: AtomicBool,
+}
+
+impl Tallies {
+    /// Ends the measured interval now, before its planned end.
+    pub fn finish(&self) {
+        self.finish.store(true, Ordering::Relaxed);
+    }
+
+    /// Acknowledged operations so far, warm-up included.
+    #[must_use]
+    pub fn completed(&self) -> u64 {
+        self.completed.load(Ordering::Relaxed)
+    }
+
+    /// Failed operations so far, warm-up included.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// What one thread brings home.
+#[derive(Debug)]
+pub struct Run<W> {
+    /// Its measurements.
+    pub recorder: Recorder,
+    /// Its workload, which knows what was acknowledged.
+    pub workload: W,
+    /// Operations acknowledged in all, warm-up and end included.
+    pub acknowledged: u64,
+    /// Operations acknowledged inside the measured interval, whenever they were submitted.
+    pub acknowledged_inside: u64,
+    /// Operations that failed in all.
+    pub failed: u64,
+    /// Operations still outstanding when the drain ended.
+    pub unfinished: u64,
+}
+
+/// An operation's end, kept until the poll is over so that the time is taken once.
+struct Ended {
+    session: u32,
+    failure: Option<super::Failure>,
+}
+
+/// Runs one thread's load to its end: warm-up, measured interval, drain.
+///
+/// # Errors
+/// If the driver fails, or the flag went up.
+pub fn drive<S: Sessions, P: Pace, W: Workload>(
+    sessions: &mut S,
+    mut pace: P,
+    mut workload: W,
+    plan: &Plan,
+    tallies: &Tallies,
+    stop: &Stop,
+) -> Result<Run<W>, Error> {
+    let count = sessions.count();
+    let (from, mut end) = (plan.begin_ns(), plan.end_ns());
+    let drain = plan.drain.as_nanos() as u64;
+    let mut recorder = Recorder::starting_at(from);
+    let mut operation = Vec::with_capacity(4096);
+    let mut started = vec![0u64; count as usize];
+    let mut ended: Vec<Ended> = Vec::with_capacity(count as usize);
+    let mut penalised = std::collections::VecDeque::with_capacity(count as usize);
+    let (mut outstanding, mut acknowledged, mut failed) = (0u64, 0u64, 0u64);
+    let mut acknowledged_inside = 0;
+    let mut open = true;
+    // The first operations are spread over the polls by the driver's own batching.
+    (0..count).rev().for_each(|session| pace.idle(session));
+
+    std::thread::sleep(plan.origin.saturating_duration_since(Instant::now()));
+    let mut now = elapsed(plan.origin);
+    loop {
+        while penalised.front().is_some_and(|&(at, _)| at <= now) {
+            let (_, session) = penalised.pop_front().expect("just seen");
+            pace.idle(session);
+        }
+        while let Some((session, since)) = pace.next(now, end) {
+            operation.clear();
+            let access: Access = workload.next(session, &mut operation);
+            sessions.submit(session, access, &operation)?;
+            started[session as usize] = since;
+            outstanding += 1;
+        }
+        let wait = pace.wait(now).map_or(LONGEST_POLL, Duration::from_nanos).min(LONGEST_POLL);
+        sessions.poll(wait, &mut |session, outcome| {
+            let failure = match outcome {
+                Outcome::Done(result) if workload.acknowledged(session, result) => None,
+                Outcome::Done(_) => Some(super::Failure::WrongResult),
+                Outcome::Failed(failure) => {
+                    workload.failed(session);
+                    Some(failure)
+                }
+            };
+            ended.push(Ended { session, failure });
+        })?;
+        now = elapsed(plan.origin);
+        let inside = now >= from && now < end;
+        let mut progress = false;
+        outstanding -= ended.len() as u64;
+        for Ended { session, failure } in ended.drain(..) {
+            let since = started[session as usize];
+            let counts = since >= from && since < end;
+            match failure {
+                None => {
+                    progress = true;
+                    acknowledged += 1;
+                    acknowledged_inside += u64::from(inside);
+                    if counts {
+                        recorder.completed(now - since);
+                    }
+                    pace.idle(session);
+                }
+                Some(kind) => {
+                    failed += 1;
+                    if counts {
+                        recorder.failed(kind);
+                    }
+                    penalised.push_back((now + PENALTY_NS, session));
+                }
+            }
+        }
+        if progress {
+            if inside {
+                recorder.progress(now);
+            }
+            tallies.completed.store(acknowledged, Ordering::Relaxed);
+        }
+        if failed > 0 {
+            tallies.failed.store(failed, Ordering::Relaxed);
+        }
+        if tallies.finish.load(Ordering::Relaxed) {
+            end = end.min(now);
+        }
+        if open && now >= end {
+            open = false;
+            recorder.close(end);
+        }
+        if now >= end && (outstanding == 0 || now >= end.saturating_add(drain)) {
+            break;
+        }
+        stop.check()?;
+    }
+    let unfinished = outstanding;
+    Ok(Run { recorder, workload, acknowledged, acknowledged_inside, failed, unfinished })
+}
+
+fn elapsed(origin: Instant) -> u64 {
+    origin.elapsed().as_nanos() as u64
+}
+
+/// What one thread of a measurement does.
+pub type Part<T> = Box<dyn FnOnce(&Tallies, &Stop) -> Result<T, Error> + Send>;
+
+/// Runs one thread per part of the load, and `watch` on the calling thread meanwhile.
+///
+/// `watch` is handed the threads' tallies; its error, like one of a thread, stops all.
+///
+/// # Errors
+/// The first error of a thread or of `watch`.
+pub fn measure<T: Send, V>(
+    parts: Vec<Part<T>>,
+    stop: &Stop,
+    watch: impl FnOnce(&[Arc<Tallies>]) -> Result<V, Error>,
+) -> Result<(Vec<T>, V), Error> {
+    let tallies: Vec<Arc<Tallies>> = parts.iter().map(|_| Arc::default()).collect();
+    // A thread's failure ends its fellows, but is not the user's interruption.
+    let failure = Stop::new();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = parts
+            .into_iter()
+            .enumerate()
+            .map(|(index, part)| {
+                let tallies = Arc::clone(&tallies[index]);
+                let (stop, failure) = (stop.clone(), failure.clone());
+                std::thread::Builder::new()
+                    .name(format!("load-{index}"))
+                    .spawn_scoped(scope, move || {
+                        let result = part(&tallies, &stop);
+                        if result.is_err() {
+                            failure.raise();
+                            stop.raise();
+                        }
+                        result
+                    })
+                    .map_err(|e| Error::new(format!("cannot start a load thread: {e}")))
+            })
+            .collect::<Result<_, _>>()?;
+        let watched = watch(&tallies);
+        if watched.is_err() {
+            stop.raise();
+        }
+        let mut runs = Vec::with_capacity(threads.len());
+        let mut error: Option<Error> = None;
+        for thread in threads {
+            match thread.join() {
+                Ok(Ok(run)) => runs.push(run),
+                Ok(Err(e)) if error.as_ref().is_none_or(Error::is_interrupted) => error = Some(e),
+                Ok(Err(_)) => {}
+                Err(_) => error = Some(Error::new("a load thread panicked (see above)")),
+            }
+        }
+        match (error, watched) {
+            // An interruption of the watcher is an echo if a thread failed by itself.
+            (Some(e), _) if !e.is_interrupted() => Err(e),
+            (_, Err(e)) => Err(e),
+            (Some(e), _) => Err(e),
+            (None, Ok(watched)) => Ok((runs, watched)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Loopback;
+    use super::super::{ClosedLoop, OpenLoop};
+    use super::*;
+
+    struct Any(u64);
+
+    impl Workload for Any {
+        fn next(&mut self, _: u32, operation: &mut Vec<u8>) -> Access {
+            assert!(operation.is_empty());
+            Access::Order
+        }
+
+        fn acknowledged(&mut self, _: u32, _: &[u8]) -> bool {
+            self.0 += 1;
+            true
+        }
+    }
+
+    fn plan(warmup_ms: u64, measured_ms: u64) -> Plan {
+        Plan {
+            origin: Instant::now(),
+            warmup: Duration::from_millis(warmup_ms),
+            measured: Duration::from_millis(measured_ms),
+            drain: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn the_closed_loop_counts_what_the_workload_saw_and_leaves_warm_up_out() {
+        let mut sessions = Loopback::new(8);
+        let tallies = Tallies::default();
+        let pace = ClosedLoop::new(8);
+        let run =
+            drive(&mut sessions, pace, Any(0), &plan(20, 30), &tallies, &Stop::new()).unwrap();
+        assert_eq!(run.acknowledged, run.workload.0);
+        assert_eq!(run.acknowledged, sessions.submitted);
+        assert_eq!(tallies.completed(), run.acknowledged);
+        assert_eq!((run.failed, run.unfinished), (0, 0));
+        let measured = Recorder::merge([run.recorder]);
+        assert!(measured.completed() < run.acknowledged);
+    }
+
+    #[test]
+    fn an_open_loop_completes_what_was_intended_inside_the_interval() {
+        let mut sessions = Loopback::new(4);
+        let pace = OpenLoop::new(4, 20_000.0);
+        let tallies = Tallies::default();
+        let run =
+            drive(&mut sessions, pace, Any(0), &plan(10, 40), &tallies, &Stop::new()).unwrap();
+        // 50 ms at 20,000 a second, the last 40 ms recorded.
+        assert_eq!(run.acknowledged, 1000);
+        assert_eq!(Recorder::merge([run.recorder]).completed(), 800);
+    }
+
+    #[test]
+    fn failed_operations_are_counted_and_their_sessions_come_back() {
+        let mut sessions = Loopback::new(2);
+        sessions.fail_every = 2;
+        let tallies = Tallies::default();
+        let pace = ClosedLoop::new(2);
+        let run =
+            drive(&mut sessions, pace, Any(0), &plan(0, 100), &tallies, &Stop::new()).unwrap();
+        assert!(run.failed > 0 && run.acknowledged > 0);
+        assert_eq!(run.failed + run.acknowledged, sessions.submitted);
+        assert_eq!(tallies.failed(), run.failed);
+    }
+
+    #[test]
+    fn a_failing_thread_stops_its_fellows_and_its_error_is_told() {
+        let parts: Vec<Part<()>> = vec![
+            Box::new(|_, _| Err(Error::new("no such key"))),
+            Box::new(|_, stop| {
+                stop.sleep_until(Instant::now() + Duration::from_secs(600), || Ok(()))
+            }),
+        ];
+        let stop = Stop::new();
+        let watch = |_: &[Arc<Tallies>]| {
+            stop.sleep_until(Instant::now() + Duration::from_secs(600), || Ok(()))
+        };
+        let error = measure(parts, &stop, watch).unwrap_err();
+        assert_eq!(error.to_string(), "no such key");
+    }
+}

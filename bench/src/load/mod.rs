@@ -1,0 +1,180 @@
+//! The load generator: many logical clients (sessions) over few connections.
+//!
+//! One thread drives one connection group: a client identity with its links to all replicas and
+//! thousands of sessions. The thread alternates between polling its driver, which completes
+//! operations, and submitting the next ones; it takes the time once per poll, allocates nothing per
+//! operation and takes no lock. What the threads measured is merged when they have ended.
+
+mod closed;
+mod drive;
+mod open;
+mod record;
+
+pub use closed::ClosedLoop;
+pub use drive::{Part, Plan, Run, Tallies, drive, measure};
+pub use open::OpenLoop;
+pub use record::{Measured, Recorder};
+
+use std::time::Duration;
+
+use crate::Error;
+
+/// How an operation reaches the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Agreed on by the group.
+    Order,
+    /// Read-only, answered without ordering if all replicas agree.
+    Query,
+}
+
+/// Why an operation was not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The replicas refused it for lack of room.
+    Overloaded,
+    /// The session was evicted.
+    Evicted,
+    /// No answer in time; the operation may have been executed or not.
+    TimedOut,
+    /// The group answered with something else than a result.
+    Refused,
+    /// The result is not what the service must answer.
+    WrongResult,
+}
+
+impl Failure {
+    /// All kinds.
+    pub const ALL: [Failure; 5] = [
+        Failure::Overloaded,
+        Failure::Evicted,
+        Failure::TimedOut,
+        Failure::Refused,
+        Failure::WrongResult,
+    ];
+
+    /// The name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Failure::Overloaded => "overloaded",
+            Failure::Evicted => "evicted",
+            Failure::TimedOut => "timed_out",
+            Failure::Refused => "refused",
+            Failure::WrongResult => "wrong_result",
+        }
+    }
+}
+
+/// What became of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// f+1 replicas gave this result.
+    Done(&'a [u8]),
+    /// It was not acknowledged.
+    Failed(Failure),
+}
+
+/// What the load generator needs of a client: sessions with one outstanding operation each.
+pub trait Sessions {
+    /// Number of sessions; they are numbered from 0.
+    fn count(&self) -> u32;
+
+    /// Queues the operation of an idle session; the next poll sends it.
+    ///
+    /// # Errors
+    /// If the driver cannot take it at all (a bug of the caller or a driver that has ended).
+    fn submit(&mut self, session: u32, access: Access, operation: &[u8]) -> Result<(), Error>;
+
+    /// Sends what is queued, waits up to `wait` for something to happen, and tells of every session
+    /// whose operation has come to an end.
+    ///
+    /// # Errors
+    /// If the driver has ended.
+    fn poll(
+        &mut self,
+        wait: Duration,
+        done: &mut impl FnMut(u32, Outcome<'_>),
+    ) -> Result<(), Error>;
+}
+
+/// What the clients ask for, and what they expect as an answer.
+pub trait Workload: Send {
+    /// Writes the next operation of a session into the empty buffer.
+    fn next(&mut self, session: u32, operation: &mut Vec<u8>) -> Access;
+
+    /// Takes note of an acknowledged result; `false` if no correct service answers so.
+    fn acknowledged(&mut self, session: u32, result: &[u8]) -> bool;
+
+    /// Takes note that a session's operation failed; it may have been executed or not.
+    fn failed(&mut self, session: u32) {
+        let _ = session;
+    }
+}
+
+/// Decides when sessions submit: closed or open loop.
+pub trait Pace {
+    /// Nanoseconds from now until the pace itself wants to act, if it knows.
+    fn wait(&self, now: u64) -> Option<u64>;
+
+    /// A session is idle (at the start, and whenever its operation has ended).
+    fn idle(&mut self, session: u32);
+
+    /// The next session to submit now and the time that its latency counts from; `None` if nothing
+    /// is due. After `end` nothing new is due.
+    fn next(&mut self, now: u64, end: u64) -> Option<(u32, u64)>;
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A client without a network, for tests of the loops.
+
+    use super::*;
+
+    /// Completes every operation at the next poll; every `fail_every`-th fails.
+    pub struct Loopback {
+        pub pending: Vec<u32>,
+        pub sessions: u32,
+        pub fail_every: u64,
+        pub submitted: u64,
+        pub echo: Vec<u8>,
+    }
+
+    impl Loopback {
+        pub fn new(sessions: u32) -> Loopback {
+            let pending = Vec::new();
+            Loopback { pending, sessions, fail_every: u64::MAX, submitted: 0, echo: Vec::new() }
+        }
+    }
+
+    impl Sessions for Loopback {
+        fn count(&self) -> u32 {
+            self.sessions
+        }
+
+        fn submit(&mut self, session: u32, _: Access, _: &[u8]) -> Result<(), Error> {
+            assert!(!self.pending.contains(&session), "one outstanding operation per session");
+            self.pending.push(session);
+            Ok(())
+        }
+
+        fn poll(
+            &mut self,
+            wait: Duration,
+            done: &mut impl FnMut(u32, Outcome<'_>),
+        ) -> Result<(), Error> {
+            if self.pending.is_empty() {
+                std::thread::sleep(wait.min(Duration::from_millis(1)));
+            }
+            for session in self.pending.drain(..) {
+                self.submitted += 1;
+                if self.submitted.is_multiple_of(self.fail_every) {
+                    done(session, Outcome::Failed(Failure::TimedOut));
+                } else {
+                    done(session, Outcome::Done(&self.echo));
+                }
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What one load thread measured.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::Failure;
+
+/// Longest latency that is told apart; longer ones count as this.
+const LONGEST_NS: u64 = 1_000_000_000_000;
+
+/// Records latencies, failures and the longest silence inside the measured interval.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    latency_ns: Histogram<u64>,
+    failures: [u64; Failure::ALL.len()],
+    last_completion: Option<u64>,
+    longest_gap: u64,
+    longest_gap_at: u64,
+}
+
+/// The merged measurements of all load threads.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Latencies in nanoseconds; its length is the number of completed operations.
+    pub latency_ns: Histogram<u64>,
+    /// Failures by kind, in the order of [`Failure::ALL`].
+    pub failures: [u64; Failure::ALL.len()],
+    /// Longest time without a completion, over all threads.
+    pub longest_gap: Duration,
+    /// When that gap began, nanoseconds from the start of the load.
+    pub longest_gap_at: Duration,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Recorder {
+            latency_ns: Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds are in order"),
+            failures: [0; Failure::ALL.len()],
+            last_completion: None,
+            longest_gap: 0,
+            longest_gap_at: 0,
+        }
+    }
+}
+
+impl Recorder {
+    /// A recorder whose first gap begins here, in nanoseconds from the start of the load.
+    #[must_use]
+    pub fn starting_at(begin: u64) -> Recorder {
+        Recorder { last_completion: Some(begin), ..Recorder::default() }
+    }
+
+    /// Counts an acknowledged operation.
+    #[inline]
+    pub fn completed(&mut self, latency_ns: u64) {
+        // Saturating: a latency beyond the range counts as the longest one.
+        self.latency_ns.saturating_record(latency_ns);
+    }
+
+    /// Counts a failed operation.
+    pub fn failed(&mut self, failure: Failure) {
+        self.failures[failure as usize] += 1;
+    }
+
+    /// Takes note that operations completed at `now` (nanoseconds from the start of the load).
+    #[inline]
+    pub fn progress(&mut self, now: u64) {
+        if let Some(last) = self.last_completion {
+            let gap = now.saturating_sub(last);
+            if gap > self.longest_gap {
+                self.longest_gap = gap;
+                self.longest_gap_at = last;
+            }
+        }
+        self.last_completion = Some(now);
+    }
+
+    /// The interval ended at `now`: a silence that reaches to its end counts too.
+    pub fn close(&mut self, now: u64) {
+        if self.last_completion.is_some() {
+            self.progress(now);
+        }
+    }
+
+    /// Merges what several threads recorded.
+    #[must_use]
+    pub fn merge(recorders: impl IntoIterator<Item = Recorder>) -> Measured {
+        let mut all = Recorder::default();
+        for recorder in recorders {
+            all.latency_ns.add(&recorder.latency_ns).expect("all histograms have equal bounds");
+            for (sum, count) in all.failures.iter_mut().zip(recorder.failures) {
+                *sum += count;
+            }
+            if recorder.longest_gap > all.longest_gap {
+                all.longest_gap = recorder.longest_gap;
+                all.longest_gap_at = recorder.longest_gap_at;
+            }
+        }
+        Measured {
+            latency_ns: all.latency_ns,
+            failures: all.failures,
+            longest_gap: Duration::from_nanos(all.longest_gap),
+            longest_gap_at: Duration::from_nanos(all.longest_gap_at),
+        }
+    }
+}
+
+impl Measured {
+    /// Acknowledged operations.
+    #[must_use]
+    pub fn completed(&self) -> u64 {
+        self.latency_ns.len()
+    }
+
+    /// Operations that failed.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        self.failures.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_merged_and_the_longest_gap_wins() {
+        let (mut a, mut b) = (Recorder::default(), Recorder::default());
+        a.completed(1000);
+        a.progress(10);
+        a.progress(30);
+        b.completed(3000);
+        b.completed(u64::MAX);
+        b.failed(Failure::Evicted);
+        b.progress(100);
+        b.progress(110);
+        b.close(200);
+        let measured = Recorder::merge([a, b]);
+        assert_eq!((measured.completed(), measured.errors()), (3, 1));
+        assert_eq!(measured.failures[Failure::Evicted as usize], 1);
+        assert_eq!(measured.longest_gap, Duration::from_nanos(90));
+        assert_eq!(measured.longest_gap_at, Duration::from_nanos(110));
+    }
+
+    #[test]
+    fn the_order_of_failures_is_that_of_the_list() {
+        for (at, failure) in Failure::ALL.into_iter().enumerate() {
+            assert_eq!(failure as usize, at);
+        }
+    }
+}

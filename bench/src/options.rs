@@ -1,0 +1,190 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::launch::ReplicaArgs;
+
+/// Measures Hybster: starts a group on loopback, drives it with clients, reports.
+#[derive(Debug, Parser)]
+#[command(name = "hybster-bench", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Without a subcommand, `run` is meant. Exit status: 0 measured, 1 failed, \
+    2 wrong options, 3 measured but operations failed, 130 interrupted.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `run`.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure throughput and latency (the default).
+    Run(RunOptions),
+    /// Break something under load and measure what clients notice.
+    Fault(FaultOptions),
+    /// One replica, started by this program itself.
+    #[command(hide = true)]
+    Replica(ReplicaArgs),
+}
+
+/// A service that can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ServiceKind {
+    /// Does nothing; requests and replies of any size.
+    Null,
+    /// Adds.
+    Counter,
+    /// A key-value store.
+    Kv,
+}
+
+impl ServiceKind {
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ServiceKind::Null => "null",
+            ServiceKind::Counter => "counter",
+            ServiceKind::Kv => "kv",
+        }
+    }
+}
+
+/// The group and its clients.
+#[derive(Clone, Debug, Args)]
+pub struct GroupOptions {
+    /// Number of replicas, n.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub replicas: u16,
+    /// Tolerated faults, f; by default as many as the replicas allow, (n-1)/2.
+    #[arg(long)]
+    pub faults: Option<u16>,
+    /// Pillars, P: state machines that agree in parallel.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub pillars: u16,
+    /// Logical clients, each with one outstanding operation.
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    pub clients: u32,
+    /// Connection groups that the clients share; each has a load thread of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub connections: u32,
+    /// Bytes of a request (kv: of a written value).
+    #[arg(long, default_value_t = 0)]
+    pub request_size: u32,
+    /// Bytes of a reply of the null service.
+    #[arg(long, default_value_t = 0)]
+    pub reply_size: u32,
+    /// Requests per batch, at most.
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub batch_max: u32,
+    /// Which threads and cores a replica's stages run on.
+    #[arg(long, default_value = "auto")]
+    pub layout: String,
+    /// MAC algorithm of certificates and client requests.
+    #[arg(long, default_value = "aegis-128l")]
+    pub authenticator: String,
+    /// One server and no protocol: the baseline to compare with.
+    #[arg(long)]
+    pub unreplicated: bool,
+}
+
+/// Options of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunOptions {
+    /// The group and its clients.
+    #[command(flatten)]
+    pub group: GroupOptions,
+    /// The service.
+    #[arg(long, value_enum, default_value = "null")]
+    pub service: ServiceKind,
+    /// Reads in percent of operations; the null service calls an unordered request a read.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub read_percent: u8,
+    /// Keys of the kv service, all written before the measurement.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub keys: u32,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    pub duration: f64,
+    /// Seconds of load before the measurement.
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    pub warmup: f64,
+    /// Open loop: so many operations per second, latency counted from the intended time.
+    #[arg(long, value_name = "OPS", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Write the report as JSON to this file too (see bench/REPORT.md).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Options of `fault`.
+#[derive(Clone, Debug, Args)]
+#[command(group(clap::ArgGroup::new("fault").required(true).args(["kill_leader", "pause_follower"])))]
+pub struct FaultOptions {
+    /// Kill the leader with SIGKILL.
+    #[arg(long)]
+    pub kill_leader: bool,
+    /// Stop a follower with SIGSTOP for so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30",
+          value_parser = seconds)]
+    pub pause_follower: Option<f64>,
+    /// Seconds of load before the fault.
+    #[arg(long, default_value_t = 3.0, value_parser = seconds)]
+    pub at: f64,
+    /// Seconds of load after the fault (after the catch-up for --pause-follower).
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    pub after: f64,
+    /// Repetitions, each with a fresh group.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+    /// Write the report as JSON to this file too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// The group and its clients.
+    #[command(flatten)]
+    pub group: GroupOptions,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=86_400.0).contains(&value) => Ok(value),
+        _ => Err("give seconds from 0 to 86400".into()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (1.0..=1e9).contains(&value) => Ok(value),
+        _ => Err("give operations per second, at least 1".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_run_is_the_default() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+        let cli = Cli::parse_from(["hybster-bench", "--pillars", "4"]);
+        assert!(cli.command.is_none());
+        assert_eq!(cli.run.group.pillars, 4);
+        let cli = Cli::parse_from(["hybster-bench", "run", "--rate", "1000"]);
+        let Some(Command::Run(run)) = cli.command else { panic!("not run") };
+        assert_eq!(run.rate, Some(1000.0));
+    }
+
+    #[test]
+    fn a_fault_must_be_chosen_and_a_pause_has_a_default_length() {
+        assert!(Cli::try_parse_from(["hybster-bench", "fault"]).is_err());
+        let cli = Cli::parse_from(["hybster-bench", "fault", "--pause-follower", "--at", "1"]);
+        let Some(Command::Fault(fault)) = cli.command else { panic!("not fault") };
+        assert_eq!(fault.pause_follower, Some(30.0));
+    }
+}

@@ -1,0 +1,202 @@
+//! What a measurement says: one structure, shown as text and written as JSON.
+//!
+//! The JSON form is a contract, described in `bench/REPORT.md` and pinned by a fixture. Fields may be
+//! added; whoever renames or removes one raises [`FORMAT`].
+
+mod text;
+
+pub use text::{bytes, count};
+pub(crate) use text::{machine as machine_line, processes as process_table};
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::load::{Failure, Measured};
+use crate::machine::Machine;
+
+/// Version of the JSON form.
+pub const FORMAT: u32 = 1;
+
+/// The report of `hybster-bench run`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Version of this form.
+    pub format: u32,
+    /// What was run: `run` or `unreplicated`.
+    pub kind: String,
+    /// Acknowledged operations per second of the measured interval.
+    pub throughput_ops_s: f64,
+    /// Operations acknowledged in the measured interval.
+    pub completed: u64,
+    /// Operations of the measured interval that failed, those never answered included.
+    pub errors: u64,
+    /// Failures by kind; kinds that did not occur are absent.
+    pub errors_by_kind: BTreeMap<String, u64>,
+    /// Length of the measured interval.
+    pub duration_s: f64,
+    /// Latencies of the operations that started in the measured interval.
+    pub latency_us: LatencyUs,
+    /// Longest time between two completions.
+    pub longest_gap_ms: f64,
+    /// CPU seconds of all processes per million completed operations.
+    pub cpu_s_per_mop: f64,
+    /// Per process: CPU time of the measured interval and memory at its end.
+    pub processes: Vec<ProcessReport>,
+    /// What the replicas counted.
+    pub replicas: Vec<ReplicaReport>,
+    /// Only of an open loop.
+    pub open_loop: Option<OpenLoopReport>,
+    /// What was asked for.
+    pub config: Config,
+    /// Where.
+    pub machine: Machine,
+}
+
+/// Latencies in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LatencyUs {
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// 99.9th percentile.
+    pub p999: f64,
+    /// The longest.
+    pub max: f64,
+    /// Arithmetic mean.
+    pub mean: f64,
+}
+
+/// What one process used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessReport {
+    /// `replica 0`, `server`, `load`.
+    pub name: String,
+    /// CPU seconds, user and system, in the measured interval.
+    pub cpu_s: f64,
+    /// Resident memory at the end.
+    pub rss_bytes: u64,
+    /// Largest resident memory since the process started.
+    pub peak_rss_bytes: u64,
+}
+
+/// What one replica counted, as far as its status tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    /// The replica.
+    pub replica: u16,
+    /// Its view at the end.
+    pub view: u64,
+    /// Requests per batch, on average over the measured interval; absent if it counts none.
+    pub requests_per_batch: Option<f64>,
+    /// Messages that it dropped, since it started.
+    pub rejections: u64,
+}
+
+/// What only an open loop can say.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenLoopReport {
+    /// The rate asked for.
+    pub rate_ops_s: f64,
+    /// Operations intended in the measured interval that never got an answer.
+    pub unfinished: u64,
+    /// Whether the group kept up (throughput at least 99 % of the rate).
+    pub kept_up: bool,
+}
+
+/// The configuration of a measurement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Number of replicas, n.
+    pub replicas: u16,
+    /// Tolerated faults, f.
+    pub faults: u16,
+    /// Pillars, P.
+    pub pillars: u16,
+    /// Logical clients with one outstanding operation each.
+    pub clients: u32,
+    /// Connection groups: load threads, each linked to every replica.
+    pub connections: u32,
+    /// The service.
+    pub service: String,
+    /// Bytes of a request's payload.
+    pub request_size: u32,
+    /// Bytes of a reply's payload.
+    pub reply_size: u32,
+    /// Reads in percent of operations.
+    pub read_percent: u8,
+    /// Warm-up in seconds, not measured.
+    pub warmup_s: f64,
+    /// Requests per batch, at most.
+    pub batch_max: u32,
+    /// Layout of a replica's stages on cores.
+    pub layout: String,
+    /// MAC algorithm of certificates and client requests.
+    pub authenticator: String,
+    /// One server and no protocol.
+    pub unreplicated: bool,
+}
+
+impl LatencyUs {
+    /// Percentiles of a histogram in nanoseconds.
+    #[must_use]
+    pub fn of(histogram: &Histogram<u64>) -> LatencyUs {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        LatencyUs {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max() as f64 / 1e3,
+            mean: histogram.mean() / 1e3,
+        }
+    }
+}
+
+/// Failures by their names.
+#[must_use]
+pub fn errors_by_kind(measured: &Measured, unfinished: u64) -> BTreeMap<String, u64> {
+    let mut kinds: BTreeMap<String, u64> = Failure::ALL
+        .into_iter()
+        .map(|kind| (kind.name().to_owned(), measured.failures[kind as usize]))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    if unfinished > 0 {
+        kinds.insert("unfinished".into(), unfinished);
+    }
+    kinds
+}
+
+/// CPU seconds per million operations; 0 if none completed.
+#[must_use]
+pub fn per_million(cpu_s: f64, completed: u64) -> f64 {
+    if completed == 0 { 0.0 } else { cpu_s / completed as f64 * 1e6 }
+}
+
+/// Writes a report as JSON, whole or not at all.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_json(path: &Path, report: &impl Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_string_pretty(report)
+        .map_err(|e| Error::new(format!("cannot put the report into JSON: {e}")))?;
+    text.push('\n');
+    let failed = |e: std::io::Error| Error::new(format!("cannot write {}: {e}", path.display()));
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}

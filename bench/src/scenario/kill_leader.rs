@@ -1,0 +1,70 @@
+//! kill -9 of the leader under load: clients go on after one view change.
+
+use std::time::Duration;
+
+use super::Round;
+use super::round::{Finished, play};
+use crate::Error;
+use crate::launch::GroupSpec;
+use crate::options::FaultOptions;
+use crate::stop::Stop;
+
+/// The fault comes this long after the recording has begun, so that a completion lies before it.
+const LEAD: Duration = Duration::from_millis(200);
+
+struct Script {
+    killed: u16,
+    view_before: u64,
+    before_ops_s: f64,
+    after_ops_s: f64,
+}
+
+/// One round.
+///
+/// # Errors
+/// See [`super::fault`].
+pub fn round(
+    options: &FaultOptions,
+    spec: &GroupSpec,
+    connections: u32,
+    stop: &Stop,
+) -> Result<Round, Error> {
+    let at = Duration::from_secs_f64(options.at) + LEAD;
+    let finished = play(options, spec, connections, stop, |stage| {
+        stage.run_until(at)?;
+        let (view_before, killed) = stage.leader()?;
+        let now = stage.origin.elapsed();
+        let before = stage.completed();
+        stage.dead.push(killed);
+        stage.group.kill(killed);
+        // The second half of what follows is the rate that the survivors settle at.
+        let half = Duration::from_secs_f64(options.after / 2.0);
+        stage.run_until(now + half)?;
+        let middle = stage.completed();
+        stage.run_until(now + 2 * half)?;
+        let end = stage.completed();
+        Ok(Script {
+            killed,
+            view_before,
+            before_ops_s: before as f64 / now.as_secs_f64(),
+            after_ops_s: (end - middle) as f64 / half.as_secs_f64().max(1e-3),
+        })
+    })?;
+    let Finished { script, measured, verdict, errors, diverged, statuses, usage } = finished;
+    Ok(Round {
+        replica: script.killed,
+        view_before: script.view_before,
+        view_after: statuses.iter().map(|s| s.view).max().unwrap_or(script.view_before),
+        gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
+        latency_max_ms: measured.latency_ns.max() as f64 / 1e6,
+        acknowledged: verdict.acknowledged,
+        errors,
+        lost: verdict.lost,
+        doubled: verdict.doubled,
+        before_ops_s: script.before_ops_s,
+        after_ops_s: script.after_ops_s,
+        diverged,
+        pause: None,
+        processes: usage,
+    })
+}

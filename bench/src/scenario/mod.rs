@@ -1,0 +1,59 @@
+//! Faults under load: what breaks, and what clients notice of it.
+//!
+//! Every scenario drives the counter service, because it shows what became of each operation: an
+//! increment's result is the new value, so no two acknowledged increments may have the same result,
+//! and the final value tells what was lost or doubled ([`Ledger`]).
+
+mod kill_leader;
+mod ledger;
+mod pause_follower;
+mod report;
+mod round;
+
+pub use ledger::{Increments, Ledger, Verdict};
+pub use report::{FaultReport, Gaps, PauseRound, Round};
+
+use crate::Error;
+use crate::launch::GroupSpec;
+use crate::machine::Machine;
+use crate::options::{FaultOptions, ServiceKind};
+use crate::report::{Config, FORMAT};
+use crate::stop::Stop;
+
+/// Runs the fault that the options ask for, as often as they ask.
+///
+/// # Errors
+/// If a group does not start, a survivor ends, or the user interrupts. A broken promise of the
+/// protocol is no error but a report that is not clean.
+pub fn fault(options: &FaultOptions, stop: &Stop) -> Result<FaultReport, Error> {
+    let connections = options.group.connections.min(options.group.clients);
+    let spec = GroupSpec::new(&options.group, ServiceKind::Counter, connections + 1)?;
+    if spec.unreplicated || spec.faults == 0 {
+        return Err(Error::new("a group that tolerates no fault has no fault to show: use f >= 1"));
+    }
+    let mut rounds = Vec::new();
+    for number in 1..=options.repeat {
+        let round = match options.pause_follower {
+            Some(seconds) => pause_follower::round(options, seconds, &spec, connections, stop),
+            None => kill_leader::round(options, &spec, connections, stop),
+        }
+        .map_err(|e| e.context(format!("round {number}")))?;
+        if options.repeat > 1 {
+            eprintln!("round {number} of {}: {}", options.repeat, round.line());
+        }
+        rounds.push(round);
+    }
+    let config = Config { connections, ..crate::run::config(&options.group, &spec) };
+    Ok(FaultReport {
+        format: FORMAT,
+        kind: if options.kill_leader { "kill-leader" } else { "pause-follower" }.into(),
+        gap_ms: Gaps::of(&rounds),
+        acknowledged: rounds.iter().map(|r| r.acknowledged).sum(),
+        errors: rounds.iter().map(|r| r.errors).sum(),
+        lost: rounds.iter().map(|r| r.lost).sum(),
+        doubled: rounds.iter().map(|r| r.doubled).sum(),
+        rounds,
+        config,
+        machine: Machine::here(),
+    })
+}

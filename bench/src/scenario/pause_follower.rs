@@ -1,0 +1,116 @@
+//! SIGSTOP of a follower under load: it catches up after SIGCONT, and memory stays bounded.
+
+use std::time::{Duration, Instant};
+
+use super::round::{Finished, Stage, play};
+use super::{PauseRound, Round};
+use crate::Error;
+use crate::launch::GroupSpec;
+use crate::options::FaultOptions;
+use crate::stop::Stop;
+
+/// Longest wait for the follower to catch up under load.
+const CATCH_UP: Duration = Duration::from_secs(120);
+/// Between two looks at the follower.
+const LOOK: Duration = Duration::from_millis(50);
+
+struct Script {
+    paused: u16,
+    view_before: u64,
+    before_ops_s: f64,
+    after_ops_s: f64,
+    pause: PauseRound,
+}
+
+/// One round.
+///
+/// # Errors
+/// See [`super::fault`].
+pub fn round(
+    options: &FaultOptions,
+    seconds: f64,
+    spec: &GroupSpec,
+    connections: u32,
+    stop: &Stop,
+) -> Result<Round, Error> {
+    let at = Duration::from_secs_f64(options.at);
+    let length = Duration::from_secs_f64(seconds);
+    let finished = play(options, spec, connections, stop, |stage| {
+        stage.run_until(at)?;
+        let (view_before, leader) = stage.leader()?;
+        let paused = (leader + 1) % spec.replicas;
+        let peak_before_bytes = peak(stage)?;
+        let (begun, before) = (stage.origin.elapsed(), stage.completed());
+        stage.group.pause(paused)?;
+        stage.run_until(begun + length)?;
+        let (resumed, during) = (stage.origin.elapsed(), stage.completed());
+        let missed = stage.monitor.status(leader).map_or(0, |s| s.executed);
+        stage.group.resume(paused)?;
+        let caught_up = catch_up(stage, paused)?;
+        let (then, at_catch_up) = (stage.origin.elapsed(), stage.completed());
+        let after = Duration::from_secs_f64(options.after);
+        stage.run_until(then + after)?;
+        let end = stage.completed();
+        Ok(Script {
+            paused,
+            view_before,
+            before_ops_s: before as f64 / begun.as_secs_f64(),
+            after_ops_s: (end - at_catch_up) as f64 / after.as_secs_f64().max(1e-3),
+            pause: PauseRound {
+                paused_s: (resumed - begun).as_secs_f64(),
+                during_ops_s: (during - before) as f64 / (resumed - begun).as_secs_f64(),
+                orders_at_resume: missed,
+                caught_up: caught_up.is_some(),
+                catch_up_s: caught_up.unwrap_or(CATCH_UP).as_secs_f64(),
+                peak_before_bytes,
+                peak_bytes: peak(stage)?,
+            },
+        })
+    })?;
+    let Finished { script, measured, verdict, errors, diverged, statuses, usage } = finished;
+    Ok(Round {
+        replica: script.paused,
+        view_before: script.view_before,
+        view_after: statuses.iter().map(|s| s.view).max().unwrap_or(script.view_before),
+        gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
+        latency_max_ms: measured.latency_ns.max() as f64 / 1e6,
+        acknowledged: verdict.acknowledged,
+        errors,
+        lost: verdict.lost,
+        doubled: verdict.doubled,
+        before_ops_s: script.before_ops_s,
+        after_ops_s: script.after_ops_s,
+        diverged,
+        pause: Some(script.pause),
+        processes: usage,
+    })
+}
+
+/// Sum of the peaks of all processes.
+fn peak(stage: &mut Stage<'_>) -> Result<u64, Error> {
+    Ok(stage.group.usage()?.iter().map(|p| p.peak_rss_bytes).sum())
+}
+
+/// Waits until the follower has executed what another replica had executed just before, and has
+/// its stable checkpoint. The time it took, or `None` if it took too long.
+fn catch_up(stage: &mut Stage<'_>, paused: u16) -> Result<Option<Duration>, Error> {
+    let begun = Instant::now();
+    let replicas = stage.group.spec().replicas;
+    while begun.elapsed() < CATCH_UP {
+        stage.stop.check()?;
+        stage.group.expect_running(&stage.dead)?;
+        let (_, leader) = stage.leader()?;
+        // The order matters: what the leader had executed before the follower was asked.
+        let other = if leader == paused { (leader + 1) % replicas } else { leader };
+        let ahead = stage.monitor.status(other);
+        let behind = stage.monitor.status(paused);
+        if let (Ok(ahead), Ok(behind)) = (ahead, behind)
+            && behind.executed >= ahead.executed
+            && behind.stable >= ahead.stable
+        {
+            return Ok(Some(begun.elapsed()));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(None)
+}

@@ -1,0 +1,242 @@
+//! The report of a fault scenario.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+use crate::report::{Config, ProcessReport, bytes, count, machine_line, process_table};
+
+/// The report of `hybster-bench fault`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaultReport {
+    /// Version of this form.
+    pub format: u32,
+    /// `kill-leader` or `pause-follower`.
+    pub kind: String,
+    /// Longest times without a completion, over the rounds.
+    pub gap_ms: Gaps,
+    /// Acknowledged increments of all rounds.
+    pub acknowledged: u64,
+    /// Operations that failed or were never answered.
+    pub errors: u64,
+    /// Acknowledged increments that the counter lacks at the end.
+    pub lost: u64,
+    /// Increments counted more than once.
+    pub doubled: u64,
+    /// Each round.
+    pub rounds: Vec<Round>,
+    /// What was asked for.
+    pub config: Config,
+    /// Where.
+    pub machine: Machine,
+}
+
+/// Gaps over the rounds; with n rounds the p99 is the ⌈0.99 n⌉-th smallest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gaps {
+    /// Median.
+    pub p50: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// Longest.
+    pub max: f64,
+}
+
+/// One round with its own group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// The replica that was killed or paused.
+    pub replica: u16,
+    /// View before the fault.
+    pub view_before: u64,
+    /// Highest view at the end.
+    pub view_after: u64,
+    /// Longest time without a completion.
+    pub gap_ms: f64,
+    /// Longest latency of an operation.
+    pub latency_max_ms: f64,
+    /// Acknowledged increments.
+    pub acknowledged: u64,
+    /// Operations that failed or were never answered.
+    pub errors: u64,
+    /// Acknowledged increments that the counter lacks.
+    pub lost: u64,
+    /// Increments counted more than once.
+    pub doubled: u64,
+    /// Throughput before the fault, the start included.
+    pub before_ops_s: f64,
+    /// Throughput after it, once settled.
+    pub after_ops_s: f64,
+    /// Replicas that run and did not reach the others' state within 30 s after the load.
+    pub diverged: Vec<u16>,
+    /// Only of `pause-follower`.
+    pub pause: Option<PauseRound>,
+    /// CPU since the start and memory at the end, per process that runs.
+    pub processes: Vec<ProcessReport>,
+}
+
+/// What only a paused follower can show.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PauseRound {
+    /// Length of the pause.
+    pub paused_s: f64,
+    /// Throughput during the pause.
+    pub during_ops_s: f64,
+    /// Order numbers that the leader had executed when the follower went on.
+    pub orders_at_resume: u64,
+    /// Whether it caught up while the load went on.
+    pub caught_up: bool,
+    /// From SIGCONT until it had executed what the leader had just executed.
+    pub catch_up_s: f64,
+    /// Sum of all processes' peak memory before the pause.
+    pub peak_before_bytes: u64,
+    /// Sum of all processes' peak memory at the end.
+    pub peak_bytes: u64,
+}
+
+impl Gaps {
+    /// Over these rounds.
+    #[must_use]
+    pub fn of(rounds: &[Round]) -> Gaps {
+        let mut gaps: Vec<f64> = rounds.iter().map(|r| r.gap_ms).collect();
+        gaps.sort_by(f64::total_cmp);
+        let at = |quantile: f64| {
+            let rank = (quantile * gaps.len() as f64).ceil() as usize;
+            gaps.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+        };
+        Gaps { p50: at(0.5), p99: at(0.99), max: at(1.0) }
+    }
+}
+
+impl Round {
+    /// One line about the round.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line = format!(
+            "replica {}, view {} -> {}, gap {:.0} ms, {} acknowledged, {} errors, {} lost, \
+             {} doubled, {} -> {} operations/s",
+            self.replica,
+            self.view_before,
+            self.view_after,
+            self.gap_ms,
+            count(self.acknowledged),
+            self.errors,
+            self.lost,
+            self.doubled,
+            count(self.before_ops_s as u64),
+            count(self.after_ops_s as u64),
+        );
+        if let Some(pause) = &self.pause {
+            let verdict = if pause.caught_up { "caught up after" } else { "NOT CAUGHT UP after" };
+            line += &format!(
+                "; paused {:.1} s ({} operations/s), {verdict} {:.2} s, peak memory {} -> {}",
+                pause.paused_s,
+                count(pause.during_ops_s as u64),
+                pause.catch_up_s,
+                bytes(pause.peak_before_bytes),
+                bytes(pause.peak_bytes),
+            );
+        }
+        if !self.diverged.is_empty() {
+            line += &format!("; replicas {:?} DID NOT REACH the others' state", self.diverged);
+        }
+        line
+    }
+
+    fn is_clean(&self) -> bool {
+        self.acknowledged > 0
+            && (self.errors, self.lost, self.doubled) == (0, 0, 0)
+            && self.after_ops_s > 0.0
+            && self.diverged.is_empty()
+            && self.pause.is_none_or(|p| p.caught_up)
+    }
+}
+
+impl FaultReport {
+    /// Whether every promise was kept: nothing lost, doubled or failed, clients went on, and all
+    /// replicas that run reached the same state.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        !self.rounds.is_empty() && self.rounds.iter().all(Round::is_clean)
+    }
+}
+
+impl fmt::Display for FaultReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = &self.config;
+        writeln!(
+            f,
+            "{}: {} replicas (f = {}), {} pillars, {} clients, layout {}, {} rounds",
+            self.kind,
+            config.replicas,
+            config.faults,
+            config.pillars,
+            count(config.clients.into()),
+            config.layout,
+            self.rounds.len(),
+        )?;
+        let gap = &self.gap_ms;
+        writeln!(f, "  gap          p50 {:.0} ms   p99 {:.0} ms   max {:.0} ms", gap.p50, gap.p99, gap.max)?;
+        writeln!(
+            f,
+            "  operations   {} acknowledged, {} lost, {} doubled, {} errors",
+            count(self.acknowledged),
+            self.lost,
+            self.doubled,
+            self.errors,
+        )?;
+        for (number, round) in self.rounds.iter().enumerate() {
+            writeln!(f, "  round {:<6} {}", number + 1, round.line())?;
+        }
+        if let Some(round) = self.rounds.last() {
+            writeln!(f)?;
+            process_table(f, &round.processes)?;
+        }
+        writeln!(f)?;
+        machine_line(f, &self.machine)?;
+        let verdict = if self.is_clean() { "all promises kept" } else { "NOT ALL PROMISES KEPT" };
+        writeln!(f, "  {verdict}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(gap_ms: f64) -> Round {
+        Round {
+            replica: 0,
+            view_before: 0,
+            view_after: 1,
+            gap_ms,
+            latency_max_ms: gap_ms,
+            acknowledged: 10,
+            errors: 0,
+            lost: 0,
+            doubled: 0,
+            before_ops_s: 1.0,
+            after_ops_s: 1.0,
+            diverged: vec![],
+            pause: None,
+            processes: vec![],
+        }
+    }
+
+    #[test]
+    fn gaps_are_ranked() {
+        let rounds: Vec<Round> = (1..=200).rev().map(|gap| round(gap.into())).collect();
+        assert_eq!(Gaps::of(&rounds), Gaps { p50: 100.0, p99: 198.0, max: 200.0 });
+        assert_eq!(Gaps::of(&rounds[..1]), Gaps { p50: 200.0, p99: 200.0, max: 200.0 });
+        assert_eq!(Gaps::of(&[]), Gaps::default());
+    }
+
+    #[test]
+    fn one_broken_promise_is_told() {
+        assert!(round(1.0).is_clean());
+        assert!(!Round { lost: 1, ..round(1.0) }.is_clean());
+        assert!(!Round { doubled: 1, ..round(1.0) }.is_clean());
+        assert!(!Round { diverged: vec![2], ..round(1.0) }.is_clean());
+        assert!(!Round { after_ops_s: 0.0, ..round(1.0) }.is_clean());
+    }
+}

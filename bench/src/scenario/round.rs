@@ -1,0 +1,183 @@
+//! What the rounds of all scenarios have in common: a group under counted load.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Increments, Ledger, Verdict};
+use crate::Error;
+use crate::engine::{self, Monitor, Status};
+use crate::launch::{Group, GroupSpec};
+use crate::load::{ClosedLoop, Measured, Part, Plan, Recorder, Run, Sessions, Tallies, drive, measure};
+use crate::options::FaultOptions;
+use crate::run::connect_all;
+use crate::stop::Stop;
+
+/// Longest wait for the operations that are outstanding at the end.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Time for all threads to be ready before the load starts.
+const RUN_UP: Duration = Duration::from_millis(100);
+/// The survivors get this long to be equal once nothing is asked of them any more.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// A group, its load and an observer, while the scenario's script runs.
+pub struct Stage<'a> {
+    /// The group.
+    pub group: &'a mut Group,
+    /// Asks replicas for their status.
+    pub monitor: &'a mut Monitor,
+    /// Time zero of the load.
+    pub origin: Instant,
+    /// Interruption.
+    pub stop: &'a Stop,
+    /// Replicas that the script killed.
+    pub dead: Vec<u16>,
+    tallies: &'a [Arc<Tallies>],
+}
+
+/// A finished round.
+pub struct Finished<T> {
+    /// What the script brought.
+    pub script: T,
+    /// What the load threads measured from the fault on.
+    pub measured: Measured,
+    /// What the ledger says.
+    pub verdict: Verdict,
+    /// Failed and unanswered operations in all.
+    pub errors: u64,
+    /// Replicas that run and that did not reach the same state in time.
+    pub diverged: Vec<u16>,
+    /// Status of the replicas that run, at the end.
+    pub statuses: Vec<Status>,
+    /// CPU and memory at the end.
+    pub usage: Vec<crate::report::ProcessReport>,
+}
+
+impl Stage<'_> {
+    /// Lets the load run until a time from its origin.
+    ///
+    /// # Errors
+    /// If a replica ends that was not killed, or the user interrupts.
+    pub fn run_until(&mut self, time: Duration) -> Result<(), Error> {
+        let end = self.origin + time;
+        let (group, dead, stop) = (&mut *self.group, &self.dead, self.stop);
+        stop.sleep_until(end, || group.expect_running(dead))
+    }
+
+    /// Operations acknowledged so far.
+    #[must_use]
+    pub fn completed(&self) -> u64 {
+        self.tallies.iter().map(|t| t.completed()).sum()
+    }
+
+    /// The leader, as most of the replicas say.
+    ///
+    /// # Errors
+    /// If no replica answers.
+    pub fn leader(&mut self) -> Result<(u64, u16), Error> {
+        let replicas = self.group.spec().replicas;
+        let view = self.monitor.all().iter().map(|s| s.view).max();
+        let view = view.ok_or_else(|| Error::new("no replica answers a status request"))?;
+        Ok((view, (view % u64::from(replicas)) as u16))
+    }
+}
+
+/// Starts a group, loads it, runs the script beside the load, ends the load when the script returns,
+/// and checks the ledger. Latencies and gaps are recorded from `options.at` on.
+///
+/// # Errors
+/// If the group does not start, a replica ends unexpectedly, or the user interrupts.
+pub fn play<T>(
+    options: &FaultOptions,
+    spec: &GroupSpec,
+    connections: u32,
+    stop: &Stop,
+    script: impl FnOnce(&mut Stage<'_>) -> Result<T, Error>,
+) -> Result<Finished<T>, Error> {
+    let mut group = Group::launch(spec, stop)?;
+    let drivers = connect_all(&group.path(), options.group.clients, connections, stop)?;
+    let mut monitor = Monitor::open(&group.path(), connections)?;
+    let plan = Plan {
+        origin: Instant::now() + RUN_UP,
+        warmup: Duration::from_secs_f64(options.at),
+        // The script's end is the load's.
+        measured: Duration::from_secs(24 * 3600),
+        drain: DRAIN,
+    };
+    let parts = drivers.into_iter().map(|mut sessions| {
+        let part: Part<Run<Increments>> = Box::new(move |tallies, stop| {
+            let pace = ClosedLoop::new(sessions.count());
+            drive(&mut sessions, pace, Increments::default(), &plan, tallies, stop)
+        });
+        part
+    });
+    let mut dead = Vec::new();
+    let (runs, script) = measure(parts.collect(), stop, |tallies| {
+        let mut stage = Stage {
+            group: &mut group,
+            monitor: &mut monitor,
+            origin: plan.origin,
+            stop,
+            dead: Vec::new(),
+            tallies,
+        };
+        let result = script(&mut stage);
+        dead = std::mem::take(&mut stage.dead);
+        tallies.iter().for_each(|t| t.finish());
+        result
+    })?;
+    let value = engine::counter_value(&group.path(), connections)?;
+    let errors = runs.iter().map(|r| r.failed + r.unfinished).sum();
+    let verdict = Ledger::of(&runs).verdict(value);
+    let running: Vec<u16> = (0..spec.replicas).filter(|r| !dead.contains(r)).collect();
+    let (diverged, statuses) = settle(&mut monitor, &running, stop)?;
+    group.expect_running(&dead)?;
+    let usage = group.usage()?;
+    dead.iter().for_each(|r| group.kill(*r));
+    let finished = Finished {
+        script,
+        measured: Recorder::merge(runs.into_iter().map(|r| r.recorder)),
+        verdict,
+        errors,
+        diverged,
+        statuses,
+        usage,
+    };
+    stop_survivors(group, &dead)?;
+    Ok(finished)
+}
+
+fn stop_survivors(mut group: Group, dead: &[u16]) -> Result<(), Error> {
+    let mut result = Ok(());
+    for (replica, child) in group.children().iter_mut().enumerate() {
+        if !dead.iter().any(|d| usize::from(*d) == replica) {
+            result = result.and(child.wait_stopped());
+        }
+    }
+    result
+}
+
+/// Waits until all replicas that run have executed the same and agree on the stable checkpoint.
+fn settle(
+    monitor: &mut Monitor,
+    running: &[u16],
+    stop: &Stop,
+) -> Result<(Vec<u16>, Vec<Status>), Error> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        stop.check()?;
+        let all: Vec<Status> =
+            monitor.all().into_iter().filter(|s| running.contains(&s.replica)).collect();
+        let most = all.iter().map(|s| (s.executed, s.stable)).max().unwrap_or_default();
+        let behind: Vec<u16> = running
+            .iter()
+            .copied()
+            .filter(|r| {
+                !all.iter().any(|s| s.replica == *r && (s.executed, s.stable) == most)
+            })
+            .collect();
+        if behind.is_empty() || Instant::now() >= deadline {
+            return Ok((behind, all));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

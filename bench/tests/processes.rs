@@ -1,0 +1,213 @@
+//! `hybster-bench` as a process, with the processes that it starts. Nothing here looks at speed.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use hybster_bench::report::RunReport;
+use hybster_bench::scenario::FaultReport;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_hybster-bench");
+/// Far more than any of these runs takes, on any machine.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A process that is killed when the test ends, however it ends.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A directory for the temporary group directories of one run, so that what stays behind is seen.
+fn start(directory: &Path, arguments: &[&str]) -> Guard {
+    let child = Command::new(PROGRAM)
+        .args(arguments)
+        .env("TMPDIR", directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    Guard(child)
+}
+
+fn finish(mut guard: Guard) -> Output {
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = guard.0.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "the benchmark does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    guard.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+    guard.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+    Output { status, stdout, stderr }
+}
+
+/// Runs to the end and checks that nothing stays behind.
+fn run(arguments: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let guard = start(directory.path(), arguments);
+    let output = finish(guard);
+    nothing_stays(directory.path());
+    output
+}
+
+/// No process runs that was given a group in this directory, and no file lies there.
+fn nothing_stays(directory: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = processes_of(directory);
+        if left.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "processes stay behind: {left:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn processes_of(directory: &Path) -> Vec<u32> {
+    let needle = directory.to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(needle)
+        })
+        .collect()
+}
+
+fn expect_success(output: &Output) {
+    assert!(
+        output.status.success(),
+        "{}\nstdout:\n{}\nstderr:\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+}
+
+fn measure(arguments: &[&str]) -> RunReport {
+    let results = tempfile::tempdir().unwrap();
+    let file = results.path().join("report.json");
+    let short = ["--duration", "0.5", "--warmup", "0.2", "--clients", "16"];
+    let mut all = vec!["run", "--json", file.to_str().unwrap()];
+    all.extend(short);
+    all.extend(arguments);
+    let output = run(&all);
+    expect_success(&output);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("operations/s"));
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+#[test]
+fn a_group_is_measured_and_nothing_stays_behind() {
+    let report = measure(&[]);
+    assert_eq!((report.kind.as_str(), report.errors), ("run", 0));
+    assert!(report.completed > 0 && report.throughput_ops_s > 0.0);
+    let latency = report.latency_us;
+    assert!(0.0 < latency.p50 && latency.p50 <= latency.p99 && latency.p99 <= latency.max);
+    let names: Vec<_> = report.processes.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["replica 0", "replica 1", "replica 2", "load"]);
+    assert!(report.processes.iter().all(|p| p.peak_rss_bytes > 0));
+    assert_eq!(report.replicas.len(), 3);
+}
+
+#[test]
+fn the_unreplicated_baseline_is_measured() {
+    let report = measure(&["--unreplicated"]);
+    assert_eq!((report.kind.as_str(), report.errors), ("unreplicated", 0));
+    assert!(report.completed > 0);
+    assert_eq!(report.processes.len(), 2);
+}
+
+#[test]
+fn the_store_is_measured_with_reads_in_an_open_loop_over_two_connections() {
+    let report = measure(&[
+        "--service", "kv", "--keys", "50", "--request-size", "100", "--read-percent", "50",
+        "--rate", "500", "--connections", "2", "--pillars", "1", "--authenticator", "blake3",
+    ]);
+    assert_eq!(report.errors, 0, "{:?}", report.errors_by_kind);
+    assert_eq!(report.config.connections, 2);
+    assert_eq!(report.open_loop.unwrap().unfinished, 0);
+}
+
+#[test]
+fn a_killed_leader_loses_nothing() {
+    let results = tempfile::tempdir().unwrap();
+    let file = results.path().join("report.json");
+    let output = run(&[
+        "fault", "--kill-leader", "--at", "0.5", "--after", "2", "--clients", "16", "--json",
+        file.to_str().unwrap(),
+    ]);
+    expect_success(&output);
+    let report: FaultReport = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert!(report.is_clean());
+    assert_eq!((report.lost, report.doubled), (0, 0));
+    assert!(report.rounds[0].view_after > report.rounds[0].view_before);
+}
+
+#[test]
+fn a_paused_follower_catches_up() {
+    let output = run(&[
+        "fault", "--pause-follower", "2", "--at", "0.5", "--after", "0.5", "--clients", "16",
+    ]);
+    expect_success(&output);
+}
+
+#[test]
+fn an_interrupted_benchmark_takes_its_replicas_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let guard = start(directory.path(), &["run", "--duration", "600", "--clients", "4"]);
+    wait_for_replicas(directory.path(), 3);
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&guard.0),
+        rustix::process::Signal::INT,
+    )
+    .unwrap();
+    let output = finish(guard);
+    assert_eq!(output.status.code(), Some(130));
+    nothing_stays(directory.path());
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "files stay behind");
+}
+
+#[test]
+fn a_killed_benchmark_takes_its_replicas_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let guard = start(directory.path(), &["run", "--duration", "600", "--clients", "4"]);
+    wait_for_replicas(directory.path(), 3);
+    drop(guard);
+    nothing_stays(directory.path());
+}
+
+fn wait_for_replicas(directory: &Path, count: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while processes_of(directory).len() < count {
+        assert!(Instant::now() < deadline, "the replicas do not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn wrong_options_are_told_before_anything_starts() {
+    for (arguments, text) in [
+        (&["--replicas", "3", "--faults", "2"][..], "at least 5 replicas"),
+        (&["--layout", "cubist"], "cubist"),
+        (&["--authenticator", "rot13"], "aegis-128l"),
+        (&["--json", "/nonexistent/x.json"], "/nonexistent/x.json"),
+        (&["--service", "counter"], "fault"),
+        (&["fault", "--kill-leader", "--replicas", "1"], "f >= 1"),
+    ] {
+        let output = run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        assert!(stderr.contains(text), "{arguments:?}: {stderr}");
+    }
+}

@@ -1,0 +1,341 @@
+//! Group constants: everything that all replicas of a group must agree on, and its digest.
+
+use hybster_tss::{Digest, MacAlgorithm};
+
+use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
+
+/// The constants of a replica group.
+///
+/// Every field that changes what a correct replica does is covered by [`GroupConfig::digest`],
+/// which is compared in every handshake and covered by every TrInX certificate (DESIGN 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// Identifies the group; random at creation.
+    pub group: [u8; 16],
+    /// Epoch of the TrInX instances.
+    pub epoch: u32,
+    /// Number of replicas n ≥ 2f+1.
+    pub replicas: u16,
+    /// Tolerated faults f.
+    pub faults: u16,
+    /// Number of pillars P ≥ 1.
+    pub pillars: u16,
+    /// Order window in order numbers, over all pillars; a multiple of the checkpoint interval and
+    /// at least twice of it.
+    pub window: u64,
+    /// Orders between two checkpoints (K), a multiple of P.
+    pub checkpoint_interval: u64,
+    /// Requests per batch, at most.
+    pub batch_max_requests: u32,
+    /// Bytes per batch, at most.
+    pub batch_max_bytes: u32,
+    /// Outstanding requests per session (W); as many results are kept for each session.
+    pub session_window: u32,
+    /// Sessions per client identity; opening one more evicts the client's least recently used.
+    pub max_sessions_per_client: u32,
+    /// Client identities, numbered from 0.
+    pub max_clients: u32,
+    /// Bytes of an operation, at most.
+    pub max_operation_bytes: u32,
+    /// Bytes of a result, at most; a longer one is replaced by an error reply.
+    pub max_reply_bytes: u32,
+    /// MAC algorithm of certificates and client requests.
+    pub mac: MacAlgorithm,
+    /// First and additional wait for a request known to a follower, in microseconds (TR listing 8).
+    pub request_timeout_us: u64,
+    /// First and additional wait for a NEW-VIEW, in microseconds.
+    pub view_timeout_us: u64,
+    /// Wait before something outstanding is asked for again, in microseconds.
+    pub resend_us: u64,
+}
+
+/// A group constant has a value that the protocol cannot work with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} = {value}: {cure}")]
+pub struct ConfigError {
+    /// Name of the constant as in the configuration file.
+    pub key: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// What would be right.
+    pub cure: String,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        GroupConfig {
+            group: [0; 16],
+            epoch: 0,
+            replicas: 3,
+            faults: 1,
+            pillars: 2,
+            window: 1024,
+            checkpoint_interval: 256,
+            batch_max_requests: 512,
+            batch_max_bytes: 1 << 20,
+            session_window: 1,
+            max_sessions_per_client: 16_384,
+            max_clients: 1024,
+            max_operation_bytes: 1 << 20,
+            max_reply_bytes: 1 << 20,
+            mac: MacAlgorithm::default(),
+            request_timeout_us: 500_000,
+            view_timeout_us: 500_000,
+            resend_us: 50_000,
+        }
+    }
+}
+
+/// Bytes that one prepared header takes in VIEW-CHANGE and NEW-VIEW.
+const HEADER_BYTES: u64 = crate::wire::PREPARE_HEAD as u64;
+
+/// The largest NEW-VIEW that a group may be configured to need, in bytes.
+pub const MAX_MESSAGE_BYTES: u64 = 48 << 20;
+
+impl GroupConfig {
+    /// Checks the relations between the constants.
+    ///
+    /// # Errors
+    /// Names the first constant at fault and what would be right.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let fail = |key, value, cure: String| Err(ConfigError { key, value, cure });
+        let (n, f, p) = (
+            u64::from(self.replicas),
+            u64::from(self.faults),
+            u64::from(self.pillars),
+        );
+        if n < 2 * f + 1 || n == 0 {
+            return fail(
+                "replicas",
+                n,
+                format!("{} faults need at least {}", f, 2 * f + 1),
+            );
+        }
+        if n > 64 {
+            return fail("replicas", n, "at most 64 replicas are supported".into());
+        }
+        // TR section 3.5: quorums intersect, and the correct replicas suffice to form one.
+        if n - f < self.quorum() as u64 {
+            return fail(
+                "faults",
+                f,
+                "n - f correct replicas must form a quorum".into(),
+            );
+        }
+        if p == 0 || p > 256 {
+            return fail("pillars", p, "choose 1 to 256 pillars".into());
+        }
+        let k = self.checkpoint_interval;
+        if k == 0 || !k.is_multiple_of(p) {
+            return fail(
+                "checkpoint_interval",
+                k,
+                format!("choose a multiple of pillars ({p})"),
+            );
+        }
+        if self.window < 2 * k || !self.window.is_multiple_of(k) {
+            let cure = format!(
+                "choose a multiple of checkpoint_interval ({k}), at least {}",
+                2 * k
+            );
+            return fail("window", self.window, cure);
+        }
+        let largest = self.window * HEADER_BYTES * (2 * n + 1) + (64 << 10);
+        if largest > MAX_MESSAGE_BYTES {
+            let cure = format!("a NEW-VIEW could take {largest} bytes, over {MAX_MESSAGE_BYTES}");
+            return fail("window", self.window, cure);
+        }
+        for (key, value, max) in [
+            ("batch_max_requests", self.batch_max_requests, 65_536),
+            ("batch_max_bytes", self.batch_max_bytes, 16 << 20),
+            ("session_window", self.session_window, 1024),
+            (
+                "max_sessions_per_client",
+                self.max_sessions_per_client,
+                1 << 20,
+            ),
+            ("max_clients", self.max_clients, 1 << 20),
+        ] {
+            if value == 0 || value > max {
+                return fail(key, value.into(), format!("choose 1 to {max}"));
+            }
+        }
+        let room = u64::from(self.batch_max_bytes) - crate::wire::REQUEST_OVERHEAD as u64;
+        if u64::from(self.max_operation_bytes) > 8 << 20 {
+            let cure = "an operation may have at most 8 MiB".into();
+            return fail("max_operation_bytes", self.max_operation_bytes.into(), cure);
+        }
+        if u64::from(self.max_reply_bytes) > 8 << 20 {
+            let cure = "a result may have at most 8 MiB".into();
+            return fail("max_reply_bytes", self.max_reply_bytes.into(), cure);
+        }
+        let _ = room;
+        for (key, value) in [
+            ("request_timeout_us", self.request_timeout_us),
+            ("view_timeout_us", self.view_timeout_us),
+            ("resend_us", self.resend_us),
+        ] {
+            if value == 0 {
+                return fail(key, value, "choose at least 1 microsecond".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Digest of all constants.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new_derive_key("hybster 2026 group configuration v1");
+        hasher.update(&self.group);
+        for value in [
+            u64::from(self.epoch),
+            self.replicas.into(),
+            self.faults.into(),
+            self.pillars.into(),
+            self.window,
+            self.checkpoint_interval,
+            self.batch_max_requests.into(),
+            self.batch_max_bytes.into(),
+            self.session_window.into(),
+            self.max_sessions_per_client.into(),
+            self.max_clients.into(),
+            self.max_operation_bytes.into(),
+            self.max_reply_bytes.into(),
+            self.request_timeout_us,
+            self.view_timeout_us,
+            self.resend_us,
+        ] {
+            hasher.update(&value.to_le_bytes());
+        }
+        hasher.update(self.mac.to_string().as_bytes());
+        Digest(*hasher.finalize().as_bytes())
+    }
+
+    /// Intersecting quorum q = ⌊n/2⌋+1.
+    #[must_use]
+    pub fn quorum(&self) -> usize {
+        usize::from(self.replicas) / 2 + 1
+    }
+
+    /// Acknowledging quorum f+1: at least one correct replica is in it.
+    #[must_use]
+    pub fn acknowledging(&self) -> usize {
+        usize::from(self.faults) + 1
+    }
+
+    /// leader(v) = v mod n (TR listing 12).
+    #[must_use]
+    pub fn leader(&self, view: View) -> ReplicaId {
+        ReplicaId((view.0 % u64::from(self.replicas)) as u16)
+    }
+
+    /// All replicas.
+    pub fn all_replicas(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        (0..self.replicas).map(ReplicaId)
+    }
+
+    /// All pillars.
+    pub fn all_pillars(&self) -> impl Iterator<Item = PillarId> + use<> {
+        (0..self.pillars).map(PillarId)
+    }
+
+    /// Pillar of o: (o−1) mod P.
+    #[must_use]
+    pub fn pillar_of(&self, order: OrderNumber) -> PillarId {
+        debug_assert!(order.0 > 0);
+        PillarId(((order.0 - 1) % u64::from(self.pillars)) as u16)
+    }
+
+    /// Slot of o: (o−1) div P.
+    #[must_use]
+    pub fn slot_of(&self, order: OrderNumber) -> u64 {
+        debug_assert!(order.0 > 0);
+        (order.0 - 1) / u64::from(self.pillars)
+    }
+
+    /// The order number of a pillar's slot.
+    #[must_use]
+    pub fn order_at(&self, pillar: PillarId, slot: u64) -> OrderNumber {
+        OrderNumber(slot * u64::from(self.pillars) + u64::from(pillar.0) + 1)
+    }
+
+    /// Slots per pillar in the window.
+    #[must_use]
+    pub fn window_slots(&self) -> u64 {
+        self.window / u64::from(self.pillars)
+    }
+
+    /// Slots per pillar between two checkpoints.
+    #[must_use]
+    pub fn interval_slots(&self) -> u64 {
+        self.checkpoint_interval / u64::from(self.pillars)
+    }
+
+    /// The first slot (of every pillar) after a checkpoint; checkpoints lie on multiples of P.
+    #[must_use]
+    pub fn slots_before(&self, checkpoint: OrderNumber) -> u64 {
+        debug_assert!(checkpoint.0.is_multiple_of(u64::from(self.pillars)));
+        checkpoint.0 / u64::from(self.pillars)
+    }
+
+    /// The pillar that runs the exchange for a checkpoint: k mod P for the k-th (DESIGN 8).
+    #[must_use]
+    pub fn checkpoint_pillar(&self, checkpoint: OrderNumber) -> PillarId {
+        PillarId((checkpoint.0 / self.checkpoint_interval % u64::from(self.pillars)) as u16)
+    }
+
+    /// Whether an order number is one that checkpoints are taken at.
+    #[must_use]
+    pub fn is_checkpoint(&self, order: OrderNumber) -> bool {
+        order.0 > 0 && order.0.is_multiple_of(self.checkpoint_interval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_orders_map_to_pillars() {
+        let config = GroupConfig::default();
+        config.validate().unwrap();
+        for o in 1..100 {
+            let order = OrderNumber(o);
+            let (pillar, slot) = (config.pillar_of(order), config.slot_of(order));
+            assert_eq!(config.order_at(pillar, slot), order);
+        }
+    }
+
+    #[test]
+    fn the_digest_depends_on_every_number() {
+        let base = GroupConfig::default();
+        let mut other = base.clone();
+        other.window += 256;
+        assert_ne!(base.digest(), other.digest());
+        let other = GroupConfig {
+            resend_us: 1,
+            ..base.clone()
+        };
+        assert_ne!(base.digest(), other.digest());
+    }
+
+    #[test]
+    fn wrong_constants_are_named() {
+        let wrong = GroupConfig {
+            replicas: 4,
+            faults: 2,
+            ..GroupConfig::default()
+        };
+        assert_eq!(wrong.validate().unwrap_err().key, "replicas");
+        let wrong = GroupConfig {
+            checkpoint_interval: 255,
+            ..GroupConfig::default()
+        };
+        assert_eq!(wrong.validate().unwrap_err().key, "checkpoint_interval");
+        let wrong = GroupConfig {
+            window: 300,
+            ..GroupConfig::default()
+        };
+        assert_eq!(wrong.validate().unwrap_err().key, "window");
+    }
+}

@@ -1,0 +1,225 @@
+//! The view-change messages that a replica keeps: a bounded number per sender.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::config::GroupConfig;
+use crate::ids::{ReplicaId, View};
+use crate::verify::{Transition, transition};
+use crate::wire::{NewViewAck, ViewChange};
+
+/// A verified message and whether all batches that it names are held.
+struct Kept<M> {
+    message: Arc<M>,
+    held: bool,
+}
+
+/// What a ticket for held batches belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Subject {
+    ViewChange(ReplicaId, View),
+    Ack(ReplicaId, View),
+    NewView(View),
+}
+
+struct Ticket {
+    subject: Subject,
+    waiting: u16,
+}
+
+/// VIEW-CHANGEs and NEW-VIEW-ACKs of all replicas, the own ones included.
+pub(super) struct Messages {
+    /// Per sender at most two: for the current view, and for the highest one beyond.
+    changes: BTreeMap<(View, ReplicaId), Kept<ViewChange>>,
+    /// Per sender the latest.
+    acks: BTreeMap<ReplicaId, Kept<NewViewAck>>,
+    tickets: HashMap<u64, Ticket>,
+    next_ticket: u64,
+    pillars: u16,
+}
+
+/// The messages that justify a new view, and what they demand.
+pub(super) struct Justification {
+    pub view_changes: Vec<Arc<ViewChange>>,
+    pub acks: Vec<Arc<NewViewAck>>,
+    pub transition: Transition,
+}
+
+impl Messages {
+    pub fn new(config: &GroupConfig) -> Messages {
+        Messages {
+            changes: BTreeMap::new(),
+            acks: BTreeMap::new(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            pillars: config.pillars,
+        }
+    }
+
+    /// A ticket that is complete once every pillar has answered.
+    pub fn ticket(&mut self, subject: Subject) -> u64 {
+        self.tickets.retain(|_, ticket| ticket.subject != subject);
+        self.next_ticket += 1;
+        self.tickets.insert(
+            self.next_ticket,
+            Ticket {
+                subject,
+                waiting: self.pillars,
+            },
+        );
+        self.next_ticket
+    }
+
+    /// A pillar answered; returns the subject and whether its batches are valid, once known.
+    pub fn answered(&mut self, ticket: u64, valid: bool) -> Option<(Subject, bool)> {
+        let entry = self.tickets.get_mut(&ticket)?;
+        entry.waiting -= 1;
+        if valid && entry.waiting > 0 {
+            return None;
+        }
+        let subject = self.tickets.remove(&ticket)?.subject;
+        Some((subject, valid))
+    }
+
+    pub fn has_change(&self, sender: ReplicaId, to: View) -> bool {
+        self.changes.contains_key(&(to, sender))
+    }
+
+    /// Stores a verified VIEW-CHANGE (TR listing 19, storeViewChange and discardViewChanges).
+    pub fn store_change(&mut self, message: Arc<ViewChange>, held: bool, current: View) {
+        let (sender, to) = (message.sender, message.to);
+        // Of those beyond the current view only the highest of a sender is kept.
+        let higher = self
+            .changes
+            .keys()
+            .any(|(view, of)| *of == sender && *view > to && to > current);
+        if higher {
+            return;
+        }
+        self.changes
+            .retain(|(view, of), _| *of != sender || *view <= current || *view >= to);
+        self.changes.insert((to, sender), Kept { message, held });
+    }
+
+    pub fn change_held(&mut self, sender: ReplicaId, to: View) {
+        if let Some(kept) = self.changes.get_mut(&(to, sender)) {
+            kept.held = true;
+        }
+    }
+
+    pub fn drop_change(&mut self, sender: ReplicaId, to: View) {
+        self.changes.remove(&(to, sender));
+    }
+
+    /// TR listing 19, isRelevantNewViewAck: a sender's acks rise.
+    pub fn is_newer_ack(&self, sender: ReplicaId, view: View) -> bool {
+        self.acks
+            .get(&sender)
+            .is_none_or(|kept| kept.message.view < view)
+    }
+
+    pub fn store_ack(&mut self, message: Arc<NewViewAck>, held: bool) {
+        self.acks.insert(message.sender, Kept { message, held });
+    }
+
+    pub fn ack_held(&mut self, sender: ReplicaId, view: View) {
+        if let Some(kept) = self
+            .acks
+            .get_mut(&sender)
+            .filter(|kept| kept.message.view == view)
+        {
+            kept.held = true;
+        }
+    }
+
+    pub fn drop_ack(&mut self, sender: ReplicaId, view: View) {
+        if self
+            .acks
+            .get(&sender)
+            .is_some_and(|kept| kept.message.view == view)
+        {
+            self.acks.remove(&sender);
+        }
+    }
+
+    /// Forgets what a stable view has left behind.
+    pub fn discard(&mut self, stable: View, current: View) {
+        self.changes
+            .retain(|(to, _), _| *to > stable && *to >= current);
+        self.acks.retain(|_, kept| kept.message.view >= stable);
+    }
+
+    /// The views beyond `after` that are asked for, with the number of replicas that ask.
+    pub fn asked_beyond(&self, after: View) -> BTreeMap<View, usize> {
+        let mut asked = BTreeMap::new();
+        for (to, _) in self.changes.keys().filter(|(to, _)| *to > after) {
+            *asked.entry(*to).or_insert(0) += 1;
+        }
+        asked
+    }
+
+    /// How many replicas ask for a view beyond `after`.
+    pub fn replicas_beyond(&self, after: View) -> usize {
+        let mut senders: Vec<ReplicaId> = self
+            .changes
+            .keys()
+            .filter(|(to, _)| *to > after)
+            .map(|(_, of)| *of)
+            .collect();
+        senders.sort_unstable();
+        senders.dedup();
+        senders.len()
+    }
+
+    /// How many replicas ask for exactly this view.
+    pub fn asking_for(&self, to: View) -> usize {
+        self.changes.keys().filter(|(view, _)| *view == to).count()
+    }
+
+    /// Messages that justify a view (TR listing 19, isCorrectNewViewCertificate): the largest
+    /// v_from that f+1 replicas vouch for, with all VIEW-CHANGEs that do not lie beyond it.
+    pub fn justify(&self, config: &GroupConfig, to: View) -> Option<Justification> {
+        let held: Vec<&Arc<ViewChange>> = self
+            .changes
+            .iter()
+            .filter(|((view, _), kept)| *view == to && kept.held)
+            .map(|(_, kept)| &kept.message)
+            .collect();
+        let mut candidates: Vec<View> = held.iter().map(|change| change.from).collect();
+        candidates.sort_unstable();
+        candidates.dedup();
+        candidates.into_iter().rev().find_map(|from| {
+            let view_changes: Vec<Arc<ViewChange>> = held
+                .iter()
+                .filter(|c| c.from <= from)
+                .map(|c| Arc::clone(c))
+                .collect();
+            let acks: Vec<Arc<NewViewAck>> = self
+                .acks
+                .values()
+                .filter(|kept| kept.held && kept.message.view == from)
+                .map(|kept| Arc::clone(&kept.message))
+                .collect();
+            let refs: Vec<&ViewChange> = view_changes.iter().map(Arc::as_ref).collect();
+            let ack_refs: Vec<&NewViewAck> = acks.iter().map(Arc::as_ref).collect();
+            let transition = transition(config, to, &refs, &ack_refs).ok()?;
+            Some(Justification {
+                view_changes,
+                acks,
+                transition,
+            })
+        })
+    }
+
+    /// Views that are asked for by held VIEW-CHANGEs.
+    pub fn views(&self) -> Vec<View> {
+        let mut views: Vec<View> = self.changes.keys().map(|(to, _)| *to).collect();
+        views.dedup();
+        views
+    }
+
+    /// The own VIEW-CHANGE for a view.
+    pub fn change(&self, sender: ReplicaId, to: View) -> Option<&Arc<ViewChange>> {
+        self.changes.get(&(to, sender)).map(|kept| &kept.message)
+    }
+}

@@ -1,0 +1,215 @@
+//! The control stage: one per replica, over all pillars. It runs the view-change protocol
+//! (TR listing 19), keeps the view status (listing 12) and the stable checkpoint, and helps peers
+//! and itself to catch up (listing 20).
+//!
+//! What needs a counter is done by the pillars on its request; between asking all pillars and
+//! having all answers (`Phase::Leaving`, `Phase::Establishing`) it takes no other decision, so
+//! all P counters move or none does, and no part leaves the host before all have moved.
+
+mod catch_up;
+mod messages;
+mod view_change;
+
+use hybster_tss::Verifier;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::GroupConfig;
+use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
+use crate::output::{Output, ToControl};
+use crate::time::{Time, earliest};
+use crate::timeouts::AdaptiveTimeout;
+use crate::wire::view::Part;
+use crate::wire::{CheckpointCertificate, NewView, NewViewAck, PrepareHeader};
+
+use catch_up::CatchUp;
+use messages::Messages;
+
+/// What the control stage knows, for status displays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlStatus {
+    /// Last view entered, v_stab.
+    pub stable_view: View,
+    /// Current view, v_cur; larger while a view change is under way.
+    pub current_view: View,
+    /// Leader of the stable view.
+    pub leader: ReplicaId,
+    /// The stable checkpoint.
+    pub stable_checkpoint: OrderNumber,
+    /// Whether a state transfer is under way.
+    pub transferring: bool,
+    /// Whether this replica's state diverged and is being repaired.
+    pub diverged: bool,
+    /// Views entered so far.
+    pub views_entered: u64,
+}
+
+enum Phase {
+    /// In the view v_cur = v_stab.
+    Stable,
+    /// All pillars were asked for their parts.
+    Leaving { parts: BTreeMap<PillarId, Part> },
+    /// VIEW-CHANGE sent; a NEW-VIEW is expected.
+    Waiting,
+    /// All pillars were asked to certify P′ of a view that this replica leads.
+    Establishing(Box<Establishing>),
+}
+
+struct Establishing {
+    new_view: NewView,
+    parts: BTreeMap<PillarId, Vec<PrepareHeader>>,
+}
+
+/// A NEW-VIEW whose batches are not all held yet, or that waits for the phase to end.
+struct PendingNewView {
+    new_view: Arc<NewView>,
+    from: ReplicaId,
+    held: bool,
+}
+
+/// The control stage of a replica.
+pub struct Control<V: Verifier> {
+    config: Arc<GroupConfig>,
+    id: ReplicaId,
+    verifier: V,
+
+    /// v_stab.
+    stable_view: View,
+    /// v_cur.
+    current: View,
+    phase: Phase,
+    messages: Messages,
+    pending: Option<PendingNewView>,
+    /// The NEW-VIEW of the stable view, for those who lack it.
+    established: Option<Arc<NewView>>,
+    own_ack: Option<Arc<NewViewAck>>,
+    /// A NEW-VIEW-ACK that waits for its trusted MAC.
+    unsigned_ack: Option<NewViewAck>,
+    new_view_timeout: AdaptiveTimeout,
+    new_view_due: Option<Time>,
+    /// When own view-change messages are sent again.
+    resend_due: Option<Time>,
+    catch_up: CatchUp,
+    views_entered: u64,
+}
+
+impl<V: Verifier> Control<V> {
+    /// The control stage of a replica in the initial view 0.
+    #[must_use]
+    pub fn new(config: Arc<GroupConfig>, id: ReplicaId, verifier: V) -> Self {
+        Control {
+            id,
+            verifier,
+            stable_view: View(0),
+            current: View(0),
+            phase: Phase::Stable,
+            messages: Messages::new(&config),
+            pending: None,
+            established: None,
+            own_ack: None,
+            unsigned_ack: None,
+            new_view_timeout: AdaptiveTimeout::new(config.view_timeout_us),
+            new_view_due: None,
+            resend_due: None,
+            catch_up: CatchUp::new(&config),
+            views_entered: 0,
+            config,
+        }
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn status(&self) -> ControlStatus {
+        ControlStatus {
+            stable_view: self.stable_view,
+            current_view: self.current,
+            leader: self.config.leader(self.stable_view),
+            stable_checkpoint: self.catch_up.stable().id.order,
+            transferring: self.catch_up.is_transferring(),
+            diverged: self.catch_up.is_diverged(),
+            views_entered: self.views_entered,
+        }
+    }
+
+    /// The certificate of the stable checkpoint.
+    #[must_use]
+    pub fn stable_checkpoint(&self) -> &CheckpointCertificate {
+        self.catch_up.stable()
+    }
+
+    /// Handles a letter.
+    pub fn handle(&mut self, letter: ToControl, now: Time, out: &mut Output) {
+        match letter {
+            ToControl::Message { from, message } => {
+                if let Err(reason) = self.message(from, &message, now, out) {
+                    out.reject(Some(from), &message, reason);
+                }
+            }
+            ToControl::Suspect { view } => {
+                if self.is_stable() && view == self.stable_view {
+                    self.leave_for(self.current.next(), now, out);
+                }
+            }
+            ToControl::Part { pillar, to, part } => self.part(pillar, to, part, now, out),
+            ToControl::Held {
+                ticket,
+                pillar,
+                valid,
+            } => {
+                self.held(ticket, pillar, valid, out);
+            }
+            ToControl::Established {
+                pillar,
+                view,
+                prepares,
+            } => {
+                self.pillar_established(pillar, view, prepares, out);
+            }
+            ToControl::NewViewCertified { view, proof } => {
+                self.new_view_certified(view, proof, now, out);
+            }
+            ToControl::AckCertified { view, proof } => self.ack_certified(view, proof, out),
+            ToControl::CheckpointStable(certificate) => {
+                self.learn_stable(certificate, false, now, out);
+            }
+            ToControl::CheckpointTaken(id) => self.checkpoint_taken(id, now, out),
+            ToControl::Installed(id) => self.installed(id, now, out),
+            ToControl::PeerBehind(peer) => self.help(peer, now, out),
+            ToControl::Stuck => self.ask_state(now, out),
+            ToControl::PeerUp(peer) => self.peer_up(peer, out),
+            // The driver answers status requests; it knows more than this stage.
+            ToControl::StatusRequest(_) => {}
+        }
+        self.evaluate(now, out);
+    }
+
+    /// To be called when [`Control::deadline`] has passed.
+    pub fn tick(&mut self, now: Time, out: &mut Output) {
+        if self.resend_due.is_some_and(|at| at <= now) {
+            self.resend_due = Some(now.after_us(2 * self.config.resend_us));
+            self.resend(now, out);
+        }
+        self.tick_catch_up(now, out);
+        if self.new_view_due.is_some_and(|at| at <= now) {
+            self.new_view_overdue(now, out);
+        }
+        self.evaluate(now, out);
+    }
+
+    /// When [`Control::tick`] wants to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let views = earliest(self.resend_due, self.new_view_due);
+        earliest(views, self.catch_up.deadline(&self.config))
+    }
+
+    /// TR listing 12, isInStableView.
+    fn is_stable(&self) -> bool {
+        matches!(self.phase, Phase::Stable)
+    }
+
+    /// Whether all pillars have answered what they were asked.
+    fn is_settled(&self) -> bool {
+        matches!(self.phase, Phase::Stable | Phase::Waiting)
+    }
+}

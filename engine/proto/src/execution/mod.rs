@@ -1,0 +1,357 @@
+//! The execution stage (TR listing 17): merges the pillars into one total order, executes each
+//! request once, answers clients and takes snapshots.
+
+mod sessions;
+
+use bytes::Bytes;
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::config::GroupConfig;
+use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::output::{
+    ClientLink, Fatal, Letter, Output, TakenSnapshot, ToClients, ToControl, ToExecution, ToPillar,
+    ToState, TransferredState,
+};
+use crate::service::{Context, Service};
+use crate::time::Time;
+use crate::trace::TraceEvent;
+use crate::wire::request::requests_body;
+use crate::wire::{CheckpointId, ReplyStatus, RequestRef, Requests};
+
+use sessions::{Lookup, SessionTable};
+
+/// Requests that the client stage watches at most; the rest it learns by asking again.
+const MAX_WATCHED: usize = 65_536;
+
+/// Counters of the execution stage, read by the driver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExecutionStatus {
+    /// The order number executed last, o_exec.
+    pub executed: OrderNumber,
+    /// Requests that ran.
+    pub requests: u64,
+    /// Requests that were ordered again and did not run.
+    pub duplicates: u64,
+    /// Batches with requests.
+    pub batches: u64,
+    /// Order numbers covered by no-ops.
+    pub noops: u64,
+    /// Sessions in the table.
+    pub sessions: u64,
+}
+
+/// The execution stage of a replica.
+pub struct Execution<S: Service> {
+    config: Arc<GroupConfig>,
+    service: S,
+    sessions: SessionTable,
+    /// o_exec.
+    executed: OrderNumber,
+    queues: Vec<VecDeque<Committed>>,
+    view: View,
+    result: Vec<u8>,
+    watched: HashSet<(SessionId, RequestNumber)>,
+    /// Since when a pillar holds up the others.
+    held_up_since: Option<Time>,
+    /// The own state diverged: nothing runs until a transferred one is installed.
+    halted: bool,
+    status: ExecutionStatus,
+}
+
+struct Committed {
+    first_slot: u64,
+    last_slot: u64,
+    batch: Bytes,
+}
+
+impl<S: Service> Execution<S> {
+    /// An execution stage before the first order number.
+    #[must_use]
+    pub fn new(config: Arc<GroupConfig>, _id: ReplicaId, service: S) -> Self {
+        Execution {
+            service,
+            sessions: SessionTable::new(&config),
+            executed: OrderNumber(0),
+            queues: config.all_pillars().map(|_| VecDeque::new()).collect(),
+            view: View(0),
+            result: Vec::new(),
+            watched: HashSet::new(),
+            held_up_since: None,
+            halted: false,
+            status: ExecutionStatus::default(),
+            config,
+        }
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> &S {
+        &self.service
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn status(&self) -> ExecutionStatus {
+        ExecutionStatus {
+            executed: self.executed,
+            sessions: self.sessions.len() as u64,
+            ..self.status
+        }
+    }
+
+    /// Committed slots that wait for others.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
+    }
+
+    /// Handles a letter.
+    pub fn handle(&mut self, letter: ToExecution, now: Time, out: &mut Output) {
+        match letter {
+            ToExecution::Committed {
+                pillar,
+                first_slot,
+                last_slot,
+                batch,
+            } => {
+                let queue = &mut self.queues[usize::from(pillar.0)];
+                debug_assert!(queue.back().is_none_or(|back| back.last_slot < first_slot));
+                queue.push_back(Committed {
+                    first_slot,
+                    last_slot,
+                    batch,
+                });
+                // Only when a state is being transferred can this be exceeded: what lies that far
+                // back is covered by the stable checkpoint.
+                if queue.len() as u64 > 2 * self.config.window_slots() {
+                    queue.pop_front();
+                }
+                self.run(out);
+            }
+            ToExecution::Query { link, message } => self.query(link, &message, out),
+            ToExecution::Resend { session, number } => self.resend(session, number, out),
+            ToExecution::View(view) => self.view = view,
+            ToExecution::Halt => self.halted = true,
+            ToExecution::Install { id, state } => self.install(id, &state, out),
+        }
+        self.note_hold_up(now);
+    }
+
+    /// To be called when [`Execution::deadline`] has passed: a pillar holds up the others.
+    pub fn tick(&mut self, now: Time, out: &mut Output) {
+        if self.deadline().is_some_and(|at| at <= now) {
+            self.held_up_since = Some(now);
+            out.pillar(self.next_pillar(), ToPillar::AskPeers);
+            out.control(ToControl::Stuck);
+        }
+    }
+
+    /// When [`Execution::tick`] wants to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        self.held_up_since
+            .map(|at| at.after_us(2 * self.config.resend_us))
+    }
+
+    fn next_pillar(&self) -> PillarId {
+        self.config.pillar_of(OrderNumber(self.executed.0 + 1))
+    }
+
+    fn note_hold_up(&mut self, now: Time) {
+        let held_up = self.queues.iter().any(|queue| !queue.is_empty());
+        if !held_up {
+            self.held_up_since = None;
+        } else if self.held_up_since.is_none() {
+            self.held_up_since = Some(now);
+        }
+    }
+
+    /// TR listing 17, executeRequest, over the merged pillars.
+    fn run(&mut self, out: &mut Output) {
+        while !self.halted {
+            let order = OrderNumber(self.executed.0 + 1);
+            let slot = self.config.slot_of(order);
+            let queue = &mut self.queues[usize::from(self.config.pillar_of(order).0)];
+            let Some(front) = queue.front() else { break };
+            if front.last_slot < slot {
+                // Covered by a transferred state.
+                queue.pop_front();
+                continue;
+            }
+            if front.first_slot > slot {
+                break;
+            }
+            let batch = front.batch.clone();
+            if front.last_slot == slot {
+                queue.pop_front();
+            }
+            self.execute(order, &batch, out);
+            self.held_up_since = None;
+            // The TR advances o_exec only for new requests; it must advance for all (DESIGN 9).
+            self.executed = order;
+            if self.config.is_checkpoint(order) {
+                self.take_snapshot(false, out);
+            }
+        }
+    }
+
+    fn execute(&mut self, order: OrderNumber, batch: &[u8], out: &mut Output) {
+        let (mut requests, mut ran) = (0, 0);
+        // Pillars checked the records, so parsing cannot fail here.
+        for request in Requests::new(batch).flatten() {
+            requests += 1;
+            ran += u32::from(self.execute_request(order, &request, out));
+        }
+        self.status.batches += u64::from(requests > 0);
+        self.status.noops += u64::from(requests == 0);
+        self.status.requests += u64::from(ran);
+        self.status.duplicates += u64::from(requests - ran);
+        out.trace(|| TraceEvent::Executed {
+            order,
+            requests,
+            ran,
+        });
+    }
+
+    /// Exactly once: the session table decides (DESIGN 7).
+    fn execute_request(
+        &mut self,
+        order: OrderNumber,
+        request: &RequestRef<'_>,
+        out: &mut Output,
+    ) -> bool {
+        let (session, number) = (request.session, request.number);
+        let ran = match self.sessions.lookup_or_open(session, number) {
+            Lookup::New(entry) => {
+                let context = Context {
+                    session,
+                    number,
+                    order,
+                };
+                self.result.clear();
+                self.service
+                    .execute(&context, request.operation, &mut self.result);
+                let status = if self.result.len() <= self.config.max_reply_bytes as usize {
+                    ReplyStatus::Done
+                } else {
+                    self.result.clear();
+                    ReplyStatus::TooLong
+                };
+                out.replies
+                    .push(session, number, self.view, status, &self.result);
+                self.sessions.record(entry, number, status, &self.result);
+                true
+            }
+            Lookup::Executed(status, result) => {
+                out.replies.push(session, number, self.view, status, result);
+                false
+            }
+            Lookup::Refused(status) => {
+                out.replies.push(session, number, self.view, status, &[]);
+                false
+            }
+        };
+        if !self.watched.is_empty() && self.watched.remove(&(session, number)) {
+            out.clients(ToClients::Executed { session, number });
+        }
+        ran
+    }
+
+    /// Answers a retransmitted request from the session table, or watches for it.
+    fn resend(&mut self, session: SessionId, number: RequestNumber, out: &mut Output) {
+        let answer = match self.sessions.lookup(session, number) {
+            Some(Lookup::Executed(status, result)) => Some((status, result)),
+            Some(Lookup::Refused(status)) => Some((status, &[][..])),
+            Some(Lookup::New(_)) | None => None,
+        };
+        if let Some((status, result)) = answer {
+            out.replies.push(session, number, self.view, status, result);
+            out.clients(ToClients::Executed { session, number });
+        } else if self.watched.len() < MAX_WATCHED {
+            self.watched.insert((session, number));
+        }
+    }
+
+    /// Read-only requests, answered from the present state; the client compares all n replies.
+    fn query(&mut self, link: ClientLink, message: &Bytes, out: &mut Output) {
+        let Ok(body) = requests_body(message) else {
+            out.reject(None, message, crate::output::Reject::Malformed);
+            return;
+        };
+        for request in Requests::new(body) {
+            let Ok(request) = request else {
+                out.reject(None, message, crate::output::Reject::Malformed);
+                return;
+            };
+            let session = request.session;
+            if session.client != link.client || session.incarnation() != link.incarnation {
+                out.reject(None, message, crate::output::Reject::WrongSender);
+                return;
+            }
+            self.result.clear();
+            let answered = self.service.query(request.operation, &mut self.result)
+                && self.result.len() <= self.config.max_reply_bytes as usize;
+            let status = if answered {
+                ReplyStatus::Done
+            } else {
+                ReplyStatus::OrderIt
+            };
+            if !answered {
+                self.result.clear();
+            }
+            out.replies
+                .push(session, request.number, self.view, status, &self.result);
+        }
+    }
+
+    /// TR listing 17, createSnapshot: handles only, digested by the state stage.
+    fn take_snapshot(&mut self, installed: bool, out: &mut Output) {
+        out.letters
+            .push(Letter::State(ToState::Taken(TakenSnapshot {
+                order: self.executed,
+                bookkeeping: Arc::new(self.sessions.snapshot(self.executed)),
+                service: self.service.snapshot(),
+                installed,
+            })));
+    }
+
+    /// TR listing 17, installSnapshot.
+    fn install(&mut self, id: CheckpointId, state: &TransferredState, out: &mut Output) {
+        if id.order < self.executed {
+            return;
+        }
+        if let Err(error) = self.service.restore(&state.service) {
+            out.fail(Fatal::Restore(error.to_string()));
+            return;
+        }
+        match SessionTable::restore(&self.config, &state.bookkeeping, id.order) {
+            Ok(sessions) => self.sessions = sessions,
+            Err(error) => {
+                out.fail(Fatal::Restore(error.to_string()));
+                return;
+            }
+        }
+        self.executed = id.order;
+        self.halted = false;
+        out.trace(|| TraceEvent::StateInstalled(id));
+        // TR listing 18, installCheckpointingState: vouch for the installed state as well.
+        self.take_snapshot(true, out);
+        out.control(ToControl::Installed(id));
+        let sessions = &self.sessions;
+        self.watched.retain(|(session, number)| {
+            let executed = matches!(
+                sessions.lookup(*session, *number),
+                Some(Lookup::Executed(..) | Lookup::Refused(_))
+            );
+            if executed {
+                out.clients(ToClients::Executed {
+                    session: *session,
+                    number: *number,
+                });
+            }
+            !executed
+        });
+        self.run(out);
+    }
+}

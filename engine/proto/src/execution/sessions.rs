@@ -1,0 +1,642 @@
+//! The session table: last results per session, what makes execution exactly-once (TR listing 15,
+//! last_retvals; DESIGN 7 and 10).
+//!
+//! A session keeps its last W results. Sessions open with their first request and are evicted by
+//! their own client only: a client that opens more than its share loses the one it used least
+//! recently. An evicted session can never be opened again, nor any older one that is not in the
+//! table (`watermark`), so a replayed request never runs a second time.
+//!
+//! The table is part of the checkpointed state: everything in it, the positions included, is a
+//! function of the executed requests. Entries live in pages that a snapshot shares and that are
+//! copied on the first write after it.
+
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::GroupConfig;
+use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
+use crate::service::{RestoreError, Snapshot};
+use crate::wire::{Put, Reader, ReplyStatus, WireError};
+
+/// Entries per page.
+const PAGE: usize = 32;
+const NONE: u32 = u32::MAX;
+const FORMAT: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Recorded {
+    number: u64,
+    status: ReplyStatus,
+    result: Vec<u8>,
+}
+
+const EMPTY: Recorded = Recorded {
+    number: 0,
+    status: ReplyStatus::Done,
+    result: Vec::new(),
+};
+
+#[derive(Clone, Debug)]
+struct Entry {
+    id: SessionId,
+    highest: u64,
+    /// When the session was used last, in executed requests.
+    used: u64,
+    /// The result at `number mod W`; the first stands apart, so that W = 1 needs no second block.
+    first: Recorded,
+    more: Vec<Recorded>,
+}
+
+impl Entry {
+    fn recorded(&self, number: u64, window: u64) -> &Recorded {
+        match number % window {
+            0 => &self.first,
+            at => &self.more[at as usize - 1],
+        }
+    }
+
+    fn recorded_mut(&mut self, number: u64, window: u64) -> &mut Recorded {
+        match number % window {
+            0 => &mut self.first,
+            at => &mut self.more[at as usize - 1],
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Page {
+    version: u64,
+    entries: Vec<Entry>,
+}
+
+/// What a client has in the table.
+#[derive(Clone, Copy, Debug)]
+struct Client {
+    sessions: u32,
+    /// No session up to this one may be opened any more.
+    watermark: u64,
+    /// The least and the most recently used session.
+    oldest: u32,
+    newest: u32,
+}
+
+const NEW_CLIENT: Client = Client {
+    sessions: 0,
+    watermark: 0,
+    oldest: NONE,
+    newest: NONE,
+};
+
+/// The session table.
+pub(super) struct SessionTable {
+    window: u64,
+    max_sessions: u32,
+    group: [u8; 32],
+    pages: Vec<Arc<Page>>,
+    length: u32,
+    index: HashMap<SessionId, u32, BuildMix>,
+    clients: HashMap<ClientId, Client>,
+    /// Per session its neighbours in its client's list, least recently used first.
+    links: Vec<(u32, u32)>,
+    /// Executed requests.
+    clock: u64,
+    version: u64,
+}
+
+/// What the table says about a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lookup<'a> {
+    /// It has not run; its result is to be recorded at this entry.
+    New(u32),
+    /// It ran, with this result.
+    Executed(ReplyStatus, &'a [u8]),
+    /// It must not run.
+    Refused(ReplyStatus),
+}
+
+impl SessionTable {
+    pub fn new(config: &GroupConfig) -> SessionTable {
+        SessionTable {
+            window: config.session_window.into(),
+            max_sessions: config.max_sessions_per_client,
+            group: config.digest().0,
+            pages: Vec::new(),
+            length: 0,
+            index: HashMap::default(),
+            clients: HashMap::new(),
+            links: Vec::new(),
+            clock: 0,
+            version: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    fn entry(&self, at: u32) -> &Entry {
+        &self.pages[at as usize / PAGE].entries[at as usize % PAGE]
+    }
+
+    fn entry_mut(&mut self, at: u32) -> &mut Entry {
+        self.version += 1;
+        let page = Arc::make_mut(&mut self.pages[at as usize / PAGE]);
+        page.version = self.version;
+        &mut page.entries[at as usize % PAGE]
+    }
+
+    /// What the table says, without opening a session. `None`: the session would be opened.
+    pub fn lookup(&self, session: SessionId, number: RequestNumber) -> Option<Lookup<'_>> {
+        match self.index.get(&session) {
+            Some(at) => Some(self.judge(*at, number)),
+            None => {
+                let client = self.clients.get(&session.client)?;
+                let late = session.session <= client.watermark;
+                late.then_some(Lookup::Refused(ReplyStatus::Evicted))
+            }
+        }
+    }
+
+    /// What the table says; opens the session if it is new.
+    pub fn lookup_or_open(&mut self, session: SessionId, number: RequestNumber) -> Lookup<'_> {
+        match self.index.get(&session) {
+            Some(at) => self.judge(*at, number),
+            None => {
+                let client = self
+                    .clients
+                    .get(&session.client)
+                    .copied()
+                    .unwrap_or(NEW_CLIENT);
+                if session.session <= client.watermark {
+                    return Lookup::Refused(ReplyStatus::Evicted);
+                }
+                Lookup::New(self.open(session))
+            }
+        }
+    }
+
+    fn judge(&self, at: u32, number: RequestNumber) -> Lookup<'_> {
+        let entry = self.entry(at);
+        if number.0 > entry.highest {
+            return Lookup::New(at);
+        }
+        if number.0 + self.window <= entry.highest {
+            return Lookup::Refused(ReplyStatus::Stale);
+        }
+        let recorded = entry.recorded(number.0, self.window);
+        if recorded.number == number.0 {
+            Lookup::Executed(recorded.status, &recorded.result)
+        } else {
+            Lookup::New(at)
+        }
+    }
+
+    /// Records a result at an entry that a lookup named.
+    pub fn record(&mut self, at: u32, number: RequestNumber, status: ReplyStatus, result: &[u8]) {
+        self.clock += 1;
+        let (clock, window) = (self.clock, self.window);
+        let entry = self.entry_mut(at);
+        entry.used = clock;
+        entry.highest = entry.highest.max(number.0);
+        let recorded = entry.recorded_mut(number.0, window);
+        recorded.number = number.0;
+        recorded.status = status;
+        recorded.result.clear();
+        recorded.result.extend_from_slice(result);
+        let client = entry.id.client;
+        self.touch(client, at);
+    }
+
+    fn open(&mut self, id: SessionId) -> u32 {
+        let client = *self.clients.entry(id.client).or_insert(NEW_CLIENT);
+        let at = if client.sessions >= self.max_sessions {
+            self.evict(id.client, client.oldest)
+        } else {
+            self.clients
+                .get_mut(&id.client)
+                .expect("inserted above")
+                .sessions += 1;
+            self.append(id)
+        };
+        let more = vec![EMPTY; self.window as usize - 1];
+        *self.entry_mut(at) = Entry {
+            id,
+            highest: 0,
+            used: 0,
+            first: EMPTY,
+            more,
+        };
+        self.index.insert(id, at);
+        self.link_newest(id.client, at);
+        at
+    }
+
+    /// Adds a place at the end.
+    fn append(&mut self, id: SessionId) -> u32 {
+        let at = self.length;
+        if at as usize % PAGE == 0 {
+            let entries = Vec::with_capacity(PAGE);
+            self.pages.push(Arc::new(Page {
+                version: 0,
+                entries,
+            }));
+        }
+        let page = Arc::make_mut(self.pages.last_mut().expect("there is a page"));
+        page.entries.push(Entry {
+            id,
+            highest: 0,
+            used: 0,
+            first: EMPTY,
+            more: Vec::new(),
+        });
+        self.links.push((NONE, NONE));
+        self.length += 1;
+        at
+    }
+
+    /// Frees the place of a client's least recently used session.
+    fn evict(&mut self, client: ClientId, at: u32) -> u32 {
+        let evicted = self.entry(at).id;
+        self.index.remove(&evicted);
+        self.unlink(client, at);
+        let client = self.clients.get_mut(&client).expect("it has sessions");
+        client.watermark = client.watermark.max(evicted.session);
+        at
+    }
+
+    fn touch(&mut self, client: ClientId, at: u32) {
+        if self.links[at as usize].1 != NONE {
+            self.unlink(client, at);
+            self.link_newest(client, at);
+        }
+    }
+
+    fn unlink(&mut self, client: ClientId, at: u32) {
+        let (older, newer) = self.links[at as usize];
+        let client = self.clients.get_mut(&client).expect("it has sessions");
+        match older {
+            NONE => client.oldest = newer,
+            older => self.links[older as usize].1 = newer,
+        }
+        match newer {
+            NONE => client.newest = older,
+            newer => self.links[newer as usize].0 = older,
+        }
+    }
+
+    fn link_newest(&mut self, client: ClientId, at: u32) {
+        let client = self.clients.get_mut(&client).expect("it has sessions");
+        self.links[at as usize] = (client.newest, NONE);
+        match client.newest {
+            NONE => client.oldest = at,
+            newest => self.links[newest as usize].1 = at,
+        }
+        client.newest = at;
+    }
+
+    // ------------------------------------------------------------------ pages
+
+    /// An immutable handle; costs one reference count per page and a copy of the client list.
+    pub fn snapshot(&self, order: OrderNumber) -> SessionSnapshot {
+        let mut clients: Vec<_> = self
+            .clients
+            .iter()
+            .map(|(id, client)| (id.0, client.watermark))
+            .collect();
+        clients.sort_unstable();
+        let mut head = Vec::with_capacity(64 + clients.len() * 12);
+        head.put_u32(FORMAT);
+        head.bytes(&self.group);
+        head.put_u64(order.0);
+        head.put_u64(self.clock);
+        head.put_u32(self.length);
+        head.put_u32(clients.len() as u32);
+        for (id, watermark) in clients {
+            head.put_u32(id);
+            head.put_u64(watermark);
+        }
+        SessionSnapshot {
+            head: head.into(),
+            pages: self.pages.clone(),
+        }
+    }
+
+    /// Rebuilds the table from pages that were checked against a certified digest.
+    pub fn restore(
+        config: &GroupConfig,
+        source: &dyn Snapshot,
+        order: OrderNumber,
+    ) -> Result<SessionTable, RestoreError> {
+        let fail = |page: u64, what: &str| RestoreError {
+            page,
+            what: format!("sessions: {what}"),
+        };
+        let mut table = SessionTable::new(config);
+        let length = table
+            .restore_head(&source.page(0), order)
+            .map_err(|error| fail(0, &error.to_string()))?;
+        if source.page_count() != 1 + u64::from(length).div_ceil(PAGE as u64) {
+            return Err(fail(0, "the number of pages is wrong"));
+        }
+        let mut by_use = Vec::with_capacity(length as usize);
+        for page in 1..source.page_count() {
+            let content = source.page(page);
+            let mut reader = Reader::new(&content);
+            let here = (length - table.length).min(PAGE as u32);
+            for _ in 0..here {
+                let entry = table
+                    .read_entry(&mut reader)
+                    .map_err(|e| fail(page, &e.to_string()))?;
+                let (id, used) = (entry.id, entry.used);
+                let at = table.append(id);
+                *table.entry_mut(at) = entry;
+                if table.index.insert(id, at).is_some() {
+                    return Err(fail(page, "a session stands twice"));
+                }
+                table
+                    .clients
+                    .entry(id.client)
+                    .or_insert(NEW_CLIENT)
+                    .sessions += 1;
+                by_use.push((used, at));
+            }
+            reader
+                .end()
+                .map_err(|error| fail(page, &error.to_string()))?;
+        }
+        by_use.sort_unstable();
+        for (_, at) in by_use {
+            let client = table.entry(at).id.client;
+            table.link_newest(client, at);
+        }
+        Ok(table)
+    }
+
+    fn restore_head(&mut self, head: &[u8], order: OrderNumber) -> Result<u32, WireError> {
+        let mut reader = Reader::new(head);
+        if reader.u32()? != FORMAT {
+            return Err(WireError::Field("format"));
+        }
+        if reader.digest()?.0 != self.group {
+            return Err(WireError::Field("group configuration"));
+        }
+        if reader.order()? != order {
+            return Err(WireError::Field("order"));
+        }
+        self.clock = reader.u64()?;
+        let length = reader.u32()?;
+        let clients = reader.count(12, "clients")?;
+        for _ in 0..clients {
+            let id = ClientId(reader.u32()?);
+            let watermark = reader.u64()?;
+            self.clients.insert(
+                id,
+                Client {
+                    watermark,
+                    ..NEW_CLIENT
+                },
+            );
+        }
+        reader.end()?;
+        Ok(length)
+    }
+
+    fn read_entry(&self, reader: &mut Reader<'_>) -> Result<Entry, WireError> {
+        let id = SessionId {
+            client: ClientId(reader.u32()?),
+            session: reader.u64()?,
+        };
+        let (highest, used) = (reader.u64()?, reader.u64()?);
+        let mut read = || -> Result<Recorded, WireError> {
+            let number = reader.u64()?;
+            let status = ReplyStatus::from_u8(reader.u8()?).ok_or(WireError::Field("status"))?;
+            let length = reader.u32()? as usize;
+            Ok(Recorded {
+                number,
+                status,
+                result: reader.take(length)?.to_vec(),
+            })
+        };
+        let first = read()?;
+        let more = (1..self.window).map(|_| read()).collect::<Result<_, _>>()?;
+        Ok(Entry {
+            id,
+            highest,
+            used,
+            first,
+            more,
+        })
+    }
+}
+
+/// The pages of a session table: page 0 holds the head, the others [`PAGE`] sessions each.
+pub(super) struct SessionSnapshot {
+    head: Bytes,
+    pages: Vec<Arc<Page>>,
+}
+
+impl Snapshot for SessionSnapshot {
+    fn page_count(&self) -> u64 {
+        1 + self.pages.len() as u64
+    }
+
+    fn page(&self, index: u64) -> Bytes {
+        let Some(at) = index.checked_sub(1) else {
+            return self.head.clone();
+        };
+        let Some(page) = self.pages.get(at as usize) else {
+            return Bytes::new();
+        };
+        let mut out = Vec::with_capacity(page.entries.len() * 64);
+        for entry in &page.entries {
+            out.put_u32(entry.id.client.0);
+            out.put_u64(entry.id.session);
+            out.put_u64(entry.highest);
+            out.put_u64(entry.used);
+            for recorded in std::iter::once(&entry.first).chain(&entry.more) {
+                out.put_u64(recorded.number);
+                out.put_u8(recorded.status as u8);
+                out.put_u32(recorded.result.len() as u32);
+                out.bytes(&recorded.result);
+            }
+        }
+        out.into()
+    }
+
+    fn page_version(&self, index: u64) -> Option<u64> {
+        let page = self
+            .pages
+            .get(usize::try_from(index.checked_sub(1)?).ok()?)?;
+        Some(page.version)
+    }
+}
+
+/// A fast hasher for session identifiers. Clients choose them, but a client fills the table with
+/// its own share of sessions at most, so crafted collisions slow down a bounded number of entries.
+#[derive(Default, Clone, Copy)]
+struct BuildMix;
+
+impl std::hash::BuildHasher for BuildMix {
+    type Hasher = Mix;
+
+    fn build_hasher(&self) -> Mix {
+        Mix(0)
+    }
+}
+
+struct Mix(u64);
+
+impl Mix {
+    fn add(&mut self, value: u64) {
+        let product = u128::from(self.0 ^ value ^ 0x9e37_79b9_7f4a_7c15)
+            * u128::from(0xd6e8_feb8_6659_fd93_u64);
+        self.0 = (product >> 64) as u64 ^ product as u64;
+    }
+}
+
+impl std::hash::Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.add(u64::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.add(value.into());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.add(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(window: u32, max: u32) -> GroupConfig {
+        GroupConfig {
+            session_window: window,
+            max_sessions_per_client: max,
+            ..GroupConfig::default()
+        }
+    }
+
+    fn session(client: u32, index: u64) -> SessionId {
+        SessionId {
+            client: ClientId(client),
+            session: index,
+        }
+    }
+
+    fn run(table: &mut SessionTable, id: SessionId, number: u64) -> Option<Vec<u8>> {
+        let number = RequestNumber(number);
+        let at = match table.lookup_or_open(id, number) {
+            Lookup::New(at) => at,
+            _ => return None,
+        };
+        let result = number.0.to_le_bytes().to_vec();
+        table.record(at, number, ReplyStatus::Done, &result);
+        Some(result)
+    }
+
+    #[test]
+    fn a_number_runs_once_and_its_result_is_kept() {
+        let mut table = SessionTable::new(&config(4, 10));
+        let id = session(1, 5);
+        for number in [1, 3, 2, 5] {
+            assert!(run(&mut table, id, number).is_some());
+            assert!(run(&mut table, id, number).is_none());
+        }
+        let result = 3u64.to_le_bytes();
+        assert_eq!(
+            table.lookup(id, RequestNumber(3)),
+            Some(Lookup::Executed(ReplyStatus::Done, &result))
+        );
+        assert_eq!(
+            table.lookup(id, RequestNumber(1)),
+            Some(Lookup::Refused(ReplyStatus::Stale))
+        );
+        assert!(
+            run(&mut table, id, 4).is_some(),
+            "4 lies in the window and has not run"
+        );
+    }
+
+    #[test]
+    fn an_evicted_session_stays_out() {
+        let mut table = SessionTable::new(&config(1, 2));
+        assert!(run(&mut table, session(1, 10), 1).is_some());
+        assert!(run(&mut table, session(1, 11), 1).is_some());
+        assert!(run(&mut table, session(2, 1), 1).is_some());
+        assert!(run(&mut table, session(1, 10), 2).is_some());
+        assert!(
+            run(&mut table, session(1, 12), 1).is_some(),
+            "evicts 11, used least recently"
+        );
+        assert_eq!(
+            table.lookup(session(1, 11), RequestNumber(1)),
+            Some(Lookup::Refused(ReplyStatus::Evicted))
+        );
+        assert!(run(&mut table, session(1, 11), 2).is_none());
+        assert!(
+            run(&mut table, session(1, 10), 3).is_some(),
+            "still in the table"
+        );
+        assert!(
+            run(&mut table, session(2, 1), 2).is_some(),
+            "another client's share"
+        );
+        assert_eq!(table.len(), 3);
+    }
+
+    #[test]
+    fn a_restored_table_behaves_the_same() {
+        let config = config(2, 40);
+        let mut table = SessionTable::new(&config);
+        for i in 0..500u64 {
+            run(
+                &mut table,
+                session((i % 3) as u32, i * 7 % 61 + i / 4),
+                i / 2 + 1,
+            );
+        }
+        let order = OrderNumber(256);
+        let snapshot = table.snapshot(order);
+        let mut other = SessionTable::restore(&config, &snapshot, order).unwrap();
+        for i in 500..900u64 {
+            let id = session((i % 3) as u32, i * 7 % 61 + i / 4);
+            assert_eq!(
+                run(&mut table, id, i / 2 + 1),
+                run(&mut other, id, i / 2 + 1)
+            );
+        }
+        let (a, b) = (table.snapshot(order), other.snapshot(order));
+        assert_eq!(a.page_count(), b.page_count());
+        for page in 0..a.page_count() {
+            assert_eq!(a.page(page), b.page(page));
+        }
+        // The snapshot taken before is unchanged by what came after.
+        let again = SessionTable::restore(&config, &snapshot, order).unwrap();
+        assert!(again.clock < table.clock);
+    }
+
+    #[test]
+    fn hostile_pages_are_errors() {
+        let config = config(1, 40);
+        let mut table = SessionTable::new(&config);
+        run(&mut table, session(1, 1), 1);
+        let snapshot = table.snapshot(OrderNumber(256));
+        assert!(SessionTable::restore(&config, &snapshot, OrderNumber(512)).is_err());
+        let mut pages = crate::service::Pages(vec![snapshot.page(0), snapshot.page(1)]);
+        pages.0[1] = pages.0[1].slice(..10);
+        assert!(SessionTable::restore(&config, &pages, OrderNumber(256)).is_err());
+        pages.0.pop();
+        assert!(SessionTable::restore(&config, &pages, OrderNumber(256)).is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! Retransmission (TR listing 14, retransmit), and ordering of what all replicas did not agree on.
+
+use super::output::Lane;
+use super::table::{LEVELS, OVERLOAD, OVERLOAD_ROUNDS, QUERY, QUEUES};
+use super::timing::RESEND_BURST_BYTES;
+use super::{ClientCore, ClientOutput, Outcome};
+use crate::time::{Time, earliest};
+
+/// Transmissions after which f+1 refusals for full buffers end a request.
+const OVERLOAD_ATTEMPTS: u8 = 8;
+
+impl ClientCore {
+    /// Sends again what is due, orders queries that wait for too long, gives up what took too
+    /// long. Costs nothing per outstanding request.
+    pub fn tick(&mut self, now: Time, out: &mut ClientOutput) {
+        let mut bytes = 0;
+        for queue in 0..QUEUES {
+            while let Some(index) = self.table.head(queue) {
+                if now < self.due(index) {
+                    break;
+                }
+                if self.is_given_up(index, now) {
+                    self.finish(index, Outcome::TimedOut, &[], out);
+                    continue;
+                }
+                if bytes >= RESEND_BURST_BYTES || !self.timing.may_resend(now) {
+                    self.timing.resent(bytes, now);
+                    return;
+                }
+                bytes += self.expire(index, now, out);
+            }
+        }
+        self.timing.resent(bytes, now);
+    }
+
+    /// When [`Self::tick`] is to be called next, if nothing happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let heads = (0..QUEUES).filter_map(|queue| self.table.head(queue));
+        let next = heads
+            .map(|head| self.due(head))
+            .fold(None, |a, b| earliest(a, Some(b)));
+        next.map(|time| time.max(self.timing.resend_after()))
+    }
+
+    /// When a request is sent again.
+    #[inline]
+    fn due(&self, index: u32) -> Time {
+        let slot = self.table.slot(index);
+        if self.table.is_flooded(index) {
+            return slot.sent_at;
+        }
+        slot.sent_at.after_us(match slot.queue {
+            QUERY => self.timing.query_us(),
+            queue if queue >= OVERLOAD => self.timing.overload_us(u32::from(queue - OVERLOAD)),
+            level => self.timing.request_us(u32::from(level)),
+        })
+    }
+
+    fn is_given_up(&self, index: u32, now: Time) -> bool {
+        let age = now.since_us(self.table.slot(index).submitted_at);
+        self.give_up_us.is_some_and(|limit| age >= limit)
+    }
+
+    /// Handles a request that is due; returns the bytes sent. It leaves the head of its queue.
+    fn expire(&mut self, index: u32, now: Time, out: &mut ClientOutput) -> usize {
+        let flooded = self.table.is_flooded(index);
+        let (slot, rare) = self.table.parts_mut(index);
+        let (queue, sent_at) = (slot.queue, slot.sent_at);
+        if queue == QUERY {
+            if !flooded {
+                self.timing.query_expired(now);
+            }
+            return self.order_query(index, now, out);
+        }
+        let overloaded = std::mem::take(&mut rare.overloaded).count_ones() as usize;
+        if overloaded >= self.config.acknowledging() && slot.attempts >= OVERLOAD_ATTEMPTS {
+            self.finish(index, Outcome::Overloaded, &[], out);
+            return 0;
+        }
+        slot.attempts = slot.attempts.saturating_add(1);
+        let (targets, next_queue) = match queue {
+            // Another leader, or another link to it: the request starts afresh.
+            0 if flooded => (self.first_target(), 0),
+            // The leader asked for time, and gets it only a few times.
+            OVERLOAD..QUERY if queue + 1 < OVERLOAD + OVERLOAD_ROUNDS => (self.first_target(), 0),
+            OVERLOAD..QUERY => (self.up, 1),
+            level if flooded => (self.up, level),
+            level => {
+                self.timing.expired(sent_at, now);
+                (self.up, (level + 1).min(LEVELS - 1))
+            }
+        };
+        self.table.unlink(index);
+        self.table.push(index, next_queue, now);
+        if targets != 0 {
+            self.stats.retransmissions += 1;
+        }
+        // What the leader refused is not known to it, and must not look as if it were.
+        let refused = next_queue == 0 && !flooded;
+        let lane = if refused {
+            Lane::Request
+        } else {
+            Lane::Retransmission
+        };
+        self.send(index, lane, targets, out)
+    }
+
+    /// Not all replicas agree on a query: order it, under the number that is reserved for it.
+    /// Returns the bytes sent.
+    pub(super) fn order_query(&mut self, index: u32, now: Time, out: &mut ClientOutput) -> usize {
+        self.stats.fallbacks += 1;
+        self.table.unlink(index);
+        // Answers to the query are not replies to the request.
+        self.table.forget_replies(index);
+        self.table.push(index, 0, now);
+        self.send(index, Lane::Request, self.first_target(), out)
+    }
+}

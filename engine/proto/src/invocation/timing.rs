@@ -1,0 +1,167 @@
+//! When a request is sent again (TR listing 8) and how fast at most.
+//!
+//! TR listing 8 has one timeout per client that starts with a constant and grows by it whenever it
+//! proved too short. Here that delay also follows the latency that is measured, and it shrinks
+//! again, so that one outage does not slow every later reaction. A single request that is sent
+//! again and again waits twice as long each time.
+
+use crate::time::Time;
+
+/// The longest wait between two transmissions of a request, in microseconds.
+const MAX_WAIT_US: u64 = 8_000_000;
+/// The adaptive part grows to this multiple of its step at most.
+const MAX_STEPS: u64 = 16;
+/// Bytes sent again at once, over all replicas.
+pub(super) const RESEND_BURST_BYTES: usize = 64 << 10;
+/// Bytes sent again per microsecond, over all replicas and in the long run.
+const RESEND_BYTES_PER_US: usize = 64;
+
+/// The delays of one client.
+#[derive(Debug, Clone)]
+pub(super) struct Timing {
+    /// delay_delta of TR listing 8.
+    step_us: u64,
+    /// What expired waits have added.
+    extra_us: u64,
+    /// No second adaptation before a wait that began after the last one has expired.
+    adapted_at: Time,
+    /// Smoothed latency of requests that needed no second transmission, times 16.
+    latency_us_16: u64,
+    cap_us: u64,
+    /// Not before this may anything be sent again.
+    resend_after: Time,
+    /// When read-only requests may be tried unordered again, and how long the last pause was.
+    queries_after: Time,
+    query_pause_us: u64,
+}
+
+impl Timing {
+    pub(super) fn new(resend_us: u64) -> Timing {
+        Timing {
+            step_us: resend_us.saturating_mul(2).max(1),
+            extra_us: 0,
+            adapted_at: Time(0),
+            latency_us_16: 0,
+            cap_us: MAX_WAIT_US,
+            resend_after: Time(0),
+            queries_after: Time(0),
+            query_pause_us: 0,
+        }
+    }
+
+    /// Requests are given up after this: waits must be shorter by enough to see it in time.
+    pub(super) fn limit(&mut self, give_up_us: Option<u64>) {
+        let longest = give_up_us.map_or(MAX_WAIT_US, |us| (us / 8).max(self.step_us / 2));
+        self.cap_us = longest.min(MAX_WAIT_US);
+    }
+
+    /// An untroubled request took so long.
+    #[inline]
+    pub(super) fn measured(&mut self, latency_us: u64) {
+        self.latency_us_16 = self.latency_us_16 - self.latency_us_16 / 16 + latency_us;
+        self.extra_us -= (self.extra_us / 256).max(1).min(self.extra_us);
+    }
+
+    /// A wait that began at `since` was too short (TR listing 8, adapt).
+    pub(super) fn expired(&mut self, since: Time, now: Time) {
+        if since >= self.adapted_at {
+            self.extra_us = (self.extra_us + self.step_us).min(self.step_us * MAX_STEPS);
+            self.adapted_at = now;
+        }
+    }
+
+    /// The wait after the transmission number `level`, counted from 0.
+    #[inline]
+    pub(super) fn request_us(&self, level: u32) -> u64 {
+        let first = self.step_us.max(self.latency_us_16 / 4) + self.extra_us;
+        (first << level).min(self.cap_us)
+    }
+
+    /// The wait before what a replica's full buffers refused is offered again.
+    pub(super) fn overload_us(&self, round: u32) -> u64 {
+        ((self.step_us / 16).max(1) << round).min(self.cap_us)
+    }
+
+    /// The wait for all n answers to a read-only request; afterwards it is ordered.
+    pub(super) fn query_us(&self) -> u64 {
+        (self.step_us / 2)
+            .max(self.latency_us_16 / 4)
+            .max(1)
+            .min(self.cap_us)
+    }
+
+    /// Whether something may be sent again.
+    pub(super) fn may_resend(&self, now: Time) -> bool {
+        now >= self.resend_after
+    }
+
+    pub(super) fn resend_after(&self) -> Time {
+        self.resend_after
+    }
+
+    /// So many bytes were sent again.
+    pub(super) fn resent(&mut self, bytes: usize, now: Time) {
+        if bytes > 0 {
+            self.resend_after = now.after_us((bytes / RESEND_BYTES_PER_US) as u64);
+        }
+    }
+
+    /// Whether read-only requests may be tried without ordering.
+    #[inline]
+    pub(super) fn queries_allowed(&self, now: Time) -> bool {
+        now >= self.queries_after
+    }
+
+    /// A replica did not answer: the next read-only requests would wait in vain as well.
+    pub(super) fn query_expired(&mut self, now: Time) {
+        if now >= self.queries_after {
+            let (least, most) = (self.step_us, self.step_us * 64);
+            self.query_pause_us = (self.query_pause_us * 2).clamp(least, most);
+            self.queries_after = now.after_us(self.query_pause_us);
+        }
+    }
+
+    /// All replicas answer.
+    #[inline]
+    pub(super) fn query_answered(&mut self) {
+        self.query_pause_us = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_by_a_step_per_expired_wait_and_shrink_again() {
+        let mut timing = Timing::new(50);
+        assert_eq!(timing.request_us(0), 100);
+        assert_eq!(timing.request_us(2), 400);
+        for sent in 0..10 {
+            // All these waits began before the first of them expired: one adaptation.
+            timing.expired(Time(sent), Time(100 + sent));
+        }
+        assert_eq!(timing.request_us(0), 200);
+        for round in 1..100 {
+            timing.expired(Time(1000 * round), Time(1000 * round + 200));
+        }
+        assert_eq!(timing.request_us(0), 100 + 16 * 100);
+        for _ in 0..5_000 {
+            timing.measured(10);
+        }
+        assert_eq!(timing.request_us(0), 100);
+    }
+
+    #[test]
+    fn delays_follow_the_measured_latency_and_stay_below_the_limit() {
+        let mut timing = Timing::new(50);
+        for _ in 0..200 {
+            timing.measured(1000);
+        }
+        let delay = timing.request_us(0);
+        assert!((3_800..=4_000).contains(&delay), "{delay}");
+        timing.limit(Some(8_000));
+        assert_eq!(timing.request_us(5), 1_000);
+        assert_eq!(Timing::new(50_000).request_us(60 - 40), MAX_WAIT_US);
+    }
+}

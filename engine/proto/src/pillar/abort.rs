@@ -1,0 +1,467 @@
+//! Leaving and entering views (TR listing 16: createAbortState, abortView, createViewTransition,
+//! enterView), and holding the batches that prepared sets name.
+
+use bytes::Bytes;
+use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX, Verifier};
+use std::collections::HashMap;
+
+use super::slots::StoredPrepare;
+use super::{ANSWER_BYTES, Pillar};
+use crate::ids::{ReplicaId, View};
+use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl};
+use crate::time::{Time, earliest};
+use crate::wire::ordering::{BATCH_HEAD, encode_batch, encode_batch_request, parse_batch_request};
+use crate::wire::view::{Link, Part, PartScope};
+use crate::wire::{self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader};
+
+/// A batch outside of the log: checked requests.
+#[derive(Clone, Debug)]
+pub(super) struct Body {
+    pub batch: Bytes,
+    pub requests: u32,
+}
+
+/// Batches that must be held before a message of a view change counts.
+#[derive(Debug)]
+pub(super) struct Hold {
+    ticket: u64,
+    source: ReplicaId,
+    missing: Vec<(Digest, u32)>,
+    asked: Time,
+}
+
+/// Digests that one BATCH-REQUEST names at most.
+const BATCHES_PER_REQUEST: usize = 64;
+
+impl<T: TrInX, V: Verifier> Pillar<T, V> {
+    /// TR listing 16, createAbortState and abortView.
+    ///
+    /// After this, the counter stands at `to|0`: nothing can be certified in earlier views, and
+    /// the certificate discloses how far this replica took part.
+    pub(super) fn abort(
+        &mut self,
+        from: View,
+        to: View,
+        checkpoint: &CheckpointCertificate,
+        out: &mut Output,
+    ) {
+        debug_assert_eq!(from, self.view);
+        self.forward_window(checkpoint.id.order, out);
+        self.active = false;
+        self.pending.clear();
+        self.fill_through = None;
+        self.established = None;
+        let prepared: Vec<PrepareHeader> = self
+            .slots
+            .contiguous(self.slots.base(), self.window_end(), self.view, |h| {
+                self.last_slot(h)
+            })
+            .map(|stored| stored.header)
+            .collect();
+        let scope = PartScope {
+            sender: self.id,
+            from,
+            to,
+            checkpoint,
+        };
+        let digest = scope.digest(self.pillar, &self.chain, &prepared);
+        let value = CounterValue::new(to.0, 0);
+        let certificate = self
+            .trinx
+            .certify_continuing(Counter::Ordering, value, &digest);
+        let Some(certificate) = Self::granted(certificate, out) else {
+            return;
+        };
+        self.chain.push(Link {
+            to,
+            previous: certificate.previous,
+            digest,
+            proof: certificate.proof,
+        });
+        let part = Part {
+            chain: self.chain.clone(),
+            prepared,
+        };
+        out.control(ToControl::Part {
+            pillar: self.pillar,
+            to,
+            part,
+        });
+    }
+
+    /// TR listing 16, createViewTransition: certifies what the abort states demand again, in a
+    /// view that this replica is to lead.
+    pub(super) fn establish(&mut self, view: View, prepared: &[PrepareHeader], out: &mut Output) {
+        self.active = false;
+        // TR listing 16, abortView(v'): a leader that was not on its way to the view jumps.
+        if self.counter() < CounterValue::new(view.0, 0) {
+            let forwarded = self
+                .trinx
+                .forward(Counter::Ordering, CounterValue::new(view.0, 0));
+            if Self::granted(forwarded, out).is_none() {
+                return;
+            }
+        }
+        let bodies = self.known_bodies();
+        let mut established = Vec::with_capacity(prepared.len());
+        for old in prepared {
+            let header = PrepareHeader {
+                view,
+                previous: CounterValue::ZERO,
+                proof: Proof([0; 32]),
+                ..*old
+            };
+            let stored = if old.noop {
+                self.certify_noop(header, out)
+            } else {
+                let Some(batch) = bodies.get(&old.batch) else {
+                    out.fail(Fatal::Invariant(format!(
+                        "no batch for {} in {view}",
+                        old.first
+                    )));
+                    return;
+                };
+                self.certify_batch(header, batch, out)
+            };
+            let Some(stored) = stored else { return };
+            established.push(stored);
+        }
+        let prepares = established.iter().map(|stored| stored.header).collect();
+        self.established = Some((view, established));
+        out.control(ToControl::Established {
+            pillar: self.pillar,
+            view,
+            prepares,
+        });
+    }
+
+    fn certify_batch(
+        &mut self,
+        mut header: PrepareHeader,
+        batch: &[u8],
+        out: &mut Output,
+    ) -> Option<StoredPrepare> {
+        let digest = header.digest();
+        let certificate =
+            self.trinx
+                .certify_independent(Counter::Ordering, header.value(), &digest);
+        header.proof = Self::granted(certificate, out)?.proof;
+        Some(stored(header, digest, batch))
+    }
+
+    pub(super) fn certify_new_view(&mut self, view: View, digest: &Digest, out: &mut Output) {
+        let value = CounterValue::new(view.0, 0);
+        let certificate = self
+            .trinx
+            .certify_independent(Counter::NewView, value, digest);
+        if let Some(certificate) = Self::granted(certificate, out) {
+            out.control(ToControl::NewViewCertified {
+                view,
+                proof: certificate.proof,
+            });
+        }
+    }
+
+    pub(super) fn certify_ack(&mut self, view: View, digest: &Digest, out: &mut Output) {
+        if let Some(mac) = Self::granted(self.trinx.certify_mac(digest), out) {
+            out.control(ToControl::AckCertified {
+                view,
+                proof: mac.proof,
+            });
+        }
+    }
+
+    /// TR listing 16, enterView.
+    ///
+    /// What was handed to the execution stage stays handed: agreement makes it equal.
+    pub(super) fn enter(
+        &mut self,
+        view: View,
+        current: View,
+        prepares: &[PrepareHeader],
+        now: Time,
+        out: &mut Output,
+    ) {
+        debug_assert!(view > self.view && current >= view);
+        let mut entered = match self.established.take() {
+            Some((established, own)) if established == view => own,
+            _ => match self.with_bodies(prepares, out) {
+                Some(entered) => entered,
+                None => return,
+            },
+        };
+        // TR listing 16, abortView(v'): entered without having left for it.
+        let start = CounterValue::new(view.0, 0);
+        if self.counter() < start {
+            let forwarded = self.trinx.forward(Counter::Ordering, start);
+            if Self::granted(forwarded, out).is_none() {
+                return;
+            }
+        }
+        // The chain of later VIEW-CHANGEs starts at the step that reaches beyond this view.
+        self.chain.retain(|link| link.to > view);
+        self.view = view;
+        self.active = current == view;
+        self.pending.clear();
+        self.fill_through = None;
+        self.slots.drain();
+        let base = self.slots.base();
+        self.prepared = base;
+        self.committed = base;
+        entered.retain(|stored| self.config.slot_of(stored.header.first) >= base);
+        for stored in entered {
+            let (first, last) = (
+                self.config.slot_of(stored.header.first),
+                self.last_slot(&stored.header),
+            );
+            if self.is_leader() {
+                self.prepared = last + 1;
+            }
+            self.slots
+                .get_mut(first)
+                .expect("P' lies in the window")
+                .prepare = Some(stored);
+        }
+        self.bodies.clear();
+        self.holds.clear();
+        self.progressed();
+        self.commit_ready(out);
+        self.advance(out);
+        self.replay_future(now, out);
+    }
+
+    /// Handles the messages that came before the NEW-VIEW did.
+    fn replay_future(&mut self, now: Time, out: &mut Output) {
+        for sender in 0..self.future.len() {
+            let kept = std::mem::take(&mut self.future[sender]);
+            for (view, message) in kept {
+                if view > self.view {
+                    self.future[sender].push_back((view, message));
+                } else if view == self.view && self.active {
+                    self.message(ReplicaId(sender as u16), message, now, out);
+                }
+            }
+        }
+    }
+
+    /// The batches of the log and those fetched for the view change, by digest.
+    fn known_bodies(&self) -> HashMap<Digest, Bytes> {
+        let logged = self
+            .slots
+            .all()
+            .map(|stored| (stored.header.batch, stored.batch()));
+        let fetched = self
+            .bodies
+            .iter()
+            .map(|(digest, body)| (*digest, body.batch.clone()));
+        logged.chain(fetched).collect()
+    }
+
+    fn with_bodies(
+        &self,
+        prepares: &[PrepareHeader],
+        out: &mut Output,
+    ) -> Option<Vec<StoredPrepare>> {
+        let bodies = self.known_bodies();
+        let mut all = Vec::with_capacity(prepares.len());
+        for header in prepares {
+            if self.config.slot_of(header.first) < self.slots.base() {
+                continue;
+            }
+            let batch = match bodies.get(&header.batch) {
+                _ if header.noop => Bytes::new(),
+                Some(batch) => batch.clone(),
+                None => {
+                    out.fail(Fatal::Invariant(format!("no batch for {}", header.first)));
+                    return None;
+                }
+            };
+            all.push(stored(*header, header.digest(), &batch));
+        }
+        Some(all)
+    }
+
+    // ------------------------------------------------------------------ batches
+
+    /// DESIGN 9: a message of a view change counts once the batches that it names are held.
+    pub(super) fn hold(
+        &mut self,
+        ticket: u64,
+        source: ReplicaId,
+        headers: &[PrepareHeader],
+        now: Time,
+        out: &mut Output,
+    ) {
+        let mut missing: Vec<(Digest, u32)> = Vec::new();
+        let mut valid = true;
+        for header in headers {
+            let first = self.config.slot_of(header.first);
+            if header.noop {
+                valid &= header.batch == wire::digest(&[]);
+                continue;
+            }
+            if first < self.slots.base() {
+                continue;
+            }
+            let logged = self
+                .slots
+                .prepare(first)
+                .filter(|stored| stored.header.batch == header.batch)
+                .map(|stored| stored.header.requests);
+            let known = logged.or(self.bodies.get(&header.batch).map(|body| body.requests));
+            match known {
+                Some(requests) => valid &= requests == header.requests,
+                None => missing.push((header.batch, header.requests)),
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        if !valid || missing.is_empty() {
+            out.control(ToControl::Held {
+                ticket,
+                pillar: self.pillar,
+                valid,
+            });
+            return;
+        }
+        // Each replica has a VIEW-CHANGE or two, an ack and a NEW-VIEW under way at most.
+        if self.holds.len() >= 8 * usize::from(self.config.replicas) {
+            self.holds.pop_front();
+        }
+        let hold = Hold {
+            ticket,
+            source,
+            missing,
+            asked: now,
+        };
+        self.ask_batches(&hold, out);
+        self.holds.push_back(hold);
+    }
+
+    fn ask_batches(&self, hold: &Hold, out: &mut Output) {
+        let digests: Vec<Digest> = hold
+            .missing
+            .iter()
+            .take(BATCHES_PER_REQUEST)
+            .map(|(digest, _)| *digest)
+            .collect();
+        let message = encode_batch_request(self.pillar, &digests);
+        out.send(Destination::Peer(hold.source), message, SendTag::Transient);
+    }
+
+    pub(super) fn tick_holds(&mut self, now: Time, out: &mut Output) {
+        let resend_us = self.config.resend_us;
+        let mut holds = std::mem::take(&mut self.holds);
+        for hold in &mut holds {
+            if now.since_us(hold.asked) >= resend_us {
+                hold.asked = now;
+                self.ask_batches(hold, out);
+            }
+        }
+        self.holds = holds;
+    }
+
+    pub(super) fn holds_deadline(&self) -> Option<Time> {
+        let resend_us = self.config.resend_us;
+        self.holds.iter().fold(None, |at, hold| {
+            earliest(at, Some(hold.asked.after_us(resend_us)))
+        })
+    }
+
+    pub(super) fn batch_request(
+        &mut self,
+        from: ReplicaId,
+        message: &[u8],
+        out: &mut Output,
+    ) -> Result<(), Reject> {
+        let digests = parse_batch_request(message)?;
+        if digests.len() > BATCHES_PER_REQUEST {
+            return Err(Reject::Malformed);
+        }
+        let mut left = ANSWER_BYTES;
+        for digest in digests {
+            let logged = self
+                .slots
+                .all()
+                .find(|stored| stored.header.batch == digest);
+            let batch = logged
+                .map(StoredPrepare::batch)
+                .or_else(|| self.bodies.get(&digest).map(|body| body.batch.clone()));
+            let Some(batch) = batch else { continue };
+            let answer = encode_batch(self.pillar, &batch);
+            left = left.saturating_sub(answer.len());
+            out.send(Destination::Peer(from), answer, SendTag::Transient);
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A BATCH: worth something only if a hold misses its digest.
+    pub(super) fn batch_arrived(
+        &mut self,
+        message: &Bytes,
+        out: &mut Output,
+    ) -> Result<(), Reject> {
+        if message.len() < BATCH_HEAD {
+            return Err(Reject::Malformed);
+        }
+        let batch = message.slice(BATCH_HEAD..);
+        let digest = wire::digest(&batch);
+        let wanted = self
+            .holds
+            .iter()
+            .flat_map(|hold| &hold.missing)
+            .find(|(missing, _)| *missing == digest)
+            .copied();
+        let Some((_, requests)) = wanted else {
+            return Err(Reject::Irrelevant);
+        };
+        // The digest is right, so what is wrong with the batch is wrong for everybody.
+        let checked = self.check_requests(&batch, requests);
+        if checked.is_ok() {
+            self.bodies.insert(digest, Body { batch, requests });
+        }
+        let pillar = self.pillar;
+        self.holds.retain_mut(|hold| {
+            let before = hold.missing.len();
+            let mut valid = true;
+            hold.missing.retain(|(missing, count)| {
+                if *missing != digest {
+                    return true;
+                }
+                valid &= checked.is_ok() && *count == requests;
+                false
+            });
+            let done = before != hold.missing.len() && (hold.missing.is_empty() || !valid);
+            if done {
+                out.control(ToControl::Held {
+                    ticket: hold.ticket,
+                    pillar,
+                    valid,
+                });
+            }
+            !done
+        });
+        // A request names a bounded number of batches: ask on.
+        let follow_up: Vec<usize> = (0..self.holds.len())
+            .filter(|at| self.holds[*at].missing.len() % BATCHES_PER_REQUEST == 0)
+            .collect();
+        for at in follow_up {
+            self.ask_batches(&self.holds[at], out);
+        }
+        checked
+    }
+}
+
+fn stored(header: PrepareHeader, digest: Digest, batch: &[u8]) -> StoredPrepare {
+    let mut message = Vec::with_capacity(PREPARE_HEAD + batch.len());
+    message.extend_from_slice(&header.encode());
+    message.extend_from_slice(batch);
+    StoredPrepare {
+        header,
+        digest,
+        message: message.into(),
+    }
+}

@@ -1,0 +1,539 @@
+//! A pillar: the ordering protocol (TR listing 16) on one part of the sequence-number space, with
+//! a TrInX instance of its own.
+//!
+//! A pillar shares nothing with the others on the normal path. It agrees on its own sequence of
+//! slots; the execution stage merges the pillars. What the pillar certifies, it certifies in slot
+//! order, so its counter O tells how far it took part.
+//!
+//! Invariants: `base ≤ handed`, `base ≤ committed ≤ prepared ≤ base + window`; a certificate with
+//! O is only made for slots in the window; every stored PREPARE was checked completely.
+
+mod abort;
+mod checkpointing;
+mod ordering;
+mod slots;
+
+use bytes::{Bytes, BytesMut};
+use hybster_tss::{Counter, Digest, InstanceId, Refusal, TrInX, Verifier};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::config::GroupConfig;
+use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
+use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToClients, ToControl, ToPillar};
+use crate::time::{Time, earliest};
+use crate::wire::ordering::OrderRequest;
+use crate::wire::view::Link;
+use crate::wire::{Checkpoint, PrepareHeader, kind};
+
+use abort::{Body, Hold};
+use checkpointing::{Checkpointing, Relevance};
+use slots::{Slots, StoredPrepare};
+
+/// Bytes that answer one ORDER-REQUEST at most.
+const ANSWER_BYTES: usize = 256 << 10;
+/// Uncommitted PREPAREs that a leader sends again at a time.
+const RESEND_PREPARES: usize = 4;
+/// The wait before something is asked for again doubles up to this many times.
+const MAX_BACKOFF: u32 = 5;
+
+/// One pillar of a replica.
+pub struct Pillar<T: TrInX, V: Verifier> {
+    config: Arc<GroupConfig>,
+    id: ReplicaId,
+    pillar: PillarId,
+    trinx: T,
+    verifier: V,
+
+    /// Last view entered, v_stab.
+    view: View,
+    /// Whether the view is stable here: v_cur = v_stab and not about to leave.
+    active: bool,
+    slots: Slots,
+    /// The slot to certify next, o_prep + 1.
+    prepared: u64,
+    /// The slot to commit next, o_comm + 1.
+    committed: u64,
+    /// The slot to hand to the execution stage next.
+    handed: u64,
+
+    /// Batches that wait for the window to move (leader).
+    pending: VecDeque<(BytesMut, u32)>,
+    /// Slots to cover by no-ops if nothing is pending (leader).
+    fill_through: Option<u64>,
+
+    /// Steps of O since the last stable view (DESIGN 9, second correction).
+    chain: Vec<Link>,
+    /// Batches fetched for a view change, by digest.
+    bodies: HashMap<Digest, Body>,
+    holds: VecDeque<Hold>,
+    /// PREPAREs certified for a view that is being established.
+    established: Option<(View, Vec<StoredPrepare>)>,
+    /// Ordering messages of later views, per sender.
+    future: Vec<VecDeque<(View, Bytes)>>,
+
+    checkpointing: Checkpointing,
+    /// Since when something is outstanding without progress.
+    outstanding_since: Option<Time>,
+    backoff: u32,
+    last_hint: Option<Time>,
+    answered: Vec<Option<Time>>,
+}
+
+impl<T: TrInX, V: Verifier> Pillar<T, V> {
+    /// A pillar in the initial view 0.
+    ///
+    /// # Panics
+    /// If the TrInX instance is not the one of this replica and pillar.
+    pub fn new(
+        config: Arc<GroupConfig>,
+        id: ReplicaId,
+        pillar: PillarId,
+        trinx: T,
+        verifier: V,
+    ) -> Self {
+        let instance = InstanceId {
+            replica: id.0,
+            pillar: pillar.0,
+            epoch: config.epoch,
+        };
+        assert_eq!(
+            trinx.instance(),
+            instance,
+            "every pillar needs its own TrInX instance"
+        );
+        let replicas = usize::from(config.replicas);
+        Pillar {
+            // A peer that moved its window first may be one window ahead: what it sends is kept.
+            slots: Slots::new(2 * config.window_slots()),
+            id,
+            pillar,
+            trinx,
+            verifier,
+            view: View(0),
+            active: true,
+            prepared: 0,
+            committed: 0,
+            handed: 0,
+            pending: VecDeque::new(),
+            fill_through: None,
+            chain: Vec::new(),
+            bodies: HashMap::new(),
+            holds: VecDeque::new(),
+            established: None,
+            future: vec![VecDeque::new(); replicas],
+            checkpointing: Checkpointing::default(),
+            outstanding_since: None,
+            backoff: 0,
+            last_hint: None,
+            answered: vec![None; replicas],
+            config,
+        }
+    }
+
+    /// The pillar's number.
+    #[must_use]
+    pub fn pillar(&self) -> PillarId {
+        self.pillar
+    }
+
+    /// The order numbers of the slots to certify and to commit next.
+    #[must_use]
+    pub fn progress(&self) -> (OrderNumber, OrderNumber) {
+        (self.order_at(self.prepared), self.order_at(self.committed))
+    }
+
+    /// The order number that the window starts after.
+    #[must_use]
+    pub fn window_base(&self) -> OrderNumber {
+        OrderNumber(self.slots.base() * u64::from(self.config.pillars))
+    }
+
+    /// The pillar's trusted subsystem, for oracles.
+    #[must_use]
+    pub fn trinx(&self) -> &T {
+        &self.trinx
+    }
+
+    /// Handles a letter.
+    pub fn handle(&mut self, letter: ToPillar, now: Time, out: &mut Output) {
+        match letter {
+            ToPillar::Batch { buffer, requests } => self.batch(buffer, requests, out),
+            ToPillar::FillGap { through } => {
+                self.fill_through = Some(self.fill_through.unwrap_or(0).max(through));
+                self.propose_ready(out);
+                // The client stage counts on an answer to each of its letters.
+                self.announce(out);
+            }
+            ToPillar::Message { from, message } => self.message(from, message, now, out),
+            ToPillar::Abort {
+                from,
+                to,
+                checkpoint,
+            } => self.abort(from, to, &checkpoint, out),
+            ToPillar::Hold {
+                ticket,
+                source,
+                headers,
+            } => {
+                self.hold(ticket, source, &headers, now, out);
+            }
+            ToPillar::Establish { view, prepared } => self.establish(view, &prepared, out),
+            ToPillar::CertifyNewView { view, digest } => self.certify_new_view(view, &digest, out),
+            ToPillar::CertifyAck { view, digest } => self.certify_ack(view, &digest, out),
+            ToPillar::Enter {
+                view,
+                current,
+                prepares,
+            } => {
+                self.enter(view, current, &prepares, now, out);
+            }
+            ToPillar::ForwardWindow { to } => self.forward_window(to, out),
+            ToPillar::CertifyCheckpoint { id } => self.certify_checkpoint(id, now, out),
+            ToPillar::AskPeers => self.ask_peers(out),
+            ToPillar::PeerUp(peer) => self.peer_up(peer, out),
+        }
+        self.note_progress(now);
+    }
+
+    /// To be called when [`Pillar::deadline`] has passed.
+    pub fn tick(&mut self, now: Time, out: &mut Output) {
+        let resend_us = self.config.resend_us;
+        if let Some(own) = self.checkpointing.resend(now, resend_us) {
+            let message = own.encode(&self.config);
+            out.send(
+                Destination::AllPeers,
+                message,
+                SendTag::Checkpoint(own.id.order),
+            );
+        }
+        if self.outstanding_deadline().is_some_and(|at| at <= now) {
+            self.outstanding_since = Some(now);
+            self.backoff = (self.backoff + 1).min(MAX_BACKOFF);
+            self.resend_prepares(out);
+            self.ask_peers(out);
+        }
+        self.tick_holds(now, out);
+    }
+
+    /// When [`Pillar::tick`] wants to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let resend_us = self.config.resend_us;
+        let own = earliest(
+            self.outstanding_deadline(),
+            self.checkpointing.deadline(resend_us),
+        );
+        earliest(own, self.holds_deadline())
+    }
+
+    fn outstanding_deadline(&self) -> Option<Time> {
+        let wait = self.config.resend_us << self.backoff;
+        self.outstanding_since.map(|at| at.after_us(wait))
+    }
+
+    /// Starts, stops or restarts the wait for the next commitment.
+    fn note_progress(&mut self, now: Time) {
+        if !(self.active && self.has_outstanding()) {
+            self.outstanding_since = None;
+            self.backoff = 0;
+        } else if self.outstanding_since.is_none() {
+            self.outstanding_since = Some(now);
+        }
+    }
+
+    /// Called when `committed` moves: the wait starts anew.
+    fn progressed(&mut self) {
+        self.outstanding_since = None;
+        self.backoff = 0;
+    }
+
+    fn has_outstanding(&self) -> bool {
+        if self.committed < self.prepared {
+            return true;
+        }
+        // A gap: something later is known but the next slot is not. Only a short way is searched:
+        // what lies further ahead is noticed when the near slots are there.
+        (self.committed..(self.committed + 8).min(self.slots.end())).any(|s| {
+            self.slots
+                .get(s)
+                .is_some_and(|slot| slot.prepare.is_some() || !slot.votes.is_empty())
+        })
+    }
+
+    fn is_leader(&self) -> bool {
+        self.active && self.config.leader(self.view) == self.id
+    }
+
+    fn order_at(&self, slot: u64) -> OrderNumber {
+        self.config.order_at(self.pillar, slot)
+    }
+
+    /// The first slot that may not be certified yet.
+    fn window_end(&self) -> u64 {
+        self.slots.base() + self.config.window_slots()
+    }
+
+    fn instance_of(&self, replica: ReplicaId) -> InstanceId {
+        InstanceId {
+            replica: replica.0,
+            pillar: self.pillar.0,
+            epoch: self.config.epoch,
+        }
+    }
+
+    /// A certificate that TrInX must grant to a correct replica.
+    fn granted<C>(certificate: Result<C, Refusal>, out: &mut Output) -> Option<C> {
+        certificate
+            .map_err(|r| out.fail(Fatal::Refused(r.to_string())))
+            .ok()
+    }
+
+    fn message(&mut self, from: ReplicaId, message: Bytes, now: Time, out: &mut Output) {
+        let result = match crate::wire::kind_of(&message) {
+            kind::PREPARE => self.prepare(from, message.clone(), now, out),
+            kind::COMMIT => self.commit(from, &message, now, out),
+            kind::CHECKPOINT => self.checkpoint(from, &message, out),
+            kind::ORDER_REQUEST => self.order_request(from, &message, now, out),
+            kind::BATCH_REQUEST => self.batch_request(from, &message, out),
+            kind::BATCH => self.batch_arrived(&message, out),
+            _ => Err(Reject::Malformed),
+        };
+        if let Err(reason) = result {
+            out.reject(Some(from), &message, reason);
+        }
+    }
+
+    /// Keeps an ordering message of a later view until that view is entered.
+    ///
+    /// Unverified, so bounded by sender and count; what does not fit is asked for again later.
+    fn keep_for_later(
+        &mut self,
+        from: ReplicaId,
+        view: View,
+        message: Bytes,
+        now: Time,
+        out: &mut Output,
+    ) {
+        let room = self.config.window_slots() as usize;
+        let Some(queue) = self.future.get_mut(usize::from(from.0)) else {
+            return;
+        };
+        if queue.len() >= room {
+            queue.pop_front();
+        }
+        queue.push_back((view, message));
+        self.hint_stuck(now, out);
+    }
+
+    /// Tells the control stage, at a limited rate, that peers seem to be ahead.
+    fn hint_stuck(&mut self, now: Time, out: &mut Output) {
+        let due = self
+            .last_hint
+            .is_none_or(|at| now.since_us(at) >= self.config.resend_us);
+        if due {
+            self.last_hint = Some(now);
+            out.control(ToControl::Stuck);
+        }
+    }
+
+    /// TR listing 16, forwardOrderWindow.
+    fn forward_window(&mut self, to: OrderNumber, out: &mut Output) {
+        let base = self.config.slots_before(to);
+        if base <= self.slots.base() {
+            return;
+        }
+        self.slots.forward(base);
+        self.checkpointing.stable(to);
+        self.prepared = self.prepared.max(base);
+        self.committed = self.committed.max(base);
+        self.handed = self.handed.max(base);
+        if self.is_leader() {
+            let before = self.prepared;
+            self.propose_ready(out);
+            if self.prepared == before {
+                self.announce(out);
+            }
+        }
+        self.advance(out);
+    }
+
+    /// Tells the client stage where this pillar proposes next.
+    fn announce(&self, out: &mut Output) {
+        if self.is_leader() {
+            out.clients(ToClients::Proposed {
+                pillar: self.pillar,
+                view: self.view,
+                next_slot: self.prepared,
+            });
+        }
+    }
+
+    /// TR listing 18, sendCheckpoint.
+    fn certify_checkpoint(&mut self, id: crate::wire::CheckpointId, now: Time, out: &mut Output) {
+        if self.checkpointing.has(self.id, &id) {
+            return;
+        }
+        let digest = Checkpoint::certified(self.id, self.pillar, &id);
+        let Some(mac) = Self::granted(self.trinx.certify_mac(&digest), out) else {
+            return;
+        };
+        let own = Checkpoint {
+            sender: self.id,
+            id,
+            proof: mac.proof,
+        };
+        let message = own.encode(&self.config);
+        out.send(
+            Destination::AllPeers,
+            message,
+            SendTag::Checkpoint(id.order),
+        );
+        self.checkpointing.sent(own, now);
+        self.store_checkpoint(own, out);
+    }
+
+    /// TR listing 18, receive(CHECKPOINT).
+    fn checkpoint(
+        &mut self,
+        from: ReplicaId,
+        message: &[u8],
+        out: &mut Output,
+    ) -> Result<(), Reject> {
+        let checkpoint = Checkpoint::parse(message, &self.config)?;
+        if checkpoint.sender != from
+            || self.config.checkpoint_pillar(checkpoint.id.order) != self.pillar
+        {
+            return Err(Reject::WrongSender);
+        }
+        match self.checkpointing.relevance(&checkpoint) {
+            Relevance::Wanted => {}
+            Relevance::SenderBehind => {
+                out.control(ToControl::PeerBehind(from));
+                return Err(Reject::Irrelevant);
+            }
+            Relevance::Useless => return Err(Reject::Irrelevant),
+        }
+        let digest = Checkpoint::certified(checkpoint.sender, self.pillar, &checkpoint.id);
+        if !self
+            .verifier
+            .verify_mac(&checkpoint.mac(&self.config), &digest)
+        {
+            return Err(Reject::BadCertificate);
+        }
+        self.store_checkpoint(checkpoint, out);
+        Ok(())
+    }
+
+    fn store_checkpoint(&mut self, checkpoint: Checkpoint, out: &mut Output) {
+        if let Some(certificate) = self.checkpointing.store(checkpoint, &self.config) {
+            out.control(ToControl::CheckpointStable(certificate));
+        }
+    }
+
+    /// Sends again what a peer may have missed while its link was down (TR listing 9). What it
+    /// lacks beyond that, it asks for.
+    fn peer_up(&mut self, peer: ReplicaId, out: &mut Output) {
+        let to = Destination::Peer(peer);
+        for slot in self.committed..self.prepared {
+            let Some(entry) = self.slots.get(slot) else {
+                break;
+            };
+            self.send_slot(entry, to, out);
+        }
+        if let Some(own) = self.checkpointing.own() {
+            out.send(
+                to,
+                own.encode(&self.config),
+                SendTag::Checkpoint(own.id.order),
+            );
+        }
+    }
+
+    fn send_slot(&self, entry: &slots::Slot, to: Destination, out: &mut Output) -> usize {
+        let mut sent = 0;
+        if let Some(stored) = &entry.prepare {
+            let header = &stored.header;
+            let tag = SendTag::Ordering(header.view, header.last);
+            sent += stored.message.len();
+            out.send(to, stored.message.clone(), tag);
+        }
+        if let Some(own) = &entry.own {
+            let message = own.encode();
+            sent += message.len();
+            out.send(to, message, SendTag::Ordering(own.view, own.last));
+        }
+        sent
+    }
+
+    /// The leader's PREPAREs may be lost: TR listing 9 sends them until they are withdrawn.
+    fn resend_prepares(&mut self, out: &mut Output) {
+        if !self.is_leader() {
+            return;
+        }
+        let due = (self.committed..self.prepared).filter_map(|slot| self.slots.prepare(slot));
+        for stored in due.take(RESEND_PREPARES) {
+            let tag = SendTag::Ordering(stored.header.view, stored.header.last);
+            out.send(Destination::AllPeers, stored.message.clone(), tag);
+        }
+    }
+
+    /// Asks all peers for ordering messages from the first uncommitted slot on.
+    fn ask_peers(&mut self, out: &mut Output) {
+        let request = OrderRequest {
+            pillar: self.pillar,
+            view: self.view,
+            from: self.order_at(self.committed),
+        };
+        out.send(Destination::AllPeers, request.encode(), SendTag::Transient);
+    }
+
+    /// Answers a peer that is stuck, at a limited rate (TR listing 16, obtainOrderingState).
+    fn order_request(
+        &mut self,
+        from: ReplicaId,
+        message: &[u8],
+        now: Time,
+        out: &mut Output,
+    ) -> Result<(), Reject> {
+        let request = OrderRequest::parse(message)?;
+        if request.from.0 == 0 || self.config.pillar_of(request.from) != self.pillar {
+            return Err(Reject::Malformed);
+        }
+        if request.view > self.view {
+            self.hint_stuck(now, out);
+            return Ok(());
+        }
+        let slot = self.config.slot_of(request.from);
+        if request.view < self.view || slot < self.slots.base() {
+            out.control(ToControl::PeerBehind(from));
+        }
+        let answered = self
+            .answered
+            .get_mut(usize::from(from.0))
+            .ok_or(Reject::WrongSender)?;
+        if answered.is_some_and(|at| now.since_us(at) < self.config.resend_us / 4) {
+            return Err(Reject::Overload);
+        }
+        *answered = Some(now);
+        let mut left = ANSWER_BYTES;
+        let mut next = slot.max(self.slots.base());
+        while let Some(entry) = self.slots.get(next).filter(|e| e.prepare.is_some()) {
+            let sent = self.send_slot(entry, Destination::Peer(from), out);
+            next = self.last_slot(&entry.prepare.as_ref().expect("filtered").header) + 1;
+            left = left.saturating_sub(sent);
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last_slot(&self, header: &PrepareHeader) -> u64 {
+        self.config.slot_of(header.last)
+    }
+
+    fn counter(&self) -> hybster_tss::CounterValue {
+        self.trinx.current(Counter::Ordering)
+    }
+}

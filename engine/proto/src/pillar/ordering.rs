@@ -1,0 +1,447 @@
+//! Proposing, acknowledging and committing (TR listing 16).
+
+use bytes::{Bytes, BytesMut};
+use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX, Verifier};
+
+use super::Pillar;
+use super::slots::{StoredPrepare, Vote};
+use crate::ids::ReplicaId;
+use crate::output::{Destination, Output, Reject, SendTag, ToExecution};
+use crate::time::Time;
+use crate::trace::TraceEvent;
+use crate::verify::verify_prepare;
+use crate::wire::{self, Commit, PREPARE_HEAD, PrepareHeader, Requests};
+
+impl<T: TrInX, V: Verifier> Pillar<T, V> {
+    // ------------------------------------------------------------------ the leader
+
+    pub(super) fn batch(&mut self, buffer: BytesMut, requests: u32, out: &mut Output) {
+        // What arrives after the view was left is dropped: its clients retransmit.
+        if !self.is_leader() {
+            return;
+        }
+        if let Some((buffer, requests)) = self.authentic_only(buffer, requests, out) {
+            self.pending.push_back((buffer, requests));
+        }
+        self.propose_ready(out);
+        self.announce(out);
+    }
+
+    /// Checks the requests of a batch; a forged one is cut out (rare, so it may cost a copy).
+    fn authentic_only(
+        &self,
+        buffer: BytesMut,
+        requests: u32,
+        out: &mut Output,
+    ) -> Option<(BytesMut, u32)> {
+        let body = &buffer[PREPARE_HEAD..];
+        if self.check_requests(body, requests).is_ok() {
+            return Some((buffer, requests));
+        }
+        let mut kept = BytesMut::with_capacity(buffer.len());
+        kept.resize(PREPARE_HEAD, 0);
+        let mut count = 0;
+        for request in Requests::new(body).flatten() {
+            if self.is_authentic(&request) {
+                kept.extend_from_slice(request.covered);
+                kept.extend_from_slice(request.mac);
+                count += 1;
+            } else {
+                out.rejections.push(crate::output::Rejection {
+                    from: None,
+                    kind: wire::kind::REQUESTS,
+                    reason: Reject::BadRequest,
+                });
+            }
+        }
+        (count > 0).then_some((kept, count))
+    }
+
+    fn is_authentic(&self, request: &wire::RequestRef<'_>) -> bool {
+        let client = request.session.client.0;
+        client < self.config.max_clients
+            && request.operation.len() <= self.config.max_operation_bytes as usize
+            && self
+                .verifier
+                .verify_client(client, request.covered, request.mac)
+    }
+
+    /// Checks that a batch consists of exactly `count` authentic requests within the limits.
+    pub(super) fn check_requests(&self, body: &[u8], count: u32) -> Result<(), Reject> {
+        let limit = self.config.batch_max_bytes as usize;
+        if count == 0 || count > self.config.batch_max_requests || (body.len() > limit && count > 1)
+        {
+            return Err(Reject::BadBatch);
+        }
+        let mut left = count;
+        for request in Requests::new(body) {
+            let request = request.map_err(|_| Reject::BadBatch)?;
+            left = left.checked_sub(1).ok_or(Reject::BadBatch)?;
+            if !self.is_authentic(&request) {
+                return Err(Reject::BadRequest);
+            }
+        }
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(Reject::BadBatch)
+        }
+    }
+
+    /// TR listing 16, proposalReady.
+    pub(super) fn propose_ready(&mut self, out: &mut Output) {
+        while self.is_leader() && self.prepared < self.window_end() && out.fatal.is_none() {
+            if let Some((buffer, requests)) = self.pending.pop_front() {
+                self.propose_batch(buffer, requests, out);
+            } else if let Some(through) = self.fill_through.filter(|t| *t >= self.prepared) {
+                self.propose_noop(through, out);
+            } else {
+                self.fill_through = None;
+                break;
+            }
+        }
+    }
+
+    fn propose_batch(&mut self, mut buffer: BytesMut, requests: u32, out: &mut Output) {
+        let order = self.order_at(self.prepared);
+        let mut header = PrepareHeader {
+            pillar: self.pillar,
+            noop: false,
+            requests,
+            view: self.view,
+            first: order,
+            last: order,
+            batch: wire::digest(&buffer[PREPARE_HEAD..]),
+            previous: CounterValue::ZERO,
+            proof: Proof([0; 32]),
+        };
+        let digest = header.digest();
+        let certificate =
+            self.trinx
+                .certify_independent(Counter::Ordering, header.value(), &digest);
+        let Some(certificate) = Self::granted(certificate, out) else {
+            return;
+        };
+        header.proof = certificate.proof;
+        buffer[..PREPARE_HEAD].copy_from_slice(&header.encode());
+        self.send_prepare(
+            StoredPrepare {
+                header,
+                digest,
+                message: buffer.freeze(),
+            },
+            out,
+        );
+    }
+
+    /// Covers the slots up to `through`, at most to the end of window and checkpoint interval.
+    ///
+    /// The certificate is continuing, see [`PrepareHeader`].
+    fn propose_noop(&mut self, through: u64, out: &mut Output) {
+        let interval = self.config.interval_slots();
+        let interval_end = (self.prepared / interval + 1) * interval;
+        let last = through.min(self.window_end() - 1).min(interval_end - 1);
+        let header = PrepareHeader {
+            pillar: self.pillar,
+            noop: true,
+            requests: 0,
+            view: self.view,
+            first: self.order_at(self.prepared),
+            last: self.order_at(last),
+            batch: wire::digest(&[]),
+            previous: CounterValue::ZERO,
+            proof: Proof([0; 32]),
+        };
+        if let Some(stored) = self.certify_noop(header, out) {
+            self.send_prepare(stored, out);
+        }
+    }
+
+    pub(super) fn certify_noop(
+        &mut self,
+        mut header: PrepareHeader,
+        out: &mut Output,
+    ) -> Option<StoredPrepare> {
+        let digest = header.digest();
+        let certificate = self
+            .trinx
+            .certify_continuing(Counter::Ordering, header.value(), &digest);
+        let certificate = Self::granted(certificate, out)?;
+        header.previous = certificate.previous;
+        header.proof = certificate.proof;
+        let message = Bytes::copy_from_slice(&header.encode());
+        Some(StoredPrepare {
+            header,
+            digest,
+            message,
+        })
+    }
+
+    fn send_prepare(&mut self, stored: StoredPrepare, out: &mut Output) {
+        let header = stored.header;
+        out.trace(|| TraceEvent::Proposed {
+            pillar: header.pillar,
+            view: header.view,
+            first: header.first,
+            last: header.last,
+            batch: header.batch,
+            noop: header.noop,
+        });
+        let tag = SendTag::Ordering(header.view, header.last);
+        out.send(Destination::AllPeers, stored.message.clone(), tag);
+        let slot = self
+            .slots
+            .get_mut(self.prepared)
+            .expect("the window has room");
+        debug_assert!(slot.prepare.is_none());
+        slot.prepare = Some(stored);
+        self.prepared = self.last_slot(&header) + 1;
+        self.commit_ready(out);
+    }
+
+    // ------------------------------------------------------------------ followers
+
+    /// TR listing 16, receive(PREPARE). The certificate is transferable, so any peer may relay it.
+    pub(super) fn prepare(
+        &mut self,
+        from: ReplicaId,
+        message: Bytes,
+        now: Time,
+        out: &mut Output,
+    ) -> Result<(), Reject> {
+        let header = PrepareHeader::parse(&message)?;
+        if header.view > self.view || (header.view == self.view && !self.active) {
+            self.keep_for_later(from, header.view, message, now, out);
+            return Ok(());
+        }
+        if header.view < self.view {
+            return Err(Reject::WrongView);
+        }
+        let leader = self.config.leader(self.view);
+        if leader == self.id {
+            return Err(Reject::WrongSender);
+        }
+        let first = self.check_slots(&header)?;
+        if first < self.slots.base() {
+            return Err(Reject::OutOfWindow);
+        }
+        if self.last_slot(&header) >= self.slots.end() {
+            self.hint_stuck(now, out);
+            return Err(Reject::OutOfWindow);
+        }
+        let slot = self.slots.get(first).expect("inside the log");
+        if slot.prepare.is_some() {
+            // The leader repeats itself: it lacks our COMMIT.
+            if let Some(own) = slot.own.filter(|_| from == leader) {
+                let tag = SendTag::Ordering(own.view, own.last);
+                out.send(Destination::Peer(from), own.encode(), tag);
+            }
+            return Err(Reject::Irrelevant);
+        }
+        let digest = self.check_header(&header)?;
+        let body = &message[PREPARE_HEAD..];
+        if wire::digest(body) != header.batch {
+            return Err(Reject::BadBatch);
+        }
+        if header.noop {
+            if !body.is_empty() {
+                return Err(Reject::BadBatch);
+            }
+        } else {
+            self.check_requests(body, header.requests)?;
+        }
+        let slot = self.slots.get_mut(first).expect("inside the log");
+        slot.prepare = Some(StoredPrepare {
+            header,
+            digest,
+            message,
+        });
+        self.advance(out);
+        Ok(())
+    }
+
+    /// Checks that the covered slots are this pillar's and lie in one checkpoint interval;
+    /// returns the first.
+    pub(super) fn check_slots(&self, header: &PrepareHeader) -> Result<u64, Reject> {
+        if header.pillar != self.pillar
+            || self.config.pillar_of(header.first) != self.pillar
+            || self.config.pillar_of(header.last) != self.pillar
+        {
+            return Err(Reject::Malformed);
+        }
+        let (first, last) = (
+            self.config.slot_of(header.first),
+            self.config.slot_of(header.last),
+        );
+        let interval = self.config.interval_slots();
+        // A no-op never crosses a checkpoint, so that no window base falls into one.
+        if first / interval != last / interval {
+            return Err(Reject::Malformed);
+        }
+        Ok(first)
+    }
+
+    /// Checks the certificate of a PREPARE of its view's leader; returns the header's digest.
+    fn check_header(&self, header: &PrepareHeader) -> Result<Digest, Reject> {
+        let digest = header.digest();
+        let valid = verify_prepare(&self.verifier, &self.config, header, &digest);
+        if valid {
+            Ok(digest)
+        } else {
+            Err(Reject::BadCertificate)
+        }
+    }
+
+    /// TR listing 16, nextPrepared: acknowledge in slot order; then commit what can be.
+    pub(super) fn advance(&mut self, out: &mut Output) {
+        while self.active
+            && !self.is_leader()
+            && self.prepared < self.window_end()
+            && out.fatal.is_none()
+        {
+            let Some(stored) = self.slots.prepare(self.prepared) else {
+                break;
+            };
+            let (header, prepare) = (stored.header, stored.digest);
+            if self.last_slot(&header) >= self.window_end() {
+                break;
+            }
+            self.send_commit(&header, prepare, out);
+        }
+        self.commit_ready(out);
+    }
+
+    fn send_commit(&mut self, header: &PrepareHeader, prepare: Digest, out: &mut Output) {
+        let mut own = Commit {
+            pillar: self.pillar,
+            sender: self.id,
+            view: self.view,
+            first: header.first,
+            last: header.last,
+            prepare,
+            proof: Proof([0; 32]),
+        };
+        let value = CounterValue::new(own.view.0, own.last.0);
+        let certificate = self
+            .trinx
+            .certify_independent(Counter::Ordering, value, &own.digest());
+        let Some(certificate) = Self::granted(certificate, out) else {
+            return;
+        };
+        own.proof = certificate.proof;
+        out.trace(|| TraceEvent::Acknowledged {
+            pillar: own.pillar,
+            view: own.view,
+            first: own.first,
+            last: own.last,
+        });
+        out.send(
+            Destination::AllPeers,
+            own.encode(),
+            SendTag::Ordering(own.view, own.last),
+        );
+        let slot = self
+            .slots
+            .get_mut(self.prepared)
+            .expect("inside the window");
+        slot.own = Some(own);
+        self.prepared = self.config.slot_of(own.last) + 1;
+    }
+
+    /// TR listing 16, receive(COMMIT).
+    pub(super) fn commit(
+        &mut self,
+        from: ReplicaId,
+        message: &Bytes,
+        now: Time,
+        out: &mut Output,
+    ) -> Result<(), Reject> {
+        let commit = Commit::parse(message)?;
+        if commit.sender != from || commit.sender == self.id {
+            return Err(Reject::WrongSender);
+        }
+        if commit.view > self.view || (commit.view == self.view && !self.active) {
+            self.keep_for_later(from, commit.view, message.clone(), now, out);
+            return Ok(());
+        }
+        if commit.view < self.view {
+            return Err(Reject::WrongView);
+        }
+        // TR listing 16, isCorrectCommit: the leader acknowledges by its PREPARE.
+        if commit.sender == self.config.leader(commit.view) {
+            return Err(Reject::WrongSender);
+        }
+        if commit.pillar != self.pillar || self.config.pillar_of(commit.first) != self.pillar {
+            return Err(Reject::Malformed);
+        }
+        let first = self.config.slot_of(commit.first);
+        if first < self.committed {
+            return Err(Reject::Irrelevant);
+        }
+        if first >= self.slots.end() {
+            self.hint_stuck(now, out);
+            return Err(Reject::OutOfWindow);
+        }
+        let slot = self.slots.get(first).expect("inside the log");
+        if slot.votes.iter().any(|v| v.replica == commit.sender) {
+            return Err(Reject::Irrelevant);
+        }
+        let certificate = commit.certificate(self.instance_of(commit.sender));
+        if !self
+            .verifier
+            .verify_independent(&certificate, &commit.digest())
+        {
+            return Err(Reject::BadCertificate);
+        }
+        let vote = Vote {
+            replica: commit.sender,
+            prepare: commit.prepare,
+            proof: commit.proof,
+        };
+        self.slots
+            .get_mut(first)
+            .expect("inside the log")
+            .votes
+            .push(vote);
+        self.commit_ready(out);
+        Ok(())
+    }
+
+    /// TR listing 16, nextCommitted: q matching certificates, the PREPARE included.
+    pub(super) fn commit_ready(&mut self, out: &mut Output) {
+        while self.active && self.committed < self.prepared {
+            let Some(slot) = self.slots.get(self.committed) else {
+                break;
+            };
+            let Some(stored) = &slot.prepare else { break };
+            let votes = slot
+                .votes
+                .iter()
+                .filter(|v| v.prepare == stored.digest)
+                .count();
+            if 1 + votes + usize::from(slot.own.is_some()) < self.config.quorum() {
+                break;
+            }
+            let header = stored.header;
+            let last = self.last_slot(&header);
+            if self.committed >= self.handed {
+                out.execution(ToExecution::Committed {
+                    pillar: self.pillar,
+                    first_slot: self.committed,
+                    last_slot: last,
+                    batch: stored.batch(),
+                });
+                self.handed = last + 1;
+            }
+            out.trace(|| TraceEvent::Committed {
+                pillar: header.pillar,
+                view: header.view,
+                first: header.first,
+                last: header.last,
+                batch: header.batch,
+            });
+            self.committed = last + 1;
+            self.progressed();
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The state stage: digests snapshots, keeps those that others may fetch, and transfers the state
+//! of a stable checkpoint when execution cannot reach it (TR listings 18 and 20, DESIGN 8).
+//!
+//! Digesting goes in slices ([`StateStage::work`]), off the execution stage; pages that did not
+//! change since the last checkpoint are not read again.
+
+mod transfer;
+mod tree;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use hybster_tss::Digest;
+
+use crate::config::GroupConfig;
+use crate::ids::{OrderNumber, ReplicaId};
+use crate::output::{
+    Destination, Output, Reject, SendTag, TakenSnapshot, ToControl, ToExecution, ToPillar, ToState,
+};
+use crate::service::Snapshot;
+use crate::time::{Time, earliest};
+use crate::trace::TraceEvent;
+use crate::wire::state::{Fetch, Fetched, NodeId};
+use crate::wire::{CheckpointId, kind};
+
+use transfer::Transfer;
+use tree::{ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_digest, node, place};
+
+/// Checkpoints before the stable one that are kept for those who still fetch them.
+const KEPT_BEFORE_STABLE: usize = 1;
+/// A checkpoint that was fetched from within this time is kept, in microseconds.
+const PIN_US: u64 = 1_000_000;
+/// Bytes that answer one FETCH at most.
+const ANSWER_BYTES: usize = 4 << 20;
+
+/// A digested snapshot.
+struct Held {
+    taken: TakenSnapshot,
+    id: CheckpointId,
+    trees: [Tree; TREES],
+    versions: [Vec<Option<u64>>; TREES],
+}
+
+impl Held {
+    fn pages(&self, tree: usize) -> &dyn Snapshot {
+        pages_of(&self.taken, tree)
+    }
+
+    fn record(&self) -> RootRecord {
+        root_record(&self.taken, &self.trees)
+    }
+
+    fn content(&self, at: NodeId) -> Option<bytes::Bytes> {
+        if at == ROOT {
+            return Some(self.record().encode());
+        }
+        match place(at) {
+            (tree, 0) => {
+                (at.index < self.pages(tree).page_count()).then(|| self.pages(tree).page(at.index))
+            }
+            (_, ROOT_LEVEL) => None,
+            (tree, level) => self.trees[tree].children(level, at.index),
+        }
+    }
+}
+
+fn pages_of(taken: &TakenSnapshot, tree: usize) -> &dyn Snapshot {
+    if tree == 0 {
+        &*taken.bookkeeping
+    } else {
+        &*taken.service
+    }
+}
+
+fn root_record(taken: &TakenSnapshot, trees: &[Tree; TREES]) -> RootRecord {
+    RootRecord {
+        order: taken.order,
+        pages: [taken.bookkeeping.page_count(), taken.service.page_count()],
+        roots: [trees[0].root(), trees[1].root()],
+    }
+}
+
+/// A snapshot that is being digested.
+struct Job {
+    taken: TakenSnapshot,
+    digests: [Vec<Digest>; TREES],
+    versions: [Vec<Option<u64>>; TREES],
+}
+
+/// The state stage of a replica.
+pub struct StateStage {
+    config: Arc<GroupConfig>,
+    id: ReplicaId,
+    jobs: VecDeque<Job>,
+    held: BTreeMap<OrderNumber, Arc<Held>>,
+    /// When a held checkpoint was asked for last.
+    fetched: BTreeMap<OrderNumber, Time>,
+    stable: OrderNumber,
+    /// The last digested checkpoint: what the next one is compared with.
+    latest: Option<Arc<Held>>,
+    transfer: Option<Transfer>,
+    transfers: u64,
+}
+
+impl StateStage {
+    /// The state stage of a replica.
+    #[must_use]
+    pub fn new(config: Arc<GroupConfig>, id: ReplicaId) -> Self {
+        StateStage {
+            config,
+            id,
+            jobs: VecDeque::new(),
+            held: BTreeMap::new(),
+            fetched: BTreeMap::new(),
+            stable: OrderNumber(0),
+            latest: None,
+            transfer: None,
+            transfers: 0,
+        }
+    }
+
+    /// States transferred so far.
+    #[must_use]
+    pub fn transfers(&self) -> u64 {
+        self.transfers
+    }
+
+    /// Snapshots held or waiting to be digested, for oracles on bounded memory.
+    #[must_use]
+    pub fn snapshots(&self) -> usize {
+        self.jobs.len() + self.held.len()
+    }
+
+    /// Handles a letter.
+    pub fn handle(&mut self, letter: ToState, now: Time, out: &mut Output) {
+        match letter {
+            ToState::Taken(taken) => self.taken(taken),
+            ToState::Stable(id) => self.stable(id, now),
+            ToState::Transfer(id) => self.start_transfer(id, now, out),
+            ToState::Message { from, message } => {
+                let result = match crate::wire::kind_of(&message) {
+                    kind::FETCH => self.fetch(from, &message, now, out),
+                    kind::FETCHED => self.fetched(from, &message, now, out),
+                    _ => Err(Reject::Malformed),
+                };
+                if let Err(reason) = result {
+                    out.reject(Some(from), &message, reason);
+                }
+            }
+        }
+    }
+
+    /// Digests up to `budget` pages; returns whether work is left.
+    pub fn work(&mut self, _now: Time, mut budget: usize, out: &mut Output) -> bool {
+        while let Some(job) = self.jobs.front_mut() {
+            if budget == 0 {
+                return true;
+            }
+            // After an installed state, versions tell nothing about what was before it.
+            let old = self.latest.as_deref().filter(|_| !job.taken.installed);
+            if job.advance(old, &mut budget) {
+                let job = self.jobs.pop_front().expect("it is the front");
+                self.complete(job, out);
+            }
+        }
+        false
+    }
+
+    /// To be called when [`StateStage::deadline`] has passed.
+    pub fn tick(&mut self, now: Time, out: &mut Output) {
+        if let Some(transfer) = &mut self.transfer {
+            transfer.tick(now, self.config.resend_us, out);
+        }
+    }
+
+    /// When [`StateStage::tick`] wants to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let transfer = self.transfer.as_ref()?;
+        earliest(transfer.deadline(self.config.resend_us), None)
+    }
+
+    fn taken(&mut self, taken: TakenSnapshot) {
+        if taken.installed {
+            // What was taken before belongs to a state that is gone.
+            self.jobs.clear();
+        }
+        if self
+            .transfer
+            .as_ref()
+            .is_some_and(|t| t.id().order <= taken.order)
+        {
+            // Execution got there by itself, or has just installed the transferred state.
+            self.transfer = None;
+        }
+        self.jobs.push_back(Job {
+            taken,
+            digests: Default::default(),
+            versions: Default::default(),
+        });
+    }
+
+    fn complete(&mut self, job: Job, out: &mut Output) {
+        let old = self.latest.as_deref();
+        let [first, second] = job.digests;
+        let trees = [
+            Tree::build(first, old.map(|held| &held.trees[0])),
+            Tree::build(second, old.map(|held| &held.trees[1])),
+        ];
+        let record = root_record(&job.taken, &trees);
+        let digest = content_digest(ROOT, &record.encode());
+        let id = CheckpointId {
+            order: job.taken.order,
+            digest,
+        };
+        let held = Arc::new(Held {
+            taken: job.taken,
+            id,
+            trees,
+            versions: job.versions,
+        });
+        self.latest = Some(Arc::clone(&held));
+        self.held.insert(id.order, held);
+        out.trace(|| TraceEvent::CheckpointTaken(id));
+        out.control(ToControl::CheckpointTaken(id));
+        out.pillar(
+            self.config.checkpoint_pillar(id.order),
+            ToPillar::CertifyCheckpoint { id },
+        );
+    }
+
+    /// Forgets what nobody will fetch any more.
+    fn stable(&mut self, id: CheckpointId, now: Time) {
+        self.stable = self.stable.max(id.order);
+        let stable = self.stable;
+        while self.jobs.len() > 1 && self.jobs[0].taken.order < stable {
+            self.jobs.pop_front();
+        }
+        self.fetched.retain(|_, at| now.since_us(*at) < PIN_US);
+        let older: Vec<OrderNumber> = self.held.range(..stable).map(|(o, _)| *o).collect();
+        let kept = older.len().saturating_sub(KEPT_BEFORE_STABLE);
+        // At most one more than the rule says is pinned by those who fetch from it.
+        let pinned = older[..kept]
+            .iter()
+            .rev()
+            .find(|o| self.fetched.contains_key(o))
+            .copied();
+        for order in &older[..kept] {
+            if Some(*order) != pinned {
+                self.held.remove(order);
+            }
+        }
+    }
+
+    /// Answers a FETCH with what is held.
+    fn fetch(
+        &mut self,
+        from: ReplicaId,
+        message: &[u8],
+        now: Time,
+        out: &mut Output,
+    ) -> Result<(), Reject> {
+        let fetch = Fetch::parse(message)?;
+        let held = self.held.get(&fetch.order).cloned();
+        if held.is_some() {
+            self.fetched.insert(fetch.order, now);
+        }
+        let mut left = ANSWER_BYTES;
+        for at in fetch.nodes {
+            let content = held.as_ref().and_then(|held| held.content(at));
+            let answer = Fetched {
+                order: fetch.order,
+                node: at,
+                content,
+            }
+            .encode();
+            left = left.saturating_sub(answer.len());
+            out.send(Destination::Peer(from), answer, SendTag::Transient);
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_transfer(&mut self, id: CheckpointId, now: Time, out: &mut Output) {
+        // A checkpoint taken here with that digest needs no transfer.
+        if self.held.get(&id.order).is_some_and(|held| held.id == id) {
+            return;
+        }
+        let reference = self.latest.clone();
+        match &mut self.transfer {
+            // One that moves on is finished first: what it fetched is the base of the next.
+            Some(running) if !running.is_stalled() && running.id().order <= id.order => {
+                running.remember(id);
+            }
+            running => {
+                let cache = running.take().map(Transfer::into_cache).unwrap_or_default();
+                let peers = self
+                    .config
+                    .all_replicas()
+                    .filter(|r| *r != self.id)
+                    .collect();
+                let mut transfer = Transfer::new(id, peers, reference, cache);
+                transfer.pump(now, out);
+                *running = Some(transfer);
+            }
+        }
+    }
+
+    fn fetched(
+        &mut self,
+        from: ReplicaId,
+        message: &bytes::Bytes,
+        now: Time,
+        out: &mut Output,
+    ) -> Result<(), Reject> {
+        let fetched = Fetched::parse(message)?;
+        let Some(transfer) = &mut self.transfer else {
+            return Err(Reject::Irrelevant);
+        };
+        if fetched.order != transfer.id().order {
+            return Err(Reject::Irrelevant);
+        }
+        transfer.arrived(from, fetched, now, out)?;
+        if let Some(state) = transfer.finished() {
+            let id = transfer.id();
+            self.transfers += 1;
+            self.transfer = None;
+            out.execution(ToExecution::Install {
+                id,
+                state: Arc::new(state),
+            });
+        } else if transfer.is_stalled() {
+            if let Some(next) = transfer.next_target() {
+                self.start_transfer(next, now, out);
+            } else {
+                out.control(ToControl::Stuck);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Job {
+    /// Digests pages while the budget lasts; returns whether all are digested.
+    fn advance(&mut self, old: Option<&Held>, budget: &mut usize) -> bool {
+        for tree in 0..TREES {
+            let pages = pages_of(&self.taken, tree);
+            let mut compared = 0;
+            while (self.digests[tree].len() as u64) < pages.page_count() {
+                if *budget == 0 {
+                    return false;
+                }
+                let at = self.digests[tree].len();
+                let version = pages.page_version(at as u64);
+                let same = version.is_some_and(|version| {
+                    old.and_then(|held| held.versions[tree].get(at)) == Some(&Some(version))
+                });
+                let digest = match old.and_then(|held| held.trees[tree].digest(0, at as u64)) {
+                    Some(digest) if same => {
+                        // Comparing versions is far cheaper than hashing a page.
+                        compared += 1;
+                        if compared % 256 == 0 {
+                            *budget -= 1;
+                        }
+                        digest
+                    }
+                    _ => {
+                        *budget -= 1;
+                        content_digest(node(tree, 0, 0), &pages.page(at as u64))
+                    }
+                };
+                self.digests[tree].push(digest);
+                self.versions[tree].push(version);
+            }
+        }
+        true
+    }
+}

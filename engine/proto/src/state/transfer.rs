@@ -1,0 +1,298 @@
+//! A state transfer: walks the Merkle tree of a certified checkpoint from the root, fetches what
+//! differs from the own latest checkpoint, and checks every byte against its digest.
+//!
+//! Any replica may answer, and a single correct holder is enough. What was fetched for one
+//! checkpoint is used again for the next, so a transfer under load converges.
+
+use bytes::Bytes;
+use hybster_tss::Digest;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::Held;
+use super::tree::{FANOUT, ROOT, RootRecord, TREES, content_digest, node, place, shape};
+use crate::ids::ReplicaId;
+use crate::output::{Destination, Output, Reject, SendTag, TransferredState};
+use crate::service::Pages;
+use crate::time::{Time, earliest};
+use crate::wire::CheckpointId;
+use crate::wire::state::{Fetch, Fetched, NodeId};
+
+/// Nodes asked for and not answered at a time.
+const IN_FLIGHT: usize = 256;
+/// Nodes that one FETCH asks for.
+const PER_FETCH: usize = 32;
+/// Pages that a checkpoint may have.
+const MAX_PAGES: u64 = 1 << 32;
+
+struct Asked {
+    digest: Digest,
+    peer: ReplicaId,
+    at: Time,
+}
+
+/// Pages by digest, from an earlier transfer.
+pub(super) type Cache = HashMap<Digest, Bytes>;
+
+pub(super) struct Transfer {
+    id: CheckpointId,
+    peers: Vec<ReplicaId>,
+    /// Peers that do not hold the checkpoint, or lied about it.
+    useless: Vec<(ReplicaId, Time)>,
+    turn: usize,
+    reference: Option<Arc<Held>>,
+    cache: Cache,
+    record: Option<RootRecord>,
+    wanted: VecDeque<(NodeId, Digest)>,
+    asked: BTreeMap<NodeId, Asked>,
+    pages: [Vec<Option<(Digest, Bytes)>>; TREES],
+    missing: u64,
+    next: Option<CheckpointId>,
+}
+
+impl Transfer {
+    pub fn new(
+        id: CheckpointId,
+        peers: Vec<ReplicaId>,
+        reference: Option<Arc<Held>>,
+        cache: Cache,
+    ) -> Transfer {
+        Transfer {
+            id,
+            peers,
+            useless: Vec::new(),
+            turn: id.order.0 as usize,
+            reference,
+            cache,
+            record: None,
+            wanted: VecDeque::from([(ROOT, id.digest)]),
+            asked: BTreeMap::new(),
+            pages: Default::default(),
+            missing: 0,
+            next: None,
+        }
+    }
+
+    pub fn id(&self) -> CheckpointId {
+        self.id
+    }
+
+    /// Whether no peer seems to hold the checkpoint.
+    pub fn is_stalled(&self) -> bool {
+        self.useless.len() >= self.peers.len()
+    }
+
+    /// A newer checkpoint became stable meanwhile.
+    pub fn remember(&mut self, id: CheckpointId) {
+        if id.order > self.id.order {
+            self.next = Some(id);
+        }
+    }
+
+    pub fn next_target(&self) -> Option<CheckpointId> {
+        self.next
+    }
+
+    /// What was fetched, for the next transfer.
+    pub fn into_cache(self) -> Cache {
+        let mut cache = self.cache;
+        cache.extend(self.pages.into_iter().flatten().flatten());
+        cache
+    }
+
+    /// The state, once every page is there.
+    pub fn finished(&mut self) -> Option<TransferredState> {
+        if self.record.is_none() || self.missing > 0 {
+            return None;
+        }
+        let mut collect = |tree: usize| -> Option<Pages> {
+            let pages = std::mem::take(&mut self.pages[tree]);
+            pages
+                .into_iter()
+                .map(|page| page.map(|(_, content)| content))
+                .collect::<Option<_>>()
+                .map(Pages)
+        };
+        Some(TransferredState {
+            bookkeeping: collect(0)?,
+            service: collect(1)?,
+        })
+    }
+
+    pub fn deadline(&self, resend_us: u64) -> Option<Time> {
+        let asked = self
+            .asked
+            .values()
+            .map(|asked| asked.at.after_us(resend_us))
+            .min();
+        let useless = self
+            .useless
+            .iter()
+            .map(|(_, at)| at.after_us(4 * resend_us))
+            .min();
+        earliest(asked, useless)
+    }
+
+    /// Asks others for what was not answered in time.
+    pub fn tick(&mut self, now: Time, resend_us: u64, out: &mut Output) {
+        self.useless
+            .retain(|(_, at)| now.since_us(*at) < 4 * resend_us);
+        let late: Vec<NodeId> = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| now.since_us(asked.at) >= resend_us)
+            .map(|(at, _)| *at)
+            .collect();
+        for at in late {
+            let asked = self.asked.remove(&at).expect("listed above");
+            self.wanted.push_front((at, asked.digest));
+        }
+        self.pump(now, out);
+    }
+
+    /// Keeps a bounded number of questions under way, spread over the peers.
+    pub fn pump(&mut self, now: Time, out: &mut Output) {
+        let useful: Vec<ReplicaId> = self
+            .peers
+            .iter()
+            .filter(|peer| !self.useless.iter().any(|(useless, _)| useless == *peer))
+            .copied()
+            .collect();
+        if useful.is_empty() {
+            return;
+        }
+        while !self.wanted.is_empty() && self.asked.len() < IN_FLIGHT {
+            self.turn = self.turn.wrapping_add(1);
+            let peer = useful[self.turn % useful.len()];
+            let count = PER_FETCH
+                .min(self.wanted.len())
+                .min(IN_FLIGHT - self.asked.len());
+            let nodes: Vec<NodeId> = self
+                .wanted
+                .drain(..count)
+                .map(|(at, digest)| {
+                    self.asked.insert(
+                        at,
+                        Asked {
+                            digest,
+                            peer,
+                            at: now,
+                        },
+                    );
+                    at
+                })
+                .collect();
+            let message = Fetch {
+                order: self.id.order,
+                nodes,
+            }
+            .encode();
+            out.send(Destination::Peer(peer), message, SendTag::Transient);
+        }
+    }
+
+    /// A node or page arrived, or a peer says that it does not hold the checkpoint.
+    pub fn arrived(
+        &mut self,
+        from: ReplicaId,
+        fetched: Fetched,
+        now: Time,
+        out: &mut Output,
+    ) -> Result<(), Reject> {
+        let at = fetched.node;
+        let Some(asked) = self.asked.get(&at) else {
+            return Err(Reject::Irrelevant);
+        };
+        let right = fetched
+            .content
+            .as_ref()
+            .is_some_and(|content| content_digest(at, content) == asked.digest);
+        if !right {
+            if asked.peer == from {
+                let asked = self.asked.remove(&at).expect("found above");
+                self.wanted.push_front((at, asked.digest));
+            }
+            if !self.useless.iter().any(|(peer, _)| *peer == from) {
+                self.useless.push((from, now));
+            }
+            self.pump(now, out);
+            let lied = fetched.content.is_some();
+            return if lied { Err(Reject::BadBatch) } else { Ok(()) };
+        }
+        let digest = self.asked.remove(&at).expect("found above").digest;
+        let content = fetched.content.expect("checked above");
+        self.install(at, digest, content)?;
+        self.pump(now, out);
+        Ok(())
+    }
+
+    /// Takes in checked content. The digests certify it, so a fault in it is a fault of f+1
+    /// replicas; it is refused all the same.
+    fn install(&mut self, at: NodeId, digest: Digest, content: Bytes) -> Result<(), Reject> {
+        if at == ROOT {
+            let record = RootRecord::parse(&content)?;
+            if record.order != self.id.order || record.pages.iter().any(|p| *p > MAX_PAGES) {
+                return Err(Reject::Malformed);
+            }
+            self.record = Some(record);
+            for tree in 0..TREES {
+                self.missing += record.pages[tree];
+                self.pages[tree] = vec![None; record.pages[tree] as usize];
+                if record.pages[tree] > 0 {
+                    let top = shape(record.pages[tree]).len() as u8 - 1;
+                    self.expect(node(tree, top, 0), record.roots[tree]);
+                }
+            }
+            return Ok(());
+        }
+        let (tree, level) = place(at);
+        if level == 0 {
+            self.page(tree, at.index, digest, content);
+            return Ok(());
+        }
+        let widths = shape(self.record.as_ref().ok_or(Reject::Irrelevant)?.pages[tree]);
+        let below = widths[usize::from(level) - 1];
+        let first = at.index * FANOUT as u64;
+        let count = (below - first).min(FANOUT as u64) as usize;
+        if content.len() != count * 32 {
+            return Err(Reject::Malformed);
+        }
+        for (child, digest) in content.chunks_exact(32).enumerate() {
+            let mut bytes = [0; 32];
+            bytes.copy_from_slice(digest);
+            self.expect(node(tree, level - 1, first + child as u64), Digest(bytes));
+        }
+        Ok(())
+    }
+
+    fn page(&mut self, tree: usize, index: u64, digest: Digest, content: Bytes) {
+        let place = &mut self.pages[tree][index as usize];
+        if place.is_none() {
+            *place = Some((digest, content));
+            self.missing -= 1;
+        }
+    }
+
+    /// A node with this digest belongs to the checkpoint: take it from what is here, or ask.
+    fn expect(&mut self, at: NodeId, digest: Digest) {
+        let (tree, level) = place(at);
+        let reference = self.reference.clone();
+        let same = reference
+            .as_ref()
+            .filter(|held| held.trees[tree].digest(level, at.index) == Some(digest));
+        match same {
+            Some(held) if level == 0 => {
+                self.page(tree, at.index, digest, held.pages(tree).page(at.index));
+            }
+            Some(held) => match held.trees[tree].children(level, at.index) {
+                // Equal digests mean equal subtrees.
+                Some(children) if self.install(at, digest, children.clone()).is_ok() => {}
+                _ => self.wanted.push_back((at, digest)),
+            },
+            None => match self.cache.get(&digest).cloned().filter(|_| level == 0) {
+                Some(content) => self.page(tree, at.index, digest, content),
+                None => self.wanted.push_back((at, digest)),
+            },
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The baseline: one server, the same requests, authenticators, session table and service, and no
+//! replication protocol.
+
+use hybster_tss::Verifier;
+use std::sync::Arc;
+
+use crate::config::GroupConfig;
+use crate::execution::{Execution, ExecutionStatus};
+use crate::ids::{PillarId, ReplicaId};
+use crate::output::{Letter, Output, Reject, Source, ToClients, ToExecution};
+use crate::service::Service;
+use crate::time::Time;
+use crate::wire::Requests;
+use crate::wire::request::requests_body;
+
+/// An unreplicated server. Its configuration has n = 1, f = 0 and P = 1.
+pub struct Unreplicated<V: Verifier, S: Service> {
+    config: Arc<GroupConfig>,
+    verifier: V,
+    execution: Execution<S>,
+    next_slot: u64,
+}
+
+impl<V: Verifier, S: Service> Unreplicated<V, S> {
+    /// A server in the initial state.
+    ///
+    /// # Panics
+    /// If the configuration has more than one pillar.
+    #[must_use]
+    pub fn new(config: Arc<GroupConfig>, verifier: V, service: S) -> Self {
+        assert_eq!(config.pillars, 1, "an unreplicated server has one pillar");
+        let execution = Execution::new(config.clone(), ReplicaId(0), service);
+        Unreplicated {
+            config,
+            verifier,
+            execution,
+            next_slot: 0,
+        }
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn status(&self) -> ExecutionStatus {
+        self.execution.status()
+    }
+
+    /// Handles a message of a client.
+    pub fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
+        match letter {
+            Letter::Clients(ToClients::Requests {
+                from: Source::Client(link),
+                message,
+            }) => {
+                let checked = requests_body(&message)
+                    .map_err(Reject::from)
+                    .and_then(|body| {
+                        for request in Requests::new(body) {
+                            let request = request?;
+                            let session = request.session;
+                            if session.client != link.client
+                                || session.incarnation() != link.incarnation
+                            {
+                                return Err(Reject::WrongSender);
+                            }
+                            let client = session.client.0;
+                            if client >= self.config.max_clients
+                                || request.operation.len()
+                                    > self.config.max_operation_bytes as usize
+                                || !self.verifier.verify_client(
+                                    client,
+                                    request.covered,
+                                    request.mac,
+                                )
+                            {
+                                return Err(Reject::BadRequest);
+                            }
+                        }
+                        Ok(message.slice(message.len() - body.len()..))
+                    });
+                match checked {
+                    Ok(batch) => self.execute(batch, now, out),
+                    Err(reason) => out.reject(None, &message, reason),
+                }
+            }
+            Letter::Execution(letter @ ToExecution::Query { .. }) => {
+                self.execution.handle(letter, now, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn execute(&mut self, batch: bytes::Bytes, now: Time, out: &mut Output) {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        let letter = ToExecution::Committed {
+            pillar: PillarId(0),
+            first_slot: slot,
+            last_slot: slot,
+            batch,
+        };
+        self.execution.handle(letter, now, out);
+        // Nobody transfers state from here: snapshots are dropped.
+        out.letters
+            .retain(|letter| !matches!(letter, Letter::State(_)));
+    }
+}

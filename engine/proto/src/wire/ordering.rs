@@ -1,0 +1,376 @@
+//! PREPARE and COMMIT (TR listing 16) and the messages that ask for them again.
+
+use bytes::Bytes;
+use hybster_tss::{
+    ContinuingCertificate, Counter, CounterValue, Digest, IndependentCertificate, InstanceId, Proof,
+};
+
+use super::{Put, Reader, WireError, digest, kind};
+use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
+
+/// Bytes of a PREPARE before its batch.
+pub const PREPARE_HEAD: usize = 112;
+/// Bytes of a COMMIT.
+pub const COMMIT_BYTES: usize = 96;
+/// Bytes of the certified part of both.
+const CERTIFIED: usize = 64;
+
+/// The header of a PREPARE: everything but the batch.
+///
+/// A PREPARE proposes either one batch at one order number (`first == last`, independent
+/// certificate at v|o), or a no-op that covers the orders `first, first+P, …, last` of its pillar.
+/// A no-op carries a *continuing* certificate to v|last whose previous value lies below v|first:
+/// only so does the counter prove that nothing else was certified in between (an independent
+/// certificate would let a faulty leader cover an order number twice).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrepareHeader {
+    /// Pillar of all covered orders.
+    pub pillar: PillarId,
+    /// Whether it is a no-op.
+    pub noop: bool,
+    /// Number of requests in the batch, 0 for a no-op.
+    pub requests: u32,
+    /// View.
+    pub view: View,
+    /// First covered order.
+    pub first: OrderNumber,
+    /// Last covered order.
+    pub last: OrderNumber,
+    /// BLAKE3 of the batch, of nothing for a no-op.
+    pub batch: Digest,
+    /// No-op: value of O before. Batch: zero.
+    pub previous: CounterValue,
+    /// Proof of the certificate of O = view|last.
+    pub proof: Proof,
+}
+
+impl PrepareHeader {
+    fn encode_certified(&self) -> [u8; CERTIFIED] {
+        let mut out = [0; CERTIFIED];
+        out[0] = kind::PREPARE;
+        out[1] = u8::from(self.noop);
+        out[2..4].copy_from_slice(&self.pillar.0.to_le_bytes());
+        out[4..8].copy_from_slice(&self.requests.to_le_bytes());
+        out[8..16].copy_from_slice(&self.view.0.to_le_bytes());
+        out[16..24].copy_from_slice(&self.first.0.to_le_bytes());
+        out[24..32].copy_from_slice(&self.last.0.to_le_bytes());
+        out[32..64].copy_from_slice(&self.batch.0);
+        out
+    }
+
+    /// The bytes of the header.
+    #[must_use]
+    pub fn encode(&self) -> [u8; PREPARE_HEAD] {
+        let mut out = [0; PREPARE_HEAD];
+        out[..CERTIFIED].copy_from_slice(&self.encode_certified());
+        out[64..80].copy_from_slice(&self.previous.as_u128().to_le_bytes());
+        out[80..112].copy_from_slice(&self.proof.0);
+        out
+    }
+
+    /// Parses a header from the front of a message.
+    ///
+    /// # Errors
+    /// If it is short or a field is out of range.
+    pub fn parse(bytes: &[u8]) -> Result<PrepareHeader, WireError> {
+        let mut reader = Reader::new(bytes);
+        reader.expect_kind(kind::PREPARE)?;
+        let noop = match reader.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(WireError::Field("flags")),
+        };
+        let header = PrepareHeader {
+            noop,
+            pillar: reader.pillar()?,
+            requests: reader.u32()?,
+            view: reader.view()?,
+            first: reader.order()?,
+            last: reader.order()?,
+            batch: reader.digest()?,
+            previous: reader.counter()?,
+            proof: reader.proof()?,
+        };
+        if header.first.0 == 0 || header.first > header.last {
+            return Err(WireError::Field("order"));
+        }
+        if !noop && (header.first != header.last || header.previous != CounterValue::ZERO) {
+            return Err(WireError::Field("order"));
+        }
+        if noop != (header.requests == 0) {
+            return Err(WireError::Field("requests"));
+        }
+        Ok(header)
+    }
+
+    /// What the certificate and COMMITs refer to.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        digest(&self.encode_certified())
+    }
+
+    /// The counter value that the certificate binds the PREPARE to.
+    #[must_use]
+    pub fn value(&self) -> CounterValue {
+        CounterValue::new(self.view.0, self.last.0)
+    }
+
+    /// The certificate of a batch.
+    #[must_use]
+    pub fn independent(&self, instance: InstanceId) -> IndependentCertificate {
+        IndependentCertificate {
+            instance,
+            counter: Counter::Ordering,
+            value: self.value(),
+            proof: self.proof,
+        }
+    }
+
+    /// The certificate of a no-op.
+    #[must_use]
+    pub fn continuing(&self, instance: InstanceId) -> ContinuingCertificate {
+        ContinuingCertificate {
+            instance,
+            counter: Counter::Ordering,
+            value: self.value(),
+            previous: self.previous,
+            proof: self.proof,
+        }
+    }
+}
+
+/// A COMMIT: the sender acknowledges one PREPARE, in slot order of its pillar.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Commit {
+    /// Pillar.
+    pub pillar: PillarId,
+    /// The acknowledging follower.
+    pub sender: ReplicaId,
+    /// View.
+    pub view: View,
+    /// First covered order.
+    pub first: OrderNumber,
+    /// Last covered order; the certificate stands at O = view|last.
+    pub last: OrderNumber,
+    /// [`PrepareHeader::digest`] of the PREPARE.
+    pub prepare: Digest,
+    /// Proof of the independent certificate.
+    pub proof: Proof,
+}
+
+impl Commit {
+    fn encode_certified(&self) -> [u8; CERTIFIED] {
+        let mut out = [0; CERTIFIED];
+        out[0] = kind::COMMIT;
+        out[2..4].copy_from_slice(&self.pillar.0.to_le_bytes());
+        out[4..6].copy_from_slice(&self.sender.0.to_le_bytes());
+        out[8..16].copy_from_slice(&self.view.0.to_le_bytes());
+        out[16..24].copy_from_slice(&self.first.0.to_le_bytes());
+        out[24..32].copy_from_slice(&self.last.0.to_le_bytes());
+        out[32..64].copy_from_slice(&self.prepare.0);
+        out
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(COMMIT_BYTES);
+        out.extend_from_slice(&self.encode_certified());
+        out.extend_from_slice(&self.proof.0);
+        out.into()
+    }
+
+    /// Parses a message.
+    ///
+    /// # Errors
+    /// If the length or a field is wrong.
+    pub fn parse(bytes: &[u8]) -> Result<Commit, WireError> {
+        let mut reader = Reader::new(bytes);
+        reader.expect_kind(kind::COMMIT)?;
+        reader.zeros(1)?;
+        let pillar = reader.pillar()?;
+        let sender = reader.replica()?;
+        reader.zeros(2)?;
+        let commit = Commit {
+            pillar,
+            sender,
+            view: reader.view()?,
+            first: reader.order()?,
+            last: reader.order()?,
+            prepare: reader.digest()?,
+            proof: reader.proof()?,
+        };
+        reader.end()?;
+        if commit.first.0 == 0 || commit.first > commit.last {
+            return Err(WireError::Field("order"));
+        }
+        Ok(commit)
+    }
+
+    /// What the certificate covers.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        digest(&self.encode_certified())
+    }
+
+    /// The certificate.
+    #[must_use]
+    pub fn certificate(&self, instance: InstanceId) -> IndependentCertificate {
+        IndependentCertificate {
+            instance,
+            counter: Counter::Ordering,
+            value: CounterValue::new(self.view.0, self.last.0),
+            proof: self.proof,
+        }
+    }
+}
+
+/// Asks the receiver for its ordering messages of a pillar from an order number on.
+///
+/// The asker is stuck; the link authenticates it, and an answer costs a bounded number of bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OrderRequest {
+    /// Pillar.
+    pub pillar: PillarId,
+    /// The asker's stable view.
+    pub view: View,
+    /// The first order that it has not committed.
+    pub from: OrderNumber,
+}
+
+impl OrderRequest {
+    /// The message.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = vec![kind::ORDER_REQUEST, 0];
+        out.put_u16(self.pillar.0);
+        out.put_u32(0);
+        out.put_u64(self.view.0);
+        out.put_u64(self.from.0);
+        out.into()
+    }
+
+    /// Parses a message.
+    ///
+    /// # Errors
+    /// If the length or a field is wrong.
+    pub fn parse(bytes: &[u8]) -> Result<OrderRequest, WireError> {
+        let mut reader = Reader::new(bytes);
+        reader.expect_kind(kind::ORDER_REQUEST)?;
+        reader.zeros(1)?;
+        let pillar = reader.pillar()?;
+        reader.zeros(4)?;
+        let request = OrderRequest {
+            pillar,
+            view: reader.view()?,
+            from: reader.order()?,
+        };
+        reader.end()?;
+        Ok(request)
+    }
+}
+
+/// Asks for batches by digest.
+#[must_use]
+pub fn encode_batch_request(pillar: PillarId, digests: &[Digest]) -> Bytes {
+    let mut out = vec![kind::BATCH_REQUEST, 0];
+    out.put_u16(pillar.0);
+    out.put_u32(digests.len() as u32);
+    for digest in digests {
+        out.bytes(&digest.0);
+    }
+    out.into()
+}
+
+/// The digests that a BATCH-REQUEST names.
+///
+/// # Errors
+/// If the length or a field is wrong.
+pub fn parse_batch_request(bytes: &[u8]) -> Result<Vec<Digest>, WireError> {
+    let mut reader = Reader::new(bytes);
+    reader.expect_kind(kind::BATCH_REQUEST)?;
+    reader.zeros(1)?;
+    reader.pillar()?;
+    let count = reader.count(32, "digests")?;
+    let digests = (0..count)
+        .map(|_| reader.digest())
+        .collect::<Result<_, _>>()?;
+    reader.end()?;
+    Ok(digests)
+}
+
+/// Bytes of a BATCH message before the batch.
+pub const BATCH_HEAD: usize = 8;
+
+/// A BATCH message.
+#[must_use]
+pub fn encode_batch(pillar: PillarId, batch: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(BATCH_HEAD + batch.len());
+    out.extend_from_slice(&[kind::BATCH, 0]);
+    out.put_u16(pillar.0);
+    out.put_u32(0);
+    out.extend_from_slice(batch);
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> PrepareHeader {
+        PrepareHeader {
+            pillar: PillarId(1),
+            noop: false,
+            requests: 5,
+            view: View(3),
+            first: OrderNumber(10),
+            last: OrderNumber(10),
+            batch: Digest([7; 32]),
+            previous: CounterValue::ZERO,
+            proof: Proof([9; 32]),
+        }
+    }
+
+    #[test]
+    fn headers_and_commits_survive_the_round_trip() {
+        assert_eq!(PrepareHeader::parse(&header().encode()).unwrap(), header());
+        let noop = PrepareHeader {
+            noop: true,
+            requests: 0,
+            last: OrderNumber(20),
+            previous: CounterValue::new(3, 8),
+            ..header()
+        };
+        assert_eq!(PrepareHeader::parse(&noop.encode()).unwrap(), noop);
+        let commit = Commit {
+            pillar: PillarId(1),
+            sender: ReplicaId(2),
+            view: View(3),
+            first: OrderNumber(10),
+            last: OrderNumber(10),
+            prepare: header().digest(),
+            proof: Proof([3; 32]),
+        };
+        assert_eq!(Commit::parse(&commit.encode()).unwrap(), commit);
+        assert_eq!(commit.encode().len(), COMMIT_BYTES);
+    }
+
+    #[test]
+    fn a_batch_that_claims_a_range_is_refused() {
+        let wrong = PrepareHeader {
+            last: OrderNumber(12),
+            ..header()
+        };
+        assert!(PrepareHeader::parse(&wrong.encode()).is_err());
+        let wrong = PrepareHeader {
+            requests: 0,
+            ..header()
+        };
+        assert!(PrepareHeader::parse(&wrong.encode()).is_err());
+        let wrong = PrepareHeader {
+            first: OrderNumber(0),
+            ..header()
+        };
+        assert!(PrepareHeader::parse(&wrong.encode()).is_err());
+    }
+}

@@ -1,0 +1,176 @@
+//! Replies to clients. A message carries the replies of one replica to the sessions of one link;
+//! the link's MAC authenticates them.
+//!
+//! ```text
+//!  head (16): | kind 0 replica:u16 | 0:u32 | view:u64 |
+//!  entry:     | session:u64 | number:u64 | len:u32 | status:u8 000 | result … |
+//! ```
+
+use super::{Put, Reader, WireError, kind};
+use crate::ids::{ReplicaId, RequestNumber, View};
+
+/// Bytes before the first entry.
+pub const REPLIES_HEAD: usize = 16;
+/// Bytes of an entry before its result.
+pub const REPLY_ENTRY: usize = 24;
+
+/// What became of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum ReplyStatus {
+    /// The service's result follows.
+    Done = 0,
+    /// The session is not known any more (evicted, or opened too late): open a new one.
+    Evicted = 1,
+    /// The number lies before the session's window: it was used long ago.
+    Stale = 2,
+    /// The result was longer than the group allows.
+    TooLong = 3,
+    /// A read-only query that the service wants to have ordered.
+    OrderIt = 4,
+    /// Refused without being ordered: the replica's buffers are full; try again later.
+    Overloaded = 5,
+}
+
+impl ReplyStatus {
+    pub(crate) fn from_u8(value: u8) -> Option<ReplyStatus> {
+        Some(match value {
+            0 => ReplyStatus::Done,
+            1 => ReplyStatus::Evicted,
+            2 => ReplyStatus::Stale,
+            3 => ReplyStatus::TooLong,
+            4 => ReplyStatus::OrderIt,
+            5 => ReplyStatus::Overloaded,
+            _ => return None,
+        })
+    }
+}
+
+/// One reply inside a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyEntry<'a> {
+    /// The session; the client identity is the link's.
+    pub session: u64,
+    /// The request's number.
+    pub number: RequestNumber,
+    /// What became of it.
+    pub status: ReplyStatus,
+    /// The service's result.
+    pub result: &'a [u8],
+}
+
+/// Starts a message.
+pub fn begin(out: &mut Vec<u8>, replica: ReplicaId, view: View) {
+    out.put_u8(kind::REPLIES);
+    out.put_u8(0);
+    out.put_u16(replica.0);
+    out.put_u32(0);
+    out.put_u64(view.0);
+}
+
+/// Appends an entry to a message.
+pub fn append(out: &mut Vec<u8>, entry: &ReplyEntry<'_>) {
+    out.put_u64(entry.session);
+    out.put_u64(entry.number.0);
+    out.put_u32(u32::try_from(entry.result.len()).expect("results are bounded"));
+    out.bytes(&[entry.status as u8, 0, 0, 0]);
+    out.bytes(entry.result);
+}
+
+/// A REPLIES message parsed in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Replies<'a> {
+    /// The replica that says it answers; the caller compares with the link's peer.
+    pub replica: ReplicaId,
+    /// Its stable view.
+    pub view: View,
+    entries: &'a [u8],
+}
+
+impl<'a> Replies<'a> {
+    /// Parses the head.
+    ///
+    /// # Errors
+    /// If it is short or of another kind.
+    pub fn parse(message: &'a [u8]) -> Result<Replies<'a>, WireError> {
+        let mut reader = Reader::new(message);
+        reader.expect_kind(kind::REPLIES)?;
+        reader.zeros(1)?;
+        let replica = reader.replica()?;
+        reader.zeros(4)?;
+        let view = reader.view()?;
+        let left = reader.left();
+        Ok(Replies {
+            replica,
+            view,
+            entries: reader.take(left)?,
+        })
+    }
+}
+
+impl<'a> Iterator for Replies<'a> {
+    type Item = Result<ReplyEntry<'a>, WireError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let mut reader = Reader::new(self.entries);
+        let mut parse = || -> Result<ReplyEntry<'a>, WireError> {
+            let session = reader.u64()?;
+            let number = RequestNumber(reader.u64()?);
+            let length = reader.u32()? as usize;
+            let status = ReplyStatus::from_u8(reader.u8()?).ok_or(WireError::Field("status"))?;
+            reader.zeros(3)?;
+            Ok(ReplyEntry {
+                session,
+                number,
+                status,
+                result: reader.take(length)?,
+            })
+        };
+        let entry = parse();
+        let left = reader.left();
+        self.entries = match entry {
+            Ok(_) => &self.entries[self.entries.len() - left..],
+            Err(_) => &[],
+        };
+        Some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_survive_the_round_trip() {
+        let mut out = Vec::new();
+        begin(&mut out, ReplicaId(2), View(9));
+        let entries = [
+            ReplyEntry {
+                session: 5,
+                number: RequestNumber(1),
+                status: ReplyStatus::Done,
+                result: b"",
+            },
+            ReplyEntry {
+                session: 6,
+                number: RequestNumber(2),
+                status: ReplyStatus::Evicted,
+                result: b"xyz",
+            },
+        ];
+        for entry in &entries {
+            append(&mut out, entry);
+        }
+        let replies = Replies::parse(&out).unwrap();
+        assert_eq!((replies.replica, replies.view), (ReplicaId(2), View(9)));
+        let parsed: Vec<_> = replies.collect::<Result<_, _>>().unwrap();
+        assert_eq!(parsed, entries);
+        for cut in REPLIES_HEAD + 1..out.len() {
+            let replies = Replies::parse(&out[..cut]).unwrap();
+            assert!(replies.clone().any(|r| r.is_err()) || cut == REPLIES_HEAD + REPLY_ENTRY);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Making a group directory.
+
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hybster_net::{LinkCipher, StaticKey};
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::ClientId;
+use hybster_tss::GroupKey;
+
+use super::{
+    ClientEntry, ClientKeys, GROUP_FILE, Group, GroupError, ReplicaEntry, ReplicaKeys, file,
+};
+use crate::runtime::Layout;
+
+/// Where the replicas of a new group listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// One address per replica.
+    List(Vec<SocketAddr>),
+    /// 127.0.0.1 with this port for replica 0, the next for replica 1, and so on.
+    Loopback(u16),
+}
+
+/// What a new group shall be.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    /// The constants; `group` is replaced by a random identifier.
+    pub config: GroupConfig,
+    /// Where the replicas listen.
+    pub addresses: Addresses,
+    /// How many clients get keys, numbered from 0.
+    pub clients: u32,
+    /// How links are protected.
+    pub link_cipher: LinkCipher,
+    /// The default layout of the replicas.
+    pub layout: Layout,
+}
+
+impl Default for CreateOptions {
+    /// Three replicas on loopback from port 7100, and one client.
+    fn default() -> Self {
+        CreateOptions {
+            config: GroupConfig::default(),
+            addresses: Addresses::Loopback(7100),
+            clients: 1,
+            link_cipher: LinkCipher::default(),
+            layout: Layout::Auto,
+        }
+    }
+}
+
+/// Makes a group: generates all keys and writes the directory. Overwrites nothing.
+///
+/// # Errors
+/// If the options contradict each other, files of a group are there already, or the disk refuses.
+pub fn create(dir: impl AsRef<Path>, options: &CreateOptions) -> Result<Group, GroupError> {
+    let dir = dir.as_ref();
+    let (group, replicas, clients) = generate(dir, options)?;
+    fs::create_dir_all(dir)
+        .map_err(|error| GroupError::Write { file: dir.to_owned(), error })?;
+    let mut made = Made::default();
+    refuse_existing(&group.path)?;
+    for keys in &replicas {
+        made.file(&ReplicaKeys::path(dir, keys.id), |_| keys.write(&group, dir))?;
+    }
+    for keys in &clients {
+        made.file(&ClientKeys::path(dir, keys.id), |_| keys.write(&group, dir))?;
+    }
+    // Last: where this file stands, the group is complete.
+    made.file(&group.path, |path| write_public(path, &file::write(&group)))?;
+    made.complete();
+    Ok(group)
+}
+
+/// All entries and keys of a new group, in memory.
+fn generate(
+    dir: &Path,
+    options: &CreateOptions,
+) -> Result<(Group, Vec<ReplicaKeys>, Vec<ClientKeys>), GroupError> {
+    let mut config = options.config.clone();
+    getrandom::fill(&mut config.group).map_err(|error| GroupError::Random(error.to_string()))?;
+    config
+        .validate()
+        .map_err(|error| GroupError::Options { option: error.key, cure: error.to_string() })?;
+    if options.clients > config.max_clients {
+        let cure = format!("at most max_clients ({}) clients", config.max_clients);
+        return Err(GroupError::Options { option: "clients", cure });
+    }
+    let addresses = addresses(options, config.replicas)?;
+    let random = |error: &dyn std::error::Error| GroupError::Random(error.to_string());
+    let group_key = GroupKey::generate().map_err(|error| random(&error))?;
+    let (mut replicas, mut replica_keys) = (Vec::new(), Vec::new());
+    for (id, address) in config.all_replicas().zip(addresses) {
+        let link = StaticKey::generate().map_err(|error| random(&error))?;
+        replicas.push(ReplicaEntry { id, address, public_key: link.public() });
+        replica_keys.push(ReplicaKeys { id, link, group_key: group_key.clone() });
+    }
+    let (mut clients, mut client_keys) = (Vec::new(), Vec::new());
+    for id in (0..options.clients).map(ClientId) {
+        let link = StaticKey::generate().map_err(|error| random(&error))?;
+        clients.push(ClientEntry { id, public_key: link.public() });
+        let requests = group_key.client_key(config.mac, id.0);
+        client_keys.push(ClientKeys { id, link, requests });
+    }
+    let group = Group {
+        path: dir.join(GROUP_FILE),
+        config: Arc::new(config),
+        link_cipher: options.link_cipher,
+        layout: options.layout,
+        replicas,
+        clients,
+    };
+    Ok((group, replica_keys, client_keys))
+}
+
+fn addresses(options: &CreateOptions, replicas: u16) -> Result<Vec<SocketAddr>, GroupError> {
+    let fail = |cure: String| Err(GroupError::Options { option: "addresses", cure });
+    match &options.addresses {
+        Addresses::List(list) => {
+            if list.len() != usize::from(replicas) {
+                return fail(format!("give {replicas} addresses, one per replica"));
+            }
+            if let Some(twice) = (1..list.len()).find(|i| list[..*i].contains(&list[*i])) {
+                return fail(format!("{} stands twice", list[twice]));
+            }
+            Ok(list.clone())
+        }
+        Addresses::Loopback(base) => {
+            if *base == 0 || base.checked_add(replicas - 1).is_none() {
+                return fail(format!("ports {base} to {base} + {} do not exist", replicas - 1));
+            }
+            let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            Ok((0..replicas).map(|i| SocketAddr::new(ip, base + i)).collect())
+        }
+    }
+}
+
+fn refuse_existing(path: &Path) -> Result<(), GroupError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Err(GroupError::Exists { file: path.to_owned() }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(GroupError::Write { file: path.to_owned(), error }),
+    }
+}
+
+fn write_public(path: &Path, text: &str) -> Result<(), GroupError> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .map_err(|error| GroupError::Write { file: path.to_owned(), error })
+}
+
+/// The files made so far; removed again unless all could be made.
+#[derive(Default)]
+struct Made {
+    files: Vec<PathBuf>,
+}
+
+impl Made {
+    fn file(
+        &mut self,
+        path: &Path,
+        write: impl FnOnce(&Path) -> Result<(), GroupError>,
+    ) -> Result<(), GroupError> {
+        refuse_existing(path)?;
+        write(path)?;
+        self.files.push(path.to_owned());
+        Ok(())
+    }
+
+    fn complete(mut self) {
+        self.files.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for file in &self.files {
+            // The first error is the one that is reported.
+            let _ = fs::remove_file(file);
+        }
+    }
+}

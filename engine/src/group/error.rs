@@ -1,0 +1,91 @@
+//! What can be wrong with a group directory.
+
+use std::io;
+use std::path::PathBuf;
+
+use hybster_tss::KeyFileError;
+
+/// What is wrong with a group directory: which file, which key, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// A file could not be read.
+    #[error("{}: cannot be read ({error}); name a group directory made with `hybster init`, or \
+             its group.toml", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A file or directory could not be written.
+    #[error("{}: cannot be written ({error}); check that the directory is yours and has room",
+            file.display())]
+    Write {
+        /// The file or directory.
+        file: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Something stands where a new group should be made.
+    #[error("{}: exists already and is not overwritten; choose another directory or move it away",
+            file.display())]
+    Exists {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A file is not of the expected form; the message names line and key.
+    #[error("{}: {message}", file.display())]
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// Line, key and what was expected.
+        message: String,
+    },
+    /// A key has a value that cannot be used.
+    #[error("{}: {key} = {value}: {cure}", file.display())]
+    Value {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        cure: String,
+    },
+    /// A private file could not be read, written or opened.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// A key file belongs to something else.
+    #[error("{}: {what}; install the file that was made for this group and {whose}", file.display())]
+    WrongKeys {
+        /// The file.
+        file: PathBuf,
+        /// What does not match.
+        what: String,
+        /// Whose keys were wanted.
+        whose: String,
+    },
+    /// The group has no such replica or client.
+    #[error("{}: there is no {whose}; it lists {count}, numbered from 0", file.display())]
+    Unknown {
+        /// The group file.
+        file: PathBuf,
+        /// Who was asked for.
+        whose: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// The options for a new group are contradictory.
+    #[error("cannot make a group: {option}: {cure}")]
+    Options {
+        /// The option.
+        option: &'static str,
+        /// What would be right.
+        cure: String,
+    },
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes: {0}; allow getrandom and try again")]
+    Random(String),
+}

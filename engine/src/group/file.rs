@@ -1,0 +1,300 @@
+//! `group.toml`: what it holds, reading it with all checks, and writing it with explanations.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use hybster_net::{LinkCipher, PublicKey};
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{ClientId, ReplicaId};
+use serde::Deserialize;
+
+use super::{ClientEntry, Group, GroupError, ReplicaEntry, hex};
+use crate::runtime::Layout;
+
+/// The version of the file's form.
+const FORMAT: u32 = 1;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupFile {
+    format: u32,
+    group: String,
+    epoch: u32,
+    faults: u16,
+    pillars: u16,
+    window: u64,
+    checkpoint_interval: u64,
+    batch_max_requests: u32,
+    batch_max_bytes: u32,
+    session_window: u32,
+    max_sessions_per_client: u32,
+    max_clients: u32,
+    max_operation_bytes: u32,
+    max_reply_bytes: u32,
+    mac: String,
+    request_timeout_us: u64,
+    view_timeout_us: u64,
+    resend_us: u64,
+    link_cipher: String,
+    #[serde(default)]
+    layout: Option<String>,
+    #[serde(default)]
+    replica: Vec<ReplicaTable>,
+    #[serde(default)]
+    client: Vec<ClientTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplicaTable {
+    id: u16,
+    address: String,
+    public_key: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClientTable {
+    id: u32,
+    public_key: String,
+}
+
+/// Parses the text of `path` and checks everything that can be checked without a key.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
+    let table: GroupFile = toml::from_str(text).map_err(|error| GroupError::Syntax {
+        file: path.to_owned(),
+        message: error.to_string().trim_end().to_owned(),
+    })?;
+    let bad = |key: &str, value: &dyn ToString, cure: &str| GroupError::Value {
+        file: path.to_owned(),
+        key: key.to_owned(),
+        value: value.to_string(),
+        cure: cure.to_owned(),
+    };
+    if table.format != FORMAT {
+        let cure = format!("this program reads format {FORMAT}; use the matching program");
+        return Err(bad("format", &table.format, &cure));
+    }
+    let group = hex::decode_array(&table.group)
+        .ok_or_else(|| bad("group", &table.group, "write 32 hexadecimal digits"))?;
+    let replicas = u16::try_from(table.replica.len())
+        .map_err(|_| bad("replica", &table.replica.len(), "list at most 64 replicas"))?;
+    let config = GroupConfig {
+        group,
+        epoch: table.epoch,
+        replicas,
+        faults: table.faults,
+        pillars: table.pillars,
+        window: table.window,
+        checkpoint_interval: table.checkpoint_interval,
+        batch_max_requests: table.batch_max_requests,
+        batch_max_bytes: table.batch_max_bytes,
+        session_window: table.session_window,
+        max_sessions_per_client: table.max_sessions_per_client,
+        max_clients: table.max_clients,
+        max_operation_bytes: table.max_operation_bytes,
+        max_reply_bytes: table.max_reply_bytes,
+        mac: table
+            .mac
+            .parse()
+            .map_err(|_| bad("mac", &table.mac, "write aegis-128l, blake3 or hmac-sha256"))?,
+        request_timeout_us: table.request_timeout_us,
+        view_timeout_us: table.view_timeout_us,
+        resend_us: table.resend_us,
+    };
+    config.validate().map_err(|error| bad(error.key, &error.value, &error.cure))?;
+    let link_cipher = cipher_of(&table.link_cipher).ok_or_else(|| {
+        bad("link_cipher", &table.link_cipher, "write gmac, aes-128-gcm or blake3")
+    })?;
+    let layout = match &table.layout {
+        Some(name) => name.parse().map_err(|_| bad("layout", name, "write auto, fused or split"))?,
+        None => Layout::Auto,
+    };
+    let group = Group {
+        path: path.to_owned(),
+        config: Arc::new(config),
+        link_cipher,
+        layout,
+        replicas: replica_entries(path, &table.replica)?,
+        clients: client_entries(path, &table.client, table.max_clients)?,
+    };
+    group.key_ring()?;
+    Ok(group)
+}
+
+fn replica_entries(path: &Path, tables: &[ReplicaTable]) -> Result<Vec<ReplicaEntry>, GroupError> {
+    let bad = |key: String, value: String, cure: String| GroupError::Value {
+        file: path.to_owned(),
+        key,
+        value,
+        cure,
+    };
+    let mut entries: Vec<ReplicaEntry> = Vec::with_capacity(tables.len());
+    for (index, table) in tables.iter().enumerate() {
+        let key = |name: &str| format!("replica[{index}].{name}");
+        if usize::from(table.id) != index {
+            let cure = format!("number the replicas in order from 0; this one is {index}");
+            return Err(bad(key("id"), table.id.to_string(), cure));
+        }
+        let address: SocketAddr = table.address.parse().map_err(|_| {
+            let cure = "write an IP address and a port, as in \"192.0.2.7:7100\"".to_owned();
+            bad(key("address"), format!("\"{}\"", table.address), cure)
+        })?;
+        if let Some(other) = entries.iter().find(|entry| entry.address == address) {
+            let cure = format!("replica {} has this address already", other.id.0);
+            return Err(bad(key("address"), address.to_string(), cure));
+        }
+        let public_key = parse_public_key(path, key("public_key"), &table.public_key)?;
+        entries.push(ReplicaEntry { id: ReplicaId(table.id), address, public_key });
+    }
+    Ok(entries)
+}
+
+fn client_entries(
+    path: &Path,
+    tables: &[ClientTable],
+    max_clients: u32,
+) -> Result<Vec<ClientEntry>, GroupError> {
+    let mut entries: Vec<ClientEntry> = Vec::with_capacity(tables.len());
+    for (index, table) in tables.iter().enumerate() {
+        let key = |name: &str| format!("client[{index}].{name}");
+        if table.id >= max_clients {
+            return Err(GroupError::Value {
+                file: path.to_owned(),
+                key: key("id"),
+                value: table.id.to_string(),
+                cure: format!("choose a number below max_clients ({max_clients})"),
+            });
+        }
+        let public_key = parse_public_key(path, key("public_key"), &table.public_key)?;
+        entries.push(ClientEntry { id: ClientId(table.id), public_key });
+    }
+    Ok(entries)
+}
+
+fn parse_public_key(path: &Path, key: String, text: &str) -> Result<PublicKey, GroupError> {
+    text.parse().map_err(|_| GroupError::Value {
+        file: path.to_owned(),
+        key,
+        value: format!("\"{text}\""),
+        cure: "a public key has 64 hexadecimal digits".to_owned(),
+    })
+}
+
+/// The cipher with that name in the file.
+fn cipher_of(name: &str) -> Option<LinkCipher> {
+    [LinkCipher::Gmac, LinkCipher::Aes128Gcm, LinkCipher::Blake3]
+        .into_iter()
+        .find(|cipher| cipher.name() == name)
+}
+
+/// The text of `group.toml`, every key explained.
+pub(super) fn write(group: &Group) -> String {
+    let c = &*group.config;
+    let mut text = String::new();
+    let mut key = |comment: &str, name: &str, value: String| {
+        for line in comment.lines() {
+            let _ = writeln!(text, "# {line}");
+        }
+        let _ = writeln!(text, "{name} = {value}\n");
+    };
+    let quoted = |value: &dyn std::fmt::Display| format!("\"{value}\"");
+    key(
+        "A replica group of Hybster, made by `hybster init`. The file holds no secret. Give every\n\
+         replica and client the same copy: ends whose constants differ refuse each other.\n\n\
+         Version of this file's form.",
+        "format",
+        FORMAT.to_string(),
+    );
+    key("Identifies the group; random.", "group", quoted(&*hex::encode(&c.group)));
+    key(
+        "Life of the trusted counters. Must rise when the whole group starts anew with old keys.",
+        "epoch",
+        c.epoch.to_string(),
+    );
+    key(
+        "f: replicas that may fail in any way. Needs 2f+1 replicas (the [[replica]] tables below).",
+        "faults",
+        c.faults.to_string(),
+    );
+    key("P: pillars that agree in parallel, 1 to 256.", "pillars", c.pillars.to_string());
+    key(
+        "Order numbers that may be in progress, over all pillars; a multiple of\n\
+         checkpoint_interval, at least twice of it.",
+        "window",
+        c.window.to_string(),
+    );
+    key(
+        "Order numbers between two checkpoints; a multiple of pillars.",
+        "checkpoint_interval",
+        c.checkpoint_interval.to_string(),
+    );
+    key("Requests per batch, at most.", "batch_max_requests", c.batch_max_requests.to_string());
+    key("Bytes per batch, at most.", "batch_max_bytes", c.batch_max_bytes.to_string());
+    key(
+        "Outstanding requests per session; as many results are kept for each session.",
+        "session_window",
+        c.session_window.to_string(),
+    );
+    key(
+        "Sessions per client; one more evicts the client's least recently used.",
+        "max_sessions_per_client",
+        c.max_sessions_per_client.to_string(),
+    );
+    key("Client identities, numbered from 0.", "max_clients", c.max_clients.to_string());
+    key("Bytes of an operation, at most.", "max_operation_bytes", c.max_operation_bytes.to_string());
+    key("Bytes of a result, at most.", "max_reply_bytes", c.max_reply_bytes.to_string());
+    key(
+        "Algorithm of certificates and request MACs: aegis-128l, blake3 or hmac-sha256.",
+        "mac",
+        quoted(&c.mac),
+    );
+    key(
+        "First wait for a request before the leader is suspected, in microseconds; adapts.",
+        "request_timeout_us",
+        c.request_timeout_us.to_string(),
+    );
+    key(
+        "First wait for a new leader's NEW-VIEW, in microseconds; adapts.",
+        "view_timeout_us",
+        c.view_timeout_us.to_string(),
+    );
+    key(
+        "Wait before something outstanding is asked for again, in microseconds.",
+        "resend_us",
+        c.resend_us.to_string(),
+    );
+    key(
+        "Protection of links: gmac and blake3 authenticate, aes-128-gcm also encrypts.",
+        "link_cipher",
+        quoted(&group.link_cipher.name()),
+    );
+    key(
+        "Threads of a replica: fused (one), split (one per stage) or auto (by available cores).\n\
+         May differ from replica to replica.",
+        "layout",
+        quoted(&group.layout),
+    );
+    for replica in &group.replicas {
+        let _ = writeln!(
+            text,
+            "# Where replica {id} listens, and the public half of the link key in \
+             replica-{id}.key.\n[[replica]]\nid = {id}\naddress = \"{}\"\npublic_key = \"{}\"\n",
+            replica.address,
+            replica.public_key,
+            id = replica.id.0,
+        );
+    }
+    for client in &group.clients {
+        let _ = writeln!(
+            text,
+            "# The public half of the link key in client-{id}.key.\n[[client]]\nid = {id}\n\
+             public_key = \"{}\"\n",
+            client.public_key,
+            id = client.id.0,
+        );
+    }
+    text
+}

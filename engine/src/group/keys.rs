@@ -1,0 +1,227 @@
+//! Key files: `replica-N.key` and `client-N.key`, readable by their owner only.
+
+use std::path::{Path, PathBuf};
+
+use hybster_net::{PublicKey, StaticKey};
+use hybster_proto::ids::{ClientId, ReplicaId};
+use hybster_tss::keyfile::{read_private, seal, unseal, write_private};
+use hybster_tss::{ClientKey, GroupKey, SealingSecret};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use super::{Group, GroupError, hex};
+
+/// The secrets of one replica.
+#[derive(Clone, Debug)]
+pub struct ReplicaKeys {
+    /// Whose they are.
+    pub id: ReplicaId,
+    /// Authenticates the replica's links.
+    pub link: StaticKey,
+    /// The key of the group's trusted subsystems.
+    pub group_key: GroupKey,
+}
+
+/// The secrets of one client.
+#[derive(Clone, Debug)]
+pub struct ClientKeys {
+    /// Whose they are.
+    pub id: ClientId,
+    /// Authenticates the client's links.
+    pub link: StaticKey,
+    /// Authenticates the client's requests, at every replica alike.
+    pub requests: ClientKey,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplicaKeyFile {
+    group: String,
+    replica: u16,
+    link_key_seed: Zeroizing<String>,
+    sealing_secret: Zeroizing<String>,
+    sealed_group_key: Zeroizing<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClientKeyFile {
+    group: String,
+    client: u32,
+    link_key_seed: Zeroizing<String>,
+    request_key: Zeroizing<String>,
+}
+
+impl ReplicaKeys {
+    /// The key file of a replica in a group directory.
+    #[must_use]
+    pub fn path(dir: &Path, id: ReplicaId) -> PathBuf {
+        dir.join(format!("replica-{}.key", id.0))
+    }
+
+    /// Reads `replica-N.key` in `dir`.
+    ///
+    /// # Errors
+    /// If the file is missing, open to other users, damaged, or made for another replica or group.
+    pub fn load(
+        group: &Group,
+        dir: impl AsRef<Path>,
+        id: ReplicaId,
+    ) -> Result<ReplicaKeys, GroupError> {
+        let whose = format!("replica {}", id.0);
+        let entry = group.replicas.get(usize::from(id.0)).ok_or_else(|| GroupError::Unknown {
+            file: group.path.clone(),
+            whose: whose.clone(),
+            count: group.replicas.len(),
+        })?;
+        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose };
+        let table: ReplicaKeyFile = file.read()?;
+        file.check(table.replica == id.0, || format!("holds the keys of replica {}", table.replica))?;
+        file.check_group(group, &table.group)?;
+        let link = file.link_key(&table.link_key_seed, &entry.public_key)?;
+        let secret = SealingSecret::from_bytes(file.secret("sealing_secret", &table.sealing_secret)?);
+        let sealed = hex::decode(&table.sealed_group_key)
+            .ok_or_else(|| file.bad_digits("sealed_group_key", "216"))?;
+        let group_key = unseal(&sealed, &secret, id.0, group.config.epoch, &group.name())
+            .map_err(|error| GroupError::WrongKeys {
+                file: file.path.clone(),
+                what: format!("sealed_group_key: {}", error.problem()),
+                whose: file.whose.clone(),
+            })?;
+        Ok(ReplicaKeys { id, link, group_key })
+    }
+
+    /// Writes the file for a new group.
+    pub(super) fn write(&self, group: &Group, dir: &Path) -> Result<(), GroupError> {
+        let secret =
+            SealingSecret::generate().map_err(|error| GroupError::Random(error.to_string()))?;
+        let sealed =
+            seal(&self.group_key, &secret, self.id.0, group.config.epoch, &group.name())?;
+        let text = Zeroizing::new(format!(
+            "# Secrets of replica {id}. Whoever reads this file can act as this replica: keep it\n\
+             # at mode 0600 and on no other machine.\n\
+             group = \"{group}\"\n\
+             replica = {id}\n\
+             # Seed of the Ed25519 key that authenticates the replica's links.\n\
+             link_key_seed = \"{link}\"\n\
+             # Stands for what a trusted platform keeps in hardware; opens the next key.\n\
+             sealing_secret = \"{secret}\"\n\
+             # The key of the trusted subsystem, sealed for this replica, epoch and group.\n\
+             sealed_group_key = \"{sealed}\"\n",
+            id = self.id.0,
+            group = group.name(),
+            link = *hex::encode(self.link.seed()),
+            secret = *hex::encode(secret.expose_bytes()),
+            sealed = *hex::encode(&sealed),
+        ));
+        Ok(write_private(&Self::path(dir, self.id), text.as_bytes())?)
+    }
+}
+
+impl ClientKeys {
+    /// The key file of a client in a group directory.
+    #[must_use]
+    pub fn path(dir: &Path, id: ClientId) -> PathBuf {
+        dir.join(format!("client-{}.key", id.0))
+    }
+
+    /// Reads `client-N.key` in `dir`.
+    ///
+    /// # Errors
+    /// If the file is missing, open to other users, damaged, or made for another client or group.
+    pub fn load(
+        group: &Group,
+        dir: impl AsRef<Path>,
+        id: ClientId,
+    ) -> Result<ClientKeys, GroupError> {
+        let whose = format!("client {}", id.0);
+        let entry = group.clients.iter().find(|entry| entry.id == id).ok_or_else(|| {
+            let count = group.clients.len();
+            GroupError::Unknown { file: group.path.clone(), whose: whose.clone(), count }
+        })?;
+        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose };
+        let table: ClientKeyFile = file.read()?;
+        file.check(table.client == id.0, || format!("holds the keys of client {}", table.client))?;
+        file.check_group(group, &table.group)?;
+        let link = file.link_key(&table.link_key_seed, &entry.public_key)?;
+        let requests = file.secret("request_key", &table.request_key)?;
+        Ok(ClientKeys { id, link, requests: ClientKey::from_bytes(group.config.mac, requests) })
+    }
+
+    /// Writes the file for a new group.
+    pub(super) fn write(&self, group: &Group, dir: &Path) -> Result<(), GroupError> {
+        let text = Zeroizing::new(format!(
+            "# Secrets of client {id}. Whoever reads this file can act as this client: keep it at\n\
+             # mode 0600.\n\
+             group = \"{group}\"\n\
+             client = {id}\n\
+             # Seed of the Ed25519 key that authenticates the client's links.\n\
+             link_key_seed = \"{link}\"\n\
+             # Authenticates the client's requests at all replicas; derived from the group key.\n\
+             request_key = \"{requests}\"\n",
+            id = self.id.0,
+            group = group.name(),
+            link = *hex::encode(self.link.seed()),
+            requests = *hex::encode(self.requests.expose_bytes()),
+        ));
+        Ok(write_private(&Self::path(dir, self.id), text.as_bytes())?)
+    }
+}
+
+/// A private file, and whose it should be.
+struct KeyFile {
+    path: PathBuf,
+    whose: String,
+}
+
+impl KeyFile {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, GroupError> {
+        let bytes = read_private(&self.path)?;
+        let syntax = |message: String| GroupError::Syntax { file: self.path.clone(), message };
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| syntax("is not text; restore it from your backup".to_owned()))?;
+        // The parser's own message would quote the line, and with it perhaps a secret.
+        toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(0, |span| text[..span.start].lines().count());
+            syntax(format!("line {line}: {}; restore it from your backup", error.message()))
+        })
+    }
+
+    fn check(&self, holds: bool, what: impl FnOnce() -> String) -> Result<(), GroupError> {
+        if holds {
+            return Ok(());
+        }
+        Err(GroupError::WrongKeys {
+            file: self.path.clone(),
+            what: what(),
+            whose: self.whose.clone(),
+        })
+    }
+
+    fn check_group(&self, group: &Group, found: &str) -> Result<(), GroupError> {
+        self.check(found == group.name(), || "belongs to another group".to_owned())
+    }
+
+    fn link_key(&self, seed: &str, public: &PublicKey) -> Result<StaticKey, GroupError> {
+        let key = StaticKey::from_seed(&self.secret("link_key_seed", seed)?);
+        self.check(key.public() == *public, || {
+            "link_key_seed is not the private half of the public key in group.toml".to_owned()
+        })?;
+        Ok(key)
+    }
+
+    fn secret(&self, key: &str, text: &str) -> Result<[u8; 32], GroupError> {
+        hex::decode_array(text).ok_or_else(|| self.bad_digits(key, "64"))
+    }
+
+    /// Names the key but never shows the value: it is a secret.
+    fn bad_digits(&self, key: &str, digits: &str) -> GroupError {
+        GroupError::Value {
+            file: self.path.clone(),
+            key: key.to_owned(),
+            value: "(hidden)".to_owned(),
+            cure: format!("it has {digits} hexadecimal digits; restore it from your backup"),
+        }
+    }
+}

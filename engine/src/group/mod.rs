@@ -1,0 +1,156 @@
+//! The group directory: who belongs to a replica group, its constants, and everybody's keys.
+//!
+//! ```text
+//! DIR/group.toml      constants, addresses and public keys; the same file for everybody
+//! DIR/replica-N.key   secrets of replica N, mode 0600
+//! DIR/client-N.key    secrets of client N, mode 0600
+//! ```
+//!
+//! [`create`] makes such a directory; [`Group::load`], [`ReplicaKeys::load`] and
+//! [`ClientKeys::load`] read it and check everything before anything is started.
+
+mod create;
+mod error;
+mod file;
+mod hex;
+mod keys;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hybster_net::{Identity, KeyRing, LinkCipher, PublicKey};
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{ClientId, ReplicaId};
+
+pub use create::{Addresses, CreateOptions, create};
+pub use error::GroupError;
+pub use keys::{ClientKeys, ReplicaKeys};
+
+use crate::runtime::Layout;
+
+/// Name of the group file in a group directory.
+pub const GROUP_FILE: &str = "group.toml";
+
+/// What everybody knows about a group.
+#[derive(Clone, Debug)]
+pub struct Group {
+    path: PathBuf,
+    config: Arc<GroupConfig>,
+    link_cipher: LinkCipher,
+    layout: Layout,
+    replicas: Vec<ReplicaEntry>,
+    clients: Vec<ClientEntry>,
+}
+
+/// A replica of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaEntry {
+    /// Its number; the entries stand in order from 0.
+    pub id: ReplicaId,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its link key.
+    pub public_key: PublicKey,
+}
+
+/// A client that the group accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientEntry {
+    /// Its number.
+    pub id: ClientId,
+    /// Its link key.
+    pub public_key: PublicKey,
+}
+
+impl Group {
+    /// Reads `group.toml`, given the file or its directory.
+    ///
+    /// # Errors
+    /// If the file is missing or malformed, or holds a value that the protocol cannot work with;
+    /// the error names file, key and cure.
+    pub fn load(dir_or_file: impl AsRef<Path>) -> Result<Group, GroupError> {
+        let mut path = dir_or_file.as_ref().to_owned();
+        if path.is_dir() {
+            path.push(GROUP_FILE);
+        }
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| GroupError::Read { file: path.clone(), error })?;
+        file::parse(&path, &text)
+    }
+
+    /// The file that the group was read from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory of that file, where key files usually lie.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+
+    /// The group constants.
+    #[must_use]
+    pub fn config(&self) -> &Arc<GroupConfig> {
+        &self.config
+    }
+
+    /// How links are protected.
+    #[must_use]
+    pub fn link_cipher(&self) -> LinkCipher {
+        self.link_cipher
+    }
+
+    /// The layout of replicas that are not told another.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The replicas, in order from 0.
+    #[must_use]
+    pub fn replicas(&self) -> &[ReplicaEntry] {
+        &self.replicas
+    }
+
+    /// The clients, in the order of the file.
+    #[must_use]
+    pub fn clients(&self) -> &[ClientEntry] {
+        &self.clients
+    }
+
+    /// The group's identifier as text.
+    #[must_use]
+    pub fn name(&self) -> String {
+        hex::encode(&self.config.group).to_string()
+    }
+
+    /// The public keys of all replicas and clients.
+    ///
+    /// # Errors
+    /// If one key or one number is given twice.
+    pub fn key_ring(&self) -> Result<KeyRing, GroupError> {
+        let mut ring = KeyRing::new();
+        let replicas =
+            self.replicas.iter().map(|r| (Identity::Replica(r.id.0), r.public_key, "replica"));
+        let clients =
+            self.clients.iter().map(|c| (Identity::Client(c.id.0), c.public_key, "client"));
+        for (identity, public_key, table) in replicas.chain(clients) {
+            ring.add(identity, public_key).map_err(|error| GroupError::Value {
+                file: self.path.clone(),
+                key: format!("{table}.public_key"),
+                value: format!("\"{public_key}\""),
+                cure: error.to_string(),
+            })?;
+        }
+        Ok(ring)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! A directory survives the round trip; every fault is named with file, key and cure.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+
+/// A directory that goes away with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let dir = std::env::temp_dir().join(format!("hybster-group-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        Scratch(dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn sample(name: &str) -> (Scratch, Group) {
+    let scratch = Scratch::new(name);
+    let options = CreateOptions { clients: 2, ..CreateOptions::default() };
+    let group = create(&scratch.0, &options).unwrap();
+    (scratch, group)
+}
+
+#[test]
+fn a_directory_survives_the_round_trip() {
+    let (scratch, made) = sample("round-trip");
+    for path in [scratch.0.clone(), scratch.0.join(GROUP_FILE)] {
+        let group = Group::load(path).unwrap();
+        assert_eq!(group.config(), made.config());
+        assert_eq!(group.replicas(), made.replicas());
+        assert_eq!(group.clients(), made.clients());
+        assert_eq!(group.key_ring().unwrap().len(), 5);
+    }
+    let mut group_keys = Vec::new();
+    for id in made.config().all_replicas() {
+        let keys = ReplicaKeys::load(&made, &scratch.0, id).unwrap();
+        group_keys.push(*keys.group_key.expose_bytes());
+    }
+    assert!(group_keys.iter().all(|key| *key == group_keys[0]));
+    let group_key = ReplicaKeys::load(&made, &scratch.0, ReplicaId(0)).unwrap().group_key;
+    let client = ClientKeys::load(&made, &scratch.0, ClientId(1)).unwrap();
+    let derived = group_key.client_key(made.config().mac, 1);
+    assert_eq!(client.requests.expose_bytes(), derived.expose_bytes());
+}
+
+#[cfg(unix)]
+#[test]
+fn key_files_are_private_and_public_ones_are_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (scratch, group) = sample("private");
+    let path = ReplicaKeys::path(&scratch.0, ReplicaId(1));
+    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(1)).unwrap_err().to_string();
+    assert!(error.contains("replica-1.key") && error.contains("chmod 600"), "{error}");
+}
+
+#[test]
+fn nothing_is_overwritten_and_nothing_is_left_half_made() {
+    let (scratch, _) = sample("overwrite");
+    let again = create(&scratch.0, &CreateOptions::default()).unwrap_err();
+    assert!(matches!(&again, GroupError::Exists { file } if file.ends_with(GROUP_FILE)));
+    fs::remove_file(scratch.0.join(GROUP_FILE)).unwrap();
+    fs::remove_file(scratch.0.join("replica-0.key")).unwrap();
+    let again = create(&scratch.0, &CreateOptions::default()).unwrap_err();
+    assert!(matches!(&again, GroupError::Exists { file } if file.ends_with("replica-1.key")));
+    assert!(!scratch.0.join("replica-0.key").exists());
+}
+
+#[test]
+fn every_fault_names_file_key_and_cure() {
+    let (scratch, group) = sample("faults");
+    let path = scratch.0.join(GROUP_FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    for (from, to, key) in [
+        ("window = 1024", "window = 1000", "window = 1000"),
+        ("pillars = 2", "pillars = 0", "pillars = 0"),
+        ("faults = 1", "faults = 2", "replicas = 3"),
+        ("mac = \"aegis-128l\"", "mac = \"md5\"", "mac = md5"),
+        ("link_cipher = \"gmac\"", "link_cipher = \"rot13\"", "link_cipher = rot13"),
+        ("layout = \"auto\"", "layout = \"round\"", "layout = round"),
+        ("epoch = 0", "epoch = 0\ncolour = 3", "colour"),
+        ("format = 1", "format = 9", "format = 9"),
+        ("127.0.0.1:7101", "127.0.0.1:7100", "replica[1].address"),
+        ("127.0.0.1:7101", "nowhere", "replica[1].address"),
+        ("[[client]]\nid = 1", "[[client]]\nid = 0", "client.public_key"),
+        ("[[client]]\nid = 1", "[[client]]\nid = 5000", "client[1].id"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        let error = Group::load(&scratch.0).unwrap_err().to_string();
+        assert!(error.contains("group.toml") && error.contains(key), "{from}: {error}");
+    }
+    let error = Group::load(scratch.0.join("missing.toml")).unwrap_err().to_string();
+    assert!(error.contains("missing.toml") && error.contains("hybster init"), "{error}");
+    let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(9)).unwrap_err().to_string();
+    assert!(error.contains("no replica 9") && error.contains("lists 3"), "{error}");
+}
+
+#[test]
+fn keys_of_others_are_refused_and_secrets_are_not_shown() {
+    let (scratch, group) = sample("swapped");
+    let (zero, one) = (scratch.0.join("replica-0.key"), scratch.0.join("replica-1.key"));
+    let secret = fs::read_to_string(&one).unwrap();
+    fs::copy(&one, &zero).unwrap();
+    let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(0)).unwrap_err().to_string();
+    assert!(error.contains("replica-0.key") && error.contains("keys of replica 1"), "{error}");
+    for (from, to) in [("replica = 1", "replica = one"), ("link_key_seed = \"", "link_key_seed = \"x")]
+    {
+        fs::write(&one, secret.replacen(from, to, 1)).unwrap();
+        let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(1)).unwrap_err().to_string();
+        assert!(error.contains("replica-1.key"), "{error}");
+        assert!(!secret.lines().any(|l| l.len() > 60 && error.contains(&l[30..60])), "{error}");
+    }
+    let (other, _) = sample("other-group");
+    fs::copy(other.0.join("client-0.key"), scratch.0.join("client-0.key")).unwrap();
+    let error = ClientKeys::load(&group, &scratch.0, ClientId(0)).unwrap_err().to_string();
+    assert!(error.contains("another group"), "{error}");
+}
+
+#[test]
+fn contradictory_options_are_refused() {
+    let scratch = Scratch::new("options");
+    let base = CreateOptions::default;
+    let wrong = [
+        CreateOptions { clients: 5000, ..base() },
+        CreateOptions { addresses: Addresses::Loopback(65535), ..base() },
+        CreateOptions { addresses: Addresses::List(vec![]), ..base() },
+        CreateOptions { config: GroupConfig { faults: 3, ..GroupConfig::default() }, ..base() },
+    ];
+    for options in wrong {
+        let error = create(&scratch.0, &options).unwrap_err();
+        assert!(matches!(error, GroupError::Options { .. }), "{error}");
+    }
+    assert!(!scratch.0.exists());
+}

@@ -1,0 +1,417 @@
+//! An agent: a thread that owns stages and perhaps the network, and the loop that it runs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
+
+use hybster_net::Transport;
+use hybster_proto::output::{Letter, Output, Rejection, ReplyQueue};
+use hybster_proto::time::{Time, earliest};
+
+use super::doorbell::{Bell, Doorbell};
+use super::mailbox::{Inbox, Mail, Outbox};
+use super::network::LogLimit;
+use super::stage::Address;
+use super::{Failure, Network, Role, Shared, Stage};
+
+/// After this time an agent flushes, even if letters are left, in microseconds.
+const SLICE_US: u64 = 1000;
+/// The clock is read once per so many letters.
+const CLOCK_LETTERS: u64 = 64;
+/// With more letters than this in its ring an agent counts as congested.
+const RING_LETTERS: usize = 8192;
+/// Emptied reply queues kept for reuse.
+const SPARE_QUEUES: usize = 8;
+/// Log lines per second about dropped messages.
+const LOG_LINES_PER_SECOND: u32 = 10;
+
+/// The agent that owns the network.
+const NETWORK_AGENT: usize = 0;
+
+/// A thread's worth of stages.
+pub(crate) struct Agent<T: Transport> {
+    index: usize,
+    shared: Arc<Shared>,
+    stages: Vec<Owned>,
+    network: Option<Network<T>>,
+    /// By [`Address::index`].
+    places: Vec<Place>,
+    /// Letters between stages of this agent.
+    ring: VecDeque<(usize, Letter)>,
+    /// By agent; `None` for itself.
+    inboxes: Vec<Option<Inbox>>,
+    outboxes: Vec<Option<Outbox>>,
+    output: Output,
+    arrived: Vec<Letter>,
+    spare: Vec<ReplyQueue>,
+    is_congested: bool,
+    letters: u64,
+    log: LogLimit,
+}
+
+/// A stage and what its agent remembers about it.
+struct Owned {
+    stage: Box<dyn Stage>,
+    deadline: Option<Time>,
+    /// Whether it did something in this turn.
+    touched: bool,
+    /// Whether it may have held something back since the last flush.
+    unflushed: bool,
+    /// Whether it has background work.
+    working: bool,
+}
+
+/// Where the stage for an address is.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// The stage of this agent with that index.
+    Here(usize),
+    /// Another agent.
+    Agent(usize),
+    /// There is no such stage.
+    Nowhere,
+}
+
+impl<T: Transport> Agent<T> {
+    /// The agent with an index in the plan. The first one gets the network; the boxes are by agent.
+    pub(crate) fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        stages: Vec<Box<dyn Stage>>,
+        network: Option<Network<T>>,
+        inboxes: Vec<Option<Inbox>>,
+        outboxes: Vec<Option<Outbox>>,
+    ) -> Agent<T> {
+        let output = Output { tracing: shared.trace.is_some(), ..Output::default() };
+        let owned = |stage: Box<dyn Stage>| Owned {
+            deadline: stage.deadline(),
+            stage,
+            touched: true,
+            unflushed: false,
+            working: false,
+        };
+        Agent {
+            index,
+            places: places(&shared, index),
+            shared,
+            stages: stages.into_iter().map(owned).collect(),
+            network,
+            ring: VecDeque::new(),
+            inboxes,
+            outboxes,
+            output,
+            arrived: Vec::new(),
+            spare: Vec::new(),
+            is_congested: false,
+            letters: 0,
+            log: LogLimit::new(LOG_LINES_PER_SECOND),
+        }
+    }
+
+    /// Runs until the replica stops. Call it on the agent's own thread.
+    pub(crate) fn run(mut self) {
+        self.doorbell().install(match &self.network {
+            Some(network) => Bell::Hub(network.waker()),
+            None => Bell::Thread(std::thread::current()),
+        });
+        while !self.shared.is_stopping() {
+            let now = self.shared.clock.now();
+            self.take_mail();
+            self.tick(now);
+            self.handle_letters(now);
+            self.work(now);
+            self.flush();
+            self.wait();
+        }
+        // What was answered is sent, if the system takes it at once.
+        if let Some(network) = &mut self.network {
+            let _ = network.poll(Some(Duration::ZERO), &mut self.arrived);
+        }
+    }
+
+    fn doorbell(&self) -> &Doorbell {
+        &self.shared.doorbells[self.index]
+    }
+
+    // ------------------------------------------------------------------ one turn
+
+    /// Takes what other agents sent.
+    fn take_mail(&mut self) {
+        for from in 0..self.inboxes.len() {
+            let Some(mut inbox) = self.inboxes[from].take() else { continue };
+            let sender_waits = inbox.take(|mail| self.mail(from, mail));
+            if sender_waits {
+                self.shared.doorbells[from].ring();
+            }
+            self.inboxes[from] = Some(inbox);
+        }
+    }
+
+    fn mail(&mut self, from: usize, mail: Mail) {
+        match mail {
+            Mail::Letter(letter) => self.post(letter),
+            Mail::Network(effect) => {
+                if let Some(network) = &mut self.network {
+                    network.apply(effect);
+                }
+            }
+            Mail::Replies(mut replies) => {
+                if let Some(network) = &mut self.network {
+                    network.reply(&replies);
+                }
+                replies.clear();
+                if let Some(outbox) = &mut self.outboxes[from] {
+                    outbox.stage(Mail::Spent(replies));
+                }
+            }
+            Mail::Spent(replies) => {
+                if self.spare.len() < SPARE_QUEUES {
+                    self.spare.push(replies);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Time) {
+        for index in 0..self.stages.len() {
+            let owned = &mut self.stages[index];
+            if owned.deadline.is_some_and(|at| at <= now) {
+                owned.stage.tick(now, &mut self.output);
+                owned.touch();
+                self.dispatch();
+            }
+        }
+    }
+
+    /// Handles letters until none is left or the slice of time is over.
+    fn handle_letters(&mut self, now: Time) {
+        let slice_ends = now.after_us(SLICE_US);
+        let mut is_over = false;
+        loop {
+            while let Some((index, letter)) = self.ring.pop_front() {
+                let owned = &mut self.stages[index];
+                owned.stage.handle(letter, now, &mut self.output);
+                owned.touch();
+                self.dispatch();
+                self.letters += 1;
+                if self.letters.is_multiple_of(CLOCK_LETTERS) {
+                    is_over = self.shared.clock.now() >= slice_ends;
+                    if is_over {
+                        break;
+                    }
+                }
+            }
+            self.flush_stages(now);
+            if self.ring.is_empty() || is_over {
+                break;
+            }
+        }
+    }
+
+    /// No letter is waiting, or the slice is over: batches are closed now.
+    fn flush_stages(&mut self, now: Time) {
+        for index in 0..self.stages.len() {
+            let owned = &mut self.stages[index];
+            if std::mem::take(&mut owned.unflushed) {
+                owned.stage.flush(now, &mut self.output);
+                self.dispatch();
+            }
+        }
+    }
+
+    fn work(&mut self, now: Time) {
+        for index in 0..self.stages.len() {
+            let owned = &mut self.stages[index];
+            if owned.working || owned.touched {
+                owned.working = owned.stage.work(now, &mut self.output);
+                owned.touched |= owned.working;
+                self.dispatch();
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------ effects
+
+    /// Carries out what a stage pushed, but for replies, which are collected until the flush.
+    #[inline]
+    fn dispatch(&mut self) {
+        if !self.output.letters.is_empty() {
+            let mut letters = std::mem::take(&mut self.output.letters);
+            letters.drain(..).for_each(|letter| self.post(letter));
+            self.output.letters = letters;
+        }
+        if !self.output.network.is_empty() {
+            self.send();
+        }
+        if !self.output.rejections.is_empty() {
+            self.reject();
+        }
+        if self.output.tracing {
+            self.trace();
+        }
+        if let Some(fatal) = self.output.fatal.take() {
+            self.shared.fail(Failure::Fatal(fatal));
+        }
+    }
+
+    /// Puts a letter where its addressee is.
+    #[inline]
+    fn post(&mut self, letter: Letter) {
+        let place = self.places.get(Address::of(&letter).index());
+        match place.copied().unwrap_or(Place::Nowhere) {
+            Place::Here(index) => self.ring.push_back((index, letter)),
+            Place::Agent(agent) => self.outbox(agent).stage(Mail::Letter(letter)),
+            Place::Nowhere => {}
+        }
+    }
+
+    fn outbox(&mut self, agent: usize) -> &mut Outbox {
+        self.outboxes[agent].as_mut().expect("there is a queue to every other agent")
+    }
+
+    fn send(&mut self) {
+        let effects = self.output.network.drain(..);
+        match &mut self.network {
+            Some(network) => effects.for_each(|effect| network.apply(effect)),
+            None => {
+                let outbox = self.outboxes[NETWORK_AGENT].as_mut();
+                let outbox = outbox.expect("there is a queue to every other agent");
+                effects.for_each(|effect| outbox.stage(Mail::Network(effect)));
+            }
+        }
+    }
+
+    #[cold]
+    fn reject(&mut self) {
+        let replica = self.shared.replica.0;
+        for rejection in self.output.rejections.drain(..) {
+            self.shared.board.rejections.add(&rejection);
+            if log::log_enabled!(log::Level::Debug) && self.log.permits(Instant::now()) {
+                let Rejection { from, kind, reason } = rejection;
+                log::debug!("replica {replica} dropped a message of kind {kind} from {from:?}: {reason:?}");
+            }
+        }
+    }
+
+    fn trace(&mut self) {
+        let Some(hook) = &self.shared.trace else { return };
+        let now = self.shared.clock.now();
+        self.output.trace.drain(..).for_each(|event| hook(now, &event));
+    }
+
+    // ------------------------------------------------------------------ the end of a turn
+
+    /// Lets everything out: replies as one message per link, mails as one run per agent.
+    fn flush(&mut self) {
+        self.flush_replies();
+        let mut staged = 0;
+        for to in 0..self.outboxes.len() {
+            let Some(outbox) = &mut self.outboxes[to] else { continue };
+            if outbox.flush() {
+                self.shared.doorbells[to].ring();
+            }
+            staged += outbox.staged();
+        }
+        let mut congested = staged > 0 || self.ring.len() > RING_LETTERS;
+        for owned in &mut self.stages {
+            if std::mem::take(&mut owned.touched) {
+                owned.deadline = owned.stage.deadline();
+                owned.stage.show(&self.shared.board);
+            }
+            congested |= owned.stage.is_congested();
+        }
+        if congested != self.is_congested {
+            self.is_congested = congested;
+            self.shared.set_congested(congested);
+        }
+        let board = &self.shared.board.agents[self.index];
+        board.letters.set(self.letters);
+        board.turns.add(1);
+        board.queued.set(staged as u64);
+        board.congested.add(u64::from(congested));
+    }
+
+    fn flush_replies(&mut self) {
+        match &mut self.network {
+            Some(network) => {
+                network.reply(&self.output.replies);
+                self.output.replies.clear();
+                network.flush();
+            }
+            None if !self.output.replies.is_empty() => {
+                let empty = self.spare.pop().unwrap_or_default();
+                let replies = std::mem::replace(&mut self.output.replies, empty);
+                self.outbox(NETWORK_AGENT).stage(Mail::Replies(replies));
+            }
+            None => {}
+        }
+    }
+
+    /// Sleeps until something arrives or a deadline passes, unless there is something to do.
+    fn wait(&mut self) {
+        let is_busy = !self.ring.is_empty() || self.stages.iter().any(|owned| owned.working);
+        let may_sleep = !is_busy && self.falls_asleep();
+        let timeout = if may_sleep { self.timeout() } else { Some(Duration::ZERO) };
+        if may_sleep {
+            self.shared.board.agents[self.index].sleeps.add(1);
+        }
+        match &mut self.network {
+            Some(network) => {
+                let polled = network.poll(timeout, &mut self.arrived);
+                if let Err(error) = polled {
+                    self.shared.fail(Failure::Transport(error));
+                }
+            }
+            None if may_sleep => match timeout {
+                Some(timeout) => std::thread::park_timeout(timeout),
+                None => std::thread::park(),
+            },
+            None => {}
+        }
+        self.doorbell().awake();
+        let mut arrived = std::mem::take(&mut self.arrived);
+        arrived.drain(..).for_each(|letter| self.post(letter));
+        self.arrived = arrived;
+    }
+
+    /// Announces the sleep, and looks whether there is something to do all the same.
+    fn falls_asleep(&self) -> bool {
+        if self.outboxes.iter().all(Option::is_none) {
+            // Alone: only the network and the end of the replica wake it, and they ring always.
+            return !self.shared.is_stopping();
+        }
+        self.doorbell().going_to_sleep();
+        fence(Ordering::SeqCst);
+        let has_mail = self.inboxes.iter().flatten().any(|inbox| !inbox.is_empty());
+        let has_room = self.outboxes.iter().flatten().any(Outbox::could_flush);
+        !(has_mail || has_room || self.shared.is_stopping())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let deadline = self.stages.iter().fold(None, |d, owned| earliest(d, owned.deadline))?;
+        Some(Duration::from_micros(deadline.since_us(self.shared.clock.now())))
+    }
+}
+
+impl Owned {
+    #[inline]
+    fn touch(&mut self) {
+        self.touched = true;
+        self.unflushed = true;
+    }
+}
+
+/// The table of places for one agent.
+fn places(shared: &Shared, agent: usize) -> Vec<Place> {
+    let pillars = shared.board.pillars.len() as u16;
+    let mut places = vec![Place::Nowhere; Address::count(pillars)];
+    for (owner, plan) in shared.plans.iter().enumerate() {
+        for (index, role) in plan.roles.iter().enumerate() {
+            let place = if owner == agent { Place::Here(index) } else { Place::Agent(owner) };
+            Address::each_of(*role, |address| places[address] = place);
+        }
+    }
+    debug_assert!(places.len() >= 4 || shared.plans.iter().any(|p| p.roles.contains(&Role::Server)));
+    places
+}

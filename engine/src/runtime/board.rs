@@ -1,0 +1,200 @@
+//! What the agents show to the outside: plain counters, written with relaxed stores by their owner
+//! and read by whoever asks. Nothing here is needed for the replica to work.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+use hybster_net::Reason;
+use hybster_proto::output::{Reject, Rejection};
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Only for the one writer.
+    pub(crate) fn add(&self, value: u64) {
+        self.set(self.get() + value);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All counters of a replica. Each group has one writer and a cache line of its own.
+#[derive(Debug)]
+pub(crate) struct Board {
+    pub(crate) clients: CachePadded<ClientsBoard>,
+    pub(crate) control: CachePadded<ControlBoard>,
+    pub(crate) execution: CachePadded<ExecutionBoard>,
+    pub(crate) pillars: Vec<CachePadded<PillarBoard>>,
+    pub(crate) network: CachePadded<NetworkBoard>,
+    pub(crate) peers: Vec<PeerBoard>,
+    pub(crate) agents: Vec<CachePadded<AgentBoard>>,
+    pub(crate) rejections: RejectionBoard,
+    pub(crate) refusals: Vec<Gauge>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ClientsBoard {
+    pub(crate) pending_bytes: Gauge,
+    pub(crate) stored: Gauge,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ControlBoard {
+    pub(crate) view: Gauge,
+    pub(crate) current: Gauge,
+    pub(crate) stable: Gauge,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ExecutionBoard {
+    pub(crate) executed: Gauge,
+    pub(crate) requests: Gauge,
+    pub(crate) duplicates: Gauge,
+    pub(crate) batches: Gauge,
+    pub(crate) noops: Gauge,
+    pub(crate) sessions: Gauge,
+    pub(crate) queued: Gauge,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct PillarBoard {
+    pub(crate) prepared: Gauge,
+    pub(crate) committed: Gauge,
+    pub(crate) base: Gauge,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct NetworkBoard {
+    pub(crate) client_links: Gauge,
+    pub(crate) lost_replies: Gauge,
+    pub(crate) dropped: Gauge,
+    pub(crate) frames_in: Gauge,
+    pub(crate) messages_in: Gauge,
+    pub(crate) bytes_in: Gauge,
+    pub(crate) frames_out: Gauge,
+    pub(crate) messages_out: Gauge,
+    pub(crate) bytes_out: Gauge,
+    pub(crate) withdrawn: Gauge,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct PeerBoard {
+    pub(crate) up: AtomicBool,
+    pub(crate) queued_bytes: Gauge,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct AgentBoard {
+    /// Letters handled.
+    pub(crate) letters: Gauge,
+    /// Turns of the agent's loop.
+    pub(crate) turns: Gauge,
+    /// Times that it went to sleep.
+    pub(crate) sleeps: Gauge,
+    /// Mails that wait for room in other agents' queues.
+    pub(crate) queued: Gauge,
+    /// Turns that ended congested.
+    pub(crate) congested: Gauge,
+}
+
+impl Board {
+    pub(crate) fn new(replicas: u16, pillars: u16, agents: usize) -> Board {
+        Board {
+            clients: CachePadded::default(),
+            control: CachePadded::default(),
+            execution: CachePadded::default(),
+            pillars: (0..pillars).map(|_| CachePadded::default()).collect(),
+            network: CachePadded::default(),
+            peers: (0..replicas).map(|_| PeerBoard::default()).collect(),
+            agents: (0..agents).map(|_| CachePadded::default()).collect(),
+            rejections: RejectionBoard::new(replicas),
+            refusals: Reason::ALL.iter().map(|_| Gauge::default()).collect(),
+        }
+    }
+}
+
+/// Kinds of messages that are told apart: those of [`hybster_proto::wire::kind`], and 0 for others.
+const KINDS: usize = 19;
+
+/// All reasons, in the order of the counters.
+const REASONS: [Reject; 13] = [
+    Reject::Malformed,
+    Reject::WrongSender,
+    Reject::WrongView,
+    Reject::OutOfWindow,
+    Reject::BadCertificate,
+    Reject::BadRequest,
+    Reject::BadBatch,
+    Reject::BadPreparedSet,
+    Reject::BadChain,
+    Reject::BadQuorum,
+    Reject::BadTransition,
+    Reject::Irrelevant,
+    Reject::Overload,
+];
+
+/// Dropped messages by sender, kind and reason. Several agents count here.
+#[derive(Debug)]
+pub(crate) struct RejectionBoard {
+    replicas: usize,
+    counts: Vec<AtomicU64>,
+}
+
+impl RejectionBoard {
+    fn new(replicas: u16) -> RejectionBoard {
+        let replicas = usize::from(replicas);
+        // One row more than replicas: the last one is for clients.
+        let count = (replicas + 1) * KINDS * REASONS.len();
+        RejectionBoard { replicas, counts: (0..count).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    pub(crate) fn add(&self, rejection: &Rejection) {
+        let from = rejection.from.map_or(self.replicas, |r| usize::from(r.0).min(self.replicas));
+        let kind = if usize::from(rejection.kind) < KINDS { usize::from(rejection.kind) } else { 0 };
+        let reason = REASONS.iter().position(|reason| *reason == rejection.reason).unwrap_or(0);
+        let index = (from * KINDS + kind) * REASONS.len() + reason;
+        self.counts[index].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All counts that are not zero: sender (`None` for clients), kind, reason, count.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Option<u16>, u8, Reject, u64)> + '_ {
+        self.counts.iter().enumerate().filter_map(|(index, count)| {
+            let count = count.load(Ordering::Relaxed);
+            let (row, reason) = (index / REASONS.len(), index % REASONS.len());
+            let (from, kind) = (row / KINDS, row % KINDS);
+            let from = (from < self.replicas).then_some(from as u16);
+            (count > 0).then_some((from, kind as u8, REASONS[reason], count))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hybster_proto::ids::ReplicaId;
+
+    use super::*;
+
+    #[test]
+    fn rejections_are_told_apart() {
+        let board = RejectionBoard::new(3);
+        for from in [None, Some(ReplicaId(0)), Some(ReplicaId(2))] {
+            for (kind, reason) in [(1, Reject::BadRequest), (18, Reject::Overload)] {
+                board.add(&Rejection { from, kind, reason });
+            }
+        }
+        board.add(&Rejection { from: None, kind: 200, reason: Reject::Malformed });
+        board.add(&Rejection { from: None, kind: 201, reason: Reject::Malformed });
+        let all: Vec<_> = board.iter().collect();
+        assert_eq!(all.len(), 7);
+        assert!(all.contains(&(Some(2), 18, Reject::Overload, 1)));
+        assert!(all.contains(&(None, 0, Reject::Malformed, 2)));
+    }
+}

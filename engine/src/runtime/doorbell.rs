@@ -1,0 +1,63 @@
+//! Waking a sleeping agent, and nobody else.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::thread::Thread;
+
+use hybster_net::Waker;
+
+/// Tells an agent that there is something for it. Ringing costs a fence and a load while the agent is
+/// awake, and one system call if it sleeps.
+///
+/// The protocol is Dekker's: the sender publishes, fences and reads `asleep`; the agent sets `asleep`,
+/// fences and looks at its queues once more. At least one of them sees the other.
+#[derive(Debug, Default)]
+pub(crate) struct Doorbell {
+    asleep: AtomicBool,
+    bell: OnceLock<Bell>,
+}
+
+/// How an agent waits, and so how it is woken.
+#[derive(Debug)]
+pub(crate) enum Bell {
+    /// It is parked.
+    Thread(Thread),
+    /// It polls a hub.
+    Hub(Waker),
+}
+
+impl Doorbell {
+    /// Says how the agent is woken. Before that, ringing does nothing, and the agent must not sleep.
+    pub(crate) fn install(&self, bell: Bell) {
+        self.bell.set(bell).expect("a doorbell is installed once");
+    }
+
+    /// The agent is about to sleep. It must look at its queues after this call.
+    pub(crate) fn going_to_sleep(&self) {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The agent is awake.
+    pub(crate) fn awake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// To be called after something was put into a queue of the agent, or taken out of a full one.
+    pub(crate) fn ring(&self) {
+        fence(Ordering::SeqCst);
+        // Read first: the line stays shared while the agent is awake.
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+            self.ring_always();
+        }
+    }
+
+    /// Wakes the agent whatever it does, or keeps it from its next sleep.
+    pub(crate) fn ring_always(&self) {
+        match self.bell.get() {
+            Some(Bell::Thread(thread)) => thread.unpark(),
+            Some(Bell::Hub(waker)) => waker.wake(),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The runtime of a replica: threads, queues and the network around the protocol's stages.
+//!
+//! The protocol core consists of *stages* (see [`hybster_proto::output`]): state machines that take
+//! letters and push effects. Here they get threads. An *agent* is a thread that owns some stages; at
+//! most one agent owns the network. Which agent owns which stage is the [`Layout`]: a mapping, and
+//! nothing else depends on it.
+//!
+//! ```text
+//!              fused                                     split
+//!   ┌──────────────────────────┐      ┌───────────────┐   ┌──────────┐   ┌───────────┐
+//!   │ network  clients control │      │ network       │⇄  │ pillar 0 │⇄  │ execution │
+//!   │ pillar 0 … pillar P−1    │      │ clients       │   ├──────────┤   ├───────────┤
+//!   │ execution       state    │      │ control       │⇄  │ pillar 1 │⇄  │ state     │
+//!   └──────────────────────────┘      └───────────────┘   └──────────┘   └───────────┘
+//! ```
+//!
+//! A letter to a stage of the same agent goes through a plain ring. A letter to another agent goes
+//! through a bounded single-producer queue ([`mailbox`]); a run of letters costs one atomic store and,
+//! only if the other agent sleeps, one wake-up ([`doorbell`]).
+//!
+//! **One turn of an agent** ([`agent`]): take what the network and the other agents brought, let the
+//! stages handle letters until none is left (or the slice of time is over), flush: replies as one
+//! message per link, letters as one run per agent, sends as one write per link. Then sleep until
+//! something arrives or a stage's deadline passes. Nothing spins, nothing is done per request.
+//!
+//! **Back-pressure.** When a queue is full, its sender keeps the letters in order and counts as
+//! congested; while anybody is congested, the network agent does not read from clients. It always
+//! reads from peers: what they may have in flight is bounded by the order window. No send blocks, so
+//! there is no cycle of waiting.
+
+mod agent;
+mod board;
+mod clock;
+mod doorbell;
+mod layout;
+mod links;
+mod mailbox;
+mod network;
+mod shared;
+mod stage;
+mod status;
+
+pub use layout::{Layout, UnknownLayout};
+pub use status::{
+    AgentStatus, PeerStatus, PillarStatus, RefusalCount, RejectionCount, Status, TrafficStatus,
+};
+
+pub(crate) use agent::Agent;
+pub(crate) use board::Board;
+pub(crate) use layout::{AgentPlan, Cores, Role, plan};
+pub(crate) use mailbox::connect;
+pub(crate) use network::Network;
+pub(crate) use shared::{Failure, Shared, TraceHook};
+pub(crate) use stage::Stage;

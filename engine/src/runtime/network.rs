@@ -1,0 +1,332 @@
+//! The network stage: from hub events to letters, from effects to sends.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hybster_net::hub::Traffic;
+use hybster_net::{DownReason, Event, Hub, LinkId, Messages, SendError, Source, Tag, Transport, Waker};
+use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, View};
+use hybster_proto::output::{
+    ClientLink, Destination, Letter, Network as Effect, Reject, Rejection, ReplyQueue, SendTag,
+    ToControl, ToPillar, Watermark, route_client_message, route_peer_message,
+};
+use hybster_proto::wire::{kind, kind_of};
+
+use super::Shared;
+use super::links::{Links, client_link};
+
+/// Log lines per second about messages that could not be sent.
+const LOG_LINES_PER_SECOND: u32 = 10;
+
+/// The network stage of a replica. It belongs to agent 0.
+pub(crate) struct Network<T: Transport> {
+    hub: Hub<T>,
+    shared: Arc<Shared>,
+    peers: Vec<u16>,
+    links: Links,
+    events: Vec<Event>,
+    log: LogLimit,
+}
+
+impl<T: Transport> Network<T> {
+    /// `peers` are the other replicas.
+    pub(crate) fn new(hub: Hub<T>, shared: Arc<Shared>, peers: Vec<u16>) -> Network<T> {
+        Network {
+            hub,
+            shared,
+            peers,
+            links: Links::default(),
+            events: Vec::new(),
+            log: LogLimit::new(LOG_LINES_PER_SECOND),
+        }
+    }
+
+    /// Ends a [`Network::poll`] from another thread.
+    pub(crate) fn waker(&self) -> Waker {
+        self.hub.waker()
+    }
+
+    /// Sends what waits to be sent, waits for something to happen, and appends letters about it.
+    pub(crate) fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        letters: &mut Vec<Letter>,
+    ) -> io::Result<()> {
+        self.hub.pause_clients(self.shared.is_congested());
+        let mut events = std::mem::take(&mut self.events);
+        let polled = self.hub.poll(timeout, Instant::now(), &mut events);
+        for event in events.drain(..) {
+            self.event(event, letters);
+        }
+        self.events = events;
+        polled
+    }
+
+    /// Carries out an effect.
+    pub(crate) fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { to: Destination::AllPeers, message, tag } => {
+                for index in 0..self.peers.len() {
+                    self.send_to_peer(self.peers[index], message.clone(), tag);
+                }
+            }
+            Effect::Send { to: Destination::Peer(peer), message, tag } => {
+                self.send_to_peer(peer.0, message, tag);
+            }
+            Effect::Send { to: Destination::Client(client), message, .. } => {
+                if let Some(link) = self.links.find(client) {
+                    self.send_to_client(link, &message);
+                }
+            }
+            Effect::Withdraw(mark) => self.withdraw(&mark),
+        }
+    }
+
+    /// Appends replies to the messages under construction for their links.
+    pub(crate) fn reply(&mut self, replies: &ReplyQueue) {
+        let Network { links, hub, shared, .. } = self;
+        let mut lost = 0;
+        for reply in replies.iter() {
+            let found = links.push(shared.replica, &reply, |link, message| {
+                // A link that broke or is too slow takes nothing; the hub counts and reports it.
+                let _ = hub.send_to_client(link, message);
+            });
+            lost += u64::from(!found);
+        }
+        if lost > 0 {
+            shared.board.network.lost_replies.add(lost);
+        }
+    }
+
+    /// Closes all REPLIES messages under construction and shows the counters.
+    pub(crate) fn flush(&mut self) {
+        let Network { links, hub, .. } = self;
+        links.flush(|link, message| {
+            let _ = hub.send_to_client(link, message);
+        });
+        self.show();
+    }
+
+    fn event(&mut self, event: Event, letters: &mut Vec<Letter>) {
+        match event {
+            Event::Messages { from: Source::Peer(peer), messages } => {
+                self.peer_messages(ReplicaId(peer), &messages, letters);
+            }
+            Event::Messages { from: Source::Client { link, .. }, messages } => {
+                self.client_messages(link, &messages, letters);
+            }
+            Event::PeerUp { peer } => self.peer_up(peer, letters),
+            Event::PeerDown { peer, reason } => self.peer_down(peer, reason),
+            Event::ClientUp { client, incarnation, link } => {
+                log::debug!("client {client} (incarnation {incarnation}) connected");
+                self.links.up(client_link(client, incarnation), link);
+            }
+            Event::ClientDown { client, link, reason } => {
+                log::debug!("client {client} disconnected: {reason}");
+                self.links.down(link);
+            }
+            // Counted and logged by the hub.
+            Event::Rejected { .. } => self.show_refusals(),
+        }
+    }
+
+    fn peer_messages(&mut self, from: ReplicaId, messages: &Messages, letters: &mut Vec<Letter>) {
+        for message in messages.iter() {
+            let letter = route_peer_message(from, messages.slice(message), self.shared.config.pillars);
+            match letter.filter(|_| self.shared.replicated) {
+                Some(letter) => letters.push(letter),
+                None => self.reject(Some(from), message),
+            }
+        }
+    }
+
+    fn client_messages(&mut self, link: LinkId, messages: &Messages, letters: &mut Vec<Letter>) {
+        let Some(client) = self.links.client(link) else { return };
+        for message in messages.iter() {
+            // The status is about the whole replica, so no single stage could answer.
+            if kind_of(message) == kind::STATUS_REQUEST {
+                self.answer_status(link);
+                continue;
+            }
+            match self.route(client, messages.slice(message)) {
+                Some(letter) => letters.push(letter),
+                None => self.reject(None, message),
+            }
+        }
+    }
+
+    fn route(&self, client: ClientLink, message: Bytes) -> Option<Letter> {
+        if client.client.0 >= self.shared.config.max_clients {
+            return None;
+        }
+        route_client_message(client, message)
+    }
+
+    fn reject(&self, from: Option<ReplicaId>, message: &[u8]) {
+        let reason = Reject::Malformed;
+        self.shared.board.rejections.add(&Rejection { from, kind: kind_of(message), reason });
+    }
+
+    /// STATUS: the kind byte, then JSON.
+    fn answer_status(&mut self, link: LinkId) {
+        let mut message = vec![kind::STATUS];
+        match serde_json::to_writer(&mut message, &self.shared.status()) {
+            Ok(()) => self.send_to_client(link, &message),
+            Err(error) => log::error!("the status cannot be written as JSON: {error}"),
+        }
+    }
+
+    fn peer_up(&mut self, peer: u16, letters: &mut Vec<Letter>) {
+        log::info!("replica {}: the link to replica {peer} stands", self.shared.replica.0);
+        if let Some(board) = self.shared.board.peers.get(usize::from(peer)) {
+            board.up.store(true, Ordering::Relaxed);
+        }
+        let peer = ReplicaId(peer);
+        for pillar in self.shared.config.all_pillars() {
+            letters.push(Letter::Pillar(PillarId(pillar.0), ToPillar::PeerUp(peer)));
+        }
+        letters.push(Letter::Control(ToControl::PeerUp(peer)));
+    }
+
+    fn peer_down(&mut self, peer: u16, reason: DownReason) {
+        log::warn!("replica {}: lost the link to replica {peer}: {reason}", self.shared.replica.0);
+        if let Some(board) = self.shared.board.peers.get(usize::from(peer)) {
+            board.up.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn send_to_peer(&mut self, peer: u16, message: Bytes, tag: SendTag) {
+        match self.hub.send_to_peer(peer, message, tag_of(tag)) {
+            Ok(()) => {}
+            Err(error) => self.dropped(peer, &error),
+        }
+    }
+
+    #[cold]
+    fn dropped(&mut self, peer: u16, error: &SendError) {
+        self.shared.board.network.dropped.add(1);
+        if self.log.permits(Instant::now()) {
+            log::warn!("a message to replica {peer} was dropped: {error}");
+        }
+    }
+
+    fn send_to_client(&mut self, link: LinkId, message: &[u8]) {
+        if let Err(error) = self.hub.send_to_client(link, message) {
+            log::debug!("{link:?}: a message was not sent: {error}");
+        }
+    }
+
+    /// TR listing 9, remove: what the protocol has left behind is not sent any more.
+    fn withdraw(&mut self, mark: &Watermark) {
+        self.hub.withdraw(|tag| !send_tag_of(tag).is_withdrawn(mark));
+    }
+
+    fn show(&mut self) {
+        let board = &self.shared.board.network;
+        board.client_links.set(self.links.live());
+        let Traffic {
+            frames_in,
+            messages_in,
+            bytes_in,
+            frames_out,
+            messages_out,
+            bytes_out,
+            withdrawn,
+        } = *self.hub.traffic();
+        board.frames_in.set(frames_in);
+        board.messages_in.set(messages_in);
+        board.bytes_in.set(bytes_in);
+        board.frames_out.set(frames_out);
+        board.messages_out.set(messages_out);
+        board.bytes_out.set(bytes_out);
+        board.withdrawn.set(withdrawn);
+        for peer in &self.peers {
+            let queued = self.hub.queued_bytes(*peer) as u64;
+            self.shared.board.peers[usize::from(*peer)].queued_bytes.set(queued);
+        }
+    }
+
+    fn show_refusals(&self) {
+        let counts = self.hub.rejections().iter();
+        for ((_, count), gauge) in counts.zip(&self.shared.board.refusals) {
+            gauge.set(count);
+        }
+    }
+}
+
+/// What the hub remembers of a queued message.
+fn tag_of(tag: SendTag) -> Tag {
+    let (class, view, order) = match tag {
+        SendTag::Transient => (0, View(0), OrderNumber(0)),
+        SendTag::Ordering(view, order) => (1, view, order),
+        SendTag::Checkpoint(order) => (2, View(0), order),
+        SendTag::ViewChange(view) => (3, view, OrderNumber(0)),
+        SendTag::NewView(view) => (4, view, OrderNumber(0)),
+    };
+    Tag { class, view: view.0, order: order.0 }
+}
+
+/// The other way round.
+fn send_tag_of(tag: &Tag) -> SendTag {
+    match tag.class {
+        1 => SendTag::Ordering(View(tag.view), OrderNumber(tag.order)),
+        2 => SendTag::Checkpoint(OrderNumber(tag.order)),
+        3 => SendTag::ViewChange(View(tag.view)),
+        4 => SendTag::NewView(View(tag.view)),
+        _ => SendTag::Transient,
+    }
+}
+
+/// Lets through so many log lines per second.
+#[derive(Debug)]
+pub(crate) struct LogLimit {
+    per_second: u32,
+    second: Option<Instant>,
+    lines: u32,
+}
+
+impl LogLimit {
+    pub(crate) fn new(per_second: u32) -> LogLimit {
+        LogLimit { per_second, second: None, lines: 0 }
+    }
+
+    pub(crate) fn permits(&mut self, now: Instant) -> bool {
+        let over = |start: Instant| now.saturating_duration_since(start) >= Duration::from_secs(1);
+        if self.second.is_none_or(over) {
+            self.second = Some(now);
+            self.lines = 0;
+        }
+        self.lines += 1;
+        self.lines <= self.per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_survive_the_round_trip() {
+        for tag in [
+            SendTag::Transient,
+            SendTag::Ordering(View(3), OrderNumber(9)),
+            SendTag::Checkpoint(OrderNumber(7)),
+            SendTag::ViewChange(View(5)),
+            SendTag::NewView(View(6)),
+        ] {
+            assert_eq!(send_tag_of(&tag_of(tag)), tag);
+        }
+    }
+
+    #[test]
+    fn log_lines_are_limited_per_second() {
+        let mut limit = LogLimit::new(2);
+        let now = Instant::now();
+        assert_eq!((0..9).filter(|_| limit.permits(now)).count(), 2);
+        let later = now + Duration::from_secs(1);
+        assert_eq!((0..9).filter(|_| limit.permits(later)).count(), 2);
+    }
+}

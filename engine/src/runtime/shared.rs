@@ -1,0 +1,230 @@
+//! What all agents of a replica share.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crossbeam::utils::CachePadded;
+use hybster_net::Reason;
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{ReplicaId, View};
+use hybster_proto::output::Fatal;
+use hybster_proto::time::Time;
+use hybster_proto::trace::TraceEvent;
+use parking_lot::Mutex;
+
+use super::clock::Clock;
+use super::doorbell::Doorbell;
+use super::{
+    AgentPlan, AgentStatus, Board, Layout, PeerStatus, PillarStatus, RefusalCount, RejectionCount,
+    Status, TrafficStatus,
+};
+
+/// Called with every protocol event.
+pub(crate) type TraceHook = Arc<dyn Fn(Time, &TraceEvent) + Send + Sync>;
+
+/// Why a replica stopped by itself.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A stage says that it must.
+    Fatal(Fatal),
+    /// The transport failed as a whole.
+    Transport(io::Error),
+    /// A thread panicked.
+    Panicked(String),
+}
+
+/// What all agents of a replica share.
+pub(crate) struct Shared {
+    pub(crate) replica: ReplicaId,
+    pub(crate) config: Arc<GroupConfig>,
+    pub(crate) layout: Layout,
+    pub(crate) replicated: bool,
+    pub(crate) plans: Vec<AgentPlan>,
+    pub(crate) clock: Clock,
+    pub(crate) board: Board,
+    pub(crate) doorbells: Vec<CachePadded<Doorbell>>,
+    pub(crate) trace: Option<TraceHook>,
+    stop: AtomicBool,
+    /// How many agents are congested.
+    congested: AtomicU32,
+    failure: Mutex<Option<Failure>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        replica: ReplicaId,
+        config: Arc<GroupConfig>,
+        layout: Layout,
+        replicated: bool,
+        plans: Vec<AgentPlan>,
+        trace: Option<TraceHook>,
+    ) -> Shared {
+        let replicas = if replicated { config.replicas } else { 0 };
+        let pillars = if replicated { config.pillars } else { 0 };
+        Shared {
+            replica,
+            board: Board::new(replicas, pillars, plans.len()),
+            doorbells: plans.iter().map(|_| CachePadded::default()).collect(),
+            config,
+            layout,
+            replicated,
+            plans,
+            clock: Clock::start(),
+            trace,
+            stop: AtomicBool::new(false),
+            congested: AtomicU32::new(0),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Whether the agents shall end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Ends all agents.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.doorbells.iter().for_each(|bell| bell.ring_always());
+    }
+
+    /// Ends all agents because something is broken. The first failure is the one that is reported.
+    pub(crate) fn fail(&self, failure: Failure) {
+        self.failure.lock().get_or_insert(failure);
+        self.stop();
+    }
+
+    /// Why the replica stopped by itself, if it did.
+    pub(crate) fn take_failure(&self) -> Option<Failure> {
+        self.failure.lock().take()
+    }
+
+    /// Whether clients shall wait.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.congested.load(Ordering::Relaxed) > 0
+    }
+
+    /// An agent became congested, or is not any more.
+    pub(crate) fn set_congested(&self, congested: bool) {
+        if congested {
+            self.congested.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.congested.fetch_sub(1, Ordering::Relaxed);
+        }
+        // The network agent, agent 0, reads from clients again.
+        self.doorbells[0].ring();
+    }
+
+    /// A snapshot of all counters.
+    pub(crate) fn status(&self) -> Status {
+        let board = &self.board;
+        let view = board.control.view.get();
+        let rejections = self.rejections();
+        Status {
+            replica: self.replica.0,
+            group: self.config.group.iter().map(|byte| format!("{byte:02x}")).collect(),
+            replicated: self.replicated,
+            uptime_us: self.clock.now().0,
+            view,
+            current_view: board.control.current.get(),
+            leader: self.config.leader(View(view)).0,
+            stable_checkpoint: board.control.stable.get(),
+            executed: board.execution.executed.get(),
+            requests: board.execution.requests.get(),
+            duplicates: board.execution.duplicates.get(),
+            batches: board.execution.batches.get(),
+            noops: board.execution.noops.get(),
+            sessions: board.execution.sessions.get(),
+            execution_queue: board.execution.queued.get(),
+            pending_bytes: board.clients.pending_bytes.get(),
+            stored_requests: board.clients.stored.get(),
+            client_links: board.network.client_links.get(),
+            lost_replies: board.network.lost_replies.get(),
+            dropped_sends: board.network.dropped.get(),
+            rejected: rejections.iter().map(|rejection| rejection.count).sum(),
+            pillars: self.pillars(),
+            peers: self.peers(),
+            rejections,
+            refusals: self.refusals(),
+            traffic: self.traffic(),
+            layout: self.layout.to_string(),
+            agents: self.agents(),
+        }
+    }
+
+    fn pillars(&self) -> Vec<PillarStatus> {
+        let pillar = |(index, pillar): (usize, &CachePadded<super::board::PillarBoard>)| {
+            PillarStatus {
+                pillar: index as u16,
+                prepared: pillar.prepared.get(),
+                committed: pillar.committed.get(),
+                window_base: pillar.base.get(),
+            }
+        };
+        self.board.pillars.iter().enumerate().map(pillar).collect()
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        let peers = self.board.peers.iter().enumerate();
+        peers
+            .filter(|(index, _)| *index != usize::from(self.replica.0))
+            .map(|(index, peer)| PeerStatus {
+                replica: index as u16,
+                up: peer.up.load(Ordering::Relaxed),
+                queued_bytes: peer.queued_bytes.get(),
+            })
+            .collect()
+    }
+
+    fn rejections(&self) -> Vec<RejectionCount> {
+        let rejections = self.board.rejections.iter();
+        rejections
+            .map(|(from, kind, reason, count)| RejectionCount {
+                from,
+                kind,
+                reason: format!("{reason:?}"),
+                count,
+            })
+            .collect()
+    }
+
+    fn refusals(&self) -> Vec<RefusalCount> {
+        let counts = self.board.refusals.iter().map(super::board::Gauge::get);
+        Reason::ALL
+            .iter()
+            .zip(counts)
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| RefusalCount { reason: reason.name().to_owned(), count })
+            .collect()
+    }
+
+    fn traffic(&self) -> TrafficStatus {
+        let network = &self.board.network;
+        TrafficStatus {
+            frames_in: network.frames_in.get(),
+            messages_in: network.messages_in.get(),
+            bytes_in: network.bytes_in.get(),
+            frames_out: network.frames_out.get(),
+            messages_out: network.messages_out.get(),
+            bytes_out: network.bytes_out.get(),
+            withdrawn: network.withdrawn.get(),
+        }
+    }
+
+    fn agents(&self) -> Vec<AgentStatus> {
+        let agents = self.plans.iter().zip(&self.board.agents);
+        agents
+            .map(|(plan, board)| AgentStatus {
+                name: plan.name.clone(),
+                stages: plan.roles.iter().map(ToString::to_string).collect(),
+                core: plan.core,
+                letters: board.letters.get(),
+                turns: board.turns.get(),
+                sleeps: board.sleeps.get(),
+                queued: board.queued.get(),
+                congested: board.congested.get(),
+            })
+            .collect()
+    }
+}

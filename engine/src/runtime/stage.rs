@@ -1,0 +1,271 @@
+//! The protocol's stages as agents see them.
+
+use hybster_proto::clients::ClientStage;
+use hybster_proto::control::Control;
+use hybster_proto::execution::Execution;
+use hybster_proto::output::{Letter, Output};
+use hybster_proto::pillar::Pillar;
+use hybster_proto::service::Service;
+use hybster_proto::state::StateStage;
+use hybster_proto::time::Time;
+use hybster_proto::unreplicated::Unreplicated;
+use hybster_tss::{TrInX, Verifier};
+
+use super::Board;
+use super::layout::Role;
+
+/// Pages that the state stage digests before it looks for letters again.
+const WORK_PAGES: usize = 16;
+/// Requests waiting to be proposed, in bytes, from which clients are not read any more.
+const PENDING_HIGH_BYTES: usize = 16 << 20;
+/// Requests waiting to be proposed, in bytes, at which clients are read again.
+const PENDING_LOW_BYTES: usize = 8 << 20;
+
+/// A state machine that an agent drives. Another ordering protocol brings other stages; the agents
+/// do not change.
+pub(crate) trait Stage: Send {
+    /// Handles a letter for this stage.
+    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output);
+
+    /// Hands out what was held back for more to come. Called when no letter is waiting.
+    fn flush(&mut self, now: Time, out: &mut Output) {
+        let _ = (now, out);
+    }
+
+    /// Called when [`Stage::deadline`] has passed.
+    fn tick(&mut self, now: Time, out: &mut Output);
+
+    /// When [`Stage::tick`] wants to be called. Asked after each turn in which the stage did anything.
+    fn deadline(&self) -> Option<Time>;
+
+    /// Does a slice of background work; returns whether some is left.
+    fn work(&mut self, now: Time, out: &mut Output) -> bool {
+        let _ = (now, out);
+        false
+    }
+
+    /// Whether clients shall wait because of this stage.
+    fn is_congested(&mut self) -> bool {
+        false
+    }
+
+    /// Shows its counters. Called after each turn in which the stage did anything.
+    fn show(&self, board: &Board);
+}
+
+/// Where letters go: a dense number for each addressee.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Address(usize);
+
+impl Address {
+    const CLIENTS: Address = Address(0);
+    const EXECUTION: Address = Address(1);
+    const STATE: Address = Address(2);
+    const CONTROL: Address = Address(3);
+
+    /// How many addresses there are.
+    pub(crate) fn count(pillars: u16) -> usize {
+        4 + usize::from(pillars)
+    }
+
+    fn pillar(pillar: u16) -> Address {
+        Address(4 + usize::from(pillar))
+    }
+
+    /// The addressee of a letter.
+    #[inline]
+    pub(crate) fn of(letter: &Letter) -> Address {
+        match letter {
+            Letter::Clients(_) => Address::CLIENTS,
+            Letter::Execution(_) => Address::EXECUTION,
+            Letter::State(_) => Address::STATE,
+            Letter::Control(_) => Address::CONTROL,
+            Letter::Pillar(pillar, _) => Address::pillar(pillar.0),
+        }
+    }
+
+    /// The addresses that a stage answers for.
+    pub(crate) fn of_role(role: Role) -> &'static [Address] {
+        match role {
+            Role::Clients => &[Address::CLIENTS],
+            Role::Execution => &[Address::EXECUTION],
+            Role::State => &[Address::STATE],
+            Role::Control => &[Address::CONTROL],
+            Role::Server => &[Address::CLIENTS, Address::EXECUTION],
+            Role::Pillar(_) => &[],
+        }
+    }
+
+    /// All addresses of a role.
+    pub(crate) fn each_of(role: Role, mut visit: impl FnMut(usize)) {
+        if let Role::Pillar(pillar) = role {
+            visit(Address::pillar(pillar).0);
+        }
+        Address::of_role(role).iter().for_each(|address| visit(address.0));
+    }
+
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// A letter reached a stage that it is not for: the layout's table is wrong.
+fn misdelivered(letter: &Letter) {
+    debug_assert!(false, "misdelivered: {letter:?}");
+}
+
+/// The client stage, and when clients have to wait for it.
+pub(crate) struct Clients<V: Verifier> {
+    pub(crate) stage: ClientStage<V>,
+    pub(crate) is_full: bool,
+}
+
+impl<V: Verifier> Stage for Clients<V> {
+    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
+        match letter {
+            Letter::Clients(letter) => self.stage.handle(letter, now, out),
+            other => misdelivered(&other),
+        }
+    }
+
+    fn flush(&mut self, now: Time, out: &mut Output) {
+        self.stage.flush(now, out);
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Output) {
+        self.stage.tick(now, out);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.stage.deadline()
+    }
+
+    fn is_congested(&mut self) -> bool {
+        let limit = if self.is_full { PENDING_LOW_BYTES } else { PENDING_HIGH_BYTES };
+        self.is_full = self.stage.pending_bytes() > limit;
+        self.is_full
+    }
+
+    fn show(&self, board: &Board) {
+        board.clients.pending_bytes.set(self.stage.pending_bytes() as u64);
+        board.clients.stored.set(self.stage.stored() as u64);
+    }
+}
+
+impl<T: TrInX, V: Verifier> Stage for Pillar<T, V> {
+    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
+        match letter {
+            Letter::Pillar(_, letter) => Pillar::handle(self, letter, now, out),
+            other => misdelivered(&other),
+        }
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Output) {
+        Pillar::tick(self, now, out);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        Pillar::deadline(self)
+    }
+
+    fn show(&self, board: &Board) {
+        let pillar = &board.pillars[usize::from(self.pillar().0)];
+        let (prepared, committed) = self.progress();
+        pillar.prepared.set(prepared.0);
+        pillar.committed.set(committed.0);
+        pillar.base.set(self.window_base().0);
+    }
+}
+
+impl<S: Service> Stage for Execution<S> {
+    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
+        match letter {
+            Letter::Execution(letter) => Execution::handle(self, letter, now, out),
+            other => misdelivered(&other),
+        }
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Output) {
+        Execution::tick(self, now, out);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        Execution::deadline(self)
+    }
+
+    fn show(&self, board: &Board) {
+        let status = self.status();
+        board.execution.executed.set(status.executed.0);
+        board.execution.requests.set(status.requests);
+        board.execution.duplicates.set(status.duplicates);
+        board.execution.batches.set(status.batches);
+        board.execution.noops.set(status.noops);
+        board.execution.sessions.set(status.sessions);
+        board.execution.queued.set(self.queued() as u64);
+    }
+}
+
+impl Stage for StateStage {
+    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
+        match letter {
+            Letter::State(letter) => StateStage::handle(self, letter, now, out),
+            other => misdelivered(&other),
+        }
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Output) {
+        StateStage::tick(self, now, out);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        StateStage::deadline(self)
+    }
+
+    fn work(&mut self, now: Time, out: &mut Output) -> bool {
+        StateStage::work(self, now, WORK_PAGES, out)
+    }
+
+    fn show(&self, _board: &Board) {}
+}
+
+impl<V: Verifier> Stage for Control<V> {
+    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
+        match letter {
+            Letter::Control(letter) => Control::handle(self, letter, now, out),
+            other => misdelivered(&other),
+        }
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Output) {
+        Control::tick(self, now, out);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        Control::deadline(self)
+    }
+
+    fn show(&self, board: &Board) {
+        let status = self.status();
+        board.control.view.set(status.view.0);
+        board.control.current.set(status.current.0);
+        board.control.stable.set(status.stable.0);
+    }
+}
+
+impl<V: Verifier, S: Service> Stage for Unreplicated<V, S> {
+    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
+        Unreplicated::handle(self, letter, now, out);
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Output) {
+        Unreplicated::tick(self, now, out);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        Unreplicated::deadline(self)
+    }
+
+    fn show(&self, board: &Board) {
+        let _ = board;
+    }
+}

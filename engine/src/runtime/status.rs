@@ -1,0 +1,169 @@
+//! A replica's status: what `hybster status` shows and the harness records.
+
+use serde::{Deserialize, Serialize};
+
+/// A snapshot of a replica's counters. Its parts were read one after the other, so they may be some
+/// microseconds apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The replica.
+    pub replica: u16,
+    /// The group's identifier.
+    pub group: String,
+    /// False for an unreplicated server.
+    pub replicated: bool,
+    /// Microseconds since the replica was started.
+    pub uptime_us: u64,
+    /// The last stable view, v_stab.
+    pub view: u64,
+    /// The current view, v_cur; larger while a view change is under way.
+    pub current_view: u64,
+    /// The leader of the stable view.
+    pub leader: u16,
+    /// Order number of the last stable checkpoint.
+    pub stable_checkpoint: u64,
+    /// The order number that was executed last.
+    pub executed: u64,
+    /// Requests that ran.
+    pub requests: u64,
+    /// Requests that were ordered again and did not run.
+    pub duplicates: u64,
+    /// Batches with requests.
+    pub batches: u64,
+    /// Order numbers covered by no-ops.
+    pub noops: u64,
+    /// Sessions in the table.
+    pub sessions: u64,
+    /// Committed slots that wait for others.
+    pub execution_queue: u64,
+    /// Bytes of requests that wait to be proposed.
+    pub pending_bytes: u64,
+    /// Requests under watch at a follower.
+    pub stored_requests: u64,
+    /// Live links of clients.
+    pub client_links: u64,
+    /// Replies whose client had gone.
+    pub lost_replies: u64,
+    /// Messages to peers that found no room or no link.
+    pub dropped_sends: u64,
+    /// Messages dropped because of what is in them, over all kinds, senders and reasons.
+    pub rejected: u64,
+    /// The pillars.
+    pub pillars: Vec<PillarStatus>,
+    /// The other replicas.
+    pub peers: Vec<PeerStatus>,
+    /// Messages dropped because of what is in them.
+    pub rejections: Vec<RejectionCount>,
+    /// Connections that were refused or closed because of what the other side did.
+    pub refusals: Vec<RefusalCount>,
+    /// Traffic over all links.
+    pub traffic: TrafficStatus,
+    /// The layout in use: `fused` or `split`.
+    pub layout: String,
+    /// The threads.
+    pub agents: Vec<AgentStatus>,
+}
+
+/// A pillar's part of [`Status`], in order numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PillarStatus {
+    /// The pillar.
+    pub pillar: u16,
+    /// The order number to certify next.
+    pub prepared: u64,
+    /// The order number to commit next.
+    pub committed: u64,
+    /// Where its window starts.
+    pub window_base: u64,
+}
+
+/// A peer's part of [`Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerStatus {
+    /// The peer.
+    pub replica: u16,
+    /// Whether the link to it stands.
+    pub up: bool,
+    /// Bytes that wait for it.
+    pub queued_bytes: u64,
+}
+
+/// How often messages of one kind from one sender were dropped for one reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RejectionCount {
+    /// The replica; `None` for all clients together.
+    pub from: Option<u16>,
+    /// The message's kind byte; 0 for unknown kinds.
+    pub kind: u8,
+    /// The reason's name.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// How often connections were refused for one reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RefusalCount {
+    /// The reason's name.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Traffic over all links since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrafficStatus {
+    /// Frames received.
+    pub frames_in: u64,
+    /// Messages in them.
+    pub messages_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Frames sent.
+    pub frames_out: u64,
+    /// Messages in them.
+    pub messages_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Messages withdrawn before they were sent.
+    pub withdrawn: u64,
+}
+
+/// A thread's part of [`Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentStatus {
+    /// Its name.
+    pub name: String,
+    /// Its stages.
+    pub stages: Vec<String>,
+    /// The core that it is pinned to.
+    pub core: Option<usize>,
+    /// Letters handled.
+    pub letters: u64,
+    /// Turns of its loop.
+    pub turns: u64,
+    /// Times that it went to sleep.
+    pub sleeps: u64,
+    /// Letters that wait for room in other agents' queues.
+    pub queued: u64,
+    /// Turns that ended with such letters.
+    pub congested: u64,
+}
+
+impl Status {
+    /// Mean number of requests per batch since an earlier status; `None` if there was no batch.
+    #[must_use]
+    pub fn requests_per_batch_since(&self, earlier: &Status) -> Option<f64> {
+        let batches = self.batches.checked_sub(earlier.batches).filter(|count| *count > 0)?;
+        let requests = (self.requests + self.duplicates)
+            .checked_sub(earlier.requests + earlier.duplicates)?;
+        Some(requests as f64 / batches as f64)
+    }
+}

@@ -1,0 +1,311 @@
+//! The table of pages: stable indices, copy on write, and versions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hybster_proto::service::{RestoreError, Snapshot};
+
+use super::leaf::Leaf;
+
+/// Index of a page.
+pub(super) type PageId = u32;
+
+/// The most pages, used and free, that a store may have.
+pub(super) const MAX_PAGES: PageId = 1 << 26;
+
+/// Pages per chunk. A snapshot costs a step per chunk, the first write to a chunk after a
+/// snapshot a step per page of it.
+const CHUNK_PAGES: usize = 64;
+
+/// All pages of a store.
+///
+/// The table ends with the last page in use; a page that is not in use is empty. So the pages
+/// alone say which page is allocated next: the lowest free one, or else one after the last.
+#[derive(Debug, Default)]
+pub(super) struct PageTable {
+    chunks: Vec<Arc<Chunk>>,
+    /// The free pages before the last one, as runs of first page and first page after.
+    free: BTreeMap<PageId, PageId>,
+    length: PageId,
+    /// The version given last. It never goes back, not even when the pages are replaced.
+    version: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Chunk([Option<Arc<Leaf>>; CHUNK_PAGES]);
+
+impl PageTable {
+    /// The number of pages, used and free.
+    pub(super) fn len(&self) -> PageId {
+        self.length
+    }
+
+    /// A page in use.
+    pub(super) fn leaf(&self, page: PageId) -> &Leaf {
+        self.slot(page).expect("the page is in use")
+    }
+
+    /// A page in use, to change it.
+    pub(super) fn leaf_mut(&mut self, page: PageId) -> &mut Leaf {
+        self.version += 1;
+        let (chunk, slot) = place(page);
+        let chunk = Arc::make_mut(&mut self.chunks[chunk]);
+        let leaf = Arc::make_mut(chunk.0[slot].as_mut().expect("the page is in use"));
+        leaf.version = self.version;
+        leaf
+    }
+
+    /// Puts a leaf into the lowest free page.
+    pub(super) fn allocate(&mut self, mut leaf: Leaf) -> PageId {
+        self.version += 1;
+        leaf.version = self.version;
+        let page = match self.free.pop_first() {
+            Some((first, end)) => {
+                if first + 1 < end {
+                    self.free.insert(first + 1, end);
+                }
+                first
+            }
+            None => {
+                self.length += 1;
+                self.length - 1
+            }
+        };
+        self.put(page, Arc::new(leaf));
+        page
+    }
+
+    /// Frees a page and returns what it held.
+    pub(super) fn release(&mut self, page: PageId) -> Arc<Leaf> {
+        let (chunk, slot) = place(page);
+        let chunk = Arc::make_mut(&mut self.chunks[chunk]);
+        let leaf = chunk.0[slot].take().expect("the page is in use");
+        let (mut first, mut end) = (page, page + 1);
+        if let Some((&before, &before_end)) = self.free.range(..page).next_back()
+            && before_end == page
+        {
+            first = before;
+        }
+        if let Some(after_end) = self.free.remove(&end) {
+            end = after_end;
+        }
+        if end == self.length {
+            self.free.remove(&first);
+            self.length = first;
+            self.chunks.truncate((first as usize).div_ceil(CHUNK_PAGES));
+        } else {
+            self.free.insert(first, end);
+        }
+        leaf
+    }
+
+    /// The pages as they are now, at the cost of a step per chunk.
+    pub(super) fn snapshot(&self) -> PageSnapshot {
+        PageSnapshot { chunks: self.chunks.clone(), length: self.length }
+    }
+
+    /// Reads the pages of a checkpoint into a new table. Pages that are as in this table are
+    /// shared with it and keep their versions.
+    pub(super) fn load(&self, source: &dyn Snapshot) -> Result<PageTable, RestoreError> {
+        let count = source.page_count();
+        if count > u64::from(MAX_PAGES) {
+            let what = format!("{count} pages are more than {MAX_PAGES}");
+            return Err(RestoreError { page: u64::from(MAX_PAGES), what });
+        }
+        let mut table = PageTable { version: self.version, ..PageTable::default() };
+        for page in 0..count as PageId {
+            let bytes = source.page(page.into());
+            if bytes.is_empty() {
+                continue;
+            }
+            let leaf = match self.slot(page) {
+                Some(leaf) if leaf.bytes() == bytes => Arc::clone(leaf),
+                _ => {
+                    table.version += 1;
+                    let mut leaf = Leaf::parse(&bytes)
+                        .map_err(|what| RestoreError { page: page.into(), what })?;
+                    leaf.version = table.version;
+                    Arc::new(leaf)
+                }
+            };
+            if table.length < page {
+                table.free.insert(table.length, page);
+            }
+            table.length = page + 1;
+            table.put(page, leaf);
+        }
+        Ok(table)
+    }
+
+    /// The pages in use.
+    pub(super) fn leaves(&self) -> impl Iterator<Item = (PageId, &Leaf)> {
+        (0..self.length).filter_map(|page| Some((page, &**self.slot(page)?)))
+    }
+
+    fn slot(&self, page: PageId) -> Option<&Arc<Leaf>> {
+        slot(&self.chunks, page)
+    }
+
+    fn put(&mut self, page: PageId, leaf: Arc<Leaf>) {
+        let (chunk, slot) = place(page);
+        if chunk >= self.chunks.len() {
+            // Chunks that are skipped stay the same empty one until they are written to.
+            let empty = Arc::new(Chunk([const { None }; CHUNK_PAGES]));
+            self.chunks.resize(chunk + 1, empty);
+        }
+        Arc::make_mut(&mut self.chunks[chunk]).0[slot] = Some(leaf);
+    }
+}
+
+/// The pages of a store at one moment.
+pub(super) struct PageSnapshot {
+    chunks: Vec<Arc<Chunk>>,
+    length: PageId,
+}
+
+impl PageSnapshot {
+    fn slot(&self, index: u64) -> Option<&Arc<Leaf>> {
+        slot(&self.chunks, index.try_into().ok()?)
+    }
+}
+
+impl Snapshot for PageSnapshot {
+    fn page_count(&self) -> u64 {
+        self.length.into()
+    }
+
+    /// The page shares the bytes of the store.
+    fn page(&self, index: u64) -> Bytes {
+        self.slot(index).map_or_else(Bytes::new, |leaf| Bytes::from_owner(Page(leaf.clone())))
+    }
+
+    /// A free page has version 0, which no page in use has.
+    fn page_version(&self, index: u64) -> Option<u64> {
+        Some(self.slot(index).map_or(0, |leaf| leaf.version))
+    }
+}
+
+struct Page(Arc<Leaf>);
+
+impl AsRef<[u8]> for Page {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+fn place(page: PageId) -> (usize, usize) {
+    (page as usize / CHUNK_PAGES, page as usize % CHUNK_PAGES)
+}
+
+fn slot(chunks: &[Arc<Chunk>], page: PageId) -> Option<&Arc<Leaf>> {
+    let (chunk, slot) = place(page);
+    chunks.get(chunk)?.0[slot].as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use hybster_proto::service::Pages;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn table_of(count: usize) -> PageTable {
+        let mut table = PageTable::default();
+        for i in 0..count {
+            assert_eq!(table.allocate(Leaf::single(&[1], &[2])), i as PageId);
+        }
+        table
+    }
+
+    #[test]
+    fn the_lowest_free_page_comes_first_and_the_end_is_trimmed() {
+        let mut table = table_of(3 * CHUNK_PAGES);
+        for page in [5, 9, 7, 8, 6, 100] {
+            table.release(page);
+        }
+        assert_eq!(table.free, BTreeMap::from([(5, 10), (100, 101)]));
+        assert_eq!(table.allocate(Leaf::single(b"", b"")), 5);
+        assert_eq!(table.allocate(Leaf::single(b"", b"")), 6);
+        for page in (101..3 * CHUNK_PAGES).rev() {
+            table.release(page as PageId);
+        }
+        assert_eq!((table.len(), table.chunks.len()), (100, 2));
+        for page in (0..100).filter(|page| !(7..10).contains(page)) {
+            table.release(page);
+        }
+        assert_eq!((table.len(), table.chunks.len(), table.free.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_write_after_a_snapshot_copies_one_leaf_and_one_chunk() {
+        let mut table = table_of(3 * CHUNK_PAGES);
+        let snapshot = table.snapshot();
+        table.leaf_mut(1).replace(0, b"new");
+        let changed = |page: u64| snapshot.page_version(page) != table.snapshot().page_version(page);
+        assert!((0..3 * CHUNK_PAGES as u64).all(|page| changed(page) == (page == 1)));
+        assert!(!Arc::ptr_eq(&table.chunks[0], &snapshot.chunks[0]));
+        assert!(Arc::ptr_eq(&table.chunks[1], &snapshot.chunks[1]));
+        assert_eq!(Leaf::parse(&snapshot.page(1)).unwrap().value(0), [2]);
+        assert_eq!(table.leaf(1).value(0), b"new");
+    }
+
+    #[test]
+    fn hostile_page_counts_cost_little() {
+        struct Sparse(u64);
+        impl Snapshot for Sparse {
+            fn page_count(&self) -> u64 {
+                self.0
+            }
+            fn page(&self, index: u64) -> Bytes {
+                if index == self.0 - 1 { Bytes::from_static(b"\x01\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0") }
+                else { Bytes::new() }
+            }
+        }
+        let fault = PageTable::default().load(&Sparse(u64::MAX)).unwrap_err();
+        assert!(fault.what.contains("more than"), "{fault}");
+        let table = PageTable::default().load(&Sparse(1 << 20)).unwrap();
+        assert_eq!((table.len(), table.free.len()), (1 << 20, 1));
+        assert!(Arc::ptr_eq(&table.chunks[0], &table.chunks[1]));
+    }
+
+    #[test]
+    fn trailing_free_pages_are_not_kept_and_equal_pages_are_shared() {
+        let mut table = table_of(2);
+        let pages: Vec<_> = (0..2).map(|page| table.snapshot().page(page)).collect();
+        table.leaf_mut(1).replace(0, b"other");
+        let before = table.snapshot();
+        let loaded = table.load(&Pages([&pages[..], &[Bytes::new()]].concat())).unwrap();
+        assert_eq!(loaded.len(), 2);
+        let after = loaded.snapshot();
+        assert_eq!(after.page_version(0), before.page_version(0));
+        assert!(after.page_version(1) > before.page_version(1));
+    }
+
+    proptest! {
+        #[test]
+        fn runs_of_free_pages_agree_with_a_set(
+            steps in proptest::collection::vec(0..20u32, 1..400),
+        ) {
+            let mut table = PageTable::default();
+            let mut used = BTreeSet::new();
+            for step in steps {
+                let page = (0..).find(|page| !used.contains(page)).unwrap();
+                if used.contains(&step) {
+                    table.release(step);
+                    used.remove(&step);
+                } else {
+                    prop_assert_eq!(table.allocate(Leaf::single(b"", b"")), page);
+                    used.insert(page);
+                }
+                prop_assert_eq!(table.len(), used.last().map_or(0, |last| last + 1));
+                let leaves: Vec<_> = table.leaves().map(|(page, _)| page).collect();
+                prop_assert!(leaves.iter().eq(used.iter()));
+                let loaded = PageTable::default().load(&table.snapshot()).unwrap();
+                prop_assert_eq!(loaded.free, table.free.clone());
+            }
+        }
+    }
+}

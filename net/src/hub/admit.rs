@@ -1,0 +1,283 @@
+//! From a connection to a link: handshakes, and who is let in.
+
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+
+use super::{Connection, DownReason, Event, Hub, LinkId, Source, State};
+use super::{find, find_peer, outbound::Live};
+use crate::handshake::{Established, HandshakeError, Progress};
+use crate::keys::Identity;
+use crate::reject::Reason;
+use crate::transport::{ConnectionId, Transport};
+
+impl<T: Transport> Hub<T> {
+    pub(super) fn accepted(&mut self, id: ConnectionId, address: SocketAddr) {
+        if self.half_open_count >= self.limits.handshakes {
+            self.evict_oldest();
+        }
+        match self.handshaker.accept() {
+            Ok(handshake) => {
+                let state = State::Handshake {
+                    handshake: Box::new(handshake),
+                    input: BytesMut::new(),
+                };
+                self.insert(Connection {
+                    id,
+                    address,
+                    in_flight: 0,
+                    state,
+                });
+                self.half_open.push_back((None, id));
+                self.half_open_count += 1;
+            }
+            Err(error) => {
+                self.transport.close(id);
+                self.report(error.reason(), Some(address), None, error.to_string());
+            }
+        }
+    }
+
+    fn evict_oldest(&mut self) {
+        while let Some((_, id)) = self.half_open.pop_front() {
+            if self.is_half_open(id) {
+                let text = "too many connections are in their handshake; the oldest gives way";
+                self.reject_half_open(id, Reason::Capacity, text);
+                return;
+            }
+        }
+    }
+
+    pub(super) fn connected(&mut self, id: ConnectionId) {
+        let Some(peer) = self.dialled(id) else {
+            self.transport.close(id);
+            return;
+        };
+        let (identity, address) = (Identity::Replica(peer.id), peer.address);
+        match self.handshaker.connect(identity) {
+            Ok(handshake) => {
+                let state = State::Handshake {
+                    handshake: Box::new(handshake),
+                    input: BytesMut::new(),
+                };
+                self.insert(Connection {
+                    id,
+                    address,
+                    in_flight: 0,
+                    state,
+                });
+                self.received(id, BytesMut::new());
+            }
+            Err(error) => {
+                self.transport.close(id);
+                self.retry_dial(id, true);
+                self.report(
+                    error.reason(),
+                    Some(address),
+                    Some(identity),
+                    error.to_string(),
+                );
+            }
+        }
+    }
+
+    pub(super) fn advance_handshake(&mut self, id: ConnectionId) {
+        loop {
+            let mut out = self.pool.take();
+            let Some(connection) = find(&mut self.connections, id) else {
+                return;
+            };
+            let State::Handshake { handshake, input } = &mut connection.state else {
+                return;
+            };
+            let expected = handshake.expected();
+            let progress = handshake.receive(input, &mut out);
+            if out.is_empty() {
+                self.pool.put(out);
+            } else {
+                connection.in_flight += out.len();
+                self.transport.send(id, out);
+            }
+            match progress {
+                Ok(Progress::Pending) => return,
+                Ok(Progress::Identified { peer, incarnation }) => {
+                    if !self.decide(id, peer, incarnation, expected.is_some()) {
+                        return;
+                    }
+                }
+                Ok(Progress::Established(established)) => {
+                    self.establish(id, *established);
+                    return;
+                }
+                Err(error) => {
+                    self.fail_handshake(id, &error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Admits or refuses a peer that has proven who it is.
+    fn decide(
+        &mut self,
+        id: ConnectionId,
+        peer: Identity,
+        incarnation: u64,
+        dialled: bool,
+    ) -> bool {
+        let admission = if dialled {
+            Ok(())
+        } else {
+            self.admission(peer, incarnation)
+        };
+        let Some(connection) = find(&mut self.connections, id) else {
+            return false;
+        };
+        let State::Handshake { handshake, .. } = &mut connection.state else {
+            return false;
+        };
+        match admission {
+            Ok(()) => {
+                handshake.admit();
+                true
+            }
+            Err((reason, text)) => {
+                let mut out = Vec::new();
+                handshake.refuse(reason, &text, &mut out);
+                let address = connection.address;
+                self.transport.send(id, out);
+                self.forget(id);
+                self.report(reason, Some(address), Some(peer), text);
+                false
+            }
+        }
+    }
+
+    fn admission(&self, peer: Identity, incarnation: u64) -> Result<(), (Reason, String)> {
+        match (self.identity, peer) {
+            (Identity::Client(_), _) => {
+                Err((Reason::Direction, "nobody connects to a client".into()))
+            }
+            (Identity::Replica(own), Identity::Replica(other)) => {
+                if self.peer(other).is_none() {
+                    let text = format!("replica {other} is not among the peers of replica {own}");
+                    return Err((Reason::ConfigurationMismatch, text));
+                }
+                if other < own {
+                    let text = format!("replica {own} connects to replica {other}, not vice versa");
+                    return Err((Reason::Direction, text));
+                }
+                Ok(())
+            }
+            (Identity::Replica(_), Identity::Client(client)) => {
+                if self.clients.contains_key(&(client, incarnation)) {
+                    return Ok(());
+                }
+                if self.clients.len() >= self.limits.clients {
+                    let text = format!("all {} places for clients are taken", self.limits.clients);
+                    return Err((Reason::Capacity, text));
+                }
+                let links = self.links_per_client.get(&client).copied().unwrap_or(0);
+                if links >= self.limits.links_per_client {
+                    let text = format!("client {client} has {links} links already, its limit");
+                    return Err((Reason::Capacity, text));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn establish(&mut self, id: ConnectionId, established: Established) {
+        let Established {
+            link,
+            peer,
+            incarnation,
+            send_frame_bytes,
+        } = established;
+        match peer {
+            Identity::Replica(replica) => {
+                if let Some(old) = self.peer(replica).and_then(|it| it.link) {
+                    self.close(old, DownReason::Superseded);
+                }
+            }
+            Identity::Client(client) => {
+                if let Some(&old) = self.clients.get(&(client, incarnation)) {
+                    self.close(old, DownReason::Superseded);
+                }
+            }
+        }
+        let source = match peer {
+            Identity::Replica(replica) => Source::Peer(replica),
+            Identity::Client(client) => Source::Client {
+                client,
+                link: LinkId(id),
+            },
+        };
+        let Some(connection) = find(&mut self.connections, id) else {
+            return;
+        };
+        let live = Live::new(link, source, incarnation, send_frame_bytes as usize);
+        let state = std::mem::replace(&mut connection.state, State::Live(Box::new(live)));
+        let State::Handshake { handshake, input } = state else {
+            unreachable!("only a handshake establishes a link")
+        };
+        if handshake.expected().is_none() {
+            self.half_open_count -= 1;
+        }
+        self.register(id, source, incarnation);
+        // What stood behind the handshake in the same read are the first frames.
+        if !input.is_empty() {
+            self.received(id, input);
+        }
+    }
+
+    fn register(&mut self, id: ConnectionId, source: Source, incarnation: u64) {
+        match source {
+            Source::Peer(peer) => {
+                if let Some(it) = find_peer(&mut self.peers, peer) {
+                    it.up(id);
+                }
+                log::info!("the link to replica {peer} stands");
+                self.pending.push(Event::PeerUp { peer });
+                self.mark_dirty(id);
+            }
+            Source::Client { client, link } => {
+                self.clients.insert((client, incarnation), id);
+                *self.links_per_client.entry(client).or_insert(0) += 1;
+                if self.clients_paused {
+                    self.transport.pause_reading(id, true);
+                }
+                self.pending.push(Event::ClientUp {
+                    client,
+                    incarnation,
+                    link,
+                });
+            }
+        }
+    }
+
+    fn fail_handshake(&mut self, id: ConnectionId, error: &HandshakeError) {
+        let Some(connection) = find(&mut self.connections, id) else {
+            return;
+        };
+        let State::Handshake { handshake, .. } = &connection.state else {
+            return;
+        };
+        let (address, expected) = (connection.address, handshake.expected());
+        let reason = error.reason();
+        self.forget(id);
+        self.retry_dial(id, reason.is_lasting());
+        self.report(reason, Some(address), expected, error.to_string());
+    }
+
+    pub(super) fn reject_half_open(&mut self, id: ConnectionId, reason: Reason, text: &str) {
+        let address = find(&mut self.connections, id).map(|connection| connection.address);
+        self.forget(id);
+        self.report(reason, address, None, text.into());
+    }
+
+    pub(super) fn is_half_open(&mut self, id: ConnectionId) -> bool {
+        find(&mut self.connections, id)
+            .is_some_and(|connection| matches!(connection.state, State::Handshake { .. }))
+    }
+}

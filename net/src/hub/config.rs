@@ -1,0 +1,58 @@
+//! What a hub is told at start.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::cipher::LinkCipher;
+use crate::keys::{Identity, KeyRing, StaticKey};
+use crate::limits::Limits;
+
+/// What a [`Hub`](super::Hub) is told at start.
+#[derive(Clone, Debug)]
+pub struct HubConfig {
+    /// Who this process is.
+    pub identity: Identity,
+    /// Its static key.
+    pub key: StaticKey,
+    /// Whom it accepts.
+    pub keyring: Arc<KeyRing>,
+    /// Digest of the group configuration; both ends of a link must have the same.
+    pub group_digest: [u8; 32],
+    /// P, the number of pillars; both ends of a link must have the same.
+    pub pillars: u16,
+    /// Tells several connections of one client apart. Zero for replicas.
+    pub incarnation: u64,
+    /// How frames are protected; both ends of a link must have the same.
+    pub cipher: LinkCipher,
+    /// Where to listen. `None` for a client.
+    pub listen: Option<SocketAddr>,
+    /// The other replicas. A replica connects to those with a lower id and waits for those with a
+    /// higher one; a client connects to all.
+    pub peers: Vec<(u16, SocketAddr)>,
+    /// Limits.
+    pub limits: Limits,
+    /// Seed of the back-off's jitter; `None` takes it from the operating system.
+    pub jitter_seed: Option<u64>,
+}
+
+/// Why a hub could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// The listening socket failed.
+    #[error("cannot listen on {address}: {error}; is another replica running there?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        error: std::io::Error,
+    },
+    /// A peer has no key.
+    #[error("the key ring has no key for {0}; every peer needs one")]
+    NoKey(Identity),
+    /// A peer is listed twice, or is this replica itself.
+    #[error("replica {0} is listed twice among the peers, or is this replica itself")]
+    BadPeer(u16),
+    /// The own key cannot be used.
+    #[error("the static key cannot be used for TLS: {0}")]
+    Key(String),
+}

@@ -1,0 +1,387 @@
+//! The turning of the wheel: poll, completions, deadlines, and how links end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Connection, Dial, DownReason, Event, Hub, LogLimit, Source, State, find, find_peer};
+use crate::frame::Messages;
+use crate::keys::Identity;
+use crate::link::LinkError;
+use crate::reject::Reason;
+use crate::transport::{Completion, ConnectionId, Transport};
+
+impl<T: Transport> Hub<T> {
+    /// Sends what waits to be sent, waits at most `timeout` for something to happen (`None`: as
+    /// long as it takes), and appends what happened to `events`. Call it again when the events are
+    /// dealt with; it returns early when woken, and when a deadline of its own has passed.
+    ///
+    /// # Errors
+    /// Only if the transport itself fails, never because of a connection.
+    pub fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        now: Instant,
+        events: &mut Vec<Event>,
+    ) -> io::Result<()> {
+        self.start_clocks(now);
+        self.expire(now);
+        self.dial(now);
+        self.flush();
+        let timeout = self.timeout(timeout, now);
+        let mut completions = std::mem::take(&mut self.completions);
+        let polled = self.transport.poll(timeout, &mut completions);
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        self.completions = completions;
+        events.append(&mut self.pending);
+        polled
+    }
+
+    /// Deadlines begin here and not where their cause is found, because that is behind a wait of
+    /// unknown length.
+    fn start_clocks(&mut self, now: Instant) {
+        self.log.start_second(now);
+        let deadline = now + self.limits.handshake_timeout;
+        for (clock, _) in self
+            .half_open
+            .iter_mut()
+            .rev()
+            .take_while(|(clock, _)| clock.is_none())
+        {
+            *clock = Some(deadline);
+        }
+        for peer in self.peers.iter_mut().flatten() {
+            if let Dial::Pause(pause) = peer.dial {
+                peer.dial = Dial::At(now + pause);
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(&(Some(deadline), id)) = self.half_open.front() {
+            if self.is_half_open(id) {
+                if deadline > now {
+                    break;
+                }
+                self.reject_half_open(id, Reason::Timeout, "the handshake took too long");
+            }
+            self.half_open.pop_front();
+        }
+        for index in 0..self.peers.len() {
+            let Some(peer) = &mut self.peers[index] else {
+                continue;
+            };
+            let Dial::Busy(id, deadline) = peer.dial else {
+                continue;
+            };
+            if deadline > now {
+                continue;
+            }
+            let (identity, address) = (Identity::Replica(peer.id), peer.address);
+            peer.retry(false, &self.limits, &mut self.jitter);
+            self.forget(id);
+            let text = "no link within the handshake's time limit; is it running and reachable?";
+            self.report(Reason::Timeout, Some(address), Some(identity), text.into());
+        }
+    }
+
+    fn dial(&mut self, now: Instant) {
+        for peer in self.peers.iter_mut().flatten() {
+            if let Dial::At(at) = peer.dial
+                && at <= now
+            {
+                let id = self.transport.connect(peer.address);
+                peer.dial = Dial::Busy(id, now + self.limits.handshake_timeout);
+            }
+        }
+    }
+
+    pub(super) fn timeout(&self, timeout: Option<Duration>, now: Instant) -> Option<Duration> {
+        if !self.pending.is_empty() || self.peers.iter().flatten().any(|it| it.must_start()) {
+            return Some(Duration::ZERO);
+        }
+        let half_open = self.half_open.front().and_then(|&(deadline, _)| deadline);
+        let peers = self
+            .peers
+            .iter()
+            .flatten()
+            .filter_map(super::Peer::deadline);
+        let next = peers
+            .chain(half_open)
+            .min()
+            .map(|at| at.saturating_duration_since(now));
+        match (timeout, next) {
+            (Some(timeout), Some(next)) => Some(timeout.min(next)),
+            (timeout, next) => timeout.or(next),
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Received { connection, data } => self.received(connection, data),
+            Completion::Sent { connection, buffer } => self.sent(connection, buffer),
+            Completion::Accepted {
+                connection,
+                address,
+                ..
+            } => self.accepted(connection, address),
+            Completion::Connected { connection } => self.connected(connection),
+            Completion::ConnectFailed { connection, error } => {
+                if let Some(peer) = self.dialled(connection) {
+                    let (id, address) = (peer.id, peer.address);
+                    log::debug!("cannot connect to replica {id} at {address}: {error}");
+                }
+                self.retry_dial(connection, false);
+            }
+            Completion::Closed { connection, error } => self.closed(connection, error),
+        }
+    }
+
+    fn sent(&mut self, id: ConnectionId, buffer: Vec<u8>) {
+        if let Some(connection) = find(&mut self.connections, id) {
+            connection.in_flight -= buffer.len();
+            if let State::Live(live) = &connection.state {
+                let is_queued = match live.source {
+                    Source::Peer(peer) => {
+                        find_peer(&mut self.peers, peer).is_some_and(|it| !it.queue.is_empty())
+                    }
+                    Source::Client { .. } => false,
+                };
+                if is_queued || live.building_bytes() > 0 {
+                    self.mark_dirty(id);
+                }
+            }
+        }
+        self.pool.put(buffer);
+    }
+
+    pub(super) fn insert(&mut self, connection: Connection) {
+        let slot = connection.id.slot();
+        if slot >= self.connections.len() {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        assert!(
+            self.connections[slot].is_none(),
+            "the transport reused a slot in use"
+        );
+        self.connections[slot] = Some(connection);
+    }
+
+    pub(super) fn received(&mut self, id: ConnectionId, data: BytesMut) {
+        let Some(connection) = find(&mut self.connections, id) else {
+            return;
+        };
+        match &mut connection.state {
+            State::Live(live) => {
+                live.link.opener.push(data);
+                self.open_frames(id);
+            }
+            State::Handshake { input, .. } => {
+                input.extend_from_slice(&data);
+                self.advance_handshake(id);
+            }
+        }
+    }
+
+    fn open_frames(&mut self, id: ConnectionId) {
+        let Some(connection) = find(&mut self.connections, id) else {
+            return;
+        };
+        let State::Live(live) = &mut connection.state else {
+            return;
+        };
+        let from = live.source;
+        let failure = loop {
+            let messages = match live.link.opener.open() {
+                Ok(None) => return,
+                Ok(Some(payload)) => parse(payload),
+                Err(error) => break error,
+            };
+            match messages {
+                Ok(messages) => {
+                    self.traffic.frames_in += 1;
+                    self.traffic.messages_in += messages.len() as u64;
+                    self.traffic.bytes_in += messages.payload_bytes() as u64;
+                    if !messages.is_empty() {
+                        self.pending.push(Event::Messages { from, messages });
+                    }
+                }
+                Err(error) => break error,
+            }
+        };
+        self.fail_link(id, failure);
+    }
+
+    fn closed(&mut self, id: ConnectionId, error: Option<io::Error>) {
+        let Some(connection) = find(&mut self.connections, id) else {
+            self.retry_dial(id, false);
+            return;
+        };
+        match &connection.state {
+            State::Live(_) => {
+                let reason = error.map_or(DownReason::Closed, |error| DownReason::Io(error.kind()));
+                self.close(id, reason);
+            }
+            State::Handshake { handshake, .. } => {
+                let (address, expected) = (connection.address, handshake.expected());
+                self.forget(id);
+                self.retry_dial(id, false);
+                let text = match error {
+                    Some(error) => format!("the connection broke during the handshake: {error}"),
+                    None => "the other side closed the connection during the handshake".into(),
+                };
+                self.report(Reason::HandshakeFailed, Some(address), expected, text);
+            }
+        }
+    }
+
+    pub(super) fn fail_link(&mut self, id: ConnectionId, error: LinkError) {
+        self.reject_live(id, error.reason(), &error.to_string());
+    }
+
+    /// Closes a live link because of what the other side did.
+    pub(super) fn reject_live(&mut self, id: ConnectionId, reason: Reason, text: &str) {
+        let Some(connection) = find(&mut self.connections, id) else {
+            return;
+        };
+        let State::Live(live) = &connection.state else {
+            return;
+        };
+        let address = connection.address;
+        let identity = match live.source {
+            Source::Peer(peer) => Identity::Replica(peer),
+            Source::Client { client, .. } => Identity::Client(client),
+        };
+        self.report(reason, Some(address), Some(identity), text.into());
+        self.close(id, DownReason::Rejected(reason));
+    }
+
+    /// Ends a live link and says so.
+    pub(super) fn close(&mut self, id: ConnectionId, reason: DownReason) {
+        let Some(connection) = self.forget(id) else {
+            return;
+        };
+        let State::Live(live) = connection.state else {
+            return;
+        };
+        match live.source {
+            Source::Peer(peer) => {
+                if let Some(it) = find_peer(&mut self.peers, peer) {
+                    it.link = None;
+                    it.retry(false, &self.limits, &mut self.jitter);
+                }
+                log::info!("the link to replica {peer} is down: {reason}");
+                self.pending.push(Event::PeerDown { peer, reason });
+            }
+            Source::Client { client, link } => {
+                self.clients.remove(&(client, live.incarnation));
+                if let Some(links) = self.links_per_client.get_mut(&client) {
+                    *links -= 1;
+                    if *links == 0 {
+                        self.links_per_client.remove(&client);
+                    }
+                }
+                self.pending.push(Event::ClientDown {
+                    client,
+                    link,
+                    reason,
+                });
+            }
+        }
+    }
+
+    /// Removes a connection and closes it in the transport, where it may be closed already.
+    pub(super) fn forget(&mut self, id: ConnectionId) -> Option<Connection> {
+        self.transport.close(id);
+        find(&mut self.connections, id)?;
+        let connection = self.connections[id.slot()].take()?;
+        if let State::Handshake { handshake, .. } = &connection.state
+            && handshake.expected().is_none()
+        {
+            self.half_open_count -= 1;
+        }
+        Some(connection)
+    }
+
+    /// The peer to which this connection is being made.
+    pub(super) fn dialled(&mut self, id: ConnectionId) -> Option<&mut super::Peer> {
+        let is_it = |dial| matches!(dial, Dial::Busy(busy, _) if busy == id);
+        self.peers
+            .iter_mut()
+            .flatten()
+            .find(|peer| is_it(peer.dial))
+    }
+
+    pub(super) fn retry_dial(&mut self, id: ConnectionId, lasting: bool) {
+        let is_it = |dial| matches!(dial, Dial::Busy(busy, _) if busy == id);
+        if let Some(peer) = self
+            .peers
+            .iter_mut()
+            .flatten()
+            .find(|peer| is_it(peer.dial))
+        {
+            peer.retry(lasting, &self.limits, &mut self.jitter);
+        }
+    }
+
+    pub(super) fn report(
+        &mut self,
+        reason: Reason,
+        address: Option<SocketAddr>,
+        identity: Option<Identity>,
+        message: String,
+    ) {
+        self.rejections.add(reason);
+        if self.log.allows(self.limits.log_lines_per_second) {
+            let who = identity
+                .map(|identity| format!("{identity} "))
+                .unwrap_or_default();
+            let from = address
+                .map(|address| format!("at {address}"))
+                .unwrap_or_default();
+            log::warn!("link refused or closed ({reason}): {who}{from}: {message}");
+        }
+        self.pending.push(Event::Rejected {
+            reason,
+            address,
+            identity,
+            message,
+        });
+    }
+}
+
+fn parse(payload: Bytes) -> Result<Messages, LinkError> {
+    Ok(Messages::parse(payload)?)
+}
+
+impl LogLimit {
+    fn start_second(&mut self, now: Instant) {
+        let over = self
+            .second
+            .is_none_or(|second| now >= second + Duration::from_secs(1));
+        if !over {
+            return;
+        }
+        if self.suppressed > 0 {
+            log::warn!("{} more links were refused or closed", self.suppressed);
+        }
+        *self = Self {
+            second: Some(now),
+            lines: 0,
+            suppressed: 0,
+        };
+    }
+
+    const fn allows(&mut self, lines_per_second: u32) -> bool {
+        if self.lines < lines_per_second {
+            self.lines += 1;
+            return true;
+        }
+        self.suppressed += 1;
+        false
+    }
+}

@@ -1,0 +1,184 @@
+//! What goes into and comes out of a hub.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::frame::Messages;
+use crate::keys::Identity;
+use crate::reject::Reason;
+use crate::transport::ConnectionId;
+
+/// A live link. Never reused: the id of a closed link finds nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub(crate) ConnectionId);
+
+impl LinkId {
+    /// The link's index in a table; small, and reused once the link is closed. For side tables
+    /// that are indexed rather than hashed; compare the whole id to be sure.
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        self.0.slot()
+    }
+}
+
+impl fmt::Debug for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "link {}.{}", self.0.slot, self.0.generation)
+    }
+}
+
+/// What the sender of a message remembers about it, so that it can be withdrawn. The hub does not
+/// look inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tag {
+    /// Kind of message.
+    pub class: u8,
+    /// Order number, or whatever orders the messages of this class.
+    pub order: u64,
+    /// View.
+    pub view: u64,
+}
+
+/// Who sent a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A replica.
+    Peer(u16),
+    /// A client.
+    Client {
+        /// Its id.
+        client: u32,
+        /// The link it came on, where its replies go.
+        link: LinkId,
+    },
+}
+
+/// What a hub reports.
+#[derive(Debug)]
+pub enum Event {
+    /// A link to a replica stands. What was on its way when the last one broke is lost: send again
+    /// what the peer must still get.
+    PeerUp {
+        /// The replica.
+        peer: u16,
+    },
+    /// The link to a replica is gone. What is queued stays queued.
+    PeerDown {
+        /// The replica.
+        peer: u16,
+        /// Why.
+        reason: DownReason,
+    },
+    /// A client connected.
+    ClientUp {
+        /// Its id.
+        client: u32,
+        /// Tells this connection from others of the same client; chosen by the client.
+        incarnation: u64,
+        /// The link.
+        link: LinkId,
+    },
+    /// A client's link is gone.
+    ClientDown {
+        /// Its id.
+        client: u32,
+        /// The link.
+        link: LinkId,
+        /// Why.
+        reason: DownReason,
+    },
+    /// An authenticated frame with its messages. They share memory with the read block they came
+    /// in: whoever keeps one for long should copy it.
+    Messages {
+        /// Who sent it.
+        from: Source,
+        /// The messages.
+        messages: Messages,
+    },
+    /// A connection was refused, by this side or (with [`Reason::RefusedByPeer`]) by the other.
+    Rejected {
+        /// Why.
+        reason: Reason,
+        /// The other side's address, if known.
+        address: Option<SocketAddr>,
+        /// Who it was, or should have been, if known.
+        identity: Option<Identity>,
+        /// For people: what happened and what to do.
+        message: String,
+    },
+}
+
+/// Why a live link ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownReason {
+    /// The other side closed it.
+    Closed,
+    /// The operating system reported an error.
+    Io(io::ErrorKind),
+    /// A newer link of the same peer or the same client incarnation took its place.
+    Superseded,
+    /// This side closed it because of what the other side did.
+    Rejected(Reason),
+    /// The user of the hub closed it.
+    Disconnected,
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed by the other side"),
+            Self::Io(kind) => write!(f, "{kind}"),
+            Self::Superseded => f.write_str("replaced by a newer link"),
+            Self::Rejected(reason) => write!(f, "closed by us: {reason}"),
+            Self::Disconnected => f.write_str("disconnected by us"),
+        }
+    }
+}
+
+/// Why a message was not taken. Nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// No such peer in the configuration.
+    #[error("replica {0} is not among the configured peers")]
+    UnknownPeer(u16),
+    /// The link does not stand.
+    #[error("the link does not stand; send again once it is up")]
+    NotConnected,
+    /// The message does not fit into a frame.
+    #[error(
+        "a message of {length} bytes exceeds the link's limit of {limit} bytes; \
+         split it or raise the frame limit on both sides"
+    )]
+    TooLong {
+        /// The message's length.
+        length: usize,
+        /// The longest message that the link takes.
+        limit: usize,
+    },
+    /// Too much is waiting already.
+    #[error("{queued} bytes are waiting for this link, which is its limit; withdraw some or wait")]
+    QueueFull {
+        /// Bytes waiting.
+        queued: usize,
+    },
+}
+
+/// Traffic of one hub since it was made. Plain counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Frames received with a good MAC.
+    pub frames_in: u64,
+    /// Messages in those frames.
+    pub messages_in: u64,
+    /// Their payload bytes.
+    pub bytes_in: u64,
+    /// Frames sealed.
+    pub frames_out: u64,
+    /// Messages in those frames.
+    pub messages_out: u64,
+    /// Their payload bytes.
+    pub bytes_out: u64,
+    /// Messages withdrawn before they were sealed.
+    pub withdrawn: u64,
+}

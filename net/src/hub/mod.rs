@@ -1,0 +1,471 @@
+//! All links of one process: to the other replicas and to clients.
+//!
+//! A hub is polled by one thread. [`Hub::poll`] flushes what was sent since the last poll, waits,
+//! and reports [`Event`]s. Between two polls, sending only appends to frames and queues, so that
+//! header, MAC and system call are paid once per link and flush.
+//!
+//! **Who connects.** Of two replicas the one with the higher id connects; clients connect to all
+//! replicas. A link that breaks is made again after a pause that doubles up to a limit, with
+//! jitter. There is one live link per replica, and per client and incarnation; a newer one takes
+//! the place of the old one.
+//!
+//! **What is kept.** [`Hub::send_to_peer`] queues a message until the link can take it: at most
+//! [`Limits::link_window_bytes`](crate::Limits) are sealed and in flight, the rest can be withdrawn
+//! ([`Hub::withdraw`]; TR listing 9, `remove`) and survives a broken link. What was in flight when
+//! a link broke may be lost: after [`Event::PeerUp`] send again what the peer must still get.
+//! Messages sent in other ways go with the link.
+//!
+//! **Back-pressure.** [`Hub::pause_clients`] stops reading from clients. Peers are always read.
+//!
+//! **Ordering.** Messages queued for one peer arrive in order; so do messages appended to one link.
+//! Between the two ways there is no order.
+
+mod admit;
+mod config;
+mod drive;
+mod event;
+mod outbound;
+mod peers;
+mod pool;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+use self::outbound::{Live, Sealed};
+use self::peers::{Dial, Peer};
+use self::pool::Pool;
+use crate::frame::MESSAGE_HEADER_BYTES;
+use crate::handshake::{Handshake, HandshakeConfig, HandshakeError, Handshaker};
+use crate::keys::Identity;
+use crate::limits::Limits;
+use crate::link::LinkError;
+use crate::random::Jitter;
+use crate::reject::{Reason, Rejections};
+use crate::transport::{Completion, ConnectionId, Transport, Waker};
+
+pub use self::config::{HubConfig, HubError};
+pub use self::event::{DownReason, Event, LinkId, SendError, Source, Tag, Traffic};
+pub use self::outbound::MessageWriter;
+
+/// All links of one process. See the [module](self).
+#[derive(Debug)]
+pub struct Hub<T: Transport> {
+    transport: T,
+    identity: Identity,
+    limits: Limits,
+    handshaker: Handshaker,
+    local_address: Option<SocketAddr>,
+    /// By slot of the connection.
+    connections: Vec<Option<Connection>>,
+    /// By replica id.
+    peers: Vec<Option<Peer>>,
+    clients: HashMap<(u32, u64), ConnectionId>,
+    links_per_client: HashMap<u32, usize>,
+    /// Accepted connections in their handshake, oldest first, with their deadlines. Those that
+    /// came since the last poll have none yet. May hold connections that are done.
+    half_open: VecDeque<(Option<Instant>, ConnectionId)>,
+    half_open_count: usize,
+    /// Live links with something to send, each once.
+    dirty: Vec<ConnectionId>,
+    pool: Pool,
+    completions: Vec<Completion>,
+    /// Events that the next poll reports.
+    pending: Vec<Event>,
+    clients_paused: bool,
+    rejections: Rejections,
+    traffic: Traffic,
+    jitter: Jitter,
+    log: LogLimit,
+}
+
+#[derive(Debug)]
+struct Connection {
+    id: ConnectionId,
+    address: SocketAddr,
+    /// Bytes that the transport has not given back yet.
+    in_flight: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Handshake {
+        handshake: Box<Handshake>,
+        input: BytesMut,
+    },
+    Live(Box<Live>),
+}
+
+/// Lets through so many log lines per second.
+#[derive(Debug, Default)]
+struct LogLimit {
+    second: Option<Instant>,
+    lines: u32,
+    suppressed: u64,
+}
+
+impl<T: Transport> Hub<T> {
+    /// A hub that listens, if it is told where, and connects with the first poll.
+    ///
+    /// # Errors
+    /// If it cannot listen, or the configuration contradicts itself.
+    pub fn new(mut transport: T, config: HubConfig) -> Result<Self, HubError> {
+        let peers = make_peers(&config)?;
+        let handshaker = Handshaker::new(HandshakeConfig {
+            identity: config.identity,
+            key: config.key,
+            keyring: config.keyring,
+            group_digest: config.group_digest,
+            pillars: config.pillars,
+            incarnation: config.incarnation,
+            cipher: config.cipher,
+            peer_frame_bytes: config.limits.peer_frame_bytes,
+            client_frame_bytes: config.limits.client_frame_bytes,
+            handshake_bytes: config.limits.handshake_bytes,
+        })
+        .map_err(|error: HandshakeError| HubError::Key(error.to_string()))?;
+        let mut local_address = None;
+        if let Some(address) = config.listen {
+            let listening = transport.listen(address);
+            let (_, bound) = listening.map_err(|error| HubError::Listen { address, error })?;
+            local_address = Some(bound);
+        }
+        Ok(Self {
+            transport,
+            identity: config.identity,
+            pool: Pool::new(config.limits.pool_bytes),
+            limits: config.limits,
+            handshaker,
+            local_address,
+            connections: Vec::new(),
+            peers,
+            clients: HashMap::new(),
+            links_per_client: HashMap::new(),
+            half_open: VecDeque::new(),
+            half_open_count: 0,
+            dirty: Vec::new(),
+            completions: Vec::new(),
+            pending: Vec::new(),
+            clients_paused: false,
+            rejections: Rejections::default(),
+            traffic: Traffic::default(),
+            jitter: Jitter::new(config.jitter_seed),
+            log: LogLimit::default(),
+        })
+    }
+
+    /// Queues a message for a peer, whether its link stands or not. It stays queued, and can be
+    /// withdrawn, until the link takes it. Clones of one `message` share its memory.
+    ///
+    /// # Errors
+    /// If the message cannot be queued.
+    pub fn send_to_peer(&mut self, peer: u16, message: Bytes, tag: Tag) -> Result<(), SendError> {
+        let limit = self.frame_bytes_to_peers() - MESSAGE_HEADER_BYTES;
+        let queue_limit = self.limits.peer_queue_bytes;
+        let it = find_peer(&mut self.peers, peer).ok_or(SendError::UnknownPeer(peer))?;
+        if message.len() > limit {
+            return Err(SendError::TooLong {
+                length: message.len(),
+                limit,
+            });
+        }
+        if it.queue.bytes() + message.len() > queue_limit {
+            return Err(SendError::QueueFull {
+                queued: it.queue.bytes(),
+            });
+        }
+        it.queue.push(message, tag);
+        if let Some(id) = it.link {
+            self.mark_dirty(id);
+        }
+        Ok(())
+    }
+
+    /// Appends a message to the current frame of a peer's link. It cannot be withdrawn, and is
+    /// lost if the link breaks: for what is sent again anyway, as requests of a client are.
+    ///
+    /// # Errors
+    /// If the link does not stand or cannot take the message.
+    #[inline]
+    pub fn send_to_peer_now(&mut self, peer: u16, message: &[u8]) -> Result<(), SendError> {
+        self.write_to_peer_now(peer, |writer| writer.put(message))
+    }
+
+    /// As [`Self::send_to_peer_now`], with a message that `write` puts in place.
+    ///
+    /// # Errors
+    /// If the link does not stand or cannot take the message.
+    #[inline]
+    pub fn write_to_peer_now(
+        &mut self,
+        peer: u16,
+        write: impl FnOnce(&mut MessageWriter<'_>),
+    ) -> Result<(), SendError> {
+        let it = find_peer(&mut self.peers, peer).ok_or(SendError::UnknownPeer(peer))?;
+        let id = it.link.ok_or(SendError::NotConnected)?;
+        self.append(id, self.limits.peer_queue_bytes, write)
+    }
+
+    /// Appends a message to the current frame of a client's link. A client that has too much
+    /// waiting already is disconnected.
+    ///
+    /// # Errors
+    /// If the link does not stand (any more) or cannot take the message.
+    #[inline]
+    pub fn send_to_client(&mut self, link: LinkId, message: &[u8]) -> Result<(), SendError> {
+        self.write_to_client(link, |writer| writer.put(message))
+    }
+
+    /// As [`Self::send_to_client`], with a message that `write` puts in place.
+    ///
+    /// # Errors
+    /// If the link does not stand (any more) or cannot take the message.
+    #[inline]
+    pub fn write_to_client(
+        &mut self,
+        link: LinkId,
+        write: impl FnOnce(&mut MessageWriter<'_>),
+    ) -> Result<(), SendError> {
+        let result = self.append(link.0, self.limits.client_queue_bytes, write);
+        if let Err(SendError::QueueFull { queued }) = result {
+            let text = format!("{queued} bytes of replies wait: the client does not read them");
+            self.reject_live(link.0, Reason::SlowReader, &text);
+        }
+        result
+    }
+
+    /// Removes from all queues the messages for which `keep` is false, unless they are sealed
+    /// already. Returns how many.
+    pub fn withdraw(&mut self, mut keep: impl FnMut(&Tag) -> bool) -> usize {
+        let mut count = 0;
+        for peer in self.peers.iter_mut().flatten() {
+            count += peer.queue.withdraw(&mut keep);
+        }
+        self.traffic.withdrawn += count as u64;
+        count
+    }
+
+    /// As [`Self::withdraw`], from the queue of one peer.
+    pub fn withdraw_from(&mut self, peer: u16, keep: impl FnMut(&Tag) -> bool) -> usize {
+        let count = find_peer(&mut self.peers, peer).map_or(0, |peer| peer.queue.withdraw(keep));
+        self.traffic.withdrawn += count as u64;
+        count
+    }
+
+    /// Stops or resumes reading from all clients, present and future. What has arrived already
+    /// is still reported.
+    pub fn pause_clients(&mut self, paused: bool) {
+        if self.clients_paused == paused {
+            return;
+        }
+        self.clients_paused = paused;
+        for &id in self.clients.values() {
+            self.transport.pause_reading(id, paused);
+        }
+    }
+
+    /// Closes a client's link; [`Event::ClientDown`] follows.
+    pub fn disconnect_client(&mut self, link: LinkId) {
+        self.close(link.0, DownReason::Disconnected);
+    }
+
+    /// Closes a peer's link; [`Event::PeerDown`] follows, and the link is made again.
+    pub fn disconnect_peer(&mut self, peer: u16) {
+        if let Some(id) = find_peer(&mut self.peers, peer).and_then(|peer| peer.link) {
+            self.close(id, DownReason::Disconnected);
+        }
+    }
+
+    /// A handle that ends [`Self::poll`] from another thread.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.transport.waker()
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub const fn local_address(&self) -> Option<SocketAddr> {
+        self.local_address
+    }
+
+    /// Whether the link to a peer stands.
+    #[must_use]
+    pub fn is_peer_up(&self, peer: u16) -> bool {
+        self.peer(peer).is_some_and(|peer| peer.link.is_some())
+    }
+
+    /// Unsealed bytes that wait for a peer.
+    #[must_use]
+    pub fn queued_bytes(&self, peer: u16) -> usize {
+        self.peer(peer).map_or(0, |peer| peer.queue.bytes())
+    }
+
+    /// Live links of clients.
+    #[must_use]
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether reading from clients is paused.
+    #[must_use]
+    pub const fn clients_paused(&self) -> bool {
+        self.clients_paused
+    }
+
+    /// What was refused, by reason.
+    #[must_use]
+    pub const fn rejections(&self) -> &Rejections {
+        &self.rejections
+    }
+
+    /// What went in and out.
+    #[must_use]
+    pub const fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    fn peer(&self, id: u16) -> Option<&Peer> {
+        self.peers.get(usize::from(id))?.as_ref()
+    }
+
+    /// Longest payload of a frame to a replica, as far as this side is concerned.
+    fn frame_bytes_to_peers(&self) -> usize {
+        match self.identity {
+            Identity::Replica(_) => self.limits.peer_frame_bytes as usize,
+            Identity::Client(_) => self.limits.client_frame_bytes as usize,
+        }
+    }
+
+    #[inline]
+    fn append(
+        &mut self,
+        id: ConnectionId,
+        queue_limit: usize,
+        write: impl FnOnce(&mut MessageWriter<'_>),
+    ) -> Result<(), SendError> {
+        let connection = find(&mut self.connections, id).ok_or(SendError::NotConnected)?;
+        let State::Live(live) = &mut connection.state else {
+            return Err(SendError::NotConnected);
+        };
+        let queued = connection.in_flight + live.building_bytes();
+        if queued >= queue_limit {
+            return Err(SendError::QueueFull { queued });
+        }
+        let target = self.limits.frame_target_bytes;
+        let appended = live.append(&mut self.pool, target, write);
+        if !live.is_dirty {
+            live.is_dirty = true;
+            self.dirty.push(id);
+        }
+        match appended {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(sealed))) => {
+                self.transmit(id, sealed);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
+            Err(error) => {
+                self.fail_link(id, error);
+                Err(SendError::NotConnected)
+            }
+        }
+    }
+
+    fn mark_dirty(&mut self, id: ConnectionId) {
+        let Some(connection) = find(&mut self.connections, id) else {
+            return;
+        };
+        if let State::Live(live) = &mut connection.state
+            && !live.is_dirty
+        {
+            live.is_dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    fn transmit(&mut self, id: ConnectionId, sealed: Sealed) {
+        let Some(connection) = find(&mut self.connections, id) else {
+            return;
+        };
+        connection.in_flight += sealed.buffer.len();
+        self.traffic.frames_out += 1;
+        self.traffic.messages_out += sealed.messages;
+        self.traffic.bytes_out += (sealed.buffer.len() - crate::frame::OVERHEAD_BYTES) as u64;
+        self.transport.send(id, sealed.buffer);
+    }
+
+    /// Hands to the transport what each link has to send and may have in flight.
+    fn flush(&mut self) {
+        while let Some(id) = self.dirty.pop() {
+            if let Err(error) = self.flush_link(id) {
+                self.fail_link(id, error);
+            }
+        }
+    }
+
+    fn flush_link(&mut self, id: ConnectionId) -> Result<(), LinkError> {
+        loop {
+            let Some(connection) = find(&mut self.connections, id) else {
+                return Ok(());
+            };
+            let State::Live(live) = &mut connection.state else {
+                return Ok(());
+            };
+            live.is_dirty = false;
+            // What does not fit the window waits for `Sent`, which marks the link dirty again.
+            if connection.in_flight >= self.limits.link_window_bytes {
+                return Ok(());
+            }
+            let mut sealed = live.seal_building()?;
+            if sealed.is_none()
+                && let Source::Peer(peer) = live.source
+                && let Some(peer) = find_peer(&mut self.peers, peer)
+            {
+                let target = self.limits.frame_target_bytes;
+                sealed = live.seal_queued(&mut peer.queue, target, &mut self.pool)?;
+            }
+            match sealed {
+                Some(sealed) => self.transmit(id, sealed),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+fn find(connections: &mut [Option<Connection>], id: ConnectionId) -> Option<&mut Connection> {
+    connections
+        .get_mut(id.slot())?
+        .as_mut()
+        .filter(|connection| connection.id == id)
+}
+
+fn find_peer(peers: &mut [Option<Peer>], id: u16) -> Option<&mut Peer> {
+    peers.get_mut(usize::from(id))?.as_mut()
+}
+
+fn make_peers(config: &HubConfig) -> Result<Vec<Option<Peer>>, HubError> {
+    let mut peers: Vec<Option<Peer>> = Vec::new();
+    for &(id, address) in &config.peers {
+        let identity = Identity::Replica(id);
+        let index = usize::from(id);
+        peers.resize_with(peers.len().max(index + 1), || None);
+        if peers[index].is_some() || config.identity == identity {
+            return Err(HubError::BadPeer(id));
+        }
+        if config.keyring.key_of(identity).is_none() {
+            return Err(HubError::NoKey(identity));
+        }
+        let dials = match config.identity {
+            Identity::Replica(own) => own > id,
+            Identity::Client(_) => true,
+        };
+        peers[index] = Some(Peer::new(id, address, dials));
+    }
+    Ok(peers)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! The other replicas: their queues, and when to connect to them.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::event::Tag;
+use crate::frame::MESSAGE_HEADER_BYTES;
+use crate::limits::Limits;
+use crate::random::Jitter;
+use crate::transport::ConnectionId;
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: u16,
+    pub(super) address: SocketAddr,
+    pub(super) dial: Dial,
+    pub(super) link: Option<ConnectionId>,
+    pub(super) queue: Queue,
+    /// Attempts to connect since the last link stood.
+    failures: u32,
+    /// Whether this side connects, or waits to be connected to.
+    dials: bool,
+}
+
+/// What an outgoing link waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dial {
+    /// Nothing: it stands, or the other side connects.
+    Idle,
+    /// A pause that begins with the next poll, which knows the time.
+    Pause(Duration),
+    /// The end of a pause.
+    At(Instant),
+    /// The handshake to finish, or the deadline.
+    Busy(ConnectionId, Instant),
+}
+
+impl Peer {
+    pub(super) fn new(id: u16, address: SocketAddr, dials: bool) -> Self {
+        let dial = if dials {
+            Dial::Pause(Duration::ZERO)
+        } else {
+            Dial::Idle
+        };
+        Self {
+            id,
+            address,
+            dial,
+            link: None,
+            queue: Queue::default(),
+            failures: 0,
+            dials,
+        }
+    }
+
+    /// The link stands.
+    pub(super) fn up(&mut self, connection: ConnectionId) {
+        self.link = Some(connection);
+        self.dial = Dial::Idle;
+        self.failures = 0;
+    }
+
+    /// The link, or an attempt to make one, is gone. `lasting`: trying soon will not help.
+    pub(super) fn retry(&mut self, lasting: bool, limits: &Limits, jitter: &mut Jitter) {
+        if !self.dials {
+            return;
+        }
+        let doubled = limits
+            .backoff_min
+            .saturating_mul(1 << self.failures.min(20));
+        let pause = if lasting {
+            limits.backoff_max
+        } else {
+            doubled.min(limits.backoff_max)
+        };
+        self.failures = self.failures.saturating_add(1);
+        self.dial = Dial::Pause(pause.mul_f64(jitter.half_to_one()));
+    }
+
+    /// A pause waits for a poll to begin.
+    pub(super) const fn must_start(&self) -> bool {
+        matches!(self.dial, Dial::Pause(_))
+    }
+
+    /// When something is to be done about this peer.
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        match self.dial {
+            Dial::At(at) | Dial::Busy(_, at) => Some(at),
+            Dial::Idle | Dial::Pause(_) => None,
+        }
+    }
+}
+
+/// Messages that are not sealed yet.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    messages: VecDeque<(Bytes, Tag)>,
+    bytes: usize,
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, message: Bytes, tag: Tag) {
+        self.bytes += cost(&message);
+        self.messages.push_back((message, tag));
+    }
+
+    pub(super) fn first(&self) -> Option<&Bytes> {
+        self.messages.front().map(|(message, _)| message)
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        let (message, _) = self.messages.pop_front()?;
+        self.bytes -= cost(&message);
+        Some(message)
+    }
+
+    /// TR listing 9: remove those for which a predicate holds. Returns how many.
+    pub(super) fn withdraw(&mut self, mut keep: impl FnMut(&Tag) -> bool) -> usize {
+        let before = self.messages.len();
+        let mut bytes = 0;
+        self.messages.retain(|(message, tag)| {
+            let kept = keep(tag);
+            bytes += if kept { cost(message) } else { 0 };
+            kept
+        });
+        self.bytes = bytes;
+        before - self.messages.len()
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+}
+
+fn cost(message: &Bytes) -> usize {
+    message.len() + MESSAGE_HEADER_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_stay_within_their_limits() {
+        let limits = Limits::default();
+        let mut jitter = Jitter::new(Some(1));
+        let mut peer = Peer::new(0, SocketAddr::from(([127, 0, 0, 1], 1)), true);
+        let mut expected = limits.backoff_min;
+        for _ in 0..40 {
+            peer.retry(false, &limits, &mut jitter);
+            let Dial::Pause(pause) = peer.dial else {
+                panic!("{:?}", peer.dial)
+            };
+            assert!(
+                pause >= expected / 2 && pause <= expected,
+                "{pause:?} of {expected:?}"
+            );
+            expected = (expected * 2).min(limits.backoff_max);
+        }
+        let mut waiting = Peer::new(0, peer.address, false);
+        waiting.retry(false, &limits, &mut jitter);
+        assert_eq!(waiting.dial, Dial::Idle);
+    }
+
+    #[test]
+    fn withdrawing_keeps_count_of_bytes() {
+        let mut queue = Queue::default();
+        for order in 0..10 {
+            queue.push(
+                Bytes::from_static(b"123456"),
+                Tag {
+                    order,
+                    ..Tag::default()
+                },
+            );
+        }
+        assert_eq!(queue.bytes(), 100);
+        assert_eq!(queue.withdraw(|tag| tag.order >= 7), 7);
+        assert_eq!(queue.bytes(), 30);
+        while queue.pop().is_some() {}
+        assert_eq!(queue.bytes(), 0);
+    }
+}

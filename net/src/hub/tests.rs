@@ -1,0 +1,631 @@
+//! Hubs on a memory network, with a clock of the test's own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::cipher::LinkCipher;
+use crate::keys::{KeyRing, StaticKey};
+use crate::memory::{MemoryNetwork, MemoryTransport};
+
+const CLIENT: u32 = 9;
+const STRANGER: u32 = 99;
+
+fn key(identity: Identity) -> StaticKey {
+    let (kind, id) = match identity {
+        Identity::Replica(id) => (1, u32::from(id)),
+        Identity::Client(id) => (2, id),
+    };
+    let mut seed = [kind; 32];
+    seed[..4].copy_from_slice(&id.to_le_bytes());
+    StaticKey::from_seed(&seed)
+}
+
+fn address(replica: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], 100 + replica))
+}
+
+fn config(identity: Identity) -> HubConfig {
+    let mut ring = KeyRing::new();
+    for id in 0..3 {
+        ring.add(Identity::Replica(id), key(Identity::Replica(id)).public())
+            .unwrap();
+    }
+    ring.add(
+        Identity::Client(CLIENT),
+        key(Identity::Client(CLIENT)).public(),
+    )
+    .unwrap();
+    let own = match identity {
+        Identity::Replica(id) => Some(id),
+        Identity::Client(_) => None,
+    };
+    HubConfig {
+        identity,
+        key: key(identity),
+        keyring: Arc::new(ring),
+        group_digest: [3; 32],
+        pillars: 4,
+        incarnation: 0,
+        cipher: LinkCipher::Gmac,
+        listen: own.map(address),
+        peers: (0..3)
+            .filter(|&id| Some(id) != own)
+            .map(|id| (id, address(id)))
+            .collect(),
+        limits: Limits::default(),
+        jitter_seed: Some(1),
+    }
+}
+
+/// Hubs, and what each reported.
+struct World {
+    network: MemoryNetwork,
+    now: Instant,
+    hubs: Vec<Hub<MemoryTransport>>,
+    events: Vec<Vec<Event>>,
+}
+
+impl World {
+    fn new(network: MemoryNetwork) -> Self {
+        Self {
+            network,
+            now: Instant::now(),
+            hubs: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, config: HubConfig) -> usize {
+        self.hubs
+            .push(Hub::new(self.network.endpoint(), config).unwrap());
+        self.events.push(Vec::new());
+        self.hubs.len() - 1
+    }
+
+    fn step(&mut self) {
+        for (hub, events) in self.hubs.iter_mut().zip(&mut self.events) {
+            hub.poll(Some(Duration::ZERO), self.now, events).unwrap();
+        }
+        self.now += Duration::from_millis(1);
+    }
+
+    fn run(&mut self, steps: usize) {
+        (0..steps).for_each(|_| self.step());
+    }
+
+    fn until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        for _ in 0..5000 {
+            if done(self) {
+                return;
+            }
+            self.step();
+        }
+        panic!("never happened: {what}; events: {:?}", self.events);
+    }
+
+    fn received(&self, hub: usize) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        for event in &self.events[hub] {
+            if let Event::Messages { messages, .. } = event {
+                all.extend(messages.iter().map(<[u8]>::to_vec));
+            }
+        }
+        all
+    }
+
+    fn client_link(&self, hub: usize) -> LinkId {
+        let link = |event: &Event| match event {
+            Event::ClientUp { link, .. } => Some(*link),
+            _ => None,
+        };
+        self.events[hub]
+            .iter()
+            .rev()
+            .find_map(link)
+            .expect("a client came up")
+    }
+
+    fn rejected(&self, hub: usize, reason: Reason) -> Option<&str> {
+        self.events[hub].iter().find_map(|event| match event {
+            Event::Rejected {
+                reason: it,
+                message,
+                ..
+            } if *it == reason => Some(message.as_str()),
+            _ => None,
+        })
+    }
+}
+
+fn two_replicas(network: MemoryNetwork) -> World {
+    let mut world = World::new(network);
+    world.add(config(Identity::Replica(0)));
+    world.add(config(Identity::Replica(1)));
+    world.until("peers up", |w| {
+        w.hubs[0].is_peer_up(1) && w.hubs[1].is_peer_up(0)
+    });
+    world
+}
+
+fn with_client() -> World {
+    let mut world = World::new(MemoryNetwork::new());
+    world.add(config(Identity::Replica(0)));
+    world.add(config(Identity::Client(CLIENT)));
+    world.until("client up", |w| {
+        w.hubs[0].client_count() == 1 && w.hubs[1].is_peer_up(0)
+    });
+    world
+}
+
+fn tag(order: u64) -> Tag {
+    Tag {
+        class: 1,
+        order,
+        view: 0,
+    }
+}
+
+#[test]
+fn three_replicas_find_each_other_and_talk() {
+    for chunk in [1, 100, usize::MAX] {
+        let mut world = World::new(MemoryNetwork::new().with_chunk(chunk));
+        for id in 0..3 {
+            world.add(config(Identity::Replica(id)));
+        }
+        let pairs = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)];
+        world.until("all up", |w| {
+            pairs.iter().all(|&(a, b)| w.hubs[a].is_peer_up(b as u16))
+        });
+        for (from, to) in pairs {
+            let text = format!("from {from} to {to}");
+            world.hubs[from]
+                .send_to_peer(to as u16, text.into(), tag(1))
+                .unwrap();
+            world.hubs[from]
+                .send_to_peer_now(to as u16, b"now")
+                .unwrap();
+        }
+        world.until("all received", |w| {
+            (0..3).all(|hub| w.received(hub).len() == 4)
+        });
+        assert!(world.received(2).contains(&b"from 1 to 2".to_vec()));
+        assert_eq!(world.hubs[0].rejections().total(), 0);
+    }
+}
+
+#[test]
+fn messages_of_one_flush_share_a_frame() {
+    let mut world = two_replicas(MemoryNetwork::new());
+    let before = world.hubs[0].traffic().frames_out;
+    for order in 0..1000_u64 {
+        let message = Bytes::copy_from_slice(&order.to_le_bytes());
+        world.hubs[0].send_to_peer(1, message, tag(order)).unwrap();
+    }
+    world.until("received", |w| w.received(1).len() == 1000);
+    assert_eq!(world.hubs[0].traffic().frames_out - before, 1);
+    let expected = (0..1000_u64).map(|order| order.to_le_bytes().to_vec());
+    assert!(world.received(1).into_iter().eq(expected));
+}
+
+#[test]
+fn requests_and_replies_flow_and_the_incarnation_arrives() {
+    let mut world = World::new(MemoryNetwork::new());
+    world.add(config(Identity::Replica(0)));
+    for incarnation in [5, 6] {
+        world.add(HubConfig {
+            incarnation,
+            ..config(Identity::Client(CLIENT))
+        });
+    }
+    world.until("clients up", |w| w.hubs[0].client_count() == 2);
+    world.until("replica up", |w| {
+        w.hubs[1].is_peer_up(0) && w.hubs[2].is_peer_up(0)
+    });
+    world.hubs[1].send_to_peer_now(0, b"request").unwrap();
+    world.until("request", |w| !w.received(0).is_empty());
+    let Some(Event::Messages {
+        from: Source::Client {
+            client: CLIENT,
+            link,
+        },
+        ..
+    }) = world.events[0].last()
+    else {
+        panic!("{:?}", world.events[0])
+    };
+    let link = *link;
+    world.hubs[0]
+        .write_to_client(link, |writer| (0..3).for_each(|_| writer.put(b"re")))
+        .unwrap();
+    world.until("reply", |w| w.received(1) == [b"rerere".to_vec()]);
+    assert!(world.received(2).is_empty());
+}
+
+#[test]
+fn what_a_peer_has_not_taken_can_be_withdrawn() {
+    let mut world = World::new(MemoryNetwork::new());
+    world.add(config(Identity::Replica(0)));
+    for order in 0..10 {
+        world.hubs[0]
+            .send_to_peer(1, Bytes::from(vec![order as u8]), tag(order))
+            .unwrap();
+    }
+    world.run(5);
+    assert_eq!(world.hubs[0].withdraw(|tag| tag.order >= 7), 7);
+    assert_eq!(world.hubs[0].withdraw_from(2, |_| false), 0);
+    world.add(config(Identity::Replica(1)));
+    world.until("the rest", |w| w.received(1).len() == 3);
+    assert_eq!(world.received(1), [[7], [8], [9]]);
+    assert_eq!(world.hubs[0].traffic().withdrawn, 7);
+}
+
+#[test]
+fn a_slow_peer_holds_a_bounded_number_of_sealed_bytes() {
+    let mut world = two_replicas(MemoryNetwork::new().with_capacity(1000));
+    world.hubs[0].limits.link_window_bytes = 10_000;
+    world.hubs[0].limits.frame_target_bytes = 1000;
+    for order in 0..1000 {
+        world.hubs[0]
+            .send_to_peer(1, Bytes::from(vec![0; 100]), tag(order))
+            .unwrap();
+    }
+    let (now, mut events) = (world.now, Vec::new());
+    for _ in 0..20 {
+        world.hubs[0]
+            .poll(Some(Duration::ZERO), now, &mut events)
+            .unwrap();
+    }
+    let left = world.hubs[0].withdraw(|_| false);
+    assert!((850..950).contains(&left), "{left}");
+    assert_eq!(world.hubs[0].queued_bytes(1), 0);
+    world.until("the rest", |w| w.received(1).len() == 1000 - left);
+}
+
+#[test]
+fn queued_messages_survive_a_broken_link_which_is_made_again() {
+    let mut world = two_replicas(MemoryNetwork::new());
+    world.hubs[0].disconnect_peer(1);
+    world.hubs[0]
+        .send_to_peer(1, Bytes::from_static(b"later"), tag(1))
+        .unwrap();
+    assert_eq!(
+        world.hubs[0].send_to_peer_now(1, b"x"),
+        Err(SendError::NotConnected)
+    );
+    world.until("the message", |w| w.received(1) == [b"later".to_vec()]);
+    let downs = world.events.concat_downs();
+    assert_eq!(
+        downs,
+        [(1, DownReason::Disconnected), (0, DownReason::Closed)]
+    );
+}
+
+trait Downs {
+    fn concat_downs(&self) -> Vec<(u16, DownReason)>;
+}
+
+impl Downs for Vec<Vec<Event>> {
+    fn concat_downs(&self) -> Vec<(u16, DownReason)> {
+        let down = |event: &Event| match event {
+            Event::PeerDown { peer, reason } => Some((*peer, *reason)),
+            _ => None,
+        };
+        self.iter().flatten().filter_map(down).collect()
+    }
+}
+
+#[test]
+fn a_newer_link_takes_the_place_of_the_old_one() {
+    let mut world = two_replicas(MemoryNetwork::new());
+    // Replica 1 starts again elsewhere while its first process hangs and never closes anything.
+    let hung = world.hubs.remove(1);
+    world.events.remove(1);
+    world.add(HubConfig {
+        listen: None,
+        ..config(Identity::Replica(1))
+    });
+    world.until("superseded", |w| {
+        w.events[0].iter().any(|event| {
+            matches!(
+                event,
+                Event::PeerDown {
+                    peer: 1,
+                    reason: DownReason::Superseded
+                }
+            )
+        })
+    });
+    world.until("up again", |w| w.hubs[1].is_peer_up(0));
+    world.hubs[0]
+        .send_to_peer(1, Bytes::from_static(b"new"), tag(1))
+        .unwrap();
+    world.until("the message", |w| w.received(1) == [b"new".to_vec()]);
+    drop(hung);
+    world.run(10);
+    assert!(world.hubs[0].is_peer_up(1));
+
+    let mut world = with_client();
+    world.add(config(Identity::Client(CLIENT)));
+    world.until("superseded", |w| {
+        w.events[0].iter().any(|event| {
+            matches!(
+                event,
+                Event::ClientDown {
+                    reason: DownReason::Superseded,
+                    ..
+                }
+            )
+        })
+    });
+    assert_eq!(world.hubs[0].client_count(), 1);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_disconnected_and_counted() {
+    let mut world = with_client();
+    let link = world.client_link(0);
+    let reply = [0; 1000];
+    let sent = (0..10_000).take_while(|_| world.hubs[0].send_to_client(link, &reply).is_ok());
+    let sent = sent.count();
+    assert!((4100..4300).contains(&sent), "{sent}");
+    assert_eq!(world.hubs[0].rejections().count(Reason::SlowReader), 1);
+    assert_eq!(
+        world.hubs[0].send_to_client(link, &reply),
+        Err(SendError::NotConnected)
+    );
+    world.step();
+    assert!(matches!(
+        world.events[0].last(),
+        Some(Event::ClientDown {
+            reason: DownReason::Rejected(Reason::SlowReader),
+            ..
+        })
+    ));
+    assert_eq!(world.hubs[0].client_count(), 0);
+}
+
+#[test]
+fn more_than_a_frame_goes_in_several_and_too_long_is_refused() {
+    let mut world = with_client();
+    let link = world.client_link(0);
+    for size in [1 << 19, 1 << 19, 10, (1 << 20) - 4, 0] {
+        world.hubs[0].send_to_client(link, &vec![1; size]).unwrap();
+    }
+    let limit = (1 << 20) - 4;
+    let error = world.hubs[0]
+        .send_to_client(link, &vec![1; 1 << 20])
+        .unwrap_err();
+    assert_eq!(
+        error,
+        SendError::TooLong {
+            length: 1 << 20,
+            limit
+        }
+    );
+    world.until("all", |w| w.received(1).len() == 5);
+    let sizes: Vec<_> = world.received(1).iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1 << 19, 1 << 19, 10, limit, 0]);
+    let message = Bytes::from(vec![0; 1 << 20]);
+    assert!(matches!(
+        world.hubs[1].send_to_peer(0, message, tag(0)),
+        Err(SendError::TooLong { .. })
+    ));
+    let unknown = world.hubs[1].send_to_peer_now(7, b"");
+    assert_eq!(unknown, Err(SendError::UnknownPeer(7)));
+}
+
+#[test]
+fn pausing_clients_stops_them_but_not_peers() {
+    let mut world = two_replicas(MemoryNetwork::new());
+    let client = world.add(config(Identity::Client(CLIENT)));
+    world.until("client up", |w| w.hubs[client].is_peer_up(0));
+    world.until("client up", |w| w.hubs[0].client_count() == 1);
+    world.hubs[0].pause_clients(true);
+    world.hubs[client].send_to_peer_now(0, b"request").unwrap();
+    world.hubs[1].send_to_peer_now(0, b"prepare").unwrap();
+    world.run(20);
+    assert_eq!(world.received(0), [b"prepare".to_vec()]);
+    world.hubs[0].pause_clients(false);
+    world.until("the request", |w| w.received(0).len() == 2);
+}
+
+#[test]
+fn another_group_configuration_is_reported_on_both_sides() {
+    let mut world = World::new(MemoryNetwork::new());
+    world.add(config(Identity::Replica(0)));
+    world.add(HubConfig {
+        group_digest: [4; 32],
+        ..config(Identity::Replica(1))
+    });
+    let reason = Reason::ConfigurationMismatch;
+    world.until("reported", |w| {
+        (0..2).all(|hub| w.rejected(hub, reason).is_some())
+    });
+    let text = world.rejected(0, reason).unwrap();
+    assert!(
+        text.contains("replica 1 runs another group configuration"),
+        "{text}"
+    );
+    assert!(!world.hubs[0].is_peer_up(1));
+}
+
+#[test]
+fn an_unknown_client_is_refused() {
+    let mut world = World::new(MemoryNetwork::new());
+    world.add(config(Identity::Replica(0)));
+    world.add(config(Identity::Client(STRANGER)));
+    world.until("refused", |w| w.rejected(0, Reason::UnknownKey).is_some());
+    world.until("told", |w| w.rejected(1, Reason::RefusedByPeer).is_some());
+    assert_eq!(world.hubs[0].client_count(), 0);
+}
+
+#[test]
+fn places_for_clients_are_limited_and_the_client_is_told() {
+    for by_client in [true, false] {
+        let mut world = World::new(MemoryNetwork::new());
+        let mut server = config(Identity::Replica(0));
+        if by_client {
+            server.limits.links_per_client = 1;
+        } else {
+            server.limits.clients = 1;
+        }
+        world.add(server);
+        world.add(HubConfig {
+            incarnation: 1,
+            ..config(Identity::Client(CLIENT))
+        });
+        world.until("first", |w| w.hubs[1].is_peer_up(0));
+        world.add(HubConfig {
+            incarnation: 2,
+            ..config(Identity::Client(CLIENT))
+        });
+        world.until("second", |w| w.rejected(2, Reason::RefusedByPeer).is_some());
+        assert_eq!(world.hubs[0].rejections().count(Reason::Capacity), 1);
+        assert!(world.hubs[0].client_count() == 1 && world.hubs[1].is_peer_up(0));
+    }
+}
+
+/// A transport that is used by hand, to misbehave.
+struct Attacker {
+    transport: MemoryTransport,
+    connection: ConnectionId,
+}
+
+impl Attacker {
+    fn connect(network: &MemoryNetwork) -> Self {
+        let mut transport = network.endpoint();
+        let connection = transport.connect(address(0));
+        Self {
+            transport,
+            connection,
+        }
+    }
+
+    fn poll(&mut self) -> Vec<Completion> {
+        let mut completions = Vec::new();
+        self.transport
+            .poll(Some(Duration::ZERO), &mut completions)
+            .unwrap();
+        completions
+    }
+
+    fn send(&mut self, data: &[u8]) {
+        self.transport.send(self.connection, data.to_vec());
+    }
+}
+
+#[test]
+fn garbage_closes_the_connection_and_is_counted() {
+    let mut world = World::new(MemoryNetwork::new());
+    world.add(config(Identity::Replica(0)));
+    for garbage in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff; 4096],
+        &[22, 3, 3, 0xff, 0xff],
+    ] {
+        let mut attacker = Attacker::connect(&world.network);
+        world.run(2);
+        attacker.poll();
+        attacker.send(garbage);
+        attacker.poll();
+        world.run(2);
+        let closed = attacker.poll();
+        assert!(
+            matches!(closed.last(), Some(Completion::Closed { .. })),
+            "{closed:?}"
+        );
+    }
+    assert_eq!(world.hubs[0].rejections().count(Reason::Garbage), 3);
+    assert_eq!(world.hubs[0].half_open_count, 0);
+}
+
+#[test]
+fn half_open_and_slow_handshakes_end_at_their_deadline() {
+    let mut world = World::new(MemoryNetwork::new());
+    world.add(config(Identity::Replica(0)));
+    let mut silent = Attacker::connect(&world.network);
+    let mut slow = Attacker::connect(&world.network);
+    world.run(4900);
+    silent.poll();
+    slow.poll();
+    slow.send(&[22, 3, 1, 2, 0, 1]);
+    slow.poll();
+    world.run(50);
+    assert_eq!(world.hubs[0].rejections().total(), 0);
+    world.run(200);
+    assert_eq!(world.hubs[0].rejections().count(Reason::Timeout), 2);
+    assert_eq!(world.hubs[0].half_open_count, 0);
+    assert!(matches!(
+        silent.poll().last(),
+        Some(Completion::Closed { .. })
+    ));
+}
+
+#[test]
+fn a_replica_that_never_answers_is_given_up_and_tried_again() {
+    let mut world = World::new(MemoryNetwork::new());
+    let mut mute = world.network.endpoint();
+    mute.listen(address(0)).unwrap();
+    world.add(config(Identity::Replica(1)));
+    let mut attempts = 0;
+    for _ in 0..12_000 {
+        world.step();
+        let mut completions = Vec::new();
+        mute.poll(Some(Duration::ZERO), &mut completions).unwrap();
+        attempts += completions
+            .iter()
+            .filter(|completion| matches!(completion, Completion::Accepted { .. }))
+            .count();
+    }
+    assert_eq!(attempts, 3);
+    assert_eq!(world.hubs[0].rejections().count(Reason::Timeout), 2);
+}
+
+#[test]
+fn a_flood_of_half_open_connections_does_not_keep_others_out() {
+    let mut world = World::new(MemoryNetwork::new());
+    let mut server = config(Identity::Replica(0));
+    server.limits.handshakes = 4;
+    world.add(server);
+    let _flood: Vec<_> = (0..20).map(|_| Attacker::connect(&world.network)).collect();
+    world.run(3);
+    assert_eq!(world.hubs[0].half_open_count, 4);
+    assert_eq!(world.hubs[0].rejections().count(Reason::Capacity), 16);
+    world.add(config(Identity::Client(CLIENT)));
+    world.until("client up", |w| w.hubs[1].is_peer_up(0));
+}
+
+#[test]
+fn an_idle_hub_sleeps_until_its_next_deadline() {
+    let world = with_client();
+    let (hub, now) = (&world.hubs[0], world.now);
+    assert_eq!(
+        hub.timeout(Some(Duration::from_secs(1)), now),
+        Some(Duration::from_secs(1))
+    );
+    assert!(
+        hub.timeout(None, now)
+            .is_none_or(|it| it > Duration::from_secs(1))
+    );
+}
+
+#[test]
+fn a_configuration_that_contradicts_itself_is_refused() {
+    let network = MemoryNetwork::new();
+    let mut twice = config(Identity::Replica(0));
+    twice.peers.push((1, address(1)));
+    assert!(matches!(
+        Hub::new(network.endpoint(), twice),
+        Err(HubError::BadPeer(1))
+    ));
+    let mut keyless = config(Identity::Replica(0));
+    keyless.peers.push((7, address(7)));
+    assert!(matches!(
+        Hub::new(network.endpoint(), keyless),
+        Err(HubError::NoKey(_))
+    ));
+    let _first = Hub::new(network.endpoint(), config(Identity::Replica(0))).unwrap();
+    let second = Hub::new(network.endpoint(), config(Identity::Replica(0)));
+    assert!(matches!(second, Err(HubError::Listen { .. })));
+}

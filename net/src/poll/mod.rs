@@ -1,0 +1,544 @@
+//! TCP over epoll, through mio.
+//!
+//! Readiness is edge-triggered, so it is remembered here: a connection that may have more to read
+//! stands in the `ready` queue until a read says otherwise, and one that may be written to keeps
+//! `writable` until a write says otherwise. Each poll
+//!
+//! 1. writes what was queued, one `writev` per connection,
+//! 2. waits, unless there is something left to do,
+//! 3. reads from ready connections in turn, bounded per connection and in total, so that no sender
+//!    starves another or the caller.
+//!
+//! Reads of all connections go into one block, one behind the other; what was read is handed out
+//! as slices of it. A block is used again once all its slices are gone.
+
+mod blocks;
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use socket2::{SockRef, TcpKeepalive};
+
+use self::blocks::Blocks;
+use crate::limits::PollLimits;
+use crate::slots::Slots;
+use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
+
+/// TCP over epoll.
+#[derive(Debug)]
+pub struct PollTransport {
+    limits: PollLimits,
+    poll: Poll,
+    events: Events,
+    waker: Waker,
+    listeners: Vec<Listener>,
+    connections: Slots<Connection>,
+    blocks: Blocks,
+    /// Connections with queued buffers, each once.
+    unsent: Vec<ConnectionId>,
+    /// Connections that may have something to read, each once.
+    ready: VecDeque<ConnectionId>,
+    /// The last poll ended its accepting for its limit, not for want of connections.
+    accepts_wait: bool,
+    /// Completions of calls that cannot report them.
+    early: Vec<Completion>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    ready: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    phase: Phase,
+    outgoing: VecDeque<Vec<u8>>,
+    /// Bytes of the first outgoing buffer that are written already.
+    written: usize,
+    writable: bool,
+    /// Stands in `unsent`.
+    is_unsent: bool,
+    /// Stands in `ready`.
+    is_ready: bool,
+    readable: bool,
+    /// The other side will send no more, so a short read does not mean that nothing is left.
+    read_closed: bool,
+    paused: bool,
+    write_error: Option<io::ErrorKind>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Open,
+}
+
+impl PollTransport {
+    /// A transport without connections.
+    ///
+    /// # Errors
+    /// If the operating system gives no epoll instance.
+    pub fn new(limits: PollLimits) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mio_waker = mio::Waker::new(poll.registry(), WAKER)?;
+        let waker = Waker::new(move || {
+            // It cannot fail but for a closed descriptor, and then nobody sleeps on it.
+            let _ = mio_waker.wake();
+        });
+        Ok(Self {
+            blocks: Blocks::new(limits.block_bytes, limits.read_bytes_min),
+            limits,
+            poll,
+            events: Events::with_capacity(EVENTS_PER_POLL),
+            waker,
+            listeners: Vec::new(),
+            connections: Slots::new(),
+            unsent: Vec::new(),
+            ready: VecDeque::new(),
+            accepts_wait: false,
+            early: Vec::new(),
+        })
+    }
+
+    fn add(&mut self, stream: TcpStream, phase: Phase) -> io::Result<ConnectionId> {
+        set_options(&stream, &self.limits)?;
+        let id = self.connections.insert(Connection {
+            stream,
+            phase,
+            outgoing: VecDeque::new(),
+            written: 0,
+            writable: phase == Phase::Open,
+            is_unsent: false,
+            is_ready: false,
+            readable: false,
+            read_closed: false,
+            paused: false,
+            write_error: None,
+        });
+        let connection = self.connections.find_mut(id).expect("just inserted");
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered = self
+            .poll
+            .registry()
+            .register(&mut connection.stream, token(id), interest);
+        if let Err(error) = registered {
+            self.connections.remove(id);
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    fn write_all_unsent(&mut self, completions: &mut Vec<Completion>) {
+        while let Some(id) = self.unsent.pop() {
+            let Some(connection) = self.connections.find_mut(id) else {
+                continue;
+            };
+            connection.is_unsent = false;
+            self.write(id, completions);
+        }
+    }
+
+    fn write(&mut self, id: ConnectionId, completions: &mut Vec<Completion>) {
+        let Some(connection) = self.connections.find_mut(id) else {
+            return;
+        };
+        let result = connection.write(|buffer| {
+            completions.push(Completion::Sent {
+                connection: id,
+                buffer,
+            });
+        });
+        if let Err(error) = result {
+            // What the other side said before it closed is still worth reading: a reader will
+            // find the end of the stream or the error itself.
+            connection.write_error = Some(error.kind());
+            connection.outgoing.clear();
+            connection.readable = true;
+            if connection.paused {
+                self.end(id, Some(error), completions);
+            } else {
+                self.make_ready(id);
+            }
+        }
+    }
+
+    fn make_ready(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find_mut(id) else {
+            return;
+        };
+        if connection.readable && !connection.paused && !connection.is_ready {
+            connection.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    fn end(
+        &mut self,
+        id: ConnectionId,
+        error: Option<io::Error>,
+        completions: &mut Vec<Completion>,
+    ) {
+        if self.connections.remove(id).is_some() {
+            completions.push(Completion::Closed {
+                connection: id,
+                error,
+            });
+        }
+    }
+
+    fn handle(&mut self, noticed: Noticed, completions: &mut Vec<Completion>) {
+        let Some(id) = self.connections.id_at(noticed.slot) else {
+            return;
+        };
+        if token(id) != noticed.token {
+            return;
+        }
+        let Some(connection) = self.connections.find_mut(id) else {
+            return;
+        };
+        if connection.phase == Phase::Connecting {
+            match connection.connect_result() {
+                Ok(true) => {
+                    connection.phase = Phase::Open;
+                    completions.push(Completion::Connected { connection: id });
+                }
+                Ok(false) => return,
+                Err(error) => {
+                    self.connections.remove(id);
+                    completions.push(Completion::ConnectFailed {
+                        connection: id,
+                        error,
+                    });
+                    return;
+                }
+            }
+        }
+        connection.read_closed |= noticed.read_closed;
+        connection.readable |= noticed.readable || noticed.read_closed;
+        if noticed.writable && !connection.writable {
+            connection.writable = true;
+            self.write(id, completions);
+        }
+        self.make_ready(id);
+    }
+
+    fn accept(&mut self, completions: &mut Vec<Completion>) {
+        let mut left = self.limits.accepts_per_poll.max(1);
+        self.accepts_wait = false;
+        for index in 0..self.listeners.len() {
+            while self.listeners[index].ready && left > 0 {
+                left -= 1;
+                match self.listeners[index].socket.accept() {
+                    Ok((stream, address)) => {
+                        let listener = ListenerId(index as u32);
+                        match self.add(stream, Phase::Open) {
+                            Ok(connection) => completions.push(Completion::Accepted {
+                                listener,
+                                connection,
+                                address,
+                            }),
+                            Err(error) => log::debug!("lost a connection of {address}: {error}"),
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.listeners[index].ready = false;
+                    }
+                    Err(error) if is_passing(&error) => {}
+                    Err(error) => {
+                        // Out of descriptors, most likely. The next poll tries again.
+                        log::warn!("cannot accept connections at the moment: {error}");
+                        return;
+                    }
+                }
+            }
+        }
+        self.accepts_wait = left == 0;
+    }
+
+    fn read_ready(&mut self, completions: &mut Vec<Completion>) {
+        let mut left = self.limits.poll_bytes;
+        for _ in 0..self.ready.len() {
+            if left == 0 {
+                break;
+            }
+            let Some(id) = self.ready.pop_front() else {
+                break;
+            };
+            let Some(connection) = self.connections.find_mut(id) else {
+                continue;
+            };
+            connection.is_ready = false;
+            if connection.paused {
+                continue;
+            }
+            let turn = left.min(self.limits.connection_turn_bytes);
+            match connection.read(turn, &mut self.blocks, |data| {
+                left = left.saturating_sub(data.len());
+                completions.push(Completion::Received {
+                    connection: id,
+                    data,
+                });
+            }) {
+                Ok(End::None) => self.make_ready(id),
+                Ok(End::Stream) => {
+                    let error = connection.write_error.map(io::Error::from);
+                    self.end(id, error, completions);
+                }
+                Err(error) => self.end(id, Some(error), completions),
+            }
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            result => result,
+        }
+    }
+}
+
+impl Transport for PollTransport {
+    fn listen(&mut self, address: SocketAddr) -> io::Result<(ListenerId, SocketAddr)> {
+        let mut socket = TcpListener::bind(address)?;
+        let bound = socket.local_addr()?;
+        let index = self.listeners.len();
+        let token = Token(LISTENER_BIT | index);
+        self.poll
+            .registry()
+            .register(&mut socket, token, Interest::READABLE)?;
+        self.listeners.push(Listener {
+            socket,
+            ready: false,
+        });
+        Ok((ListenerId(index as u32), bound))
+    }
+
+    fn connect(&mut self, address: SocketAddr) -> ConnectionId {
+        let added = TcpStream::connect(address).and_then(|stream| {
+            let id = self.add(stream, Phase::Connecting)?;
+            Ok(id)
+        });
+        added.unwrap_or_else(|error| {
+            // An id that is never valid: no connection ever has this generation's slot.
+            let connection = ConnectionId {
+                slot: u32::MAX,
+                generation: self.early.len() as u32,
+            };
+            self.early
+                .push(Completion::ConnectFailed { connection, error });
+            connection
+        })
+    }
+
+    fn send(&mut self, connection: ConnectionId, buffer: Vec<u8>) {
+        let Some(it) = self.connections.find_mut(connection) else {
+            return;
+        };
+        if it.phase != Phase::Open || it.write_error.is_some() {
+            return;
+        }
+        it.outgoing.push_back(buffer);
+        if !it.is_unsent {
+            it.is_unsent = true;
+            self.unsent.push(connection);
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        if let Some(mut it) = self.connections.remove(connection) {
+            let _ = it.write(drop);
+            let _ = it.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn pause_reading(&mut self, connection: ConnectionId, paused: bool) {
+        if let Some(it) = self.connections.find_mut(connection) {
+            it.paused = paused;
+            self.make_ready(connection);
+        }
+    }
+
+    fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        let before = completions.len();
+        completions.append(&mut self.early);
+        self.write_all_unsent(completions);
+        let busy = self.accepts_wait || !self.ready.is_empty() || completions.len() > before;
+        let timeout = if busy { Some(Duration::ZERO) } else { timeout };
+        let waits = timeout != Some(Duration::ZERO) && self.waker.may_sleep();
+        let timeout = if waits { timeout } else { Some(Duration::ZERO) };
+        let waited = self.wait(timeout);
+        self.waker.awake();
+        waited?;
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            let token = event.token();
+            if token == WAKER {
+                continue;
+            }
+            if token.0 & LISTENER_BIT != 0 {
+                self.listeners[token.0 & !LISTENER_BIT].ready = true;
+                continue;
+            }
+            self.handle(Noticed::new(event), completions);
+        }
+        self.events = events;
+        self.accept(completions);
+        self.read_ready(completions);
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}
+
+enum End {
+    /// More may come.
+    None,
+    /// The other side closed its direction.
+    Stream,
+}
+
+impl Connection {
+    /// True: connected. False: not yet.
+    fn connect_result(&self) -> io::Result<bool> {
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&mut self, mut sent: impl FnMut(Vec<u8>)) -> io::Result<()> {
+        while self.writable && !self.outgoing.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+            let mut count = 0;
+            let mut skip = self.written;
+            for (slice, buffer) in slices.iter_mut().zip(&self.outgoing) {
+                *slice = IoSlice::new(&buffer[skip..]);
+                skip = 0;
+                count += 1;
+            }
+            match self.stream.write_vectored(&slices[..count]) {
+                Ok(written) => self.advance(written, &mut sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, written: usize, sent: &mut impl FnMut(Vec<u8>)) {
+        self.written += written;
+        while let Some(first) = self.outgoing.front() {
+            if self.written < first.len() {
+                return;
+            }
+            self.written -= first.len();
+            let buffer = self.outgoing.pop_front().expect("there is a first one");
+            sent(buffer);
+        }
+        assert_eq!(self.written, 0, "no more was written than there was");
+    }
+
+    fn read(
+        &mut self,
+        turn: usize,
+        blocks: &mut Blocks,
+        mut received: impl FnMut(bytes::BytesMut),
+    ) -> io::Result<End> {
+        let mut left = turn;
+        while self.readable && left > 0 {
+            let room = blocks.room();
+            match self.stream.read(room) {
+                Ok(0) => return Ok(End::Stream),
+                Ok(count) => {
+                    // A short read has drained the socket: asking again would only cost a call.
+                    if count < room.len() && !self.read_closed && self.write_error.is_none() {
+                        self.readable = false;
+                    }
+                    left = left.saturating_sub(count);
+                    received(blocks.take(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    if let Some(kind) = self.write_error {
+                        return Err(kind.into());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(End::None)
+    }
+}
+
+/// One readiness event, copied so that it does not borrow the event list.
+struct Noticed {
+    token: Token,
+    slot: usize,
+    readable: bool,
+    writable: bool,
+    read_closed: bool,
+}
+
+impl Noticed {
+    fn new(event: &Event) -> Self {
+        Self {
+            token: event.token(),
+            slot: event.token().0 & 0xffff_ffff,
+            readable: event.is_readable(),
+            writable: event.is_writable() || event.is_error(),
+            read_closed: event.is_read_closed() || event.is_error(),
+        }
+    }
+}
+
+fn token(id: ConnectionId) -> Token {
+    // Generations are cut to 31 bits, which leaves the top bit to listeners. A stale event would
+    // need 2^31 connections in one slot between two polls to be mistaken.
+    Token((id.generation as usize & 0x7fff_ffff) << 32 | id.slot as usize)
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
+    )
+}
+
+fn set_options(stream: &TcpStream, limits: &PollLimits) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(limits.keepalive)
+        .with_interval(limits.keepalive);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(limits.unacknowledged_timeout))?;
+    Ok(())
+}
+
+const EVENTS_PER_POLL: usize = 1024;
+const SLICES_PER_WRITE: usize = 16;
+const LISTENER_BIT: usize = 1 << 63;
+const WAKER: Token = Token(usize::MAX);

@@ -1,0 +1,176 @@
+//! The seam between links and the operating system: byte streams in completion style.
+//!
+//! Buffers are owned: [`Transport::send`] takes one and [`Completion::Sent`] gives it back, so a
+//! back end that lets the kernel read the buffer later (`io_uring`) fits as well as one that
+//! copies.
+//! Nothing is submitted before [`Transport::poll`]: what was sent since the last poll goes out with
+//! one system call per connection.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+/// A connection of one transport. Ids of closed connections are never valid again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+impl ConnectionId {
+    /// The index in a table of connections; small, and reused once the connection is closed.
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        self.slot as usize
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection {}.{}", self.slot, self.generation)
+    }
+}
+
+/// A listening socket of one transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub(crate) u32);
+
+/// What a transport reports.
+#[derive(Debug)]
+pub enum Completion {
+    /// Somebody connected to a listener.
+    Accepted {
+        /// The listener.
+        listener: ListenerId,
+        /// The new connection.
+        connection: ConnectionId,
+        /// Where it comes from.
+        address: SocketAddr,
+    },
+    /// An outgoing connection stands.
+    Connected {
+        /// The connection, as returned by [`Transport::connect`].
+        connection: ConnectionId,
+    },
+    /// An outgoing connection could not be made; its id is no longer valid.
+    ConnectFailed {
+        /// The connection, as returned by [`Transport::connect`].
+        connection: ConnectionId,
+        /// What the operating system said.
+        error: io::Error,
+    },
+    /// Bytes arrived. Never empty.
+    Received {
+        /// The connection.
+        connection: ConnectionId,
+        /// The bytes; uniquely owned, so they may be decrypted in place.
+        data: BytesMut,
+    },
+    /// A buffer was taken by the operating system and comes back for reuse.
+    Sent {
+        /// The connection.
+        connection: ConnectionId,
+        /// The buffer, unchanged.
+        buffer: Vec<u8>,
+    },
+    /// The other side or the operating system closed the connection; its id is no longer valid.
+    Closed {
+        /// The connection.
+        connection: ConnectionId,
+        /// `None` if the other side closed it in order.
+        error: Option<io::Error>,
+    },
+}
+
+/// Byte streams to other processes. All calls but [`Transport::poll`] return at once.
+pub trait Transport {
+    /// Listens; returns the address really bound (port 0 asks for any).
+    fn listen(&mut self, address: SocketAddr) -> io::Result<(ListenerId, SocketAddr)>;
+
+    /// Starts to connect. [`Completion::Connected`] or [`Completion::ConnectFailed`] follows.
+    fn connect(&mut self, address: SocketAddr) -> ConnectionId;
+
+    /// Queues a buffer. Queued buffers of a connection go out in order, at the next poll.
+    /// A connection that is closed or not yet connected drops it.
+    fn send(&mut self, connection: ConnectionId, buffer: Vec<u8>);
+
+    /// Closes a connection, after one attempt to write what is queued. No completion follows.
+    fn close(&mut self, connection: ConnectionId);
+
+    /// Stops or resumes reading from a connection, so that its sender feels back-pressure.
+    fn pause_reading(&mut self, connection: ConnectionId, paused: bool);
+
+    /// Submits what is queued, waits at most `timeout` (`None`: until something happens) and
+    /// appends what happened. Returns early when woken.
+    ///
+    /// # Errors
+    /// Only for failures of the back end itself, never for those of a connection.
+    fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()>;
+
+    /// A handle that ends a poll from another thread.
+    fn waker(&self) -> Waker;
+}
+
+/// Ends a [`Transport::poll`] from another thread. While the polling thread is awake, waking it
+/// costs one atomic swap and no system call; the next poll then returns without waiting.
+#[derive(Clone)]
+pub struct Waker {
+    state: Arc<WakeState>,
+}
+
+impl Waker {
+    pub(crate) fn new(notify: impl Fn() + Send + Sync + 'static) -> Self {
+        let state = WakeState {
+            phase: AtomicU8::new(AWAKE),
+            notify: Box::new(notify),
+        };
+        Self {
+            state: Arc::new(state),
+        }
+    }
+
+    /// Wakes the polling thread, or keeps its next poll from waiting.
+    pub fn wake(&self) {
+        // The swap is a full barrier: what was written to a queue before is seen after the poll.
+        if self.state.phase.swap(NOTIFIED, Ordering::SeqCst) == ASLEEP {
+            (self.state.notify)();
+        }
+    }
+
+    /// Announces that the thread is about to wait. False: it was woken and must not.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.state
+            .phase
+            .compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// The thread is awake again; wake-ups up to here are consumed.
+    pub(crate) fn awake(&self) {
+        self.state.phase.swap(AWAKE, Ordering::SeqCst);
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
+const AWAKE: u8 = 0;
+const ASLEEP: u8 = 1;
+const NOTIFIED: u8 = 2;
+
+struct WakeState {
+    phase: AtomicU8,
+    notify: Box<dyn Fn() + Send + Sync>,
+}

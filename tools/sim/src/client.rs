@@ -1,0 +1,194 @@
+//! A client: the real client core and somebody who uses its sessions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{ClientId, RequestNumber, SessionId};
+use hybster_proto::invocation::{ClientCore, ClientOutput, Outcome, RequestKind};
+use hybster_proto::output::ClientLink;
+use hybster_tss::GroupKey;
+
+use crate::linear::Call;
+use crate::random::Random;
+use crate::replica::Clock;
+use crate::scenario::{ClientPlan, Scenario};
+use crate::store::{Action, Operation, parse_answer};
+
+pub(crate) struct Client {
+    pub(crate) link: ClientLink,
+    pub(crate) core: ClientCore,
+    pub(crate) out: ClientOutput,
+    pub(crate) plan: ClientPlan,
+    pub(crate) clock: Clock,
+    pub(crate) wake_us: Option<u64>,
+    random: Random,
+    keys: u16,
+    /// Operations that each session has yet to submit.
+    left: Vec<u32>,
+    /// Turns of each session that wait for room in its window.
+    parked: Vec<u32>,
+    /// What a key held when the client last heard of it.
+    known: BTreeMap<u16, Option<u64>>,
+    pub(crate) calls: BTreeMap<(u32, RequestNumber), (Call, u64)>,
+    pub(crate) history: Vec<Call>,
+    pub(crate) latencies_us: Vec<u64>,
+}
+
+/// An operation that was submitted.
+pub(crate) struct Submitted {
+    pub(crate) session: SessionId,
+    pub(crate) number: RequestNumber,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn new(
+        index: u32,
+        scenario: &Scenario,
+        config: &Arc<GroupConfig>,
+        key: &GroupKey,
+        mut random: Random,
+    ) -> Client {
+        let plan = scenario.clients[index as usize].clone();
+        let link = ClientLink {
+            client: ClientId(index),
+            incarnation: random.between(1, 1 << 30),
+        };
+        let key = key.client_key(config.mac, index);
+        let sessions = plan.sessions;
+        Client {
+            link,
+            core: ClientCore::new(
+                config.clone(),
+                link.client,
+                key,
+                link.incarnation,
+                sessions,
+                0,
+            ),
+            out: ClientOutput::new(config.replicas),
+            clock: Clock::new(&mut random, scenario.drift_ppm),
+            wake_us: None,
+            random,
+            keys: scenario.keys,
+            left: vec![plan.operations; sessions as usize],
+            parked: vec![0; sessions as usize],
+            known: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            history: Vec::new(),
+            latencies_us: Vec::new(),
+            plan,
+        }
+    }
+
+    /// Turns that each session takes at once.
+    pub(crate) fn parallel(&self) -> u32 {
+        self.plan.parallel.min(self.core.config().session_window)
+    }
+
+    pub(crate) fn think_us(&mut self) -> u64 {
+        self.random.below(self.plan.think_us + 1)
+    }
+
+    /// Whether everything was submitted and answered.
+    pub(crate) fn is_done(&self) -> bool {
+        self.calls.is_empty() && self.left.iter().all(|left| *left == 0)
+    }
+
+    /// Gives each session more to do.
+    pub(crate) fn more(&mut self, operations: u32) {
+        self.left.iter_mut().for_each(|left| *left += operations);
+    }
+
+    /// Nothing is submitted any more but what [`Client::more`] adds.
+    pub(crate) fn stop(&mut self) {
+        self.left.fill(0);
+    }
+
+    /// A turn of a session: submits its next operation, if it has one and there is room.
+    pub(crate) fn turn(&mut self, session: u32, now_us: u64, stamp: u64) -> Option<Submitted> {
+        let at = session as usize;
+        if self.left[at] == 0 {
+            return None;
+        }
+        if !self.core.can_submit(session) {
+            self.parked[at] += 1;
+            return None;
+        }
+        let operation = self.operation(stamp);
+        let padding = self.random.below(u64::from(self.plan.padding) + 1) as usize;
+        let bytes = operation.encode(padding);
+        let read_only = operation.action == Action::Get && self.random.chance(500_000);
+        let kind = if read_only {
+            RequestKind::ReadOnly
+        } else {
+            RequestKind::Ordered
+        };
+        let now = self.clock.local(now_us);
+        let number = self
+            .core
+            .submit(session, &bytes, kind, now, &mut self.out)
+            .expect("the core said that it can take a request");
+        self.left[at] -= 1;
+        let name = self.core.session_id(session);
+        let caller = format!("{name} {number}");
+        let call = Call {
+            caller,
+            operation,
+            begin: stamp,
+            end: None,
+        };
+        self.calls.insert((session, number), (call, now_us));
+        Some(Submitted {
+            session: name,
+            number,
+            bytes,
+        })
+    }
+
+    fn operation(&mut self, unique: u64) -> Operation {
+        let key = self.random.below(self.keys.into()) as u16;
+        let action = match self.random.below(10) {
+            0..=2 => Action::Get,
+            3..=5 => Action::Put(unique),
+            6 => Action::Delete,
+            _ => {
+                let expected = self.known.get(&key).copied().flatten();
+                Action::Cas {
+                    expected,
+                    new: unique,
+                }
+            }
+        };
+        Operation { key, action }
+    }
+
+    /// Enters finished calls into the history. The sessions that may take a turn, or what is wrong.
+    pub(crate) fn finished(&mut self, now_us: u64, stamp: &mut u64) -> Result<Vec<u32>, String> {
+        let mut turns = Vec::new();
+        for done in self.out.completions.iter() {
+            let Some((mut call, since)) = self.calls.remove(&(done.session, done.number)) else {
+                return Err(format!("{} got a second end", done.number));
+            };
+            if done.outcome != Outcome::Done {
+                return Err(format!("{} ended with {:?}", call.caller, done.outcome));
+            }
+            let Some(answer) = parse_answer(done.result) else {
+                return Err(format!("{} got an answer that is none", call.caller));
+            };
+            *stamp += 1;
+            call.end = Some((*stamp, answer));
+            let Operation { key, action } = call.operation;
+            self.known.insert(key, action.apply(answer));
+            self.history.push(call);
+            self.latencies_us.push(now_us - since);
+            turns.push(done.session);
+            for _ in 0..std::mem::take(&mut self.parked[done.session as usize]) {
+                turns.push(done.session);
+            }
+        }
+        self.out.completions.clear();
+        Ok(turns)
+    }
+}

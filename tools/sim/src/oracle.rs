@@ -1,0 +1,381 @@
+//! What must hold at every step of every correct replica.
+
+use std::collections::{BTreeMap, HashMap};
+
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use hybster_proto::trace::TraceEvent;
+use hybster_proto::wire::CheckpointId;
+use hybster_tss::Digest;
+
+use crate::watched::Execution;
+
+/// A property that did not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// The property's name.
+    pub property: &'static str,
+    /// What happened.
+    pub story: String,
+    /// The replicas concerned.
+    pub replicas: Vec<u16>,
+    /// When.
+    pub at_us: u64,
+    /// In which step of the run.
+    pub step: u64,
+}
+
+/// What the oracles know about one replica.
+pub(crate) struct Seen {
+    /// The last executed order number.
+    pub(crate) frontier: u64,
+    /// The stable checkpoint.
+    pub(crate) stable: u64,
+    /// Per pillar the base that it was told.
+    bases: Vec<u64>,
+    pub(crate) view: View,
+    pub(crate) in_view: bool,
+}
+
+pub(crate) struct Oracles {
+    group: GroupConfig,
+    pub(crate) seen: Vec<Seen>,
+    committed: BTreeMap<u64, (Digest, ReplicaId)>,
+    executed: BTreeMap<u64, (Vec<Execution>, ReplicaId)>,
+    places: HashMap<(SessionId, RequestNumber), OrderNumber>,
+    submitted: HashMap<(SessionId, RequestNumber), Vec<Digest>>,
+    checkpoints: BTreeMap<u64, (Digest, ReplicaId)>,
+}
+
+/// Property, story and the replicas concerned.
+pub(crate) type Breach = (&'static str, String, Vec<u16>);
+type Checked = Result<(), Breach>;
+
+impl Oracles {
+    pub(crate) fn new(group: &GroupConfig) -> Oracles {
+        let seen = || Seen {
+            frontier: 0,
+            stable: 0,
+            bases: vec![0; usize::from(group.pillars)],
+            view: View(0),
+            in_view: true,
+        };
+        Oracles {
+            group: group.clone(),
+            seen: group.all_replicas().map(|_| seen()).collect(),
+            committed: BTreeMap::new(),
+            executed: BTreeMap::new(),
+            places: HashMap::new(),
+            submitted: HashMap::new(),
+            checkpoints: BTreeMap::new(),
+        }
+    }
+
+    /// A client submits an operation.
+    pub(crate) fn submitted(&mut self, session: SessionId, number: RequestNumber, bytes: &[u8]) {
+        self.submitted
+            .entry((session, number))
+            .or_default()
+            .push(Digest::of(bytes));
+    }
+
+    /// A pillar is told that its window moves.
+    pub(crate) fn forwarded(&mut self, at: ReplicaId, pillar: PillarId, to: OrderNumber) {
+        let base = &mut self.seen[usize::from(at.0)].bases[usize::from(pillar.0)];
+        *base = (*base).max(to.0);
+    }
+
+    /// A correct replica did something; `executions` is what its service executed with it.
+    pub(crate) fn check(
+        &mut self,
+        at: ReplicaId,
+        event: &TraceEvent,
+        executions: &mut Vec<Execution>,
+    ) -> Checked {
+        match *event {
+            TraceEvent::ViewLeft { to, .. } => {
+                let seen = &mut self.seen[usize::from(at.0)];
+                if to <= seen.view {
+                    let story = format!("{at} stood in {} and left for {to}", seen.view);
+                    return Err(("views rise", story, vec![at.0]));
+                }
+                (seen.view, seen.in_view) = (to, false);
+                Ok(())
+            }
+            TraceEvent::ViewEntered { view, current, .. } => {
+                let seen = &mut self.seen[usize::from(at.0)];
+                if view == current {
+                    if view < seen.view {
+                        let story = format!("{at} stood in {} and entered {view}", seen.view);
+                        return Err(("views rise", story, vec![at.0]));
+                    }
+                    (seen.view, seen.in_view) = (view, true);
+                }
+                Ok(())
+            }
+            TraceEvent::Proposed {
+                pillar,
+                first,
+                last,
+                ..
+            }
+            | TraceEvent::Acknowledged {
+                pillar,
+                first,
+                last,
+                ..
+            } => self.window(at, pillar, first, last),
+            TraceEvent::Committed {
+                first,
+                last,
+                batch,
+                view,
+                ..
+            } => {
+                let step = usize::from(self.group.pillars);
+                for order in (first.0..=last.0).step_by(step) {
+                    self.agreement(at, view, order, batch)?;
+                }
+                Ok(())
+            }
+            TraceEvent::Executed { order, ran, .. } => self.executed(at, order, ran, executions),
+            TraceEvent::CheckpointTaken(id) => self.checkpoint(at, id),
+            TraceEvent::CheckpointStable(id) => {
+                let seen = &mut self.seen[usize::from(at.0)];
+                seen.stable = seen.stable.max(id.order.0);
+                self.checkpoint(at, id)
+            }
+            TraceEvent::Diverged(id) => {
+                let story = format!(
+                    "the state of {at}, a correct replica, differs at {}",
+                    id.order
+                );
+                Err(("equal states", story, vec![at.0]))
+            }
+            TraceEvent::StateInstalled(id) => {
+                self.seen[usize::from(at.0)].frontier = id.order.0;
+                self.checkpoint(at, id)
+            }
+            TraceEvent::NewViewAcknowledged { .. } => Ok(()),
+        }
+    }
+
+    /// Nothing may execute but with an order number.
+    pub(crate) fn nothing_left(&self, at: ReplicaId, executions: &[Execution]) -> Checked {
+        match executions.first() {
+            None => Ok(()),
+            Some(e) => {
+                let story = format!(
+                    "{at} executed {} {} at {} unannounced",
+                    e.session, e.number, e.order
+                );
+                Err(("total order", story, vec![at.0]))
+            }
+        }
+    }
+
+    fn window(
+        &self,
+        at: ReplicaId,
+        pillar: PillarId,
+        first: OrderNumber,
+        last: OrderNumber,
+    ) -> Checked {
+        let seen = &self.seen[usize::from(at.0)];
+        let base = seen.bases[usize::from(pillar.0)];
+        let end = seen.stable.max(base) + self.group.window;
+        if last.0 <= base || last.0 > end || self.group.pillar_of(first) != pillar {
+            let story =
+                format!("{at} certified {first}..={last} in {pillar}; window ({base}, {end}]");
+            return Err(("window bounds", story, vec![at.0]));
+        }
+        Ok(())
+    }
+
+    fn agreement(&mut self, at: ReplicaId, view: View, order: u64, batch: Digest) -> Checked {
+        let (known, by) = *self.committed.entry(order).or_insert((batch, at));
+        if known == batch {
+            return Ok(());
+        }
+        let story =
+            format!("{at} committed {batch:?} at o{order} in {view}, {by} committed {known:?}");
+        Err(("agreement", story, vec![at.0, by.0]))
+    }
+
+    fn executed(
+        &mut self,
+        at: ReplicaId,
+        order: OrderNumber,
+        ran: u32,
+        executions: &mut Vec<Execution>,
+    ) -> Checked {
+        let seen = &mut self.seen[usize::from(at.0)];
+        if order.0 != seen.frontier + 1 {
+            let story = format!("{at} executed {order} after o{}", seen.frontier);
+            return Err(("total order", story, vec![at.0]));
+        }
+        seen.frontier = order.0;
+        let count = executions.iter().take_while(|e| e.order == order).count();
+        let batch: Vec<Execution> = executions.drain(..count).collect();
+        if batch.len() != ran as usize {
+            let story = format!("{at} says that {ran} ran at {order}, but {count} did");
+            return Err(("total order", story, vec![at.0]));
+        }
+        if let Some((known, by)) = self.executed.get(&order.0) {
+            if *known == batch {
+                return Ok(());
+            }
+            let story = format!("{at} executed {batch:?} at {order}, {by} executed {known:?}");
+            return Err(("total order", story, vec![at.0, by.0]));
+        }
+        for execution in &batch {
+            self.valid(at, execution)?;
+        }
+        self.executed.insert(order.0, (batch, at));
+        Ok(())
+    }
+
+    fn valid(&mut self, at: ReplicaId, execution: &Execution) -> Checked {
+        let Execution {
+            order,
+            session,
+            number,
+            operation,
+        } = *execution;
+        let request = (session, number);
+        if !self
+            .submitted
+            .get(&request)
+            .is_some_and(|known| known.contains(&operation))
+        {
+            let story =
+                format!("{at} executed {session} {number} at {order}, which nobody submitted");
+            return Err(("validity", story, vec![at.0]));
+        }
+        match self.places.insert(request, order) {
+            None => Ok(()),
+            Some(before) => {
+                let story = format!("{at} executed {session} {number} at {order} and at {before}");
+                Err(("exactly once", story, vec![at.0]))
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, at: ReplicaId, id: CheckpointId) -> Checked {
+        let (known, by) = *self
+            .checkpoints
+            .entry(id.order.0)
+            .or_insert((id.digest, at));
+        if known == id.digest {
+            return Ok(());
+        }
+        let story = format!(
+            "{at} has {:?} at {}, {by} has {known:?}",
+            id.digest, id.order
+        );
+        Err(("equal checkpoints", story, vec![at.0, by.0]))
+    }
+
+    /// The order number up to which somebody executed.
+    pub(crate) fn highest(&self) -> u64 {
+        self.executed
+            .last_key_value()
+            .map_or(0, |(order, _)| *order)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oracles() -> Oracles {
+        Oracles::new(&GroupConfig::default())
+    }
+
+    fn run(number: u64, order: u64) -> Execution {
+        Execution {
+            order: OrderNumber(order),
+            session: SessionId::default(),
+            number: RequestNumber(number),
+            operation: Digest::of(b"op"),
+        }
+    }
+
+    fn executed(order: u64, ran: u32) -> TraceEvent {
+        TraceEvent::Executed {
+            order: OrderNumber(order),
+            requests: ran,
+            ran,
+        }
+    }
+
+    #[test]
+    fn two_batches_at_one_order_are_found() {
+        let mut oracles = oracles();
+        let committed = |batch| TraceEvent::Committed {
+            pillar: PillarId(0),
+            view: View(0),
+            first: OrderNumber(1),
+            last: OrderNumber(3),
+            batch: Digest([batch; 32]),
+        };
+        oracles
+            .check(ReplicaId(0), &committed(1), &mut Vec::new())
+            .unwrap();
+        oracles
+            .check(ReplicaId(1), &committed(1), &mut Vec::new())
+            .unwrap();
+        let breach = oracles.check(ReplicaId(2), &committed(2), &mut Vec::new());
+        assert_eq!(breach.unwrap_err().0, "agreement");
+    }
+
+    #[test]
+    fn double_invented_and_diverging_executions_are_found() {
+        let (a, b) = (ReplicaId(0), ReplicaId(1));
+        let mut o = oracles();
+        let breach = o
+            .check(a, &executed(1, 1), &mut vec![run(1, 1)])
+            .unwrap_err();
+        assert_eq!(breach.0, "validity");
+        let mut o = oracles();
+        o.submitted(SessionId::default(), RequestNumber(1), b"op");
+        o.check(a, &executed(1, 1), &mut vec![run(1, 1)]).unwrap();
+        let breach = o
+            .check(a, &executed(2, 1), &mut vec![run(1, 2)])
+            .unwrap_err();
+        assert_eq!(breach.0, "exactly once");
+        let breach = o.check(b, &executed(1, 0), &mut Vec::new()).unwrap_err();
+        assert_eq!(breach.0, "total order");
+        assert_eq!(
+            o.check(b, &executed(5, 0), &mut Vec::new()).unwrap_err().0,
+            "total order"
+        );
+        assert!(o.nothing_left(b, &[run(1, 1)]).is_err());
+    }
+
+    #[test]
+    fn certificates_outside_the_window_are_found() {
+        let mut o = oracles();
+        let proposed = |order| TraceEvent::Proposed {
+            pillar: PillarId(0),
+            view: View(0),
+            first: OrderNumber(order),
+            last: OrderNumber(order),
+            batch: Digest::default(),
+            noop: false,
+        };
+        o.check(ReplicaId(0), &proposed(1023), &mut Vec::new())
+            .unwrap();
+        assert!(
+            o.check(ReplicaId(0), &proposed(1025), &mut Vec::new())
+                .is_err()
+        );
+        o.forwarded(ReplicaId(0), PillarId(0), OrderNumber(256));
+        o.check(ReplicaId(0), &proposed(1025), &mut Vec::new())
+            .unwrap();
+        assert!(
+            o.check(ReplicaId(0), &proposed(255), &mut Vec::new())
+                .is_err()
+        );
+    }
+}

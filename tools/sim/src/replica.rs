@@ -1,0 +1,360 @@
+//! A replica: the real stages, the letters between them, its clock and its host.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{PillarId, ReplicaId};
+use hybster_proto::output::{Letter, Output};
+use hybster_proto::replica::Stages;
+use hybster_proto::time::{Time, earliest};
+use hybster_tss::{GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
+
+use crate::behaviour::{Host, Scene};
+use crate::random::Random;
+use crate::scenario::{Layout, Scenario};
+use crate::store::Store;
+use crate::watched::{Ledger, Record, Recorded, Watched};
+
+pub(crate) type Core = Stages<Watched, InProcessVerifier, Recorded<Store>>;
+
+/// Who sends letters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    Network,
+    Clients,
+    Execution,
+    State,
+    Control,
+    Pillar(PillarId),
+}
+
+impl Stage {
+    fn index(self) -> usize {
+        match self {
+            Stage::Network => 0,
+            Stage::Clients => 1,
+            Stage::Execution => 2,
+            Stage::State => 3,
+            Stage::Control => 4,
+            Stage::Pillar(p) => 5 + usize::from(p.0),
+        }
+    }
+
+    fn receiver(letter: &Letter) -> Stage {
+        match letter {
+            Letter::Clients(_) => Stage::Clients,
+            Letter::Pillar(p, _) => Stage::Pillar(*p),
+            Letter::Execution(_) => Stage::Execution,
+            Letter::State(_) => Stage::State,
+            Letter::Control(_) => Stage::Control,
+        }
+    }
+}
+
+/// A clock that starts anywhere and runs fast or slow.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock {
+    offset_us: u64,
+    drift_ppm: i64,
+}
+
+impl Clock {
+    pub(crate) fn new(random: &mut Random, drift_ppm: u32) -> Clock {
+        let drift = i64::from(drift_ppm);
+        Clock {
+            offset_us: random.below(1 << 40),
+            drift_ppm: random.below(2 * u64::from(drift_ppm) + 1) as i64 - drift,
+        }
+    }
+
+    pub(crate) fn local(&self, now_us: u64) -> Time {
+        let drift = now_us as i64 * self.drift_ppm / 1_000_000;
+        Time(
+            self.offset_us
+                .wrapping_add(now_us.wrapping_add_signed(drift)),
+        )
+    }
+
+    /// The first moment at which the clock shows `time` or later.
+    pub(crate) fn global(&self, time: Time) -> u64 {
+        let run = time.0.saturating_sub(self.offset_us);
+        let mut at = (run as i128 * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm))) as u64;
+        at = at.saturating_sub(2);
+        while self.local(at) < time {
+            at += 1;
+        }
+        at
+    }
+}
+
+pub(crate) struct Replica {
+    pub(crate) id: ReplicaId,
+    pub(crate) core: Core,
+    pub(crate) out: Output,
+    pub(crate) record: Record,
+    pub(crate) clock: Clock,
+    pub(crate) crashed: bool,
+    pub(crate) paused: bool,
+    /// Messages that a paused replica's system still takes.
+    pub(crate) buffered: VecDeque<(usize, bytes::Bytes)>,
+    pub(crate) slow: u64,
+    pub(crate) run_scheduled: bool,
+    /// When a wake-up is scheduled.
+    pub(crate) wake_us: Option<u64>,
+    pub(crate) hosts: Vec<Box<dyn Host>>,
+    trinx: Vec<Watched>,
+    pub(crate) random: Random,
+    layout: Layout,
+    stages: usize,
+    /// Fused: all letters. Split: one queue per pair of stages.
+    line: VecDeque<(Stage, Letter)>,
+    queues: Vec<VecDeque<Letter>>,
+    /// Queues that are not empty.
+    active: Vec<usize>,
+    waiting: usize,
+    /// Those of them for the client stage.
+    for_clients: usize,
+    pub(crate) peak_waiting: usize,
+    /// A stage that is kept waiting, and for how many more letters.
+    starved: (usize, u64),
+    state_busy: bool,
+    state_budget: u64,
+}
+
+impl Replica {
+    pub(crate) fn new(
+        id: ReplicaId,
+        scenario: &Scenario,
+        config: &Arc<GroupConfig>,
+        key: &GroupKey,
+        ledger: &Ledger,
+        mut random: Random,
+    ) -> Replica {
+        let digest = config.digest();
+        let trinx: Vec<Watched> = config
+            .all_pillars()
+            .map(|p| {
+                let instance = InstanceId {
+                    replica: id.0,
+                    pillar: p.0,
+                    epoch: config.epoch,
+                };
+                let inner = InProcessTrInX::new(key, config.mac, digest, instance);
+                Watched::new(inner, ledger.clone())
+            })
+            .collect();
+        let record = Record::default();
+        let mut store = Store::default();
+        store.versioned = scenario.versioned_pages;
+        let core = Stages::new(
+            config.clone(),
+            id,
+            trinx.clone(),
+            || InProcessVerifier::new(key, config.mac, digest),
+            Recorded::new(store, record.clone()),
+        );
+        let stages = 5 + usize::from(config.pillars);
+        let hosts = scenario.hosts.iter().filter(|(r, _)| *r == id);
+        Replica {
+            id,
+            core,
+            out: Output {
+                tracing: true,
+                ..Output::default()
+            },
+            record,
+            clock: Clock::new(&mut random, scenario.drift_ppm),
+            crashed: false,
+            paused: false,
+            buffered: VecDeque::new(),
+            slow: 1,
+            run_scheduled: false,
+            wake_us: None,
+            hosts: hosts.map(|(_, behaviour)| behaviour.build()).collect(),
+            trinx,
+            layout: scenario.layout,
+            stages,
+            line: VecDeque::new(),
+            queues: (0..stages * stages).map(|_| VecDeque::new()).collect(),
+            active: Vec::new(),
+            waiting: 0,
+            for_clients: 0,
+            peak_waiting: 0,
+            starved: (0, 0),
+            state_busy: false,
+            state_budget: random.between(1, 4),
+            random,
+        }
+    }
+
+    pub(crate) fn honest(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    /// The hooks of its hosts with the scene around them.
+    pub(crate) fn hosts(
+        &mut self,
+        now: Time,
+        group: &GroupConfig,
+        mut hook: impl FnMut(&mut dyn Host, &mut Scene<'_>),
+    ) {
+        let mut hosts = std::mem::take(&mut self.hosts);
+        for host in &mut hosts {
+            let mut scene = Scene {
+                now,
+                replica: self.id,
+                group,
+                random: &mut self.random,
+                trinx: &mut self.trinx,
+            };
+            hook(&mut **host, &mut scene);
+        }
+        self.hosts = hosts;
+    }
+
+    /// Queues a letter.
+    pub(crate) fn post(&mut self, from: Stage, letter: Letter) {
+        self.waiting += 1;
+        self.for_clients += usize::from(Stage::receiver(&letter) == Stage::Clients);
+        self.peak_waiting = self.peak_waiting.max(self.waiting);
+        if self.layout == Layout::Fused {
+            return self.line.push_back((from, letter));
+        }
+        let queue = from.index() * self.stages + Stage::receiver(&letter).index();
+        if self.queues[queue].is_empty() {
+            self.active.push(queue);
+        }
+        self.queues[queue].push_back(letter);
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        self.waiting > 0 || self.state_busy
+    }
+
+    /// Letters that one run of the replica handles.
+    pub(crate) fn turn(&mut self) -> u64 {
+        match self.layout {
+            Layout::Fused => 256,
+            Layout::Split => self.random.between(1, 8),
+        }
+    }
+
+    fn next_letter(&mut self) -> Option<Letter> {
+        if let Some((_, letter)) = self.line.pop_front() {
+            return Some(letter);
+        }
+        if self.active.is_empty() {
+            return None;
+        }
+        if self.starved.1 == 0 && self.random.chance(2_000) {
+            self.starved = (self.random.index(self.stages), self.random.between(10, 300));
+        }
+        let mut at = self.random.index(self.active.len());
+        if self.starved.1 > 0 {
+            self.starved.1 -= 1;
+            for _ in 0..3 {
+                if self.active[at] % self.stages != self.starved.0 {
+                    break;
+                }
+                at = self.random.index(self.active.len());
+            }
+        }
+        let queue = self.active[at];
+        let letter = self.queues[queue].pop_front();
+        if self.queues[queue].is_empty() {
+            self.active.swap_remove(at);
+        }
+        letter
+    }
+
+    /// One letter or a piece of background work; who did it. What it did is in `out`.
+    pub(crate) fn step(&mut self, now: Time, before: impl FnOnce(&Letter)) -> Option<Stage> {
+        let background = self.state_busy && (self.waiting == 0 || self.random.chance(200_000));
+        if background {
+            let budget = self.random.between(1, self.state_budget);
+            self.state_busy = self.core.state.work(now, budget as _, &mut self.out);
+            return Some(Stage::State);
+        }
+        let letter = self.next_letter()?;
+        self.waiting -= 1;
+        let stage = Stage::receiver(&letter);
+        self.state_busy |= stage == Stage::State;
+        before(&letter);
+        self.core.handle(letter, now, &mut self.out);
+        if stage == Stage::Clients {
+            self.for_clients -= 1;
+            // A stage flushes when it finds no more letters, or has taken its fill of them.
+            if self.for_clients == 0 || self.random.chance(100_000) {
+                self.core.clients.flush(now, &mut self.out);
+            }
+        }
+        Some(stage)
+    }
+
+    /// All stages, in a fixed order.
+    pub(crate) fn stages(&self) -> impl Iterator<Item = Stage> + use<> {
+        let pillars = (self.stages - 5) as u16;
+        let fixed = [
+            Stage::Clients,
+            Stage::Execution,
+            Stage::State,
+            Stage::Control,
+        ];
+        fixed
+            .into_iter()
+            .chain((0..pillars).map(|p| Stage::Pillar(PillarId(p))))
+    }
+
+    pub(crate) fn stage_deadline(&self, stage: Stage) -> Option<Time> {
+        match stage {
+            Stage::Network => None,
+            Stage::Clients => self.core.clients.deadline(),
+            Stage::Execution => self.core.execution.deadline(),
+            Stage::State => self.core.state.deadline(),
+            Stage::Control => self.core.control.deadline(),
+            Stage::Pillar(p) => self.core.pillars[usize::from(p.0)].deadline(),
+        }
+    }
+
+    pub(crate) fn tick_stage(&mut self, stage: Stage, now: Time) {
+        match stage {
+            Stage::Network => {}
+            Stage::Clients => {
+                self.core.clients.tick(now, &mut self.out);
+                self.core.clients.flush(now, &mut self.out);
+            }
+            Stage::Execution => self.core.execution.tick(now, &mut self.out),
+            Stage::State => self.core.state.tick(now, &mut self.out),
+            Stage::Control => self.core.control.tick(now, &mut self.out),
+            Stage::Pillar(p) => self.core.pillars[usize::from(p.0)].tick(now, &mut self.out),
+        }
+    }
+
+    /// When the first stage wants a tick, in simulated time.
+    pub(crate) fn deadline_us(&self) -> Option<u64> {
+        let first = self
+            .stages()
+            .map(|s| self.stage_deadline(s))
+            .fold(None, earliest);
+        first.map(|time| self.clock.global(time))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_turn_back_to_the_first_moment() {
+        let mut random = Random::new(3);
+        for _ in 0..2_000 {
+            let clock = Clock::new(&mut random, 50_000);
+            let at = random.below(1 << 36);
+            let time = clock.local(at);
+            let first = clock.global(time);
+            assert!(first <= at && clock.local(first) >= time);
+            assert!(first == 0 || clock.local(first - 1) < time);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What a run found.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hybster_proto::ids::View;
+use hybster_proto::output::Reject;
+
+use crate::oracle::Violation;
+use crate::words::kind_name;
+
+/// A NEW-VIEW that was sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewViewSeen {
+    /// The view.
+    pub view: View,
+    /// The v_from of the VIEW-CHANGEs in it, by sender.
+    pub from: Vec<(u16, View)>,
+    /// Senders of the NEW-VIEW-ACKs in it.
+    pub acks: Vec<u16>,
+    /// Re-issued PREPAREs per pillar.
+    pub reissued: Vec<usize>,
+}
+
+/// What happened in a run.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Counters {
+    /// Steps of the event loop.
+    pub steps: u64,
+    /// Letters that stages handled.
+    pub letters: u64,
+    /// Messages sent, by kind byte.
+    pub sent: BTreeMap<u8, u64>,
+    /// Messages dropped by a core, by kind byte and reason.
+    pub rejected: BTreeMap<(u8, Reject), u64>,
+    /// Operations that clients submitted.
+    pub submitted: u64,
+    /// Operations that were answered.
+    pub answered: u64,
+    /// The highest view that a replica entered.
+    pub view: u64,
+    /// Views entered, over all replicas.
+    pub views_entered: u64,
+    /// NEW-VIEWs accepted after the replica had left for a later view.
+    pub belated_views: u64,
+    /// NEW-VIEW-ACKs sent.
+    pub acks: u64,
+    /// Stable checkpoints, over all replicas.
+    pub checkpoints: u64,
+    /// States installed, over all replicas.
+    pub transfers: u64,
+    /// Proposals of batches.
+    pub proposals: u64,
+    /// Proposals of no-ops.
+    pub noops: u64,
+    /// The highest executed order number.
+    pub orders: u64,
+    /// Letters that waited in one queue of a replica, at most.
+    pub peak_letters: u64,
+    /// Messages that a link held back, at most.
+    pub peak_held: u64,
+    /// Timers that were still due after they had been handled.
+    pub hot_timers: u64,
+    /// Order numbers that the last live correct replica is behind the first, at the end.
+    pub lag_at_end: u64,
+}
+
+/// The result of one run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The scenario's name.
+    pub name: String,
+    /// The scenario's seed.
+    pub seed: u64,
+    /// What did not hold, if anything.
+    pub violation: Option<Violation>,
+    /// The last events of the replicas concerned, in words; empty if all is well.
+    pub last_events: Vec<String>,
+    /// The whole run in words, if asked for.
+    pub trace: Vec<String>,
+    /// What happened.
+    pub counters: Counters,
+    /// NEW-VIEWs, in the order they were first sent.
+    pub new_views: Vec<NewViewSeen>,
+    /// Simulated time when the run ended.
+    pub ended_us: u64,
+    /// Equal for equal runs.
+    pub hash: u64,
+    /// The latencies of answered operations, in microseconds.
+    pub latencies_us: Vec<u64>,
+    /// What each replica executed last.
+    pub frontiers: Vec<u64>,
+}
+
+impl Report {
+    /// Fails with the whole story if a property did not hold.
+    ///
+    /// # Panics
+    /// If there is a violation.
+    pub fn assert_good(&self) -> &Report {
+        assert!(self.violation.is_none(), "{self}");
+        self
+    }
+
+    /// The median latency of answered operations.
+    #[must_use]
+    pub fn median_latency_us(&self) -> u64 {
+        let mut sorted = self.latencies_us.clone();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied().unwrap_or(0)
+    }
+}
+
+impl Counters {
+    /// Adds the counters of another run; views, orders and peaks become maxima.
+    pub fn add(&mut self, other: &Counters) {
+        self.steps += other.steps;
+        self.letters += other.letters;
+        for (kind, count) in &other.sent {
+            *self.sent.entry(*kind).or_default() += count;
+        }
+        for (reason, count) in &other.rejected {
+            *self.rejected.entry(*reason).or_default() += count;
+        }
+        self.submitted += other.submitted;
+        self.answered += other.answered;
+        self.view = self.view.max(other.view);
+        self.views_entered += other.views_entered;
+        self.belated_views += other.belated_views;
+        self.acks += other.acks;
+        self.checkpoints += other.checkpoints;
+        self.transfers += other.transfers;
+        self.proposals += other.proposals;
+        self.noops += other.noops;
+        self.orders = self.orders.max(other.orders);
+        self.peak_letters = self.peak_letters.max(other.peak_letters);
+        self.peak_held = self.peak_held.max(other.peak_held);
+        self.hot_timers += other.hot_timers;
+        self.lag_at_end = self.lag_at_end.max(other.lag_at_end);
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  steps {}, letters {}, operations {} of {}, orders {}, proposals {}, no-ops {}",
+            self.steps,
+            self.letters,
+            self.answered,
+            self.submitted,
+            self.orders,
+            self.proposals,
+            self.noops
+        )?;
+        writeln!(
+            f,
+            "  highest view {}, views entered {} (belated {}), acks {}, stable checkpoints {}, \
+             state transfers {}",
+            self.view,
+            self.views_entered,
+            self.belated_views,
+            self.acks,
+            self.checkpoints,
+            self.transfers
+        )?;
+        writeln!(
+            f,
+            "  peaks: letters {}, held {}; hot timers {}, lag at end {}",
+            self.peak_letters, self.peak_held, self.hot_timers, self.lag_at_end
+        )?;
+        write!(f, "  sent:")?;
+        for (kind, count) in &self.sent {
+            write!(f, " {} {count}", kind_name(*kind))?;
+        }
+        write!(f, "\n  rejected:")?;
+        for ((kind, reason), count) in &self.rejected {
+            write!(f, " {} {reason:?} {count}", kind_name(*kind))?;
+        }
+        writeln!(f)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} seed {}: ", self.name, self.seed)?;
+        match &self.violation {
+            None => writeln!(f, "all properties hold, after {} us", self.ended_us)?,
+            Some(v) => {
+                writeln!(
+                    f,
+                    "'{}' is violated at {} us, step {}",
+                    v.property, v.at_us, v.step
+                )?;
+                writeln!(f, "  {}", v.story)?;
+            }
+        }
+        write!(f, "{}", self.counters)?;
+        for line in &self.last_events {
+            writeln!(f, "    {line}")?;
+        }
+        Ok(())
+    }
+}

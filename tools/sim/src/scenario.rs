@@ -1,0 +1,397 @@
+//! What a run consists of, as data: group, workload, network, faults. A seed makes a random one.
+
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::ReplicaId;
+
+use crate::behaviour::Behaviour;
+use crate::random::Random;
+
+/// How the stages of a replica take turns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Layout {
+    /// All on one thread: letters are handled in the order they were sent.
+    Fused,
+    /// Each on its own: the seed picks who runs next, and now and then keeps one waiting for long.
+    Split,
+}
+
+/// What links do with messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// Each message on its own: may be lost, doubled, overtaken.
+    Datagrams,
+    /// First in, first out; loses what is under way when the link breaks.
+    Streams {
+        /// Whether the sender keeps what the protocol has not withdrawn while a link is down.
+        keeps: bool,
+    },
+}
+
+/// How long messages take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Latency {
+    /// At least.
+    pub min_us: u64,
+    /// Usually up to so much more.
+    pub jitter_us: u64,
+    /// How often one takes much longer.
+    pub tail_ppm: u32,
+    /// How much longer.
+    pub tail_us: u64,
+}
+
+/// One end of a link.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum End {
+    /// A replica.
+    Replica(u16),
+    /// The client object with this index.
+    Client(u16),
+}
+
+/// What a filter does with the messages it catches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Catch {
+    /// They vanish.
+    Drop,
+    /// They arrive so much later.
+    Delay {
+        /// In microseconds.
+        by_us: u64,
+    },
+}
+
+/// Catches messages by kind. For hand-made scenarios over [`Transport::Datagrams`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Filter {
+    /// Only from here.
+    pub from: Option<End>,
+    /// Only to there.
+    pub to: Option<End>,
+    /// Only these kind bytes; all if empty.
+    pub kinds: Vec<u8>,
+    /// Only PREPARE, COMMIT and CHECKPOINT of this pillar.
+    pub pillar: Option<u16>,
+    /// What happens to them.
+    pub catch: Catch,
+}
+
+/// Something that goes wrong, or right again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A replica stops for ever.
+    Crash(u16),
+    /// A replica stands still.
+    Pause(u16),
+    /// A paused replica goes on.
+    Resume(u16),
+    /// Everything takes a replica so many times longer; 1 is normal.
+    Slow(u16, u32),
+    /// Messages in one direction do not arrive.
+    Cut(End, End),
+    /// They do again.
+    Mend(End, End),
+    /// A link breaks in both directions (streams: what is under way is lost).
+    Break(End, End),
+    /// A broken link is made again.
+    Reconnect(End, End),
+    /// Datagrams get lost.
+    Loss(u32),
+    /// Datagrams arrive twice.
+    Duplication(u32),
+    /// Messages take so many times longer; 1 is normal.
+    Lag(u32),
+    /// From now on messages are filtered.
+    Filter(Filter),
+    /// No more filters.
+    NoFilters,
+}
+
+/// A fault and its time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TimedFault {
+    /// When.
+    pub at_us: u64,
+    /// What.
+    pub fault: Fault,
+}
+
+/// What a client object does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientPlan {
+    /// Sessions that it opens.
+    pub sessions: u32,
+    /// Operations that each session submits before the faults end.
+    pub operations: u32,
+    /// Operations that each session submits after the faults have ended.
+    pub operations_after: u32,
+    /// Operations that a session has under way at once, at most (bounded by the group's W).
+    pub parallel: u32,
+    /// Pause between an answer and the next operation, at most.
+    pub think_us: u64,
+    /// Bytes that make operations longer, at most.
+    pub padding: u32,
+    /// When it starts.
+    pub start_us: u64,
+}
+
+/// A whole run.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scenario {
+    /// For reports.
+    pub name: String,
+    /// Decides everything that the other fields leave open.
+    pub seed: u64,
+    /// The group's constants.
+    pub group: GroupConfig,
+    /// Turns of the stages.
+    pub layout: Layout,
+    /// Links.
+    pub transport: Transport,
+    /// Delays.
+    pub latency: Latency,
+    /// Clocks of replicas run fast or slow by up to so much.
+    pub drift_ppm: u32,
+    /// Client objects.
+    pub clients: Vec<ClientPlan>,
+    /// Registers that they use.
+    pub keys: u16,
+    /// Whether the service tells page versions.
+    pub versioned_pages: bool,
+    /// Faults, by rising time.
+    pub faults: Vec<TimedFault>,
+    /// Faulty hosts.
+    pub hosts: Vec<(ReplicaId, Behaviour)>,
+    /// When all faults end but crashes.
+    pub heal_at_us: u64,
+    /// How long after that everything may take.
+    pub patience_us: u64,
+}
+
+impl Scenario {
+    /// A group without faults, for hand-made scenarios.
+    #[must_use]
+    pub fn calm(name: &str, seed: u64, faults: u16, pillars: u16) -> Scenario {
+        Scenario {
+            name: name.into(),
+            seed,
+            group: GroupConfig {
+                group: [7; 16],
+                replicas: 2 * faults + 1,
+                faults,
+                pillars,
+                window: 16 * u64::from(pillars),
+                checkpoint_interval: 4 * u64::from(pillars),
+                batch_max_requests: 4,
+                batch_max_bytes: 1 << 16,
+                session_window: 2,
+                max_sessions_per_client: 64,
+                max_clients: 16,
+                max_operation_bytes: 1024,
+                max_reply_bytes: 1024,
+                request_timeout_us: 50_000,
+                view_timeout_us: 50_000,
+                resend_us: 10_000,
+                ..GroupConfig::default()
+            },
+            layout: Layout::Split,
+            transport: Transport::Datagrams,
+            latency: Latency {
+                min_us: 50,
+                jitter_us: 100,
+                tail_ppm: 0,
+                tail_us: 0,
+            },
+            drift_ppm: 0,
+            clients: vec![
+                ClientPlan {
+                    sessions: 2,
+                    operations: 30,
+                    operations_after: 3,
+                    parallel: 2,
+                    think_us: 2_000,
+                    padding: 16,
+                    start_us: 0,
+                };
+                2
+            ],
+            keys: 6,
+            versioned_pages: true,
+            faults: Vec::new(),
+            hosts: Vec::new(),
+            heal_at_us: 500_000,
+            patience_us: 60_000_000,
+        }
+    }
+
+    /// Adds a fault.
+    #[must_use]
+    pub fn with(mut self, at_us: u64, fault: Fault) -> Scenario {
+        self.faults.push(TimedFault { at_us, fault });
+        self.faults.sort_by_key(|f| f.at_us);
+        self
+    }
+
+    /// A random run.
+    #[must_use]
+    pub fn random(seed: u64) -> Scenario {
+        let mut random = Random::new(seed ^ 0x5ce0_a110);
+        let r = &mut random;
+        let faults = if r.chance(750_000) { 1 } else { 2 };
+        let replicas = 2 * faults + 1 + u16::from(r.chance(100_000));
+        let pillars = r.between(1, 4) as u16;
+        let interval = u64::from(pillars) * r.pick(&[1, 2, 2, 4, 8, 16]);
+        let window = interval * r.pick(&[2, 2, 3, 4, 8]);
+        let heal_at_us = r.between(100, 1_500) * 1_000;
+        let timeouts = *r.pick(&[20_000, 40_000, 80_000]);
+        let mut scenario = Scenario::calm("random", seed, faults, pillars);
+        scenario.group = GroupConfig {
+            replicas,
+            window,
+            checkpoint_interval: interval,
+            batch_max_requests: *r.pick(&[1, 2, 4, 32]),
+            session_window: *r.pick(&[1, 1, 2, 4]),
+            request_timeout_us: timeouts,
+            view_timeout_us: timeouts,
+            resend_us: timeouts / r.between(3, 10),
+            ..scenario.group
+        };
+        scenario.layout = if r.chance(800_000) {
+            Layout::Split
+        } else {
+            Layout::Fused
+        };
+        scenario.transport = match r.below(4) {
+            0 | 1 => Transport::Datagrams,
+            2 => Transport::Streams { keeps: true },
+            _ => Transport::Streams { keeps: false },
+        };
+        scenario.latency = Latency {
+            min_us: r.between(10, 300),
+            jitter_us: r.between(1, 1_000),
+            tail_ppm: *r.pick(&[0, 1_000, 20_000]),
+            tail_us: r.between(1_000, 30_000),
+        };
+        scenario.drift_ppm = *r.pick(&[0, 200, 50_000]);
+        scenario.versioned_pages = r.chance(500_000);
+        scenario.keys = r.between(1, 12) as u16;
+        scenario.heal_at_us = heal_at_us;
+        let clients = r.between(1, 4);
+        scenario.clients = (0..clients).map(|_| random_client(r, heal_at_us)).collect();
+        scenario.faults = random_faults(r, &scenario);
+        scenario
+    }
+}
+
+fn random_client(r: &mut Random, heal_at_us: u64) -> ClientPlan {
+    let operations = r.between(5, 60) as u32;
+    ClientPlan {
+        sessions: r.between(1, 4) as u32,
+        operations,
+        operations_after: r.between(1, 4) as u32,
+        parallel: r.between(1, 4) as u32,
+        think_us: 2 * r.between(0, heal_at_us) / u64::from(operations),
+        padding: *r.pick(&[0, 0, 64, 400]),
+        start_us: if r.chance(300_000) {
+            r.below(heal_at_us)
+        } else {
+            0
+        },
+    }
+}
+
+fn random_faults(r: &mut Random, scenario: &Scenario) -> Vec<TimedFault> {
+    let n = scenario.group.replicas;
+    let clients = scenario.clients.len() as u16;
+    let until = scenario.heal_at_us;
+    let mut faults = Vec::new();
+    if scenario.transport == Transport::Datagrams && r.chance(700_000) {
+        let ppm = *r.pick(&[1_000, 10_000, 50_000, 200_000]);
+        faults.push(TimedFault {
+            at_us: r.below(until),
+            fault: Fault::Loss(ppm),
+        });
+    }
+    if scenario.transport == Transport::Datagrams && r.chance(500_000) {
+        let ppm = *r.pick(&[10_000, 100_000]);
+        faults.push(TimedFault {
+            at_us: r.below(until),
+            fault: Fault::Duplication(ppm),
+        });
+    }
+    let replicas: Vec<u16> = (0..n).collect();
+    let crashes = r.between(0, scenario.group.faults.into()) as usize;
+    for replica in r.sample(&replicas, crashes) {
+        faults.push(TimedFault {
+            at_us: r.below(until),
+            fault: Fault::Crash(replica),
+        });
+    }
+    for _ in 0..r.below(6) {
+        let (a, b) = (r.below(until), r.below(until));
+        let (from, to) = (a.min(b), a.max(b));
+        let replica = *r.pick(&replicas);
+        let mut pair = |begin, end| {
+            faults.push(TimedFault {
+                at_us: from,
+                fault: begin,
+            });
+            faults.push(TimedFault {
+                at_us: to,
+                fault: end,
+            });
+        };
+        match r.below(7) {
+            0 => pair(Fault::Pause(replica), Fault::Resume(replica)),
+            1 => pair(
+                Fault::Slow(replica, r.between(2, 200) as u32),
+                Fault::Slow(replica, 1),
+            ),
+            2 => pair(Fault::Lag(r.between(2, 40) as u32), Fault::Lag(1)),
+            // A side of the group that the other one does not hear, or that neither hears.
+            3 | 4 => {
+                let size = r.between(1, u64::from(n) - 1) as usize;
+                let side = r.sample(&replicas, size);
+                let both = r.chance(500_000);
+                for &x in &side {
+                    for &y in replicas.iter().filter(|y| !side.contains(y)) {
+                        let (x, y) = (End::Replica(x), End::Replica(y));
+                        pair(Fault::Cut(x, y), Fault::Mend(x, y));
+                        if both {
+                            pair(Fault::Cut(y, x), Fault::Mend(y, x));
+                        }
+                    }
+                }
+            }
+            5 => {
+                let other = (replica + 1 + r.below(u64::from(n) - 1) as u16) % n;
+                let (a, b) = (End::Replica(replica), End::Replica(other));
+                pair(Fault::Break(a, b), Fault::Reconnect(a, b));
+            }
+            _ => {
+                let (a, b) = (
+                    End::Replica(replica),
+                    End::Client(r.below(clients.into()) as u16),
+                );
+                pair(Fault::Break(a, b), Fault::Reconnect(a, b));
+            }
+        }
+    }
+    faults.sort_by_key(|f| f.at_us);
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_scenarios_are_valid_and_reproducible() {
+        for seed in 0..500 {
+            let scenario = Scenario::random(seed);
+            scenario.group.validate().unwrap();
+            assert!(scenario.faults.is_sorted_by_key(|f| f.at_us));
+            assert_eq!(scenario, Scenario::random(seed));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Messages and events in words.
+
+use hybster_proto::ids::{OrderNumber, View};
+use hybster_proto::output::Rejection;
+use hybster_proto::trace::TraceEvent;
+use hybster_proto::wire::{Commit, PrepareHeader, kind, kind_of};
+
+/// The name of a kind byte.
+#[must_use]
+pub fn kind_name(kind: u8) -> &'static str {
+    match kind {
+        kind::REQUESTS => "REQUESTS",
+        kind::REPLIES => "REPLIES",
+        kind::PREPARE => "PREPARE",
+        kind::COMMIT => "COMMIT",
+        kind::CHECKPOINT => "CHECKPOINT",
+        kind::VIEW_CHANGE => "VIEW-CHANGE",
+        kind::NEW_VIEW => "NEW-VIEW",
+        kind::NEW_VIEW_ACK => "NEW-VIEW-ACK",
+        kind::STATE_REQUEST => "STATE-REQUEST",
+        kind::STATE => "STATE",
+        kind::ORDER_REQUEST => "ORDER-REQUEST",
+        kind::BATCH_REQUEST => "BATCH-REQUEST",
+        kind::BATCH => "BATCH",
+        kind::FETCH => "FETCH",
+        kind::FETCHED => "FETCHED",
+        kind::QUERIES => "QUERIES",
+        kind::STATUS_REQUEST => "STATUS-REQUEST",
+        kind::STATUS => "STATUS",
+        _ => "unknown",
+    }
+}
+
+fn orders(first: OrderNumber, last: OrderNumber) -> String {
+    if first == last {
+        first.to_string()
+    } else {
+        format!("{first}..={last}")
+    }
+}
+
+/// A message in words.
+#[must_use]
+pub fn describe(message: &[u8]) -> String {
+    let name = kind_name(kind_of(message));
+    let field = |at: usize| -> u64 {
+        message
+            .get(at..at + 8)
+            .map_or(0, |b| u64::from_le_bytes(b.try_into().expect("eight")))
+    };
+    match kind_of(message) {
+        kind::PREPARE => match PrepareHeader::parse(message) {
+            Ok(h) if h.noop => {
+                format!(
+                    "{name} {} {} no-op {}",
+                    h.pillar,
+                    h.view,
+                    orders(h.first, h.last)
+                )
+            }
+            Ok(h) => format!("{name} {} {} {} {:?}", h.pillar, h.view, h.first, h.batch),
+            Err(error) => format!("{name} ({error})"),
+        },
+        kind::COMMIT => match Commit::parse(message) {
+            Ok(c) => format!("{name} {} {} {}", c.pillar, c.view, orders(c.first, c.last)),
+            Err(error) => format!("{name} ({error})"),
+        },
+        kind::CHECKPOINT => format!("{name} o{}", field(8)),
+        kind::VIEW_CHANGE => format!("{name} v{} -> v{}", field(8), field(16)),
+        kind::NEW_VIEW | kind::NEW_VIEW_ACK => format!("{name} v{}", field(8)),
+        kind::STATE_REQUEST => {
+            format!(
+                "{name} latest v{} current v{} stable o{}",
+                field(8),
+                field(16),
+                field(24)
+            )
+        }
+        kind::STATE | kind::FETCH | kind::FETCHED => format!("{name} o{}", field(8)),
+        kind::ORDER_REQUEST => format!("{name} v{} from o{}", field(8), field(16)),
+        _ => format!("{name} ({} bytes)", message.len()),
+    }
+}
+
+/// An event in words.
+#[must_use]
+pub fn event(event: &TraceEvent) -> String {
+    let at = |v: &View, f: &OrderNumber, l: &OrderNumber| format!("{} in {v}", orders(*f, *l));
+    match event {
+        TraceEvent::ViewLeft { from, to } => format!("left for {to}, last stable {from}"),
+        TraceEvent::ViewEntered {
+            view,
+            current,
+            leader,
+        } => {
+            let role = if *leader { "leader" } else { "follower" };
+            format!("entered {view} as {role}, current {current}")
+        }
+        TraceEvent::NewViewAcknowledged { view } => format!("acknowledged NEW-VIEW {view}"),
+        TraceEvent::Proposed {
+            pillar,
+            view,
+            first,
+            last,
+            batch,
+            noop,
+        } => {
+            let what = if *noop {
+                "no-op".into()
+            } else {
+                format!("{batch:?}")
+            };
+            format!("{pillar} proposed {what} at {}", at(view, first, last))
+        }
+        TraceEvent::Acknowledged {
+            pillar,
+            view,
+            first,
+            last,
+        } => {
+            format!("{pillar} acknowledged {}", at(view, first, last))
+        }
+        TraceEvent::Committed {
+            pillar,
+            view,
+            first,
+            last,
+            batch,
+        } => {
+            format!("{pillar} committed {batch:?} at {}", at(view, first, last))
+        }
+        TraceEvent::Executed {
+            order,
+            requests,
+            ran,
+        } => {
+            format!("executed {order}: {ran} of {requests} requests ran")
+        }
+        TraceEvent::CheckpointTaken(id) => format!("took checkpoint {} {:?}", id.order, id.digest),
+        TraceEvent::CheckpointStable(id) => format!("checkpoint {} is stable", id.order),
+        TraceEvent::Diverged(id) => format!("own state differs at {}", id.order),
+        TraceEvent::StateInstalled(id) => format!("installed the state of {}", id.order),
+    }
+}
+
+/// A dropped message in words.
+#[must_use]
+pub fn rejection(r: &Rejection) -> String {
+    let from = r.from.map_or("a client".into(), |from| from.to_string());
+    format!("dropped {} from {from}: {:?}", kind_name(r.kind), r.reason)
+}

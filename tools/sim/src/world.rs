@@ -1,0 +1,611 @@
+//! The world of one run: virtual time, the event loop, and what passes between its parts.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::ReplicaId;
+use hybster_proto::output::{Letter, ToPillar, route_client_message, route_peer_message};
+use hybster_proto::trace::TraceEvent;
+use hybster_proto::wire::kind_of;
+use hybster_tss::GroupKey;
+
+use crate::Options;
+use crate::client::Client;
+use crate::linear::{self, Verdict};
+use crate::network::{Delivery, Network};
+use crate::oracle::{Breach, Oracles, Violation};
+use crate::random::Random;
+use crate::replica::{Replica, Stage};
+use crate::report::{Counters, NewViewSeen, Report};
+use crate::scenario::{Scenario, Transport};
+use crate::watched::{Execution, Ledger};
+use crate::words;
+
+/// Something that will happen.
+pub(crate) enum Event {
+    /// A packet arrives.
+    Arrive(Delivery),
+    /// A replica's turn.
+    Run(usize),
+    /// A replica's timer.
+    Wake(usize),
+    /// A client's timer.
+    ClientWake(usize),
+    /// A session of a client may submit.
+    Turn(usize, u32),
+    /// A fault of the scenario.
+    Fault(usize),
+    /// The end of all faults.
+    Heal,
+    /// Is everything done?
+    Check,
+}
+
+struct Scheduled {
+    at_us: u64,
+    /// Breaks ties in the order of scheduling.
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.number).cmp(&(other.at_us, other.number))
+    }
+}
+
+/// An event of a replica, kept for reports.
+pub(crate) enum What {
+    Did(TraceEvent),
+    Sent(ReplicaId, Bytes),
+    Got(usize, Bytes),
+    Dropped(hybster_proto::output::Rejection),
+    Suffered(String),
+}
+
+/// Messages that the system of a paused replica takes before its links stall.
+const PAUSE_BUFFER: usize = 64;
+
+/// One run.
+pub struct World {
+    pub(crate) scenario: Scenario,
+    options: Options,
+    pub(crate) config: Arc<GroupConfig>,
+    pub(crate) now_us: u64,
+    step: u64,
+    stamp: u64,
+    scheduled: u64,
+    heap: BinaryHeap<Reverse<Scheduled>>,
+    pub(crate) replicas: Vec<Replica>,
+    busy_until_us: Vec<u64>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) network: Network,
+    pub(crate) oracles: Oracles,
+    ledger: Ledger,
+    pub(crate) counters: Counters,
+    pub(crate) new_views: Vec<(ReplicaId, NewViewSeen)>,
+    hash: u64,
+    recent: Vec<VecDeque<(u64, u64, What)>>,
+    trace: Vec<String>,
+    violation: Option<Violation>,
+    done: bool,
+    healed_at_us: Option<u64>,
+    calm_view: Option<u64>,
+    random: Random,
+    pub(crate) executions: Vec<Execution>,
+}
+
+impl World {
+    /// The world of a scenario, at its beginning.
+    ///
+    /// # Panics
+    /// If the scenario's group constants do not fit together.
+    #[must_use]
+    pub fn new(scenario: Scenario, options: Options) -> World {
+        scenario
+            .group
+            .validate()
+            .expect("the scenario's group is valid");
+        let mut random = Random::new(scenario.seed);
+        let config = Arc::new(scenario.group.clone());
+        let key = GroupKey::from_bytes([0x2a; 32]);
+        let ledger = Ledger::default();
+        let n = usize::from(config.replicas);
+        let replicas = config
+            .all_replicas()
+            .map(|id| Replica::new(id, &scenario, &config, &key, &ledger, random.fork()))
+            .collect();
+        let clients: Vec<Client> = (0..scenario.clients.len() as u32)
+            .map(|c| Client::new(c, &scenario, &config, &key, random.fork()))
+            .collect();
+        let network = Network::new(
+            n,
+            clients.len(),
+            scenario.transport,
+            scenario.latency,
+            random.fork(),
+        );
+        World {
+            oracles: Oracles::new(&config),
+            options,
+            config,
+            now_us: 0,
+            step: 0,
+            stamp: 0,
+            scheduled: 0,
+            heap: BinaryHeap::new(),
+            replicas,
+            busy_until_us: vec![0; n],
+            clients,
+            network,
+            ledger,
+            counters: Counters::default(),
+            new_views: Vec::new(),
+            hash: scenario.seed,
+            recent: (0..n).map(|_| VecDeque::new()).collect(),
+            trace: Vec::new(),
+            violation: None,
+            done: false,
+            healed_at_us: None,
+            calm_view: None,
+            random,
+            executions: Vec::new(),
+            scenario,
+        }
+    }
+
+    /// Runs to the end.
+    #[must_use]
+    pub fn run(mut self) -> Report {
+        self.begin();
+        while !self.done && self.violation.is_none() {
+            let Some(Reverse(next)) = self.heap.pop() else {
+                self.violate(("liveness", "nothing will ever happen again".into(), vec![]));
+                break;
+            };
+            debug_assert!(next.at_us >= self.now_us);
+            self.now_us = next.at_us;
+            self.step += 1;
+            self.handle(next.event);
+            if let Some(story) = self.ledger.violation() {
+                self.violate(("counter uniqueness", story, vec![]));
+            }
+        }
+        self.report()
+    }
+
+    fn begin(&mut self) {
+        for index in 0..self.scenario.faults.len() {
+            let at_us = self.scenario.faults[index].at_us;
+            if at_us < self.scenario.heal_at_us {
+                self.schedule(at_us, Event::Fault(index));
+            }
+        }
+        self.schedule(self.scenario.heal_at_us, Event::Heal);
+        for client in 0..self.clients.len() {
+            let start_us = self.clients[client].plan.start_us;
+            self.give_turns(client, start_us);
+        }
+        let n = self.replicas.len();
+        for replica in 0..n {
+            if self.scenario.transport != Transport::Datagrams {
+                for peer in (0..n).filter(|p| *p != replica) {
+                    self.link_up(replica, peer);
+                }
+            }
+            self.schedule_run(replica, self.now_us);
+        }
+    }
+
+    pub(crate) fn give_turns(&mut self, client: usize, from_us: u64) {
+        for session in 0..self.clients[client].plan.sessions {
+            for _ in 0..self.clients[client].parallel() {
+                let at_us = from_us + self.clients[client].think_us();
+                self.schedule(at_us, Event::Turn(client, session));
+            }
+        }
+    }
+
+    pub(crate) fn schedule(&mut self, at_us: u64, event: Event) {
+        self.scheduled += 1;
+        let number = self.scheduled;
+        self.heap.push(Reverse(Scheduled {
+            at_us: at_us.max(self.now_us),
+            number,
+            event,
+        }));
+    }
+
+    pub(crate) fn launch(&mut self, deliveries: &mut Vec<Delivery>) {
+        for delivery in deliveries.drain(..) {
+            self.schedule(delivery.at_us, Event::Arrive(delivery));
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrive(delivery) => {
+                if self.network.arrives(&delivery) {
+                    self.arrive(delivery);
+                }
+            }
+            Event::Run(replica) => self.run_replica(replica),
+            Event::Wake(replica) => {
+                if self.replicas[replica].wake_us == Some(self.now_us) {
+                    self.replicas[replica].wake_us = None;
+                    self.schedule_run(replica, self.now_us);
+                }
+            }
+            Event::ClientWake(client) => {
+                if self.clients[client].wake_us == Some(self.now_us) {
+                    let c = &mut self.clients[client];
+                    c.wake_us = None;
+                    c.core.tick(c.clock.local(self.now_us), &mut c.out);
+                    self.pump_client(client);
+                }
+            }
+            Event::Turn(client, session) => self.turn(client, session),
+            Event::Fault(index) => {
+                let fault = self.scenario.faults[index].fault.clone();
+                self.suffer(&fault);
+            }
+            Event::Heal => {
+                self.heal();
+                self.healed_at_us = Some(self.now_us);
+                self.schedule(self.now_us + self.calm_us(), Event::Check);
+            }
+            Event::Check => self.check_end(),
+        }
+    }
+
+    fn turn(&mut self, client: usize, session: u32) {
+        self.stamp += 1;
+        let stamp = self.stamp;
+        if let Some(submitted) = self.clients[client].turn(session, self.now_us, stamp) {
+            self.counters.submitted += 1;
+            self.oracles
+                .submitted(submitted.session, submitted.number, &submitted.bytes);
+            self.pump_client(client);
+        }
+    }
+
+    fn arrive(&mut self, delivery: Delivery) {
+        let Delivery { from, to, .. } = delivery;
+        let message = delivery.packet.message.clone();
+        let n = self.replicas.len();
+        self.mix_message(from, to, &message);
+        if to >= n {
+            let client = &mut self.clients[to - n];
+            let now = client.clock.local(self.now_us);
+            client
+                .core
+                .handle(ReplicaId(from as u16), &message, now, &mut client.out);
+            return self.pump_client(to - n);
+        }
+        let replica = &mut self.replicas[to];
+        if replica.crashed {
+            return;
+        }
+        if !replica.paused {
+            return self.accept(from, to, message);
+        }
+        if replica.buffered.len() < PAUSE_BUFFER {
+            replica.buffered.push_back((from, message));
+        } else {
+            self.network.stall(from, to);
+            self.network.arrives(&delivery);
+        }
+    }
+
+    /// A replica's network stage takes a message.
+    pub(crate) fn accept(&mut self, from: usize, to: usize, message: Bytes) {
+        let n = self.replicas.len();
+        self.remember(to, || What::Got(from, message.clone()));
+        let letter = if from < n {
+            let id = ReplicaId(from as u16);
+            let mut message = Some(message);
+            let now = self.replicas[to].clock.local(self.now_us);
+            self.replicas[to].hosts(now, &self.config, |host, scene| {
+                message = message.take().and_then(|m| host.incoming(scene, id, m));
+            });
+            let Some(message) = message else { return };
+            route_peer_message(id, message, self.config.pillars)
+        } else {
+            route_client_message(self.clients[from - n].link, message)
+        };
+        if let Some(letter) = letter {
+            self.replicas[to].post(Stage::Network, letter);
+            self.schedule_run(to, self.now_us);
+        }
+    }
+
+    pub(crate) fn schedule_run(&mut self, replica: usize, at_us: u64) {
+        let r = &mut self.replicas[replica];
+        if !(r.run_scheduled || r.crashed || r.paused) {
+            r.run_scheduled = true;
+            let at_us = at_us.max(self.busy_until_us[replica]);
+            self.schedule(at_us, Event::Run(replica));
+        }
+    }
+
+    fn run_replica(&mut self, index: usize) {
+        self.replicas[index].run_scheduled = false;
+        if self.replicas[index].crashed || self.replicas[index].paused {
+            return;
+        }
+        let now = self.replicas[index].clock.local(self.now_us);
+        for stage in self.replicas[index].stages() {
+            let due = |r: &Replica| r.stage_deadline(stage).is_some_and(|at| at <= now);
+            if due(&self.replicas[index]) {
+                self.replicas[index].tick_stage(stage, now);
+                self.counters.hot_timers += u64::from(due(&self.replicas[index]));
+                self.drain(index, stage);
+            }
+        }
+        let mut handled = 0;
+        for _ in 0..self.replicas[index].turn() {
+            let (oracles, at) = (&mut self.oracles, ReplicaId(index as u16));
+            let stage = self.replicas[index].step(now, |letter| {
+                if let Letter::Pillar(pillar, ToPillar::ForwardWindow { to }) = letter {
+                    oracles.forwarded(at, *pillar, *to);
+                }
+            });
+            let Some(stage) = stage else { break };
+            self.counters.letters += 1;
+            handled += 1;
+            self.drain(index, stage);
+            if self.violation.is_some() {
+                return;
+            }
+        }
+        let pace = self.random.between(1, 3) * self.replicas[index].slow;
+        self.busy_until_us[index] = self.now_us + (handled * pace).max(1);
+        if self.replicas[index].has_work() {
+            self.schedule_run(index, self.busy_until_us[index]);
+        }
+        self.schedule_wake(index);
+    }
+
+    fn schedule_wake(&mut self, index: usize) {
+        let Some(at_us) = self.replicas[index].deadline_us() else {
+            return;
+        };
+        let at_us = at_us.max(self.busy_until_us[index]);
+        if self.replicas[index].wake_us.is_none_or(|wake| at_us < wake) {
+            self.replicas[index].wake_us = Some(at_us);
+            self.schedule(at_us, Event::Wake(index));
+        }
+    }
+
+    /// Sends what a client has to send and enters what it got.
+    pub(crate) fn pump_client(&mut self, index: usize) {
+        let from = self.replicas.len() + index;
+        let client = &mut self.clients[index];
+        let messages: Vec<(usize, Bytes)> = client
+            .out
+            .outgoing()
+            .map(|(to, m)| (usize::from(to.0), Bytes::copy_from_slice(m)))
+            .collect();
+        client.out.clear_messages();
+        let finished = client.finished(self.now_us, &mut self.stamp);
+        let deadline = client.core.deadline().map(|time| client.clock.global(time));
+        if let Some(at_us) = deadline {
+            let at_us = at_us.max(self.now_us + 1);
+            if client.wake_us.is_none_or(|wake| at_us < wake) {
+                client.wake_us = Some(at_us);
+                self.schedule(at_us, Event::ClientWake(index));
+            }
+        }
+        for (to, message) in messages {
+            self.transmit(from, to, message, hybster_proto::output::SendTag::Transient);
+        }
+        match finished {
+            Ok(turns) => {
+                self.counters.answered += turns.len() as u64;
+                for session in turns {
+                    let at_us = self.now_us + self.clients[index].think_us();
+                    self.schedule(at_us, Event::Turn(index, session));
+                }
+            }
+            Err(story) => self.violate(("clients' answers", story, vec![])),
+        }
+    }
+
+    fn calm_us(&self) -> u64 {
+        4 * (self.config.request_timeout_us + self.config.view_timeout_us)
+    }
+
+    /// After the faults: ends the run once all is answered and no view changed for a while.
+    fn check_end(&mut self) {
+        let left: Vec<String> = self
+            .clients
+            .iter()
+            .flat_map(|c| c.calls.values().map(|(call, _)| call.caller.clone()))
+            .collect();
+        let all_done = self.clients.iter().all(Client::is_done);
+        let live = self.replicas.iter().filter(|r| !r.crashed && r.honest());
+        let seen: Vec<_> = live
+            .map(|r| &self.oracles.seen[usize::from(r.id.0)])
+            .collect();
+        let view = seen[0].view;
+        let stable = seen.iter().all(|s| s.in_view && s.view == view);
+        if all_done && stable && self.calm_view == Some(view.0) {
+            self.done = true;
+            return;
+        }
+        self.calm_view = (all_done && stable).then_some(view.0);
+        let since_us = self.now_us - self.healed_at_us.unwrap_or(self.now_us);
+        if since_us < self.scenario.patience_us {
+            return self.schedule(self.now_us + self.calm_us(), Event::Check);
+        }
+        let views: Vec<String> = seen
+            .iter()
+            .map(|s| format!("{}{}", s.view, if s.in_view { "" } else { "?" }))
+            .collect();
+        let some = left.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
+        let story = format!(
+            "{since_us} us after the last fault {} calls have no answer ({some}), the live replicas \
+             are in {}",
+            left.len(),
+            views.join(" "),
+        );
+        let live = (0..self.replicas.len() as u16).collect();
+        self.violate(("liveness", story, live));
+    }
+
+    pub(crate) fn violate(&mut self, (property, story, replicas): Breach) {
+        let (at_us, step) = (self.now_us, self.step);
+        self.violation.get_or_insert(Violation {
+            property,
+            story,
+            replicas,
+            at_us,
+            step,
+        });
+    }
+
+    /// Keeps an event of a replica for reports.
+    pub(crate) fn remember(&mut self, replica: usize, what: impl FnOnce() -> What) {
+        let what = what();
+        if self.options.trace {
+            let line = self.line(replica, self.now_us, self.step, &what);
+            self.trace.push(line);
+        }
+        let recent = &mut self.recent[replica];
+        if recent.len() >= self.options.last_events {
+            recent.pop_front();
+        }
+        recent.push_back((self.now_us, self.step, what));
+    }
+
+    fn end_name(&self, end: usize) -> String {
+        let n = self.replicas.len();
+        if end < n {
+            format!("r{end}")
+        } else {
+            format!("c{}", end - n)
+        }
+    }
+
+    fn line(&self, replica: usize, at_us: u64, step: u64, what: &What) -> String {
+        let what = match what {
+            What::Did(event) => words::event(event),
+            What::Sent(to, message) => format!("sent {to} {}", words::describe(message)),
+            What::Got(from, message) => {
+                format!(
+                    "got from {} {}",
+                    self.end_name(*from),
+                    words::describe(message)
+                )
+            }
+            What::Dropped(rejection) => words::rejection(rejection),
+            What::Suffered(fault) => format!("*** {fault}"),
+        };
+        format!("{at_us:>9} us step {step:>7} r{replica}: {what}")
+    }
+
+    /// Mixes something that happened into the hash of the run.
+    pub(crate) fn mix(&mut self, number: u64) {
+        self.hash = (self.hash ^ number)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29);
+    }
+
+    fn mix_message(&mut self, from: usize, to: usize, message: &[u8]) {
+        self.mix(self.now_us);
+        self.mix((from as u64) << 32 | (to as u64) << 8 | u64::from(kind_of(message)));
+        for chunk in message.chunks(8) {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(bytes));
+        }
+    }
+
+    fn report(mut self) -> Report {
+        if self.violation.is_none() {
+            self.check_history();
+        }
+        let n = self.replicas.len();
+        let mut last_events = Vec::new();
+        if let Some(violation) = &self.violation {
+            let mut concerned: Vec<usize> =
+                violation.replicas.iter().map(|r| usize::from(*r)).collect();
+            if concerned.is_empty() {
+                concerned = (0..n).collect();
+            }
+            let mut events: Vec<_> = concerned
+                .iter()
+                .flat_map(|r| self.recent[*r].iter().map(move |e| (e.1, *r, e)))
+                .collect();
+            events.sort_by_key(|(step, r, _)| (*step, *r));
+            last_events = events
+                .iter()
+                .map(|(_, r, e)| self.line(*r, e.0, e.1, &e.2))
+                .collect();
+        }
+        let live = self.replicas.iter().filter(|r| !r.crashed && r.honest());
+        let lowest = live
+            .map(|r| self.oracles.seen[usize::from(r.id.0)].frontier)
+            .min();
+        self.counters.lag_at_end =
+            self.oracles.highest() - lowest.unwrap_or(0).min(self.oracles.highest());
+        self.counters.steps = self.step;
+        self.counters.orders = self.oracles.highest();
+        self.counters.peak_held = self.network.peak_held as u64;
+        let peaks = self.replicas.iter().map(|r| r.peak_waiting as u64);
+        self.counters.peak_letters = peaks.max().unwrap_or(0);
+        Report {
+            name: self.scenario.name,
+            seed: self.scenario.seed,
+            violation: self.violation,
+            last_events,
+            trace: self.trace,
+            counters: self.counters,
+            new_views: self.new_views.into_iter().map(|(_, seen)| seen).collect(),
+            ended_us: self.now_us,
+            hash: self.hash,
+            latencies_us: self
+                .clients
+                .iter()
+                .flat_map(|c| c.latencies_us.clone())
+                .collect(),
+            frontiers: self.oracles.seen.iter().map(|s| s.frontier).collect(),
+        }
+    }
+
+    fn check_history(&mut self) {
+        let mut history = Vec::new();
+        for client in &self.clients {
+            history.extend(client.history.iter().cloned());
+            history.extend(client.calls.values().map(|(call, _)| call.clone()));
+        }
+        match linear::check(&history) {
+            Verdict::Linearizable => {}
+            Verdict::Contradiction { key, stuck } => {
+                let story = format!("no order explains register {key}; stuck at {stuck:#?}");
+                self.violate(("linearizability", story, vec![]));
+            }
+            Verdict::Undecided { key } => {
+                let story = format!("the search gave up on register {key}: make the run shorter");
+                self.violate(("linearizability", story, vec![]));
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Hand-made scenarios: what issue 2 names, each with the proof that it happened.
+
+use hybster_proto::ids::ReplicaId;
+use hybster_proto::wire::kind;
+use hybster_sim::{
+    Behaviour, Catch, ClientPlan, End, Fault, Filter, Options, Report, Scenario, Transport,
+    run_scenario,
+};
+
+const SEEDS: std::ops::Range<u64> = 0..12;
+
+fn good(scenario: Scenario) -> Report {
+    let report = run_scenario(scenario, &Options::default());
+    report.assert_good();
+    report
+}
+
+fn filter(from: Option<u16>, to: Option<u16>, kinds: &[u8], catch: Catch) -> Filter {
+    Filter {
+        from: from.map(End::Replica),
+        to: to.map(End::Replica),
+        kinds: kinds.to_vec(),
+        pillar: None,
+        catch,
+    }
+}
+
+fn drops(from: Option<u16>, to: Option<u16>, kinds: &[u8]) -> Fault {
+    Fault::Filter(filter(from, to, kinds, Catch::Drop))
+}
+
+/// PREPAREs of several pillars reach one follower and no COMMIT reaches anybody: then the leader
+/// dies. The new leader, that follower, must re-issue all of them.
+#[test]
+fn view_change_with_pending_prepares_in_several_pillars() {
+    for pillars in [2, 4] {
+        for seed in SEEDS {
+            let report = good(
+                Scenario::calm("pending prepares", seed, 2, pillars)
+                    .with(0, drops(Some(0), Some(2), &[kind::PREPARE]))
+                    .with(0, drops(Some(0), Some(3), &[kind::PREPARE]))
+                    .with(0, drops(Some(0), Some(4), &[kind::PREPARE]))
+                    .with(0, drops(None, None, &[kind::COMMIT]))
+                    .with(20_000, Fault::Crash(0))
+                    .with(20_000, Fault::NoFilters),
+            );
+            let first = report.new_views.first().expect("a view change");
+            let pillars_with = first.reissued.iter().filter(|count| **count > 0).count();
+            assert!(pillars_with >= 2, "seed {seed}: {first:?}");
+        }
+    }
+}
+
+#[test]
+fn view_change_with_empty_pillars() {
+    for pillars in [1, 2, 4] {
+        for seed in SEEDS {
+            let scenario = Scenario::calm("empty pillars", seed, 1, pillars);
+            let report = good(scenario.with(0, Fault::Crash(0)));
+            let first = report.new_views.first().expect("a view change");
+            assert!(
+                first.reissued.iter().all(|count| *count == 0),
+                "seed {seed}: {first:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn view_change_of_a_leader_that_prepared_in_one_pillar_and_not_in_another() {
+    for seed in SEEDS {
+        let lost = Filter {
+            pillar: Some(1),
+            ..filter(Some(0), None, &[kind::PREPARE], Catch::Drop)
+        };
+        let report = good(
+            Scenario::calm("one pillar prepared", seed, 1, 2)
+                .with(0, Fault::Filter(lost))
+                .with(30_000, Fault::Crash(0)),
+        );
+        let first = report.new_views.first().expect("a view change");
+        assert!(
+            first.reissued[0] > 0 && first.reissued[1] == 0,
+            "seed {seed}: {first:?}"
+        );
+    }
+}
+
+/// The leader dies. NEW-VIEW of view 1 is so late that replica 2 has left for view 2, which it
+/// leads, while replica 1 was in view 1. With only two replicas left, view 2 needs the word of
+/// replica 2 about view 1: its NEW-VIEW-ACK.
+#[test]
+fn two_view_changes_in_a_row_with_a_belated_new_view() {
+    let mut used = 0;
+    for pillars in [1, 2, 4] {
+        for seed in SEEDS {
+            let late = filter(
+                Some(1),
+                None,
+                &[kind::NEW_VIEW],
+                Catch::Delay { by_us: 200_000 },
+            );
+            let mut scenario = Scenario::calm("belated NEW-VIEW", seed, 1, pillars)
+                .with(10_000, Fault::Crash(0))
+                .with(10_000, Fault::Filter(late));
+            scenario.heal_at_us = 3_000_000;
+            let report = good(scenario);
+            assert!(report.counters.acks > 0, "seed {seed}: {report}");
+            used += report
+                .new_views
+                .iter()
+                .filter(|v| !v.acks.is_empty())
+                .count();
+        }
+    }
+    assert!(
+        used >= SEEDS.count(),
+        "NEW-VIEW-ACKs were used in {used} NEW-VIEWs"
+    );
+}
+
+#[test]
+fn a_follower_paused_for_long_catches_up_by_state_transfer() {
+    let transports = [
+        Transport::Datagrams,
+        Transport::Streams { keeps: true },
+        Transport::Streams { keeps: false },
+    ];
+    for (seed, transport) in (0..12).zip(transports.into_iter().cycle()) {
+        for pillars in [1, 2, 4] {
+            let mut scenario = Scenario::calm("paused follower", seed, 1, pillars)
+                .with(20_000, Fault::Pause(2))
+                .with(900_000, Fault::Resume(2));
+            scenario.transport = transport;
+            scenario.heal_at_us = 1_500_000;
+            for client in &mut scenario.clients {
+                client.operations = 300;
+                client.think_us = 3_000;
+            }
+            let report = good(scenario);
+            assert!(report.counters.transfers > 0, "seed {seed}: {report}");
+            let lag = report.counters.orders - report.frontiers[2];
+            assert!(lag <= 16 * u64::from(pillars), "seed {seed}: {report}");
+            // What its peers hold back for it is withdrawn as windows move.
+            assert!(report.counters.peak_held < 400, "seed {seed}: {report}");
+        }
+    }
+}
+
+#[test]
+fn a_leader_crashes_under_load() {
+    for (faults, pillars) in [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (2, 4)] {
+        for seed in SEEDS {
+            let mut scenario = Scenario::calm("leader crash", seed, faults, pillars)
+                .with(100_000, Fault::Crash(0));
+            if faults == 2 {
+                scenario = scenario.with(300_000, Fault::Crash(1));
+            }
+            for client in &mut scenario.clients {
+                client.operations = 100;
+                client.think_us = 1_000;
+            }
+            let report = good(scenario);
+            assert!(
+                report.counters.view >= u64::from(faults),
+                "seed {seed}: {report}"
+            );
+        }
+    }
+}
+
+#[test]
+fn two_clients_see_one_store_under_faults() {
+    for seed in SEEDS {
+        let mut scenario = Scenario::calm("two clients", seed, 1, 2)
+            .with(0, Fault::Loss(50_000))
+            .with(0, Fault::Duplication(50_000))
+            .with(100_000, Fault::Pause(0))
+            .with(300_000, Fault::Resume(0))
+            .with(400_000, Fault::Slow(1, 100))
+            .with(600_000, Fault::Slow(1, 1))
+            .with(700_000, Fault::Cut(End::Replica(1), End::Replica(0)))
+            .with(900_000, Fault::Mend(End::Replica(1), End::Replica(0)));
+        scenario.keys = 2;
+        scenario.heal_at_us = 1_000_000;
+        for client in &mut scenario.clients {
+            client.operations = 80;
+            client.think_us = 10_000;
+        }
+        let report = good(scenario);
+        assert!(report.counters.answered > 200, "seed {seed}: {report}");
+    }
+}
+
+fn one_client(pillars: u16, seed: u64) -> Report {
+    let mut scenario = Scenario::calm("one client", seed, 1, pillars);
+    scenario.clients = vec![ClientPlan {
+        sessions: 1,
+        operations: 300,
+        operations_after: 1,
+        parallel: 1,
+        think_us: 0,
+        padding: 0,
+        start_us: 0,
+    }];
+    good(scenario)
+}
+
+/// DESIGN 7: requests reach the pillar that can propose soonest, so idle pillars hold up nobody.
+#[test]
+fn one_client_on_four_pillars_needs_few_no_ops() {
+    for seed in SEEDS {
+        let (one, four) = (one_client(1, seed), one_client(4, seed));
+        let c = &four.counters;
+        assert!(
+            c.proposals > 100 && c.noops * 20 < c.proposals,
+            "seed {seed}: {four}"
+        );
+        let (a, b) = (one.median_latency_us(), four.median_latency_us());
+        assert!(
+            b * 10 <= a * 12,
+            "seed {seed}: {a} us with one pillar, {b} us with four"
+        );
+    }
+}
+
+#[test]
+fn a_silent_leader_is_replaced() {
+    for (faults, pillars) in [(1, 2), (2, 3)] {
+        for seed in SEEDS {
+            let mut scenario = Scenario::calm("silent leader", seed, faults, pillars);
+            scenario.hosts = vec![(ReplicaId(0), Behaviour::SilentLeader)];
+            let report = good(scenario);
+            assert!(report.counters.view > 0, "seed {seed}: {report}");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_corrupts_messages_harms_nobody() {
+    let mut rejected = 0;
+    for replica in 0..3 {
+        for seed in SEEDS {
+            let mut scenario = Scenario::calm("corrupter", seed, 1, 2);
+            scenario.hosts = vec![(ReplicaId(replica), Behaviour::Corrupter { ppm: 200_000 })];
+            let report = good(scenario);
+            rejected += report.counters.rejected.values().sum::<u64>();
+        }
+    }
+    assert!(rejected > 500);
+}

@@ -1,0 +1,112 @@
+//! Random scenarios.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use hybster_sim::random::spread;
+use hybster_sim::{Counters, Options, Report, run};
+
+/// Runs seeds on two threads; the sum of what happened and the failed runs.
+fn run_all(seeds: &[u64]) -> (Counters, Vec<Report>) {
+    let work = |start: usize| {
+        let (mut sum, mut failed) = (Counters::default(), Vec::new());
+        for seed in seeds.iter().skip(start).step_by(2) {
+            let report = run(*seed, &Options::default());
+            sum.add(&report.counters);
+            if report.violation.is_some() && failed.len() < 20 {
+                failed.push(report);
+            }
+        }
+        (sum, failed)
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| work(1));
+        let (mut sum, mut failed) = work(0);
+        let (more, others) = other.join().expect("no run panics");
+        sum.add(&more);
+        failed.extend(others);
+        (sum, failed)
+    })
+}
+
+fn assert_all_good(seeds: &[u64]) -> Counters {
+    let start = Instant::now();
+    let (sum, failed) = run_all(seeds);
+    println!("{} seeds in {:?}\n{sum}", seeds.len(), start.elapsed());
+    if let Some(first) = failed.first() {
+        for report in &failed {
+            let violation = report.violation.as_ref().expect("the run failed");
+            println!(
+                "seed {}: {}: {}",
+                report.seed, violation.property, violation.story
+            );
+        }
+        panic!("{} runs failed; the first:\n{first}", failed.len());
+    }
+    sum
+}
+
+#[test]
+fn thousand_seeds() {
+    let seeds: Vec<u64> = (0..1_000).collect();
+    let sum = assert_all_good(&seeds);
+    // A run in which nothing happens proves nothing.
+    assert!(sum.answered > 50_000 && sum.views_entered > 500);
+    assert!(sum.checkpoints > 10_000 && sum.transfers > 100 && sum.noops > 100);
+}
+
+/// `HYBSTER_FRESH_SEEDS=500 cargo test -p hybster-sim fresh_seeds -- --nocapture`
+#[test]
+fn fresh_seeds() {
+    let count = std::env::var("HYBSTER_FRESH_SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok());
+    let Some(count @ 1..) = count else { return };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    let first = spread(now.as_nanos() as u64) >> 16;
+    println!("fresh seeds {first}..={}", first + count - 1);
+    let seeds: Vec<u64> = (first..first + count).collect();
+    assert_all_good(&seeds);
+}
+
+/// `HYBSTER_SEED=17 cargo test -p hybster-sim one_seed -- --nocapture` tells a run in words.
+#[test]
+fn one_seed() {
+    let seed = std::env::var("HYBSTER_SEED")
+        .ok()
+        .and_then(|n| n.parse().ok());
+    let Some(seed) = seed else { return };
+    let report = run(
+        seed,
+        &Options {
+            trace: true,
+            ..Options::default()
+        },
+    );
+    println!("{:#?}", hybster_sim::Scenario::random(seed));
+    for line in &report.trace {
+        println!("{line}");
+    }
+    report.assert_good();
+}
+
+#[test]
+fn a_seed_reproduces_a_run() {
+    let mut hashes = Vec::new();
+    for seed in [3, 77, 1234] {
+        let once = run(seed, &Options::default());
+        let again = run(
+            seed,
+            &Options {
+                trace: true,
+                last_events: 5,
+            },
+        );
+        assert_eq!(once.hash, again.hash, "seed {seed}");
+        assert_eq!(once.counters, again.counters, "seed {seed}");
+        hashes.push(once.hash);
+    }
+    hashes.dedup();
+    assert_eq!(hashes.len(), 3);
+}

@@ -1,0 +1,129 @@
+//! `hybster init`: makes a group directory and says what to do with it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use hybster::group::{Addresses, CreateOptions, Group, create};
+use hybster::{GroupConfig, Layout, LinkCipher, MacAlgorithm};
+
+use crate::service::ServiceName;
+use crate::{Done, Failure};
+
+/// Options of `hybster init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The directory to make; must not hold a group yet.
+    dir: PathBuf,
+    /// Number of replicas, n; by default as many as addresses are given, or 3.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    replicas: Option<u16>,
+    /// Tolerated faults, f; by default as many as the replicas allow, (n-1)/2.
+    #[arg(long)]
+    faults: Option<u16>,
+    /// Pillars, P: state machines that agree in parallel.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pillars: u16,
+    /// Where the replicas listen: IP:PORT for each, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "IP:PORT", conflicts_with = "base_port")]
+    addresses: Vec<SocketAddr>,
+    /// All replicas on 127.0.0.1: this port for replica 0, the next for replica 1, and so on.
+    #[arg(long, default_value_t = 7100, value_name = "PORT")]
+    base_port: u16,
+    /// Client identities that get keys.
+    #[arg(long, default_value_t = 1)]
+    clients: u32,
+    /// The service that the printed commands start (the group file does not fix it).
+    #[arg(long, value_enum, default_value = "kv")]
+    service: ServiceName,
+    /// MAC algorithm of certificates and client requests: aegis-128l, blake3 or hmac-sha256.
+    #[arg(long, default_value_t)]
+    authenticator: MacAlgorithm,
+    /// How links are protected: gmac, blake3 (authentic only) or aes-128-gcm (encrypted too).
+    #[arg(long, value_parser = link_cipher, default_value = LinkCipher::default().name())]
+    link_cipher: LinkCipher,
+    /// Layout of a replica's stages on cores.
+    #[arg(long, default_value = "auto")]
+    layout: Layout,
+    /// Requests per batch, at most.
+    #[arg(long, value_name = "REQUESTS")]
+    batch_max: Option<u32>,
+    /// Order numbers between two checkpoints; by default the first multiple of the pillars from
+    /// 256 on. The order window is four times this.
+    #[arg(long, value_name = "ORDERS")]
+    checkpoint_interval: Option<u64>,
+}
+
+/// Makes the group.
+pub fn init(args: &InitArgs) -> Result<Done, Failure> {
+    let options = options(args)?;
+    let group = create(&args.dir, &options)?;
+    print!("{}", next_steps(args, &group));
+    Ok(Done::Yes)
+}
+
+fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
+    let listed = u16::try_from(args.addresses.len())
+        .map_err(|_| Failure::new("--addresses: too many addresses; at most 64 replicas"))?;
+    let replicas = args.replicas.unwrap_or(if listed > 0 { listed } else { 3 });
+    let defaults = GroupConfig::default();
+    let pillars = u64::from(args.pillars);
+    let checkpoint_interval = args
+        .checkpoint_interval
+        .unwrap_or_else(|| defaults.checkpoint_interval.next_multiple_of(pillars));
+    let config = GroupConfig {
+        replicas,
+        faults: args.faults.unwrap_or_else(|| replicas.saturating_sub(1) / 2),
+        pillars: args.pillars,
+        checkpoint_interval,
+        window: checkpoint_interval.saturating_mul(4),
+        batch_max_requests: args.batch_max.unwrap_or(defaults.batch_max_requests),
+        mac: args.authenticator,
+        ..defaults
+    };
+    let addresses = if args.addresses.is_empty() {
+        Addresses::Loopback(args.base_port)
+    } else {
+        Addresses::List(args.addresses.clone())
+    };
+    let (link_cipher, layout) = (args.link_cipher, args.layout);
+    Ok(CreateOptions { config, addresses, clients: args.clients, link_cipher, layout })
+}
+
+fn link_cipher(name: &str) -> Result<LinkCipher, String> {
+    [LinkCipher::Gmac, LinkCipher::Blake3, LinkCipher::Aes128Gcm]
+        .into_iter()
+        .find(|cipher| cipher.name() == name)
+        .ok_or_else(|| "write gmac, blake3 or aes-128-gcm".into())
+}
+
+fn next_steps(args: &InitArgs, group: &Group) -> String {
+    let config = group.config();
+    let dir = args.dir.display();
+    let mut text = format!(
+        "Made {dir}: {} replicas (f = {}), {} pillars, {} client keys.\n\
+         \n\
+         Every replica needs group.toml and its own replica-N.key, a client group.toml and its\n\
+         client-N.key; nobody needs more, and key files are for their owner only.\n\
+         \n\
+         Start the replicas, each in a terminal (or on a machine) of its own:\n",
+        config.replicas,
+        config.faults,
+        config.pillars,
+        group.clients().len(),
+    );
+    for replica in group.replicas() {
+        text += &format!("    hybster replica --group {dir} --id {}", replica.id.0);
+        if args.service != ServiceName::Kv {
+            text += &format!(" --service {}", args.service.name());
+        }
+        text += &format!("    # {}\n", replica.address);
+    }
+    text += "Then:\n";
+    if args.service == ServiceName::Kv && args.clients > 0 {
+        text += &format!("    hybster kv --group {dir} put greeting hello\n");
+        text += &format!("    hybster kv --group {dir} get greeting\n");
+    }
+    text += &format!("    hybster status --group {dir}\n");
+    text
+}

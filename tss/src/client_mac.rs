@@ -1,0 +1,159 @@
+//! The trusted MAC of client requests.
+//!
+//! A request travels inside PREPAREs to replicas that never met the client, so it carries one MAC
+//! that every replica checks with the same result: under a key that is derived from the group key
+//! and the client's number, known to that client and to the TrInX instances. Valid at one replica
+//! means valid at all, and no host can forge it (as long as hosts do not learn the group key).
+
+use alloc::{boxed::Box, vec::Vec};
+use core::{cell::RefCell, fmt};
+
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{
+    keys::GroupKey,
+    mac::{MacAlgorithm, MacKey, equal},
+};
+
+/// The key with which one client authenticates its requests. Made by
+/// [`GroupKey::client_key`](GroupKey::client_key).
+#[derive(Clone)]
+pub struct ClientKey {
+    bytes: Zeroizing<[u8; 32]>,
+    mac: MacKey,
+}
+
+impl ClientKey {
+    /// Length of a client key in bytes.
+    pub const BYTES: usize = 32;
+
+    /// The key with these bytes, as [`expose_bytes`](ClientKey::expose_bytes) gave them.
+    pub fn from_bytes(algorithm: MacAlgorithm, mut bytes: [u8; 32]) -> Self {
+        let key = Self {
+            bytes: Zeroizing::new(bytes),
+            mac: MacKey::new(algorithm, bytes),
+        };
+        bytes.zeroize();
+        key
+    }
+
+    /// The bytes themselves, for the client's key file.
+    pub fn expose_bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+
+    /// The algorithm that this key is for.
+    pub fn algorithm(&self) -> MacAlgorithm {
+        self.mac.algorithm()
+    }
+
+    /// The MAC of a request.
+    pub fn tag(&self, message: &[u8]) -> [u8; 16] {
+        self.mac.tag16(message)
+    }
+}
+
+impl fmt::Debug for ClientKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientKey({}, ..)", self.algorithm())
+    }
+}
+
+/// From which the keys of all clients are derived: one keyed BLAKE3 of the client's number.
+#[derive(Clone)]
+pub(crate) struct ClientRoot {
+    key: Zeroizing<[u8; 32]>,
+    algorithm: MacAlgorithm,
+}
+
+impl ClientRoot {
+    pub(crate) fn new(group_key: &GroupKey, algorithm: MacAlgorithm) -> Self {
+        Self {
+            key: group_key.derive("hybster-tss v1 client keys", algorithm),
+            algorithm,
+        }
+    }
+
+    pub(crate) fn client_key(&self, client: u32) -> ClientKey {
+        ClientKey::from_bytes(self.algorithm, *self.derived(client))
+    }
+
+    fn mac_key(&self, client: u32) -> MacKey {
+        MacKey::new(self.algorithm, *self.derived(client))
+    }
+
+    fn derived(&self, client: u32) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(*blake3::keyed_hash(&self.key, &client.to_le_bytes()).as_bytes())
+    }
+}
+
+/// How many derived client keys a verifier remembers. A power of two; at most about 300 bytes each.
+pub const CLIENT_KEY_CACHE_SLOTS: usize = 512;
+
+/// The client that had this place last, and its key.
+type Slot = Option<(u32, MacKey)>;
+
+/// Checks client MACs with derived keys that it remembers in a table of fixed size, one slot per
+/// remainder of the client's number. A miss costs one derivation, so a hostile choice of numbers
+/// costs time but never memory.
+#[derive(Clone)]
+pub(crate) struct ClientVerifier {
+    root: ClientRoot,
+    cache: RefCell<Box<[Slot]>>,
+}
+
+impl ClientVerifier {
+    pub(crate) fn new(group_key: &GroupKey, algorithm: MacAlgorithm) -> Self {
+        let slots: Vec<_> = core::iter::repeat_with(|| None)
+            .take(CLIENT_KEY_CACHE_SLOTS)
+            .collect();
+        Self {
+            root: ClientRoot::new(group_key, algorithm),
+            cache: RefCell::new(slots.into_boxed_slice()),
+        }
+    }
+
+    pub(crate) fn verify(&self, client: u32, message: &[u8], mac: &[u8; 16]) -> bool {
+        let mut cache = self.cache.borrow_mut();
+        let slot = &mut cache[client as usize % CLIENT_KEY_CACHE_SLOTS];
+        let tag = match slot {
+            Some((owner, key)) if *owner == client => key.tag16(message),
+            _ => slot
+                .insert((client, self.root.mac_key(client)))
+                .1
+                .tag16(message),
+        };
+        equal(&tag, mac)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_share_a_cache_slot_do_not_share_a_key() {
+        let slots = CLIENT_KEY_CACHE_SLOTS as u32;
+        let group_key = GroupKey::from_bytes([9; 32]);
+        for algorithm in MacAlgorithm::ALL {
+            let verifier = ClientVerifier::new(&group_key, algorithm);
+            for _ in 0..3 {
+                for client in [5, 5 + slots, u32::MAX, 0] {
+                    let tag = group_key.client_key(algorithm, client).tag(b"request");
+                    assert!(verifier.verify(client, b"request", &tag));
+                    assert!(!verifier.verify(client ^ slots, b"request", &tag));
+                    assert!(!verifier.verify(client, b"Request", &tag));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_key_survives_its_key_file() {
+        for algorithm in MacAlgorithm::ALL {
+            let key = GroupKey::from_bytes([1; 32]).client_key(algorithm, 8);
+            let again = ClientKey::from_bytes(algorithm, *key.expose_bytes());
+            assert_eq!(again.tag(b"m"), key.tag(b"m"));
+        }
+    }
+}

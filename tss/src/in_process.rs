@@ -1,0 +1,225 @@
+//! The back end inside the host's own process: it protects against nothing but bugs.
+//!
+//! Keys and counters lie in the memory of the replica. A malicious host reads the group key there
+//! and forges what it likes. Use it for tests, for measurement, and where hosts are trusted not to
+//! lie; use an isolated back end where they are not.
+
+use core::fmt;
+
+use crate::{
+    certificate::{
+        ContinuingCertificate, IndependentCertificate, Proof, TrustedMac, continuing_bytes,
+        independent_bytes, mac_bytes,
+    },
+    client_mac::ClientVerifier,
+    counter::{Counter, CounterValue, InstanceId},
+    digest::Digest,
+    keys::{CertificateKeys, GroupKey},
+    mac::{MacAlgorithm, MacKey, equal},
+    trinx::{Refusal, TrInX, Verifier},
+};
+
+/// Protects against nothing but bugs, not against a malicious host: keys and counters lie in its
+/// memory.
+///
+/// It is the fastest [`TrInX`]: a certificate is one MAC of 112 bytes. It is not `Clone`, for two
+/// copies could certify one value twice; the simulator shows what that breaks with
+/// `cloned_for_attack` (feature `testing`).
+pub struct InProcessTrInX {
+    instance: InstanceId,
+    group: Digest,
+    keys: CertificateKeys,
+    current: [CounterValue; Counter::ALL.len()],
+}
+
+impl InProcessTrInX {
+    /// A new instance with all counters at zero.
+    ///
+    /// `group` is the digest of the group's configuration. Nobody else may ever have used
+    /// `instance` with this key and group: take a new epoch after every start.
+    pub fn new(
+        group_key: &GroupKey,
+        algorithm: MacAlgorithm,
+        group: Digest,
+        instance: InstanceId,
+    ) -> Self {
+        Self {
+            instance,
+            group,
+            keys: CertificateKeys::new(group_key, algorithm),
+            current: [CounterValue::ZERO; Counter::ALL.len()],
+        }
+    }
+
+    /// A second instance with the same name, keys and counters: what a correct TrInX can never
+    /// become.
+    ///
+    /// For the control experiment that a cloned TrInX breaks agreement.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn cloned_for_attack(&self) -> Self {
+        Self {
+            instance: self.instance,
+            group: self.group,
+            keys: self.keys.clone(),
+            current: self.current,
+        }
+    }
+
+    fn not_below_current(
+        &self,
+        counter: Counter,
+        asked: CounterValue,
+    ) -> Result<CounterValue, Refusal> {
+        let current = self.current(counter);
+        if asked < current {
+            return Err(Refusal::BelowCurrent {
+                counter,
+                current,
+                asked,
+            });
+        }
+        Ok(current)
+    }
+}
+
+impl TrInX for InProcessTrInX {
+    fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    fn current(&self, counter: Counter) -> CounterValue {
+        self.current[counter.index()]
+    }
+
+    fn certify_independent(
+        &mut self,
+        counter: Counter,
+        value: CounterValue,
+        digest: &Digest,
+    ) -> Result<IndependentCertificate, Refusal> {
+        let current = self.current(counter);
+        // TR listing 10, line 20: tv' > ctr(tc)
+        if value <= current {
+            return Err(Refusal::NotAboveCurrent {
+                counter,
+                current,
+                asked: value,
+            });
+        }
+        let bytes = independent_bytes(&self.group, self.instance, counter, value, digest);
+        let proof = Proof(self.keys.independent.tag32(&bytes));
+        self.current[counter.index()] = value;
+        Ok(IndependentCertificate {
+            instance: self.instance,
+            counter,
+            value,
+            proof,
+        })
+    }
+
+    fn certify_continuing(
+        &mut self,
+        counter: Counter,
+        value: CounterValue,
+        digest: &Digest,
+    ) -> Result<ContinuingCertificate, Refusal> {
+        // TR listing 10, line 11: tv' >= ctr(tc)
+        let previous = self.not_below_current(counter, value)?;
+        let bytes = continuing_bytes(&self.group, self.instance, counter, value, previous, digest);
+        let proof = Proof(self.keys.continuing.tag32(&bytes));
+        self.current[counter.index()] = value;
+        Ok(ContinuingCertificate {
+            instance: self.instance,
+            counter,
+            value,
+            previous,
+            proof,
+        })
+    }
+
+    fn certify_mac(&mut self, digest: &Digest) -> Result<TrustedMac, Refusal> {
+        let bytes = mac_bytes(&self.group, self.instance, digest);
+        Ok(TrustedMac {
+            instance: self.instance,
+            proof: Proof(self.keys.mac.tag32(&bytes)),
+        })
+    }
+
+    fn forward(&mut self, counter: Counter, value: CounterValue) -> Result<(), Refusal> {
+        // TR listing 10, line 31: tv' >= ctr(tc)
+        self.not_below_current(counter, value)?;
+        self.current[counter.index()] = value;
+        Ok(())
+    }
+}
+
+/// Shows the name and the counters, never a key.
+impl fmt::Debug for InProcessTrInX {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcessTrInX")
+            .field("instance", &self.instance)
+            .field("group", &self.group)
+            .field("current", &self.current)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Protects against nothing but bugs, not against a malicious host: it holds keys that can forge.
+///
+/// A symmetric key that checks can also certify, so what holds for [`InProcessTrInX`] holds here.
+#[derive(Clone)]
+pub struct InProcessVerifier {
+    group: Digest,
+    keys: CertificateKeys,
+    clients: ClientVerifier,
+}
+
+impl InProcessVerifier {
+    /// A verifier for the certificates of all instances of the group and the MACs of all its
+    /// clients.
+    pub fn new(group_key: &GroupKey, algorithm: MacAlgorithm, group: Digest) -> Self {
+        Self {
+            group,
+            keys: CertificateKeys::new(group_key, algorithm),
+            clients: ClientVerifier::new(group_key, algorithm),
+        }
+    }
+}
+
+impl Verifier for InProcessVerifier {
+    fn verify_independent(&self, certificate: &IndependentCertificate, digest: &Digest) -> bool {
+        let bytes = certificate.certified_bytes(&self.group, digest);
+        proves(&self.keys.independent, &bytes, &certificate.proof)
+    }
+
+    fn verify_continuing(&self, certificate: &ContinuingCertificate, digest: &Digest) -> bool {
+        let bytes = certificate.certified_bytes(&self.group, digest);
+        proves(&self.keys.continuing, &bytes, &certificate.proof)
+    }
+
+    fn verify_mac(&self, mac: &TrustedMac, digest: &Digest) -> bool {
+        proves(
+            &self.keys.mac,
+            &mac.certified_bytes(&self.group, digest),
+            &mac.proof,
+        )
+    }
+
+    fn verify_client(&self, client: u32, message: &[u8], mac: &[u8; 16]) -> bool {
+        self.clients.verify(client, message, mac)
+    }
+}
+
+impl fmt::Debug for InProcessVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcessVerifier")
+            .field("group", &self.group)
+            .finish_non_exhaustive()
+    }
+}
+
+/// In constant time: how much of a guessed proof is right must not show.
+fn proves(key: &MacKey, bytes: &[u8], proof: &Proof) -> bool {
+    equal(&key.tag32(bytes), &proof.0)
+}

@@ -1,0 +1,568 @@
+//! Key files: the group key on disk, sealed for one replica.
+//!
+//! Two files belong together. The *sealing secret* (32 random bytes, one per replica) stands for
+//! what a real trusted platform would keep in hardware; the *key file* holds the group key,
+//! encrypted under it. Keep them apart if you can: the key file alone is worthless.
+//!
+//! ```text
+//! offset  bytes  field
+//!      0      8  magic "HYBSTKEY"                      \
+//!      8      2  format version, 1                      |
+//!     10      2  replica                                | associated data
+//!     12      4  epoch                                  |
+//!     16     32  BLAKE3 of the group's name            /
+//!     48     12  nonce, random, fresh for each file
+//!     60     32  group key, AES-256-GCM
+//!     92     16  tag
+//! ```
+//!
+//! Numbers are little-endian. The associated data makes a file that was sealed for another replica,
+//! epoch or group useless, even under the same secret. (A nonce is right here and nowhere else in
+//! this crate: a secret seals a handful of files in its life.)
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use aes_gcm::{
+    Aes256Gcm,
+    aead::{Aead, KeyInit, Payload},
+};
+use thiserror::Error;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::keys::{GroupKey, RandomSourceError, fill_random};
+
+/// Length of a sealed key file in bytes.
+pub const SEALED_BYTES: usize = 108;
+
+/// The longest private file that [`read_private`] reads, in bytes.
+pub const PRIVATE_FILE_LIMIT_BYTES: u64 = 64 * 1024;
+
+const MAGIC: [u8; 8] = *b"HYBSTKEY";
+const VERSION: u16 = 1;
+const HEADER_BYTES: usize = 48;
+const NONCE_BYTES: usize = 12;
+const SEALING_CONTEXT: &str = "hybster-tss v1 key file";
+
+/// The secret that seals the key file of one replica. Wiped when it is dropped and never printed.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct SealingSecret([u8; 32]);
+
+impl SealingSecret {
+    /// Length of a sealing secret in bytes.
+    pub const BYTES: usize = 32;
+
+    /// A new secret from the random source of the operating system.
+    pub fn generate() -> Result<Self, RandomSourceError> {
+        let mut secret = Self([0; 32]);
+        fill_random(&mut secret.0)?;
+        Ok(secret)
+    }
+
+    /// The secret with these bytes. They must come from a good random source.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes themselves.
+    pub const fn expose_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Reads the secret from its file, which must be private.
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        let bytes = read_private(path)?;
+        let bytes = <[u8; 32]>::try_from(bytes.as_slice())
+            .map_err(|_| Problem::SecretLength(bytes.len()).in_file(path))?;
+        Ok(Self(bytes))
+    }
+
+    /// Writes the secret to a new private file.
+    pub fn write(&self, path: &Path) -> Result<(), KeyFileError> {
+        write_private(path, &self.0)
+    }
+
+    fn cipher(&self) -> Aes256Gcm {
+        let key = Zeroizing::new(blake3::derive_key(SEALING_CONTEXT, &self.0));
+        Aes256Gcm::new((&*key).into())
+    }
+}
+
+impl fmt::Debug for SealingSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealingSecret(..)")
+    }
+}
+
+/// Seals `group_key` for one replica, epoch and group. Each call draws a fresh nonce.
+pub fn seal(
+    group_key: &GroupKey,
+    secret: &SealingSecret,
+    replica: u16,
+    epoch: u32,
+    group: &str,
+) -> Result<Vec<u8>, KeyFileError> {
+    let header = header(replica, epoch, group);
+    let mut nonce = [0; NONCE_BYTES];
+    fill_random(&mut nonce).map_err(|error| Problem::Random(error).anywhere())?;
+    let payload = Payload {
+        msg: group_key.expose_bytes(),
+        aad: &header,
+    };
+    let sealed = secret
+        .cipher()
+        .encrypt(&nonce.into(), payload)
+        .map_err(|_| Problem::Sealing.anywhere())?;
+    let bytes = [&header[..], &nonce, &sealed].concat();
+    debug_assert_eq!(bytes.len(), SEALED_BYTES);
+    Ok(bytes)
+}
+
+/// Opens what [`seal`] made, if it was made for this replica, epoch and group under this secret.
+pub fn unseal(
+    bytes: &[u8],
+    secret: &SealingSecret,
+    replica: u16,
+    epoch: u32,
+    group: &str,
+) -> Result<GroupKey, KeyFileError> {
+    unseal_bytes(bytes, secret, replica, epoch, group).map_err(Problem::anywhere)
+}
+
+/// [`seal`]s to a new private file.
+pub fn write_sealed(
+    path: &Path,
+    group_key: &GroupKey,
+    secret: &SealingSecret,
+    replica: u16,
+    epoch: u32,
+    group: &str,
+) -> Result<(), KeyFileError> {
+    let sealed = seal(group_key, secret, replica, epoch, group)
+        .map_err(|error| error.problem.in_file(path))?;
+    write_private(path, &sealed)
+}
+
+/// [`unseal`]s a private file; errors name it.
+pub fn read_sealed(
+    path: &Path,
+    secret: &SealingSecret,
+    replica: u16,
+    epoch: u32,
+    group: &str,
+) -> Result<GroupKey, KeyFileError> {
+    let bytes = read_private(path)?;
+    unseal_bytes(&bytes, secret, replica, epoch, group).map_err(|problem| problem.in_file(path))
+}
+
+/// Writes a new file that only its owner may read (mode 0600 on Unix), down to the disk. Refuses to
+/// overwrite; leaves no half-written file behind.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Problem::Exists.in_file(path),
+        _ => Problem::Write(error).in_file(path),
+    })?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    drop(file);
+    if let Err(error) = written.and_then(|()| sync_parent(path)) {
+        // The file is ours and incomplete. If it cannot be removed either, the first error says
+        // more.
+        let _ = fs::remove_file(path);
+        return Err(Problem::Write(error).in_file(path));
+    }
+    Ok(())
+}
+
+/// Reads a file that holds a secret, of at most [`PRIVATE_FILE_LIMIT_BYTES`]. On Unix it refuses a
+/// file that others than its owner may read or write.
+pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    let read = |error| Problem::Read(error).in_file(path);
+    // Before opening, because to open a pipe would wait for a writer.
+    if !fs::metadata(path).map_err(read)?.is_file() {
+        return Err(Problem::NotAFile.in_file(path));
+    }
+    let file = File::open(path).map_err(read)?;
+    let metadata = file.metadata().map_err(read)?;
+    if !metadata.is_file() {
+        return Err(Problem::NotAFile.in_file(path));
+    }
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(Problem::Public(mode).in_file(path));
+        }
+    }
+    // Reserved in one piece: a vector that grows leaves copies of the secret behind.
+    let capacity = metadata.len().min(PRIVATE_FILE_LIMIT_BYTES) as usize + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
+    file.take(PRIVATE_FILE_LIMIT_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(read)?;
+    if bytes.len() as u64 > PRIVATE_FILE_LIMIT_BYTES {
+        return Err(Problem::TooLong.in_file(path));
+    }
+    Ok(bytes)
+}
+
+/// What is wrong with a key file, which file it is, and what to do.
+#[derive(Debug)]
+pub struct KeyFileError {
+    file: Option<PathBuf>,
+    problem: Problem,
+}
+
+impl KeyFileError {
+    /// What is wrong.
+    pub const fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// The file, if the bytes came from one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+}
+
+impl fmt::Display for KeyFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "{}: {}", file.display(), self.problem),
+            None => write!(f, "key file: {}", self.problem),
+        }
+    }
+}
+
+impl std::error::Error for KeyFileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.problem)
+    }
+}
+
+/// What is wrong with a key file, and what to do.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// [`write_private`] found something there.
+    #[error("already exists and is not overwritten: move it away or choose another place")]
+    Exists,
+    /// The system refused to write.
+    #[error("cannot be written ({0}): check that the directory exists, is yours and has room")]
+    Write(io::Error),
+    /// The system refused to read.
+    #[error("cannot be read ({0}): check the path in the configuration, and the owner of the file")]
+    Read(io::Error),
+    /// A directory, a pipe or a device.
+    #[error("is not a regular file: name the file itself in the configuration")]
+    NotAFile,
+    /// Others than the owner have a right to the file.
+    #[error(
+        "holds a secret but has mode {0:04o}, which opens it to other users: run `chmod 600` on \
+         it, and make new keys if somebody may have read it"
+    )]
+    Public(u32),
+    /// Too long to be one of ours.
+    #[error(
+        "is longer than {PRIVATE_FILE_LIMIT_BYTES} bytes, so it is not a key file: check the path"
+    )]
+    TooLong,
+    /// A sealing secret of another length.
+    #[error(
+        "has {0} bytes where a sealing secret has 32: check that the paths of the key file and \
+         of the secret are not swapped, or restore it from your backup"
+    )]
+    SecretLength(usize),
+    /// A key file of another length.
+    #[error(
+        "has {0} bytes where a sealed key file has {SEALED_BYTES}: check that the paths of the key \
+         file and of the secret are not swapped, or restore it from your backup"
+    )]
+    Length(usize),
+    /// The first bytes are not ours.
+    #[error("is not a sealed key file of hybster: check the path in the configuration")]
+    Magic,
+    /// Written by another version.
+    #[error(
+        "has format version {0}, and this program reads version {VERSION}: use the matching program"
+    )]
+    Version(u16),
+    /// Sealed for another replica.
+    #[error(
+        "was sealed for replica {found}, and this is replica {expected}: install the \
+         file of replica {expected}"
+    )]
+    Replica {
+        /// The replica that the file names.
+        found: u16,
+        /// The replica that asked.
+        expected: u16,
+    },
+    /// Sealed for another epoch.
+    #[error(
+        "was sealed for epoch {found}, and this replica starts in epoch {expected}: seal the group \
+         key again for epoch {expected}"
+    )]
+    Epoch {
+        /// The epoch that the file names.
+        found: u32,
+        /// The epoch that asked.
+        expected: u32,
+    },
+    /// Sealed for another group.
+    #[error("was sealed for another group: install the key file that was made for this group")]
+    Group,
+    /// The seal does not hold.
+    #[error(
+        "does not open: it was changed, or the sealing secret is that of another replica: install \
+         the key file and the secret that were made together"
+    )]
+    Broken,
+    /// The cipher refused. It does so for no input that this crate makes.
+    #[error("could not be sealed: this is a bug, please report it")]
+    Sealing,
+    /// No random bytes for the nonce.
+    #[error(transparent)]
+    Random(RandomSourceError),
+}
+
+impl Problem {
+    fn in_file(self, path: &Path) -> KeyFileError {
+        KeyFileError {
+            file: Some(path.to_owned()),
+            problem: self,
+        }
+    }
+
+    const fn anywhere(self) -> KeyFileError {
+        KeyFileError {
+            file: None,
+            problem: self,
+        }
+    }
+}
+
+fn header(replica: u16, epoch: u32, group: &str) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    header[10..12].copy_from_slice(&replica.to_le_bytes());
+    header[12..16].copy_from_slice(&epoch.to_le_bytes());
+    header[16..].copy_from_slice(blake3::hash(group.as_bytes()).as_bytes());
+    header
+}
+
+fn unseal_bytes(
+    bytes: &[u8],
+    secret: &SealingSecret,
+    replica: u16,
+    epoch: u32,
+    group: &str,
+) -> Result<GroupKey, Problem> {
+    let bytes: &[u8; SEALED_BYTES] = bytes.try_into().map_err(|_| Problem::Length(bytes.len()))?;
+    let (found, rest) = bytes.split_at(HEADER_BYTES);
+    let (nonce, sealed) = rest.split_at(NONCE_BYTES);
+    let expected = header(replica, epoch, group);
+    if found != expected {
+        return Err(header_problem(bytes, replica, epoch));
+    }
+    let nonce = <[u8; NONCE_BYTES]>::try_from(nonce).map_err(|_| Problem::Broken)?;
+    let payload = Payload {
+        msg: sealed,
+        aad: &expected,
+    };
+    let opened = secret
+        .cipher()
+        .decrypt(&nonce.into(), payload)
+        .map_err(|_| Problem::Broken)?;
+    let opened = Zeroizing::new(opened);
+    let key = <[u8; 32]>::try_from(opened.as_slice()).map_err(|_| Problem::Broken)?;
+    Ok(GroupKey::from_bytes(key))
+}
+
+/// Which field differs. Nothing here is authenticated: it only helps to say what to mend.
+fn header_problem(bytes: &[u8; SEALED_BYTES], replica: u16, epoch: u32) -> Problem {
+    let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+    let found_replica = u16::from_le_bytes([bytes[10], bytes[11]]);
+    let found_epoch = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
+    if bytes[..8] != MAGIC {
+        Problem::Magic
+    } else if version != VERSION {
+        Problem::Version(version)
+    } else if found_replica != replica {
+        Problem::Replica {
+            found: found_replica,
+            expected: replica,
+        }
+    } else if found_epoch != epoch {
+        Problem::Epoch {
+            found: found_epoch,
+            expected: epoch,
+        }
+    } else {
+        Problem::Group
+    }
+}
+
+/// A new name is durable once its directory is.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    if cfg!(not(unix)) {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static SECRET: SealingSecret = SealingSecret::from_bytes([1; 32]);
+    static KEY: GroupKey = GroupKey::from_bytes([2; 32]);
+
+    /// A directory of its own for each test, gone afterwards.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path =
+                std::env::temp_dir().join(format!("hybster-tss-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_was_sealed_is_unsealed() {
+        let sealed = seal(&KEY, &SECRET, 1, 7, "group").unwrap();
+        let again = unseal(&sealed, &SECRET, 1, 7, "group").unwrap();
+        assert_eq!(again.expose_bytes(), KEY.expose_bytes());
+        let second = seal(&KEY, &SECRET, 1, 7, "group").unwrap();
+        assert_ne!(
+            sealed[HEADER_BYTES..60],
+            second[HEADER_BYTES..60],
+            "a fresh nonce"
+        );
+    }
+
+    #[test]
+    fn a_file_of_another_replica_epoch_or_group_is_refused() {
+        let sealed = seal(&KEY, &SECRET, 1, 7, "group").unwrap();
+        let problem = |secret, replica, epoch, group| {
+            unseal(&sealed, secret, replica, epoch, group)
+                .unwrap_err()
+                .problem
+        };
+        assert!(matches!(
+            problem(&SECRET, 2, 7, "group"),
+            Problem::Replica {
+                found: 1,
+                expected: 2
+            }
+        ));
+        assert!(matches!(
+            problem(&SECRET, 1, 8, "group"),
+            Problem::Epoch {
+                found: 7,
+                expected: 8
+            }
+        ));
+        assert!(matches!(problem(&SECRET, 1, 7, "other"), Problem::Group));
+        let other = SealingSecret::from_bytes([9; 32]);
+        assert!(matches!(problem(&other, 1, 7, "group"), Problem::Broken));
+    }
+
+    /// To edit the clear header so that it fits does not help: it is associated data.
+    #[test]
+    fn every_flipped_bit_and_every_edited_header_is_refused() {
+        let sealed = seal(&KEY, &SECRET, 1, 7, "group").unwrap();
+        for bit in 0..SEALED_BYTES * 8 {
+            let mut bytes = sealed.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(unseal(&bytes, &SECRET, 1, 7, "group").is_err(), "bit {bit}");
+        }
+        let mut bytes = sealed.clone();
+        bytes[..HEADER_BYTES].copy_from_slice(&header(2, 7, "group"));
+        let error = unseal(&bytes, &SECRET, 2, 7, "group").unwrap_err();
+        assert!(matches!(error.problem, Problem::Broken));
+        for length in 0..SEALED_BYTES {
+            assert!(unseal(&sealed[..length], &SECRET, 1, 7, "group").is_err());
+        }
+    }
+
+    #[test]
+    fn files_are_private_and_never_overwritten() {
+        let directory = Directory::new("private");
+        let path = directory.0.join("secret");
+        SECRET.write(&path).unwrap();
+        assert_eq!(SealingSecret::read(&path).unwrap().0, SECRET.0);
+        let error = SECRET.write(&path).unwrap_err();
+        assert!(matches!(error.problem, Problem::Exists));
+        assert!(error.to_string().contains(path.to_str().unwrap()));
+
+        let key_path = directory.0.join("key");
+        write_sealed(&key_path, &KEY, &SECRET, 1, 0, "group").unwrap();
+        assert!(read_sealed(&key_path, &SECRET, 1, 0, "group").is_ok());
+        let error = read_sealed(&key_path, &SECRET, 0, 0, "group").unwrap_err();
+        assert_eq!(error.file(), Some(key_path.as_path()));
+        let error = SealingSecret::read(&key_path).unwrap_err();
+        assert!(matches!(error.problem, Problem::SecretLength(SEALED_BYTES)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_may_read_is_refused_with_the_cure() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = Directory::new("public");
+        let path = directory.0.join("secret");
+        write_private(&path, b"x").unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        for mode in [0o640, 0o604, 0o660, 0o602, 0o644] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = read_private(&path).unwrap_err();
+            assert!(matches!(error.problem, Problem::Public(found) if found == mode));
+            assert!(error.to_string().contains("chmod 600"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_file_is_refused() {
+        let directory = Directory::new("wrong");
+        assert!(matches!(
+            read_private(&directory.0).unwrap_err().problem,
+            Problem::NotAFile
+        ));
+        let missing = read_private(&directory.0.join("none")).unwrap_err();
+        assert!(matches!(missing.problem, Problem::Read(_)));
+        let long = directory.0.join("long");
+        write_private(&long, &vec![0; PRIVATE_FILE_LIMIT_BYTES as usize + 1]).unwrap();
+        assert!(matches!(
+            read_private(&long).unwrap_err().problem,
+            Problem::TooLong
+        ));
+        let limit = directory.0.join("limit");
+        write_private(&limit, &vec![0; PRIVATE_FILE_LIMIT_BYTES as usize]).unwrap();
+        assert_eq!(
+            read_private(&limit).unwrap().len() as u64,
+            PRIVATE_FILE_LIMIT_BYTES
+        );
+    }
+}
