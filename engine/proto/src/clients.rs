@@ -252,10 +252,10 @@ impl<V: Verifier> ClientStage<V> {
     /// What can be said without the MAC: a client speaks for its own sessions only.
     fn check(&self, from: Source, request: &RequestRef<'_>) -> Result<(), Reject> {
         let session = request.session;
-        if let Source::Client(link) = from {
-            if session.client != link.client || session.incarnation() != link.incarnation {
-                return Err(Reject::WrongSender);
-            }
+        if let Source::Client(link) = from
+            && (session.client != link.client || session.incarnation() != link.incarnation)
+        {
+            return Err(Reject::WrongSender);
         }
         if session.client.0 >= self.config.max_clients
             || request.operation.len() > self.config.max_operation_bytes as usize
@@ -269,10 +269,11 @@ impl<V: Verifier> ClientStage<V> {
     /// request does no harm beyond its cost: the session table executes it once.
     fn is_due(&mut self, request: &RequestRef<'_>, now: Time) -> bool {
         let horizon = self.config.request_timeout_us;
-        if let Some((number, at)) = self.recent.get(&request.session) {
-            if request.number == *number && now.since_us(*at) < horizon {
-                return false;
-            }
+        if let Some((number, at)) = self.recent.get(&request.session)
+            && request.number == *number
+            && now.since_us(*at) < horizon
+        {
+            return false;
         }
         if self.recent.len() < MAX_STORED {
             self.recent.insert(request.session, (request.number, now));
@@ -425,10 +426,11 @@ impl<V: Verifier> ClientStage<V> {
 
     /// TR listing 15, requestExecuted.
     fn executed(&mut self, session: SessionId, number: RequestNumber, now: Time) {
-        if let Some(stored) = self.forget((session, number)) {
-            if now.since_us(stored.since) < self.timeout.delay_us() && !stored.reminded {
-                self.timeout.succeeded();
-            }
+        if let Some(stored) = self.forget((session, number))
+            && now.since_us(stored.since) < self.timeout.delay_us()
+            && !stored.reminded
+        {
+            self.timeout.succeeded();
         }
     }
 

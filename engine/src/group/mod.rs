@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hybster_net::{Identity, KeyRing, LinkCipher, PublicKey};
+use hybster_net::{Identity, KeyRing, Limits, LinkCipher, PublicKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, ReplicaId};
 
@@ -28,6 +28,12 @@ pub use error::GroupError;
 pub use keys::{ClientKeys, ReplicaKeys};
 
 use crate::runtime::Layout;
+
+/// Bytes of a client link's longest frame beside the longest operation or result.
+const FRAME_ROOM_BYTES: u32 = 256 << 10;
+
+/// Bytes of replies that may wait for one link of a client, which may have thousands of sessions.
+const CLIENT_QUEUE_BYTES: usize = 64 << 20;
 
 /// Name of the group file in a group directory.
 pub const GROUP_FILE: &str = "group.toml";
@@ -122,6 +128,20 @@ impl Group {
     #[must_use]
     pub fn clients(&self) -> &[ClientEntry] {
         &self.clients
+    }
+
+    /// Limits of links in this group, for replicas and clients alike: the longest frame follows from
+    /// the longest operation and result.
+    #[must_use]
+    pub fn link_limits(&self) -> Limits {
+        let longest = self.config.max_operation_bytes.max(self.config.max_reply_bytes);
+        let base = Limits::default();
+        Limits {
+            // Room for a whole batch of small messages, or for one that is as long as allowed.
+            client_frame_bytes: base.client_frame_bytes.max(longest + FRAME_ROOM_BYTES),
+            client_queue_bytes: CLIENT_QUEUE_BYTES.max(4 * longest as usize),
+            ..base
+        }
     }
 
     /// The group's identifier as text.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 use hybster_net::Reason;
+use hybster_proto::execution::ExecutionStatus;
 use hybster_proto::output::{Reject, Rejection};
 
 /// A counter with one writer.
@@ -32,6 +33,7 @@ pub(crate) struct Board {
     pub(crate) clients: CachePadded<ClientsBoard>,
     pub(crate) control: CachePadded<ControlBoard>,
     pub(crate) execution: CachePadded<ExecutionBoard>,
+    pub(crate) state: CachePadded<StateBoard>,
     pub(crate) pillars: Vec<CachePadded<PillarBoard>>,
     pub(crate) network: CachePadded<NetworkBoard>,
     pub(crate) peers: Vec<PeerBoard>,
@@ -51,6 +53,15 @@ pub(crate) struct ControlBoard {
     pub(crate) view: Gauge,
     pub(crate) current: Gauge,
     pub(crate) stable: Gauge,
+    pub(crate) transferring: Gauge,
+    pub(crate) diverged: Gauge,
+    pub(crate) views_entered: Gauge,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct StateBoard {
+    pub(crate) transfers: Gauge,
+    pub(crate) snapshots: Gauge,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +73,17 @@ pub(crate) struct ExecutionBoard {
     pub(crate) noops: Gauge,
     pub(crate) sessions: Gauge,
     pub(crate) queued: Gauge,
+}
+
+impl ExecutionBoard {
+    pub(crate) fn show(&self, status: &ExecutionStatus) {
+        self.executed.set(status.executed.0);
+        self.requests.set(status.requests);
+        self.duplicates.set(status.duplicates);
+        self.batches.set(status.batches);
+        self.noops.set(status.noops);
+        self.sessions.set(status.sessions);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +133,7 @@ impl Board {
             clients: CachePadded::default(),
             control: CachePadded::default(),
             execution: CachePadded::default(),
+            state: CachePadded::default(),
             pillars: (0..pillars).map(|_| CachePadded::default()).collect(),
             network: CachePadded::default(),
             peers: (0..replicas).map(|_| PeerBoard::default()).collect(),

@@ -48,7 +48,7 @@ pub use status::{
 pub(crate) use agent::Agent;
 pub(crate) use board::Board;
 pub(crate) use layout::{AgentPlan, Cores, Role, plan};
-pub(crate) use mailbox::connect;
+pub(crate) use mailbox::{Inbox, Outbox, connect};
 pub(crate) use network::Network;
 pub(crate) use shared::{Failure, Shared, TraceHook};
-pub(crate) use stage::Stage;
+pub(crate) use stage::{Clients, Stage};

@@ -13,6 +13,7 @@ use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
 use parking_lot::Mutex;
 
+use super::board::{Gauge, PillarBoard};
 use super::clock::Clock;
 use super::doorbell::Doorbell;
 use super::{
@@ -130,6 +131,11 @@ impl Shared {
             current_view: board.control.current.get(),
             leader: self.config.leader(View(view)).0,
             stable_checkpoint: board.control.stable.get(),
+            transferring: board.control.transferring.get() > 0,
+            diverged: board.control.diverged.get() > 0,
+            views_entered: board.control.views_entered.get(),
+            transfers: board.state.transfers.get(),
+            snapshots: board.state.snapshots.get(),
             executed: board.execution.executed.get(),
             requests: board.execution.requests.get(),
             duplicates: board.execution.duplicates.get(),
@@ -154,7 +160,7 @@ impl Shared {
     }
 
     fn pillars(&self) -> Vec<PillarStatus> {
-        let pillar = |(index, pillar): (usize, &CachePadded<super::board::PillarBoard>)| {
+        let pillar = |(index, pillar): (usize, &CachePadded<PillarBoard>)| {
             PillarStatus {
                 pillar: index as u16,
                 prepared: pillar.prepared.get(),
@@ -190,7 +196,7 @@ impl Shared {
     }
 
     fn refusals(&self) -> Vec<RefusalCount> {
-        let counts = self.board.refusals.iter().map(super::board::Gauge::get);
+        let counts = self.board.refusals.iter().map(Gauge::get);
         Reason::ALL
             .iter()
             .zip(counts)

@@ -84,26 +84,22 @@ impl Address {
         }
     }
 
-    /// The addresses that a stage answers for.
-    pub(crate) fn of_role(role: Role) -> &'static [Address] {
+    /// Calls `visit` with each address that a stage answers for.
+    pub(crate) fn each_of(role: Role, mut visit: impl FnMut(Address)) {
         match role {
-            Role::Clients => &[Address::CLIENTS],
-            Role::Execution => &[Address::EXECUTION],
-            Role::State => &[Address::STATE],
-            Role::Control => &[Address::CONTROL],
-            Role::Server => &[Address::CLIENTS, Address::EXECUTION],
-            Role::Pillar(_) => &[],
+            Role::Clients => visit(Address::CLIENTS),
+            Role::Execution => visit(Address::EXECUTION),
+            Role::State => visit(Address::STATE),
+            Role::Control => visit(Address::CONTROL),
+            Role::Pillar(pillar) => visit(Address::pillar(pillar)),
+            Role::Server => {
+                visit(Address::CLIENTS);
+                visit(Address::EXECUTION);
+            }
         }
     }
 
-    /// All addresses of a role.
-    pub(crate) fn each_of(role: Role, mut visit: impl FnMut(usize)) {
-        if let Role::Pillar(pillar) = role {
-            visit(Address::pillar(pillar).0);
-        }
-        Address::of_role(role).iter().for_each(|address| visit(address.0));
-    }
-
+    /// The number.
     pub(crate) fn index(self) -> usize {
         self.0
     }
@@ -116,8 +112,14 @@ fn misdelivered(letter: &Letter) {
 
 /// The client stage, and when clients have to wait for it.
 pub(crate) struct Clients<V: Verifier> {
-    pub(crate) stage: ClientStage<V>,
-    pub(crate) is_full: bool,
+    stage: ClientStage<V>,
+    is_full: bool,
+}
+
+impl<V: Verifier> Clients<V> {
+    pub(crate) fn new(stage: ClientStage<V>) -> Clients<V> {
+        Clients { stage, is_full: false }
+    }
 }
 
 impl<V: Verifier> Stage for Clients<V> {
@@ -194,13 +196,7 @@ impl<S: Service> Stage for Execution<S> {
     }
 
     fn show(&self, board: &Board) {
-        let status = self.status();
-        board.execution.executed.set(status.executed.0);
-        board.execution.requests.set(status.requests);
-        board.execution.duplicates.set(status.duplicates);
-        board.execution.batches.set(status.batches);
-        board.execution.noops.set(status.noops);
-        board.execution.sessions.set(status.sessions);
+        board.execution.show(&self.status());
         board.execution.queued.set(self.queued() as u64);
     }
 }
@@ -225,7 +221,10 @@ impl Stage for StateStage {
         StateStage::work(self, now, WORK_PAGES, out)
     }
 
-    fn show(&self, _board: &Board) {}
+    fn show(&self, board: &Board) {
+        board.state.transfers.set(self.transfers());
+        board.state.snapshots.set(self.snapshots() as u64);
+    }
 }
 
 impl<V: Verifier> Stage for Control<V> {
@@ -246,9 +245,12 @@ impl<V: Verifier> Stage for Control<V> {
 
     fn show(&self, board: &Board) {
         let status = self.status();
-        board.control.view.set(status.view.0);
-        board.control.current.set(status.current.0);
-        board.control.stable.set(status.stable.0);
+        board.control.view.set(status.stable_view.0);
+        board.control.current.set(status.current_view.0);
+        board.control.stable.set(status.stable_checkpoint.0);
+        board.control.transferring.set(status.transferring.into());
+        board.control.diverged.set(status.diverged.into());
+        board.control.views_entered.set(status.views_entered);
     }
 }
 
@@ -257,15 +259,13 @@ impl<V: Verifier, S: Service> Stage for Unreplicated<V, S> {
         Unreplicated::handle(self, letter, now, out);
     }
 
-    fn tick(&mut self, now: Time, out: &mut Output) {
-        Unreplicated::tick(self, now, out);
-    }
+    fn tick(&mut self, _now: Time, _out: &mut Output) {}
 
     fn deadline(&self) -> Option<Time> {
-        Unreplicated::deadline(self)
+        None
     }
 
     fn show(&self, board: &Board) {
-        let _ = board;
+        board.execution.show(&self.status());
     }
 }

@@ -23,6 +23,16 @@ pub struct Status {
     pub leader: u16,
     /// Order number of the last stable checkpoint.
     pub stable_checkpoint: u64,
+    /// Whether a state transfer is under way.
+    pub transferring: bool,
+    /// Whether the replica's own state diverged and is being repaired.
+    pub diverged: bool,
+    /// Views entered so far.
+    pub views_entered: u64,
+    /// States that were transferred so far.
+    pub transfers: u64,
+    /// Snapshots held for checkpoints.
+    pub snapshots: u64,
     /// The order number that was executed last.
     pub executed: u64,
     /// Requests that ran.

@@ -331,6 +331,20 @@ impl Replica {
         }
     }
 
+    /// A buffer of the core that holds more than the group's constants allow.
+    pub(crate) fn overflow(&self, group: &GroupConfig) -> Option<String> {
+        let intervals = (group.window / group.checkpoint_interval) as usize;
+        let log = 2 * group.window as usize;
+        [
+            ("committed slots that wait for others", self.core.execution.queued(), log),
+            ("snapshots", self.core.state.snapshots(), 2 * intervals + 4),
+            ("stored requests", self.core.clients.stored(), 1 << 16),
+        ]
+        .into_iter()
+        .find(|(_, count, limit)| count > limit)
+        .map(|(what, count, limit)| format!("{}: {count} {what}, over {limit}", self.id))
+    }
+
     /// When the first stage wants a tick, in simulated time.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
         let first = self

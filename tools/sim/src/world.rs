@@ -375,6 +375,9 @@ impl World {
                 return;
             }
         }
+        if let Some(story) = self.replicas[index].overflow(&self.config) {
+            self.violate(("bounded memory", story, vec![index as u16]));
+        }
         let pace = self.random.between(1, 3) * self.replicas[index].slow;
         self.busy_until_us[index] = self.now_us + (handled * pace).max(1);
         if self.replicas[index].has_work() {

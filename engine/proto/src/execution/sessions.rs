@@ -235,7 +235,7 @@ impl SessionTable {
     /// Adds a place at the end.
     fn append(&mut self, id: SessionId) -> u32 {
         let at = self.length;
-        if at as usize % PAGE == 0 {
+        if (at as usize).is_multiple_of(PAGE) {
             let entries = Vec::with_capacity(PAGE);
             self.pages.push(Arc::new(Page {
                 version: 0,

@@ -446,7 +446,12 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         });
         // A request names a bounded number of batches: ask on.
         let follow_up: Vec<usize> = (0..self.holds.len())
-            .filter(|at| self.holds[*at].missing.len() % BATCHES_PER_REQUEST == 0)
+            .filter(|at| {
+                self.holds[*at]
+                    .missing
+                    .len()
+                    .is_multiple_of(BATCHES_PER_REQUEST)
+            })
             .collect();
         for at in follow_up {
             self.ask_batches(&self.holds[at], out);

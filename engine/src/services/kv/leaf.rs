@@ -153,13 +153,20 @@ impl Leaf {
 
     /// Where a key is (`Ok`), or where it would be (`Err`).
     pub(super) fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        let prefix = &self.key(0)[..self.prefix()];
-        let Some(rest) = key.strip_prefix(prefix) else {
-            return Err(if key < prefix { 0 } else { self.count() });
-        };
-        let (slots, wanted) = (self.slots(), head(rest));
+        let (slots, prefix) = (self.slots(), self.prefix());
+        // The first comparison mostly ends the search, and spares a look at the prefix. For a key
+        // of another prefix the place is meaningless, but no key can be equal.
+        let wanted = head(key.get(prefix..).unwrap_or_default());
         let mut low = slots.partition_point(|slot| head_in(slot) < wanted);
         let equal = slots[low..].iter().take_while(|slot| head_in(slot) == wanted).count();
+        if equal > 0 && self.key(low) == key {
+            return Ok(low);
+        }
+
+        let shared = &self.key(0)[..prefix];
+        if !key.starts_with(shared) {
+            return Err(if key < shared { 0 } else { self.count() });
+        }
         let mut high = low + equal;
         while low < high {
             let middle = (low + high) / 2;

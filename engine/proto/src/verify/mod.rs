@@ -335,3 +335,6 @@ pub(crate) fn verify_new_view<V: Verifier>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,393 @@
+//! The client core over the network, polled by its owner.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hybster_net::hub::Traffic;
+use hybster_net::limits::PollLimits;
+use hybster_net::{
+    Event, Hub, HubConfig, Identity, PollTransport, Reason, SendError, Source, Transport, Waker,
+};
+use hybster_proto::ids::{ReplicaId, RequestNumber, SessionId, View};
+use hybster_proto::invocation::{
+    ClientCore, ClientOutput, ClientStats, Completions, RequestKind, SubmitError, pieces,
+};
+use hybster_proto::time::Time;
+use hybster_proto::wire::request::REQUESTS_HEAD;
+use hybster_proto::wire::{kind, kind_of};
+
+use super::{ClientError, ClientOptions, MissingReplica, Unreachable};
+use crate::group::{ClientKeys, Group};
+
+/// A longer message is cut between its requests, so that replicas can begin with the first part.
+const PIECE_BYTES: usize = 128 << 10;
+/// Once f+1 replicas are connected, how long to wait for the others.
+const GRACE: Duration = Duration::from_millis(100);
+/// Bits of a session's number that hold the incarnation.
+const INCARNATION_BITS: u32 = 64 - SessionId::INDEX_BITS;
+/// Status answers that wait to be taken.
+const STATUSES_MAX: usize = 64;
+
+/// A client that its owner polls: thousands of sessions over one link per replica, on the owner's
+/// thread, without a lock and without an allocation per request.
+///
+/// ```text
+/// loop {
+///     driver.submit(session, &operation, RequestKind::Ordered)?;   // for each idle session
+///     driver.poll(timeout)?;                                       // sends, waits, receives
+///     driver.take_completions(&mut completions);
+///     for completion in completions.iter() { … }
+/// }
+/// ```
+///
+/// Each driver is an incarnation of its client identity with sessions of its own; several may be
+/// used at the same time, in one process or in many.
+#[derive(Debug)]
+pub struct ClientDriver<T: Transport = PollTransport> {
+    core: ClientCore,
+    out: ClientOutput,
+    hub: Hub<T>,
+    events: Vec<Event>,
+    peers: Vec<PeerState>,
+    statuses: Vec<(ReplicaId, Bytes)>,
+    started: Instant,
+    now: Time,
+    unsent: u64,
+}
+
+#[derive(Debug)]
+struct PeerState {
+    up: bool,
+    missing: MissingReplica,
+}
+
+impl ClientDriver {
+    /// A driver over TCP. It connects while it is polled; see [`Self::await_links`].
+    ///
+    /// # Errors
+    /// If the options or the group file contradict themselves, or the operating system refuses.
+    pub fn connect(
+        group: &Group,
+        keys: &ClientKeys,
+        options: &ClientOptions,
+    ) -> Result<ClientDriver, ClientError> {
+        let transport = PollTransport::new(PollLimits::default())?;
+        Self::with_transport(transport, group, keys, options)
+    }
+}
+
+impl<T: Transport> ClientDriver<T> {
+    /// A driver over a transport of the caller's.
+    ///
+    /// # Errors
+    /// If the options or the group file contradict themselves.
+    pub fn with_transport(
+        transport: T,
+        group: &Group,
+        keys: &ClientKeys,
+        options: &ClientOptions,
+    ) -> Result<ClientDriver<T>, ClientError> {
+        options.validate(group.config())?;
+        let (incarnation, first_number) = new_incarnation();
+        let config = group.config().clone();
+        let hub = Hub::new(transport, hub_config(group, keys, options, incarnation)?)?;
+        let (mut core, mut out) = (
+            ClientCore::new(
+                config.clone(),
+                keys.id,
+                keys.requests.clone(),
+                incarnation,
+                options.sessions,
+                first_number,
+            ),
+            ClientOutput::new(config.replicas),
+        );
+        let give_up = options.request_timeout.as_micros().try_into().unwrap_or(u64::MAX);
+        core.give_up_after(Some(give_up));
+        for replica in config.all_replicas() {
+            core.replica_down(replica, Time(0), &mut out);
+        }
+        let peers = group.replicas().iter().map(|entry| PeerState {
+            up: false,
+            missing: MissingReplica {
+                replica: entry.id,
+                address: entry.address,
+                reason: None,
+                message: "no connection; is it running and reachable at this address?".into(),
+            },
+        });
+        Ok(ClientDriver {
+            core,
+            out,
+            hub,
+            events: Vec::new(),
+            peers: peers.collect(),
+            statuses: Vec::new(),
+            started: Instant::now(),
+            now: Time(0),
+            unsent: 0,
+        })
+    }
+
+    /// Starts a request; it is sent with the next poll. The returned number comes back with the
+    /// completion. Its age counts from the last poll.
+    ///
+    /// # Errors
+    /// If the session cannot take it; then nothing is sent.
+    #[inline]
+    pub fn submit(
+        &mut self,
+        session: u32,
+        operation: &[u8],
+        kind: RequestKind,
+    ) -> Result<RequestNumber, SubmitError> {
+        self.core.submit(session, operation, kind, self.now, &mut self.out)
+    }
+
+    /// Sends what was submitted, waits at most `timeout` for something to happen, handles what
+    /// arrived. Returns at once if completions wait to be taken.
+    ///
+    /// # Errors
+    /// Only if the network of this process fails, never because of a replica.
+    pub fn poll(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        let now = self.read_clock();
+        self.core.tick(self.now, &mut self.out);
+        self.flush();
+        let mut wait = timeout;
+        if !self.out.completions.is_empty() {
+            wait = Duration::ZERO;
+        } else if let Some(deadline) = self.core.deadline() {
+            wait = wait.min(Duration::from_micros(deadline.since_us(self.now)));
+        }
+        let polled = self.hub.poll(Some(wait), now, &mut self.events);
+        self.read_clock();
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            self.handle(event);
+        }
+        self.events = events;
+        self.core.tick(self.now, &mut self.out);
+        Ok(polled?)
+    }
+
+    /// Exchanges the finished requests for an empty (or finished with) set, which is cleared.
+    pub fn take_completions(&mut self, completions: &mut Completions) {
+        completions.clear();
+        std::mem::swap(&mut self.out.completions, completions);
+    }
+
+    /// Polls until all replicas are connected, or f+1 are and the others had a moment's time.
+    ///
+    /// # Errors
+    /// If fewer than f+1 replicas can be reached in time, or never can because of their or our
+    /// configuration.
+    pub fn await_links(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        let needed = self.core.config().acknowledging();
+        let give_up = Instant::now() + timeout;
+        let mut enough_since: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            let up = self.connected();
+            let lost = self.peers.iter().filter(|p| !p.up && p.missing.is_lasting()).count();
+            if up >= needed {
+                let since = *enough_since.get_or_insert(now);
+                if up + lost >= self.peers.len() || now >= since + GRACE {
+                    return Ok(());
+                }
+            } else if self.peers.len() - lost < needed || now >= give_up {
+                return Err(ClientError::Unreachable(self.unreachable()));
+            } else {
+                enough_since = None;
+            }
+            let until = enough_since.map_or(give_up, |since| since + GRACE);
+            self.poll(until.saturating_duration_since(now).max(Duration::from_millis(1)))?;
+        }
+    }
+
+    /// Number of connected replicas.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.peers.iter().filter(|peer| peer.up).count()
+    }
+
+    /// Whether enough replicas are connected for a certificate: f+1.
+    #[must_use]
+    pub fn can_reach_group(&self) -> bool {
+        self.connected() >= self.core.config().acknowledging()
+    }
+
+    /// Which replicas are not connected, and why.
+    #[must_use]
+    pub fn unreachable(&self) -> Unreachable {
+        let missing = self.peers.iter().filter(|peer| !peer.up);
+        Unreachable {
+            connected: self.connected(),
+            needed: self.core.config().acknowledging(),
+            missing: missing.map(|peer| peer.missing.clone()).collect(),
+        }
+    }
+
+    /// Asks a replica for its status; the answer comes with [`Self::take_statuses`].
+    ///
+    /// # Errors
+    /// If the replica is not connected.
+    pub fn request_status(&mut self, replica: ReplicaId) -> Result<(), SendError> {
+        self.hub.send_to_peer_now(replica.0, &[kind::STATUS_REQUEST])
+    }
+
+    /// STATUS messages that arrived.
+    pub fn take_statuses(&mut self) -> Vec<(ReplicaId, Bytes)> {
+        std::mem::take(&mut self.statuses)
+    }
+
+    /// The client core: sessions, view, leader, figures.
+    #[must_use]
+    pub fn core(&self) -> &ClientCore {
+        &self.core
+    }
+
+    /// Figures of the client core.
+    #[must_use]
+    pub fn stats(&self) -> &ClientStats {
+        self.core.stats()
+    }
+
+    /// The view that f+1 replicas vouch for.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.core.view()
+    }
+
+    /// What went in and out.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        self.hub.traffic()
+    }
+
+    /// Messages that a link could not take; the requests in them are sent again.
+    #[must_use]
+    pub fn unsent(&self) -> u64 {
+        self.unsent
+    }
+
+    /// A handle that ends a poll from another thread.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.hub.waker()
+    }
+
+    fn read_clock(&mut self) -> Instant {
+        let now = Instant::now();
+        let since = now.saturating_duration_since(self.started);
+        // Time 0 is kept for what happened before.
+        self.now = Time(since.as_micros() as u64 + 1);
+        now
+    }
+
+    /// Hands to the hub what the core wants to send. What a link does not take is lost: the core
+    /// sends it again.
+    fn flush(&mut self) {
+        if self.out.nothing_to_send() {
+            return;
+        }
+        for (replica, message) in self.out.outgoing() {
+            let (peer, hub) = (replica.0, &mut self.hub);
+            let mut note = |sent: Result<(), SendError>| match sent {
+                Ok(()) | Err(SendError::NotConnected) => {}
+                Err(error) => {
+                    self.unsent += 1;
+                    self.peers[usize::from(peer)].missing.message = error.to_string();
+                }
+            };
+            if message.len() <= PIECE_BYTES {
+                note(hub.send_to_peer_now(peer, message));
+                continue;
+            }
+            for piece in pieces(message, PIECE_BYTES) {
+                note(hub.write_to_peer_now(peer, |writer| {
+                    writer.put(&message[..REQUESTS_HEAD]);
+                    writer.put(piece);
+                }));
+            }
+        }
+        self.out.clear_messages();
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Messages { from: Source::Peer(peer), messages } => {
+                for message in &messages {
+                    let from = ReplicaId(peer);
+                    match kind_of(message) {
+                        kind::STATUS if self.statuses.len() < STATUSES_MAX => {
+                            self.statuses.push((from, Bytes::copy_from_slice(message)));
+                        }
+                        _ => self.core.handle(from, message, self.now, &mut self.out),
+                    }
+                }
+            }
+            Event::PeerUp { peer } => {
+                let state = &mut self.peers[usize::from(peer)];
+                state.up = true;
+                state.missing.reason = None;
+                self.core.replica_up(ReplicaId(peer), self.now, &mut self.out);
+            }
+            Event::PeerDown { peer, reason } => {
+                let state = &mut self.peers[usize::from(peer)];
+                state.up = false;
+                state.missing.message = format!("the link broke: {reason}");
+                self.core.replica_down(ReplicaId(peer), self.now, &mut self.out);
+            }
+            Event::Rejected { reason, identity: Some(Identity::Replica(peer)), message, .. } => {
+                self.rejected(peer, reason, message);
+            }
+            Event::Rejected { .. }
+            | Event::Messages { .. }
+            | Event::ClientUp { .. }
+            | Event::ClientDown { .. } => {}
+        }
+    }
+
+    fn rejected(&mut self, peer: u16, reason: Reason, message: String) {
+        if let Some(state) = self.peers.get_mut(usize::from(peer)) {
+            state.missing.reason = Some(reason);
+            state.missing.message = message;
+        }
+    }
+}
+
+fn hub_config(
+    group: &Group,
+    keys: &ClientKeys,
+    options: &ClientOptions,
+    incarnation: u64,
+) -> Result<HubConfig, ClientError> {
+    let config = group.config();
+    Ok(HubConfig {
+        identity: Identity::Client(keys.id.0),
+        key: keys.link.clone(),
+        keyring: group.key_ring()?.into(),
+        group_digest: config.digest().0,
+        pillars: config.pillars,
+        incarnation,
+        cipher: group.link_cipher(),
+        listen: None,
+        peers: group.replicas().iter().map(|entry| (entry.id.0, entry.address)).collect(),
+        limits: options.limits(config),
+        jitter_seed: None,
+    })
+}
+
+/// Incarnation and first request number of a new client object, from the clock: higher than all
+/// before it. (The bits that an incarnation has are used up every 35 years; the next time in 2041.)
+fn new_incarnation() -> (u64, u64) {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let clock = since.as_micros() as u64;
+    let last = LAST
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(clock.max(last + 1)))
+        .expect("the closure always returns a value");
+    let microseconds = clock.max(last + 1);
+    (microseconds & ((1 << INCARNATION_BITS) - 1), microseconds)
+}

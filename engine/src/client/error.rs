@@ -1,0 +1,135 @@
+//! What can go wrong for a client, in types and in words.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hybster_net::hub::HubError;
+use hybster_net::{Identity, Reason};
+use hybster_proto::ids::ReplicaId;
+
+use crate::group::GroupError;
+
+/// The client could not be started, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The group file contradicts itself.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// An option is out of range.
+    #[error("{option}: {cure}")]
+    Options {
+        /// The option.
+        option: &'static str,
+        /// What would be right.
+        cure: String,
+    },
+    /// The links cannot be set up.
+    #[error("cannot set up the links to the replicas: {0}")]
+    Links(#[from] HubError),
+    /// The operating system refuses what the network needs.
+    #[error("the network of this client failed: {0}")]
+    Network(#[from] io::Error),
+    /// Too few replicas can be reached.
+    #[error("{0}")]
+    Unreachable(Unreachable),
+}
+
+/// A request failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// The group did not answer in time, though enough replicas are connected. The operation may
+    /// have been executed or may still be.
+    #[error("no answer of the group in time; the operation may or may not be executed")]
+    Timeout,
+    /// Too few replicas can be reached. The operation may have been executed or may still be.
+    #[error("{0}")]
+    Unreachable(Arc<Unreachable>),
+    /// The group evicted the session, because this client identity opened too many others. The
+    /// operation may have been executed. Later requests use another session.
+    #[error("the group evicted the session; raise max_sessions_per_client or open fewer sessions")]
+    Evicted,
+    /// f+1 replicas keep refusing the request, which was not executed.
+    #[error("the group is overloaded and refuses the request; try again later")]
+    Overloaded,
+    /// Too many requests wait in this client already; the request was not sent.
+    #[error("{limit} requests wait in this client already; wait, or raise the option `queue`")]
+    Busy {
+        /// The limit.
+        limit: usize,
+    },
+    /// The operation is longer than the group allows; the request was not sent.
+    #[error("an operation of {length} bytes exceeds the group's limit of {limit} bytes")]
+    TooLong {
+        /// Its length.
+        length: usize,
+        /// The group's limit.
+        limit: usize,
+    },
+    /// The operation was executed, but its result is longer than the group allows.
+    #[error("the operation was executed, but its result exceeds the group's limit")]
+    ResultTooLong,
+    /// The group treats the request's number as used long ago: this client was replaced by
+    /// another one of the same incarnation, or a clock went back.
+    #[error("the group has used the request's number before; is another client using this key?")]
+    Stale,
+    /// The client was shut down, or its thread has ended.
+    #[error("the client was shut down; the operation may or may not be executed")]
+    Shutdown,
+}
+
+/// Why too few replicas can be reached for f+1 equal replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// Replicas that are connected.
+    pub connected: usize,
+    /// Replicas that are needed: f+1.
+    pub needed: usize,
+    /// The others.
+    pub missing: Vec<MissingReplica>,
+}
+
+/// A replica that is not connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingReplica {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its address in the group file.
+    pub address: SocketAddr,
+    /// Why a link was refused, if one was.
+    pub reason: Option<Reason>,
+    /// For people: what is known of the cause.
+    pub message: String,
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (connected, needed) = (self.connected, self.needed);
+        write!(f, "{connected} of the {needed} replicas that are needed can be reached")?;
+        for replica in &self.missing {
+            let who = Identity::Replica(replica.replica.0);
+            write!(f, "; {who} at {}: {}", replica.address, replica.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
+impl MissingReplica {
+    /// Whether somebody has to change a configuration before a link can stand.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        matches!(
+            self.reason,
+            Some(
+                Reason::UnknownKey
+                    | Reason::ConfigurationMismatch
+                    | Reason::Version
+                    | Reason::CipherMismatch
+                    | Reason::RefusedByPeer
+            )
+        )
+    }
+}

@@ -1,0 +1,241 @@
+//! The thread behind a [`Client`](super::Client): runs a driver, feeds it from the inbox.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hybster_net::Waker;
+use hybster_proto::ids::RequestNumber;
+use hybster_proto::invocation::{Completions, Outcome, RequestKind, SubmitError};
+
+use super::pending::Responder;
+use super::{CallError, ClientDriver, ClientError, ClientOptions};
+use crate::group::{ClientKeys, Group};
+
+/// How long to wait when nothing has a deadline.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// A request that waits for a session.
+pub(super) struct Command {
+    pub(super) operation: Vec<u8>,
+    pub(super) kind: RequestKind,
+    /// When to give up waiting for a session.
+    pub(super) expires: Instant,
+    pub(super) responder: Responder,
+}
+
+/// What handles and the thread share.
+pub(super) struct Shared {
+    inbox: Mutex<Inbox>,
+    /// Signalled when the inbox has room (again), or has closed.
+    room: Condvar,
+    limit: usize,
+}
+
+struct Inbox {
+    commands: VecDeque<Command>,
+    /// No further commands.
+    closed: bool,
+    waker: Waker,
+}
+
+/// Why a command was not taken; it comes back.
+pub(super) enum Refused {
+    Full(Command),
+    Closed(Command),
+}
+
+impl Shared {
+    pub(super) fn new(limit: usize, waker: Waker) -> Arc<Shared> {
+        let inbox = Inbox { commands: VecDeque::new(), closed: false, waker };
+        Arc::new(Shared { inbox: Mutex::new(inbox), room: Condvar::new(), limit })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        // No code of ours panics while it holds the lock.
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands over a command; with `block`, waits for room until the command expires.
+    pub(super) fn push(&self, command: Command, block: bool) -> Result<(), Refused> {
+        let mut inbox = self.lock();
+        while !inbox.closed && inbox.commands.len() >= self.limit {
+            let left = command.expires.saturating_duration_since(Instant::now());
+            if !block || left.is_zero() {
+                return Err(Refused::Full(command));
+            }
+            let waited = self.room.wait_timeout(inbox, left);
+            inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if inbox.closed {
+            return Err(Refused::Closed(command));
+        }
+        inbox.commands.push_back(command);
+        let waker = inbox.waker.clone();
+        drop(inbox);
+        waker.wake();
+        Ok(())
+    }
+
+    /// Refuses further commands and wakes everybody.
+    pub(super) fn close(&self) {
+        let mut inbox = self.lock();
+        inbox.closed = true;
+        let waker = inbox.waker.clone();
+        drop(inbox);
+        self.room.notify_all();
+        waker.wake();
+    }
+}
+
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    driver: ClientDriver,
+    group: Group,
+    keys: ClientKeys,
+    options: ClientOptions,
+    /// Sessions that may take a request, once per request that they may take.
+    permits: VecDeque<u32>,
+    outstanding: HashMap<(u32, RequestNumber), Responder>,
+    completions: Completions,
+}
+
+impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        driver: ClientDriver,
+        group: Group,
+        keys: ClientKeys,
+        options: ClientOptions,
+    ) -> Worker {
+        let permits = permits(&driver);
+        Worker {
+            shared,
+            driver,
+            group,
+            keys,
+            options,
+            permits,
+            outstanding: HashMap::new(),
+            completions: Completions::default(),
+        }
+    }
+
+    /// Runs until the inbox is closed. Whatever is under way then ends with a shutdown.
+    pub(super) fn run(mut self) {
+        // A failure closes the inbox, and every later call says so.
+        let _ = self.serve();
+        self.shared.close();
+        self.outstanding.clear();
+        let commands = std::mem::take(&mut self.shared.lock().commands);
+        // Outside the lock: callbacks may use the client.
+        drop(commands);
+    }
+
+    fn serve(&mut self) -> Result<(), ClientError> {
+        loop {
+            let Some(wait) = self.take_commands() else { return Ok(()) };
+            self.driver.poll(wait)?;
+            self.complete();
+            if self.permits.is_empty() && self.outstanding.is_empty() {
+                self.begin_anew()?;
+            }
+        }
+    }
+
+    /// Submits what sessions can take; says how long to wait for more, or `None` when closed.
+    fn take_commands(&mut self) -> Option<Duration> {
+        loop {
+            let mut inbox = self.shared.lock();
+            if inbox.closed {
+                return None;
+            }
+            let now = Instant::now();
+            let Some(first) = inbox.commands.front() else { return Some(IDLE) };
+            let expired = first.expires <= now;
+            if !expired && self.permits.is_empty() {
+                return Some(first.expires - now);
+            }
+            let command = inbox.commands.pop_front().expect("there is a first one");
+            drop(inbox);
+            self.shared.room.notify_one();
+            if expired {
+                command.responder.answer(Err(self.timeout()));
+            } else if let Some(command) = self.submit(command) {
+                // No session takes it before an older request has ended.
+                let left = command.expires - now;
+                self.shared.lock().commands.push_front(command);
+                return Some(left);
+            }
+        }
+    }
+
+    /// Submits a command in some session; hands it back if none takes it now.
+    fn submit(&mut self, command: Command) -> Option<Command> {
+        let Command { operation, kind, expires, responder } = command;
+        for _ in 0..self.permits.len() {
+            let session = self.permits.pop_front()?;
+            match self.driver.submit(session, &operation, kind) {
+                Ok(number) => {
+                    self.outstanding.insert((session, number), responder);
+                    return None;
+                }
+                Err(SubmitError::TooLong { length, limit }) => {
+                    self.permits.push_front(session);
+                    responder.answer(Err(CallError::TooLong { length, limit }));
+                    return None;
+                }
+                // Its oldest request holds up the window.
+                Err(SubmitError::WindowFull { .. }) => self.permits.push_back(session),
+                Err(SubmitError::Evicted { .. } | SubmitError::NoSession { .. }) => {}
+            }
+        }
+        Some(Command { operation, kind, expires, responder })
+    }
+
+    fn complete(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.driver.take_completions(&mut completions);
+        for completion in completions.iter() {
+            if !self.driver.core().is_evicted(completion.session) {
+                self.permits.push_back(completion.session);
+            }
+            let key = (completion.session, completion.number);
+            let Some(responder) = self.outstanding.remove(&key) else {
+                debug_assert!(false, "every request has a responder");
+                continue;
+            };
+            responder.answer(match completion.outcome {
+                Outcome::Done => Ok(completion.result.to_vec()),
+                Outcome::Evicted => Err(CallError::Evicted),
+                Outcome::Stale => Err(CallError::Stale),
+                Outcome::TooLong => Err(CallError::ResultTooLong),
+                Outcome::Overloaded => Err(CallError::Overloaded),
+                Outcome::TimedOut => Err(self.timeout()),
+            });
+        }
+        self.completions = completions;
+    }
+
+    fn timeout(&self) -> CallError {
+        if self.driver.can_reach_group() {
+            CallError::Timeout
+        } else {
+            CallError::Unreachable(Arc::new(self.driver.unreachable()))
+        }
+    }
+
+    /// All sessions are evicted: those of a new incarnation take over.
+    fn begin_anew(&mut self) -> Result<(), ClientError> {
+        self.driver = ClientDriver::connect(&self.group, &self.keys, &self.options)?;
+        self.permits = permits(&self.driver);
+        self.shared.lock().waker = self.driver.waker();
+        Ok(())
+    }
+}
+
+/// Sessions take turns; each appears as often as it may have requests outstanding.
+fn permits(driver: &ClientDriver) -> VecDeque<u32> {
+    let window = driver.core().config().session_window;
+    (0..window).flat_map(|_| 0..driver.core().sessions()).collect()
+}

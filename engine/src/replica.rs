@@ -1,0 +1,562 @@
+//! Starting, watching and stopping a replica.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use hybster_net::hub::HubError;
+use hybster_net::limits::PollLimits;
+use hybster_net::{Hub, HubConfig, Identity, PollTransport};
+use hybster_proto::ids::ReplicaId;
+use hybster_proto::output::Fatal;
+use hybster_proto::service::Service;
+use hybster_proto::time::Time;
+use hybster_proto::trace::TraceEvent;
+use hybster_proto::{ClientStage, Control, Execution, Pillar, StateStage, Unreplicated};
+use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
+
+use crate::group::{Group, GroupError, ReplicaKeys};
+use crate::runtime::{
+    Agent, Clients, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, Status,
+    TraceHook, connect, plan,
+};
+
+/// How long [`RunningReplica::shutdown`] waits for the threads.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A replica of a group. Nothing but the way to a [`RunningReplica`].
+///
+/// ```no_run
+/// use hybster::group::{Group, ReplicaKeys};
+/// use hybster::services::CounterService;
+/// use hybster::{Replica, ReplicaId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let group = Group::load("my-group")?;
+/// let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(0))?;
+/// let replica = Replica::builder(group, keys).service(CounterService::default()).start()?;
+/// replica.wait()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Replica;
+
+impl Replica {
+    /// Begins with what every replica needs: its group and its keys.
+    #[must_use]
+    pub fn builder(group: Group, keys: ReplicaKeys) -> ReplicaBuilder<()> {
+        let layout = group.layout();
+        ReplicaBuilder {
+            group,
+            keys,
+            service: (),
+            layout,
+            pin: false,
+            cores: None,
+            listen: None,
+            is_replicated: true,
+            trace: None,
+        }
+    }
+}
+
+/// Options of a replica that is not started yet.
+#[must_use = "a replica runs after `start`"]
+pub struct ReplicaBuilder<S> {
+    group: Group,
+    keys: ReplicaKeys,
+    service: S,
+    layout: Layout,
+    pin: bool,
+    cores: Option<Vec<usize>>,
+    listen: Option<SocketAddr>,
+    is_replicated: bool,
+    trace: Option<TraceHook>,
+}
+
+impl<S> ReplicaBuilder<S> {
+    /// The service to replicate.
+    pub fn service<T: Service>(self, service: T) -> ReplicaBuilder<T> {
+        ReplicaBuilder {
+            service,
+            group: self.group,
+            keys: self.keys,
+            layout: self.layout,
+            pin: self.pin,
+            cores: self.cores,
+            listen: self.listen,
+            is_replicated: self.is_replicated,
+            trace: self.trace,
+        }
+    }
+
+    /// How stages are spread over threads. Without it the group's default holds.
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// Whether threads are pinned to cores. By default they are not.
+    pub fn pin(mut self, pin: bool) -> Self {
+        self.pin = pin;
+        self
+    }
+
+    /// Pins the threads to these cores, in the order network, pillars, execution, state.
+    pub fn cores(mut self, cores: Vec<usize>) -> Self {
+        self.pin = true;
+        self.cores = Some(cores);
+        self
+    }
+
+    /// Listens elsewhere than the group file says: behind a port mapping, say.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// Runs the same service, links, session table and request checks without any protocol: the
+    /// baseline of measurements. The group must have one replica, no faults and one pillar.
+    pub fn unreplicated(mut self) -> Self {
+        self.is_replicated = false;
+        self
+    }
+
+    /// Calls `hook` with every protocol event, on the thread where it happens.
+    pub fn trace(mut self, hook: impl Fn(Time, &TraceEvent) + Send + Sync + 'static) -> Self {
+        self.trace = Some(Arc::new(hook));
+        self
+    }
+}
+
+impl<S: Service> ReplicaBuilder<S> {
+    /// Starts the replica: when this returns, it listens and its threads run.
+    ///
+    /// # Errors
+    /// If the options do not fit the group or the machine, or the address is taken.
+    pub fn start(self) -> Result<RunningReplica, StartError> {
+        let config = Arc::clone(self.group.config());
+        self.check()?;
+        let cores = self.resolve_cores()?;
+        let available = thread::available_parallelism().map_or(1, usize::from);
+        let layout = self.layout.resolve(config.pillars, available);
+        let roles = self.roles();
+        let plans = plan(layout, &roles, &cores);
+        let hub = self.open_hub()?;
+        let local_address = hub.local_address().expect("a replica listens");
+        let id = self.keys.id;
+        let trace = self.trace.clone();
+        let is_replicated = self.is_replicated;
+        let shared = Arc::new(Shared::new(id, config, layout, is_replicated, plans, trace));
+        let peers = self.peers().map(|(peer, _)| peer).collect();
+        let mut network = Some(Network::new(hub, Arc::clone(&shared), peers));
+        let mut stages = self.stages();
+        let mut queues = Queues::between(shared.plans.len());
+        let mut threads = Vec::with_capacity(shared.plans.len());
+        for index in 0..shared.plans.len() {
+            let owned = take_stages(&mut stages, &shared.plans[index].roles);
+            let (inboxes, outboxes) = queues.take(index);
+            let agent =
+                Agent::new(index, Arc::clone(&shared), owned, network.take(), inboxes, outboxes);
+            match spawn(index, &shared, agent) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    shared.stop();
+                    return Err(StartError::Thread(error));
+                }
+            }
+        }
+        let mode = if is_replicated { "replica" } else { "unreplicated server" };
+        log::info!("{mode} {} listens on {local_address}, {layout} layout", id.0);
+        Ok(RunningReplica { shared, threads, local_address })
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        let config = self.group.config();
+        if self.group.replicas().get(usize::from(self.keys.id.0)).is_none() {
+            return Err(StartError::UnknownReplica(self.keys.id.0));
+        }
+        let shape = (config.replicas, config.faults, config.pillars);
+        if !self.is_replicated && shape != (1, 0, 1) {
+            return Err(StartError::NotASingleServer {
+                replicas: config.replicas,
+                faults: config.faults,
+                pillars: config.pillars,
+            });
+        }
+        Ok(())
+    }
+
+    /// Read once, before any thread is pinned: the list is the calling thread's own mask.
+    fn resolve_cores(&self) -> Result<Cores, StartError> {
+        if !self.pin {
+            return Ok(Cores::Unpinned);
+        }
+        let usable: Vec<usize> =
+            core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+        let chosen = self.cores.clone().unwrap_or_else(|| usable.clone());
+        if let Some(missing) = chosen.iter().find(|core| !usable.contains(core)) {
+            return Err(StartError::Core { core: *missing, usable });
+        }
+        Ok(if chosen.is_empty() { Cores::Unpinned } else { Cores::Pinned(chosen) })
+    }
+
+    fn roles(&self) -> Vec<Role> {
+        if !self.is_replicated {
+            return vec![Role::Server];
+        }
+        let pillars = self.group.config().all_pillars().map(|pillar| Role::Pillar(pillar.0));
+        let mut roles = vec![Role::Clients, Role::Control];
+        roles.extend(pillars);
+        roles.extend([Role::Execution, Role::State]);
+        roles
+    }
+
+    fn peers(&self) -> impl Iterator<Item = (u16, SocketAddr)> + '_ {
+        let others = self.group.replicas().iter().filter(|entry| entry.id != self.keys.id);
+        others.map(|entry| (entry.id.0, entry.address))
+    }
+
+    fn open_hub(&self) -> Result<Hub<PollTransport>, StartError> {
+        let transport = PollTransport::new(PollLimits::default()).map_err(StartError::Transport)?;
+        let config = self.group.config();
+        let own = &self.group.replicas()[usize::from(self.keys.id.0)];
+        let hub = HubConfig {
+            identity: Identity::Replica(self.keys.id.0),
+            key: self.keys.link.clone(),
+            keyring: Arc::new(self.group.key_ring()?),
+            group_digest: config.digest().0,
+            pillars: config.pillars,
+            incarnation: 0,
+            cipher: self.group.link_cipher(),
+            listen: Some(self.listen.unwrap_or(own.address)),
+            peers: self.peers().collect(),
+            limits: self.group.link_limits(),
+            jitter_seed: None,
+        };
+        Ok(Hub::new(transport, hub)?)
+    }
+
+    /// All stages with their roles.
+    fn stages(self) -> Vec<(Role, Box<dyn Stage>)> {
+        let ReplicaBuilder { group, keys, service, is_replicated, .. } = self;
+        let config = group.config();
+        let digest = config.digest();
+        let verifier = || InProcessVerifier::new(&keys.group_key, config.mac, digest);
+        if !is_replicated {
+            let server = Unreplicated::new(Arc::clone(config), verifier(), service);
+            return vec![(Role::Server, Box::new(server))];
+        }
+        let id = keys.id;
+        let clients = ClientStage::new(Arc::clone(config), id, verifier());
+        let control = Control::new(Arc::clone(config), id, verifier());
+        let execution = Execution::new(Arc::clone(config), id, service);
+        let state = StateStage::new(Arc::clone(config), id);
+        let mut stages: Vec<(Role, Box<dyn Stage>)> = vec![
+            (Role::Clients, Box::new(Clients::new(clients))),
+            (Role::Control, Box::new(control)),
+            (Role::Execution, Box::new(execution)),
+            (Role::State, Box::new(state)),
+        ];
+        for pillar in config.all_pillars() {
+            let instance =
+                InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+            let trinx = InProcessTrInX::new(&keys.group_key, config.mac, digest, instance);
+            let stage = Pillar::new(Arc::clone(config), id, pillar, trinx, verifier());
+            stages.push((Role::Pillar(pillar.0), Box::new(stage)));
+        }
+        stages
+    }
+}
+
+impl<S> fmt::Debug for ReplicaBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaBuilder")
+            .field("replica", &self.keys.id)
+            .field("layout", &self.layout)
+            .field("pin", &self.pin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes the stages of an agent, in the order of its plan.
+fn take_stages(
+    stages: &mut Vec<(Role, Box<dyn Stage>)>,
+    roles: &[Role],
+) -> Vec<Box<dyn Stage>> {
+    let mut take = |role: &Role| {
+        let index = stages.iter().position(|(of, _)| of == role).expect("each role has a stage");
+        stages.swap_remove(index).1
+    };
+    roles.iter().map(&mut take).collect()
+}
+
+type Ends = (Vec<Option<Inbox>>, Vec<Option<Outbox>>);
+
+/// The queues between all pairs of agents.
+struct Queues {
+    inboxes: Vec<Vec<Option<Inbox>>>,
+    outboxes: Vec<Vec<Option<Outbox>>>,
+}
+
+impl Queues {
+    fn between(agents: usize) -> Queues {
+        let mut queues = Queues {
+            inboxes: (0..agents).map(|_| (0..agents).map(|_| None).collect()).collect(),
+            outboxes: (0..agents).map(|_| (0..agents).map(|_| None).collect()).collect(),
+        };
+        for from in 0..agents {
+            for to in (0..agents).filter(|to| *to != from) {
+                let (outbox, inbox) = connect();
+                queues.outboxes[from][to] = Some(outbox);
+                queues.inboxes[to][from] = Some(inbox);
+            }
+        }
+        queues
+    }
+
+    fn take(&mut self, agent: usize) -> Ends {
+        (std::mem::take(&mut self.inboxes[agent]), std::mem::take(&mut self.outboxes[agent]))
+    }
+}
+
+fn spawn(
+    index: usize,
+    shared: &Arc<Shared>,
+    agent: Agent<PollTransport>,
+) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    let name = &shared.plans[index].name;
+    // The system shows 15 bytes of a thread's name.
+    let name = format!("r{}-{}", shared.replica.0, name.replace(' ', "-"));
+    thread::Builder::new().name(name).spawn(move || {
+        let plan = &shared.plans[index];
+        if let Some(id) = plan.core
+            && !core_affinity::set_for_current(core_affinity::CoreId { id })
+        {
+            log::warn!("thread {} could not be pinned to core {id}; it runs unpinned", plan.name);
+        }
+        let _guard = StopOthers { shared: &shared, index };
+        agent.run();
+    })
+}
+
+/// Ends the other threads when one of them panics: a replica works as a whole or not at all.
+struct StopOthers<'a> {
+    shared: &'a Shared,
+    index: usize,
+}
+
+impl Drop for StopOthers<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let name = self.shared.plans[self.index].name.clone();
+            self.shared.fail(Failure::Panicked(name));
+        }
+    }
+}
+
+/// A replica whose threads run. Dropping it stops them.
+#[derive(Debug)]
+pub struct RunningReplica {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    local_address: SocketAddr,
+}
+
+/// Stops a replica from anywhere, while another thread is in [`RunningReplica::wait`].
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    shared: Arc<Shared>,
+}
+
+impl Stopper {
+    /// Tells the replica to stop, and returns at once.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// A snapshot of the replica's counters.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+}
+
+impl RunningReplica {
+    /// The replica's number.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.shared.replica
+    }
+
+    /// The address that it listens on.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// A snapshot of the replica's counters.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// A handle that stops the replica.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Whether all threads still run.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.shared.is_stopping()
+    }
+
+    /// Waits until the replica has stopped.
+    ///
+    /// # Errors
+    /// If it stopped by itself: because an invariant is broken, or the machine failed it.
+    pub fn wait(mut self) -> Result<(), ReplicaError> {
+        for thread in self.threads.drain(..) {
+            // A panic is reported below, with the thread's name.
+            let _ = thread.join();
+        }
+        self.outcome()
+    }
+
+    /// Stops the replica and waits for its threads, for some seconds at most.
+    ///
+    /// # Errors
+    /// If it had stopped by itself before, or a thread does not end.
+    pub fn shutdown(mut self) -> Result<(), ReplicaError> {
+        self.shared.stop();
+        self.join(SHUTDOWN_TIMEOUT)?;
+        self.outcome()
+    }
+
+    fn join(&mut self, timeout: Duration) -> Result<(), ReplicaError> {
+        let deadline = Instant::now() + timeout;
+        while let Some(thread) = self.threads.pop() {
+            while !thread.is_finished() {
+                if Instant::now() >= deadline {
+                    let thread = thread.thread().name().unwrap_or_default().to_owned();
+                    return Err(ReplicaError::StillRunning { thread, seconds: timeout.as_secs() });
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            let _ = thread.join();
+        }
+        Ok(())
+    }
+
+    fn outcome(&self) -> Result<(), ReplicaError> {
+        let replica = self.shared.replica.0;
+        Err(match self.shared.take_failure() {
+            None => return Ok(()),
+            Some(Failure::Fatal(fatal)) => ReplicaError::Fatal { replica, fatal },
+            Some(Failure::Transport(error)) => ReplicaError::Transport { replica, error },
+            Some(Failure::Panicked(thread)) => ReplicaError::Panicked { replica, thread },
+        })
+    }
+}
+
+impl Drop for RunningReplica {
+    fn drop(&mut self) {
+        self.shared.stop();
+        if let Err(error) = self.join(SHUTDOWN_TIMEOUT) {
+            log::error!("{error}");
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("replica", &self.replica).finish_non_exhaustive()
+    }
+}
+
+/// Why a replica could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The group directory is at fault.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The network could not be opened.
+    #[error(transparent)]
+    Network(#[from] HubError),
+    /// The system gave no transport.
+    #[error("the system's event queue (epoll) could not be made: {0}; check the limit of open files")]
+    Transport(io::Error),
+    /// The system gave no thread.
+    #[error("a thread could not be started: {0}; check the limit of processes and threads")]
+    Thread(io::Error),
+    /// The keys are those of a replica that the group does not have.
+    #[error("the group has no replica {0}; use the keys and the group file of one directory")]
+    UnknownReplica(u16),
+    /// A core to pin to is not there.
+    #[error("core {core} cannot be used by this process; usable cores are {usable:?}")]
+    Core {
+        /// The core.
+        core: usize,
+        /// Those that can be used.
+        usable: Vec<usize>,
+    },
+    /// An unreplicated server was asked for in a group of another shape.
+    #[error(
+        "an unreplicated server needs a group of its own with replicas = 1, faults = 0 and \
+         pillars = 1, not {replicas}, {faults} and {pillars}; make one with `hybster init`"
+    )]
+    NotASingleServer {
+        /// Its replicas.
+        replicas: u16,
+        /// Its faults.
+        faults: u16,
+        /// Its pillars.
+        pillars: u16,
+    },
+}
+
+/// Why a replica stopped by itself, or did not stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicaError {
+    /// A stage found an invariant broken.
+    #[error("replica {replica} stopped: {fatal}")]
+    Fatal {
+        /// The replica.
+        replica: u16,
+        /// What is broken.
+        fatal: Fatal,
+    },
+    /// The transport failed as a whole.
+    #[error("replica {replica} stopped: the network failed ({error}); check the limit of open files")]
+    Transport {
+        /// The replica.
+        replica: u16,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A thread panicked.
+    #[error("replica {replica} stopped: its thread \"{thread}\" panicked; please report this bug")]
+    Panicked {
+        /// The replica.
+        replica: u16,
+        /// The thread.
+        thread: String,
+    },
+    /// A thread does not end.
+    #[error("thread \"{thread}\" did not end within {seconds} s; the service may be blocking it")]
+    StillRunning {
+        /// The thread.
+        thread: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+}
