@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hybster::{Layout, MacAlgorithm};
 
 use crate::launch::ReplicaArgs;
 
@@ -84,10 +85,10 @@ pub struct GroupOptions {
     pub batch_max: u32,
     /// Which threads and cores a replica's stages run on.
     #[arg(long, default_value = "auto")]
-    pub layout: String,
+    pub layout: Layout,
     /// MAC algorithm of certificates and client requests.
-    #[arg(long, default_value = "aegis-128l")]
-    pub authenticator: String,
+    #[arg(long, default_value_t)]
+    pub authenticator: MacAlgorithm,
     /// One server and no protocol: the baseline to compare with.
     #[arg(long)]
     pub unreplicated: bool,

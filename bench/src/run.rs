@@ -261,8 +261,8 @@ pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
         read_percent: 0,
         warmup_s: 0.0,
         batch_max: spec.batch_max,
-        layout: spec.layout.clone(),
-        authenticator: spec.authenticator.clone(),
+        layout: spec.layout.to_string(),
+        authenticator: spec.authenticator.to_string(),
         unreplicated: spec.unreplicated,
     }
 }
@@ -274,7 +274,7 @@ fn replicas(before: &[Status], after: &[Status]) -> Vec<ReplicaReport> {
             replica: now.replica,
             view: now.view,
             requests_per_batch: then.and_then(|then| now.requests_per_batch_since(then)),
-            rejections: now.rejections,
+            rejections: now.rejected,
         }
     };
     after.iter().map(report).collect()

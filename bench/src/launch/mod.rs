@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use hybster::{Layout, MacAlgorithm};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -36,9 +37,9 @@ pub struct GroupSpec {
     /// Requests per batch, at most.
     pub batch_max: u32,
     /// Layout of stages on cores.
-    pub layout: String,
+    pub layout: Layout,
     /// MAC algorithm.
-    pub authenticator: String,
+    pub authenticator: MacAlgorithm,
     /// The service.
     pub service: ServiceKind,
     /// Bytes of a null service's reply.
@@ -77,8 +78,8 @@ impl GroupSpec {
             faults,
             pillars: options.pillars,
             batch_max: options.batch_max,
-            layout: options.layout.clone(),
-            authenticator: options.authenticator.clone(),
+            layout: options.layout,
+            authenticator: options.authenticator,
             service,
             reply_size: options.reply_size,
             identities,
@@ -126,7 +127,7 @@ impl Group {
         let spec = &self.spec;
         let mut command = Command::new(program);
         command.arg("replica").arg("--group").arg(self.path());
-        command.args(["--id", &replica.to_string(), "--layout", &spec.layout]);
+        command.args(["--id", &replica.to_string(), "--layout", spec.layout.name()]);
         command.args(["--service", spec.service.name()]);
         command.args(["--reply-size", &spec.reply_size.to_string()]);
         if spec.unreplicated {

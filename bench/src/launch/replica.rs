@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use hybster::Layout;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::Error;
@@ -22,7 +23,7 @@ pub struct ReplicaArgs {
     pub id: u16,
     /// Layout of stages on cores.
     #[arg(long)]
-    pub layout: String,
+    pub layout: Layout,
     /// The service.
     #[arg(long, value_enum)]
     pub service: ServiceKind,

@@ -161,7 +161,10 @@ pub fn drive<S: Sessions, P: Pace, W: Workload>(
                     if counts {
                         recorder.failed(kind);
                     }
-                    penalised.push_back((now + PENALTY_NS, session));
+                    // An evicted session takes nothing any more.
+                    if kind != super::Failure::Evicted {
+                        penalised.push_back((now + PENALTY_NS, session));
+                    }
                 }
             }
         }

@@ -106,7 +106,7 @@ fn catch_up(stage: &mut Stage<'_>, paused: u16) -> Result<Option<Duration>, Erro
         let behind = stage.monitor.status(paused);
         if let (Ok(ahead), Ok(behind)) = (ahead, behind)
             && behind.executed >= ahead.executed
-            && behind.stable >= ahead.stable
+            && behind.stable_checkpoint >= ahead.stable_checkpoint
         {
             return Ok(Some(begun.elapsed()));
         }

@@ -125,7 +125,7 @@ pub fn play<T>(
         tallies.iter().for_each(|t| t.finish());
         result
     })?;
-    let value = engine::counter_value(&group.path(), connections)?;
+    let value = engine::counter_value(&group.path(), connections, stop)?;
     let errors = runs.iter().map(|r| r.failed + r.unfinished).sum();
     let verdict = Ledger::of(&runs).verdict(value);
     let running: Vec<u16> = (0..spec.replicas).filter(|r| !dead.contains(r)).collect();
@@ -167,12 +167,12 @@ fn settle(
         stop.check()?;
         let all: Vec<Status> =
             monitor.all().into_iter().filter(|s| running.contains(&s.replica)).collect();
-        let most = all.iter().map(|s| (s.executed, s.stable)).max().unwrap_or_default();
+        let most = all.iter().map(|s| (s.executed, s.stable_checkpoint)).max().unwrap_or_default();
         let behind: Vec<u16> = running
             .iter()
             .copied()
             .filter(|r| {
-                !all.iter().any(|s| s.replica == *r && (s.executed, s.stable) == most)
+                !all.iter().any(|s| s.replica == *r && (s.executed, s.stable_checkpoint) == most)
             })
             .collect();
         if behind.is_empty() || Instant::now() >= deadline {

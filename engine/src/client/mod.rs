@@ -23,8 +23,8 @@
 //!
 //! A client survives what a group survives: replicas that stop, restart or lie, broken links and
 //! changes of the leader. It connects again by itself, and each request ends with a result that
-//! f+1 replicas vouch for or, after [`ClientOptions::request_timeout`] at the latest, with an
-//! error that says why.
+//! f+1 replicas vouch for or, after [`ClientOptions::request_timeout`], with an error that says
+//! why.
 
 mod driver;
 mod error;
@@ -63,7 +63,8 @@ pub struct ClientOptions {
     /// Sessions. Each has one request under way at a time, or up to the group's session window.
     /// Default 64.
     pub sessions: u32,
-    /// A request ends with an error after this time, up to an eighth later. Default 10 s.
+    /// A request ends with an error after this time, up to an eighth later. It counts anew when
+    /// the request has got a session, after waiting for one as long at most. Default 10 s.
     pub request_timeout: Duration,
     /// [`Client::connect`] gives up after this time. Default 5 s.
     pub connect_timeout: Duration,

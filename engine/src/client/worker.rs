@@ -162,10 +162,10 @@ impl Worker {
             if expired {
                 command.responder.answer(Err(self.timeout()));
             } else if let Some(command) = self.submit(command) {
-                // No session takes it before an older request has ended.
+                // No session takes it before an older request has ended, or a new incarnation.
                 let left = command.expires - now;
                 self.shared.lock().commands.push_front(command);
-                return Some(left);
+                return Some(if self.outstanding.is_empty() { Duration::ZERO } else { left });
             }
         }
     }

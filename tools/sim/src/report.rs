@@ -61,6 +61,8 @@ pub struct Counters {
     pub peak_held: u64,
     /// Timers that were still due after they had been handled.
     pub hot_timers: u64,
+    /// Replicas that had left the view of the others, at the end.
+    pub alone_at_end: u64,
     /// Order numbers that the last live correct replica is behind the first, at the end.
     pub lag_at_end: u64,
 }
@@ -136,6 +138,7 @@ impl Counters {
         self.peak_letters = self.peak_letters.max(other.peak_letters);
         self.peak_held = self.peak_held.max(other.peak_held);
         self.hot_timers += other.hot_timers;
+        self.alone_at_end += other.alone_at_end;
         self.lag_at_end = self.lag_at_end.max(other.lag_at_end);
     }
 }
@@ -166,8 +169,8 @@ impl fmt::Display for Counters {
         )?;
         writeln!(
             f,
-            "  peaks: letters {}, held {}; hot timers {}, lag at end {}",
-            self.peak_letters, self.peak_held, self.hot_timers, self.lag_at_end
+            "  peaks: letters {}, held {}; hot timers {}, lag at end {}, alone at end {}",
+            self.peak_letters, self.peak_held, self.hot_timers, self.lag_at_end, self.alone_at_end
         )?;
         write!(f, "  sent:")?;
         for (kind, count) in &self.sent {

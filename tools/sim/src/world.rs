@@ -447,8 +447,12 @@ impl World {
         let seen: Vec<_> = live
             .map(|r| &self.oracles.seen[usize::from(r.id.0)])
             .collect();
-        let view = seen[0].view;
-        let stable = seen.iter().all(|s| s.in_view && s.view == view);
+        let view = seen.iter().filter(|s| s.in_view).map(|s| s.view).max().unwrap_or_default();
+        // A replica that left a view alone cannot come back to it: it waits for the next one.
+        let inside = seen.iter().filter(|s| s.in_view && s.view == view).count();
+        let behind = seen.iter().any(|s| s.in_view && s.view < view);
+        let stable = inside >= self.config.quorum() && !behind;
+        self.counters.alone_at_end = (seen.len() - inside) as u64;
         if all_done && stable && self.calm_view == Some(view.0) {
             self.done = true;
             return;

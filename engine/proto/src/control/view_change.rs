@@ -377,13 +377,6 @@ impl<V: Verifier> Control<V> {
 
     // ------------------------------------------------------------------ entering
 
-    /// TR listing 19, latestKnownView.
-    pub(super) fn latest_known(&self) -> View {
-        self.pending
-            .as_ref()
-            .map_or(self.stable_view, |pending| pending.new_view.view)
-    }
-
     /// TR listing 19, receive(NEW-VIEW). Its certificate is transferable: any peer may relay it.
     fn new_view(
         &mut self,

@@ -396,7 +396,6 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         let vote = Vote {
             replica: commit.sender,
             prepare: commit.prepare,
-            proof: commit.proof,
         };
         self.slots
             .get_mut(first)

@@ -1,0 +1,278 @@
+//! The seam to the engine: everything in this crate that knows the engine's interface.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use hybster::client::{
+    ClientDriver, ClientOptions, Completions, Outcome as EngineOutcome, RequestKind,
+};
+use hybster::group::{Addresses, ClientKeys, CreateOptions, Group, ReplicaKeys, create};
+use hybster::services::{CounterService, KvService, NullService, counter};
+use hybster::{ClientId, GroupConfig, LinkCipher, Replica, ReplicaId, RunningReplica};
+
+pub use hybster::Status;
+
+use crate::Error;
+use crate::launch::{GroupSpec, ReplicaArgs};
+use crate::load::{Access, Failure, Outcome, Sessions};
+use crate::options::ServiceKind;
+use crate::stop::Stop;
+
+/// Longest wait for the links to all replicas.
+const CONNECT: Duration = Duration::from_secs(30);
+/// A request without an answer fails after this time.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for the answer to a status request.
+const STATUS_PATIENCE: Duration = Duration::from_millis(500);
+/// What the transport can wait for exactly.
+const TRANSPORT_TICK: Duration = Duration::from_millis(1);
+
+/// Makes the directory of a group.
+///
+/// # Errors
+/// If the group constants contradict each other or the disk refuses.
+pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> Result<(), Error> {
+    let defaults = GroupConfig::default();
+    let checkpoint_interval = defaults.checkpoint_interval.next_multiple_of(spec.pillars.into());
+    let config = GroupConfig {
+        replicas: spec.replicas,
+        faults: spec.faults,
+        pillars: spec.pillars,
+        checkpoint_interval,
+        window: 4 * checkpoint_interval,
+        batch_max_requests: spec.batch_max,
+        max_clients: defaults.max_clients.max(spec.identities),
+        mac: spec.authenticator,
+        ..defaults
+    };
+    let options = CreateOptions {
+        config,
+        addresses: Addresses::List(addresses.to_vec()),
+        clients: spec.identities,
+        link_cipher: LinkCipher::default(),
+        layout: spec.layout,
+    };
+    create(path, &options).map(|_| ()).map_err(|e| Error::new(e.to_string()))
+}
+
+/// Starts the replica (or unreplicated server) of a child process.
+///
+/// # Errors
+/// If a file is wrong, the port is taken, or a thread cannot be started.
+pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
+    let told = |e: &dyn std::fmt::Display| Error::new(e.to_string());
+    let group = Group::load(&args.group).map_err(|e| told(&e))?;
+    let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id))
+        .map_err(|e| told(&e))?;
+    let builder = Replica::builder(&group, &keys).layout(args.layout);
+    let started = match (args.service, args.unreplicated) {
+        (ServiceKind::Null, false) => {
+            builder.service(NullService::new(args.reply_size as usize)).start()
+        }
+        (ServiceKind::Counter, false) => builder.service(CounterService::new()).start(),
+        (ServiceKind::Kv, false) => builder.service(KvService::new()).start(),
+        (ServiceKind::Null, true) => {
+            builder.service(NullService::new(args.reply_size as usize)).start_unreplicated()
+        }
+        (ServiceKind::Counter, true) => builder.service(CounterService::new()).start_unreplicated(),
+        (ServiceKind::Kv, true) => builder.service(KvService::new()).start_unreplicated(),
+    };
+    started.map_err(|e| told(&e))
+}
+
+/// Waits until the flag goes up, then stops the replica.
+///
+/// # Errors
+/// If the replica ends by itself.
+pub fn serve(replica: RunningReplica, stop: &Stop) -> Result<(), Error> {
+    while !stop.is_raised() && !replica.has_ended() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if stop.is_raised() {
+        replica.shutdown();
+    }
+    replica.wait().map_err(|e| Error::new(e.to_string()))
+}
+
+/// The sessions of one connection group.
+#[derive(Debug)]
+pub struct DriverSessions {
+    driver: ClientDriver,
+    completions: Completions,
+    count: u32,
+}
+
+/// Connects the sessions of a client identity to all replicas of a group.
+///
+/// # Errors
+/// If one of the replicas cannot be reached in time, or the user interrupts.
+pub fn connect(
+    group: &Path,
+    identity: u32,
+    sessions: u32,
+    stop: &Stop,
+) -> Result<DriverSessions, Error> {
+    let (mut driver, replicas) = driver(group, identity, sessions)?;
+    let deadline = Instant::now() + CONNECT;
+    while driver.connected() < replicas {
+        stop.check()?;
+        if Instant::now() >= deadline {
+            let text = format!("not all replicas can be reached: {}", driver.unreachable());
+            return Err(Error::new(text));
+        }
+        driver.poll(Duration::from_millis(20)).map_err(|e| Error::new(e.to_string()))?;
+    }
+    Ok(DriverSessions { driver, completions: Completions::default(), count: sessions })
+}
+
+fn driver(group: &Path, identity: u32, sessions: u32) -> Result<(ClientDriver, usize), Error> {
+    let told = |e: &dyn std::fmt::Display| Error::new(e.to_string());
+    let group = Group::load(group).map_err(|e| told(&e))?;
+    let keys = ClientKeys::load(&group, group.directory(), ClientId(identity))
+        .map_err(|e| told(&e))?;
+    let options =
+        ClientOptions { sessions, request_timeout: REQUEST_TIMEOUT, ..ClientOptions::default() };
+    let driver = ClientDriver::connect(&group, &keys, &options)
+        .map_err(|e| told(&e).context("use more --connections or fewer --clients"))?;
+    Ok((driver, group.replicas().len()))
+}
+
+impl Sessions for DriverSessions {
+    fn count(&self) -> u32 {
+        self.count
+    }
+
+    #[inline]
+    fn submit(&mut self, session: u32, access: Access, operation: &[u8]) -> Result<(), Error> {
+        let kind = match access {
+            Access::Order => RequestKind::Ordered,
+            Access::Query => RequestKind::ReadOnly,
+        };
+        match self.driver.submit(session, operation, kind) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(Error::new(format!("a request was not taken: {e}"))),
+        }
+    }
+
+    #[inline]
+    fn poll(
+        &mut self,
+        wait: Duration,
+        done: &mut impl FnMut(u32, Outcome<'_>),
+    ) -> Result<(), Error> {
+        // The transport waits in whole milliseconds, which would make an open loop late: it sleeps
+        // the whole milliseconds only, and looks again and again in the last one.
+        let exact = if wait < TRANSPORT_TICK { Duration::ZERO } else { wait - TRANSPORT_TICK };
+        let wait = if wait >= LONG { wait } else { exact };
+        self.driver.poll(wait).map_err(|e| Error::new(e.to_string()))?;
+        self.driver.take_completions(&mut self.completions);
+        if self.completions.is_empty() && wait.is_zero() {
+            std::thread::yield_now();
+        }
+        for completion in self.completions.iter() {
+            let outcome = match completion.outcome {
+                EngineOutcome::Done => Outcome::Done(completion.result),
+                EngineOutcome::Overloaded => Outcome::Failed(Failure::Overloaded),
+                EngineOutcome::Evicted => Outcome::Failed(Failure::Evicted),
+                EngineOutcome::TimedOut => Outcome::Failed(Failure::TimedOut),
+                EngineOutcome::Stale | EngineOutcome::TooLong => Outcome::Failed(Failure::Refused),
+            };
+            done(completion.session, outcome);
+        }
+        Ok(())
+    }
+}
+
+/// Waits from here on need not be exact.
+const LONG: Duration = Duration::from_millis(20);
+
+/// The value of a group's counter, agreed on by the group after everything acknowledged before.
+///
+/// # Errors
+/// If the group does not answer.
+pub fn counter_value(group: &Path, identity: u32, stop: &Stop) -> Result<u64, Error> {
+    let (driver, _) = driver(group, identity, 1)?;
+    let mut sessions = DriverSessions { driver, completions: Completions::default(), count: 1 };
+    let links = sessions.driver.await_links(CONNECT);
+    links.map_err(|e| Error::new(e.to_string()))?;
+    sessions.submit(0, Access::Order, &counter::encode_get())?;
+    let mut answer = None;
+    while answer.is_none() {
+        stop.check()?;
+        sessions.poll(LONG, &mut |_, outcome| {
+            answer = Some(match outcome {
+                Outcome::Done(result) => counter::decode_reply(result)
+                    .and_then(|value| u64::try_from(value).ok())
+                    .ok_or_else(|| Error::new("the counter's reply makes no sense")),
+                Outcome::Failed(failure) => {
+                    let what = failure.name();
+                    Err(Error::new(format!("the group does not tell the counter: {what}")))
+                }
+            });
+        })?;
+    }
+    answer.unwrap_or_else(|| Err(Error::new("no answer")))
+}
+
+/// Asks replicas for their status, over links of its own.
+#[derive(Debug)]
+pub struct Monitor {
+    driver: ClientDriver,
+    replicas: u16,
+}
+
+impl Monitor {
+    /// A monitor under a client identity.
+    ///
+    /// # Errors
+    /// If the group's files are wrong or the network of this process fails.
+    pub fn open(group: &Path, identity: u32) -> Result<Monitor, Error> {
+        let (mut driver, replicas) = driver(group, identity, 1)?;
+        driver.await_links(CONNECT).map_err(|e| Error::new(e.to_string()))?;
+        Ok(Monitor { driver, replicas: replicas as u16 })
+    }
+
+    /// The status of all replicas that answer in time.
+    pub fn all(&mut self) -> Vec<Status> {
+        self.ask(0..self.replicas)
+    }
+
+    /// The status of one replica.
+    ///
+    /// # Errors
+    /// If it does not answer in time.
+    pub fn status(&mut self, replica: u16) -> Result<Status, Error> {
+        let error = || Error::new(format!("replica {replica} does not answer a status request"));
+        self.ask(replica..replica + 1).pop().ok_or_else(error)
+    }
+
+    fn ask(&mut self, replicas: std::ops::Range<u16>) -> Vec<Status> {
+        // What is late from an earlier question is no answer to this one.
+        let _ = self.driver.poll(Duration::ZERO);
+        drop(self.driver.take_statuses());
+        let mut waiting: Vec<u16> = Vec::new();
+        for replica in replicas {
+            if self.driver.request_status(ReplicaId(replica)).is_ok() {
+                waiting.push(replica);
+            }
+        }
+        let mut answers = Vec::with_capacity(waiting.len());
+        let deadline = Instant::now() + STATUS_PATIENCE;
+        while !waiting.is_empty() && Instant::now() < deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.driver.poll(left.min(LONG)).is_err() {
+                break;
+            }
+            for (from, message) in self.driver.take_statuses() {
+                let Ok(status) = Status::decode(&message) else { continue };
+                if let Some(at) = waiting.iter().position(|r| *r == from.0) {
+                    waiting.swap_remove(at);
+                    answers.push(status);
+                }
+            }
+        }
+        answers.sort_by_key(|s: &Status| s.replica);
+        answers
+    }
+}

@@ -1,0 +1,366 @@
+//! Clients against make-believe replicas over real TCP: no protocol behind them, but real links.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::Waker;
+use std::thread;
+
+use hybster_net::limits::PollLimits;
+use hybster_net::{Event, Hub, HubConfig, Identity, LinkId, PollTransport, Source};
+use hybster_proto::ids::{ClientId, ReplicaId, View};
+use hybster_proto::wire::reply::{append, begin};
+use hybster_proto::wire::request::requests_body;
+use hybster_proto::wire::{ReplyEntry, ReplyStatus, Requests, kind, kind_of};
+
+use super::*;
+use crate::group::{Addresses, CreateOptions, ReplicaKeys, create};
+
+/// What the make-believe group is told.
+enum Order {
+    Stop(u16),
+    Start(u16),
+    /// Answer requests so (with the operation as the result of `Done`), in this view.
+    Answer(Option<ReplyStatus>, u64),
+    /// This replica answers queries with something else.
+    Liar(u16),
+    /// Sessions of incarnations so far are evicted.
+    Evict,
+    End,
+}
+
+/// Replicas that tell each other requests by magic and answer them all.
+struct World {
+    group: Group,
+    dir: PathBuf,
+    orders: Sender<Order>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl World {
+    fn new(replicas: u16, start: &[u16]) -> World {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!(
+            "hybster-client-test-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let dir = std::env::temp_dir().join(name);
+        let sockets: Vec<_> =
+            (0..replicas).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
+        drop(sockets);
+        let config = GroupConfig {
+            replicas,
+            faults: (replicas - 1) / 2,
+            session_window: 4,
+            ..GroupConfig::default()
+        };
+        let addresses = Addresses::List(addresses);
+        let options = CreateOptions { config, addresses, ..CreateOptions::default() };
+        let group = create(&dir, &options).unwrap();
+        let (orders, inbox) = channel();
+        start.iter().for_each(|r| orders.send(Order::Start(*r)).unwrap());
+        let mut replicas = Replicas {
+            group: group.clone(),
+            dir: dir.clone(),
+            hubs: (0..replicas).map(|_| None).collect(),
+            links: (0..replicas).map(|_| HashMap::new()).collect(),
+            answer: Some(ReplyStatus::Done),
+            view: 0,
+            liar: None,
+            evicted: 0,
+            seen: 0,
+        };
+        let thread = Some(thread::spawn(move || replicas.run(&inbox)));
+        World { group, dir, orders, thread }
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.send(order).unwrap();
+    }
+
+    fn keys(&self) -> ClientKeys {
+        ClientKeys::load(&self.group, &self.dir, ClientId(0)).unwrap()
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(&self.group, &self.keys(), options()).unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.orders.send(Order::End);
+        let ended = self.thread.take().unwrap().join();
+        let _ = std::fs::remove_dir_all(&self.dir);
+        assert!(ended.is_ok() || thread::panicking());
+    }
+}
+
+fn options() -> ClientOptions {
+    ClientOptions {
+        sessions: 4,
+        request_timeout: Duration::from_secs(5),
+        connect_timeout: Duration::from_secs(5),
+        ..ClientOptions::default()
+    }
+}
+
+struct Replicas {
+    group: Group,
+    dir: PathBuf,
+    hubs: Vec<Option<Hub<PollTransport>>>,
+    /// Per replica the links by incarnation.
+    links: Vec<HashMap<u64, LinkId>>,
+    answer: Option<ReplyStatus>,
+    view: u64,
+    liar: Option<u16>,
+    /// Incarnations up to this one are evicted; the highest one seen.
+    evicted: u64,
+    seen: u64,
+}
+
+impl Replicas {
+    fn run(&mut self, inbox: &Receiver<Order>) {
+        loop {
+            while let Ok(order) = inbox.try_recv() {
+                match order {
+                    Order::Start(r) => self.start(r),
+                    Order::Stop(r) => {
+                        self.hubs[usize::from(r)] = None;
+                        self.links[usize::from(r)].clear();
+                    }
+                    Order::Answer(status, view) => (self.answer, self.view) = (status, view),
+                    Order::Liar(r) => self.liar = Some(r),
+                    Order::Evict => self.evicted = self.seen,
+                    Order::End => return,
+                }
+            }
+            for r in 0..self.hubs.len() {
+                self.poll(r);
+            }
+            thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    fn start(&mut self, r: u16) {
+        let keys = ReplicaKeys::load(&self.group, &self.dir, ReplicaId(r)).unwrap();
+        let config = HubConfig {
+            identity: Identity::Replica(r),
+            key: keys.link,
+            keyring: self.group.key_ring().unwrap().into(),
+            group_digest: self.group.config().digest().0,
+            pillars: self.group.config().pillars,
+            incarnation: 0,
+            cipher: self.group.link_cipher(),
+            listen: Some(self.group.replicas()[usize::from(r)].address),
+            peers: Vec::new(),
+            limits: Limits { client_frame_bytes: 2 << 20, ..Limits::default() },
+            jitter_seed: None,
+        };
+        let transport = PollTransport::new(PollLimits::default()).unwrap();
+        self.hubs[usize::from(r)] = Some(Hub::new(transport, config).unwrap());
+    }
+
+    fn poll(&mut self, r: usize) {
+        let Some(hub) = &mut self.hubs[r] else { return };
+        let mut events = Vec::new();
+        hub.poll(Some(Duration::ZERO), Instant::now(), &mut events).unwrap();
+        for event in events {
+            match event {
+                Event::ClientUp { incarnation, link, .. } => {
+                    self.links[r].insert(incarnation, link);
+                    self.seen = self.seen.max(incarnation);
+                }
+                Event::ClientDown { link, .. } => self.links[r].retain(|_, l| *l != link),
+                Event::Messages { from: Source::Client { .. }, messages } => {
+                    messages.iter().for_each(|message| self.message(r, message));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn message(&mut self, r: usize, message: &[u8]) {
+        let query = kind_of(message) == kind::QUERIES;
+        let Ok(body) = requests_body(message) else { return };
+        for request in Requests::new(body) {
+            let request = request.unwrap();
+            for q in 0..self.hubs.len() {
+                let (Some(hub), Some(status)) = (&mut self.hubs[q], self.answer) else { continue };
+                let Some(link) = self.links[q].get(&request.session.incarnation()) else {
+                    continue;
+                };
+                // Requests are told to all by magic, queries answered by whom they reach.
+                if query && q != r {
+                    continue;
+                }
+                let lies = self.liar == Some(q as u16);
+                let evicted = request.session.incarnation() <= self.evicted;
+                let entry = ReplyEntry {
+                    session: request.session.session,
+                    number: request.number,
+                    status: if evicted { ReplyStatus::Evicted } else { status },
+                    result: if lies { b"a lie" } else { request.operation },
+                };
+                let mut reply = Vec::new();
+                begin(&mut reply, ReplicaId(q as u16), View(self.view));
+                append(&mut reply, &entry);
+                let _ = hub.send_to_client(*link, &reply);
+            }
+        }
+    }
+}
+
+#[test]
+fn calls_queries_and_tickets_bring_results() {
+    let world = World::new(3, &[0, 1, 2]);
+    let client = world.client();
+    assert_eq!(client.call(b"one").unwrap(), b"one");
+    assert_eq!(client.query(b"two").unwrap(), b"two");
+    assert_eq!(client.call(b"").unwrap(), b"");
+    let long = vec![7; 1 << 20];
+    assert_eq!(client.call(&long).unwrap(), long);
+    // More than sessions and their windows can take at a time.
+    let all: Vec<_> =
+        (0..200u8).map(|i| client.submit(&vec![i; usize::from(i) * 20]).unwrap()).collect();
+    for (i, pending) in all.into_iter().enumerate() {
+        assert_eq!(pending.wait().unwrap(), vec![i as u8; i * 20]);
+    }
+    let (sender, receiver) = channel();
+    client
+        .submit_with(b"back", RequestKind::Ordered, move |result| sender.send(result).unwrap())
+        .unwrap();
+    assert_eq!(receiver.recv().unwrap().unwrap(), b"back");
+    assert!(matches!(client.call(&[0; (1 << 20) + 1]), Err(CallError::TooLong { .. })));
+}
+
+#[test]
+fn a_ticket_is_a_future() {
+    struct Unpark(thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let world = World::new(1, &[0]);
+    let client = world.client();
+    let mut pending = std::pin::pin!(client.submit(b"x").unwrap());
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = std::task::Context::from_waker(&waker);
+    let result = loop {
+        match pending.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(result) => break result,
+            std::task::Poll::Pending => thread::park(),
+        }
+    };
+    assert_eq!(result.unwrap(), b"x");
+}
+
+#[test]
+fn a_query_that_not_all_answer_equally_is_ordered() {
+    let world = World::new(3, &[0, 1, 2]);
+    world.order(Order::Liar(1));
+    let client = world.client();
+    assert_eq!(client.query(b"q").unwrap(), b"q");
+    world.order(Order::Stop(2));
+    // With a liar and a stopped replica nothing is certain.
+    let pending = client.submit_query(b"q").unwrap();
+    let pending = pending.wait_timeout(Duration::from_millis(300)).unwrap_err();
+    world.order(Order::Start(2));
+    assert_eq!(pending.wait().unwrap(), b"q");
+}
+
+#[test]
+fn clients_survive_stopped_and_restarted_replicas_and_a_new_leader() {
+    let world = World::new(3, &[0, 1]);
+    let client = world.client();
+    assert_eq!(client.call(b"without r2").unwrap(), b"without r2");
+    world.order(Order::Start(2));
+    world.order(Order::Answer(Some(ReplyStatus::Done), 1));
+    world.order(Order::Stop(0));
+    for i in 0..50u8 {
+        assert_eq!(client.call(&[i]).unwrap(), [i]);
+    }
+    // All stop, and come back.
+    (1..3).for_each(|r| world.order(Order::Stop(r)));
+    let pending = client.submit(b"later").unwrap();
+    let pending = pending.wait_timeout(Duration::from_millis(200)).unwrap_err();
+    (0..3).for_each(|r| world.order(Order::Start(r)));
+    assert_eq!(pending.wait().unwrap(), b"later");
+}
+
+#[test]
+fn errors_say_what_is_wrong() {
+    let world = World::new(3, &[0]);
+    let quick = ClientOptions {
+        connect_timeout: Duration::from_millis(300),
+        request_timeout: Duration::from_millis(400),
+        ..options()
+    };
+    let error = Client::connect(&world.group, &world.keys(), quick.clone()).unwrap_err();
+    let ClientError::Unreachable(missing) = &error else { panic!("{error}") };
+    assert_eq!((missing.connected, missing.needed, missing.missing.len()), (1, 2, 2));
+    assert!(error.to_string().contains("replica 1 at 127.0.0.1:"), "{error}");
+
+    (1..3).for_each(|r| world.order(Order::Start(r)));
+    let client = Client::connect(&world.group, &world.keys(), quick.clone()).unwrap();
+    world.order(Order::Answer(None, 0));
+    assert!(matches!(client.call(b"x"), Err(CallError::Timeout)));
+    world.order(Order::Answer(Some(ReplyStatus::TooLong), 0));
+    assert!(matches!(client.call(b"x"), Err(CallError::ResultTooLong)));
+    (0..3).for_each(|r| world.order(Order::Stop(r)));
+    let error = client.call(b"x").unwrap_err();
+    assert!(matches!(&error, CallError::Unreachable(u) if u.missing.len() == 3), "{error}");
+    let pending = client.submit(b"x").unwrap();
+    client.shutdown();
+    assert!(matches!(pending.wait(), Err(CallError::Shutdown)));
+    assert!(matches!(client.call(b"x"), Err(CallError::Shutdown)));
+
+    let wrong = ClientOptions { sessions: 1 << 15, ..options() };
+    let error = ClientDriver::connect(&world.group, &world.keys(), &wrong).unwrap_err();
+    assert!(matches!(error, ClientError::Options { option: "sessions", .. }), "{error}");
+}
+
+#[test]
+fn an_unknown_key_is_refused_at_once_with_the_reason() {
+    let world = World::new(3, &[0, 1, 2]);
+    let stranger = ClientKeys { link: hybster_net::StaticKey::generate().unwrap(), ..world.keys() };
+    let start = Instant::now();
+    let error = Client::connect(&world.group, &stranger, options()).unwrap_err();
+    let ClientError::Unreachable(missing) = &error else { panic!("{error}") };
+    assert!(missing.missing.iter().filter(|m| m.is_lasting()).count() >= 2, "{error}");
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_evicted_client_begins_anew() {
+    let world = World::new(3, &[0, 1, 2]);
+    let client = world.client();
+    assert_eq!(client.call(b"x").unwrap(), b"x");
+    world.order(Order::Evict);
+    thread::sleep(Duration::from_millis(20));
+    // Each session learns it once; then there are new ones.
+    let evicted = (0..20).filter(|_| matches!(client.call(b"x"), Err(CallError::Evicted))).count();
+    assert!((1..=4).contains(&evicted), "{evicted}");
+    assert_eq!(client.call(b"x").unwrap(), b"x");
+}
+
+#[test]
+fn a_full_queue_is_busy_or_blocks() {
+    let world = World::new(1, &[0]);
+    let small = ClientOptions { sessions: 1, queue: 2, ..options() };
+    let client = Client::connect(&world.group, &world.keys(), small).unwrap();
+    world.order(Order::Answer(None, 0));
+    thread::sleep(Duration::from_millis(20));
+    // Four in the session's window, then two that wait.
+    let mut all: Vec<_> = (0..6).map(|_| client.submit(b"x").unwrap()).collect();
+    let refused = client.try_submit(b"x", RequestKind::Ordered);
+    assert!(matches!(refused, Err(CallError::Busy { limit: 2 })));
+    world.order(Order::Answer(Some(ReplyStatus::Done), 0));
+    all.push(client.submit(b"x").unwrap());
+    all.into_iter().for_each(|pending| assert_eq!(pending.wait().unwrap(), b"x"));
+}
