@@ -9,7 +9,8 @@ use hybster::client::{
 };
 use hybster::group::{Addresses, ClientKeys, CreateOptions, Group, ReplicaKeys, create};
 use hybster::services::{CounterService, KvService, NullService, counter};
-use hybster::{ClientId, GroupConfig, LinkCipher, Replica, ReplicaId, RunningReplica};
+use hybster::{ClientId, GroupConfig, Replica, ReplicaId, RunningReplica};
+use hybster_net::LinkCipher;
 
 pub use hybster::Status;
 
@@ -65,18 +66,12 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
     let group = Group::load(&args.group).map_err(|e| told(&e))?;
     let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id))
         .map_err(|e| told(&e))?;
-    let builder = Replica::builder(&group, &keys).layout(args.layout);
-    let started = match (args.service, args.unreplicated) {
-        (ServiceKind::Null, false) => {
-            builder.service(NullService::new(args.reply_size as usize)).start()
-        }
-        (ServiceKind::Counter, false) => builder.service(CounterService::new()).start(),
-        (ServiceKind::Kv, false) => builder.service(KvService::new()).start(),
-        (ServiceKind::Null, true) => {
-            builder.service(NullService::new(args.reply_size as usize)).start_unreplicated()
-        }
-        (ServiceKind::Counter, true) => builder.service(CounterService::new()).start_unreplicated(),
-        (ServiceKind::Kv, true) => builder.service(KvService::new()).start_unreplicated(),
+    let builder = Replica::builder(group, keys).layout(args.layout);
+    let builder = if args.unreplicated { builder.unreplicated() } else { builder };
+    let started = match args.service {
+        ServiceKind::Null => builder.service(NullService::new(args.reply_size as usize)).start(),
+        ServiceKind::Counter => builder.service(CounterService::new()).start(),
+        ServiceKind::Kv => builder.service(KvService::new()).start(),
     };
     started.map_err(|e| told(&e))
 }
@@ -86,13 +81,11 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
 /// # Errors
 /// If the replica ends by itself.
 pub fn serve(replica: RunningReplica, stop: &Stop) -> Result<(), Error> {
-    while !stop.is_raised() && !replica.has_ended() {
-        std::thread::sleep(Duration::from_millis(20));
+    while !stop.is_raised() && replica.is_running() {
+        std::thread::sleep(LONG);
     }
-    if stop.is_raised() {
-        replica.shutdown();
-    }
-    replica.wait().map_err(|e| Error::new(e.to_string()))
+    let ended = if stop.is_raised() { replica.shutdown() } else { replica.wait() };
+    ended.map_err(|e| Error::new(e.to_string()))
 }
 
 /// The sessions of one connection group.
@@ -265,7 +258,7 @@ impl Monitor {
                 break;
             }
             for (from, message) in self.driver.take_statuses() {
-                let Ok(status) = Status::decode(&message) else { continue };
+                let Some(status) = decode_status(&message) else { continue };
                 if let Some(at) = waiting.iter().position(|r| *r == from.0) {
                     waiting.swap_remove(at);
                     answers.push(status);
@@ -275,4 +268,9 @@ impl Monitor {
         answers.sort_by_key(|s: &Status| s.replica);
         answers
     }
+}
+
+/// STATUS is a kind byte, then JSON.
+fn decode_status(message: &[u8]) -> Option<Status> {
+    serde_json::from_slice(message.get(1..)?).ok()
 }

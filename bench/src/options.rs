@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use hybster::{Layout, MacAlgorithm};
+use hybster::Layout;
+use hybster_tss::MacAlgorithm;
 
 use crate::launch::ReplicaArgs;
 

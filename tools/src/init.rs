@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hybster::group::{Addresses, CreateOptions, Group, create};
-use hybster::{GroupConfig, Layout, LinkCipher, MacAlgorithm};
+use hybster::{GroupConfig, Layout};
+use hybster_net::LinkCipher;
+use hybster_tss::MacAlgorithm;
 
 use crate::service::ServiceName;
 use crate::{Done, Failure};

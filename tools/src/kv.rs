@@ -77,7 +77,7 @@ enum KvCommand {
 /// Runs the command against the group.
 pub fn kv(args: &KvArgs) -> Result<Done, Failure> {
     let patience = Duration::from_secs_f64(args.timeout);
-    let mut client = crate::client::connect(&args.group, args.client, patience)?;
+    let client = crate::client::connect(&args.group, args.client, patience)?;
     execute(&args.command, &mut |operation, read_only| {
         let mut bytes = Vec::new();
         operation.encode(&mut bytes)?;
@@ -207,7 +207,8 @@ fn value_or_input(value: &OsString) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn timeout(text: &str) -> Result<f64, String> {
+/// Parses seconds to wait.
+pub fn timeout(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value <= 86_400.0 => Ok(value),
         _ => Err("give seconds, more than 0 and at most 86400".into()),
@@ -216,29 +217,42 @@ fn timeout(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
+    use hybster::services::KvService;
+    use hybster::{Context, OrderNumber, RequestNumber, Service, SessionId};
+
     use super::*;
 
     #[test]
     fn a_scan_goes_on_where_the_last_reply_ended() {
+        let mut store = KvService::new();
+        for key in ["a", "ab", "b", "c", "d"] {
+            answer(&mut store, &KvOperation::Put { key: key.as_bytes(), value: b"v" }, false);
+        }
         let mut starts = Vec::new();
-        let done = scan(b"a", None, 10, &mut |operation, read_only| {
+        let done = scan(b"ab", Some(b"d"), 10, &mut |operation, read_only| {
             assert!(read_only);
-            let KvOperation::Scan { start, limit, .. } = operation else { panic!("no scan") };
+            let KvOperation::Scan { start, end, limit } = operation else { panic!("no scan") };
             starts.push((start.to_vec(), limit));
-            // Two entries at most per reply, out of three.
-            let mut store = hybster::services::KvService::new();
-            Ok(reply_of(&mut store, start))
+            // One entry per reply.
+            let operation = KvOperation::Scan { start, end, limit: 1 };
+            Ok(answer(&mut store, &operation, true))
         });
         assert_eq!(done.unwrap(), Done::Yes);
-        assert_eq!(starts, [(b"a".to_vec(), 10)]);
+        let expected = [(&b"ab"[..], 10), (b"ab\0", 9), (b"b\0", 8)];
+        let expected: Vec<_> = expected.iter().map(|(s, l)| (s.to_vec(), *l)).collect();
+        assert_eq!(starts[..3], expected);
     }
 
-    fn reply_of(store: &mut hybster::services::KvService, start: &[u8]) -> Vec<u8> {
-        use hybster::Service;
-        let mut operation = Vec::new();
-        KvOperation::Scan { start, end: None, limit: 2 }.encode(&mut operation).unwrap();
-        let mut reply = Vec::new();
-        assert!(store.query(&operation, &mut reply));
+    fn answer(store: &mut KvService, operation: &KvOperation<'_>, read_only: bool) -> Vec<u8> {
+        let (mut bytes, mut reply) = (Vec::new(), Vec::new());
+        operation.encode(&mut bytes).unwrap();
+        if read_only {
+            assert!(store.query(&bytes, &mut reply));
+        } else {
+            let session = SessionId::default();
+            let (number, order) = (RequestNumber(1), OrderNumber(1));
+            store.execute(&Context { session, number, order }, &bytes, &mut reply);
+        }
         reply
     }
 

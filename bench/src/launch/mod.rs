@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use hybster::{Layout, MacAlgorithm};
+use hybster::Layout;
+use hybster_tss::MacAlgorithm;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -76,7 +77,8 @@ impl GroupSpec {
         Ok(GroupSpec {
             replicas,
             faults,
-            pillars: options.pillars,
+            // Without a protocol there is nothing to split over pillars.
+            pillars: if options.unreplicated { 1 } else { options.pillars },
             batch_max: options.batch_max,
             layout: options.layout,
             authenticator: options.authenticator,

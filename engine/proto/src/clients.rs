@@ -8,7 +8,8 @@
 //!
 //! A follower stores what a client sends to it (a client does so only after a time-out, or when it
 //! takes the follower for the leader), forwards it and suspects the leader when the request is not
-//! executed in time. What is stored is authentic and bounded.
+//! executed in time. A leader stores what is sent to it again: it has to leave its view, too, when
+//! its followers left it behind. What is stored is authentic and bounded.
 
 use bytes::{Bytes, BytesMut};
 use hybster_tss::Verifier;
@@ -240,11 +241,15 @@ impl<V: Verifier> ClientStage<V> {
         for request in Requests::new(body) {
             let request = request?;
             self.check(from, &request)?;
-            if !self.leads() {
-                self.store(&request, now, out)?;
-            } else if fresh || self.is_due(&request, now) {
+            if fresh && self.leads() {
+                self.append(&request, out);
+                continue;
+            }
+            if self.leads() && self.is_due(&request, now) {
                 self.append(&request, out);
             }
+            // A leader watches over what was sent again, too: it may have lost its followers.
+            self.store(&request, now, out)?;
         }
         Ok(())
     }
@@ -345,7 +350,7 @@ impl<V: Verifier> ClientStage<V> {
 
     // ------------------------------------------------------------------ the watch
 
-    /// TR listing 15, receive(REQUEST) at a replica that does not lead: store, forward, watch.
+    /// TR listing 15, receive(REQUEST): store, forward, watch.
     fn store(
         &mut self,
         request: &RequestRef<'_>,

@@ -41,7 +41,6 @@ use std::time::{Duration, Instant};
 use hybster_net::Limits;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::SessionId;
-use hybster_proto::wire::REQUEST_OVERHEAD;
 
 use crate::group::{ClientKeys, Group};
 use pending::Responder;
@@ -53,9 +52,6 @@ pub use hybster_proto::invocation::{
     ClientStats, Completion, Completions, Outcome, RequestKind, SubmitError,
 };
 pub use pending::{CallResult, Pending};
-
-/// The least that a frame may hold, in bytes, beside the longest operation or result.
-const FRAME_ROOM: u32 = 64 << 10;
 
 /// What a client can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +77,10 @@ impl Default for ClientOptions {
             request_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             queue: 1024,
-            limits: Limits { peer_queue_bytes: 64 << 20, ..Limits::default() },
+            limits: Limits {
+                peer_queue_bytes: 64 << 20,
+                ..Limits::default()
+            },
         }
     }
 }
@@ -89,9 +88,14 @@ impl Default for ClientOptions {
 impl ClientOptions {
     fn validate(&self, config: &GroupConfig) -> Result<(), ClientError> {
         let fail = |option, cure: String| Err(ClientError::Options { option, cure });
-        let most = config.max_sessions_per_client.min(1 << SessionId::INDEX_BITS);
+        let most = config
+            .max_sessions_per_client
+            .min(1 << SessionId::INDEX_BITS);
         if self.sessions == 0 || self.sessions > most {
-            return fail("sessions", format!("choose 1 to {most}, not {}", self.sessions));
+            return fail(
+                "sessions",
+                format!("choose 1 to {most}, not {}", self.sessions),
+            );
         }
         if self.request_timeout < Duration::from_millis(1) {
             return fail("request_timeout", "choose at least a millisecond".into());
@@ -102,11 +106,13 @@ impl ClientOptions {
         Ok(())
     }
 
-    fn limits(&self, config: &GroupConfig) -> Limits {
-        let longest = config.max_operation_bytes.max(config.max_reply_bytes);
-        let needed = longest + REQUEST_OVERHEAD as u32 + FRAME_ROOM;
+    fn limits(&self, group: &Group) -> Limits {
+        let needed = group.link_limits().client_frame_bytes;
         let client_frame_bytes = self.limits.client_frame_bytes.max(needed);
-        Limits { client_frame_bytes, ..self.limits.clone() }
+        Limits {
+            client_frame_bytes,
+            ..self.limits.clone()
+        }
     }
 }
 
@@ -139,14 +145,21 @@ impl Client {
         driver.await_links(options.connect_timeout)?;
         let shared = Shared::new(options.queue, driver.waker());
         let (request_timeout, limit) = (options.request_timeout, options.queue);
-        let worker =
-            Worker::new(shared.clone(), driver, group.clone(), keys.clone(), options);
+        let worker = Worker::new(shared.clone(), driver, group.clone(), keys.clone(), options);
         let thread = thread::Builder::new()
             .name(format!("client {}", keys.id.0))
             .spawn(move || worker.run())?;
         let config = group.config().clone();
         let thread = Some(thread);
-        Ok(Client { inner: Arc::new(Inner { shared, config, request_timeout, limit, thread }) })
+        Ok(Client {
+            inner: Arc::new(Inner {
+                shared,
+                config,
+                request_timeout,
+                limit,
+                thread,
+            }),
+        })
     }
 
     /// Has the group execute an operation; blocks until its result is certain.
@@ -186,11 +199,7 @@ impl Client {
     ///
     /// # Errors
     /// If it is not taken; then it is not executed.
-    pub fn try_submit(
-        &self,
-        operation: &[u8],
-        kind: RequestKind,
-    ) -> Result<Pending, CallError> {
+    pub fn try_submit(&self, operation: &[u8], kind: RequestKind) -> Result<Pending, CallError> {
         let (pending, responder) = Pending::new();
         self.push(operation, kind, responder, false)?;
         Ok(pending)
@@ -230,18 +239,29 @@ impl Client {
     ) -> Result<(), CallError> {
         let limit = self.inner.config.max_operation_bytes as usize;
         if operation.len() > limit {
-            let error = CallError::TooLong { length: operation.len(), limit };
+            let error = CallError::TooLong {
+                length: operation.len(),
+                limit,
+            };
             responder.answer(Err(error.clone()));
             return Err(error);
         }
         let expires = Instant::now() + self.inner.request_timeout;
-        let command = Command { operation: operation.to_vec(), kind, expires, responder };
+        let command = Command {
+            operation: operation.to_vec(),
+            kind,
+            expires,
+            responder,
+        };
         let (command, error) = match self.inner.shared.push(command, block) {
             Ok(()) => return Ok(()),
             Err(Refused::Closed(command)) => (command, CallError::Shutdown),
-            Err(Refused::Full(command)) => {
-                (command, CallError::Busy { limit: self.inner.limit })
-            }
+            Err(Refused::Full(command)) => (
+                command,
+                CallError::Busy {
+                    limit: self.inner.limit,
+                },
+            ),
         };
         command.responder.answer(Err(error.clone()));
         Err(error)

@@ -47,8 +47,16 @@ pub(super) enum Refused {
 
 impl Shared {
     pub(super) fn new(limit: usize, waker: Waker) -> Arc<Shared> {
-        let inbox = Inbox { commands: VecDeque::new(), closed: false, waker };
-        Arc::new(Shared { inbox: Mutex::new(inbox), room: Condvar::new(), limit })
+        let inbox = Inbox {
+            commands: VecDeque::new(),
+            closed: false,
+            waker,
+        };
+        Arc::new(Shared {
+            inbox: Mutex::new(inbox),
+            room: Condvar::new(),
+            limit,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
@@ -134,7 +142,9 @@ impl Worker {
 
     fn serve(&mut self) -> Result<(), ClientError> {
         loop {
-            let Some(wait) = self.take_commands() else { return Ok(()) };
+            let Some(wait) = self.take_commands() else {
+                return Ok(());
+            };
             self.driver.poll(wait)?;
             self.complete();
             if self.permits.is_empty() && self.outstanding.is_empty() {
@@ -151,7 +161,9 @@ impl Worker {
                 return None;
             }
             let now = Instant::now();
-            let Some(first) = inbox.commands.front() else { return Some(IDLE) };
+            let Some(first) = inbox.commands.front() else {
+                return Some(IDLE);
+            };
             let expired = first.expires <= now;
             if !expired && self.permits.is_empty() {
                 return Some(first.expires - now);
@@ -165,14 +177,23 @@ impl Worker {
                 // No session takes it before an older request has ended, or a new incarnation.
                 let left = command.expires - now;
                 self.shared.lock().commands.push_front(command);
-                return Some(if self.outstanding.is_empty() { Duration::ZERO } else { left });
+                return Some(if self.outstanding.is_empty() {
+                    Duration::ZERO
+                } else {
+                    left
+                });
             }
         }
     }
 
     /// Submits a command in some session; hands it back if none takes it now.
     fn submit(&mut self, command: Command) -> Option<Command> {
-        let Command { operation, kind, expires, responder } = command;
+        let Command {
+            operation,
+            kind,
+            expires,
+            responder,
+        } = command;
         for _ in 0..self.permits.len() {
             let session = self.permits.pop_front()?;
             match self.driver.submit(session, &operation, kind) {
@@ -190,7 +211,12 @@ impl Worker {
                 Err(SubmitError::Evicted { .. } | SubmitError::NoSession { .. }) => {}
             }
         }
-        Some(Command { operation, kind, expires, responder })
+        Some(Command {
+            operation,
+            kind,
+            expires,
+            responder,
+        })
     }
 
     fn complete(&mut self) {
@@ -237,5 +263,7 @@ impl Worker {
 /// Sessions take turns; each appears as often as it may have requests outstanding.
 fn permits(driver: &ClientDriver) -> VecDeque<u32> {
     let window = driver.core().config().session_window;
-    (0..window).flat_map(|_| 0..driver.core().sessions()).collect()
+    (0..window)
+        .flat_map(|_| 0..driver.core().sessions())
+        .collect()
 }

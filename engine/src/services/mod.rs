@@ -19,8 +19,14 @@ use hybster_proto::service::{RestoreError, Snapshot};
 fn only_page(source: &dyn Snapshot) -> Result<Bytes, RestoreError> {
     match source.page_count() {
         1 => Ok(source.page(0)),
-        0 => Err(RestoreError { page: 0, what: "the page is missing".to_owned() }),
-        count => Err(RestoreError { page: 1, what: format!("{count} pages instead of one") }),
+        0 => Err(RestoreError {
+            page: 0,
+            what: "the page is missing".to_owned(),
+        }),
+        count => Err(RestoreError {
+            page: 1,
+            what: format!("{count} pages instead of one"),
+        }),
     }
 }
 

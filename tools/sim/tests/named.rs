@@ -43,12 +43,12 @@ fn view_change_with_pending_prepares_in_several_pillars() {
         for seed in SEEDS {
             let report = good(
                 Scenario::calm("pending prepares", seed, 2, pillars)
-                    .with(0, drops(Some(0), Some(2), &[kind::PREPARE]))
-                    .with(0, drops(Some(0), Some(3), &[kind::PREPARE]))
-                    .with(0, drops(Some(0), Some(4), &[kind::PREPARE]))
+                    .with(0, drops(None, Some(2), &[kind::PREPARE]))
+                    .with(0, drops(None, Some(3), &[kind::PREPARE]))
+                    .with(0, drops(None, Some(4), &[kind::PREPARE]))
                     .with(0, drops(None, None, &[kind::COMMIT]))
                     .with(20_000, Fault::Crash(0))
-                    .with(20_000, Fault::NoFilters),
+                    .with(150_000, Fault::NoFilters),
             );
             let first = report.new_views.first().expect("a view change");
             let pillars_with = first.reissued.iter().filter(|count| **count > 0).count();

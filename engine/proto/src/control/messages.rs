@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::ids::{ReplicaId, View};
 use crate::verify::{Transition, transition};
-use crate::wire::{NewViewAck, ViewChange};
+use crate::wire::{NewViewAck, PrepareHeader, ViewChange};
 
 /// A verified message and whether all batches that it names are held.
 struct Kept<M> {
@@ -149,6 +149,28 @@ impl Messages {
         self.acks.retain(|_, kept| kept.message.view >= stable);
     }
 
+    /// The pillars' logs have changed: nothing counts as held any more. Returns what has to be
+    /// held again, with its sender and its headers per pillar.
+    pub fn unhold(&mut self) -> Vec<(Subject, ReplicaId, Vec<Vec<PrepareHeader>>)> {
+        let mut again = Vec::new();
+        for ((to, sender), kept) in &mut self.changes {
+            kept.held = false;
+            let headers = kept
+                .message
+                .parts
+                .iter()
+                .map(|part| part.prepared.clone())
+                .collect();
+            again.push((Subject::ViewChange(*sender, *to), *sender, headers));
+        }
+        for (sender, kept) in &mut self.acks {
+            kept.held = false;
+            let subject = Subject::Ack(*sender, kept.message.view);
+            again.push((subject, *sender, kept.message.prepared.clone()));
+        }
+        again
+    }
+
     /// The views beyond `after` that are asked for, with the number of replicas that ask.
     pub fn asked_beyond(&self, after: View) -> BTreeMap<View, usize> {
         let mut asked = BTreeMap::new();
@@ -171,9 +193,17 @@ impl Messages {
         senders.len()
     }
 
-    /// How many replicas ask for exactly this view.
+    /// How many replicas ask for this view or a later one.
     pub fn asking_for(&self, to: View) -> usize {
-        self.changes.keys().filter(|(view, _)| *view == to).count()
+        let mut senders: Vec<ReplicaId> = self
+            .changes
+            .keys()
+            .filter(|(view, _)| *view >= to)
+            .map(|(_, of)| *of)
+            .collect();
+        senders.sort_unstable();
+        senders.dedup();
+        senders.len()
     }
 
     /// Messages that justify a view (TR listing 19, isCorrectNewViewCertificate): the largest

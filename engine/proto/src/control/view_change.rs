@@ -237,15 +237,17 @@ impl<V: Verifier> Control<V> {
         true
     }
 
+    /// Whether q replicas have left for the current view. One that asks for a later view has left
+    /// for this one, too; waiting for its VIEW-CHANGE for exactly this view, as the TR does, would
+    /// need that message to be sent again for ever.
     fn has_quorum_for_current(&self) -> bool {
         self.messages.asking_for(self.current) >= self.config.quorum()
     }
 
-    /// TR listing 19, newViewExpected.
+    /// TR listing 19, newViewExpected. The designated leader gives itself no longer than the others
+    /// do: it may lack what it needs because its peers have gone on to the next view.
     fn expect_new_view(&mut self, now: Time) {
-        let expected = !self.is_stable()
-            && self.config.leader(self.current) != self.id
-            && self.has_quorum_for_current();
+        let expected = !self.is_stable() && self.has_quorum_for_current();
         if expected && self.new_view_due.is_none() {
             self.new_view_due = Some(now.after_us(self.new_view_timeout.delay_us()));
         }
@@ -477,6 +479,7 @@ impl<V: Verifier> Control<V> {
             );
         }
         self.messages.discard(view, current);
+        self.hold_again(out);
         out.network
             .push(Network::Withdraw(Watermark { order: base, view }));
         out.execution(ToExecution::View(view));
@@ -494,6 +497,30 @@ impl<V: Verifier> Control<V> {
         }
         self.established = Some(new_view);
         self.ask_if_behind(now, out);
+    }
+
+    /// Entering a view replaces the pillars' logs, and with them the batches that messages for
+    /// later views name.
+    fn hold_again(&mut self, out: &mut Output) {
+        let mut again = self.messages.unhold();
+        if let Some(pending) = &mut self.pending {
+            pending.held = false;
+            let subject = Subject::NewView(pending.new_view.view);
+            again.push((subject, pending.from, pending.new_view.prepares.clone()));
+        }
+        for (subject, source, headers) in again {
+            let ticket = self.messages.ticket(subject);
+            for (pillar, headers) in self.config.all_pillars().zip(headers) {
+                out.pillar(
+                    pillar,
+                    ToPillar::Hold {
+                        ticket,
+                        source,
+                        headers,
+                    },
+                );
+            }
+        }
     }
 
     /// TR listing 19, sendNewViewAck: the view was left before its NEW-VIEW arrived.

@@ -17,8 +17,10 @@ use crate::wire::{self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader};
 /// A batch outside of the log: checked requests.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
-    pub batch: Bytes,
-    pub requests: u32,
+    batch: Bytes,
+    requests: u32,
+    /// The last view that this replica entered when it got the batch.
+    view: View,
 }
 
 /// Batches that must be held before a message of a view change counts.
@@ -204,7 +206,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.active = current == view;
         self.pending.clear();
         self.fill_through = None;
-        self.slots.drain();
+        self.keep_bodies(current);
         let base = self.slots.base();
         self.prepared = base;
         self.committed = base;
@@ -222,12 +224,40 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
                 .expect("P' lies in the window")
                 .prepare = Some(stored);
         }
-        self.bodies.clear();
         self.holds.clear();
         self.progressed();
-        self.commit_ready(out);
         self.advance(out);
         self.replay_future(now, out);
+    }
+
+    /// Empties the log. A replica that is on its way to a later view may still need the batches,
+    /// for what its VIEW-CHANGE for that view names; the control stage asks again for all others.
+    fn keep_bodies(&mut self, current: View) {
+        let old = self.slots.drain();
+        if self.active {
+            self.bodies.clear();
+            return;
+        }
+        let room = 4 * self.config.window_slots() as usize;
+        for stored in old.into_iter().filter(|stored| !stored.header.noop) {
+            let batch = stored.batch();
+            let body = Body {
+                batch,
+                requests: stored.header.requests,
+                view: stored.header.view,
+            };
+            self.bodies.insert(stored.header.batch, body);
+        }
+        debug_assert!(current > self.view);
+        while self.bodies.len() > room {
+            let oldest = self
+                .bodies
+                .values()
+                .map(|body| body.view)
+                .min()
+                .unwrap_or_default();
+            self.bodies.retain(|_, body| body.view > oldest);
+        }
     }
 
     /// Handles the messages that came before the NEW-VIEW did.
@@ -346,7 +376,13 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             .map(|(digest, _)| *digest)
             .collect();
         let message = encode_batch_request(self.pillar, &digests);
-        out.send(Destination::Peer(hold.source), message, SendTag::Transient);
+        // What the own VIEW-CHANGE names and is not here any more, others may have.
+        let to = if hold.source == self.id {
+            Destination::AllPeers
+        } else {
+            Destination::Peer(hold.source)
+        };
+        out.send(to, message, SendTag::Transient);
     }
 
     pub(super) fn tick_holds(&mut self, now: Time, out: &mut Output) {
@@ -421,7 +457,15 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         // The digest is right, so what is wrong with the batch is wrong for everybody.
         let checked = self.check_requests(&batch, requests);
         if checked.is_ok() {
-            self.bodies.insert(digest, Body { batch, requests });
+            let view = self.view;
+            self.bodies.insert(
+                digest,
+                Body {
+                    batch,
+                    requests,
+                    view,
+                },
+            );
         }
         let pillar = self.pillar;
         self.holds.retain_mut(|hold| {

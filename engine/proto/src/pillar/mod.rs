@@ -6,7 +6,8 @@
 //! order, so its counter O tells how far it took part.
 //!
 //! Invariants: `base ≤ handed`, `base ≤ committed ≤ prepared ≤ base + window`; a certificate with
-//! O is only made for slots in the window; every stored PREPARE was checked completely.
+//! O is only made for slots in the window; every stored PREPARE was checked completely. `view` is
+//! the last view entered; while it is not `active`, the replica has left it and certifies nothing.
 
 mod abort;
 mod checkpointing;
@@ -234,7 +235,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
 
     /// Starts, stops or restarts the wait for the next commitment.
     fn note_progress(&mut self, now: Time) {
-        if !(self.active && self.has_outstanding()) {
+        if !self.has_outstanding() {
             self.outstanding_since = None;
             self.backoff = 0;
         } else if self.outstanding_since.is_none() {

@@ -210,7 +210,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         out: &mut Output,
     ) -> Result<(), Reject> {
         let header = PrepareHeader::parse(&message)?;
-        if header.view > self.view || (header.view == self.view && !self.active) {
+        if header.view > self.view {
             self.keep_for_later(from, header.view, message, now, out);
             return Ok(());
         }
@@ -360,7 +360,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         if commit.sender != from || commit.sender == self.id {
             return Err(Reject::WrongSender);
         }
-        if commit.view > self.view || (commit.view == self.view && !self.active) {
+        if commit.view > self.view {
             self.keep_for_later(from, commit.view, message.clone(), now, out);
             return Ok(());
         }
@@ -407,8 +407,11 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     }
 
     /// TR listing 16, nextCommitted: q matching certificates, the PREPARE included.
+    ///
+    /// A replica that has left the view without having entered another certifies nothing in it,
+    /// but what the others commit there is committed: it goes on executing.
     pub(super) fn commit_ready(&mut self, out: &mut Output) {
-        while self.active && self.committed < self.prepared {
+        while self.committed < self.window_end() {
             let Some(slot) = self.slots.get(self.committed) else {
                 break;
             };
@@ -440,6 +443,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
                 batch: header.batch,
             });
             self.committed = last + 1;
+            // TR listing 16, markCommitted.
+            self.prepared = self.prepared.max(self.committed);
             self.progressed();
         }
     }

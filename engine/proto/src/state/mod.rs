@@ -170,7 +170,20 @@ impl StateStage {
     pub fn tick(&mut self, now: Time, out: &mut Output) {
         if let Some(transfer) = &mut self.transfer {
             transfer.tick(now, self.config.resend_us, out);
+            self.leave_stalled(now, out);
         }
+    }
+
+    /// A transfer that comes to a stand is started again, for the newest checkpoint known.
+    fn leave_stalled(&mut self, now: Time, out: &mut Output) {
+        let stalled = self
+            .transfer
+            .as_ref()
+            .filter(|t| t.is_stalled(now, self.config.resend_us));
+        let Some(transfer) = stalled else { return };
+        let target = transfer.next_target().unwrap_or(transfer.id());
+        self.restart_transfer(target, now, out);
+        out.control(ToControl::Stuck);
     }
 
     /// When [`StateStage::tick`] wants to be called.
@@ -288,24 +301,29 @@ impl StateStage {
         if self.held.get(&id.order).is_some_and(|held| held.id == id) {
             return;
         }
-        let reference = self.latest.clone();
+        let resend_us = self.config.resend_us;
         match &mut self.transfer {
             // One that moves on is finished first: what it fetched is the base of the next.
-            Some(running) if !running.is_stalled() && running.id().order <= id.order => {
-                running.remember(id);
-            }
-            running => {
-                let cache = running.take().map(Transfer::into_cache).unwrap_or_default();
-                let peers = self
-                    .config
-                    .all_replicas()
-                    .filter(|r| *r != self.id)
-                    .collect();
-                let mut transfer = Transfer::new(id, peers, reference, cache);
-                transfer.pump(now, out);
-                *running = Some(transfer);
-            }
+            Some(running) if !running.is_stalled(now, resend_us) => running.remember(id),
+            Some(running) if running.id().order > id.order => {}
+            _ => self.restart_transfer(id, now, out),
         }
+    }
+
+    fn restart_transfer(&mut self, id: CheckpointId, now: Time, out: &mut Output) {
+        let cache = self
+            .transfer
+            .take()
+            .map(Transfer::into_cache)
+            .unwrap_or_default();
+        let peers = self
+            .config
+            .all_replicas()
+            .filter(|r| *r != self.id)
+            .collect();
+        let mut transfer = Transfer::new(id, peers, self.latest.clone(), cache);
+        transfer.pump(now, out);
+        self.transfer = Some(transfer);
     }
 
     fn fetched(
@@ -331,12 +349,8 @@ impl StateStage {
                 id,
                 state: Arc::new(state),
             });
-        } else if transfer.is_stalled() {
-            if let Some(next) = transfer.next_target() {
-                self.start_transfer(next, now, out);
-            } else {
-                out.control(ToControl::Stuck);
-            }
+        } else {
+            self.leave_stalled(now, out);
         }
         Ok(())
     }

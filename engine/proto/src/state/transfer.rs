@@ -48,6 +48,8 @@ pub(super) struct Transfer {
     pages: [Vec<Option<(Digest, Bytes)>>; TREES],
     missing: u64,
     next: Option<CheckpointId>,
+    /// When something useful arrived last.
+    progressed: Option<Time>,
 }
 
 impl Transfer {
@@ -70,6 +72,7 @@ impl Transfer {
             pages: Default::default(),
             missing: 0,
             next: None,
+            progressed: None,
         }
     }
 
@@ -77,9 +80,14 @@ impl Transfer {
         self.id
     }
 
-    /// Whether no peer seems to hold the checkpoint.
-    pub fn is_stalled(&self) -> bool {
-        self.useless.len() >= self.peers.len()
+    /// Whether the checkpoint seems to be out of reach: no peer holds it, or one has discarded it
+    /// and a newer one is known, or nothing comes any more.
+    pub fn is_stalled(&self, now: Time, resend_us: u64) -> bool {
+        let silent = self
+            .progressed
+            .is_some_and(|at| now.since_us(at) >= 4 * resend_us);
+        let discarded = self.next.is_some() && !self.useless.is_empty();
+        silent || discarded || self.useless.len() >= self.peers.len()
     }
 
     /// A newer checkpoint became stable meanwhile.
@@ -152,6 +160,7 @@ impl Transfer {
 
     /// Keeps a bounded number of questions under way, spread over the peers.
     pub fn pump(&mut self, now: Time, out: &mut Output) {
+        self.progressed.get_or_insert(now);
         let useful: Vec<ReplicaId> = self
             .peers
             .iter()
@@ -219,6 +228,7 @@ impl Transfer {
             let lied = fetched.content.is_some();
             return if lied { Err(Reject::BadBatch) } else { Ok(()) };
         }
+        self.progressed = Some(now);
         let digest = self.asked.remove(&at).expect("found above").digest;
         let content = fetched.content.expect("checked above");
         self.install(at, digest, content)?;

@@ -118,7 +118,11 @@ impl<'a> KvOperation<'a> {
                 out.push(3);
                 put_key(out, key);
             }
-            KvOperation::CompareAndSwap { key, expected, value } => {
+            KvOperation::CompareAndSwap {
+                key,
+                expected,
+                value,
+            } => {
                 check_key(key)?;
                 check_value(expected.unwrap_or_default())?;
                 check_value(value)?;
@@ -144,7 +148,10 @@ impl<'a> KvOperation<'a> {
         let mut reader = Reader(bytes);
         let operation = match reader.u8()? {
             1 => KvOperation::Get { key: reader.key()? },
-            2 => KvOperation::Put { key: reader.key()?, value: reader.value()? },
+            2 => KvOperation::Put {
+                key: reader.key()?,
+                value: reader.value()?,
+            },
             3 => KvOperation::Delete { key: reader.key()? },
             4 => KvOperation::CompareAndSwap {
                 key: reader.key()?,
@@ -182,10 +189,16 @@ impl fmt::Display for KvRefusal {
         match self {
             KvRefusal::Malformed => f.write_str("the operation is malformed"),
             KvRefusal::KeyTooLong => {
-                write!(f, "the key is too long: at most {MAX_KEY_BYTES} bytes are allowed")
+                write!(
+                    f,
+                    "the key is too long: at most {MAX_KEY_BYTES} bytes are allowed"
+                )
             }
             KvRefusal::ValueTooLong => {
-                write!(f, "the value is too long: at most {MAX_VALUE_BYTES} bytes are allowed")
+                write!(
+                    f,
+                    "the value is too long: at most {MAX_VALUE_BYTES} bytes are allowed"
+                )
             }
             KvRefusal::Full => f.write_str("the store is full: delete something first"),
         }
@@ -261,10 +274,16 @@ impl<'a> KvReply<'a> {
         let reply = match reader.u8()? {
             1 => KvReply::Value(reader.value()?),
             2 => KvReply::Absent,
-            3 => KvReply::Stored { replaced: reader.flag()? },
-            4 => KvReply::Deleted { existed: reader.flag()? },
+            3 => KvReply::Stored {
+                replaced: reader.flag()?,
+            },
+            4 => KvReply::Deleted {
+                existed: reader.flag()?,
+            },
             5 => KvReply::Swapped,
-            6 => KvReply::Mismatch { current: reader.option(Reader::value)? },
+            6 => KvReply::Mismatch {
+                current: reader.option(Reader::value)?,
+            },
             7 => KvReply::Entries(reader.entries()?),
             0x80 => KvReply::Refused(KvRefusal::Malformed),
             0x81 => KvReply::Refused(KvRefusal::KeyTooLong),
@@ -348,15 +367,27 @@ pub(super) fn entry_header(key: &[u8], value: &[u8]) -> [u8; ENTRY_HEADER_BYTES]
 }
 
 fn check_key(key: &[u8]) -> Result<(), KvRefusal> {
-    if key.len() > MAX_KEY_BYTES { Err(KvRefusal::KeyTooLong) } else { Ok(()) }
+    if key.len() > MAX_KEY_BYTES {
+        Err(KvRefusal::KeyTooLong)
+    } else {
+        Ok(())
+    }
 }
 
 fn check_bound(key: &[u8]) -> Result<(), KvRefusal> {
-    if key.len() > MAX_BOUND_BYTES { Err(KvRefusal::KeyTooLong) } else { Ok(()) }
+    if key.len() > MAX_BOUND_BYTES {
+        Err(KvRefusal::KeyTooLong)
+    } else {
+        Ok(())
+    }
 }
 
 fn check_value(value: &[u8]) -> Result<(), KvRefusal> {
-    if value.len() > MAX_VALUE_BYTES { Err(KvRefusal::ValueTooLong) } else { Ok(()) }
+    if value.len() > MAX_VALUE_BYTES {
+        Err(KvRefusal::ValueTooLong)
+    } else {
+        Ok(())
+    }
 }
 
 fn put_key(out: &mut Vec<u8>, key: &[u8]) {
@@ -381,7 +412,10 @@ pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], KvRefusal> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(KvRefusal::Malformed)?;
+        let (taken, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(KvRefusal::Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
@@ -410,12 +444,20 @@ impl<'a> Reader<'a> {
 
     fn key_length(&mut self, limit: usize) -> Result<usize, KvRefusal> {
         let length = usize::from(u16::from_le_bytes(self.array()?));
-        if length > limit { Err(KvRefusal::KeyTooLong) } else { Ok(length) }
+        if length > limit {
+            Err(KvRefusal::KeyTooLong)
+        } else {
+            Ok(length)
+        }
     }
 
     fn value_length(&mut self) -> Result<usize, KvRefusal> {
         let length = self.u32()? as usize;
-        if length > MAX_VALUE_BYTES { Err(KvRefusal::ValueTooLong) } else { Ok(length) }
+        if length > MAX_VALUE_BYTES {
+            Err(KvRefusal::ValueTooLong)
+        } else {
+            Ok(length)
+        }
     }
 
     fn key(&mut self) -> Result<&'a [u8], KvRefusal> {
@@ -437,7 +479,11 @@ impl<'a> Reader<'a> {
         &mut self,
         read: fn(&mut Self) -> Result<&'a [u8], KvRefusal>,
     ) -> Result<Option<&'a [u8]>, KvRefusal> {
-        if self.flag()? { read(self).map(Some) } else { Ok(None) }
+        if self.flag()? {
+            read(self).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Reads a key and its value.
@@ -453,11 +499,19 @@ impl<'a> Reader<'a> {
         for _ in 0..count {
             self.entry()?;
         }
-        Ok(KvEntries { more, count, bytes: &bytes[..bytes.len() - self.0.len()] })
+        Ok(KvEntries {
+            more,
+            count,
+            bytes: &bytes[..bytes.len() - self.0.len()],
+        })
     }
 
     fn end(&self) -> Result<(), KvRefusal> {
-        if self.0.is_empty() { Ok(()) } else { Err(KvRefusal::Malformed) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(KvRefusal::Malformed)
+        }
     }
 }
 
@@ -471,18 +525,36 @@ mod tests {
     fn operations_have_the_documented_bytes() {
         let cases: [(KvOperation<'_>, &[u8]); 6] = [
             (KvOperation::Get { key: b"k" }, b"\x01\x01\x00k"),
-            (KvOperation::Put { key: b"", value: b"vw" }, b"\x02\x00\x00\x02\x00\x00\x00vw"),
+            (
+                KvOperation::Put {
+                    key: b"",
+                    value: b"vw",
+                },
+                b"\x02\x00\x00\x02\x00\x00\x00vw",
+            ),
             (KvOperation::Delete { key: b"k" }, b"\x03\x01\x00k"),
             (
-                KvOperation::CompareAndSwap { key: b"k", expected: None, value: b"v" },
+                KvOperation::CompareAndSwap {
+                    key: b"k",
+                    expected: None,
+                    value: b"v",
+                },
                 b"\x04\x01\x00k\x00\x01\x00\x00\x00v",
             ),
             (
-                KvOperation::CompareAndSwap { key: b"k", expected: Some(b"w"), value: b"" },
+                KvOperation::CompareAndSwap {
+                    key: b"k",
+                    expected: Some(b"w"),
+                    value: b"",
+                },
                 b"\x04\x01\x00k\x01\x01\x00\x00\x00w\x00\x00\x00\x00",
             ),
             (
-                KvOperation::Scan { start: b"a", end: Some(b"b"), limit: 258 },
+                KvOperation::Scan {
+                    start: b"a",
+                    end: Some(b"b"),
+                    limit: 258,
+                },
                 b"\x05\x01\x00a\x01\x01\x00b\x02\x01\x00\x00",
             ),
         ];
@@ -492,7 +564,10 @@ mod tests {
             assert_eq!(out, bytes);
             assert_eq!(KvOperation::decode(bytes), Ok(operation));
             for end in 0..bytes.len() {
-                assert_eq!(KvOperation::decode(&bytes[..end]), Err(KvRefusal::Malformed));
+                assert_eq!(
+                    KvOperation::decode(&bytes[..end]),
+                    Err(KvRefusal::Malformed)
+                );
             }
             out.push(0);
             assert_eq!(KvOperation::decode(&out), Err(KvRefusal::Malformed));
@@ -501,7 +576,11 @@ mod tests {
 
     #[test]
     fn replies_have_the_documented_bytes() {
-        let entries = KvEntries { more: true, count: 1, bytes: b"\x01\x00\x01\x00\x00\x00kv" };
+        let entries = KvEntries {
+            more: true,
+            count: 1,
+            bytes: b"\x01\x00\x01\x00\x00\x00kv",
+        };
         let cases: [(KvReply<'_>, &[u8]); 12] = [
             (KvReply::Value(b"v"), b"\x01\x01\x00\x00\x00v"),
             (KvReply::Absent, b"\x02"),
@@ -509,8 +588,14 @@ mod tests {
             (KvReply::Deleted { existed: false }, b"\x04\x00"),
             (KvReply::Swapped, b"\x05"),
             (KvReply::Mismatch { current: None }, b"\x06\x00"),
-            (KvReply::Mismatch { current: Some(b"") }, b"\x06\x01\x00\x00\x00\x00"),
-            (KvReply::Entries(entries), b"\x07\x01\x01\x00\x00\x00\x01\x00\x01\x00\x00\x00kv"),
+            (
+                KvReply::Mismatch { current: Some(b"") },
+                b"\x06\x01\x00\x00\x00\x00",
+            ),
+            (
+                KvReply::Entries(entries),
+                b"\x07\x01\x01\x00\x00\x00\x01\x00\x01\x00\x00\x00kv",
+            ),
             (KvReply::Refused(KvRefusal::Malformed), b"\x80"),
             (KvReply::Refused(KvRefusal::KeyTooLong), b"\x81"),
             (KvReply::Refused(KvRefusal::ValueTooLong), b"\x82"),
@@ -533,11 +618,20 @@ mod tests {
         let key = [0; MAX_BOUND_BYTES + 1];
         let value = vec![0; MAX_VALUE_BYTES + 1];
         let mut out = Vec::new();
-        let long_key = KvOperation::Get { key: &key[..MAX_KEY_BYTES + 1] };
+        let long_key = KvOperation::Get {
+            key: &key[..MAX_KEY_BYTES + 1],
+        };
         assert_eq!(long_key.encode(&mut out), Err(KvRefusal::KeyTooLong));
-        let long_bound = KvOperation::Scan { start: &key, end: None, limit: 1 };
+        let long_bound = KvOperation::Scan {
+            start: &key,
+            end: None,
+            limit: 1,
+        };
         assert_eq!(long_bound.encode(&mut out), Err(KvRefusal::KeyTooLong));
-        let long_value = KvOperation::Put { key: b"", value: &value };
+        let long_value = KvOperation::Put {
+            key: b"",
+            value: &value,
+        };
         assert_eq!(long_value.encode(&mut out), Err(KvRefusal::ValueTooLong));
         assert!(out.is_empty());
         assert_eq!(KvOperation::decode(&[1, 1, 4]), Err(KvRefusal::KeyTooLong));

@@ -1,0 +1,100 @@
+//! `hybster replica`: runs one replica until it is told to stop.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use clap::Args;
+use hybster::services::{CounterService, KvService, NullService};
+use hybster::{Group, Layout, Replica, ReplicaId, ReplicaKeys, RunningReplica};
+
+use crate::service::ServiceName;
+use crate::{Done, Failure};
+
+/// Between two looks at whether the replica still runs.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Options of `hybster replica`.
+#[derive(Debug, Args)]
+#[command(after_help = "The log goes to standard error; RUST_LOG=warn (or debug) sets how much. When \
+    the replica listens, it prints `ready replica N on ADDRESS` to standard output.")]
+pub struct ReplicaArgs {
+    /// The group directory.
+    #[arg(long)]
+    group: PathBuf,
+    /// Which replica: uses replica-N.key of the group directory.
+    #[arg(long, value_name = "N")]
+    id: u16,
+    /// The service; must be the same on all replicas.
+    #[arg(long, value_enum, default_value = "kv")]
+    service: ServiceName,
+    /// Layout of the stages on threads: auto, fused or split; by default what group.toml says.
+    #[arg(long)]
+    layout: Option<Layout>,
+    /// Pin the threads to cores of their own.
+    #[arg(long)]
+    pin: bool,
+    /// Bytes of a reply of the null service.
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    reply_size: u32,
+    /// Stop when standard input ends: a parent that holds a pipe to it takes the replica along,
+    /// however the parent dies.
+    #[arg(long)]
+    exit_with_parent: bool,
+}
+
+/// Runs the replica.
+pub fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
+    let level = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(level).target(env_logger::Target::Stderr).init();
+    let (stop, stopped) = mpsc::sync_channel::<()>(1);
+    let signal = stop.clone();
+    ctrlc::set_handler(move || {
+        let _ = signal.try_send(());
+    })?;
+    let replica = start(args)?;
+    announce(&replica)?;
+    if args.exit_with_parent {
+        std::thread::Builder::new().name("parent".into()).spawn(move || {
+            let mut input = std::io::stdin();
+            while matches!(input.read(&mut [0; 64]), Ok(1..)) {}
+            let _ = stop.try_send(());
+        })?;
+    } else {
+        // The signal handler holds the other end for as long as the process lives.
+        drop(stop);
+    }
+    loop {
+        match stopped.recv_timeout(LOOK) {
+            Ok(()) => break,
+            Err(_) if replica.is_running() => {}
+            Err(_) => {
+                // It ended by itself: `wait` knows why.
+                replica.wait()?;
+                return Err(Failure::new(format!("replica {} stopped by itself", args.id)));
+            }
+        }
+    }
+    replica.shutdown()?;
+    Ok(Done::Yes)
+}
+
+fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
+    let group = Group::load(&args.group)?;
+    let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id))?;
+    let layout = args.layout.unwrap_or(group.layout());
+    let builder = Replica::builder(group, keys).layout(layout).pin(args.pin);
+    Ok(match args.service {
+        ServiceName::Null => builder.service(NullService::new(args.reply_size as usize)).start(),
+        ServiceName::Counter => builder.service(CounterService::new()).start(),
+        ServiceName::Kv => builder.service(KvService::new()).start(),
+    }?)
+}
+
+fn announce(replica: &RunningReplica) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ready replica {} on {}", replica.id().0, replica.local_address())?;
+    out.flush()?;
+    Ok(())
+}

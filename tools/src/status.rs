@@ -1,0 +1,259 @@
+//! `hybster status`: what every replica says about itself.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use hybster::client::{ClientDriver, ClientOptions};
+use hybster::{ClientId, ClientKeys, Group, ReplicaId, Status};
+use serde::Serialize;
+
+use crate::{Done, Failure};
+
+/// Longest sleep of a poll.
+const POLL: Duration = Duration::from_millis(20);
+/// A question that got no answer is put again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Options of `hybster status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The group directory.
+    #[arg(long)]
+    group: PathBuf,
+    /// Whose key to use: client-N.key of the group directory.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    client: u32,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Seconds to wait for the replicas.
+    #[arg(long, default_value_t = 2.0, value_parser = crate::kv::timeout)]
+    timeout: f64,
+}
+
+/// One replica of the group and what is known of it.
+#[derive(Debug, Serialize)]
+struct Entry {
+    replica: u16,
+    address: String,
+    reachable: bool,
+    /// Why not, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+}
+
+/// The whole answer; `format` is the version of the JSON form.
+#[derive(Debug, Serialize)]
+struct GroupStatus {
+    format: u32,
+    group: String,
+    replicas: Vec<Entry>,
+}
+
+/// Asks all replicas and prints what they say.
+pub fn status(args: &StatusArgs) -> Result<Done, Failure> {
+    let group = Group::load(&args.group)?;
+    let keys = ClientKeys::load(&group, group.directory(), ClientId(args.client))?;
+    let options = ClientOptions { sessions: 1, ..ClientOptions::default() };
+    let mut driver = ClientDriver::connect(&group, &keys, &options)?;
+    let entries = ask(&group, &mut driver, Duration::from_secs_f64(args.timeout))?;
+    let none = entries.iter().all(|entry| !entry.reachable);
+    let answer = GroupStatus { format: 1, group: group.name(), replicas: entries };
+    let text = if args.json {
+        serde_json::to_string_pretty(&answer)? + "\n"
+    } else {
+        table(&answer, group.config().pillars)
+    };
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    if none {
+        return Err(Failure::new("no replica can be reached: are they running?"));
+    }
+    Ok(Done::Yes)
+}
+
+fn ask(
+    group: &Group,
+    driver: &mut ClientDriver,
+    patience: Duration,
+) -> Result<Vec<Entry>, Failure> {
+    let count = group.replicas().len();
+    let mut answers: Vec<Option<Status>> = (0..count).map(|_| None).collect();
+    let mut asked: Vec<Option<Instant>> = vec![None; count];
+    let deadline = Instant::now() + patience;
+    while answers.iter().any(Option::is_none) {
+        let now = Instant::now();
+        // Replicas that can never be reached need not be waited for.
+        let unreachable = driver.unreachable();
+        let hopeless = |r: usize| {
+            let mut missing = unreachable.missing.iter();
+            missing.any(|m| usize::from(m.replica.0) == r && m.is_lasting())
+        };
+        if now >= deadline || (0..count).all(|r| answers[r].is_some() || hopeless(r)) {
+            break;
+        }
+        for entry in group.replicas() {
+            let at = usize::from(entry.id.0);
+            let due = asked[at].is_none_or(|then| now - then >= ASK_AGAIN);
+            if answers[at].is_none() && due && driver.request_status(entry.id).is_ok() {
+                asked[at] = Some(now);
+            }
+        }
+        driver.poll(POLL.min(deadline - now))?;
+        for (ReplicaId(from), message) in driver.take_statuses() {
+            // STATUS is a kind byte, then JSON.
+            let body = message.get(1..).unwrap_or_default();
+            if let Some(answer) = answers.get_mut(usize::from(from)) {
+                *answer = serde_json::from_slice(body).ok();
+            }
+        }
+    }
+    let unreachable = driver.unreachable();
+    let entries = group.replicas().iter().zip(answers).map(|(entry, status)| {
+        let missing = unreachable.missing.iter().find(|m| m.replica == entry.id);
+        let problem = match (&status, missing) {
+            (Some(_), _) => None,
+            (None, Some(missing)) => Some(missing.message.clone()),
+            (None, None) => Some("connected, but does not answer".into()),
+        };
+        Entry {
+            replica: entry.id.0,
+            address: entry.address.to_string(),
+            reachable: status.is_some(),
+            problem,
+            status,
+        }
+    });
+    Ok(entries.collect())
+}
+
+fn table(answer: &GroupStatus, pillars: u16) -> String {
+    let mut text = format!("group {}\n\n", answer.group);
+    let head = ["replica", "address", "view", "leader", "checkpoint", "executed", "requests", "sessions", "dropped"];
+    let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
+    for entry in &answer.replicas {
+        let mut row = vec![entry.replica.to_string(), entry.address.clone()];
+        match &entry.status {
+            Some(s) => {
+                let changing = s.current_view > s.view;
+                let view = if changing {
+                    format!("{} -> {}", s.view, s.current_view)
+                } else {
+                    s.view.to_string()
+                };
+                row.extend([view, s.leader.to_string()]);
+                let numbers =
+                    [s.stable_checkpoint, s.executed, s.requests, s.sessions, s.rejected];
+                row.extend(numbers.map(|n| n.to_string()));
+            }
+            None => row.push("unreachable".into()),
+        }
+        rows.push(row);
+    }
+    columns(&mut text, &rows);
+
+    let _ = writeln!(text, "\npillars: committed/prepared up to which order number");
+    let mut head: Vec<String> = vec!["replica".into()];
+    head.extend((0..pillars).map(|p| format!("pillar {p}")));
+    head.push("peers".into());
+    let mut rows = vec![head];
+    for entry in &answer.replicas {
+        let Some(status) = &entry.status else { continue };
+        let mut row = vec![entry.replica.to_string()];
+        let step = u64::from(pillars);
+        // What is told is the number to come next; the one before it is done.
+        let done = |next: u64| next.saturating_sub(step);
+        row.extend(
+            status.pillars.iter().map(|p| format!("{}/{}", done(p.committed), done(p.prepared))),
+        );
+        let peers: Vec<String> = status
+            .peers
+            .iter()
+            .map(|p| format!("{}{}", p.replica, if p.up { "" } else { " (down)" }))
+            .collect();
+        row.push(peers.join(", "));
+        rows.push(row);
+    }
+    columns(&mut text, &rows);
+
+    for entry in &answer.replicas {
+        if let Some(problem) = &entry.problem {
+            let _ = writeln!(text, "\nreplica {} at {}: {problem}", entry.replica, entry.address);
+        }
+    }
+    text
+}
+
+/// Appends rows with columns as wide as their widest cell.
+fn columns(text: &mut String, rows: &[Vec<String>]) {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hybster::runtime::{PeerStatus, PillarStatus};
+
+    use super::*;
+
+    #[test]
+    fn the_table_shows_replicas_that_answer_and_those_that_do_not() {
+        let status = Status {
+            view: 4,
+            current_view: 5,
+            leader: 1,
+            stable_checkpoint: 256,
+            executed: 300,
+            pillars: vec![
+                PillarStatus { pillar: 0, prepared: 303, committed: 301, window_base: 256 },
+                PillarStatus { pillar: 1, prepared: 302, committed: 302, window_base: 256 },
+            ],
+            peers: vec![PeerStatus { replica: 1, up: false, queued_bytes: 0 }],
+            ..Status::default()
+        };
+        let answer = GroupStatus {
+            format: 1,
+            group: "ab".into(),
+            replicas: vec![
+                Entry {
+                    replica: 0,
+                    address: "127.0.0.1:7100".into(),
+                    reachable: true,
+                    problem: None,
+                    status: Some(status),
+                },
+                Entry {
+                    replica: 1,
+                    address: "127.0.0.1:7101".into(),
+                    reachable: false,
+                    problem: Some("connection refused".into()),
+                    status: None,
+                },
+            ],
+        };
+        let text = table(&answer, 2);
+        for part in
+            ["4 -> 5", "256", "299/301", "300/300", "1 (down)", "unreachable", "connection refused"]
+        {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+        assert!(text.lines().all(|line| line == line.trim_end()));
+    }
+}
