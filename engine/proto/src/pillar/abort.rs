@@ -28,8 +28,16 @@ pub(super) struct Body {
 pub(super) struct Hold {
     ticket: u64,
     source: ReplicaId,
-    missing: Vec<(Digest, u32)>,
+    missing: Vec<Missing>,
     asked: Time,
+}
+
+/// A batch that is not held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Missing {
+    digest: Digest,
+    requests: u32,
+    slot: u64,
 }
 
 /// Digests that one BATCH-REQUEST names at most.
@@ -322,7 +330,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         now: Time,
         out: &mut Output,
     ) {
-        let mut missing: Vec<(Digest, u32)> = Vec::new();
+        let mut missing: Vec<Missing> = Vec::new();
         let mut valid = true;
         for header in headers {
             let first = self.config.slot_of(header.first);
@@ -341,7 +349,11 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             let known = logged.or(self.bodies.get(&header.batch).map(|body| body.requests));
             match known {
                 Some(requests) => valid &= requests == header.requests,
-                None => missing.push((header.batch, header.requests)),
+                None => missing.push(Missing {
+                    digest: header.batch,
+                    requests: header.requests,
+                    slot: first,
+                }),
             }
         }
         missing.sort_unstable();
@@ -373,7 +385,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             .missing
             .iter()
             .take(BATCHES_PER_REQUEST)
-            .map(|(digest, _)| *digest)
+            .map(|missing| missing.digest)
             .collect();
         let message = encode_batch_request(self.pillar, &digests);
         // What the own VIEW-CHANGE names and is not here any more, others may have.
@@ -383,6 +395,23 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             Destination::Peer(hold.source)
         };
         out.send(to, message, SendTag::Transient);
+    }
+
+    /// Batches before the window's base are not needed any more.
+    pub(super) fn forward_holds(&mut self, out: &mut Output) {
+        let (base, pillar) = (self.slots.base(), self.pillar);
+        self.holds.retain_mut(|hold| {
+            hold.missing.retain(|missing| missing.slot >= base);
+            let done = hold.missing.is_empty();
+            if done {
+                out.control(ToControl::Held {
+                    ticket: hold.ticket,
+                    pillar,
+                    valid: true,
+                });
+            }
+            !done
+        });
     }
 
     pub(super) fn tick_holds(&mut self, now: Time, out: &mut Output) {
@@ -449,9 +478,9 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             .holds
             .iter()
             .flat_map(|hold| &hold.missing)
-            .find(|(missing, _)| *missing == digest)
+            .find(|missing| missing.digest == digest)
             .copied();
-        let Some((_, requests)) = wanted else {
+        let Some(Missing { requests, .. }) = wanted else {
             return Err(Reject::Irrelevant);
         };
         // The digest is right, so what is wrong with the batch is wrong for everybody.
@@ -471,11 +500,11 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.holds.retain_mut(|hold| {
             let before = hold.missing.len();
             let mut valid = true;
-            hold.missing.retain(|(missing, count)| {
-                if *missing != digest {
+            hold.missing.retain(|missing| {
+                if missing.digest != digest {
                     return true;
                 }
-                valid &= checked.is_ok() && *count == requests;
+                valid &= checked.is_ok() && missing.requests == requests;
                 false
             });
             let done = before != hold.missing.len() && (hold.missing.is_empty() || !valid);

@@ -349,6 +349,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.prepared = self.prepared.max(base);
         self.committed = self.committed.max(base);
         self.handed = self.handed.max(base);
+        self.forward_holds(out);
         if self.is_leader() {
             let before = self.prepared;
             self.propose_ready(out);
