@@ -270,6 +270,14 @@ impl Monitor {
     }
 }
 
+/// Messages that a replica dropped as wrong; what came too late to be of use (the last COMMIT of a
+/// slot that is committed already, say) is nobody's fault.
+#[must_use]
+pub fn rejections(status: &Status) -> u64 {
+    let wrong = status.rejections.iter().filter(|r| r.reason != "Irrelevant");
+    wrong.map(|r| r.count).sum()
+}
+
 /// STATUS is a kind byte, then JSON.
 fn decode_status(message: &[u8]) -> Option<Status> {
     serde_json::from_slice(message.get(1..)?).ok()

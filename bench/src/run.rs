@@ -274,7 +274,8 @@ fn replicas(before: &[Status], after: &[Status]) -> Vec<ReplicaReport> {
             replica: now.replica,
             view: now.view,
             requests_per_batch: then.and_then(|then| now.requests_per_batch_since(then)),
-            rejections: now.rejected,
+            rejections: engine::rejections(now),
+            layout: now.layout.clone(),
         }
     };
     after.iter().map(report).collect()

@@ -1,33 +1,37 @@
 //! Starting, watching and stopping a replica.
 
+mod error;
+mod running;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
-use hybster_net::hub::HubError;
 use hybster_net::limits::PollLimits;
 use hybster_net::{Hub, HubConfig, Identity, PollTransport};
-use hybster_proto::ids::ReplicaId;
-use hybster_proto::output::Fatal;
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::{ClientStage, Control, Execution, Pillar, StateStage, Unreplicated};
 use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
 
-use crate::group::{Group, GroupError, ReplicaKeys};
+pub use error::{ReplicaError, StartError};
+pub use running::{RunningReplica, Stopper};
+
+use crate::group::{Group, ReplicaKeys};
 use crate::runtime::{
-    Agent, Clients, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, Status,
-    TraceHook, connect, plan,
+    Agent, Clients, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceHook,
+    connect, plan,
 };
 
-/// How long [`RunningReplica::shutdown`] waits for the threads.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// A replica of a group. Nothing but the way to a [`RunningReplica`].
+///
+/// **Start each replica once.** The trusted counters live in the process, so a replica that stopped has
+/// lost them, and with the old keys and epoch it could certify one value twice. Until an epoch can be
+/// raised in a running group, a group goes on without up to f stopped replicas, and then needs a new
+/// directory.
 ///
 /// ```no_run
 /// use hybster::group::{Group, ReplicaKeys};
@@ -47,7 +51,6 @@ pub struct Replica;
 
 impl Replica {
     /// Begins with what every replica needs: its group and its keys.
-    #[must_use]
     pub fn builder(group: Group, keys: ReplicaKeys) -> ReplicaBuilder<()> {
         let layout = group.layout();
         ReplicaBuilder {
@@ -160,8 +163,14 @@ impl<S: Service> ReplicaBuilder<S> {
         for index in 0..shared.plans.len() {
             let owned = take_stages(&mut stages, &shared.plans[index].roles);
             let (inboxes, outboxes) = queues.take(index);
-            let agent =
-                Agent::new(index, Arc::clone(&shared), owned, network.take(), inboxes, outboxes);
+            let agent = Agent::new(
+                index,
+                Arc::clone(&shared),
+                owned,
+                network.take(),
+                inboxes,
+                outboxes,
+            );
             match spawn(index, &shared, agent) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
@@ -170,14 +179,26 @@ impl<S: Service> ReplicaBuilder<S> {
                 }
             }
         }
-        let mode = if is_replicated { "replica" } else { "unreplicated server" };
-        log::info!("{mode} {} listens on {local_address}, {layout} layout", id.0);
-        Ok(RunningReplica { shared, threads, local_address })
+        let mode = if is_replicated {
+            "replica"
+        } else {
+            "unreplicated server"
+        };
+        log::info!(
+            "{mode} {} listens on {local_address}, {layout} layout",
+            id.0
+        );
+        Ok(RunningReplica::new(shared, threads, local_address))
     }
 
     fn check(&self) -> Result<(), StartError> {
         let config = self.group.config();
-        if self.group.replicas().get(usize::from(self.keys.id.0)).is_none() {
+        if self
+            .group
+            .replicas()
+            .get(usize::from(self.keys.id.0))
+            .is_none()
+        {
             return Err(StartError::UnknownReplica(self.keys.id.0));
         }
         let shape = (config.replicas, config.faults, config.pillars);
@@ -196,20 +217,34 @@ impl<S: Service> ReplicaBuilder<S> {
         if !self.pin {
             return Ok(Cores::Unpinned);
         }
-        let usable: Vec<usize> =
-            core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+        let usable: Vec<usize> = core_affinity::get_core_ids()
+            .unwrap_or_default()
+            .iter()
+            .map(|core| core.id)
+            .collect();
         let chosen = self.cores.clone().unwrap_or_else(|| usable.clone());
         if let Some(missing) = chosen.iter().find(|core| !usable.contains(core)) {
-            return Err(StartError::Core { core: *missing, usable });
+            return Err(StartError::Core {
+                core: *missing,
+                usable,
+            });
         }
-        Ok(if chosen.is_empty() { Cores::Unpinned } else { Cores::Pinned(chosen) })
+        Ok(if chosen.is_empty() {
+            Cores::Unpinned
+        } else {
+            Cores::Pinned(chosen)
+        })
     }
 
     fn roles(&self) -> Vec<Role> {
         if !self.is_replicated {
             return vec![Role::Server];
         }
-        let pillars = self.group.config().all_pillars().map(|pillar| Role::Pillar(pillar.0));
+        let pillars = self
+            .group
+            .config()
+            .all_pillars()
+            .map(|pillar| Role::Pillar(pillar.0));
         let mut roles = vec![Role::Clients, Role::Control];
         roles.extend(pillars);
         roles.extend([Role::Execution, Role::State]);
@@ -217,7 +252,11 @@ impl<S: Service> ReplicaBuilder<S> {
     }
 
     fn peers(&self) -> impl Iterator<Item = (u16, SocketAddr)> + '_ {
-        let others = self.group.replicas().iter().filter(|entry| entry.id != self.keys.id);
+        let others = self
+            .group
+            .replicas()
+            .iter()
+            .filter(|entry| entry.id != self.keys.id);
         others.map(|entry| (entry.id.0, entry.address))
     }
 
@@ -243,7 +282,13 @@ impl<S: Service> ReplicaBuilder<S> {
 
     /// All stages with their roles.
     fn stages(self) -> Vec<(Role, Box<dyn Stage>)> {
-        let ReplicaBuilder { group, keys, service, is_replicated, .. } = self;
+        let ReplicaBuilder {
+            group,
+            keys,
+            service,
+            is_replicated,
+            ..
+        } = self;
         let config = group.config();
         let digest = config.digest();
         let verifier = || InProcessVerifier::new(&keys.group_key, config.mac, digest);
@@ -263,8 +308,11 @@ impl<S: Service> ReplicaBuilder<S> {
             (Role::State, Box::new(state)),
         ];
         for pillar in config.all_pillars() {
-            let instance =
-                InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+            let instance = InstanceId {
+                replica: id.0,
+                pillar: pillar.0,
+                epoch: config.epoch,
+            };
             let trinx = InProcessTrInX::new(&keys.group_key, config.mac, digest, instance);
             let stage = Pillar::new(Arc::clone(config), id, pillar, trinx, verifier());
             stages.push((Role::Pillar(pillar.0), Box::new(stage)));
@@ -284,12 +332,12 @@ impl<S> fmt::Debug for ReplicaBuilder<S> {
 }
 
 /// Takes the stages of an agent, in the order of its plan.
-fn take_stages(
-    stages: &mut Vec<(Role, Box<dyn Stage>)>,
-    roles: &[Role],
-) -> Vec<Box<dyn Stage>> {
+fn take_stages(stages: &mut Vec<(Role, Box<dyn Stage>)>, roles: &[Role]) -> Vec<Box<dyn Stage>> {
     let mut take = |role: &Role| {
-        let index = stages.iter().position(|(of, _)| of == role).expect("each role has a stage");
+        let index = stages
+            .iter()
+            .position(|(of, _)| of == role)
+            .expect("each role has a stage");
         stages.swap_remove(index).1
     };
     roles.iter().map(&mut take).collect()
@@ -306,8 +354,12 @@ struct Queues {
 impl Queues {
     fn between(agents: usize) -> Queues {
         let mut queues = Queues {
-            inboxes: (0..agents).map(|_| (0..agents).map(|_| None).collect()).collect(),
-            outboxes: (0..agents).map(|_| (0..agents).map(|_| None).collect()).collect(),
+            inboxes: (0..agents)
+                .map(|_| (0..agents).map(|_| None).collect())
+                .collect(),
+            outboxes: (0..agents)
+                .map(|_| (0..agents).map(|_| None).collect())
+                .collect(),
         };
         for from in 0..agents {
             for to in (0..agents).filter(|to| *to != from) {
@@ -320,7 +372,10 @@ impl Queues {
     }
 
     fn take(&mut self, agent: usize) -> Ends {
-        (std::mem::take(&mut self.inboxes[agent]), std::mem::take(&mut self.outboxes[agent]))
+        (
+            std::mem::take(&mut self.inboxes[agent]),
+            std::mem::take(&mut self.outboxes[agent]),
+        )
     }
 }
 
@@ -338,9 +393,15 @@ fn spawn(
         if let Some(id) = plan.core
             && !core_affinity::set_for_current(core_affinity::CoreId { id })
         {
-            log::warn!("thread {} could not be pinned to core {id}; it runs unpinned", plan.name);
+            log::warn!(
+                "thread {} could not be pinned to core {id}; it runs unpinned",
+                plan.name
+            );
         }
-        let _guard = StopOthers { shared: &shared, index };
+        let _guard = StopOthers {
+            shared: &shared,
+            index,
+        };
         agent.run();
     })
 }
@@ -358,205 +419,4 @@ impl Drop for StopOthers<'_> {
             self.shared.fail(Failure::Panicked(name));
         }
     }
-}
-
-/// A replica whose threads run. Dropping it stops them.
-#[derive(Debug)]
-pub struct RunningReplica {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
-    local_address: SocketAddr,
-}
-
-/// Stops a replica from anywhere, while another thread is in [`RunningReplica::wait`].
-#[derive(Clone, Debug)]
-pub struct Stopper {
-    shared: Arc<Shared>,
-}
-
-impl Stopper {
-    /// Tells the replica to stop, and returns at once.
-    pub fn stop(&self) {
-        self.shared.stop();
-    }
-
-    /// A snapshot of the replica's counters.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        self.shared.status()
-    }
-}
-
-impl RunningReplica {
-    /// The replica's number.
-    #[must_use]
-    pub fn id(&self) -> ReplicaId {
-        self.shared.replica
-    }
-
-    /// The address that it listens on.
-    #[must_use]
-    pub fn local_address(&self) -> SocketAddr {
-        self.local_address
-    }
-
-    /// A snapshot of the replica's counters.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        self.shared.status()
-    }
-
-    /// A handle that stops the replica.
-    #[must_use]
-    pub fn stopper(&self) -> Stopper {
-        Stopper { shared: Arc::clone(&self.shared) }
-    }
-
-    /// Whether all threads still run.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        !self.shared.is_stopping()
-    }
-
-    /// Waits until the replica has stopped.
-    ///
-    /// # Errors
-    /// If it stopped by itself: because an invariant is broken, or the machine failed it.
-    pub fn wait(mut self) -> Result<(), ReplicaError> {
-        for thread in self.threads.drain(..) {
-            // A panic is reported below, with the thread's name.
-            let _ = thread.join();
-        }
-        self.outcome()
-    }
-
-    /// Stops the replica and waits for its threads, for some seconds at most.
-    ///
-    /// # Errors
-    /// If it had stopped by itself before, or a thread does not end.
-    pub fn shutdown(mut self) -> Result<(), ReplicaError> {
-        self.shared.stop();
-        self.join(SHUTDOWN_TIMEOUT)?;
-        self.outcome()
-    }
-
-    fn join(&mut self, timeout: Duration) -> Result<(), ReplicaError> {
-        let deadline = Instant::now() + timeout;
-        while let Some(thread) = self.threads.pop() {
-            while !thread.is_finished() {
-                if Instant::now() >= deadline {
-                    let thread = thread.thread().name().unwrap_or_default().to_owned();
-                    return Err(ReplicaError::StillRunning { thread, seconds: timeout.as_secs() });
-                }
-                thread::sleep(Duration::from_millis(1));
-            }
-            let _ = thread.join();
-        }
-        Ok(())
-    }
-
-    fn outcome(&self) -> Result<(), ReplicaError> {
-        let replica = self.shared.replica.0;
-        Err(match self.shared.take_failure() {
-            None => return Ok(()),
-            Some(Failure::Fatal(fatal)) => ReplicaError::Fatal { replica, fatal },
-            Some(Failure::Transport(error)) => ReplicaError::Transport { replica, error },
-            Some(Failure::Panicked(thread)) => ReplicaError::Panicked { replica, thread },
-        })
-    }
-}
-
-impl Drop for RunningReplica {
-    fn drop(&mut self) {
-        self.shared.stop();
-        if let Err(error) = self.join(SHUTDOWN_TIMEOUT) {
-            log::error!("{error}");
-        }
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("replica", &self.replica).finish_non_exhaustive()
-    }
-}
-
-/// Why a replica could not be started.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The group directory is at fault.
-    #[error(transparent)]
-    Group(#[from] GroupError),
-    /// The network could not be opened.
-    #[error(transparent)]
-    Network(#[from] HubError),
-    /// The system gave no transport.
-    #[error("the system's event queue (epoll) could not be made: {0}; check the limit of open files")]
-    Transport(io::Error),
-    /// The system gave no thread.
-    #[error("a thread could not be started: {0}; check the limit of processes and threads")]
-    Thread(io::Error),
-    /// The keys are those of a replica that the group does not have.
-    #[error("the group has no replica {0}; use the keys and the group file of one directory")]
-    UnknownReplica(u16),
-    /// A core to pin to is not there.
-    #[error("core {core} cannot be used by this process; usable cores are {usable:?}")]
-    Core {
-        /// The core.
-        core: usize,
-        /// Those that can be used.
-        usable: Vec<usize>,
-    },
-    /// An unreplicated server was asked for in a group of another shape.
-    #[error(
-        "an unreplicated server needs a group of its own with replicas = 1, faults = 0 and \
-         pillars = 1, not {replicas}, {faults} and {pillars}; make one with `hybster init`"
-    )]
-    NotASingleServer {
-        /// Its replicas.
-        replicas: u16,
-        /// Its faults.
-        faults: u16,
-        /// Its pillars.
-        pillars: u16,
-    },
-}
-
-/// Why a replica stopped by itself, or did not stop.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReplicaError {
-    /// A stage found an invariant broken.
-    #[error("replica {replica} stopped: {fatal}")]
-    Fatal {
-        /// The replica.
-        replica: u16,
-        /// What is broken.
-        fatal: Fatal,
-    },
-    /// The transport failed as a whole.
-    #[error("replica {replica} stopped: the network failed ({error}); check the limit of open files")]
-    Transport {
-        /// The replica.
-        replica: u16,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// A thread panicked.
-    #[error("replica {replica} stopped: its thread \"{thread}\" panicked; please report this bug")]
-    Panicked {
-        /// The replica.
-        replica: u16,
-        /// The thread.
-        thread: String,
-    },
-    /// A thread does not end.
-    #[error("thread \"{thread}\" did not end within {seconds} s; the service may be blocking it")]
-    StillRunning {
-        /// The thread.
-        thread: String,
-        /// How long it was waited for.
-        seconds: u64,
-    },
 }

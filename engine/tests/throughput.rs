@@ -19,7 +19,10 @@ const SECONDS: u64 = 4;
 fn load(running: &Running, connection: u32) -> u64 {
     let client = ClientId(connection);
     let keys = ClientKeys::load(&running.group, running.scratch.path(), client).unwrap();
-    let options = ClientOptions { sessions: SESSIONS, ..ClientOptions::default() };
+    let options = ClientOptions {
+        sessions: SESSIONS,
+        ..ClientOptions::default()
+    };
     let mut driver = ClientDriver::connect(&running.group, &keys, &options).unwrap();
     driver.await_links(Duration::from_secs(5)).unwrap();
     for session in 0..SESSIONS {
@@ -33,7 +36,9 @@ fn load(running: &Running, connection: u32) -> u64 {
         driver.take_completions(&mut completions);
         for completion in completions.iter() {
             completed += 1;
-            driver.submit(completion.session, b"", RequestKind::Ordered).unwrap();
+            driver
+                .submit(completion.session, b"", RequestKind::Ordered)
+                .unwrap();
         }
     }
     completed
@@ -48,9 +53,17 @@ fn null_operations_per_second() {
         let running = Running::start_with("throughput", config, layout, service);
         let loads: Vec<u64> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..CONNECTIONS)
-                .map(|connection| scope.spawn({ let running = &running; move || load(running, connection) }))
+                .map(|connection| {
+                    scope.spawn({
+                        let running = &running;
+                        move || load(running, connection)
+                    })
+                })
                 .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
         });
         let total: u64 = loads.iter().sum();
         let status = running.status(0);
@@ -58,8 +71,16 @@ fn null_operations_per_second() {
             "{layout}: {} operations a second; {} requests per batch; turns {:?}, sleeps {:?}; {:?}",
             total / SECONDS,
             status.requests / status.batches.max(1),
-            status.agents.iter().map(|agent| agent.turns).collect::<Vec<_>>(),
-            status.agents.iter().map(|agent| agent.sleeps).collect::<Vec<_>>(),
+            status
+                .agents
+                .iter()
+                .map(|agent| agent.turns)
+                .collect::<Vec<_>>(),
+            status
+                .agents
+                .iter()
+                .map(|agent| agent.sleeps)
+                .collect::<Vec<_>>(),
             status.rejections,
         );
         running.shutdown();

@@ -135,7 +135,10 @@ fn ask(
 
 fn table(answer: &GroupStatus, pillars: u16) -> String {
     let mut text = format!("group {}\n\n", answer.group);
-    let head = ["replica", "address", "view", "leader", "checkpoint", "executed", "requests", "sessions", "dropped"];
+    let head = [
+        "replica", "address", "view", "leader", "checkpoint", "executed", "requests", "sessions",
+        "rejected", "refused",
+    ];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
     for entry in &answer.replicas {
         let mut row = vec![entry.replica.to_string(), entry.address.clone()];
@@ -148,8 +151,18 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
                     s.view.to_string()
                 };
                 row.extend([view, s.leader.to_string()]);
-                let numbers =
-                    [s.stable_checkpoint, s.executed, s.requests, s.sessions, s.rejected];
+                // What came too late to be of use is nobody's fault.
+                let wrong = s.rejections.iter().filter(|r| r.reason != "Irrelevant");
+                let rejected: u64 = wrong.map(|r| r.count).sum();
+                let refused: u64 = s.refusals.iter().map(|r| r.count).sum();
+                let numbers = [
+                    s.stable_checkpoint,
+                    s.executed,
+                    s.requests,
+                    s.sessions,
+                    rejected,
+                    refused,
+                ];
                 row.extend(numbers.map(|n| n.to_string()));
             }
             None => row.push("unreachable".into()),
@@ -158,13 +171,12 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
     }
     columns(&mut text, &rows);
 
-    let _ = writeln!(text, "\npillars: committed/prepared up to which order number");
     let mut head: Vec<String> = vec!["replica".into()];
     head.extend((0..pillars).map(|p| format!("pillar {p}")));
     head.push("peers".into());
     let mut rows = vec![head];
     for entry in &answer.replicas {
-        let Some(status) = &entry.status else { continue };
+        let Some(status) = entry.status.as_ref().filter(|s| s.replicated) else { continue };
         let mut row = vec![entry.replica.to_string()];
         let step = u64::from(pillars);
         // What is told is the number to come next; the one before it is done.
@@ -180,7 +192,10 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
         row.push(peers.join(", "));
         rows.push(row);
     }
-    columns(&mut text, &rows);
+    if rows.len() > 1 {
+        let _ = writeln!(text, "\ncommitted/prepared up to which order number:");
+        columns(&mut text, &rows);
+    }
 
     for entry in &answer.replicas {
         if let Some(problem) = &entry.problem {

@@ -95,8 +95,11 @@ pub struct ReplicaReport {
     pub view: u64,
     /// Requests per batch, on average over the measured interval; absent if it counts none.
     pub requests_per_batch: Option<f64>,
-    /// Messages that it dropped, since it started.
+    /// Messages that it dropped because of what is in them, since it started; what merely came too
+    /// late to be of use is not counted.
     pub rejections: u64,
+    /// The layout in use, `auto` decided.
+    pub layout: String,
 }
 
 /// What only an open loop can say.

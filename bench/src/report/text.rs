@@ -101,7 +101,8 @@ impl fmt::Display for RunReport {
             if let Some(size) = replica.requests_per_batch {
                 write!(f, ", {size:.1} requests per batch")?;
             }
-            writeln!(f, ", {} messages rejected", count(replica.rejections))?;
+            let rejections = count(replica.rejections);
+            writeln!(f, ", {rejections} messages rejected, {} layout", replica.layout)?;
         }
         writeln!(f)?;
         processes(f, &self.processes)?;

@@ -70,34 +70,54 @@ impl ReplicaKeys {
         id: ReplicaId,
     ) -> Result<ReplicaKeys, GroupError> {
         let whose = format!("replica {}", id.0);
-        let entry = group.replicas.get(usize::from(id.0)).ok_or_else(|| GroupError::Unknown {
-            file: group.path.clone(),
-            whose: whose.clone(),
-            count: group.replicas.len(),
-        })?;
-        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose };
+        let entry = group
+            .replicas
+            .get(usize::from(id.0))
+            .ok_or_else(|| GroupError::Unknown {
+                file: group.path.clone(),
+                whose: whose.clone(),
+                count: group.replicas.len(),
+            })?;
+        let file = KeyFile {
+            path: Self::path(dir.as_ref(), id),
+            whose,
+        };
         let table: ReplicaKeyFile = file.read()?;
-        file.check(table.replica == id.0, || format!("holds the keys of replica {}", table.replica))?;
+        file.check(table.replica == id.0, || {
+            format!("holds the keys of replica {}", table.replica)
+        })?;
         file.check_group(group, &table.group)?;
         let link = file.link_key(&table.link_key_seed, &entry.public_key)?;
-        let secret = SealingSecret::from_bytes(file.secret("sealing_secret", &table.sealing_secret)?);
+        let secret =
+            SealingSecret::from_bytes(file.secret("sealing_secret", &table.sealing_secret)?);
         let sealed = hex::decode(&table.sealed_group_key)
             .ok_or_else(|| file.bad_digits("sealed_group_key", "216"))?;
-        let group_key = unseal(&sealed, &secret, id.0, group.config.epoch, &group.name())
-            .map_err(|error| GroupError::WrongKeys {
-                file: file.path.clone(),
-                what: format!("sealed_group_key: {}", error.problem()),
-                whose: file.whose.clone(),
+        let group_key =
+            unseal(&sealed, &secret, id.0, group.config.epoch, &group.name()).map_err(|error| {
+                GroupError::WrongKeys {
+                    file: file.path.clone(),
+                    what: format!("sealed_group_key: {}", error.problem()),
+                    whose: file.whose.clone(),
+                }
             })?;
-        Ok(ReplicaKeys { id, link, group_key })
+        Ok(ReplicaKeys {
+            id,
+            link,
+            group_key,
+        })
     }
 
     /// Writes the file for a new group.
     pub(super) fn write(&self, group: &Group, dir: &Path) -> Result<(), GroupError> {
         let secret =
             SealingSecret::generate().map_err(|error| GroupError::Random(error.to_string()))?;
-        let sealed =
-            seal(&self.group_key, &secret, self.id.0, group.config.epoch, &group.name())?;
+        let sealed = seal(
+            &self.group_key,
+            &secret,
+            self.id.0,
+            group.config.epoch,
+            &group.name(),
+        )?;
         let text = Zeroizing::new(format!(
             "# Secrets of replica {id}. Whoever reads this file can act as this replica: keep it\n\
              # at mode 0600 and on no other machine.\n\
@@ -136,17 +156,34 @@ impl ClientKeys {
         id: ClientId,
     ) -> Result<ClientKeys, GroupError> {
         let whose = format!("client {}", id.0);
-        let entry = group.clients.iter().find(|entry| entry.id == id).ok_or_else(|| {
-            let count = group.clients.len();
-            GroupError::Unknown { file: group.path.clone(), whose: whose.clone(), count }
-        })?;
-        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose };
+        let entry = group
+            .clients
+            .iter()
+            .find(|entry| entry.id == id)
+            .ok_or_else(|| {
+                let count = group.clients.len();
+                GroupError::Unknown {
+                    file: group.path.clone(),
+                    whose: whose.clone(),
+                    count,
+                }
+            })?;
+        let file = KeyFile {
+            path: Self::path(dir.as_ref(), id),
+            whose,
+        };
         let table: ClientKeyFile = file.read()?;
-        file.check(table.client == id.0, || format!("holds the keys of client {}", table.client))?;
+        file.check(table.client == id.0, || {
+            format!("holds the keys of client {}", table.client)
+        })?;
         file.check_group(group, &table.group)?;
         let link = file.link_key(&table.link_key_seed, &entry.public_key)?;
         let requests = file.secret("request_key", &table.request_key)?;
-        Ok(ClientKeys { id, link, requests: ClientKey::from_bytes(group.config.mac, requests) })
+        Ok(ClientKeys {
+            id,
+            link,
+            requests: ClientKey::from_bytes(group.config.mac, requests),
+        })
     }
 
     /// Writes the file for a new group.
@@ -178,13 +215,21 @@ struct KeyFile {
 impl KeyFile {
     fn read<T: DeserializeOwned>(&self) -> Result<T, GroupError> {
         let bytes = read_private(&self.path)?;
-        let syntax = |message: String| GroupError::Syntax { file: self.path.clone(), message };
+        let syntax = |message: String| GroupError::Syntax {
+            file: self.path.clone(),
+            message,
+        };
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| syntax("is not text; restore it from your backup".to_owned()))?;
         // The parser's own message would quote the line, and with it perhaps a secret.
         toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(0, |span| text[..span.start].lines().count());
-            syntax(format!("line {line}: {}; restore it from your backup", error.message()))
+            let line = error
+                .span()
+                .map_or(0, |span| text[..span.start].lines().count());
+            syntax(format!(
+                "line {line}: {}; restore it from your backup",
+                error.message()
+            ))
         })
     }
 
@@ -200,7 +245,9 @@ impl KeyFile {
     }
 
     fn check_group(&self, group: &Group, found: &str) -> Result<(), GroupError> {
-        self.check(found == group.name(), || "belongs to another group".to_owned())
+        self.check(found == group.name(), || {
+            "belongs to another group".to_owned()
+        })
     }
 
     fn link_key(&self, seed: &str, public: &PublicKey) -> Result<StaticKey, GroupError> {

@@ -10,7 +10,7 @@ use hybster_proto::time::{Time, earliest};
 
 use super::doorbell::{Bell, Doorbell};
 use super::mailbox::{Inbox, Mail, Outbox};
-use super::network::LogLimit;
+use super::network::RateLimit;
 use super::stage::Address;
 use super::{Failure, Network, Shared, Stage};
 
@@ -46,7 +46,7 @@ pub(crate) struct Agent<T: Transport> {
     spare: Vec<ReplyQueue>,
     is_congested: bool,
     letters: u64,
-    log: LogLimit,
+    log: RateLimit,
 }
 
 /// A stage and what its agent remembers about it.
@@ -82,7 +82,10 @@ impl<T: Transport> Agent<T> {
         inboxes: Vec<Option<Inbox>>,
         outboxes: Vec<Option<Outbox>>,
     ) -> Agent<T> {
-        let output = Output { tracing: shared.trace.is_some(), ..Output::default() };
+        let output = Output {
+            tracing: shared.trace.is_some(),
+            ..Output::default()
+        };
         let owned = |stage: Box<dyn Stage>| Owned {
             deadline: stage.deadline(),
             stage,
@@ -104,7 +107,7 @@ impl<T: Transport> Agent<T> {
             spare: Vec::new(),
             is_congested: false,
             letters: 0,
-            log: LogLimit::new(LOG_LINES_PER_SECOND),
+            log: RateLimit::new(LOG_LINES_PER_SECOND),
         }
     }
 
@@ -138,7 +141,9 @@ impl<T: Transport> Agent<T> {
     /// Takes what other agents sent.
     fn take_mail(&mut self) {
         for from in 0..self.inboxes.len() {
-            let Some(mut inbox) = self.inboxes[from].take() else { continue };
+            let Some(mut inbox) = self.inboxes[from].take() else {
+                continue;
+            };
             let sender_waits = inbox.take(|mail| self.mail(from, mail));
             if sender_waits {
                 self.shared.doorbells[from].ring();
@@ -266,7 +271,9 @@ impl<T: Transport> Agent<T> {
     }
 
     fn outbox(&mut self, agent: usize) -> &mut Outbox {
-        self.outboxes[agent].as_mut().expect("there is a queue to every other agent")
+        self.outboxes[agent]
+            .as_mut()
+            .expect("there is a queue to every other agent")
     }
 
     fn send(&mut self) {
@@ -288,15 +295,22 @@ impl<T: Transport> Agent<T> {
             self.shared.board.rejections.add(&rejection);
             if log::log_enabled!(log::Level::Debug) && self.log.permits(Instant::now()) {
                 let Rejection { from, kind, reason } = rejection;
-                log::debug!("replica {replica} dropped a message of kind {kind} from {from:?}: {reason:?}");
+                log::debug!(
+                    "replica {replica} dropped a message of kind {kind} from {from:?}: {reason:?}"
+                );
             }
         }
     }
 
     fn trace(&mut self) {
-        let Some(hook) = &self.shared.trace else { return };
+        let Some(hook) = &self.shared.trace else {
+            return;
+        };
         let now = self.shared.clock.now();
-        self.output.trace.drain(..).for_each(|event| hook(now, &event));
+        self.output
+            .trace
+            .drain(..)
+            .for_each(|event| hook(now, &event));
     }
 
     // ------------------------------------------------------------------ the end of a turn
@@ -306,7 +320,9 @@ impl<T: Transport> Agent<T> {
         self.flush_replies();
         let mut staged = 0;
         for to in 0..self.outboxes.len() {
-            let Some(outbox) = &mut self.outboxes[to] else { continue };
+            let Some(outbox) = &mut self.outboxes[to] else {
+                continue;
+            };
             if outbox.flush() {
                 self.shared.doorbells[to].ring();
             }
@@ -351,7 +367,11 @@ impl<T: Transport> Agent<T> {
     fn wait(&mut self) {
         let is_busy = !self.ring.is_empty() || self.stages.iter().any(|owned| owned.working);
         let may_sleep = !is_busy && self.falls_asleep();
-        let timeout = if may_sleep { self.timeout() } else { Some(Duration::ZERO) };
+        let timeout = if may_sleep {
+            self.timeout()
+        } else {
+            Some(Duration::ZERO)
+        };
         if may_sleep {
             self.shared.board.agents[self.index].sleeps.add(1);
         }
@@ -387,8 +407,13 @@ impl<T: Transport> Agent<T> {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let deadline = self.stages.iter().fold(None, |d, owned| earliest(d, owned.deadline))?;
-        Some(Duration::from_micros(deadline.since_us(self.shared.clock.now())))
+        let deadline = self
+            .stages
+            .iter()
+            .fold(None, |d, owned| earliest(d, owned.deadline))?;
+        Some(Duration::from_micros(
+            deadline.since_us(self.shared.clock.now()),
+        ))
     }
 }
 
@@ -406,9 +431,16 @@ fn places(shared: &Shared, agent: usize) -> Vec<Place> {
     let mut places = vec![Place::Nowhere; Address::count(pillars)];
     for (owner, plan) in shared.plans.iter().enumerate() {
         for (index, role) in plan.roles.iter().enumerate() {
-            let place = if owner == agent { Place::Here(index) } else { Place::Agent(owner) };
+            let place = if owner == agent {
+                Place::Here(index)
+            } else {
+                Place::Agent(owner)
+            };
             Address::each_of(*role, |address| places[address.index()] = place);
         }
     }
     places
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,7 +42,11 @@ impl Links {
             self.down(old);
         }
         let (slot, index) = (id.slot(), client.client.0 as usize);
-        if let Some(stale) = self.by_slot.get(slot).and_then(|link| link.as_ref().map(|l| l.id)) {
+        if let Some(stale) = self
+            .by_slot
+            .get(slot)
+            .and_then(|link| link.as_ref().map(|l| l.id))
+        {
             self.down(stale);
         }
         if self.by_slot.len() <= slot {
@@ -51,7 +55,12 @@ impl Links {
         if self.by_client.len() <= index {
             self.by_client.resize_with(index + 1, Vec::new);
         }
-        self.by_slot[slot] = Some(ReplyLink { id, client, view: View(0), message: Vec::new() });
+        self.by_slot[slot] = Some(ReplyLink {
+            id,
+            client,
+            view: View(0),
+            message: Vec::new(),
+        });
         self.by_client[index].push((client.incarnation, slot as u32));
         self.live += 1;
     }
@@ -59,7 +68,11 @@ impl Links {
     /// A link is gone. What is under construction for it is lost; the client asks again.
     pub(crate) fn down(&mut self, id: LinkId) {
         let slot = id.slot();
-        let Some(link) = self.by_slot.get_mut(slot).and_then(|l| l.take_if(|l| l.id == id)) else {
+        let Some(link) = self
+            .by_slot
+            .get_mut(slot)
+            .and_then(|l| l.take_if(|l| l.id == id))
+        else {
             return;
         };
         self.last = None;
@@ -88,7 +101,10 @@ impl Links {
 
     fn slot_of(&self, client: ClientLink) -> Option<u32> {
         let of_client = self.by_client.get(client.client.0 as usize)?;
-        of_client.iter().find(|(i, _)| *i == client.incarnation).map(|(_, slot)| *slot)
+        of_client
+            .iter()
+            .find(|(i, _)| *i == client.incarnation)
+            .map(|(_, slot)| *slot)
     }
 
     /// Appends a reply to the message of its link. Returns false if the link is gone. `send` takes
@@ -111,7 +127,9 @@ impl Links {
                 None => return false,
             },
         };
-        let link = self.by_slot[slot as usize].as_mut().expect("the link was found");
+        let link = self.by_slot[slot as usize]
+            .as_mut()
+            .expect("the link was found");
         if link.message.is_empty() {
             self.open.push(slot);
         }
@@ -132,12 +150,7 @@ impl Links {
 }
 
 impl ReplyLink {
-    fn push(
-        &mut self,
-        replica: ReplicaId,
-        reply: &Reply<'_>,
-        mut send: impl FnMut(LinkId, &[u8]),
-    ) {
+    fn push(&mut self, replica: ReplicaId, reply: &Reply<'_>, mut send: impl FnMut(LinkId, &[u8])) {
         let fits = self.message.len() + reply.result.len() <= REPLIES_TARGET_BYTES;
         if !self.message.is_empty() && (reply.view != self.view || !fits) {
             send(self.id, &self.message);
@@ -161,5 +174,8 @@ impl ReplyLink {
 
 /// The link that a hub announced.
 pub(crate) fn client_link(client: u32, incarnation: u64) -> ClientLink {
-    ClientLink { client: ClientId(client), incarnation }
+    ClientLink {
+        client: ClientId(client),
+        incarnation,
+    }
 }

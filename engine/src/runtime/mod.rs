@@ -15,10 +15,10 @@
 //! ```
 //!
 //! A letter to a stage of the same agent goes through a plain ring. A letter to another agent goes
-//! through a bounded single-producer queue ([`mailbox`]); a run of letters costs one atomic store and,
-//! only if the other agent sleeps, one wake-up ([`doorbell`]).
+//! through a bounded single-producer queue (`mailbox`); a run of letters costs one atomic store and,
+//! only if the other agent sleeps, one wake-up (`doorbell`).
 //!
-//! **One turn of an agent** ([`agent`]): take what the network and the other agents brought, let the
+//! **One turn of an agent** (`agent`): take what the network and the other agents brought, let the
 //! stages handle letters until none is left (or the slice of time is over), flush: replies as one
 //! message per link, letters as one run per agent, sends as one write per link. Then sleep until
 //! something arrives or a stage's deadline passes. Nothing spins, nothing is done per request.

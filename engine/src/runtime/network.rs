@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hybster_net::hub::Traffic;
-use hybster_net::{DownReason, Event, Hub, LinkId, Messages, SendError, Source, Tag, Transport, Waker};
+use hybster_net::{
+    DownReason, Event, Hub, LinkId, Messages, SendError, Source, Tag, Transport, Waker,
+};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, View};
 use hybster_proto::output::{
     ClientLink, Destination, Letter, Network as Effect, Reject, Rejection, ReplyQueue, SendTag,
@@ -20,6 +22,8 @@ use super::links::{Links, client_link};
 
 /// Log lines per second about messages that could not be sent.
 const LOG_LINES_PER_SECOND: u32 = 10;
+/// Status requests answered per second; more are dropped and counted.
+const STATUSES_PER_SECOND: u32 = 200;
 
 /// The network stage of a replica. It belongs to agent 0.
 pub(crate) struct Network<T: Transport> {
@@ -28,7 +32,8 @@ pub(crate) struct Network<T: Transport> {
     peers: Vec<u16>,
     links: Links,
     events: Vec<Event>,
-    log: LogLimit,
+    log: RateLimit,
+    statuses: RateLimit,
 }
 
 impl<T: Transport> Network<T> {
@@ -40,7 +45,8 @@ impl<T: Transport> Network<T> {
             peers,
             links: Links::default(),
             events: Vec::new(),
-            log: LogLimit::new(LOG_LINES_PER_SECOND),
+            log: RateLimit::new(LOG_LINES_PER_SECOND),
+            statuses: RateLimit::new(STATUSES_PER_SECOND),
         }
     }
 
@@ -68,15 +74,27 @@ impl<T: Transport> Network<T> {
     /// Carries out an effect.
     pub(crate) fn apply(&mut self, effect: Effect) {
         match effect {
-            Effect::Send { to: Destination::AllPeers, message, tag } => {
+            Effect::Send {
+                to: Destination::AllPeers,
+                message,
+                tag,
+            } => {
                 for index in 0..self.peers.len() {
                     self.send_to_peer(self.peers[index], message.clone(), tag);
                 }
             }
-            Effect::Send { to: Destination::Peer(peer), message, tag } => {
+            Effect::Send {
+                to: Destination::Peer(peer),
+                message,
+                tag,
+            } => {
                 self.send_to_peer(peer.0, message, tag);
             }
-            Effect::Send { to: Destination::Client(client), message, .. } => {
+            Effect::Send {
+                to: Destination::Client(client),
+                message,
+                ..
+            } => {
                 if let Some(link) = self.links.find(client) {
                     self.send_to_client(link, &message);
                 }
@@ -87,7 +105,9 @@ impl<T: Transport> Network<T> {
 
     /// Appends replies to the messages under construction for their links.
     pub(crate) fn reply(&mut self, replies: &ReplyQueue) {
-        let Network { links, hub, shared, .. } = self;
+        let Network {
+            links, hub, shared, ..
+        } = self;
         let mut lost = 0;
         for reply in replies.iter() {
             let found = links.push(shared.replica, &reply, |link, message| {
@@ -112,19 +132,33 @@ impl<T: Transport> Network<T> {
 
     fn event(&mut self, event: Event, letters: &mut Vec<Letter>) {
         match event {
-            Event::Messages { from: Source::Peer(peer), messages } => {
+            Event::Messages {
+                from: Source::Peer(peer),
+                messages,
+            } => {
                 self.peer_messages(ReplicaId(peer), &messages, letters);
             }
-            Event::Messages { from: Source::Client { link, .. }, messages } => {
+            Event::Messages {
+                from: Source::Client { link, .. },
+                messages,
+            } => {
                 self.client_messages(link, &messages, letters);
             }
             Event::PeerUp { peer } => self.peer_up(peer, letters),
             Event::PeerDown { peer, reason } => self.peer_down(peer, reason),
-            Event::ClientUp { client, incarnation, link } => {
+            Event::ClientUp {
+                client,
+                incarnation,
+                link,
+            } => {
                 log::debug!("client {client} (incarnation {incarnation}) connected");
                 self.links.up(client_link(client, incarnation), link);
             }
-            Event::ClientDown { client, link, reason } => {
+            Event::ClientDown {
+                client,
+                link,
+                reason,
+            } => {
                 log::debug!("client {client} disconnected: {reason}");
                 self.links.down(link);
             }
@@ -135,16 +169,19 @@ impl<T: Transport> Network<T> {
 
     fn peer_messages(&mut self, from: ReplicaId, messages: &Messages, letters: &mut Vec<Letter>) {
         for message in messages.iter() {
-            let letter = route_peer_message(from, messages.slice(message), self.shared.config.pillars);
+            let letter =
+                route_peer_message(from, messages.slice(message), self.shared.config.pillars);
             match letter.filter(|_| self.shared.replicated) {
                 Some(letter) => letters.push(letter),
-                None => self.reject(Some(from), message),
+                None => self.reject(Some(from), message, Reject::Malformed),
             }
         }
     }
 
     fn client_messages(&mut self, link: LinkId, messages: &Messages, letters: &mut Vec<Letter>) {
-        let Some(client) = self.links.client(link) else { return };
+        let Some(client) = self.links.client(link) else {
+            return;
+        };
         for message in messages.iter() {
             // The status is about the whole replica, so no single stage could answer.
             if kind_of(message) == kind::STATUS_REQUEST {
@@ -153,7 +190,7 @@ impl<T: Transport> Network<T> {
             }
             match self.route(client, messages.slice(message)) {
                 Some(letter) => letters.push(letter),
-                None => self.reject(None, message),
+                None => self.reject(None, message, Reject::Malformed),
             }
         }
     }
@@ -165,13 +202,20 @@ impl<T: Transport> Network<T> {
         route_client_message(client, message)
     }
 
-    fn reject(&self, from: Option<ReplicaId>, message: &[u8]) {
-        let reason = Reject::Malformed;
-        self.shared.board.rejections.add(&Rejection { from, kind: kind_of(message), reason });
+    fn reject(&self, from: Option<ReplicaId>, message: &[u8], reason: Reject) {
+        self.shared.board.rejections.add(&Rejection {
+            from,
+            kind: kind_of(message),
+            reason,
+        });
     }
 
     /// STATUS: the kind byte, then JSON.
     fn answer_status(&mut self, link: LinkId) {
+        if !self.statuses.permits(Instant::now()) {
+            self.reject(None, &[kind::STATUS_REQUEST], Reject::Overload);
+            return;
+        }
         let mut message = vec![kind::STATUS];
         match serde_json::to_writer(&mut message, &self.shared.status()) {
             Ok(()) => self.send_to_client(link, &message),
@@ -180,7 +224,10 @@ impl<T: Transport> Network<T> {
     }
 
     fn peer_up(&mut self, peer: u16, letters: &mut Vec<Letter>) {
-        log::info!("replica {}: the link to replica {peer} stands", self.shared.replica.0);
+        log::info!(
+            "replica {}: the link to replica {peer} stands",
+            self.shared.replica.0
+        );
         if let Some(board) = self.shared.board.peers.get(usize::from(peer)) {
             board.up.store(true, Ordering::Relaxed);
         }
@@ -192,7 +239,10 @@ impl<T: Transport> Network<T> {
     }
 
     fn peer_down(&mut self, peer: u16, reason: DownReason) {
-        log::warn!("replica {}: lost the link to replica {peer}: {reason}", self.shared.replica.0);
+        log::warn!(
+            "replica {}: lost the link to replica {peer}: {reason}",
+            self.shared.replica.0
+        );
         if let Some(board) = self.shared.board.peers.get(usize::from(peer)) {
             board.up.store(false, Ordering::Relaxed);
         }
@@ -221,7 +271,8 @@ impl<T: Transport> Network<T> {
 
     /// TR listing 9, remove: what the protocol has left behind is not sent any more.
     fn withdraw(&mut self, mark: &Watermark) {
-        self.hub.withdraw(|tag| !send_tag_of(tag).is_withdrawn(mark));
+        self.hub
+            .withdraw(|tag| !send_tag_of(tag).is_withdrawn(mark));
     }
 
     fn show(&mut self) {
@@ -245,7 +296,9 @@ impl<T: Transport> Network<T> {
         board.withdrawn.set(withdrawn);
         for peer in &self.peers {
             let queued = self.hub.queued_bytes(*peer) as u64;
-            self.shared.board.peers[usize::from(*peer)].queued_bytes.set(queued);
+            self.shared.board.peers[usize::from(*peer)]
+                .queued_bytes
+                .set(queued);
         }
     }
 
@@ -266,7 +319,11 @@ fn tag_of(tag: SendTag) -> Tag {
         SendTag::ViewChange(view) => (3, view, OrderNumber(0)),
         SendTag::NewView(view) => (4, view, OrderNumber(0)),
     };
-    Tag { class, view: view.0, order: order.0 }
+    Tag {
+        class,
+        view: view.0,
+        order: order.0,
+    }
 }
 
 /// The other way round.
@@ -280,27 +337,31 @@ fn send_tag_of(tag: &Tag) -> SendTag {
     }
 }
 
-/// Lets through so many log lines per second.
+/// Lets through so many events per second.
 #[derive(Debug)]
-pub(crate) struct LogLimit {
+pub(crate) struct RateLimit {
     per_second: u32,
     second: Option<Instant>,
-    lines: u32,
+    count: u32,
 }
 
-impl LogLimit {
-    pub(crate) fn new(per_second: u32) -> LogLimit {
-        LogLimit { per_second, second: None, lines: 0 }
+impl RateLimit {
+    pub(crate) fn new(per_second: u32) -> RateLimit {
+        RateLimit {
+            per_second,
+            second: None,
+            count: 0,
+        }
     }
 
     pub(crate) fn permits(&mut self, now: Instant) -> bool {
         let over = |start: Instant| now.saturating_duration_since(start) >= Duration::from_secs(1);
         if self.second.is_none_or(over) {
             self.second = Some(now);
-            self.lines = 0;
+            self.count = 0;
         }
-        self.lines += 1;
-        self.lines <= self.per_second
+        self.count += 1;
+        self.count <= self.per_second
     }
 }
 
@@ -322,8 +383,8 @@ mod tests {
     }
 
     #[test]
-    fn log_lines_are_limited_per_second() {
-        let mut limit = LogLimit::new(2);
+    fn events_are_limited_per_second() {
+        let mut limit = RateLimit::new(2);
         let now = Instant::now();
         assert_eq!((0..9).filter(|_| limit.permits(now)).count(), 2);
         let later = now + Duration::from_secs(1);

@@ -1,5 +1,6 @@
 //! What all agents of a replica share.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -92,6 +93,7 @@ impl Shared {
 
     /// Ends all agents because something is broken. The first failure is the one that is reported.
     pub(crate) fn fail(&self, failure: Failure) {
+        log::error!("replica {} stops: {failure:?}", self.replica.0);
         self.failure.lock().get_or_insert(failure);
         self.stop();
     }
@@ -124,7 +126,12 @@ impl Shared {
         let rejections = self.rejections();
         Status {
             replica: self.replica.0,
-            group: self.config.group.iter().map(|byte| format!("{byte:02x}")).collect(),
+            group: self
+                .config
+                .group
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
             replicated: self.replicated,
             uptime_us: self.clock.now().0,
             view,
@@ -160,13 +167,11 @@ impl Shared {
     }
 
     fn pillars(&self) -> Vec<PillarStatus> {
-        let pillar = |(index, pillar): (usize, &CachePadded<PillarBoard>)| {
-            PillarStatus {
-                pillar: index as u16,
-                prepared: pillar.prepared.get(),
-                committed: pillar.committed.get(),
-                window_base: pillar.base.get(),
-            }
+        let pillar = |(index, pillar): (usize, &CachePadded<PillarBoard>)| PillarStatus {
+            pillar: index as u16,
+            prepared: pillar.prepared.get(),
+            committed: pillar.committed.get(),
+            window_base: pillar.base.get(),
         };
         self.board.pillars.iter().enumerate().map(pillar).collect()
     }
@@ -201,7 +206,10 @@ impl Shared {
             .iter()
             .zip(counts)
             .filter(|(_, count)| *count > 0)
-            .map(|(reason, count)| RefusalCount { reason: reason.name().to_owned(), count })
+            .map(|(reason, count)| RefusalCount {
+                reason: reason.name().to_owned(),
+                count,
+            })
             .collect()
     }
 
@@ -232,5 +240,13 @@ impl Shared {
                 congested: board.congested.get(),
             })
             .collect()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("replica", &self.replica)
+            .finish_non_exhaustive()
     }
 }

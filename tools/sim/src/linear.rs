@@ -65,6 +65,15 @@ enum Found {
     TooMuch,
 }
 
+/// A call that was put next.
+struct Choice {
+    index: usize,
+    /// The register before.
+    register: Option<u64>,
+    /// Nothing else needs to be tried in its place.
+    forced: bool,
+}
+
 /// A set of calls, as bits.
 type CallSet = Box<[u64]>;
 
@@ -74,9 +83,11 @@ struct Search<'a> {
     register: Option<u64>,
     /// Answered calls that are not in `done`.
     answered_left: usize,
+    /// All calls before this one are done.
+    first_left: usize,
     seen: HashSet<(CallSet, Option<u64>)>,
-    /// Chosen calls with the register before each.
-    path: Vec<(usize, Option<u64>)>,
+    /// Chosen calls.
+    path: Vec<Choice>,
     deepest: usize,
     deepest_done: CallSet,
 }
@@ -91,6 +102,7 @@ impl<'a> Search<'a> {
             deepest_done: done.clone(),
             done,
             register: None,
+            first_left: 0,
             seen: HashSet::new(),
             path: Vec::new(),
             deepest: 0,
@@ -105,17 +117,23 @@ impl<'a> Search<'a> {
             if steps > SEARCH_LIMIT {
                 return Found::TooMuch;
             }
-            if let Some(next) = self.next_candidate(from) {
-                self.choose(next);
+            if let Some((next, forced)) = self.next_candidate(from) {
+                self.choose(next, forced);
                 if self.seen.insert((self.done.clone(), self.register)) {
                     from = 0;
                     continue;
                 }
-                from = self.undo() + 1;
-            } else if self.path.is_empty() {
-                return Found::Nothing(self.stuck());
-            } else {
-                from = self.undo() + 1;
+            }
+            // Back to the last choice that leaves another one.
+            loop {
+                match self.undo() {
+                    None => return Found::Nothing(self.stuck()),
+                    Some(choice) if choice.forced => {}
+                    Some(choice) => {
+                        from = choice.index + 1;
+                        break;
+                    }
+                }
             }
         }
         Found::Order
@@ -126,11 +144,12 @@ impl<'a> Search<'a> {
     }
 
     /// The next call from `from` on that may stand first among those not done: it began before any
-    /// of them ended, and its answer is the register.
-    fn next_candidate(&self, from: usize) -> Option<usize> {
+    /// of them ended, and its answer is the register. With it, whether no other one needs to be
+    /// tried: an answered call that leaves the register as it is can always stand first.
+    fn next_candidate(&self, from: usize) -> Option<(usize, bool)> {
         let mut first_end = u64::MAX;
-        let mut candidate = None;
-        for (index, call) in self.calls.iter().enumerate() {
+        let mut candidates = Vec::new();
+        for (index, call) in self.calls.iter().enumerate().skip(self.first_left) {
             if call.begin > first_end {
                 break;
             }
@@ -138,24 +157,33 @@ impl<'a> Search<'a> {
                 continue;
             }
             let fits = call.end.is_none_or(|(_, answer)| answer == self.register);
+            let keeps = call.operation.action.apply(self.register) == self.register;
             // A call without an answer that changes nothing need not be placed.
-            let useful =
-                call.end.is_some() || call.operation.action.apply(self.register) != self.register;
-            if candidate.is_none() && index >= from && fits && useful {
-                candidate = Some((index, call.begin));
+            if index >= from && fits && (call.end.is_some() || !keeps) {
+                candidates.push((index, call.begin, keeps));
             }
             if let Some((end, _)) = call.end {
                 first_end = first_end.min(end);
             }
         }
-        candidate
-            .filter(|(_, begin)| *begin < first_end)
-            .map(|(index, _)| index)
+        candidates.retain(|(_, begin, _)| *begin < first_end);
+        let forced = candidates.iter().find(|(_, _, keeps)| *keeps && from == 0);
+        if let Some((index, ..)) = forced {
+            return Some((*index, true));
+        }
+        candidates.first().map(|(index, ..)| (*index, false))
     }
 
-    fn choose(&mut self, index: usize) {
-        self.path.push((index, self.register));
+    fn choose(&mut self, index: usize, forced: bool) {
+        self.path.push(Choice {
+            index,
+            register: self.register,
+            forced,
+        });
         self.done[index / 64] |= 1 << (index % 64);
+        while self.first_left < self.calls.len() && self.is_done(self.first_left) {
+            self.first_left += 1;
+        }
         self.register = self.calls[index].operation.action.apply(self.register);
         if self.calls[index].end.is_some() {
             self.answered_left -= 1;
@@ -166,14 +194,16 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn undo(&mut self) -> usize {
-        let (index, register) = self.path.pop().expect("something was chosen");
+    fn undo(&mut self) -> Option<Choice> {
+        let choice = self.path.pop()?;
+        let index = choice.index;
         self.done[index / 64] &= !(1 << (index % 64));
-        self.register = register;
+        self.first_left = self.first_left.min(index);
+        self.register = choice.register;
         if self.calls[index].end.is_some() {
             self.answered_left += 1;
         }
-        index
+        Some(choice)
     }
 
     fn stuck(&self) -> Vec<Call> {

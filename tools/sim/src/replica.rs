@@ -336,7 +336,11 @@ impl Replica {
         let intervals = (group.window / group.checkpoint_interval) as usize;
         let log = 2 * group.window as usize;
         [
-            ("committed slots that wait for others", self.core.execution.queued(), log),
+            (
+                "committed slots that wait for others",
+                self.core.execution.queued(),
+                log,
+            ),
             ("snapshots", self.core.state.snapshots(), 2 * intervals + 4),
             ("stored requests", self.core.clients.stored(), 1 << 16),
         ]

@@ -421,7 +421,7 @@ impl World {
         }
         match finished {
             Ok(turns) => {
-                self.counters.answered += turns.len() as u64;
+                self.counters.answered = self.clients.iter().map(|c| c.history.len() as u64).sum();
                 for session in turns {
                     let at_us = self.now_us + self.clients[index].think_us();
                     self.schedule(at_us, Event::Turn(index, session));
@@ -447,7 +447,12 @@ impl World {
         let seen: Vec<_> = live
             .map(|r| &self.oracles.seen[usize::from(r.id.0)])
             .collect();
-        let view = seen.iter().filter(|s| s.in_view).map(|s| s.view).max().unwrap_or_default();
+        let view = seen
+            .iter()
+            .filter(|s| s.in_view)
+            .map(|s| s.view)
+            .max()
+            .unwrap_or_default();
         // A replica that left a view alone cannot come back to it: it waits for the next one.
         let inside = seen.iter().filter(|s| s.in_view && s.view == view).count();
         let behind = seen.iter().any(|s| s.in_view && s.view < view);
@@ -473,7 +478,12 @@ impl World {
             left.len(),
             views.join(" "),
         );
-        let live = (0..self.replicas.len() as u16).collect();
+        let live = self
+            .replicas
+            .iter()
+            .filter(|r| !r.crashed)
+            .map(|r| r.id.0)
+            .collect();
         self.violate(("liveness", story, live));
     }
 

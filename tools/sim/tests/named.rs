@@ -10,10 +10,15 @@ use hybster_sim::{
 const SEEDS: std::ops::Range<u64> = 0..12;
 
 fn good(scenario: Scenario) -> Report {
-    let told = std::env::var("HYBSTER_NAMED").is_ok_and(|name| {
-        name == format!("{} {}", scenario.name, scenario.seed)
-    });
-    let report = run_scenario(scenario, &Options { trace: told, ..Options::default() });
+    let told = std::env::var("HYBSTER_NAMED")
+        .is_ok_and(|name| name == format!("{} {}", scenario.name, scenario.seed));
+    let report = run_scenario(
+        scenario,
+        &Options {
+            trace: told,
+            ..Options::default()
+        },
+    );
     for line in &report.trace {
         println!("{line}");
     }

@@ -110,3 +110,28 @@ fn a_seed_reproduces_a_run() {
     hashes.dedup();
     assert_eq!(hashes.len(), 3);
 }
+
+/// Seeds that failed once, with what was at fault in the core; most lie among the first thousand.
+#[test]
+fn seeds_that_found_something() {
+    assert_all_good(&[
+        8,   // a follower that left alone while one replica was down
+        34,  // a leader that never suspected itself, with f replicas down
+        60,  // views without end: a transfer from holders that are down
+        131, // replicas that waited in two neighbouring views for each other
+        194, // the same, after a link was cut
+        267, // a batch below the window was asked for, for ever
+        306, // a transfer of a checkpoint that nobody holds any more
+        420, // a leader-to-be that did not get a VIEW-CHANGE and had no timer
+        474, // as 306, over datagrams
+        893, // as 267
+    ]);
+}
+
+/// Found and not mended yet: two replicas executed what a third one, which left the view alone,
+/// lacks; the client waits for f+1 replies and nobody has a reason to leave.
+#[test]
+#[ignore = "an open finding: see the module's documentation of the view change"]
+fn seeds_of_open_findings() {
+    assert_all_good(&[181_677_711_459_093]);
+}

@@ -25,7 +25,7 @@ use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToClients, ToCo
 use crate::time::{Time, earliest};
 use crate::wire::ordering::OrderRequest;
 use crate::wire::view::Link;
-use crate::wire::{Checkpoint, PrepareHeader, kind};
+use crate::wire::{Checkpoint, Commit, PrepareHeader, kind};
 
 use abort::{Body, Hold};
 use checkpointing::{Checkpointing, Relevance};
@@ -468,6 +468,39 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         sent
     }
 
+    /// Relays the COMMITs of others, without which a replica may not learn that a slot is
+    /// committed when those others are gone.
+    fn relay_votes(&self, entry: &slots::Slot, to: ReplicaId, out: &mut Output) -> usize {
+        let Some(stored) = &entry.prepare else {
+            return 0;
+        };
+        let header = &stored.header;
+        let mut sent = 0;
+        for vote in entry
+            .votes
+            .iter()
+            .filter(|v| v.replica != to && v.prepare == stored.digest)
+        {
+            let commit = Commit {
+                pillar: self.pillar,
+                sender: vote.replica,
+                view: header.view,
+                first: header.first,
+                last: header.last,
+                prepare: vote.prepare,
+                proof: vote.proof,
+            };
+            let message = commit.encode();
+            sent += message.len();
+            out.send(
+                Destination::Peer(to),
+                message,
+                SendTag::Ordering(header.view, header.last),
+            );
+        }
+        sent
+    }
+
     /// The leader's PREPAREs may be lost: TR listing 9 sends them until they are withdrawn.
     fn resend_prepares(&mut self, out: &mut Output) {
         if !self.is_leader() {
@@ -521,7 +554,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         let mut left = ANSWER_BYTES;
         let mut next = slot.max(self.slots.base());
         while let Some(entry) = self.slots.get(next).filter(|e| e.prepare.is_some()) {
-            let sent = self.send_slot(entry, Destination::Peer(from), out);
+            let sent = self.send_slot(entry, Destination::Peer(from), out)
+                + self.relay_votes(entry, from, out);
             next = self.last_slot(&entry.prepare.as_ref().expect("filtered").header) + 1;
             left = left.saturating_sub(sent);
             if left == 0 {

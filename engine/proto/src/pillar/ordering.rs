@@ -348,7 +348,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.prepared = self.config.slot_of(own.last) + 1;
     }
 
-    /// TR listing 16, receive(COMMIT).
+    /// TR listing 16, receive(COMMIT). The certificate is transferable, so any peer may relay it:
+    /// a replica that lacks COMMITs of crashed peers gets them from those that hold them.
     pub(super) fn commit(
         &mut self,
         from: ReplicaId,
@@ -357,7 +358,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         out: &mut Output,
     ) -> Result<(), Reject> {
         let commit = Commit::parse(message)?;
-        if commit.sender != from || commit.sender == self.id {
+        if commit.sender == self.id || commit.sender.0 >= self.config.replicas {
             return Err(Reject::WrongSender);
         }
         if commit.view > self.view {
@@ -396,6 +397,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         let vote = Vote {
             replica: commit.sender,
             prepare: commit.prepare,
+            proof: commit.proof,
         };
         self.slots
             .get_mut(first)

@@ -1,7 +1,7 @@
 //! The log of one pillar: what is known about each slot after the stable checkpoint.
 
 use bytes::Bytes;
-use hybster_tss::Digest;
+use hybster_tss::{Digest, Proof};
 
 use crate::ids::{ReplicaId, View};
 use crate::wire::{Commit, PREPARE_HEAD, PrepareHeader};
@@ -27,6 +27,7 @@ impl StoredPrepare {
 pub(super) struct Vote {
     pub replica: ReplicaId,
     pub prepare: Digest,
+    pub proof: Proof,
 }
 
 /// What is known about a slot. A no-op is stored at the first slot that it covers.

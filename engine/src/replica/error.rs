@@ -1,0 +1,92 @@
+//! What can go wrong with a replica as a whole.
+
+use std::io;
+
+use hybster_net::hub::HubError;
+use hybster_proto::output::Fatal;
+
+use crate::group::GroupError;
+
+/// Why a replica could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The group directory is at fault.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The network could not be opened.
+    #[error(transparent)]
+    Network(#[from] HubError),
+    /// The system gave no transport.
+    #[error(
+        "the system's event queue (epoll) could not be made: {0}; check the limit of open files"
+    )]
+    Transport(io::Error),
+    /// The system gave no thread.
+    #[error("a thread could not be started: {0}; check the limit of processes and threads")]
+    Thread(io::Error),
+    /// The keys are those of a replica that the group does not have.
+    #[error("the group has no replica {0}; use the keys and the group file of one directory")]
+    UnknownReplica(u16),
+    /// A core to pin to is not there.
+    #[error("core {core} cannot be used by this process; usable cores are {usable:?}")]
+    Core {
+        /// The core.
+        core: usize,
+        /// Those that can be used.
+        usable: Vec<usize>,
+    },
+    /// An unreplicated server was asked for in a group of another shape.
+    #[error(
+        "an unreplicated server needs a group of its own with replicas = 1, faults = 0 and \
+         pillars = 1, not {replicas}, {faults} and {pillars}; make one with `hybster init`"
+    )]
+    NotASingleServer {
+        /// Its replicas.
+        replicas: u16,
+        /// Its faults.
+        faults: u16,
+        /// Its pillars.
+        pillars: u16,
+    },
+}
+
+/// Why a replica stopped by itself, or did not stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicaError {
+    /// A stage found an invariant broken.
+    #[error("replica {replica} stopped: {fatal}")]
+    Fatal {
+        /// The replica.
+        replica: u16,
+        /// What is broken.
+        fatal: Fatal,
+    },
+    /// The transport failed as a whole.
+    #[error(
+        "replica {replica} stopped: the network failed ({error}); check the limit of open files"
+    )]
+    Transport {
+        /// The replica.
+        replica: u16,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A thread panicked.
+    #[error("replica {replica} stopped: its thread \"{thread}\" panicked; please report this bug")]
+    Panicked {
+        /// The replica.
+        replica: u16,
+        /// The thread.
+        thread: String,
+    },
+    /// A thread does not end.
+    #[error("thread \"{thread}\" did not end within {seconds} s; the service may be blocking it")]
+    StillRunning {
+        /// The thread.
+        thread: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+}

@@ -1,0 +1,146 @@
+//! A running replica: watching and stopping it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use hybster_proto::ids::ReplicaId;
+
+use super::ReplicaError;
+use crate::runtime::{Failure, Shared, Status};
+
+/// How long [`RunningReplica::shutdown`] waits for the threads.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A replica whose threads run. Dropping it stops them.
+#[derive(Debug)]
+pub struct RunningReplica {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    local_address: SocketAddr,
+}
+
+/// Stops a replica from anywhere, while another thread is in [`RunningReplica::wait`].
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    shared: Arc<Shared>,
+}
+
+impl Stopper {
+    /// Tells the replica to stop, and returns at once.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// A snapshot of the replica's counters.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+}
+
+impl RunningReplica {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        threads: Vec<JoinHandle<()>>,
+        local_address: SocketAddr,
+    ) -> RunningReplica {
+        RunningReplica {
+            shared,
+            threads,
+            local_address,
+        }
+    }
+
+    /// The replica's number.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.shared.replica
+    }
+
+    /// The address that it listens on.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// A snapshot of the replica's counters.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// A handle that stops the replica.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Whether all threads still run.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.shared.is_stopping()
+    }
+
+    /// Waits until the replica has stopped.
+    ///
+    /// # Errors
+    /// If it stopped by itself: because an invariant is broken, or the machine failed it.
+    pub fn wait(mut self) -> Result<(), ReplicaError> {
+        for thread in self.threads.drain(..) {
+            // A panic is reported below, with the thread's name.
+            let _ = thread.join();
+        }
+        self.outcome()
+    }
+
+    /// Stops the replica and waits for its threads, for some seconds at most.
+    ///
+    /// # Errors
+    /// If it had stopped by itself before, or a thread does not end.
+    pub fn shutdown(mut self) -> Result<(), ReplicaError> {
+        self.shared.stop();
+        self.join(SHUTDOWN_TIMEOUT)?;
+        self.outcome()
+    }
+
+    fn join(&mut self, timeout: Duration) -> Result<(), ReplicaError> {
+        let deadline = Instant::now() + timeout;
+        while let Some(thread) = self.threads.pop() {
+            while !thread.is_finished() {
+                if Instant::now() >= deadline {
+                    let thread = thread.thread().name().unwrap_or_default().to_owned();
+                    return Err(ReplicaError::StillRunning {
+                        thread,
+                        seconds: timeout.as_secs(),
+                    });
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            let _ = thread.join();
+        }
+        Ok(())
+    }
+
+    fn outcome(&self) -> Result<(), ReplicaError> {
+        let replica = self.shared.replica.0;
+        Err(match self.shared.take_failure() {
+            None => return Ok(()),
+            Some(Failure::Fatal(fatal)) => ReplicaError::Fatal { replica, fatal },
+            Some(Failure::Transport(error)) => ReplicaError::Transport { replica, error },
+            Some(Failure::Panicked(thread)) => ReplicaError::Panicked { replica, thread },
+        })
+    }
+}
+
+impl Drop for RunningReplica {
+    fn drop(&mut self) {
+        self.shared.stop();
+        if let Err(error) = self.join(SHUTDOWN_TIMEOUT) {
+            log::error!("{error}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Two agents under load: nothing is lost or reordered when a queue is full, and clients are paused.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use hybster_net::{
+    Hub, HubConfig, Identity, KeyRing, Limits, LinkCipher, MemoryNetwork, MemoryTransport,
+    StaticKey,
+};
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{PillarId, ReplicaId, View};
+use hybster_proto::output::ToClients;
+
+use super::super::{AgentPlan, Board, Layout, Role, connect};
+use super::*;
+
+const LETTERS: u64 = 20_000;
+const BURST: u64 = 5_000;
+
+/// Sends numbered letters in bursts far larger than a queue.
+struct Source {
+    next: u64,
+}
+
+impl Stage for Source {
+    fn handle(&mut self, _: Letter, _: Time, _: &mut Output) {}
+
+    fn tick(&mut self, _: Time, out: &mut Output) {
+        let end = (self.next + BURST).min(LETTERS);
+        for next_slot in self.next..end {
+            let letter = ToClients::Proposed {
+                pillar: PillarId(0),
+                view: View(0),
+                next_slot,
+            };
+            out.letters.push(Letter::Clients(letter));
+        }
+        self.next = end;
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        (self.next < LETTERS).then_some(Time(0))
+    }
+
+    fn show(&self, _: &Board) {}
+}
+
+/// Expects the letters in order; slow until told otherwise.
+struct Sink {
+    seen: Arc<AtomicU64>,
+    blocked: Arc<AtomicBool>,
+}
+
+impl Stage for Sink {
+    fn handle(&mut self, letter: Letter, _: Time, _: &mut Output) {
+        while self.blocked.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let Letter::Clients(ToClients::Proposed { next_slot, .. }) = letter else {
+            panic!("another letter")
+        };
+        assert_eq!(next_slot, self.seen.fetch_add(1, Ordering::Relaxed));
+    }
+
+    fn tick(&mut self, _: Time, _: &mut Output) {}
+
+    fn deadline(&self) -> Option<Time> {
+        None
+    }
+
+    fn show(&self, _: &Board) {}
+}
+
+fn lonely_hub() -> HubConfig {
+    HubConfig {
+        identity: Identity::Replica(0),
+        key: StaticKey::from_seed(&[1; 32]),
+        keyring: Arc::new(KeyRing::new()),
+        group_digest: [0; 32],
+        pillars: 1,
+        incarnation: 0,
+        cipher: LinkCipher::default(),
+        listen: None,
+        peers: Vec::new(),
+        limits: Limits::default(),
+        jitter_seed: Some(1),
+    }
+}
+
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited too long: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_full_queue_pauses_clients_and_loses_nothing() {
+    let plan = |name: &str, role| AgentPlan {
+        name: name.into(),
+        roles: vec![role],
+        core: None,
+    };
+    let plans = vec![
+        plan("network", Role::Execution),
+        plan("sink", Role::Clients),
+    ];
+    let config = Arc::new(GroupConfig {
+        pillars: 1,
+        ..GroupConfig::default()
+    });
+    let shared = Arc::new(Shared::new(
+        ReplicaId(0),
+        config,
+        Layout::Split,
+        true,
+        plans,
+        None,
+    ));
+    let hub = Hub::new(MemoryNetwork::new().endpoint(), lonely_hub()).unwrap();
+    let network = Network::new(hub, Arc::clone(&shared), Vec::new());
+    let (seen, blocked) = (Arc::default(), Arc::new(AtomicBool::new(true)));
+    let sink = Sink {
+        seen: Arc::clone(&seen),
+        blocked: Arc::clone(&blocked),
+    };
+    let (to_sink, from_source) = connect();
+    let (to_source, from_sink) = connect();
+    let source = Agent::new(
+        0,
+        Arc::clone(&shared),
+        vec![Box::new(Source { next: 0 })],
+        Some(network),
+        vec![None, Some(from_sink)],
+        vec![None, Some(to_sink)],
+    );
+    let sink = Agent::<MemoryTransport>::new(
+        1,
+        Arc::clone(&shared),
+        vec![Box::new(sink)],
+        None,
+        vec![Some(from_source), None],
+        vec![Some(to_source), None],
+    );
+    let threads = [
+        std::thread::spawn(move || source.run()),
+        std::thread::spawn(move || sink.run()),
+    ];
+
+    wait_until("congestion", || shared.is_congested());
+    assert_eq!(seen.load(Ordering::Relaxed), 0);
+    blocked.store(false, Ordering::Relaxed);
+    wait_until("all letters", || seen.load(Ordering::Relaxed) == LETTERS);
+    wait_until("no congestion", || !shared.is_congested());
+    shared.stop();
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+}

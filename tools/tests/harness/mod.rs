@@ -1,0 +1,235 @@
+//! Groups of real `hybster` processes for tests. Every wait has a limit, and every process is ended
+//! by its id when its guard is dropped.
+
+// Each test program uses a part of this.
+#![allow(dead_code)]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_hybster");
+/// Far more than anything here takes, on any machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a finished command printed.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Expects success; gives what was printed.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert!(self.status.success(), "{self:?}");
+        self.stdout
+    }
+
+    /// Expects failure with a message that holds all of these; gives the message.
+    #[track_caller]
+    pub fn fails_with(self, parts: &[&str]) -> String {
+        assert_eq!(self.status.code(), Some(1), "{self:?}");
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part:?} is missing in: {}", self.stderr);
+        }
+        self.stderr
+    }
+}
+
+/// Waits for something, with a limit.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs `hybster` to its end.
+#[track_caller]
+pub fn hybster(arguments: &[&str]) -> Finished {
+    let mut process = Process::spawn(arguments, Stdio::piped());
+    let (mut out, mut err) =
+        (process.child.stdout.take().unwrap(), process.child.stderr.take().unwrap());
+    let read = |pipe: &mut dyn Read| {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).map(|_| text).unwrap()
+    };
+    // What these commands print fits into a pipe, so reading can wait for the end.
+    let status = process.wait();
+    Finished { status, stdout: read(&mut out), stderr: read(&mut err) }
+}
+
+/// A process that is killed and reaped when the guard is dropped.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    fn spawn(arguments: &[&str], stderr: impl Into<Stdio>) -> Process {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        Process { child: command.spawn().unwrap() }
+    }
+
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the process ends", || self.child.try_wait().unwrap())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A group directory and its running replicas.
+pub struct Group {
+    pub replicas: Vec<Option<Process>>,
+    pub addresses: Vec<SocketAddr>,
+    dir: TempDir,
+}
+
+impl Group {
+    /// Makes a group of three with these further options of `hybster init`.
+    #[track_caller]
+    pub fn init(options: &[&str]) -> Group {
+        let dir = tempfile::tempdir().unwrap();
+        let addresses = free_addresses(3);
+        let list: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+        let path = dir.path().join("group");
+        let list = list.join(",");
+        let mut arguments = vec!["init", path.to_str().unwrap(), "--addresses", &list];
+        arguments.extend(options);
+        hybster(&arguments).ok();
+        Group { replicas: vec![None, None, None], addresses, dir }
+    }
+
+    /// The same with all replicas started.
+    #[track_caller]
+    pub fn start(options: &[&str]) -> Group {
+        let mut group = Group::init(options);
+        for id in 0..3 {
+            group.start_replica(id);
+        }
+        group
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("group")
+    }
+
+    pub fn path_text(&self) -> String {
+        self.path().to_str().unwrap().to_owned()
+    }
+
+    /// A copy of the group directory, to be changed.
+    pub fn copy(&self, name: &str) -> PathBuf {
+        let copy = self.dir.path().join(name);
+        fs::create_dir(&copy).unwrap();
+        for entry in fs::read_dir(self.path()).unwrap() {
+            let entry = entry.unwrap();
+            // Keeps the mode.
+            fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
+        copy
+    }
+
+    #[track_caller]
+    pub fn start_replica(&mut self, id: usize) {
+        let path = self.path();
+        self.start_replica_from(id, &path);
+    }
+
+    /// Starts a replica with another directory and waits until it is ready.
+    #[track_caller]
+    pub fn start_replica_from(&mut self, id: usize, path: &Path) {
+        let number = id.to_string();
+        let log = File::create(self.log_path(id)).unwrap();
+        let arguments = [
+            "replica", "--group", path.to_str().unwrap(), "--id", &number, "--exit-with-parent",
+        ];
+        let mut process = Process::spawn(&arguments, log);
+        let stdout = process.child.stdout.take().unwrap();
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let line = lines.recv_timeout(PATIENCE);
+        let expected = format!("ready replica {id} on {}", self.addresses[id]);
+        assert_eq!(line.as_deref(), Ok(expected.as_str()), "{}", self.log(id));
+        self.replicas[id] = Some(process);
+    }
+
+    fn log_path(&self, id: usize) -> PathBuf {
+        self.dir.path().join(format!("replica-{id}.log"))
+    }
+
+    /// What a replica has logged.
+    pub fn log(&self, id: usize) -> String {
+        fs::read_to_string(self.log_path(id)).unwrap_or_default()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, id: usize) {
+        self.replicas[id] = None;
+    }
+
+    /// `hybster kv` with these arguments.
+    #[track_caller]
+    pub fn kv(&self, arguments: &[&str]) -> Finished {
+        let path = self.path_text();
+        let mut all = vec!["kv", "--group", &path, "--timeout", "50"];
+        all.extend(arguments);
+        hybster(&all)
+    }
+
+    /// `hybster status --json`.
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        let path = self.path_text();
+        let text = hybster(&["status", "--group", &path, "--json"]).ok();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The group still takes a write and answers a read.
+    #[track_caller]
+    pub fn goes_on(&self, value: &str) {
+        self.kv(&["put", "still", value]).ok();
+        assert_eq!(self.kv(&["get", "still"]).ok().trim_end(), value);
+    }
+}
+
+/// Loopback addresses whose ports were free a moment ago.
+pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    // All are held until all are chosen, so that none is chosen twice.
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|l| l.local_addr().unwrap()).collect()
+}
