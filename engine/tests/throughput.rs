@@ -15,6 +15,23 @@ const CONNECTIONS: u32 = 4;
 const SESSIONS: u32 = 512;
 const SECONDS: u64 = 4;
 
+/// CPU seconds of this process so far, as Linux counts them (in hundredths).
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    // User and system time are the 14th and 15th field; the first two are cut off.
+    fields
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse().unwrap_or(0.0))
+        .sum::<f64>()
+        / 100.0
+}
+
 /// Sessions in a closed loop over one connection to each replica; returns completed operations.
 fn load(running: &Running, connection: u32) -> u64 {
     let client = ClientId(connection);
@@ -51,6 +68,7 @@ fn null_operations_per_second() {
         let config = GroupConfig::default();
         let service = || NullService::new(0);
         let running = Running::start_with("throughput", config, layout, service);
+        let cpu_before = cpu_seconds();
         let loads: Vec<u64> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..CONNECTIONS)
                 .map(|connection| {
@@ -66,10 +84,17 @@ fn null_operations_per_second() {
                 .collect()
         });
         let total: u64 = loads.iter().sum();
+        let cpu = cpu_seconds() - cpu_before;
         let status = running.status(0);
+        let executed: Vec<u64> = (0..3).map(|id| running.status(id).requests).collect();
+        assert!(
+            executed.iter().filter(|count| **count >= total).count() >= 2,
+            "{executed:?}"
+        );
         println!(
-            "{layout}: {} operations a second; {} requests per batch; turns {:?}, sleeps {:?}; {:?}",
+            "{layout}: {} operations a second; {:.2} CPU s per million; {} requests per batch; turns {:?}, sleeps {:?}; {:?}",
             total / SECONDS,
+            cpu * 1e6 / total as f64,
             status.requests / status.batches.max(1),
             status
                 .agents

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use hybster::services::{CounterService, KvService, NullService};
@@ -46,8 +46,7 @@ pub struct ReplicaArgs {
 
 /// Runs the replica.
 pub fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
-    let level = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(level).target(env_logger::Target::Stderr).init();
+    log_to_stderr();
     let (stop, stopped) = mpsc::sync_channel::<()>(1);
     let signal = stop.clone();
     ctrlc::set_handler(move || {
@@ -78,6 +77,20 @@ pub fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
     }
     replica.shutdown()?;
     Ok(Done::Yes)
+}
+
+/// One line per event: the time of day (UTC), the level, the text.
+fn log_to_stderr() {
+    let level = env_logger::Env::default().default_filter_or("info");
+    let mut builder = env_logger::Builder::from_env(level);
+    builder.target(env_logger::Target::Stderr).format(|out, record| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (s, ms) = (now.as_secs() % 86_400, now.subsec_millis());
+        let (hour, minute, second) = (s / 3600, s / 60 % 60, s % 60);
+        let level = record.level();
+        writeln!(out, "{hour:02}:{minute:02}:{second:02}.{ms:03} {level:<5} {}", record.args())
+    });
+    builder.init();
 }
 
 fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {

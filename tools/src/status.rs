@@ -236,6 +236,7 @@ mod tests {
             leader: 1,
             stable_checkpoint: 256,
             executed: 300,
+            replicated: true,
             pillars: vec![
                 PillarStatus { pillar: 0, prepared: 303, committed: 301, window_base: 256 },
                 PillarStatus { pillar: 1, prepared: 302, committed: 302, window_base: 256 },

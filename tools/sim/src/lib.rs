@@ -14,6 +14,7 @@
 pub mod behaviour;
 mod client;
 mod effects;
+mod finish;
 pub mod linear;
 mod network;
 mod oracle;

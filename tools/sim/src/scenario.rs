@@ -279,6 +279,7 @@ impl Scenario {
         let clients = r.between(1, 4);
         scenario.clients = (0..clients).map(|_| random_client(r, heal_at_us)).collect();
         scenario.faults = random_faults(r, &scenario);
+        scenario.hosts = random_hosts(r, &scenario);
         scenario
     }
 }
@@ -298,6 +299,23 @@ fn random_client(r: &mut Random, heal_at_us: u64) -> ClientPlan {
             0
         },
     }
+}
+
+/// Now and then a faulty host, if fewer than f replicas crash.
+fn random_hosts(r: &mut Random, scenario: &Scenario) -> Vec<(ReplicaId, Behaviour)> {
+    let crashed = |id: &u16| scenario.faults.iter().any(|f| f.fault == Fault::Crash(*id));
+    let (down, up): (Vec<u16>, Vec<u16>) = (0..scenario.group.replicas).partition(crashed);
+    if down.len() >= usize::from(scenario.group.faults) || !r.chance(250_000) {
+        return Vec::new();
+    }
+    let behaviour = if r.chance(500_000) {
+        Behaviour::SilentLeader
+    } else {
+        Behaviour::Corrupter {
+            ppm: r.between(1_000, 300_000) as u32,
+        }
+    };
+    vec![(ReplicaId(*r.pick(&up)), behaviour)]
 }
 
 fn random_faults(r: &mut Random, scenario: &Scenario) -> Vec<TimedFault> {

@@ -14,7 +14,6 @@ use hybster_tss::GroupKey;
 
 use crate::Options;
 use crate::client::Client;
-use crate::linear::{self, Verdict};
 use crate::network::{Delivery, Network};
 use crate::oracle::{Breach, Oracles, Violation};
 use crate::random::Random;
@@ -89,7 +88,7 @@ pub struct World {
     options: Options,
     pub(crate) config: Arc<GroupConfig>,
     pub(crate) now_us: u64,
-    step: u64,
+    pub(crate) step: u64,
     stamp: u64,
     scheduled: u64,
     heap: BinaryHeap<Reverse<Scheduled>>,
@@ -101,13 +100,13 @@ pub struct World {
     ledger: Ledger,
     pub(crate) counters: Counters,
     pub(crate) new_views: Vec<(ReplicaId, NewViewSeen)>,
-    hash: u64,
-    recent: Vec<VecDeque<(u64, u64, What)>>,
-    trace: Vec<String>,
-    violation: Option<Violation>,
-    done: bool,
-    healed_at_us: Option<u64>,
-    calm_view: Option<u64>,
+    pub(crate) hash: u64,
+    pub(crate) recent: Vec<VecDeque<(u64, u64, What)>>,
+    pub(crate) trace: Vec<String>,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) done: bool,
+    pub(crate) healed_at_us: Option<u64>,
+    pub(crate) calm_view: Option<u64>,
     random: Random,
     pub(crate) executions: Vec<Execution>,
 }
@@ -431,60 +430,8 @@ impl World {
         }
     }
 
-    fn calm_us(&self) -> u64 {
+    pub(crate) fn calm_us(&self) -> u64 {
         4 * (self.config.request_timeout_us + self.config.view_timeout_us)
-    }
-
-    /// After the faults: ends the run once all is answered and no view changed for a while.
-    fn check_end(&mut self) {
-        let left: Vec<String> = self
-            .clients
-            .iter()
-            .flat_map(|c| c.calls.values().map(|(call, _)| call.caller.clone()))
-            .collect();
-        let all_done = self.clients.iter().all(Client::is_done);
-        let live = self.replicas.iter().filter(|r| !r.crashed && r.honest());
-        let seen: Vec<_> = live
-            .map(|r| &self.oracles.seen[usize::from(r.id.0)])
-            .collect();
-        let view = seen
-            .iter()
-            .filter(|s| s.in_view)
-            .map(|s| s.view)
-            .max()
-            .unwrap_or_default();
-        // A replica that left a view alone cannot come back to it: it waits for the next one.
-        let inside = seen.iter().filter(|s| s.in_view && s.view == view).count();
-        let behind = seen.iter().any(|s| s.in_view && s.view < view);
-        let stable = inside > 0 && !behind;
-        self.counters.alone_at_end = (seen.len() - inside) as u64;
-        if all_done && stable && self.calm_view == Some(view.0) {
-            self.done = true;
-            return;
-        }
-        self.calm_view = (all_done && stable).then_some(view.0);
-        let since_us = self.now_us - self.healed_at_us.unwrap_or(self.now_us);
-        if since_us < self.scenario.patience_us {
-            return self.schedule(self.now_us + self.calm_us(), Event::Check);
-        }
-        let views: Vec<String> = seen
-            .iter()
-            .map(|s| format!("{}{}", s.view, if s.in_view { "" } else { "?" }))
-            .collect();
-        let some = left.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
-        let story = format!(
-            "{since_us} us after the last fault {} calls have no answer ({some}), the live replicas \
-             are in {}",
-            left.len(),
-            views.join(" "),
-        );
-        let live = self
-            .replicas
-            .iter()
-            .filter(|r| !r.crashed)
-            .map(|r| r.id.0)
-            .collect();
-        self.violate(("liveness", story, live));
     }
 
     pub(crate) fn violate(&mut self, (property, story, replicas): Breach) {
@@ -521,7 +468,7 @@ impl World {
         }
     }
 
-    fn line(&self, replica: usize, at_us: u64, step: u64, what: &What) -> String {
+    pub(crate) fn line(&self, replica: usize, at_us: u64, step: u64, what: &What) -> String {
         let what = match what {
             What::Did(event) => words::event(event),
             What::Sent(to, message) => format!("sent {to} {}", words::describe(message)),
@@ -552,77 +499,6 @@ impl World {
             let mut bytes = [0; 8];
             bytes[..chunk.len()].copy_from_slice(chunk);
             self.mix(u64::from_le_bytes(bytes));
-        }
-    }
-
-    fn report(mut self) -> Report {
-        if self.violation.is_none() {
-            self.check_history();
-        }
-        let n = self.replicas.len();
-        let mut last_events = Vec::new();
-        if let Some(violation) = &self.violation {
-            let mut concerned: Vec<usize> =
-                violation.replicas.iter().map(|r| usize::from(*r)).collect();
-            if concerned.is_empty() {
-                concerned = (0..n).collect();
-            }
-            let mut events: Vec<_> = concerned
-                .iter()
-                .flat_map(|r| self.recent[*r].iter().map(move |e| (e.1, *r, e)))
-                .collect();
-            events.sort_by_key(|(step, r, _)| (*step, *r));
-            last_events = events
-                .iter()
-                .map(|(_, r, e)| self.line(*r, e.0, e.1, &e.2))
-                .collect();
-        }
-        let live = self.replicas.iter().filter(|r| !r.crashed && r.honest());
-        let lowest = live
-            .map(|r| self.oracles.seen[usize::from(r.id.0)].frontier)
-            .min();
-        self.counters.lag_at_end =
-            self.oracles.highest() - lowest.unwrap_or(0).min(self.oracles.highest());
-        self.counters.steps = self.step;
-        self.counters.orders = self.oracles.highest();
-        self.counters.peak_held = self.network.peak_held as u64;
-        let peaks = self.replicas.iter().map(|r| r.peak_waiting as u64);
-        self.counters.peak_letters = peaks.max().unwrap_or(0);
-        Report {
-            name: self.scenario.name,
-            seed: self.scenario.seed,
-            violation: self.violation,
-            last_events,
-            trace: self.trace,
-            counters: self.counters,
-            new_views: self.new_views.into_iter().map(|(_, seen)| seen).collect(),
-            ended_us: self.now_us,
-            hash: self.hash,
-            latencies_us: self
-                .clients
-                .iter()
-                .flat_map(|c| c.latencies_us.clone())
-                .collect(),
-            frontiers: self.oracles.seen.iter().map(|s| s.frontier).collect(),
-        }
-    }
-
-    fn check_history(&mut self) {
-        let mut history = Vec::new();
-        for client in &self.clients {
-            history.extend(client.history.iter().cloned());
-            history.extend(client.calls.values().map(|(call, _)| call.clone()));
-        }
-        match linear::check(&history) {
-            Verdict::Linearizable => {}
-            Verdict::Contradiction { key, stuck } => {
-                let story = format!("no order explains register {key}; stuck at {stuck:#?}");
-                self.violate(("linearizability", story, vec![]));
-            }
-            Verdict::Undecided { key } => {
-                let story = format!("the search gave up on register {key}: make the run shorter");
-                self.violate(("linearizability", story, vec![]));
-            }
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToClients, ToControl, ToPillar};
 use crate::time::{Time, earliest};
+use crate::timeouts::AdaptiveTimeout;
 use crate::wire::ordering::OrderRequest;
 use crate::wire::view::Link;
 use crate::wire::{Checkpoint, Commit, PrepareHeader, kind};
@@ -77,6 +78,9 @@ pub struct Pillar<T: TrInX, V: Verifier> {
     /// Since when something is outstanding without progress.
     outstanding_since: Option<Time>,
     backoff: u32,
+    /// Since when a slot that this replica certified in its view waits for its commitment.
+    uncommitted_since: Option<Time>,
+    commit_timeout: AdaptiveTimeout,
     last_hint: Option<Time>,
     answered: Vec<Option<Time>>,
 }
@@ -126,6 +130,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             checkpointing: Checkpointing::default(),
             outstanding_since: None,
             backoff: 0,
+            uncommitted_since: None,
+            commit_timeout: AdaptiveTimeout::new(2 * config.request_timeout_us),
             last_hint: None,
             answered: vec![None; replicas],
             config,
@@ -214,6 +220,11 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             self.resend_prepares(out);
             self.ask_peers(out);
         }
+        if self.commit_deadline().is_some_and(|at| at <= now) {
+            self.uncommitted_since = Some(now);
+            self.commit_timeout.expired();
+            out.control(ToControl::Suspect { view: self.view });
+        }
         self.tick_holds(now, out);
     }
 
@@ -225,7 +236,17 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             self.outstanding_deadline(),
             self.checkpointing.deadline(resend_us),
         );
-        earliest(own, self.holds_deadline())
+        earliest(own, earliest(self.holds_deadline(), self.commit_deadline()))
+    }
+
+    /// When the view is given up for a slot that is not committed.
+    ///
+    /// The TR suspects a leader for requests that are not executed only. A replica that executed
+    /// them in an earlier view would wait in the new one for ever, while its peers, who left that
+    /// view and lack these commitments, need it to join them (seed 107141931961048).
+    fn commit_deadline(&self) -> Option<Time> {
+        self.uncommitted_since
+            .map(|at| at.after_us(self.commit_timeout.delay_us()))
     }
 
     fn outstanding_deadline(&self) -> Option<Time> {
@@ -235,6 +256,11 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
 
     /// Starts, stops or restarts the wait for the next commitment.
     fn note_progress(&mut self, now: Time) {
+        if self.active && self.committed < self.prepared {
+            self.uncommitted_since.get_or_insert(now);
+        } else {
+            self.uncommitted_since = None;
+        }
         if !self.has_outstanding() {
             self.outstanding_since = None;
             self.backoff = 0;
@@ -245,6 +271,9 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
 
     /// Called when `committed` moves: the wait starts anew.
     fn progressed(&mut self) {
+        if self.uncommitted_since.take().is_some() {
+            self.commit_timeout.succeeded();
+        }
         self.outstanding_since = None;
         self.backoff = 0;
     }

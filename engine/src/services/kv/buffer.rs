@@ -4,6 +4,9 @@
 pub(super) const IN_PLACE_BYTES: usize = 4096;
 
 /// A byte string that saves the common leaf a pointer, and so a cache miss per operation.
+///
+/// The variants differ in size on purpose: nearly all leaves are of the first one.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub(super) enum Buffer {
     /// A length and at least as many bytes.

@@ -20,7 +20,8 @@ use std::cmp::Ordering;
 use hybster_proto::service::MAX_PAGE_BYTES;
 
 use super::buffer::{Buffer, IN_PLACE_BYTES};
-use super::wire::{ENTRY_HEADER_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, Reader, entry_header};
+use super::reader::Reader;
+use super::wire::{ENTRY_HEADER_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, entry_header};
 
 /// The longest leaf of more than one entry.
 pub(super) const LEAF_BYTES: usize = IN_PLACE_BYTES;

@@ -16,6 +16,7 @@ mod buffer;
 mod directory;
 mod leaf;
 mod pages;
+mod reader;
 mod store;
 #[cfg(test)]
 mod tests;

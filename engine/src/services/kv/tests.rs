@@ -538,7 +538,7 @@ fn measure() {
         let pages = snapshot.page_count();
         drop(snapshot);
         println!(
-            "snapshot of {pages} pages, {} bytes: {taken:?}, first write {first_write:?}, drop {:?}",
+            "snapshot of {pages} pages, {} bytes: {taken:?}, write {first_write:?}, drop {:?}",
             service.bytes(),
             start.elapsed()
         );

@@ -29,6 +29,8 @@
 
 use std::fmt;
 
+use super::reader::Reader;
+
 /// The longest key.
 pub const MAX_KEY_BYTES: usize = 1 << 10;
 
@@ -314,9 +316,9 @@ impl std::error::Error for BadKvReply {}
 /// The entries of a scan, an iterator of key and value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KvEntries<'a> {
-    more: bool,
-    count: u32,
-    bytes: &'a [u8],
+    pub(super) more: bool,
+    pub(super) count: u32,
+    pub(super) bytes: &'a [u8],
 }
 
 impl KvEntries<'_> {
@@ -404,114 +406,6 @@ fn put_option(out: &mut Vec<u8>, bytes: Option<&[u8]>, put: fn(&mut Vec<u8>, &[u
     out.push(bytes.is_some().into());
     if let Some(bytes) = bytes {
         put(out, bytes);
-    }
-}
-
-/// The bytes not yet read.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], KvRefusal> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or(KvRefusal::Malformed)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], KvRefusal> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(KvRefusal::Malformed)?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    fn u8(&mut self) -> Result<u8, KvRefusal> {
-        self.array().map(u8::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, KvRefusal> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn flag(&mut self) -> Result<bool, KvRefusal> {
-        match self.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(KvRefusal::Malformed),
-        }
-    }
-
-    fn key_length(&mut self, limit: usize) -> Result<usize, KvRefusal> {
-        let length = usize::from(u16::from_le_bytes(self.array()?));
-        if length > limit {
-            Err(KvRefusal::KeyTooLong)
-        } else {
-            Ok(length)
-        }
-    }
-
-    fn value_length(&mut self) -> Result<usize, KvRefusal> {
-        let length = self.u32()? as usize;
-        if length > MAX_VALUE_BYTES {
-            Err(KvRefusal::ValueTooLong)
-        } else {
-            Ok(length)
-        }
-    }
-
-    fn key(&mut self) -> Result<&'a [u8], KvRefusal> {
-        let length = self.key_length(MAX_KEY_BYTES)?;
-        self.take(length)
-    }
-
-    fn bound(&mut self) -> Result<&'a [u8], KvRefusal> {
-        let length = self.key_length(MAX_BOUND_BYTES)?;
-        self.take(length)
-    }
-
-    fn value(&mut self) -> Result<&'a [u8], KvRefusal> {
-        let length = self.value_length()?;
-        self.take(length)
-    }
-
-    fn option(
-        &mut self,
-        read: fn(&mut Self) -> Result<&'a [u8], KvRefusal>,
-    ) -> Result<Option<&'a [u8]>, KvRefusal> {
-        if self.flag()? {
-            read(self).map(Some)
-        } else {
-            Ok(None)
-        }
-    }
-
-    /// Reads a key and its value.
-    pub(super) fn entry(&mut self) -> Result<(&'a [u8], &'a [u8]), KvRefusal> {
-        let key = self.key_length(MAX_KEY_BYTES)?;
-        let value = self.value_length()?;
-        Ok((self.take(key)?, self.take(value)?))
-    }
-
-    fn entries(&mut self) -> Result<KvEntries<'a>, KvRefusal> {
-        let (more, count) = (self.flag()?, self.u32()?);
-        let bytes = self.0;
-        for _ in 0..count {
-            self.entry()?;
-        }
-        Ok(KvEntries {
-            more,
-            count,
-            bytes: &bytes[..bytes.len() - self.0.len()],
-        })
-    }
-
-    fn end(&self) -> Result<(), KvRefusal> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(KvRefusal::Malformed)
-        }
     }
 }
 
