@@ -35,7 +35,9 @@ const TRANSPORT_TICK: Duration = Duration::from_millis(1);
 /// If the group constants contradict each other or the disk refuses.
 pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> Result<(), Error> {
     let defaults = GroupConfig::default();
-    let checkpoint_interval = defaults.checkpoint_interval.next_multiple_of(spec.pillars.into());
+    let checkpoint_interval = defaults
+        .checkpoint_interval
+        .next_multiple_of(spec.pillars.into());
     let config = GroupConfig {
         replicas: spec.replicas,
         faults: spec.faults,
@@ -54,7 +56,9 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
         link_cipher: LinkCipher::default(),
         layout: spec.layout,
     };
-    create(path, &options).map(|_| ()).map_err(|e| Error::new(e.to_string()))
+    create(path, &options)
+        .map(|_| ())
+        .map_err(|e| Error::new(e.to_string()))
 }
 
 /// Starts the replica (or unreplicated server) of a child process.
@@ -64,12 +68,18 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
 pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
     let told = |e: &dyn std::fmt::Display| Error::new(e.to_string());
     let group = Group::load(&args.group).map_err(|e| told(&e))?;
-    let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id))
-        .map_err(|e| told(&e))?;
+    let keys =
+        ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id)).map_err(|e| told(&e))?;
     let builder = Replica::builder(group, keys).layout(args.layout);
-    let builder = if args.unreplicated { builder.unreplicated() } else { builder };
+    let builder = if args.unreplicated {
+        builder.unreplicated()
+    } else {
+        builder
+    };
     let started = match args.service {
-        ServiceKind::Null => builder.service(NullService::new(args.reply_size as usize)).start(),
+        ServiceKind::Null => builder
+            .service(NullService::new(args.reply_size as usize))
+            .start(),
         ServiceKind::Counter => builder.service(CounterService::new()).start(),
         ServiceKind::Kv => builder.service(KvService::new()).start(),
     };
@@ -84,7 +94,11 @@ pub fn serve(replica: RunningReplica, stop: &Stop) -> Result<(), Error> {
     while !stop.is_raised() && replica.is_running() {
         std::thread::sleep(LONG);
     }
-    let ended = if stop.is_raised() { replica.shutdown() } else { replica.wait() };
+    let ended = if stop.is_raised() {
+        replica.shutdown()
+    } else {
+        replica.wait()
+    };
     ended.map_err(|e| Error::new(e.to_string()))
 }
 
@@ -114,20 +128,28 @@ pub fn connect(
             let text = format!("not all replicas can be reached: {}", driver.unreachable());
             return Err(Error::new(text));
         }
-        driver.poll(Duration::from_millis(20)).map_err(|e| Error::new(e.to_string()))?;
+        driver
+            .poll(Duration::from_millis(20))
+            .map_err(|e| Error::new(e.to_string()))?;
     }
-    Ok(DriverSessions { driver, completions: Completions::default(), count: sessions })
+    Ok(DriverSessions {
+        driver,
+        completions: Completions::default(),
+        count: sessions,
+    })
 }
 
 fn driver(group: &Path, identity: u32, sessions: u32) -> Result<(ClientDriver, usize), Error> {
     let told = |e: &dyn std::fmt::Display| Error::new(e.to_string());
     let group = Group::load(group).map_err(|e| told(&e))?;
-    let keys = ClientKeys::load(&group, group.directory(), ClientId(identity))
-        .map_err(|e| told(&e))?;
-    let options =
-        ClientOptions { sessions, request_timeout: REQUEST_TIMEOUT, ..ClientOptions::default() };
-    let driver = ClientDriver::connect(&group, &keys, &options)
-        .map_err(|e| told(&e).context("use more --connections or fewer --clients"))?;
+    let keys =
+        ClientKeys::load(&group, group.directory(), ClientId(identity)).map_err(|e| told(&e))?;
+    let options = ClientOptions {
+        sessions,
+        request_timeout: REQUEST_TIMEOUT,
+        ..ClientOptions::default()
+    };
+    let driver = ClientDriver::connect(&group, &keys, &options).map_err(|e| told(&e))?;
     Ok((driver, group.replicas().len()))
 }
 
@@ -156,9 +178,15 @@ impl Sessions for DriverSessions {
     ) -> Result<(), Error> {
         // The transport waits in whole milliseconds, which would make an open loop late: it sleeps
         // the whole milliseconds only, and looks again and again in the last one.
-        let exact = if wait < TRANSPORT_TICK { Duration::ZERO } else { wait - TRANSPORT_TICK };
+        let exact = if wait < TRANSPORT_TICK {
+            Duration::ZERO
+        } else {
+            wait - TRANSPORT_TICK
+        };
         let wait = if wait >= LONG { wait } else { exact };
-        self.driver.poll(wait).map_err(|e| Error::new(e.to_string()))?;
+        self.driver
+            .poll(wait)
+            .map_err(|e| Error::new(e.to_string()))?;
         self.driver.take_completions(&mut self.completions);
         if self.completions.is_empty() && wait.is_zero() {
             std::thread::yield_now();
@@ -186,7 +214,11 @@ const LONG: Duration = Duration::from_millis(20);
 /// If the group does not answer.
 pub fn counter_value(group: &Path, identity: u32, stop: &Stop) -> Result<u64, Error> {
     let (driver, _) = driver(group, identity, 1)?;
-    let mut sessions = DriverSessions { driver, completions: Completions::default(), count: 1 };
+    let mut sessions = DriverSessions {
+        driver,
+        completions: Completions::default(),
+        count: 1,
+    };
     let links = sessions.driver.await_links(CONNECT);
     links.map_err(|e| Error::new(e.to_string()))?;
     sessions.submit(0, Access::Order, &counter::encode_get())?;
@@ -200,7 +232,9 @@ pub fn counter_value(group: &Path, identity: u32, stop: &Stop) -> Result<u64, Er
                     .ok_or_else(|| Error::new("the counter's reply makes no sense")),
                 Outcome::Failed(failure) => {
                     let what = failure.name();
-                    Err(Error::new(format!("the group does not tell the counter: {what}")))
+                    Err(Error::new(format!(
+                        "the group does not tell the counter: {what}"
+                    )))
                 }
             });
         })?;
@@ -222,8 +256,13 @@ impl Monitor {
     /// If the group's files are wrong or the network of this process fails.
     pub fn open(group: &Path, identity: u32) -> Result<Monitor, Error> {
         let (mut driver, replicas) = driver(group, identity, 1)?;
-        driver.await_links(CONNECT).map_err(|e| Error::new(e.to_string()))?;
-        Ok(Monitor { driver, replicas: replicas as u16 })
+        driver
+            .await_links(CONNECT)
+            .map_err(|e| Error::new(e.to_string()))?;
+        Ok(Monitor {
+            driver,
+            replicas: replicas as u16,
+        })
     }
 
     /// The status of all replicas that answer in time.
@@ -236,7 +275,11 @@ impl Monitor {
     /// # Errors
     /// If it does not answer in time.
     pub fn status(&mut self, replica: u16) -> Result<Status, Error> {
-        let error = || Error::new(format!("replica {replica} does not answer a status request"));
+        let error = || {
+            Error::new(format!(
+                "replica {replica} does not answer a status request"
+            ))
+        };
         self.ask(replica..replica + 1).pop().ok_or_else(error)
     }
 
@@ -258,7 +301,9 @@ impl Monitor {
                 break;
             }
             for (from, message) in self.driver.take_statuses() {
-                let Some(status) = decode_status(&message) else { continue };
+                let Some(status) = decode_status(&message) else {
+                    continue;
+                };
                 if let Some(at) = waiting.iter().position(|r| *r == from.0) {
                     waiting.swap_remove(at);
                     answers.push(status);
@@ -274,7 +319,10 @@ impl Monitor {
 /// slot that is committed already, say) is nobody's fault.
 #[must_use]
 pub fn rejections(status: &Status) -> u64 {
-    let wrong = status.rejections.iter().filter(|r| r.reason != "Irrelevant");
+    let wrong = status
+        .rejections
+        .iter()
+        .filter(|r| r.reason != "Irrelevant");
     wrong.map(|r| r.count).sum()
 }
 

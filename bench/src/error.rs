@@ -12,13 +12,19 @@ pub struct Error {
 impl Error {
     /// An error with its explanation.
     pub fn new(text: impl Into<String>) -> Error {
-        Error { text: text.into(), interrupted: false }
+        Error {
+            text: text.into(),
+            interrupted: false,
+        }
     }
 
     /// The user (or a signal) asked to stop.
     #[must_use]
     pub fn interrupted() -> Error {
-        Error { text: "interrupted; everything that was started is stopped".into(), interrupted: true }
+        Error {
+            text: "interrupted; everything that was started is stopped".into(),
+            interrupted: true,
+        }
     }
 
     /// Whether a signal is the cause.

@@ -45,9 +45,25 @@ fn finish(mut guard: Guard) -> Output {
         std::thread::sleep(Duration::from_millis(20));
     };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    guard.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
-    guard.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
-    Output { status, stdout, stderr }
+    guard
+        .0
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_end(&mut stdout)
+        .unwrap();
+    guard
+        .0
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_end(&mut stderr)
+        .unwrap();
+    Output {
+        status,
+        stdout,
+        stderr,
+    }
 }
 
 /// Runs to the end and checks that nothing stays behind.
@@ -131,8 +147,22 @@ fn the_unreplicated_baseline_is_measured() {
 #[test]
 fn the_store_is_measured_with_reads_in_an_open_loop_over_two_connections() {
     let report = measure(&[
-        "--service", "kv", "--keys", "50", "--request-size", "100", "--read-percent", "50",
-        "--rate", "500", "--connections", "2", "--pillars", "1", "--authenticator", "blake3",
+        "--service",
+        "kv",
+        "--keys",
+        "50",
+        "--request-size",
+        "100",
+        "--read-percent",
+        "50",
+        "--rate",
+        "500",
+        "--connections",
+        "2",
+        "--pillars",
+        "1",
+        "--authenticator",
+        "blake3",
     ]);
     assert_eq!(report.errors, 0, "{:?}", report.errors_by_kind);
     assert_eq!(report.config.connections, 2);
@@ -144,7 +174,15 @@ fn a_killed_leader_loses_nothing() {
     let results = tempfile::tempdir().unwrap();
     let file = results.path().join("report.json");
     let output = run(&[
-        "fault", "--kill-leader", "--at", "0.5", "--after", "2", "--clients", "16", "--json",
+        "fault",
+        "--kill-leader",
+        "--at",
+        "0.5",
+        "--after",
+        "2",
+        "--clients",
+        "16",
+        "--json",
         file.to_str().unwrap(),
     ]);
     expect_success(&output);
@@ -157,7 +195,15 @@ fn a_killed_leader_loses_nothing() {
 #[test]
 fn a_paused_follower_catches_up() {
     let output = run(&[
-        "fault", "--pause-follower", "2", "--at", "0.5", "--after", "0.5", "--clients", "16",
+        "fault",
+        "--pause-follower",
+        "2",
+        "--at",
+        "0.5",
+        "--after",
+        "0.5",
+        "--clients",
+        "16",
     ]);
     expect_success(&output);
 }
@@ -165,7 +211,10 @@ fn a_paused_follower_catches_up() {
 #[test]
 fn an_interrupted_benchmark_takes_its_replicas_with_it() {
     let directory = tempfile::tempdir().unwrap();
-    let guard = start(directory.path(), &["run", "--duration", "600", "--clients", "4"]);
+    let guard = start(
+        directory.path(),
+        &["run", "--duration", "600", "--clients", "4"],
+    );
     wait_for_replicas(directory.path(), 3);
     rustix::process::kill_process(
         rustix::process::Pid::from_child(&guard.0),
@@ -175,13 +224,20 @@ fn an_interrupted_benchmark_takes_its_replicas_with_it() {
     let output = finish(guard);
     assert_eq!(output.status.code(), Some(130));
     nothing_stays(directory.path());
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "files stay behind");
+    assert_eq!(
+        std::fs::read_dir(directory.path()).unwrap().count(),
+        0,
+        "files stay behind"
+    );
 }
 
 #[test]
 fn a_killed_benchmark_takes_its_replicas_with_it() {
     let directory = tempfile::tempdir().unwrap();
-    let guard = start(directory.path(), &["run", "--duration", "600", "--clients", "4"]);
+    let guard = start(
+        directory.path(),
+        &["run", "--duration", "600", "--clients", "4"],
+    );
     wait_for_replicas(directory.path(), 3);
     drop(guard);
     nothing_stays(directory.path());
@@ -198,11 +254,15 @@ fn wait_for_replicas(directory: &Path, count: usize) {
 #[test]
 fn wrong_options_are_told_before_anything_starts() {
     for (arguments, text) in [
-        (&["--replicas", "3", "--faults", "2"][..], "at least 5 replicas"),
+        (
+            &["--replicas", "3", "--faults", "2"][..],
+            "at least 5 replicas",
+        ),
         (&["--layout", "cubist"], "cubist"),
         (&["--authenticator", "rot13"], "aegis-128l"),
         (&["--json", "/nonexistent/x.json"], "/nonexistent/x.json"),
         (&["--service", "counter"], "fault"),
+        (&["--clients", "20000"], "--connections 2"),
         (&["fault", "--kill-leader", "--replicas", "1"], "f >= 1"),
     ] {
         let output = run(arguments);

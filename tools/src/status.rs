@@ -59,11 +59,18 @@ struct GroupStatus {
 pub fn status(args: &StatusArgs) -> Result<Done, Failure> {
     let group = Group::load(&args.group)?;
     let keys = ClientKeys::load(&group, group.directory(), ClientId(args.client))?;
-    let options = ClientOptions { sessions: 1, ..ClientOptions::default() };
+    let options = ClientOptions {
+        sessions: 1,
+        ..ClientOptions::default()
+    };
     let mut driver = ClientDriver::connect(&group, &keys, &options)?;
     let entries = ask(&group, &mut driver, Duration::from_secs_f64(args.timeout))?;
     let none = entries.iter().all(|entry| !entry.reachable);
-    let answer = GroupStatus { format: 1, group: group.name(), replicas: entries };
+    let answer = GroupStatus {
+        format: 1,
+        group: group.name(),
+        replicas: entries,
+    };
     let text = if args.json {
         serde_json::to_string_pretty(&answer)? + "\n"
     } else {
@@ -136,8 +143,16 @@ fn ask(
 fn table(answer: &GroupStatus, pillars: u16) -> String {
     let mut text = format!("group {}\n\n", answer.group);
     let head = [
-        "replica", "address", "view", "leader", "checkpoint", "executed", "requests", "sessions",
-        "rejected", "refused",
+        "replica",
+        "address",
+        "view",
+        "leader",
+        "checkpoint",
+        "executed",
+        "requests",
+        "sessions",
+        "rejected",
+        "refused",
     ];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
     for entry in &answer.replicas {
@@ -176,13 +191,18 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
     head.push("peers".into());
     let mut rows = vec![head];
     for entry in &answer.replicas {
-        let Some(status) = entry.status.as_ref().filter(|s| s.replicated) else { continue };
+        let Some(status) = entry.status.as_ref().filter(|s| s.replicated) else {
+            continue;
+        };
         let mut row = vec![entry.replica.to_string()];
         let step = u64::from(pillars);
         // What is told is the number to come next; the one before it is done.
         let done = |next: u64| next.saturating_sub(step);
         row.extend(
-            status.pillars.iter().map(|p| format!("{}/{}", done(p.committed), done(p.prepared))),
+            status
+                .pillars
+                .iter()
+                .map(|p| format!("{}/{}", done(p.committed), done(p.prepared))),
         );
         let peers: Vec<String> = status
             .peers
@@ -199,7 +219,11 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
 
     for entry in &answer.replicas {
         if let Some(problem) = &entry.problem {
-            let _ = writeln!(text, "\nreplica {} at {}: {problem}", entry.replica, entry.address);
+            let _ = writeln!(
+                text,
+                "\nreplica {} at {}: {problem}",
+                entry.replica, entry.address
+            );
         }
     }
     text
@@ -209,7 +233,11 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
 fn columns(text: &mut String, rows: &[Vec<String>]) {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(String::len)
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..count).map(width).collect();
     for row in rows {
@@ -238,10 +266,24 @@ mod tests {
             executed: 300,
             replicated: true,
             pillars: vec![
-                PillarStatus { pillar: 0, prepared: 303, committed: 301, window_base: 256 },
-                PillarStatus { pillar: 1, prepared: 302, committed: 302, window_base: 256 },
+                PillarStatus {
+                    pillar: 0,
+                    prepared: 303,
+                    committed: 301,
+                    window_base: 256,
+                },
+                PillarStatus {
+                    pillar: 1,
+                    prepared: 302,
+                    committed: 302,
+                    window_base: 256,
+                },
             ],
-            peers: vec![PeerStatus { replica: 1, up: false, queued_bytes: 0 }],
+            peers: vec![PeerStatus {
+                replica: 1,
+                up: false,
+                queued_bytes: 0,
+            }],
             ..Status::default()
         };
         let answer = GroupStatus {
@@ -265,9 +307,15 @@ mod tests {
             ],
         };
         let text = table(&answer, 2);
-        for part in
-            ["4 -> 5", "256", "299/301", "300/300", "1 (down)", "unreachable", "connection refused"]
-        {
+        for part in [
+            "4 -> 5",
+            "256",
+            "299/301",
+            "300/300",
+            "1 (down)",
+            "unreachable",
+            "connection refused",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert!(text.lines().all(|line| line == line.trim_end()));

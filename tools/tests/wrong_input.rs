@@ -45,10 +45,14 @@ fn missing_and_unreadable_files_are_named_with_a_cure() {
     replica(&group.path(), "3").fails_with(&["there is no replica 3", "numbered from 0"]);
 
     let copy = group.copy("garbled");
-    edit(&copy.join("group.toml"), |text| text.replace("pillars = 2", "pillars = \"many\""));
+    edit(&copy.join("group.toml"), |text| {
+        text.replace("pillars = 2", "pillars = \"many\"")
+    });
     replica(&copy, "0").fails_with(&["group.toml", "pillars"]);
     let copy = group.copy("impossible");
-    edit(&copy.join("group.toml"), |text| text.replace("faults = 1", "faults = 2"));
+    edit(&copy.join("group.toml"), |text| {
+        text.replace("faults = 1", "faults = 2")
+    });
     replica(&copy, "0").fails_with(&["group.toml", "replicas = 3", "at least 5"]);
 }
 
@@ -61,7 +65,11 @@ fn a_bad_key_is_told_before_anything_starts() {
 
     let other = Group::init(&[]);
     let copy = group.copy("foreign");
-    fs::copy(other.path().join("replica-0.key"), copy.join("replica-0.key")).unwrap();
+    fs::copy(
+        other.path().join("replica-0.key"),
+        copy.join("replica-0.key"),
+    )
+    .unwrap();
     replica(&copy, "0").fails_with(&["replica-0.key", "another group"]);
     fs::copy(other.path().join("client-0.key"), copy.join("client-0.key")).unwrap();
     hybster(&["kv", "--group", copy.to_str().unwrap(), "get", "k"])
@@ -71,17 +79,26 @@ fn a_bad_key_is_told_before_anything_starts() {
     let copy = group.copy("flipped");
     edit(&copy.join("replica-2.key"), |text| {
         let end = text.rfind('"').unwrap();
-        let digit = if text.as_bytes()[end - 1] == b'0' { "1" } else { "0" };
+        let digit = if text.as_bytes()[end - 1] == b'0' {
+            "1"
+        } else {
+            "0"
+        };
         format!("{}{digit}{}", &text[..end - 1], &text[end..])
     });
     replica(&copy, "2").fails_with(&["replica-2.key", "sealed_group_key"]);
 
     let copy = group.copy("cut");
-    edit(&copy.join("replica-2.key"), |text| text[..text.len() / 2].to_owned());
+    edit(&copy.join("replica-2.key"), |text| {
+        text[..text.len() / 2].to_owned()
+    });
     let text = replica(&copy, "2").fails_with(&["replica-2.key", "backup"]);
     let key = fs::read_to_string(group.path().join("replica-2.key")).unwrap();
     for secret in key.split('"').filter(|part| part.len() >= 64) {
-        assert!(!text.contains(secret) && !text.contains(&secret[..32]), "a secret is shown");
+        assert!(
+            !text.contains(secret) && !text.contains(&secret[..32]),
+            "a secret is shown"
+        );
     }
 }
 
@@ -101,11 +118,27 @@ fn options_that_contradict_each_other_are_told() {
     let path = path.to_str().unwrap();
     hybster(&["init", path, "--replicas", "4", "--faults", "2"])
         .fails_with(&["replicas", "at least 5"]);
-    hybster(&["init", path, "--replicas", "3", "--addresses", "127.0.0.1:1,127.0.0.1:2"])
-        .fails_with(&["addresses", "3"]);
-    hybster(&["init", path, "--addresses", "127.0.0.1:1,127.0.0.1:2,127.0.0.1:1"])
-        .fails_with(&["127.0.0.1:1", "twice"]);
-    for wrong in [["--authenticator", "rot13"], ["--layout", "cubist"], ["--addresses", "here"]] {
+    hybster(&[
+        "init",
+        path,
+        "--replicas",
+        "3",
+        "--addresses",
+        "127.0.0.1:1,127.0.0.1:2",
+    ])
+    .fails_with(&["addresses", "3"]);
+    hybster(&[
+        "init",
+        path,
+        "--addresses",
+        "127.0.0.1:1,127.0.0.1:2,127.0.0.1:1",
+    ])
+    .fails_with(&["127.0.0.1:1", "twice"]);
+    for wrong in [
+        ["--authenticator", "rot13"],
+        ["--layout", "cubist"],
+        ["--addresses", "here"],
+    ] {
         let result = hybster(&["init", path, wrong[0], wrong[1]]);
         assert_eq!(result.status.code(), Some(2), "{result:?}");
         assert!(result.stderr.contains(wrong[1]), "{}", result.stderr);
@@ -118,7 +151,11 @@ fn a_replica_with_another_configuration_is_refused_and_the_others_go_on() {
     let mut group = Group::init(&[]);
     let copy = group.copy("other constants");
     edit(&copy.join("group.toml"), |text| {
-        let line = text.lines().find(|l| l.starts_with("request_timeout_us")).unwrap().to_owned();
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("request_timeout_us"))
+            .unwrap()
+            .to_owned();
         text.replace(&line, "request_timeout_us = 123456")
     });
     group.start_replica(0);
@@ -148,8 +185,12 @@ fn a_client_that_the_replicas_do_not_know_is_refused_with_the_reason() {
     for id in 0..3 {
         group.start_replica_from(id, &replicas);
     }
-    group.kv(&["--client", "1", "get", "k"]).fails_with(&["key"]);
-    group.kv(&["--client", "7", "get", "k"]).fails_with(&["no client 7", "numbered from 0"]);
+    group
+        .kv(&["--client", "1", "get", "k"])
+        .fails_with(&["key"]);
+    group
+        .kv(&["--client", "7", "get", "k"])
+        .fails_with(&["no client 7", "numbered from 0"]);
     group.goes_on("client 0 is served");
     let status = group.status();
     assert!(refused(&status, 0, "unknown_key") > 0, "{status}");
@@ -157,16 +198,23 @@ fn a_client_that_the_replicas_do_not_know_is_refused_with_the_reason() {
 
 /// How often a replica refused connections for a reason.
 fn refused(status: &serde_json::Value, replica: usize, reason: &str) -> u64 {
-    let refusals = status["replicas"][replica]["status"]["refusals"].as_array().cloned();
+    let refusals = status["replicas"][replica]["status"]["refusals"]
+        .as_array()
+        .cloned();
     let refusals = refusals.unwrap_or_default();
-    let counts = refusals.iter().filter(|r| r["reason"] == reason).map(|r| r["count"].as_u64());
+    let counts = refusals
+        .iter()
+        .filter(|r| r["reason"] == reason)
+        .map(|r| r["count"].as_u64());
     counts.map(Option::unwrap_or_default).sum()
 }
 
 #[test]
 fn garbage_on_a_port_is_counted_and_the_group_goes_on() {
     let group = Group::start(&[]);
-    let noise: Vec<u8> = (0..100_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let noise: Vec<u8> = (0..100_000u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     // A frame header of the link protocol that claims 4 GiB, where a handshake is expected.
     let mut huge = vec![0xff; 4];
     huge.extend_from_slice(&[1, 0, 0, 0]);
@@ -202,7 +250,11 @@ fn expect_closed(address: &SocketAddr, bytes: &[u8]) {
             Ok(0) => return,
             Err(e) => {
                 let kind = e.kind();
-                assert_eq!(kind, std::io::ErrorKind::ConnectionReset, "the link stays open: {e}");
+                assert_eq!(
+                    kind,
+                    std::io::ErrorKind::ConnectionReset,
+                    "the link stays open: {e}"
+                );
                 return;
             }
         }

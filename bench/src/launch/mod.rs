@@ -6,12 +6,12 @@ mod replica;
 pub use child::Child;
 pub use replica::{ReplicaArgs, run_replica};
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hybster::Layout;
+use hybster::{Layout, SessionId};
 use hybster_tss::MacAlgorithm;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -22,9 +22,15 @@ use crate::options::{GroupOptions, ServiceKind};
 use crate::process::{cpu_time, memory};
 use crate::report::ProcessReport;
 use crate::stop::Stop;
+use crate::workload::Random;
 
+/// Ports are chosen anew this often if somebody else takes one.
+const LAUNCH_ATTEMPTS: u32 = 5;
 /// A replica gets this long to be ready.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Sessions of one connection group, at most: as many as the index in a session's number can tell.
+const LARGEST_SHARE: u32 = 1 << SessionId::INDEX_BITS;
 
 /// What a group is to be.
 #[derive(Clone, Debug)]
@@ -66,6 +72,15 @@ impl GroupSpec {
             (false, Some(faults)) => (options.replicas, faults),
             (false, None) => (options.replicas, options.replicas.saturating_sub(1) / 2),
         };
+        // The identities but one, the monitor's, are the connection groups.
+        let room = LARGEST_SHARE * identities.saturating_sub(1).max(1);
+        if options.clients > room {
+            let needed = options.clients.div_ceil(LARGEST_SHARE);
+            return Err(Error::new(format!(
+                "one connection serves at most {LARGEST_SHARE} clients: give --connections {needed} \
+                 or more, or fewer --clients",
+            )));
+        }
         if !options.unreplicated && u32::from(replicas) < 2 * u32::from(faults) + 1 {
             return Err(Error::new(format!(
                 "{faults} faults need at least {} replicas: give --replicas {} or --faults {}",
@@ -78,7 +93,11 @@ impl GroupSpec {
             replicas,
             faults,
             // Without a protocol there is nothing to split over pillars.
-            pillars: if options.unreplicated { 1 } else { options.pillars },
+            pillars: if options.unreplicated {
+                1
+            } else {
+                options.pillars
+            },
             batch_max: options.batch_max,
             layout: options.layout,
             authenticator: options.authenticator,
@@ -106,11 +125,28 @@ impl Group {
     /// # Errors
     /// With the log of the replica at fault.
     pub fn launch(spec: &GroupSpec, stop: &Stop) -> Result<Group, Error> {
+        let mut attempt = 1;
+        loop {
+            match Group::launch_once(spec, stop) {
+                // Another process took a port between its choice and its use.
+                Err(e) if attempt < LAUNCH_ATTEMPTS && e.to_string().contains("cannot listen") => {
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn launch_once(spec: &GroupSpec, stop: &Stop) -> Result<Group, Error> {
         let directory = tempfile::Builder::new()
             .prefix("hybster-bench-")
             .tempdir()
             .map_err(|e| Error::new(format!("cannot make a temporary directory: {e}")))?;
-        let mut group = Group { replicas: Vec::new(), directory, spec: spec.clone() };
+        let mut group = Group {
+            replicas: Vec::new(),
+            directory,
+            spec: spec.clone(),
+        };
         let addresses = free_addresses(spec.replicas)?;
         engine::create_group(&group.path(), spec, &addresses)?;
         for replica in 0..spec.replicas {
@@ -135,7 +171,11 @@ impl Group {
         if spec.unreplicated {
             command.arg("--unreplicated");
         }
-        let name = if spec.unreplicated { "server".into() } else { format!("replica {replica}") };
+        let name = if spec.unreplicated {
+            "server".into()
+        } else {
+            format!("replica {replica}")
+        };
         let log = self.directory.path().join(format!("replica-{replica}.log"));
         Child::spawn(&name, &mut command, &log)
     }
@@ -227,13 +267,28 @@ fn usage_of(name: &str, pid: u32) -> Result<ProcessReport, Error> {
 
 /// Loopback addresses whose ports were free a moment ago.
 fn free_addresses(count: u16) -> Result<Vec<SocketAddr>, Error> {
-    let failed = |e| Error::new(format!("cannot find a free port on 127.0.0.1: {e}"));
+    let failed = |e| Error::new(format!("cannot find free ports on 127.0.0.1: {e}"));
+    let clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut random = Random::new(clock.as_nanos() as u64 ^ u64::from(std::process::id()) << 32);
     // All are held until all are chosen, so that none is chosen twice.
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()
-        .map_err(failed)?;
-    listeners.iter().map(|l| l.local_addr().map_err(failed)).collect()
+    let mut listeners = Vec::new();
+    let mut attempts = 0;
+    while listeners.len() < usize::from(count) {
+        // Below the range that Linux takes the ports of outgoing connections from.
+        let port = 10_000 + random.below(20_000) as u16;
+        attempts += 1;
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(listener) => listeners.push(listener),
+            Err(e) if attempts > 1000 => return Err(failed(e)),
+            Err(_) => {}
+        }
+    }
+    listeners
+        .iter()
+        .map(|l| l.local_addr().map_err(failed))
+        .collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ impl ClosedLoop {
     /// Room for this many sessions.
     #[must_use]
     pub fn new(sessions: u32) -> ClosedLoop {
-        ClosedLoop { idle: Vec::with_capacity(sessions as usize) }
+        ClosedLoop {
+            idle: Vec::with_capacity(sessions as usize),
+        }
     }
 }
 

@@ -31,30 +31,41 @@ pub fn round(
 ) -> Result<Round, Error> {
     let at = Duration::from_secs_f64(options.at) + LEAD;
     let finished = play(options, spec, connections, stop, |stage| {
-        stage.run_until(at)?;
+        let begin = stage.settled(at)?;
         let (view_before, killed) = stage.leader()?;
         let now = stage.origin.elapsed();
-        let before = stage.completed();
+        let before_ops_s = stage.rate_since(begin);
         stage.dead.push(killed);
         stage.group.kill(killed);
         // The second half of what follows is the rate that the survivors settle at.
         let half = Duration::from_secs_f64(options.after / 2.0);
         stage.run_until(now + half)?;
-        let middle = stage.completed();
+        let middle = stage.mark();
         stage.run_until(now + 2 * half)?;
-        let end = stage.completed();
         Ok(Script {
             killed,
             view_before,
-            before_ops_s: before as f64 / now.as_secs_f64(),
-            after_ops_s: (end - middle) as f64 / half.as_secs_f64().max(1e-3),
+            before_ops_s,
+            after_ops_s: stage.rate_since(middle),
         })
     })?;
-    let Finished { script, measured, verdict, errors, diverged, statuses, usage } = finished;
+    let Finished {
+        script,
+        measured,
+        verdict,
+        errors,
+        diverged,
+        statuses,
+        usage,
+    } = finished;
     Ok(Round {
         replica: script.killed,
         view_before: script.view_before,
-        view_after: statuses.iter().map(|s| s.view).max().unwrap_or(script.view_before),
+        view_after: statuses
+            .iter()
+            .map(|s| s.view)
+            .max()
+            .unwrap_or(script.view_before),
         gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
         latency_max_ms: measured.latency_ns.max() as f64 / 1e6,
         acknowledged: verdict.acknowledged,

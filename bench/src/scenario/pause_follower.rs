@@ -36,30 +36,30 @@ pub fn round(
     let at = Duration::from_secs_f64(options.at);
     let length = Duration::from_secs_f64(seconds);
     let finished = play(options, spec, connections, stop, |stage| {
-        stage.run_until(at)?;
+        let begin = stage.settled(at)?;
         let (view_before, leader) = stage.leader()?;
         let paused = (leader + 1) % spec.replicas;
         let peak_before_bytes = peak(stage)?;
-        let (begun, before) = (stage.origin.elapsed(), stage.completed());
+        let before_ops_s = stage.rate_since(begin);
+        let stopped = stage.mark();
         stage.group.pause(paused)?;
-        stage.run_until(begun + length)?;
-        let (resumed, during) = (stage.origin.elapsed(), stage.completed());
-        let missed = stage.monitor.status(leader).map_or(0, |s| s.executed);
+        stage.run_until(stage.origin.elapsed() + length)?;
+        let during_ops_s = stage.rate_since(stopped);
+        let orders_at_resume = stage.monitor.status(leader).map_or(0, |s| s.executed);
         stage.group.resume(paused)?;
+        let paused_s = stopped.at.elapsed().as_secs_f64();
         let caught_up = catch_up(stage, paused)?;
-        let (then, at_catch_up) = (stage.origin.elapsed(), stage.completed());
-        let after = Duration::from_secs_f64(options.after);
-        stage.run_until(then + after)?;
-        let end = stage.completed();
+        let after = stage.mark();
+        stage.run_until(stage.origin.elapsed() + Duration::from_secs_f64(options.after))?;
         Ok(Script {
             paused,
             view_before,
-            before_ops_s: before as f64 / begun.as_secs_f64(),
-            after_ops_s: (end - at_catch_up) as f64 / after.as_secs_f64().max(1e-3),
+            before_ops_s,
+            after_ops_s: stage.rate_since(after),
             pause: PauseRound {
-                paused_s: (resumed - begun).as_secs_f64(),
-                during_ops_s: (during - before) as f64 / (resumed - begun).as_secs_f64(),
-                orders_at_resume: missed,
+                paused_s,
+                during_ops_s,
+                orders_at_resume,
                 caught_up: caught_up.is_some(),
                 catch_up_s: caught_up.unwrap_or(CATCH_UP).as_secs_f64(),
                 peak_before_bytes,
@@ -67,11 +67,23 @@ pub fn round(
             },
         })
     })?;
-    let Finished { script, measured, verdict, errors, diverged, statuses, usage } = finished;
+    let Finished {
+        script,
+        measured,
+        verdict,
+        errors,
+        diverged,
+        statuses,
+        usage,
+    } = finished;
     Ok(Round {
         replica: script.paused,
         view_before: script.view_before,
-        view_after: statuses.iter().map(|s| s.view).max().unwrap_or(script.view_before),
+        view_after: statuses
+            .iter()
+            .map(|s| s.view)
+            .max()
+            .unwrap_or(script.view_before),
         gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
         latency_max_ms: measured.latency_ns.max() as f64 / 1e6,
         acknowledged: verdict.acknowledged,
@@ -101,7 +113,11 @@ fn catch_up(stage: &mut Stage<'_>, paused: u16) -> Result<Option<Duration>, Erro
         stage.group.expect_running(&stage.dead)?;
         let (_, leader) = stage.leader()?;
         // The order matters: what the leader had executed before the follower was asked.
-        let other = if leader == paused { (leader + 1) % replicas } else { leader };
+        let other = if leader == paused {
+            (leader + 1) % replicas
+        } else {
+            leader
+        };
         let ahead = stage.monitor.status(other);
         let behind = stage.monitor.status(paused);
         if let (Ok(ahead), Ok(behind)) = (ahead, behind)

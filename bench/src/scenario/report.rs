@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
-use crate::report::{Config, ProcessReport, bytes, count, machine_line, process_table};
+use crate::report::{Config, ProcessReport, bytes, count, machine_line, plural, process_table};
 
 /// The report of `hybster-bench fault`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub struct Round {
     pub lost: u64,
     /// Increments counted more than once.
     pub doubled: u64,
-    /// Throughput before the fault, the start included.
+    /// Throughput before the fault, in the second half of that time.
     pub before_ops_s: f64,
     /// Throughput after it, once settled.
     pub after_ops_s: f64,
@@ -105,7 +105,11 @@ impl Gaps {
             let rank = (quantile * gaps.len() as f64).ceil() as usize;
             gaps.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
         };
-        Gaps { p50: at(0.5), p99: at(0.99), max: at(1.0) }
+        Gaps {
+            p50: at(0.5),
+            p99: at(0.99),
+            max: at(1.0),
+        }
     }
 }
 
@@ -128,7 +132,11 @@ impl Round {
             count(self.after_ops_s as u64),
         );
         if let Some(pause) = &self.pause {
-            let verdict = if pause.caught_up { "caught up after" } else { "NOT CAUGHT UP after" };
+            let verdict = if pause.caught_up {
+                "caught up after"
+            } else {
+                "NOT CAUGHT UP after"
+            };
             line += &format!(
                 "; paused {:.1} s ({} operations/s), {verdict} {:.2} s, peak memory {} -> {}",
                 pause.paused_s,
@@ -139,7 +147,10 @@ impl Round {
             );
         }
         if !self.diverged.is_empty() {
-            line += &format!("; replicas {:?} DID NOT REACH the others' state", self.diverged);
+            line += &format!(
+                "; replicas {:?} DID NOT REACH the others' state",
+                self.diverged
+            );
         }
         line
     }
@@ -167,17 +178,21 @@ impl fmt::Display for FaultReport {
         let config = &self.config;
         writeln!(
             f,
-            "{}: {} replicas (f = {}), {} pillars, {} clients, layout {}, {} rounds",
+            "{}: {} replicas (f = {}), {}, {} clients, layout {}, {}",
             self.kind,
             config.replicas,
             config.faults,
-            config.pillars,
+            plural(config.pillars.into(), "pillar"),
             count(config.clients.into()),
             config.layout,
-            self.rounds.len(),
+            plural(self.rounds.len() as u64, "round"),
         )?;
         let gap = &self.gap_ms;
-        writeln!(f, "  gap          p50 {:.0} ms   p99 {:.0} ms   max {:.0} ms", gap.p50, gap.p99, gap.max)?;
+        writeln!(
+            f,
+            "  gap          p50 {:.0} ms   p99 {:.0} ms   max {:.0} ms",
+            gap.p50, gap.p99, gap.max
+        )?;
         writeln!(
             f,
             "  operations   {} acknowledged, {} lost, {} doubled, {} errors",
@@ -195,7 +210,11 @@ impl fmt::Display for FaultReport {
         }
         writeln!(f)?;
         machine_line(f, &self.machine)?;
-        let verdict = if self.is_clean() { "all promises kept" } else { "NOT ALL PROMISES KEPT" };
+        let verdict = if self.is_clean() {
+            "all promises kept"
+        } else {
+            "NOT ALL PROMISES KEPT"
+        };
         writeln!(f, "  {verdict}")
     }
 }
@@ -226,17 +245,55 @@ mod tests {
     #[test]
     fn gaps_are_ranked() {
         let rounds: Vec<Round> = (1..=200).rev().map(|gap| round(gap.into())).collect();
-        assert_eq!(Gaps::of(&rounds), Gaps { p50: 100.0, p99: 198.0, max: 200.0 });
-        assert_eq!(Gaps::of(&rounds[..1]), Gaps { p50: 200.0, p99: 200.0, max: 200.0 });
+        assert_eq!(
+            Gaps::of(&rounds),
+            Gaps {
+                p50: 100.0,
+                p99: 198.0,
+                max: 200.0
+            }
+        );
+        assert_eq!(
+            Gaps::of(&rounds[..1]),
+            Gaps {
+                p50: 200.0,
+                p99: 200.0,
+                max: 200.0
+            }
+        );
         assert_eq!(Gaps::of(&[]), Gaps::default());
     }
 
     #[test]
     fn one_broken_promise_is_told() {
         assert!(round(1.0).is_clean());
-        assert!(!Round { lost: 1, ..round(1.0) }.is_clean());
-        assert!(!Round { doubled: 1, ..round(1.0) }.is_clean());
-        assert!(!Round { diverged: vec![2], ..round(1.0) }.is_clean());
-        assert!(!Round { after_ops_s: 0.0, ..round(1.0) }.is_clean());
+        assert!(
+            !Round {
+                lost: 1,
+                ..round(1.0)
+            }
+            .is_clean()
+        );
+        assert!(
+            !Round {
+                doubled: 1,
+                ..round(1.0)
+            }
+            .is_clean()
+        );
+        assert!(
+            !Round {
+                diverged: vec![2],
+                ..round(1.0)
+            }
+            .is_clean()
+        );
+        assert!(
+            !Round {
+                after_ops_s: 0.0,
+                ..round(1.0)
+            }
+            .is_clean()
+        );
     }
 }

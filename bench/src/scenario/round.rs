@@ -7,7 +7,9 @@ use super::{Increments, Ledger, Verdict};
 use crate::Error;
 use crate::engine::{self, Monitor, Status};
 use crate::launch::{Group, GroupSpec};
-use crate::load::{ClosedLoop, Measured, Part, Plan, Recorder, Run, Sessions, Tallies, drive, measure};
+use crate::load::{
+    ClosedLoop, Measured, Part, Plan, Recorder, Run, Sessions, Tallies, drive, measure,
+};
 use crate::options::FaultOptions;
 use crate::run::connect_all;
 use crate::stop::Stop;
@@ -32,6 +34,14 @@ pub struct Stage<'a> {
     /// Replicas that the script killed.
     pub dead: Vec<u16>,
     tallies: &'a [Arc<Tallies>],
+}
+
+/// A moment of a load.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// When.
+    pub at: Instant,
+    completed: u64,
 }
 
 /// A finished round.
@@ -63,10 +73,33 @@ impl Stage<'_> {
         stop.sleep_until(end, || group.expect_running(dead))
     }
 
-    /// Operations acknowledged so far.
+    /// Lets the load run until a time from its origin; returns the mark of half that time.
+    ///
+    /// # Errors
+    /// As [`Stage::run_until`].
+    pub fn settled(&mut self, time: Duration) -> Result<Mark, Error> {
+        self.run_until(time / 2)?;
+        let mark = self.mark();
+        self.run_until(time)?;
+        Ok(mark)
+    }
+
+    /// Now, and how many operations were acknowledged so far.
     #[must_use]
-    pub fn completed(&self) -> u64 {
-        self.tallies.iter().map(|t| t.completed()).sum()
+    pub fn mark(&self) -> Mark {
+        let completed = self.tallies.iter().map(|t| t.completed()).sum();
+        Mark {
+            at: Instant::now(),
+            completed,
+        }
+    }
+
+    /// Operations per second since a mark.
+    #[must_use]
+    pub fn rate_since(&self, mark: Mark) -> f64 {
+        let now = self.mark();
+        let seconds = (now.at - mark.at).as_secs_f64();
+        (now.completed - mark.completed) as f64 / seconds.max(1e-3)
     }
 
     /// The leader, as most of the replicas say.
@@ -106,7 +139,14 @@ pub fn play<T>(
     let parts = drivers.into_iter().map(|mut sessions| {
         let part: Part<Run<Increments>> = Box::new(move |tallies, stop| {
             let pace = ClosedLoop::new(sessions.count());
-            drive(&mut sessions, pace, Increments::default(), &plan, tallies, stop)
+            drive(
+                &mut sessions,
+                pace,
+                Increments::default(),
+                &plan,
+                tallies,
+                stop,
+            )
         });
         part
     });
@@ -165,14 +205,22 @@ fn settle(
     let deadline = Instant::now() + SETTLE;
     loop {
         stop.check()?;
-        let all: Vec<Status> =
-            monitor.all().into_iter().filter(|s| running.contains(&s.replica)).collect();
-        let most = all.iter().map(|s| (s.executed, s.stable_checkpoint)).max().unwrap_or_default();
+        let all: Vec<Status> = monitor
+            .all()
+            .into_iter()
+            .filter(|s| running.contains(&s.replica))
+            .collect();
+        let most = all
+            .iter()
+            .map(|s| (s.executed, s.stable_checkpoint))
+            .max()
+            .unwrap_or_default();
         let behind: Vec<u16> = running
             .iter()
             .copied()
             .filter(|r| {
-                !all.iter().any(|s| s.replica == *r && (s.executed, s.stable_checkpoint) == most)
+                !all.iter()
+                    .any(|s| s.replica == *r && (s.executed, s.stable_checkpoint) == most)
             })
             .collect();
         if behind.is_empty() || Instant::now() >= deadline {

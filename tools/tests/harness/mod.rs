@@ -6,9 +6,10 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,11 @@ impl Finished {
     pub fn fails_with(self, parts: &[&str]) -> String {
         assert_eq!(self.status.code(), Some(1), "{self:?}");
         for part in parts {
-            assert!(self.stderr.contains(part), "{part:?} is missing in: {}", self.stderr);
+            assert!(
+                self.stderr.contains(part),
+                "{part:?} is missing in: {}",
+                self.stderr
+            );
         }
         self.stderr
     }
@@ -63,15 +68,21 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 #[track_caller]
 pub fn hybster(arguments: &[&str]) -> Finished {
     let mut process = Process::spawn(arguments, Stdio::piped());
-    let (mut out, mut err) =
-        (process.child.stdout.take().unwrap(), process.child.stderr.take().unwrap());
+    let (mut out, mut err) = (
+        process.child.stdout.take().unwrap(),
+        process.child.stderr.take().unwrap(),
+    );
     let read = |pipe: &mut dyn Read| {
         let mut text = String::new();
         pipe.read_to_string(&mut text).map(|_| text).unwrap()
     };
     // What these commands print fits into a pipe, so reading can wait for the end.
     let status = process.wait();
-    Finished { status, stdout: read(&mut out), stderr: read(&mut err) }
+    Finished {
+        status,
+        stdout: read(&mut out),
+        stderr: read(&mut err),
+    }
 }
 
 /// A process that is killed and reaped when the guard is dropped.
@@ -82,8 +93,14 @@ pub struct Process {
 impl Process {
     fn spawn(arguments: &[&str], stderr: impl Into<Stdio>) -> Process {
         let mut command = Command::new(PROGRAM);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
-        Process { child: command.spawn().unwrap() }
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr);
+        Process {
+            child: command.spawn().unwrap(),
+        }
     }
 
     #[track_caller]
@@ -126,7 +143,11 @@ impl Group {
         let mut arguments = vec!["init", path.to_str().unwrap(), "--addresses", &list];
         arguments.extend(options);
         hybster(&arguments).ok();
-        Group { replicas: vec![None, None, None], addresses, dir }
+        Group {
+            replicas: vec![None, None, None],
+            addresses,
+            dir,
+        }
     }
 
     /// The same with all replicas started.
@@ -171,7 +192,12 @@ impl Group {
         let number = id.to_string();
         let log = File::create(self.log_path(id)).unwrap();
         let arguments = [
-            "replica", "--group", path.to_str().unwrap(), "--id", &number, "--exit-with-parent",
+            "replica",
+            "--group",
+            path.to_str().unwrap(),
+            "--id",
+            &number,
+            "--exit-with-parent",
         ];
         let mut process = Process::spawn(&arguments, log);
         let stdout = process.child.stdout.take().unwrap();
@@ -228,8 +254,18 @@ impl Group {
 
 /// Loopback addresses whose ports were free a moment ago.
 pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     // All are held until all are chosen, so that none is chosen twice.
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let mut listeners = Vec::new();
+    while listeners.len() < count {
+        // Below the range that Linux takes the ports of outgoing connections from; tests that run
+        // at the same time, as threads or processes, try different ones first.
+        let step = std::process::id().wrapping_mul(61);
+        let step = step.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 10_000 + (step % 20_000) as u16;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            listeners.push(listener);
+        }
+    }
     listeners.iter().map(|l| l.local_addr().unwrap()).collect()
 }
