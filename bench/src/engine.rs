@@ -35,9 +35,7 @@ const TRANSPORT_TICK: Duration = Duration::from_millis(1);
 /// If the group constants contradict each other or the disk refuses.
 pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> Result<(), Error> {
     let defaults = GroupConfig::default();
-    let checkpoint_interval = defaults
-        .checkpoint_interval
-        .next_multiple_of(spec.pillars.into());
+    let checkpoint_interval = defaults.checkpoint_interval.next_multiple_of(spec.pillars.into());
     let config = GroupConfig {
         replicas: spec.replicas,
         faults: spec.faults,
@@ -56,9 +54,7 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
         link_cipher: LinkCipher::default(),
         layout: spec.layout,
     };
-    create(path, &options)
-        .map(|_| ())
-        .map_err(|e| Error::new(e.to_string()))
+    create(path, &options).map(|_| ()).map_err(|e| Error::new(e.to_string()))
 }
 
 /// Starts the replica (or unreplicated server) of a child process.
@@ -71,15 +67,9 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
     let keys =
         ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id)).map_err(|e| told(&e))?;
     let builder = Replica::builder(group, keys).layout(args.layout);
-    let builder = if args.unreplicated {
-        builder.unreplicated()
-    } else {
-        builder
-    };
+    let builder = if args.unreplicated { builder.unreplicated() } else { builder };
     let started = match args.service {
-        ServiceKind::Null => builder
-            .service(NullService::new(args.reply_size as usize))
-            .start(),
+        ServiceKind::Null => builder.service(NullService::new(args.reply_size as usize)).start(),
         ServiceKind::Counter => builder.service(CounterService::new()).start(),
         ServiceKind::Kv => builder.service(KvService::new()).start(),
     };
@@ -94,11 +84,7 @@ pub fn serve(replica: RunningReplica, stop: &Stop) -> Result<(), Error> {
     while !stop.is_raised() && replica.is_running() {
         std::thread::sleep(LONG);
     }
-    let ended = if stop.is_raised() {
-        replica.shutdown()
-    } else {
-        replica.wait()
-    };
+    let ended = if stop.is_raised() { replica.shutdown() } else { replica.wait() };
     ended.map_err(|e| Error::new(e.to_string()))
 }
 
@@ -128,15 +114,9 @@ pub fn connect(
             let text = format!("not all replicas can be reached: {}", driver.unreachable());
             return Err(Error::new(text));
         }
-        driver
-            .poll(Duration::from_millis(20))
-            .map_err(|e| Error::new(e.to_string()))?;
+        driver.poll(Duration::from_millis(20)).map_err(|e| Error::new(e.to_string()))?;
     }
-    Ok(DriverSessions {
-        driver,
-        completions: Completions::default(),
-        count: sessions,
-    })
+    Ok(DriverSessions { driver, completions: Completions::default(), count: sessions })
 }
 
 fn driver(group: &Path, identity: u32, sessions: u32) -> Result<(ClientDriver, usize), Error> {
@@ -144,11 +124,8 @@ fn driver(group: &Path, identity: u32, sessions: u32) -> Result<(ClientDriver, u
     let group = Group::load(group).map_err(|e| told(&e))?;
     let keys =
         ClientKeys::load(&group, group.directory(), ClientId(identity)).map_err(|e| told(&e))?;
-    let options = ClientOptions {
-        sessions,
-        request_timeout: REQUEST_TIMEOUT,
-        ..ClientOptions::default()
-    };
+    let options =
+        ClientOptions { sessions, request_timeout: REQUEST_TIMEOUT, ..ClientOptions::default() };
     let driver = ClientDriver::connect(&group, &keys, &options).map_err(|e| told(&e))?;
     Ok((driver, group.replicas().len()))
 }
@@ -178,15 +155,9 @@ impl Sessions for DriverSessions {
     ) -> Result<(), Error> {
         // The transport waits in whole milliseconds, which would make an open loop late: it sleeps
         // the whole milliseconds only, and looks again and again in the last one.
-        let exact = if wait < TRANSPORT_TICK {
-            Duration::ZERO
-        } else {
-            wait - TRANSPORT_TICK
-        };
+        let exact = if wait < TRANSPORT_TICK { Duration::ZERO } else { wait - TRANSPORT_TICK };
         let wait = if wait >= LONG { wait } else { exact };
-        self.driver
-            .poll(wait)
-            .map_err(|e| Error::new(e.to_string()))?;
+        self.driver.poll(wait).map_err(|e| Error::new(e.to_string()))?;
         self.driver.take_completions(&mut self.completions);
         if self.completions.is_empty() && wait.is_zero() {
             std::thread::yield_now();
@@ -214,11 +185,7 @@ const LONG: Duration = Duration::from_millis(20);
 /// If the group does not answer.
 pub fn counter_value(group: &Path, identity: u32, stop: &Stop) -> Result<u64, Error> {
     let (driver, _) = driver(group, identity, 1)?;
-    let mut sessions = DriverSessions {
-        driver,
-        completions: Completions::default(),
-        count: 1,
-    };
+    let mut sessions = DriverSessions { driver, completions: Completions::default(), count: 1 };
     let links = sessions.driver.await_links(CONNECT);
     links.map_err(|e| Error::new(e.to_string()))?;
     sessions.submit(0, Access::Order, &counter::encode_get())?;
@@ -232,9 +199,7 @@ pub fn counter_value(group: &Path, identity: u32, stop: &Stop) -> Result<u64, Er
                     .ok_or_else(|| Error::new("the counter's reply makes no sense")),
                 Outcome::Failed(failure) => {
                     let what = failure.name();
-                    Err(Error::new(format!(
-                        "the group does not tell the counter: {what}"
-                    )))
+                    Err(Error::new(format!("the group does not tell the counter: {what}")))
                 }
             });
         })?;
@@ -256,13 +221,8 @@ impl Monitor {
     /// If the group's files are wrong or the network of this process fails.
     pub fn open(group: &Path, identity: u32) -> Result<Monitor, Error> {
         let (mut driver, replicas) = driver(group, identity, 1)?;
-        driver
-            .await_links(CONNECT)
-            .map_err(|e| Error::new(e.to_string()))?;
-        Ok(Monitor {
-            driver,
-            replicas: replicas as u16,
-        })
+        driver.await_links(CONNECT).map_err(|e| Error::new(e.to_string()))?;
+        Ok(Monitor { driver, replicas: replicas as u16 })
     }
 
     /// The status of all replicas that answer in time.
@@ -275,11 +235,7 @@ impl Monitor {
     /// # Errors
     /// If it does not answer in time.
     pub fn status(&mut self, replica: u16) -> Result<Status, Error> {
-        let error = || {
-            Error::new(format!(
-                "replica {replica} does not answer a status request"
-            ))
-        };
+        let error = || Error::new(format!("replica {replica} does not answer a status request"));
         self.ask(replica..replica + 1).pop().ok_or_else(error)
     }
 
@@ -319,10 +275,7 @@ impl Monitor {
 /// slot that is committed already, say) is nobody's fault.
 #[must_use]
 pub fn rejections(status: &Status) -> u64 {
-    let wrong = status
-        .rejections
-        .iter()
-        .filter(|r| r.reason != "Irrelevant");
+    let wrong = status.rejections.iter().filter(|r| r.reason != "Irrelevant");
     wrong.map(|r| r.count).sum()
 }
 

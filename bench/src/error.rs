@@ -12,10 +12,7 @@ pub struct Error {
 impl Error {
     /// An error with its explanation.
     pub fn new(text: impl Into<String>) -> Error {
-        Error {
-            text: text.into(),
-            interrupted: false,
-        }
+        Error { text: text.into(), interrupted: false }
     }
 
     /// The user (or a signal) asked to stop.

@@ -32,15 +32,9 @@ impl Machine {
     pub fn here() -> Machine {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let known = |text: &str| {
-            if text.is_empty() {
-                "unknown".to_owned()
-            } else {
-                text.to_owned()
-            }
+            if text.is_empty() { "unknown".to_owned() } else { text.to_owned() }
         };
-        let seconds = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs());
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         Machine {
             cpu: known(cpu_model(&read("/proc/cpuinfo"))),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
@@ -48,12 +42,7 @@ impl Machine {
             memory_bytes: kib_line(&read("/proc/meminfo"), "MemTotal:").unwrap_or(0) << 10,
             date: utc(seconds),
             hybster: env!("CARGO_PKG_VERSION").into(),
-            build: if cfg!(debug_assertions) {
-                "debug"
-            } else {
-                "release"
-            }
-            .into(),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
         }
     }
 }
@@ -64,9 +53,7 @@ fn cpu_model(cpuinfo: &str) -> &str {
         Some(line.split_once(':')?.1.trim())
     };
     // x86 has "model name"; aarch64 only tells the implementer's part number.
-    value("model name")
-        .or_else(|| value("CPU part"))
-        .unwrap_or("")
+    value("model name").or_else(|| value("CPU part")).unwrap_or("")
 }
 
 /// Seconds since 1970 as `YYYY-MM-DDThh:mm:ssZ`.
@@ -81,11 +68,7 @@ fn utc(seconds: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_index = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 {
-        month_index + 3
-    } else {
-        month_index - 9
-    };
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
@@ -104,10 +87,7 @@ mod tests {
 
     #[test]
     fn the_cpu_model_is_found() {
-        assert_eq!(
-            cpu_model("processor : 0\nmodel name\t: AMD EPYC 9\n"),
-            "AMD EPYC 9"
-        );
+        assert_eq!(cpu_model("processor : 0\nmodel name\t: AMD EPYC 9\n"), "AMD EPYC 9");
         assert_eq!(cpu_model(""), "");
     }
 }

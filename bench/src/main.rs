@@ -55,16 +55,10 @@ fn fault_command(options: &FaultOptions) -> Result<bool, Error> {
 /// A report that cannot be written shall be known before the measurement, not after it.
 fn writable(path: Option<&Path>) -> Result<(), Error> {
     let Some(path) = path else { return Ok(()) };
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() || !folder.is_dir() {
         let text = "give --json a file in an existing directory";
-        return Err(Error::new(format!(
-            "cannot write {}: {text}",
-            path.display()
-        )));
+        return Err(Error::new(format!("cannot write {}: {text}", path.display())));
     }
     Ok(())
 }

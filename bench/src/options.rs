@@ -10,15 +10,9 @@ use crate::launch::ReplicaArgs;
 
 /// Measures Hybster: starts a group on loopback, drives it with clients, reports.
 #[derive(Debug, Parser)]
-#[command(
-    name = "hybster-bench",
-    version,
-    args_conflicts_with_subcommands = true
-)]
-#[command(
-    after_help = "Without a subcommand, `run` is meant. Exit status: 0 measured, 1 failed, \
-    2 wrong options, 3 measured but operations failed, 130 interrupted."
-)]
+#[command(name = "hybster-bench", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Without a subcommand, `run` is meant. Exit status: 0 measured, 1 failed, \
+    2 wrong options, 3 measured but operations failed, 130 interrupted.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -184,9 +178,7 @@ mod tests {
         assert!(cli.command.is_none());
         assert_eq!(cli.run.group.pillars, 4);
         let cli = Cli::parse_from(["hybster-bench", "run", "--rate", "1000"]);
-        let Some(Command::Run(run)) = cli.command else {
-            panic!("not run")
-        };
+        let Some(Command::Run(run)) = cli.command else { panic!("not run") };
         assert_eq!(run.rate, Some(1000.0));
     }
 
@@ -194,9 +186,7 @@ mod tests {
     fn a_fault_must_be_chosen_and_a_pause_has_a_default_length() {
         assert!(Cli::try_parse_from(["hybster-bench", "fault"]).is_err());
         let cli = Cli::parse_from(["hybster-bench", "fault", "--pause-follower", "--at", "1"]);
-        let Some(Command::Fault(fault)) = cli.command else {
-            panic!("not fault")
-        };
+        let Some(Command::Fault(fault)) = cli.command else { panic!("not fault") };
         assert_eq!(fault.pause_follower, Some(30.0));
     }
 }

@@ -19,20 +19,13 @@ impl Progress {
     #[must_use]
     pub fn new(length: Duration) -> Progress {
         let terminal = std::io::stderr().is_terminal();
-        let target = if terminal {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
+        let target =
+            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(length.as_millis() as u64), target);
         let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
-        Progress {
-            bar,
-            last: None,
-            rate: 0.0,
-        }
+        Progress { bar, last: None, rate: 0.0 }
     }
 
     /// Moves the bar.
@@ -50,13 +43,8 @@ impl Progress {
             None => self.last = Some((now, completed)),
         }
         self.bar.set_position(elapsed.as_millis() as u64);
-        let errors = if failed > 0 {
-            format!(", {} errors", count(failed))
-        } else {
-            String::new()
-        };
-        self.bar
-            .set_message(format!("{} operations/s{errors}", count(self.rate as u64)));
+        let errors = if failed > 0 { format!(", {} errors", count(failed)) } else { String::new() };
+        self.bar.set_message(format!("{} operations/s{errors}", count(self.rate as u64)));
     }
 
     /// Takes the bar away.

@@ -42,11 +42,7 @@ pub fn run(options: &RunOptions, stop: &Stop) -> Result<RunReport, Error> {
         Err(e) => {
             let fate = group.expect_running(&[]);
             drop(group);
-            Err(if e.is_interrupted() {
-                e
-            } else {
-                fate.err().unwrap_or(e)
-            })
+            Err(if e.is_interrupted() { e } else { fate.err().unwrap_or(e) })
         }
     }
 }
@@ -66,9 +62,7 @@ fn check(options: &RunOptions) -> Result<(), Error> {
         )));
     }
     if options.service == ServiceKind::Kv && options.group.reply_size != 0 {
-        return Err(Error::new(
-            "--reply-size is for --service null; kv answers with values",
-        ));
+        return Err(Error::new("--reply-size is for --service null; kv answers with values"));
     }
     Ok(())
 }
@@ -87,16 +81,12 @@ fn measure_group(
         ServiceKind::Kv => {
             let keys = options.keys;
             let (size, reads) = (options.group.request_size, options.read_percent);
-            run_with(options, group, parts, stop, |i| {
-                Kv::new(keys, size, reads, i)
-            })
+            run_with(options, group, parts, stop, |i| Kv::new(keys, size, reads, i))
         }
         ServiceKind::Null | ServiceKind::Counter => {
             let (request, reply) = (options.group.request_size, options.group.reply_size);
             let reads = options.read_percent;
-            run_with(options, group, parts, stop, |i| {
-                Null::new(request, reply, reads, i)
-            })
+            run_with(options, group, parts, stop, |i| Null::new(request, reply, reads, i))
         }
     }
 }
@@ -127,12 +117,7 @@ fn prefill(
 ) -> Result<Vec<DriverSessions>, Error> {
     let share = drivers.len() as u32;
     let parts = drivers.into_iter().enumerate().map(|(index, mut driver)| {
-        let mut fill = Prefill::new(
-            options.keys,
-            index as u32,
-            share,
-            options.group.request_size,
-        );
+        let mut fill = Prefill::new(options.keys, index as u32, share, options.group.request_size);
         let part: Part<DriverSessions> = Box::new(move |_, stop| {
             fill.run(&mut driver, stop)?;
             Ok(driver)
@@ -158,26 +143,23 @@ fn run_with<W: Workload + 'static>(
     };
     let share = options.rate.map(|rate| rate / drivers.len() as f64);
     let connections = drivers.len() as u32;
-    let parts = drivers
-        .into_iter()
-        .enumerate()
-        .map(|(index, mut sessions)| {
-            let workload = workload(index as u64);
-            let part: Part<Run<W>> = Box::new(move |tallies, stop| {
-                let count = sessions.count();
-                match share {
-                    Some(rate) => {
-                        let pace = OpenLoop::new(count, rate);
-                        drive(&mut sessions, pace, workload, &plan, tallies, stop)
-                    }
-                    None => {
-                        let pace = ClosedLoop::new(count);
-                        drive(&mut sessions, pace, workload, &plan, tallies, stop)
-                    }
+    let parts = drivers.into_iter().enumerate().map(|(index, mut sessions)| {
+        let workload = workload(index as u64);
+        let part: Part<Run<W>> = Box::new(move |tallies, stop| {
+            let count = sessions.count();
+            match share {
+                Some(rate) => {
+                    let pace = OpenLoop::new(count, rate);
+                    drive(&mut sessions, pace, workload, &plan, tallies, stop)
                 }
-            });
-            part
+                None => {
+                    let pace = ClosedLoop::new(count);
+                    drive(&mut sessions, pace, workload, &plan, tallies, stop)
+                }
+            }
         });
+        part
+    });
     let mut monitor = Monitor::open(&group.path(), connections)?;
     let watch = |tallies: &[Arc<Tallies>]| watch(&plan, group, &mut monitor, tallies, stop);
     let (runs, interval) = measure(parts.collect(), stop, watch)?;
@@ -221,11 +203,7 @@ fn watch(
             after
         })
         .collect();
-    Ok(Interval {
-        usage,
-        before,
-        after,
-    })
+    Ok(Interval { usage, before, after })
 }
 
 fn report<W>(
@@ -247,12 +225,7 @@ fn report<W>(
     });
     RunReport {
         format: FORMAT,
-        kind: if spec.unreplicated {
-            "unreplicated"
-        } else {
-            "run"
-        }
-        .into(),
+        kind: if spec.unreplicated { "unreplicated" } else { "run" }.into(),
         throughput_ops_s: throughput,
         completed,
         errors: measured.errors() + unfinished,

@@ -48,11 +48,7 @@ impl Stop {
     /// # Errors
     /// [`Error::interrupted`] if so.
     pub fn check(&self) -> Result<(), Error> {
-        if self.is_raised() {
-            Err(Error::interrupted())
-        } else {
-            Ok(())
-        }
+        if self.is_raised() { Err(Error::interrupted()) } else { Ok(()) }
     }
 
     /// Sleeps until `end`, calling `tick` in between, unless the flag goes up.

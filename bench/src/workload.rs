@@ -65,10 +65,7 @@ impl Null {
         Null {
             request: vec![0; request_size as usize],
             reply_size: reply_size as usize,
-            mix: Mix {
-                random: Random::new(seed),
-                read_percent,
-            },
+            mix: Mix { random: Random::new(seed), read_percent },
         }
     }
 }
@@ -77,11 +74,7 @@ impl Workload for Null {
     #[inline]
     fn next(&mut self, _: u32, operation: &mut Vec<u8>) -> Access {
         operation.extend_from_slice(&self.request);
-        if self.mix.reads() {
-            Access::Query
-        } else {
-            Access::Order
-        }
+        if self.mix.reads() { Access::Query } else { Access::Order }
     }
 
     #[inline]
@@ -109,10 +102,7 @@ impl Kv {
         Kv {
             keys,
             value: vec![b'v'; value_size as usize],
-            mix: Mix {
-                random: Random::new(seed),
-                read_percent,
-            },
+            mix: Mix { random: Random::new(seed), read_percent },
             reading: Vec::new(),
         }
     }
@@ -127,21 +117,14 @@ impl Workload for Kv {
         let reads = self.mix.reads();
         let session = session as usize;
         if session >= self.reading.len() {
-            self.reading
-                .resize((session + 1).next_power_of_two(), false);
+            self.reading.resize((session + 1).next_power_of_two(), false);
         }
         self.reading[session] = reads;
         if reads {
             put(operation, &KvOperation::Get { key: &key });
             Access::Query
         } else {
-            put(
-                operation,
-                &KvOperation::Put {
-                    key: &key,
-                    value: &self.value,
-                },
-            );
+            put(operation, &KvOperation::Put { key: &key, value: &self.value });
             Access::Order
         }
     }
@@ -171,12 +154,7 @@ impl Prefill {
     /// The keys that connection group `index` of `groups` writes.
     #[must_use]
     pub fn new(keys: u32, index: u32, groups: u32, value_size: u32) -> Prefill {
-        Prefill {
-            next: index,
-            keys,
-            step: groups,
-            value: vec![b'0'; value_size as usize],
-        }
+        Prefill { next: index, keys, step: groups, value: vec![b'0'; value_size as usize] }
     }
 
     /// Writes them all.
@@ -193,13 +171,7 @@ impl Prefill {
             {
                 operation.clear();
                 let key = key(self.next);
-                put(
-                    &mut operation,
-                    &KvOperation::Put {
-                        key: &key,
-                        value: &self.value,
-                    },
-                );
+                put(&mut operation, &KvOperation::Put { key: &key, value: &self.value });
                 sessions.submit(session, Access::Order, &operation)?;
                 self.next += self.step;
             }
@@ -212,9 +184,7 @@ impl Prefill {
                 }
             })?;
             if let Some(what) = failure {
-                return Err(Error::new(format!(
-                    "cannot fill the store before measuring: {what}"
-                )));
+                return Err(Error::new(format!("cannot fill the store before measuring: {what}")));
             }
             stop.check()?;
         }
@@ -234,9 +204,7 @@ fn key(index: u32) -> [u8; 14] {
 }
 
 fn put(out: &mut Vec<u8>, operation: &KvOperation<'_>) {
-    operation
-        .encode(out)
-        .expect("keys are short, and the size of values was checked at start");
+    operation.encode(out).expect("keys are short, and the size of values was checked at start");
 }
 
 #[cfg(test)]
@@ -281,16 +249,10 @@ mod tests {
     fn prefill_writes_every_key_of_its_share() {
         let mut sessions = Loopback::new(3);
         KvReply::Stored { replaced: false }.encode(&mut sessions.echo);
-        Prefill::new(11, 1, 2, 4)
-            .run(&mut sessions, &Stop::new())
-            .unwrap();
+        Prefill::new(11, 1, 2, 4).run(&mut sessions, &Stop::new()).unwrap();
         // 1, 3, 5, 7, 9.
         assert_eq!(sessions.submitted, 5);
         sessions.echo = b"nonsense".to_vec();
-        assert!(
-            Prefill::new(11, 0, 2, 4)
-                .run(&mut sessions, &Stop::new())
-                .is_err()
-        );
+        assert!(Prefill::new(11, 0, 2, 4).run(&mut sessions, &Stop::new()).is_err());
     }
 }

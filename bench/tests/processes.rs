@@ -45,25 +45,9 @@ fn finish(mut guard: Guard) -> Output {
         std::thread::sleep(Duration::from_millis(20));
     };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    guard
-        .0
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_end(&mut stdout)
-        .unwrap();
-    guard
-        .0
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_end(&mut stderr)
-        .unwrap();
-    Output {
-        status,
-        stdout,
-        stderr,
-    }
+    guard.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+    guard.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+    Output { status, stdout, stderr }
 }
 
 /// Runs to the end and checks that nothing stays behind.
@@ -211,10 +195,7 @@ fn a_paused_follower_catches_up() {
 #[test]
 fn an_interrupted_benchmark_takes_its_replicas_with_it() {
     let directory = tempfile::tempdir().unwrap();
-    let guard = start(
-        directory.path(),
-        &["run", "--duration", "600", "--clients", "4"],
-    );
+    let guard = start(directory.path(), &["run", "--duration", "600", "--clients", "4"]);
     wait_for_replicas(directory.path(), 3);
     rustix::process::kill_process(
         rustix::process::Pid::from_child(&guard.0),
@@ -224,20 +205,13 @@ fn an_interrupted_benchmark_takes_its_replicas_with_it() {
     let output = finish(guard);
     assert_eq!(output.status.code(), Some(130));
     nothing_stays(directory.path());
-    assert_eq!(
-        std::fs::read_dir(directory.path()).unwrap().count(),
-        0,
-        "files stay behind"
-    );
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "files stay behind");
 }
 
 #[test]
 fn a_killed_benchmark_takes_its_replicas_with_it() {
     let directory = tempfile::tempdir().unwrap();
-    let guard = start(
-        directory.path(),
-        &["run", "--duration", "600", "--clients", "4"],
-    );
+    let guard = start(directory.path(), &["run", "--duration", "600", "--clients", "4"]);
     wait_for_replicas(directory.path(), 3);
     drop(guard);
     nothing_stays(directory.path());
@@ -254,10 +228,7 @@ fn wait_for_replicas(directory: &Path, count: usize) {
 #[test]
 fn wrong_options_are_told_before_anything_starts() {
     for (arguments, text) in [
-        (
-            &["--replicas", "3", "--faults", "2"][..],
-            "at least 5 replicas",
-        ),
+        (&["--replicas", "3", "--faults", "2"][..], "at least 5 replicas"),
         (&["--layout", "cubist"], "cubist"),
         (&["--authenticator", "rot13"], "aegis-128l"),
         (&["--json", "/nonexistent/x.json"], "/nonexistent/x.json"),

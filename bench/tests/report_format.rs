@@ -14,11 +14,7 @@ fn a_run_report_is_written_as_the_fixture_says() {
     let path = directory.path().join("report.json");
     write_json(&path, &report).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), RUN);
-    assert_eq!(
-        std::fs::read_dir(directory.path()).unwrap().count(),
-        1,
-        "no temporary file stays"
-    );
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file stays");
 }
 
 #[test]
@@ -48,11 +44,7 @@ fn the_text_forms_name_what_matters() {
     }
     let fault: FaultReport = serde_json::from_str(FAULT).unwrap();
     let text = fault.to_string();
-    for part in [
-        "caught up after 0.75 s",
-        "0 lost, 0 doubled",
-        "all promises kept",
-    ] {
+    for part in ["caught up after 0.75 s", "0 lost, 0 doubled", "all promises kept"] {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }
 }

@@ -163,14 +163,8 @@ impl<S: Service> ReplicaBuilder<S> {
         for index in 0..shared.plans.len() {
             let owned = take_stages(&mut stages, &shared.plans[index].roles);
             let (inboxes, outboxes) = queues.take(index);
-            let agent = Agent::new(
-                index,
-                Arc::clone(&shared),
-                owned,
-                network.take(),
-                inboxes,
-                outboxes,
-            );
+            let agent =
+                Agent::new(index, Arc::clone(&shared), owned, network.take(), inboxes, outboxes);
             match spawn(index, &shared, agent) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
@@ -179,26 +173,14 @@ impl<S: Service> ReplicaBuilder<S> {
                 }
             }
         }
-        let mode = if is_replicated {
-            "replica"
-        } else {
-            "unreplicated server"
-        };
-        log::info!(
-            "{mode} {} listens on {local_address}, {layout} layout",
-            id.0
-        );
+        let mode = if is_replicated { "replica" } else { "unreplicated server" };
+        log::info!("{mode} {} listens on {local_address}, {layout} layout", id.0);
         Ok(RunningReplica::new(shared, threads, local_address))
     }
 
     fn check(&self) -> Result<(), StartError> {
         let config = self.group.config();
-        if self
-            .group
-            .replicas()
-            .get(usize::from(self.keys.id.0))
-            .is_none()
-        {
+        if self.group.replicas().get(usize::from(self.keys.id.0)).is_none() {
             return Err(StartError::UnknownReplica(self.keys.id.0));
         }
         let shape = (config.replicas, config.faults, config.pillars);
@@ -217,34 +199,20 @@ impl<S: Service> ReplicaBuilder<S> {
         if !self.pin {
             return Ok(Cores::Unpinned);
         }
-        let usable: Vec<usize> = core_affinity::get_core_ids()
-            .unwrap_or_default()
-            .iter()
-            .map(|core| core.id)
-            .collect();
+        let usable: Vec<usize> =
+            core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
         let chosen = self.cores.clone().unwrap_or_else(|| usable.clone());
         if let Some(missing) = chosen.iter().find(|core| !usable.contains(core)) {
-            return Err(StartError::Core {
-                core: *missing,
-                usable,
-            });
+            return Err(StartError::Core { core: *missing, usable });
         }
-        Ok(if chosen.is_empty() {
-            Cores::Unpinned
-        } else {
-            Cores::Pinned(chosen)
-        })
+        Ok(if chosen.is_empty() { Cores::Unpinned } else { Cores::Pinned(chosen) })
     }
 
     fn roles(&self) -> Vec<Role> {
         if !self.is_replicated {
             return vec![Role::Server];
         }
-        let pillars = self
-            .group
-            .config()
-            .all_pillars()
-            .map(|pillar| Role::Pillar(pillar.0));
+        let pillars = self.group.config().all_pillars().map(|pillar| Role::Pillar(pillar.0));
         let mut roles = vec![Role::Clients, Role::Control];
         roles.extend(pillars);
         roles.extend([Role::Execution, Role::State]);
@@ -252,11 +220,7 @@ impl<S: Service> ReplicaBuilder<S> {
     }
 
     fn peers(&self) -> impl Iterator<Item = (u16, SocketAddr)> + '_ {
-        let others = self
-            .group
-            .replicas()
-            .iter()
-            .filter(|entry| entry.id != self.keys.id);
+        let others = self.group.replicas().iter().filter(|entry| entry.id != self.keys.id);
         others.map(|entry| (entry.id.0, entry.address))
     }
 
@@ -282,13 +246,7 @@ impl<S: Service> ReplicaBuilder<S> {
 
     /// All stages with their roles.
     fn stages(self) -> Vec<(Role, Box<dyn Stage>)> {
-        let ReplicaBuilder {
-            group,
-            keys,
-            service,
-            is_replicated,
-            ..
-        } = self;
+        let ReplicaBuilder { group, keys, service, is_replicated, .. } = self;
         let config = group.config();
         let digest = config.digest();
         let verifier = || InProcessVerifier::new(&keys.group_key, config.mac, digest);
@@ -308,11 +266,7 @@ impl<S: Service> ReplicaBuilder<S> {
             (Role::State, Box::new(state)),
         ];
         for pillar in config.all_pillars() {
-            let instance = InstanceId {
-                replica: id.0,
-                pillar: pillar.0,
-                epoch: config.epoch,
-            };
+            let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
             let trinx = InProcessTrInX::new(&keys.group_key, config.mac, digest, instance);
             let stage = Pillar::new(Arc::clone(config), id, pillar, trinx, verifier());
             stages.push((Role::Pillar(pillar.0), Box::new(stage)));
@@ -334,10 +288,7 @@ impl<S> fmt::Debug for ReplicaBuilder<S> {
 /// Takes the stages of an agent, in the order of its plan.
 fn take_stages(stages: &mut Vec<(Role, Box<dyn Stage>)>, roles: &[Role]) -> Vec<Box<dyn Stage>> {
     let mut take = |role: &Role| {
-        let index = stages
-            .iter()
-            .position(|(of, _)| of == role)
-            .expect("each role has a stage");
+        let index = stages.iter().position(|(of, _)| of == role).expect("each role has a stage");
         stages.swap_remove(index).1
     };
     roles.iter().map(&mut take).collect()
@@ -354,12 +305,8 @@ struct Queues {
 impl Queues {
     fn between(agents: usize) -> Queues {
         let mut queues = Queues {
-            inboxes: (0..agents)
-                .map(|_| (0..agents).map(|_| None).collect())
-                .collect(),
-            outboxes: (0..agents)
-                .map(|_| (0..agents).map(|_| None).collect())
-                .collect(),
+            inboxes: (0..agents).map(|_| (0..agents).map(|_| None).collect()).collect(),
+            outboxes: (0..agents).map(|_| (0..agents).map(|_| None).collect()).collect(),
         };
         for from in 0..agents {
             for to in (0..agents).filter(|to| *to != from) {
@@ -372,10 +319,7 @@ impl Queues {
     }
 
     fn take(&mut self, agent: usize) -> Ends {
-        (
-            std::mem::take(&mut self.inboxes[agent]),
-            std::mem::take(&mut self.outboxes[agent]),
-        )
+        (std::mem::take(&mut self.inboxes[agent]), std::mem::take(&mut self.outboxes[agent]))
     }
 }
 
@@ -393,15 +337,9 @@ fn spawn(
         if let Some(id) = plan.core
             && !core_affinity::set_for_current(core_affinity::CoreId { id })
         {
-            log::warn!(
-                "thread {} could not be pinned to core {id}; it runs unpinned",
-                plan.name
-            );
+            log::warn!("thread {} could not be pinned to core {id}; it runs unpinned", plan.name);
         }
-        let _guard = StopOthers {
-            shared: &shared,
-            index,
-        };
+        let _guard = StopOthers { shared: &shared, index };
         agent.run();
     })
 }

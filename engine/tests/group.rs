@@ -31,39 +31,26 @@ fn add_in_parallel(client: &Client, threads: u32, count: u32) -> i64 {
 }
 
 fn config(pillars: u16) -> GroupConfig {
-    GroupConfig {
-        pillars,
-        ..GroupConfig::default()
-    }
+    GroupConfig { pillars, ..GroupConfig::default() }
 }
 
 #[test]
 fn every_layout_counts_exactly_and_sleeps_when_idle() {
-    for (layout, pillars) in [
-        (Layout::Fused, 1),
-        (Layout::Fused, 4),
-        (Layout::Split, 1),
-        (Layout::Split, 4),
-    ] {
+    for (layout, pillars) in
+        [(Layout::Fused, 1), (Layout::Fused, 4), (Layout::Split, 1), (Layout::Split, 4)]
+    {
         let name = format!("layout-{layout}-{pillars}");
         let running = Running::start(&name, config(pillars), layout);
         let client = running.client(0);
         assert_eq!(add_in_parallel(&client, 4, 100), 400, "{name}");
-        assert_eq!(
-            decode_reply(&client.query(&encode_get()).unwrap()),
-            Some(400),
-            "{name}"
-        );
+        assert_eq!(decode_reply(&client.query(&encode_get()).unwrap()), Some(400), "{name}");
 
         // Followers execute all of it too.
         for id in 0..3 {
             wait_until(&name, || running.status(id).requests >= 401);
             let status = running.status(id);
             assert_eq!(status.layout, layout.name());
-            assert_eq!(
-                (status.view, status.pillars.len()),
-                (0, usize::from(pillars))
-            );
+            assert_eq!((status.view, status.pillars.len()), (0, usize::from(pillars)));
             assert!(status.peers.len() == 2 && status.peers.iter().all(|peer| peer.up));
         }
 
@@ -80,17 +67,11 @@ fn every_layout_counts_exactly_and_sleeps_when_idle() {
 
 #[test]
 fn checkpoints_become_stable_and_windows_move() {
-    let config = GroupConfig {
-        checkpoint_interval: 8,
-        window: 16,
-        ..config(2)
-    };
+    let config = GroupConfig { checkpoint_interval: 8, window: 16, ..config(2) };
     let running = Running::start("checkpoints", config, Layout::Split);
     assert_eq!(add_in_parallel(&running.client(0), 2, 100), 200);
     for id in 0..3 {
-        wait_until("a stable checkpoint", || {
-            running.status(id).stable_checkpoint >= 64
-        });
+        wait_until("a stable checkpoint", || running.status(id).stable_checkpoint >= 64);
     }
     running.shutdown();
 }
@@ -98,11 +79,7 @@ fn checkpoints_become_stable_and_windows_move() {
 #[test]
 fn the_group_survives_the_crash_of_its_leader() {
     for layout in [Layout::Fused, Layout::Split] {
-        let config = GroupConfig {
-            checkpoint_interval: 32,
-            window: 128,
-            ..config(2)
-        };
+        let config = GroupConfig { checkpoint_interval: 32, window: 128, ..config(2) };
         let mut running = Running::start(&format!("crash-{layout}"), config, layout);
         let client = running.client(0);
         assert_eq!(add_in_parallel(&client, 2, 50), 100);
@@ -123,26 +100,13 @@ fn garbage_is_counted_and_the_group_goes_on() {
     let client = running.client(0);
     let address = running.replicas[0].as_ref().unwrap().local_address();
     let four_gibibytes = [0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0];
-    for bytes in [
-        b"GET / HTTP/1.1\r\n\r\n".as_slice(),
-        &[0; 4096],
-        &four_gibibytes,
-    ] {
+    for bytes in [b"GET / HTTP/1.1\r\n\r\n".as_slice(), &[0; 4096], &four_gibibytes] {
         let mut socket = TcpStream::connect(address).unwrap();
         let _ = socket.write_all(bytes);
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let _ = socket.read(&mut [0; 64]);
     }
-    let refused = || {
-        running
-            .status(0)
-            .refusals
-            .iter()
-            .map(|refusal| refusal.count)
-            .sum::<u64>()
-    };
+    let refused = || running.status(0).refusals.iter().map(|refusal| refusal.count).sum::<u64>();
     wait_until("three refusals", || refused() >= 3);
     assert_eq!(add_in_parallel(&client, 1, 10), 10);
     running.shutdown();
@@ -174,24 +138,13 @@ fn a_replica_tells_its_status_over_the_network() {
 #[test]
 fn the_baseline_serves_without_a_protocol() {
     let scratch = Scratch::new("baseline");
-    let config = GroupConfig {
-        replicas: 1,
-        faults: 0,
-        pillars: 1,
-        ..GroupConfig::default()
-    };
+    let config = GroupConfig { replicas: 1, faults: 0, pillars: 1, ..GroupConfig::default() };
     let addresses = Addresses::List(free_addresses(1));
-    let options = CreateOptions {
-        config,
-        addresses,
-        ..CreateOptions::default()
-    };
+    let options = CreateOptions { config, addresses, ..CreateOptions::default() };
     let group = create(scratch.path(), &options).unwrap();
     for layout in [Layout::Fused, Layout::Split] {
         let keys = ReplicaKeys::load(&group, scratch.path(), ReplicaId(0)).unwrap();
-        let server = Replica::builder(group.clone(), keys)
-            .layout(layout)
-            .unreplicated();
+        let server = Replica::builder(group.clone(), keys).layout(layout).unreplicated();
         let server = server.service(CounterService::new()).start().unwrap();
         let keys = ClientKeys::load(&group, scratch.path(), ClientId(0)).unwrap();
         let client = Client::connect(&group, &keys, ClientOptions::default()).unwrap();
@@ -206,23 +159,13 @@ fn a_taken_port_and_a_wrong_shape_are_told() {
     let running = Running::start("taken", config(1), Layout::Fused);
     let keys = || ReplicaKeys::load(&running.group, running.scratch.path(), ReplicaId(0)).unwrap();
     let builder = || Replica::builder(running.group.clone(), keys()).service(CounterService::new());
-    let address = running.replicas[0]
-        .as_ref()
-        .unwrap()
-        .local_address()
-        .to_string();
+    let address = running.replicas[0].as_ref().unwrap().local_address().to_string();
     let error = builder().start().unwrap_err();
     assert!(error.to_string().contains(&address), "{error}");
     let error = builder().unreplicated().start().unwrap_err();
-    assert!(
-        matches!(error, StartError::NotASingleServer { replicas: 3, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, StartError::NotASingleServer { replicas: 3, .. }), "{error}");
     let error = builder().cores(vec![100_000]).start().unwrap_err();
-    assert!(
-        matches!(error, StartError::Core { core: 100_000, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, StartError::Core { core: 100_000, .. }), "{error}");
     running.shutdown();
 }
 

@@ -19,15 +19,9 @@ const CLIENT: Identity = Identity::Client(1);
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let size = arguments
-        .next()
-        .map_or(40, |it| it.parse().expect("message bytes"));
-    let window = arguments
-        .next()
-        .map_or(20_000, |it| it.parse().expect("messages outstanding"));
-    let seconds = arguments
-        .next()
-        .map_or(3, |it| it.parse().expect("seconds"));
+    let size = arguments.next().map_or(40, |it| it.parse().expect("message bytes"));
+    let window = arguments.next().map_or(20_000, |it| it.parse().expect("messages outstanding"));
+    let seconds = arguments.next().map_or(3, |it| it.parse().expect("seconds"));
     for cipher in [LinkCipher::Gmac, LinkCipher::Aes128Gcm, LinkCipher::Blake3] {
         let (rate, per_frame) = echo(cipher, size, window, Duration::from_secs(seconds));
         println!(
@@ -48,21 +42,13 @@ fn echo(cipher: LinkCipher, size: usize, window: u64, time: Duration) -> (f64, f
         let mut events = Vec::new();
         while !is_over.load(Ordering::Relaxed) {
             let timeout = Some(Duration::from_millis(10));
-            server
-                .poll(timeout, Instant::now(), &mut events)
-                .expect("epoll works");
+            server.poll(timeout, Instant::now(), &mut events).expect("epoll works");
             for event in events.drain(..) {
-                let Event::Messages {
-                    from: Source::Client { link, .. },
-                    messages,
-                } = event
-                else {
+                let Event::Messages { from: Source::Client { link, .. }, messages } = event else {
                     continue;
                 };
                 for message in &messages {
-                    server
-                        .send_to_client(link, message)
-                        .expect("the client reads");
+                    server.send_to_client(link, message).expect("the client reads");
                 }
             }
         }
@@ -80,9 +66,7 @@ fn echo(cipher: LinkCipher, size: usize, window: u64, time: Duration) -> (f64, f
             }
         }
         let timeout = Some(Duration::from_millis(10));
-        client
-            .poll(timeout, Instant::now(), &mut events)
-            .expect("epoll works");
+        client.poll(timeout, Instant::now(), &mut events).expect("epoll works");
         for event in events.drain(..) {
             if let Event::Messages { messages, .. } = event {
                 if done == 0 {
@@ -97,10 +81,7 @@ fn echo(cipher: LinkCipher, size: usize, window: u64, time: Duration) -> (f64, f
     over.store(true, Ordering::Relaxed);
     thread.join().expect("the server did not panic");
     let traffic = client.traffic();
-    (
-        done as f64 / elapsed,
-        traffic.messages_in as f64 / traffic.frames_in as f64,
-    )
+    (done as f64 / elapsed, traffic.messages_in as f64 / traffic.frames_in as f64)
 }
 
 fn hub(identity: Identity, cipher: LinkCipher, peers: &[(u16, SocketAddr)]) -> Hub<PollTransport> {
@@ -110,9 +91,7 @@ fn hub(identity: Identity, cipher: LinkCipher, peers: &[(u16, SocketAddr)]) -> H
     };
     let mut keyring = KeyRing::new();
     for identity in [SERVER, CLIENT] {
-        keyring
-            .add(identity, key(identity).public())
-            .expect("different keys");
+        keyring.add(identity, key(identity).public()).expect("different keys");
     }
     let config = HubConfig {
         identity,

@@ -138,9 +138,7 @@ fn blake3_tag(key: &[u8; 32], counter: u64, data: &[u8]) -> [u8; TAG_BYTES] {
     hasher.update(&counter.to_le_bytes());
     hasher.update(data);
     let hash = hasher.finalize();
-    hash.as_bytes()[..TAG_BYTES]
-        .try_into()
-        .expect("16 of 32 bytes")
+    hash.as_bytes()[..TAG_BYTES].try_into().expect("16 of 32 bytes")
 }
 
 fn nonce(counter: u64) -> [u8; 12] {

@@ -72,11 +72,7 @@ impl FrameReader {
     /// A reader that allows `limit` payload bytes per frame.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        Self {
-            limit,
-            data: BytesMut::new(),
-            partial: BytesMut::new(),
-        }
+        Self { limit, data: BytesMut::new(), partial: BytesMut::new() }
     }
 
     /// Takes received bytes. [`Self::next_frame`] must have returned `None` before.
@@ -147,10 +143,7 @@ impl FrameReader {
             return Err(FrameError::Garbage);
         }
         if claimed > self.limit {
-            return Err(FrameError::TooLong {
-                claimed,
-                limit: self.limit,
-            });
+            return Err(FrameError::TooLong { claimed, limit: self.limit });
         }
         Ok(claimed as usize + OVERHEAD_BYTES)
     }
@@ -215,9 +208,7 @@ impl Messages {
     /// The messages, borrowed: nothing is counted or copied. Use [`Self::slice`] to keep one.
     #[must_use]
     pub fn iter(&self) -> MessageSlices<'_> {
-        MessageSlices {
-            rest: &self.payload,
-        }
+        MessageSlices { rest: &self.payload }
     }
 
     /// A message that [`Self::iter`] gave, as its own handle on the shared memory.
@@ -313,13 +304,7 @@ mod tests {
         let mut claim = header(0);
         claim[..4].copy_from_slice(&u32::MAX.to_le_bytes());
         let error = read_all(&mut reader, &claim).unwrap_err();
-        assert_eq!(
-            error,
-            FrameError::TooLong {
-                claimed: u32::MAX,
-                limit: 1000
-            }
-        );
+        assert_eq!(error, FrameError::TooLong { claimed: u32::MAX, limit: 1000 });
         assert_eq!(reader.partial.capacity(), 0);
     }
 

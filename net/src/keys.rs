@@ -47,16 +47,12 @@ impl FromStr for PublicKey {
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let digits = text.as_bytes();
         if digits.len() != 64 {
-            return Err(KeyError::PublicKeyText {
-                text: shorten(text),
-            });
+            return Err(KeyError::PublicKeyText { text: shorten(text) });
         }
         let mut key = [0; 32];
         for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
             let (Some(high), Some(low)) = (hex_value(pair[0]), hex_value(pair[1])) else {
-                return Err(KeyError::PublicKeyText {
-                    text: shorten(text),
-                });
+                return Err(KeyError::PublicKeyText { text: shorten(text) });
             };
             *byte = high << 4 | low;
         }
@@ -85,15 +81,8 @@ impl StaticKey {
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed has 32 bytes");
-        let public = pair
-            .public_key()
-            .as_ref()
-            .try_into()
-            .expect("a public key has 32 bytes");
-        Self {
-            seed: Zeroizing::new(*seed),
-            public: PublicKey(public),
-        }
+        let public = pair.public_key().as_ref().try_into().expect("a public key has 32 bytes");
+        Self { seed: Zeroizing::new(*seed), public: PublicKey(public) }
     }
 
     /// Reads a key in PKCS#8 form (version 1 or 2).
@@ -135,10 +124,7 @@ impl StaticKey {
 
 impl Clone for StaticKey {
     fn clone(&self) -> Self {
-        Self {
-            seed: self.seed.clone(),
-            public: self.public,
-        }
+        Self { seed: self.seed.clone(), public: self.public }
     }
 }
 
@@ -168,11 +154,7 @@ impl KeyRing {
     /// If the key or the identity is in the ring already: one key must not stand for two.
     pub fn add(&mut self, identity: Identity, key: PublicKey) -> Result<(), KeyError> {
         if let Some(&holder) = self.by_key.get(&key) {
-            return Err(KeyError::KeyTwice {
-                key,
-                holder,
-                second: identity,
-            });
+            return Err(KeyError::KeyTwice { key, holder, second: identity });
         }
         if self.by_identity.contains_key(&identity) {
             return Err(KeyError::IdentityTwice { identity });
@@ -252,17 +234,12 @@ const PKCS8_V1_PREFIX: [u8; 16] = [
 /// Both versions hold the seed behind the algorithm and the headers of two nested octet strings.
 fn find_seed(der: &[u8]) -> Option<&[u8; 32]> {
     let marker = &PKCS8_V1_PREFIX[5..];
-    let start = der
-        .windows(marker.len())
-        .position(|window| window == marker)?
-        + marker.len();
+    let start = der.windows(marker.len()).position(|window| window == marker)? + marker.len();
     der.get(start..start + 32)?.try_into().ok()
 }
 
 fn hex_value(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 fn shorten(text: &str) -> String {
@@ -276,10 +253,7 @@ mod tests {
     #[test]
     fn keys_survive_text_and_pkcs8() {
         let key = StaticKey::generate().unwrap();
-        assert_eq!(
-            key.public().to_string().parse::<PublicKey>().unwrap(),
-            key.public()
-        );
+        assert_eq!(key.public().to_string().parse::<PublicKey>().unwrap(), key.public());
         let read = StaticKey::from_pkcs8(&key.to_pkcs8()).unwrap();
         assert_eq!(read.public(), key.public());
         assert_eq!(read.seed(), key.seed());
@@ -295,12 +269,7 @@ mod tests {
 
     #[test]
     fn bad_keys_are_refused_with_a_message() {
-        assert!(
-            "12".parse::<PublicKey>()
-                .unwrap_err()
-                .to_string()
-                .contains("64 hexadecimal")
-        );
+        assert!("12".parse::<PublicKey>().unwrap_err().to_string().contains("64 hexadecimal"));
         assert!("é".repeat(32).parse::<PublicKey>().is_err());
         assert!(StaticKey::from_pkcs8(b"nothing").is_err());
         let mut ring = KeyRing::new();

@@ -52,10 +52,7 @@ impl Link {
     #[must_use]
     pub fn new(cipher: LinkCipher, send: &[u8; 32], receive: &[u8; 32], limit: u32) -> Self {
         Self {
-            sealer: Sealer {
-                key: DirectionKey::new(cipher, send),
-                counter: 0,
-            },
+            sealer: Sealer { key: DirectionKey::new(cipher, send), counter: 0 },
             opener: Opener {
                 key: DirectionKey::new(cipher, receive),
                 counter: 0,
@@ -173,9 +170,7 @@ mod tests {
             let (mut a, mut b) = pair(cipher);
             for _direction in 0..2 {
                 let mut wire = Vec::new();
-                a.sealer
-                    .seal_slices(&mut wire, &[b"one", b" frame"])
-                    .unwrap();
+                a.sealer.seal_slices(&mut wire, &[b"one", b" frame"]).unwrap();
                 a.sealer.seal_slices(&mut wire, &[]).unwrap();
                 let hidden = !wire.windows(9).any(|window| window == b"one frame");
                 assert_eq!(hidden, cipher == LinkCipher::Aes128Gcm);
@@ -195,12 +190,8 @@ mod tests {
             let mut sealer = pair(cipher).0.sealer;
             sealer.seal_slices(&mut wire, &[b"first"]).unwrap();
             wire.clear();
-            sealer
-                .seal_slices(&mut wire, &[&3_u32.to_le_bytes(), b"abc"])
-                .unwrap();
-            wire.iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
+            sealer.seal_slices(&mut wire, &[&3_u32.to_le_bytes(), b"abc"]).unwrap();
+            wire.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
         });
         // A change here is a new version of the link protocol: see net/WIRE.md.
         assert_eq!(wire, FIXTURES);
@@ -216,11 +207,7 @@ mod tests {
     fn every_changed_bit_is_found() {
         for cipher in CIPHERS {
             let mut wire = Vec::new();
-            pair(cipher)
-                .0
-                .sealer
-                .seal_slices(&mut wire, &[b"payload"])
-                .unwrap();
+            pair(cipher).0.sealer.seal_slices(&mut wire, &[b"payload"]).unwrap();
             for bit in 0..wire.len() * 8 {
                 let mut bad = wire.clone();
                 bad[bit / 8] ^= 1 << (bit % 8);

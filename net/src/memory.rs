@@ -52,26 +52,11 @@ struct End {
 /// What one endpoint tells another. Connections are those of the receiving endpoint.
 #[derive(Debug)]
 enum Note {
-    Incoming {
-        listener: ListenerId,
-        from: End,
-        address: SocketAddr,
-    },
-    Connected {
-        connection: ConnectionId,
-        to: End,
-    },
-    Data {
-        connection: ConnectionId,
-        data: BytesMut,
-    },
-    Read {
-        connection: ConnectionId,
-        count: usize,
-    },
-    Closed {
-        connection: ConnectionId,
-    },
+    Incoming { listener: ListenerId, from: End, address: SocketAddr },
+    Connected { connection: ConnectionId, to: End },
+    Data { connection: ConnectionId, data: BytesMut },
+    Read { connection: ConnectionId, count: usize },
+    Closed { connection: ConnectionId },
 }
 
 impl Default for MemoryNetwork {
@@ -85,10 +70,7 @@ impl MemoryNetwork {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            shared: Arc::new(Shared {
-                state: Mutex::default(),
-                changed: Condvar::new(),
-            }),
+            shared: Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() }),
             capacity: 256 << 10,
             chunk: usize::MAX,
         }
@@ -97,19 +79,13 @@ impl MemoryNetwork {
     /// Streams of endpoints made from here on hold `bytes` in each direction.
     #[must_use]
     pub fn with_capacity(self, bytes: usize) -> Self {
-        Self {
-            capacity: bytes.max(1),
-            ..self
-        }
+        Self { capacity: bytes.max(1), ..self }
     }
 
     /// Endpoints made from here on send at most `bytes` in one piece.
     #[must_use]
     pub fn with_chunk(self, bytes: usize) -> Self {
-        Self {
-            chunk: bytes.max(1),
-            ..self
-        }
+        Self { chunk: bytes.max(1), ..self }
     }
 
     /// A new transport on this network.
@@ -142,9 +118,7 @@ impl MemoryNetwork {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("no thread panicked while it used the memory network")
+        self.state.lock().expect("no thread panicked while it used the memory network")
     }
 
     fn tell(&self, endpoint: usize, note: Note) {
@@ -193,10 +167,7 @@ impl MemoryTransport {
             }
             if count > 0 {
                 let data = BytesMut::from(&rest[..count]);
-                let note = Note::Data {
-                    connection: other.connection,
-                    data,
-                };
+                let note = Note::Data { connection: other.connection, data };
                 self.network.shared.tell(other.endpoint, note);
                 stream.unread += count;
                 stream.written += count;
@@ -204,10 +175,7 @@ impl MemoryTransport {
             if stream.written == buffer.len() {
                 let buffer = stream.outgoing.pop_front().expect("there is a first one");
                 stream.written = 0;
-                completions.push(Completion::Sent {
-                    connection: id,
-                    buffer,
-                });
+                completions.push(Completion::Sent { connection: id, buffer });
             }
         }
     }
@@ -229,11 +197,7 @@ impl MemoryTransport {
                     if left.is_zero() {
                         return VecDeque::new();
                     }
-                    shared
-                        .changed
-                        .wait_timeout(state, left)
-                        .expect("no thread panicked")
-                        .0
+                    shared.changed.wait_timeout(state, left).expect("no thread panicked").0
                 }
             };
         }
@@ -241,30 +205,13 @@ impl MemoryTransport {
 
     fn handle(&mut self, note: Note, completions: &mut Vec<Completion>) {
         match note {
-            Note::Incoming {
-                listener,
-                from,
-                address,
-            } => {
-                let stream = Stream {
-                    other: Some(from),
-                    ..Stream::default()
-                };
+            Note::Incoming { listener, from, address } => {
+                let stream = Stream { other: Some(from), ..Stream::default() };
                 let connection = self.connections.insert(stream);
-                let to = End {
-                    endpoint: self.index,
-                    connection,
-                };
-                let answer = Note::Connected {
-                    connection: from.connection,
-                    to,
-                };
+                let to = End { endpoint: self.index, connection };
+                let answer = Note::Connected { connection: from.connection, to };
                 self.network.shared.tell(from.endpoint, answer);
-                completions.push(Completion::Accepted {
-                    listener,
-                    connection,
-                    address,
-                });
+                completions.push(Completion::Accepted { listener, connection, address });
             }
             Note::Connected { connection, to } => match self.connections.find_mut(connection) {
                 Some(stream) => {
@@ -273,9 +220,7 @@ impl MemoryTransport {
                 }
                 // Closed before it was connected.
                 None => {
-                    let note = Note::Closed {
-                        connection: to.connection,
-                    };
+                    let note = Note::Closed { connection: to.connection };
                     self.network.shared.tell(to.endpoint, note);
                 }
             },
@@ -302,10 +247,7 @@ impl MemoryTransport {
                 stream.closed = true;
                 if stream.held.is_empty() {
                     self.connections.remove(connection);
-                    completions.push(Completion::Closed {
-                        connection,
-                        error: None,
-                    });
+                    completions.push(Completion::Closed { connection, error: None });
                 }
             }
         }
@@ -313,16 +255,10 @@ impl MemoryTransport {
 
     fn deliver(&mut self, id: ConnectionId, data: BytesMut, completions: &mut Vec<Completion>) {
         if let Some(other) = self.connections.find(id).and_then(|stream| stream.other) {
-            let note = Note::Read {
-                connection: other.connection,
-                count: data.len(),
-            };
+            let note = Note::Read { connection: other.connection, count: data.len() };
             self.network.shared.tell(other.endpoint, note);
         }
-        completions.push(Completion::Received {
-            connection: id,
-            data,
-        });
+        completions.push(Completion::Received { connection: id, data });
     }
 
     fn resume(&mut self, id: ConnectionId) {
@@ -336,10 +272,7 @@ impl MemoryTransport {
         }
         if closed {
             self.connections.remove(id);
-            early.push(Completion::Closed {
-                connection: id,
-                error: None,
-            });
+            early.push(Completion::Closed { connection: id, error: None });
         }
         self.early = early;
     }
@@ -367,23 +300,15 @@ impl Transport for MemoryTransport {
         let target = self.network.shared.lock().listeners.get(&address).copied();
         match target {
             Some((endpoint, listener)) => {
-                let from = End {
-                    endpoint: self.index,
-                    connection,
-                };
+                let from = End { endpoint: self.index, connection };
                 let own = SocketAddr::from(([127, 0, 0, 1], self.index as u16));
-                let note = Note::Incoming {
-                    listener,
-                    from,
-                    address: own,
-                };
+                let note = Note::Incoming { listener, from, address: own };
                 self.network.shared.tell(endpoint, note);
             }
             None => {
                 self.connections.remove(connection);
                 let error = io::ErrorKind::ConnectionRefused.into();
-                self.early
-                    .push(Completion::ConnectFailed { connection, error });
+                self.early.push(Completion::ConnectFailed { connection, error });
             }
         }
         connection
@@ -405,9 +330,7 @@ impl Transport for MemoryTransport {
             return;
         };
         if let Some(other) = stream.other {
-            let note = Note::Closed {
-                connection: other.connection,
-            };
+            let note = Note::Closed { connection: other.connection };
             self.network.shared.tell(other.endpoint, note);
         }
     }
@@ -453,9 +376,7 @@ impl Drop for MemoryTransport {
         }
         // Not `lock`: a panic here, while another one unwinds, would abort the test run.
         if let Ok(mut state) = self.network.shared.state.lock() {
-            state
-                .listeners
-                .retain(|_, &mut (endpoint, _)| endpoint != self.index);
+            state.listeners.retain(|_, &mut (endpoint, _)| endpoint != self.index);
         }
     }
 }

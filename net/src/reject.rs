@@ -64,10 +64,7 @@ impl Reason {
     /// The reason of a code; an unknown one counts as a failed handshake.
     pub(crate) fn from_code(code: u8) -> Self {
         let index = usize::from(code).wrapping_sub(1);
-        Self::ALL
-            .get(index)
-            .copied()
-            .unwrap_or(Self::HandshakeFailed)
+        Self::ALL.get(index).copied().unwrap_or(Self::HandshakeFailed)
     }
 
     /// Whether trying again soon is pointless because somebody has to change a configuration.
@@ -111,9 +108,7 @@ impl Rejections {
 
     /// Each reason with its count.
     pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
-        Reason::ALL
-            .iter()
-            .map(|&reason| (reason, self.count(reason)))
+        Reason::ALL.iter().map(|&reason| (reason, self.count(reason)))
     }
 
     pub(crate) fn add(&mut self, reason: Reason) {

@@ -16,45 +16,28 @@ struct Entry<T> {
 
 impl<T> Slots<T> {
     pub(crate) const fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { entries: Vec::new(), free: Vec::new() }
     }
 
     pub(crate) fn insert(&mut self, value: T) -> ConnectionId {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Entry {
-                generation: 0,
-                value: None,
-            });
+            self.entries.push(Entry { generation: 0, value: None });
             u32::try_from(self.entries.len() - 1).expect("fewer than 2^32 connections")
         });
         let entry = &mut self.entries[slot as usize];
         assert!(entry.value.is_none(), "a free slot is empty");
         entry.value = Some(value);
-        ConnectionId {
-            slot,
-            generation: entry.generation,
-        }
+        ConnectionId { slot, generation: entry.generation }
     }
 
     pub(crate) fn find(&self, id: ConnectionId) -> Option<&T> {
         let entry = self.entries.get(id.slot as usize)?;
-        if entry.generation == id.generation {
-            entry.value.as_ref()
-        } else {
-            None
-        }
+        if entry.generation == id.generation { entry.value.as_ref() } else { None }
     }
 
     pub(crate) fn find_mut(&mut self, id: ConnectionId) -> Option<&mut T> {
         let entry = self.entries.get_mut(id.slot as usize)?;
-        if entry.generation == id.generation {
-            entry.value.as_mut()
-        } else {
-            None
-        }
+        if entry.generation == id.generation { entry.value.as_mut() } else { None }
     }
 
     pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<T> {
@@ -73,10 +56,7 @@ impl<T> Slots<T> {
         let entry = self.entries.get(slot)?;
         entry.value.as_ref()?;
         let slot = u32::try_from(slot).ok()?;
-        Some(ConnectionId {
-            slot,
-            generation: entry.generation,
-        })
+        Some(ConnectionId { slot, generation: entry.generation })
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = ConnectionId> + '_ {

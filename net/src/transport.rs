@@ -129,13 +129,8 @@ pub struct Waker {
 
 impl Waker {
     pub(crate) fn new(notify: impl Fn() + Send + Sync + 'static) -> Self {
-        let state = WakeState {
-            phase: AtomicU8::new(AWAKE),
-            notify: Box::new(notify),
-        };
-        Self {
-            state: Arc::new(state),
-        }
+        let state = WakeState { phase: AtomicU8::new(AWAKE), notify: Box::new(notify) };
+        Self { state: Arc::new(state) }
     }
 
     /// Wakes the polling thread, or keeps its next poll from waiting.
@@ -148,10 +143,7 @@ impl Waker {
 
     /// Announces that the thread is about to wait. False: it was woken and must not.
     pub(crate) fn may_sleep(&self) -> bool {
-        self.state
-            .phase
-            .compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+        self.state.phase.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// The thread is awake again; wake-ups up to here are consumed.

@@ -65,10 +65,7 @@ struct Node {
 impl Node {
     fn new(config: HubConfig) -> Self {
         let transport = PollTransport::new(PollLimits::default()).unwrap();
-        Self {
-            hub: Hub::new(transport, config).unwrap(),
-            events: Vec::new(),
-        }
+        Self { hub: Hub::new(transport, config).unwrap(), events: Vec::new() }
     }
 
     fn server() -> Self {
@@ -81,9 +78,7 @@ impl Node {
 
     fn step(&mut self) {
         let timeout = Some(Duration::from_millis(1));
-        self.hub
-            .poll(timeout, Instant::now(), &mut self.events)
-            .unwrap();
+        self.hub.poll(timeout, Instant::now(), &mut self.events).unwrap();
     }
 
     fn received(&self) -> Vec<Vec<u8>> {
@@ -98,11 +93,7 @@ impl Node {
 
     fn rejected(&self, reason: Reason) -> Option<&str> {
         self.events.iter().find_map(|event| match event {
-            Event::Rejected {
-                reason: it,
-                message,
-                ..
-            } if *it == reason => Some(message.as_str()),
+            Event::Rejected { reason: it, message, .. } if *it == reason => Some(message.as_str()),
             _ => None,
         })
     }
@@ -142,23 +133,14 @@ fn large_and_small_messages_arrive_in_order_both_ways() {
     let (mut a, mut b) = pair(Identity::Replica(1));
     let sizes = [0, 1, 40, 5_000_000, 3, 300_000, 70_000, 20_000_000, 64];
     for (index, &size) in sizes.iter().enumerate() {
-        a.hub
-            .send_to_peer(1, pattern(size, index), Tag::default())
-            .unwrap();
-        b.hub
-            .send_to_peer(0, pattern(size, index + 7), Tag::default())
-            .unwrap();
+        a.hub.send_to_peer(1, pattern(size, index), Tag::default()).unwrap();
+        b.hub.send_to_peer(0, pattern(size, index + 7), Tag::default()).unwrap();
     }
     let count = |node: &Node| node.hub.traffic().messages_in as usize;
-    until("all", &mut [&mut a, &mut b], |nodes| {
-        nodes.iter().all(|it| count(it) == sizes.len())
-    });
+    until("all", &mut [&mut a, &mut b], |nodes| nodes.iter().all(|it| count(it) == sizes.len()));
     for (node, shift) in [(&b, 0), (&a, 7)] {
         for (index, (message, &size)) in node.received().iter().zip(&sizes).enumerate() {
-            assert!(
-                *message == pattern(size, index + shift),
-                "message {index} of {size} bytes"
-            );
+            assert!(*message == pattern(size, index + shift), "message {index} of {size} bytes");
         }
     }
 }
@@ -167,27 +149,18 @@ fn large_and_small_messages_arrive_in_order_both_ways() {
 fn a_client_asks_and_is_answered() {
     let (mut server, mut client) = pair(CLIENT);
     for round in 0..100_u32 {
-        client
-            .hub
-            .send_to_peer_now(0, &round.to_le_bytes())
-            .unwrap();
+        client.hub.send_to_peer_now(0, &round.to_le_bytes()).unwrap();
     }
-    until("requests", &mut [&mut server, &mut client], |nodes| {
-        nodes[0].received().len() == 100
-    });
+    until("requests", &mut [&mut server, &mut client], |nodes| nodes[0].received().len() == 100);
     let link = server.client_link().unwrap();
     let source = Source::Client { client: 9, link };
     for event in std::mem::take(&mut server.events) {
         if let Event::Messages { from, messages } = event {
             assert_eq!(from, source);
-            messages
-                .iter()
-                .for_each(|it| server.hub.send_to_client(link, it).unwrap());
+            messages.iter().for_each(|it| server.hub.send_to_client(link, it).unwrap());
         }
     }
-    until("replies", &mut [&mut server, &mut client], |nodes| {
-        nodes[1].received().len() == 100
-    });
+    until("replies", &mut [&mut server, &mut client], |nodes| nodes[1].received().len() == 100);
 }
 
 #[test]
@@ -195,26 +168,18 @@ fn a_link_is_made_again_when_the_other_side_comes_back() {
     let (mut a, b) = pair(Identity::Replica(1));
     drop(b);
     until("down", &mut [&mut a], |nodes| !nodes[0].hub.is_peer_up(1));
-    a.hub
-        .send_to_peer(1, Bytes::from_static(b"kept"), Tag::default())
-        .unwrap();
+    a.hub.send_to_peer(1, Bytes::from_static(b"kept"), Tag::default()).unwrap();
     let mut b = Node::new(config(Identity::Replica(1), &[(0, a.address())]));
-    until("message", &mut [&mut a, &mut b], |nodes| {
-        nodes[1].received() == [b"kept".to_vec()]
-    });
+    until("message", &mut [&mut a, &mut b], |nodes| nodes[1].received() == [b"kept".to_vec()]);
     // The acceptor goes away and comes back at the same address.
     let address = a.address();
     drop(a);
     until("down", &mut [&mut b], |nodes| !nodes[0].hub.is_peer_up(0));
     (0..50).for_each(|_| b.step());
-    let again = HubConfig {
-        listen: Some(address),
-        ..config(Identity::Replica(0), &[(1, nowhere())])
-    };
+    let again =
+        HubConfig { listen: Some(address), ..config(Identity::Replica(0), &[(1, nowhere())]) };
     let mut a = Node::new(again);
-    until("up again", &mut [&mut a, &mut b], |nodes| {
-        nodes[1].hub.is_peer_up(0)
-    });
+    until("up again", &mut [&mut a, &mut b], |nodes| nodes[1].hub.is_peer_up(0));
 }
 
 #[test]
@@ -228,9 +193,7 @@ fn pausing_clients_holds_back_what_they_send() {
     }
     assert!(server.received().is_empty());
     server.hub.pause_clients(false);
-    until("request", &mut [&mut server, &mut client], |nodes| {
-        nodes[0].received().len() == 1
-    });
+    until("request", &mut [&mut server, &mut client], |nodes| nodes[0].received().len() == 1);
 }
 
 #[test]
@@ -242,18 +205,12 @@ fn a_sleeping_poll_is_woken_from_another_thread() {
         std::thread::sleep(Duration::from_millis(50));
         waker.wake();
     });
-    server
-        .hub
-        .poll(Some(PATIENCE), Instant::now(), &mut server.events)
-        .unwrap();
+    server.hub.poll(Some(PATIENCE), Instant::now(), &mut server.events).unwrap();
     thread.join().unwrap();
     assert!(start.elapsed() < PATIENCE);
     // A wake-up while nobody sleeps is kept for the next poll.
     server.hub.waker().wake();
-    server
-        .hub
-        .poll(Some(PATIENCE), Instant::now(), &mut server.events)
-        .unwrap();
+    server.hub.poll(Some(PATIENCE), Instant::now(), &mut server.events).unwrap();
     assert!(start.elapsed() < PATIENCE);
 }
 
@@ -261,10 +218,7 @@ fn a_sleeping_poll_is_woken_from_another_thread() {
 fn another_group_configuration_is_told_to_both() {
     let mut a = Node::server();
     let other = config(Identity::Replica(1), &[(0, a.address())]);
-    let mut b = Node::new(HubConfig {
-        pillars: 8,
-        ..other
-    });
+    let mut b = Node::new(HubConfig { pillars: 8, ..other });
     let reason = Reason::ConfigurationMismatch;
     until("told", &mut [&mut a, &mut b], |nodes| {
         nodes.iter().all(|it| it.rejected(reason).is_some())
@@ -285,16 +239,11 @@ fn an_unknown_client_is_refused_and_told() {
 #[test]
 fn a_burst_of_connections_is_accepted_to_the_last() {
     let mut server = Node::server();
-    let burst: Vec<_> = (0..100)
-        .map(|_| TcpStream::connect(server.address()).unwrap())
-        .collect();
+    let burst: Vec<_> = (0..100).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
     // One poll accepts 32. The others must not wait for another connection to come.
     for _ in 0..4 {
         let now = Instant::now();
-        server
-            .hub
-            .poll(Some(PATIENCE), now, &mut server.events)
-            .unwrap();
+        server.hub.poll(Some(PATIENCE), now, &mut server.events).unwrap();
         assert!(now.elapsed() < PATIENCE / 2);
     }
     drop(burst);
@@ -306,11 +255,7 @@ fn a_burst_of_connections_is_accepted_to_the_last() {
 #[test]
 fn garbage_on_the_port_closes_the_connection() {
     let mut server = Node::server();
-    for garbage in [
-        &b"GET / HTTP/1.1\r\n\r\n"[..],
-        &[0; 100_000],
-        &[22, 3, 1, 0xff, 0xff],
-    ] {
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 100_000], &[22, 3, 1, 0xff, 0xff]] {
         let mut stream = TcpStream::connect(server.address()).unwrap();
         stream.set_nonblocking(true).unwrap();
         let _ = stream.write(garbage);
@@ -323,17 +268,12 @@ fn garbage_on_the_port_closes_the_connection() {
 
 #[test]
 fn a_silent_connection_is_closed_in_time() {
-    let limits = Limits {
-        handshake_timeout: Duration::from_millis(100),
-        ..Limits::default()
-    };
+    let limits = Limits { handshake_timeout: Duration::from_millis(100), ..Limits::default() };
     let base = config(Identity::Replica(0), &[(1, nowhere())]);
     let mut server = Node::new(HubConfig { limits, ..base });
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    until("timed out", &mut [&mut server], |nodes| {
-        nodes[0].rejected(Reason::Timeout).is_some()
-    });
+    until("timed out", &mut [&mut server], |nodes| nodes[0].rejected(Reason::Timeout).is_some());
     assert_eq!(stream.read(&mut [0; 10]).unwrap(), 0);
 }
 
@@ -357,14 +297,9 @@ impl Rogue {
             client_frame_bytes: 1 << 20,
             handshake_bytes: 1 << 15,
         };
-        let mut handshake = Handshaker::new(config)
-            .unwrap()
-            .connect(Identity::Replica(0))
-            .unwrap();
+        let mut handshake = Handshaker::new(config).unwrap().connect(Identity::Replica(0)).unwrap();
         let mut stream = TcpStream::connect(server.address()).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_millis(1)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         let (mut input, start) = (BytesMut::new(), Instant::now());
         loop {
             assert!(start.elapsed() < PATIENCE, "no handshake");
@@ -378,13 +313,8 @@ impl Rogue {
                     continue;
                 }
                 Progress::Established(established) => {
-                    until("client up", &mut [server], |nodes| {
-                        nodes[0].hub.client_count() == 1
-                    });
-                    return Self {
-                        stream,
-                        established,
-                    };
+                    until("client up", &mut [server], |nodes| nodes[0].hub.client_count() == 1);
+                    return Self { stream, established };
                 }
             }
             server.step();
@@ -400,15 +330,8 @@ fn expect_rejection(reason: Reason, misbehave: impl FnOnce(&mut Rogue)) {
     let mut server = Node::server();
     let mut rogue = Rogue::connect(&mut server);
     misbehave(&mut rogue);
-    until("closed", &mut [&mut server], |nodes| {
-        nodes[0].hub.client_count() == 0
-    });
-    assert_eq!(
-        server.hub.rejections().count(reason),
-        1,
-        "{:?}",
-        server.events
-    );
+    until("closed", &mut [&mut server], |nodes| nodes[0].hub.client_count() == 0);
+    assert_eq!(server.hub.rejections().count(reason), 1, "{:?}", server.events);
     let down = DownReason::Rejected(reason);
     let is_down =
         |event: &Event| matches!(event, Event::ClientDown { reason, .. } if *reason == down);
@@ -431,12 +354,7 @@ fn hostile_frames_close_the_link_with_their_reason() {
     });
     expect_rejection(Reason::Malformed, |rogue| {
         let mut sealed = Vec::new();
-        rogue
-            .established
-            .link
-            .sealer
-            .seal_slices(&mut sealed, &[&[9, 0, 0, 0, 1]])
-            .unwrap();
+        rogue.established.link.sealer.seal_slices(&mut sealed, &[&[9, 0, 0, 0, 1]]).unwrap();
         rogue.stream.write_all(&sealed).unwrap();
     });
     expect_rejection(Reason::Garbage, |rogue| {
@@ -459,10 +377,7 @@ fn a_client_that_never_reads_is_disconnected() {
             && start.elapsed() < PATIENCE
         {
             let now = Instant::now();
-            server
-                .hub
-                .poll(Some(Duration::ZERO), now, &mut server.events)
-                .unwrap();
+            server.hub.poll(Some(Duration::ZERO), now, &mut server.events).unwrap();
         }
         server.step();
     }

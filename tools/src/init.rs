@@ -27,12 +27,7 @@ pub struct InitArgs {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     pillars: u16,
     /// Where the replicas listen: IP:PORT for each, separated by commas.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "IP:PORT",
-        conflicts_with = "base_port"
-    )]
+    #[arg(long, value_delimiter = ',', value_name = "IP:PORT", conflicts_with = "base_port")]
     addresses: Vec<SocketAddr>,
     /// All replicas on 127.0.0.1: this port for replica 0, the next for replica 1, and so on.
     #[arg(long, default_value_t = 7100, value_name = "PORT")]
@@ -80,9 +75,7 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
         .unwrap_or_else(|| defaults.checkpoint_interval.next_multiple_of(pillars));
     let config = GroupConfig {
         replicas,
-        faults: args
-            .faults
-            .unwrap_or_else(|| replicas.saturating_sub(1) / 2),
+        faults: args.faults.unwrap_or_else(|| replicas.saturating_sub(1) / 2),
         pillars: args.pillars,
         checkpoint_interval,
         window: checkpoint_interval.saturating_mul(4),
@@ -96,13 +89,7 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
         Addresses::List(args.addresses.clone())
     };
     let (link_cipher, layout) = (args.link_cipher, args.layout);
-    Ok(CreateOptions {
-        config,
-        addresses,
-        clients: args.clients,
-        link_cipher,
-        layout,
-    })
+    Ok(CreateOptions { config, addresses, clients: args.clients, link_cipher, layout })
 }
 
 fn link_cipher(name: &str) -> Result<LinkCipher, String> {

@@ -81,11 +81,7 @@ pub fn kv(args: &KvArgs) -> Result<Done, Failure> {
     execute(&args.command, &mut |operation, read_only| {
         let mut bytes = Vec::new();
         operation.encode(&mut bytes)?;
-        if read_only {
-            client.query(&bytes)
-        } else {
-            client.call(&bytes)
-        }
+        if read_only { client.query(&bytes) } else { client.call(&bytes) }
     })
 }
 
@@ -95,12 +91,7 @@ type Call<'a> = &'a mut dyn FnMut(KvOperation<'_>, bool) -> Result<Vec<u8>, Fail
 fn execute(command: &KvCommand, call: Call<'_>) -> Result<Done, Failure> {
     match command {
         KvCommand::Get { key } => {
-            let reply = call(
-                KvOperation::Get {
-                    key: key.as_bytes(),
-                },
-                true,
-            )?;
+            let reply = call(KvOperation::Get { key: key.as_bytes() }, true)?;
             match decode(&reply)? {
                 KvReply::Value(value) => print_line(&[value]),
                 KvReply::Absent => not_there("absent"),
@@ -109,64 +100,39 @@ fn execute(command: &KvCommand, call: Call<'_>) -> Result<Done, Failure> {
         }
         KvCommand::Put { key, value } => {
             let value = value_or_input(value)?;
-            let reply = call(
-                KvOperation::Put {
-                    key: key.as_bytes(),
-                    value: &value,
-                },
-                false,
-            )?;
+            let reply = call(KvOperation::Put { key: key.as_bytes(), value: &value }, false)?;
             match decode(&reply)? {
                 KvReply::Stored { .. } => Ok(Done::Yes),
                 other => Err(unexpected(&other)),
             }
         }
         KvCommand::Del { key } => {
-            let reply = call(
-                KvOperation::Delete {
-                    key: key.as_bytes(),
-                },
-                false,
-            )?;
+            let reply = call(KvOperation::Delete { key: key.as_bytes() }, false)?;
             match decode(&reply)? {
                 KvReply::Deleted { existed: true } => Ok(Done::Yes),
                 KvReply::Deleted { existed: false } => not_there("absent"),
                 other => Err(unexpected(&other)),
             }
         }
-        KvCommand::Cas {
-            key,
-            value,
-            expect,
-            absent: _,
-        } => {
+        KvCommand::Cas { key, value, expect, absent: _ } => {
             let value = value_or_input(value)?;
             let expected = expect.as_deref().map(OsStrExt::as_bytes);
             let key = key.as_bytes();
-            let operation = KvOperation::CompareAndSwap {
-                key,
-                expected,
-                value: &value,
-            };
+            let operation = KvOperation::CompareAndSwap { key, expected, value: &value };
             let reply = call(operation, false)?;
             match decode(&reply)? {
                 KvReply::Swapped => Ok(Done::Yes),
                 KvReply::Mismatch { current: None } => not_there("absent"),
-                KvReply::Mismatch {
-                    current: Some(value),
-                } => {
+                KvReply::Mismatch { current: Some(value) } => {
                     eprintln!("another value is there:");
                     print_line(&[value]).map(|_| Done::NotThere)
                 }
                 other => Err(unexpected(&other)),
             }
         }
-        KvCommand::Scan { start, end, limit } => scan(
-            start.as_bytes(),
-            end.as_deref().map(OsStrExt::as_bytes),
-            *limit,
-            call,
-        ),
+        KvCommand::Scan { start, end, limit } => {
+            scan(start.as_bytes(), end.as_deref().map(OsStrExt::as_bytes), *limit, call)
+        }
     }
 }
 
@@ -174,14 +140,7 @@ fn execute(command: &KvCommand, call: Call<'_>) -> Result<Done, Failure> {
 fn scan(start: &[u8], end: Option<&[u8]>, mut limit: u32, call: Call<'_>) -> Result<Done, Failure> {
     let mut start = start.to_vec();
     loop {
-        let reply = call(
-            KvOperation::Scan {
-                start: &start,
-                end,
-                limit,
-            },
-            true,
-        )?;
+        let reply = call(KvOperation::Scan { start: &start, end, limit }, true)?;
         let entries = match decode(&reply)? {
             KvReply::Entries(entries) => entries,
             other => return Err(unexpected(&other)),
@@ -214,9 +173,7 @@ fn decode(reply: &[u8]) -> Result<KvReply<'_>, Failure> {
 }
 
 fn unexpected(reply: &KvReply<'_>) -> Failure {
-    Failure::new(format!(
-        "the group answered something else than was asked: {reply:?}"
-    ))
+    Failure::new(format!("the group answered something else than was asked: {reply:?}"))
 }
 
 fn not_there(what: &str) -> Result<Done, Failure> {
@@ -266,28 +223,15 @@ mod tests {
     fn a_scan_goes_on_where_the_last_reply_ended() {
         let mut store = KvService::new();
         for key in ["a", "ab", "b", "c", "d"] {
-            answer(
-                &mut store,
-                &KvOperation::Put {
-                    key: key.as_bytes(),
-                    value: b"v",
-                },
-                false,
-            );
+            answer(&mut store, &KvOperation::Put { key: key.as_bytes(), value: b"v" }, false);
         }
         let mut starts = Vec::new();
         let done = scan(b"ab", Some(b"d"), 10, &mut |operation, read_only| {
             assert!(read_only);
-            let KvOperation::Scan { start, end, limit } = operation else {
-                panic!("no scan")
-            };
+            let KvOperation::Scan { start, end, limit } = operation else { panic!("no scan") };
             starts.push((start.to_vec(), limit));
             // One entry per reply.
-            let operation = KvOperation::Scan {
-                start,
-                end,
-                limit: 1,
-            };
+            let operation = KvOperation::Scan { start, end, limit: 1 };
             Ok(answer(&mut store, &operation, true))
         });
         assert_eq!(done.unwrap(), Done::Yes);
@@ -304,15 +248,7 @@ mod tests {
         } else {
             let session = SessionId::default();
             let (number, order) = (RequestNumber(1), OrderNumber(1));
-            store.execute(
-                &Context {
-                    session,
-                    number,
-                    order,
-                },
-                &bytes,
-                &mut reply,
-            );
+            store.execute(&Context { session, number, order }, &bytes, &mut reply);
         }
         reply
     }
@@ -327,11 +263,6 @@ mod tests {
         });
         assert_eq!(absent.unwrap(), Done::NotThere);
         let other_service = execute(&get, &mut |_, _| Ok(vec![0; 9]));
-        assert!(
-            other_service
-                .unwrap_err()
-                .to_string()
-                .contains("another service")
-        );
+        assert!(other_service.unwrap_err().to_string().contains("another service"));
     }
 }

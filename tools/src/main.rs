@@ -17,10 +17,8 @@ use clap::{Parser, Subcommand};
 /// Set up, run and use a Hybster group.
 #[derive(Debug, Parser)]
 #[command(name = "hybster", version)]
-#[command(
-    after_help = "Exit status: 0 done, 1 failed (the message says what to do), 2 wrong \
-    options, 3 the key is absent or holds another value."
-)]
+#[command(after_help = "Exit status: 0 done, 1 failed (the message says what to do), 2 wrong \
+    options, 3 the key is absent or holds another value.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -57,13 +57,11 @@ pub fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
     let replica = start(args)?;
     announce(&replica)?;
     if args.exit_with_parent {
-        std::thread::Builder::new()
-            .name("parent".into())
-            .spawn(move || {
-                let mut input = std::io::stdin();
-                while matches!(input.read(&mut [0; 64]), Ok(1..)) {}
-                let _ = stop.try_send(());
-            })?;
+        std::thread::Builder::new().name("parent".into()).spawn(move || {
+            let mut input = std::io::stdin();
+            while matches!(input.read(&mut [0; 64]), Ok(1..)) {}
+            let _ = stop.try_send(());
+        })?;
     } else {
         // The signal handler holds the other end for as long as the process lives.
         drop(stop);
@@ -75,10 +73,7 @@ pub fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
             Err(_) => {
                 // It ended by itself: `wait` knows why.
                 replica.wait()?;
-                return Err(Failure::new(format!(
-                    "replica {} stopped by itself",
-                    args.id
-                )));
+                return Err(Failure::new(format!("replica {} stopped by itself", args.id)));
             }
         }
     }
@@ -90,21 +85,13 @@ pub fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
 fn log_to_stderr() {
     let level = env_logger::Env::default().default_filter_or("info");
     let mut builder = env_logger::Builder::from_env(level);
-    builder
-        .target(env_logger::Target::Stderr)
-        .format(|out, record| {
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default();
-            let (s, ms) = (now.as_secs() % 86_400, now.subsec_millis());
-            let (hour, minute, second) = (s / 3600, s / 60 % 60, s % 60);
-            let level = record.level();
-            writeln!(
-                out,
-                "{hour:02}:{minute:02}:{second:02}.{ms:03} {level:<5} {}",
-                record.args()
-            )
-        });
+    builder.target(env_logger::Target::Stderr).format(|out, record| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (s, ms) = (now.as_secs() % 86_400, now.subsec_millis());
+        let (hour, minute, second) = (s / 3600, s / 60 % 60, s % 60);
+        let level = record.level();
+        writeln!(out, "{hour:02}:{minute:02}:{second:02}.{ms:03} {level:<5} {}", record.args())
+    });
     builder.init();
 }
 
@@ -114,9 +101,7 @@ fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
     let layout = args.layout.unwrap_or(group.layout());
     let builder = Replica::builder(group, keys).layout(layout).pin(args.pin);
     Ok(match args.service {
-        ServiceName::Null => builder
-            .service(NullService::new(args.reply_size as usize))
-            .start(),
+        ServiceName::Null => builder.service(NullService::new(args.reply_size as usize)).start(),
         ServiceName::Counter => builder.service(CounterService::new()).start(),
         ServiceName::Kv => builder.service(KvService::new()).start(),
     }?)
@@ -124,12 +109,7 @@ fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
 
 fn announce(replica: &RunningReplica) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "ready replica {} on {}",
-        replica.id().0,
-        replica.local_address()
-    )?;
+    writeln!(out, "ready replica {} on {}", replica.id().0, replica.local_address())?;
     out.flush()?;
     Ok(())
 }

@@ -59,18 +59,11 @@ struct GroupStatus {
 pub fn status(args: &StatusArgs) -> Result<Done, Failure> {
     let group = Group::load(&args.group)?;
     let keys = ClientKeys::load(&group, group.directory(), ClientId(args.client))?;
-    let options = ClientOptions {
-        sessions: 1,
-        ..ClientOptions::default()
-    };
+    let options = ClientOptions { sessions: 1, ..ClientOptions::default() };
     let mut driver = ClientDriver::connect(&group, &keys, &options)?;
     let entries = ask(&group, &mut driver, Duration::from_secs_f64(args.timeout))?;
     let none = entries.iter().all(|entry| !entry.reachable);
-    let answer = GroupStatus {
-        format: 1,
-        group: group.name(),
-        replicas: entries,
-    };
+    let answer = GroupStatus { format: 1, group: group.name(), replicas: entries };
     let text = if args.json {
         serde_json::to_string_pretty(&answer)? + "\n"
     } else {
@@ -170,14 +163,8 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
                 let wrong = s.rejections.iter().filter(|r| r.reason != "Irrelevant");
                 let rejected: u64 = wrong.map(|r| r.count).sum();
                 let refused: u64 = s.refusals.iter().map(|r| r.count).sum();
-                let numbers = [
-                    s.stable_checkpoint,
-                    s.executed,
-                    s.requests,
-                    s.sessions,
-                    rejected,
-                    refused,
-                ];
+                let numbers =
+                    [s.stable_checkpoint, s.executed, s.requests, s.sessions, rejected, refused];
                 row.extend(numbers.map(|n| n.to_string()));
             }
             None => row.push("unreachable".into()),
@@ -199,10 +186,7 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
         // What is told is the number to come next; the one before it is done.
         let done = |next: u64| next.saturating_sub(step);
         row.extend(
-            status
-                .pillars
-                .iter()
-                .map(|p| format!("{}/{}", done(p.committed), done(p.prepared))),
+            status.pillars.iter().map(|p| format!("{}/{}", done(p.committed), done(p.prepared))),
         );
         let peers: Vec<String> = status
             .peers
@@ -219,11 +203,7 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
 
     for entry in &answer.replicas {
         if let Some(problem) = &entry.problem {
-            let _ = writeln!(
-                text,
-                "\nreplica {} at {}: {problem}",
-                entry.replica, entry.address
-            );
+            let _ = writeln!(text, "\nreplica {} at {}: {problem}", entry.replica, entry.address);
         }
     }
     text
@@ -233,11 +213,7 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
 fn columns(text: &mut String, rows: &[Vec<String>]) {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(String::len)
-            .max()
-            .unwrap_or(0)
+        rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..count).map(width).collect();
     for row in rows {
@@ -266,24 +242,10 @@ mod tests {
             executed: 300,
             replicated: true,
             pillars: vec![
-                PillarStatus {
-                    pillar: 0,
-                    prepared: 303,
-                    committed: 301,
-                    window_base: 256,
-                },
-                PillarStatus {
-                    pillar: 1,
-                    prepared: 302,
-                    committed: 302,
-                    window_base: 256,
-                },
+                PillarStatus { pillar: 0, prepared: 303, committed: 301, window_base: 256 },
+                PillarStatus { pillar: 1, prepared: 302, committed: 302, window_base: 256 },
             ],
-            peers: vec![PeerStatus {
-                replica: 1,
-                up: false,
-                queued_bytes: 0,
-            }],
+            peers: vec![PeerStatus { replica: 1, up: false, queued_bytes: 0 }],
             ..Status::default()
         };
         let answer = GroupStatus {
@@ -307,15 +269,9 @@ mod tests {
             ],
         };
         let text = table(&answer, 2);
-        for part in [
-            "4 -> 5",
-            "256",
-            "299/301",
-            "300/300",
-            "1 (down)",
-            "unreachable",
-            "connection refused",
-        ] {
+        for part in
+            ["4 -> 5", "256", "299/301", "300/300", "1 (down)", "unreachable", "connection refused"]
+        {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert!(text.lines().all(|line| line == line.trim_end()));

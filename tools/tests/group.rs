@@ -14,28 +14,14 @@ fn a_group_is_made_serves_and_survives_the_loss_of_its_leader() {
     group.kv(&["put", "greeting", "hello"]).ok();
     assert_eq!(group.kv(&["get", "greeting"]).ok(), "hello\n");
     let absent = group.kv(&["get", "nothing"]);
-    assert_eq!(
-        (absent.status.code(), absent.stdout.as_str()),
-        (Some(3), "")
-    );
-    group
-        .kv(&["cas", "greeting", "good day", "--expect", "hello"])
-        .ok();
+    assert_eq!((absent.status.code(), absent.stdout.as_str()), (Some(3), ""));
+    group.kv(&["cas", "greeting", "good day", "--expect", "hello"]).ok();
     let other = group.kv(&["cas", "greeting", "never", "--expect", "hello"]);
-    assert_eq!(
-        (other.status.code(), other.stdout.as_str()),
-        (Some(3), "good day\n")
-    );
+    assert_eq!((other.status.code(), other.stdout.as_str()), (Some(3), "good day\n"));
     group.kv(&["cas", "new", "value", "--absent"]).ok();
     assert_eq!(group.kv(&["scan"]).ok(), "greeting\tgood day\nnew\tvalue\n");
-    assert_eq!(
-        group.kv(&["scan", "h", "--limit", "5"]).ok(),
-        "new\tvalue\n"
-    );
-    assert_eq!(
-        group.kv(&["scan", "--end", "h"]).ok(),
-        "greeting\tgood day\n"
-    );
+    assert_eq!(group.kv(&["scan", "h", "--limit", "5"]).ok(), "new\tvalue\n");
+    assert_eq!(group.kv(&["scan", "--end", "h"]).ok(), "greeting\tgood day\n");
     group.kv(&["del", "new"]).ok();
     assert_eq!(group.kv(&["del", "new"]).status.code(), Some(3));
 
@@ -50,10 +36,7 @@ fn a_group_is_made_serves_and_survives_the_loss_of_its_leader() {
     }
     let path = group.path_text();
     let table = hybster(&["status", "--group", &path]).ok();
-    assert!(
-        table.contains("checkpoint") && table.contains("pillar 1"),
-        "{table}"
-    );
+    assert!(table.contains("checkpoint") && table.contains("pillar 1"), "{table}");
 
     group.kill(0);
     group.goes_on("one replica less");
@@ -97,30 +80,12 @@ fn init_writes_private_keys_and_says_what_to_do_next() {
         "split",
     ])
     .ok();
-    assert!(
-        text.contains("5 replicas (f = 2), 3 pillars, 2 client keys"),
-        "{text}"
-    );
-    assert!(
-        text.contains("--id 4 --service counter    # 127.0.0.1:20004"),
-        "{text}"
-    );
-    let names = [
-        "group.toml",
-        "client-1.key",
-        "replica-0.key",
-        "replica-4.key",
-    ];
+    assert!(text.contains("5 replicas (f = 2), 3 pillars, 2 client keys"), "{text}");
+    assert!(text.contains("--id 4 --service counter    # 127.0.0.1:20004"), "{text}");
+    let names = ["group.toml", "client-1.key", "replica-0.key", "replica-4.key"];
     for name in names {
-        let mode = std::fs::metadata(path.join(name))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777;
-        assert!(
-            !name.ends_with(".key") || mode == 0o600,
-            "{name} has mode {mode:o}"
-        );
+        let mode = std::fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777;
+        assert!(!name.ends_with(".key") || mode == 0o600, "{name} has mode {mode:o}");
     }
     let again = hybster(&["init", path.to_str().unwrap()]);
     again.fails_with(&["group.toml", "exists already and is not overwritten"]);
@@ -142,9 +107,7 @@ fn keys_and_values_are_bytes_with_limits() {
     group.kv(&["put", "bytes", value]).ok();
     assert_eq!(group.kv(&["get", "bytes"]).ok(), format!("{value}\n"));
     let long = "k".repeat(2000);
-    group
-        .kv(&["put", &long, "v"])
-        .fails_with(&["key is too long", "1024"]);
+    group.kv(&["put", &long, "v"]).fails_with(&["key is too long", "1024"]);
     let links = eventually("all links stand", || {
         let status = group.status();
         let peers = status["replicas"][0]["status"]["peers"].as_array()?.clone();

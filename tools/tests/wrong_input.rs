@@ -7,8 +7,13 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use bytes::BytesMut;
 use harness::{Group, PATIENCE, eventually, hybster};
+use hybster::{ClientId, ClientKeys};
+use hybster_net::Identity;
+use hybster_net::handshake::{HandshakeConfig, Handshaker, Progress};
 
 fn replica(path: &Path, id: &str) -> harness::Finished {
     hybster(&["replica", "--group", path.to_str().unwrap(), "--id", id])
@@ -45,14 +50,10 @@ fn missing_and_unreadable_files_are_named_with_a_cure() {
     replica(&group.path(), "3").fails_with(&["there is no replica 3", "numbered from 0"]);
 
     let copy = group.copy("garbled");
-    edit(&copy.join("group.toml"), |text| {
-        text.replace("pillars = 2", "pillars = \"many\"")
-    });
+    edit(&copy.join("group.toml"), |text| text.replace("pillars = 2", "pillars = \"many\""));
     replica(&copy, "0").fails_with(&["group.toml", "pillars"]);
     let copy = group.copy("impossible");
-    edit(&copy.join("group.toml"), |text| {
-        text.replace("faults = 1", "faults = 2")
-    });
+    edit(&copy.join("group.toml"), |text| text.replace("faults = 1", "faults = 2"));
     replica(&copy, "0").fails_with(&["group.toml", "replicas = 3", "at least 5"]);
 }
 
@@ -65,11 +66,7 @@ fn a_bad_key_is_told_before_anything_starts() {
 
     let other = Group::init(&[]);
     let copy = group.copy("foreign");
-    fs::copy(
-        other.path().join("replica-0.key"),
-        copy.join("replica-0.key"),
-    )
-    .unwrap();
+    fs::copy(other.path().join("replica-0.key"), copy.join("replica-0.key")).unwrap();
     replica(&copy, "0").fails_with(&["replica-0.key", "another group"]);
     fs::copy(other.path().join("client-0.key"), copy.join("client-0.key")).unwrap();
     hybster(&["kv", "--group", copy.to_str().unwrap(), "get", "k"])
@@ -79,26 +76,17 @@ fn a_bad_key_is_told_before_anything_starts() {
     let copy = group.copy("flipped");
     edit(&copy.join("replica-2.key"), |text| {
         let end = text.rfind('"').unwrap();
-        let digit = if text.as_bytes()[end - 1] == b'0' {
-            "1"
-        } else {
-            "0"
-        };
+        let digit = if text.as_bytes()[end - 1] == b'0' { "1" } else { "0" };
         format!("{}{digit}{}", &text[..end - 1], &text[end..])
     });
     replica(&copy, "2").fails_with(&["replica-2.key", "sealed_group_key"]);
 
     let copy = group.copy("cut");
-    edit(&copy.join("replica-2.key"), |text| {
-        text[..text.len() / 2].to_owned()
-    });
+    edit(&copy.join("replica-2.key"), |text| text[..text.len() / 2].to_owned());
     let text = replica(&copy, "2").fails_with(&["replica-2.key", "backup"]);
     let key = fs::read_to_string(group.path().join("replica-2.key")).unwrap();
     for secret in key.split('"').filter(|part| part.len() >= 64) {
-        assert!(
-            !text.contains(secret) && !text.contains(&secret[..32]),
-            "a secret is shown"
-        );
+        assert!(!text.contains(secret) && !text.contains(&secret[..32]), "a secret is shown");
     }
 }
 
@@ -118,27 +106,11 @@ fn options_that_contradict_each_other_are_told() {
     let path = path.to_str().unwrap();
     hybster(&["init", path, "--replicas", "4", "--faults", "2"])
         .fails_with(&["replicas", "at least 5"]);
-    hybster(&[
-        "init",
-        path,
-        "--replicas",
-        "3",
-        "--addresses",
-        "127.0.0.1:1,127.0.0.1:2",
-    ])
-    .fails_with(&["addresses", "3"]);
-    hybster(&[
-        "init",
-        path,
-        "--addresses",
-        "127.0.0.1:1,127.0.0.1:2,127.0.0.1:1",
-    ])
-    .fails_with(&["127.0.0.1:1", "twice"]);
-    for wrong in [
-        ["--authenticator", "rot13"],
-        ["--layout", "cubist"],
-        ["--addresses", "here"],
-    ] {
+    hybster(&["init", path, "--replicas", "3", "--addresses", "127.0.0.1:1,127.0.0.1:2"])
+        .fails_with(&["addresses", "3"]);
+    hybster(&["init", path, "--addresses", "127.0.0.1:1,127.0.0.1:2,127.0.0.1:1"])
+        .fails_with(&["127.0.0.1:1", "twice"]);
+    for wrong in [["--authenticator", "rot13"], ["--layout", "cubist"], ["--addresses", "here"]] {
         let result = hybster(&["init", path, wrong[0], wrong[1]]);
         assert_eq!(result.status.code(), Some(2), "{result:?}");
         assert!(result.stderr.contains(wrong[1]), "{}", result.stderr);
@@ -151,11 +123,7 @@ fn a_replica_with_another_configuration_is_refused_and_the_others_go_on() {
     let mut group = Group::init(&[]);
     let copy = group.copy("other constants");
     edit(&copy.join("group.toml"), |text| {
-        let line = text
-            .lines()
-            .find(|l| l.starts_with("request_timeout_us"))
-            .unwrap()
-            .to_owned();
+        let line = text.lines().find(|l| l.starts_with("request_timeout_us")).unwrap().to_owned();
         text.replace(&line, "request_timeout_us = 123456")
     });
     group.start_replica(0);
@@ -185,12 +153,8 @@ fn a_client_that_the_replicas_do_not_know_is_refused_with_the_reason() {
     for id in 0..3 {
         group.start_replica_from(id, &replicas);
     }
-    group
-        .kv(&["--client", "1", "get", "k"])
-        .fails_with(&["key"]);
-    group
-        .kv(&["--client", "7", "get", "k"])
-        .fails_with(&["no client 7", "numbered from 0"]);
+    group.kv(&["--client", "1", "get", "k"]).fails_with(&["key"]);
+    group.kv(&["--client", "7", "get", "k"]).fails_with(&["no client 7", "numbered from 0"]);
     group.goes_on("client 0 is served");
     let status = group.status();
     assert!(refused(&status, 0, "unknown_key") > 0, "{status}");
@@ -198,23 +162,17 @@ fn a_client_that_the_replicas_do_not_know_is_refused_with_the_reason() {
 
 /// How often a replica refused connections for a reason.
 fn refused(status: &serde_json::Value, replica: usize, reason: &str) -> u64 {
-    let refusals = status["replicas"][replica]["status"]["refusals"]
-        .as_array()
-        .cloned();
+    let refusals = status["replicas"][replica]["status"]["refusals"].as_array().cloned();
     let refusals = refusals.unwrap_or_default();
-    let counts = refusals
-        .iter()
-        .filter(|r| r["reason"] == reason)
-        .map(|r| r["count"].as_u64());
+    let counts = refusals.iter().filter(|r| r["reason"] == reason).map(|r| r["count"].as_u64());
     counts.map(Option::unwrap_or_default).sum()
 }
 
 #[test]
 fn garbage_on_a_port_is_counted_and_the_group_goes_on() {
     let group = Group::start(&[]);
-    let noise: Vec<u8> = (0..100_000u32)
-        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    let noise: Vec<u8> =
+        (0..100_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     // A frame header of the link protocol that claims 4 GiB, where a handshake is expected.
     let mut huge = vec![0xff; 4];
     huge.extend_from_slice(&[1, 0, 0, 0]);
@@ -236,6 +194,64 @@ fn garbage_on_a_port_is_counted_and_the_group_goes_on() {
     }
 }
 
+#[test]
+fn a_frame_that_claims_four_gibibytes_ends_its_link_and_nothing_else() {
+    let group = Group::start(&[]);
+    for replica in 0..3 {
+        let mut stream = authenticated(&group, replica);
+        // As `net/WIRE.md` says: length, version, flags, zero. The client's key is a good one.
+        let mut frame = vec![0xff; 4];
+        frame.extend_from_slice(&[1, 0, 0, 0]);
+        frame.resize(100_000, 7);
+        let _ = stream.write_all(&frame);
+        expect_end(&mut stream);
+    }
+    group.goes_on("in spite of it");
+    let status = group.status();
+    for replica in 0..3 {
+        assert_eq!(refused(&status, replica, "too_long"), 1, "{status}");
+    }
+}
+
+/// A connection to a replica on which client 0 has completed the handshake.
+fn authenticated(group: &Group, replica: u16) -> TcpStream {
+    let loaded = hybster::Group::load(group.path()).unwrap();
+    let keys = ClientKeys::load(&loaded, loaded.directory(), ClientId(0)).unwrap();
+    let limits = loaded.link_limits();
+    let mut handshaker = Handshaker::new(HandshakeConfig {
+        identity: Identity::Client(0),
+        key: keys.link,
+        keyring: Arc::new(loaded.key_ring().unwrap()),
+        group_digest: loaded.config().digest().0,
+        pillars: loaded.config().pillars,
+        incarnation: 1,
+        cipher: loaded.link_cipher(),
+        peer_frame_bytes: limits.peer_frame_bytes,
+        client_frame_bytes: limits.client_frame_bytes,
+        handshake_bytes: limits.handshake_bytes,
+    })
+    .unwrap();
+    let mut handshake = handshaker.connect(Identity::Replica(replica)).unwrap();
+    let mut stream = TcpStream::connect(group.addresses[usize::from(replica)]).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let (mut input, mut output, mut buffer) = (BytesMut::new(), Vec::new(), [0; 4096]);
+    loop {
+        let progress = handshake.receive(&mut input, &mut output).unwrap();
+        stream.write_all(&output).unwrap();
+        output.clear();
+        match progress {
+            Progress::Established(_) => return stream,
+            Progress::Identified { .. } => handshake.admit(),
+            Progress::Pending => {
+                let count = stream.read(&mut buffer).unwrap();
+                assert_ne!(count, 0, "the replica refused a good client");
+                input.extend_from_slice(&buffer[..count]);
+            }
+        }
+    }
+}
+
 /// Sends bytes and waits until the other side has closed the connection.
 fn expect_closed(address: &SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -243,6 +259,10 @@ fn expect_closed(address: &SocketAddr, bytes: &[u8]) {
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     // The other side may close before everything is sent.
     let _ = stream.write_all(bytes);
+    expect_end(&mut stream);
+}
+
+fn expect_end(stream: &mut TcpStream) {
     let mut answer = [0; 512];
     loop {
         match stream.read(&mut answer) {
@@ -250,11 +270,7 @@ fn expect_closed(address: &SocketAddr, bytes: &[u8]) {
             Ok(0) => return,
             Err(e) => {
                 let kind = e.kind();
-                assert_eq!(
-                    kind,
-                    std::io::ErrorKind::ConnectionReset,
-                    "the link stays open: {e}"
-                );
+                assert_eq!(kind, std::io::ErrorKind::ConnectionReset, "the link stays open: {e}");
                 return;
             }
         }

@@ -30,11 +30,7 @@ fn main() {
 fn certificates(algorithm: MacAlgorithm) {
     let group_key = GroupKey::from_bytes([1; 32]);
     let group = Digest([2; 32]);
-    let instance = InstanceId {
-        replica: 0,
-        pillar: 0,
-        epoch: 0,
-    };
+    let instance = InstanceId { replica: 0, pillar: 0, epoch: 0 };
     let mut trinx = InProcessTrInX::new(&group_key, algorithm, group, instance);
     let verifier = InProcessVerifier::new(&group_key, algorithm, group);
     let digest = Digest([3; 32]);
@@ -44,9 +40,8 @@ fn certificates(algorithm: MacAlgorithm) {
         trinx.certify_independent(Counter::Ordering, CounterValue::new(0, order), &digest)
     });
     let value = CounterValue::new(1, 0);
-    let certificate = trinx
-        .certify_independent(Counter::Ordering, value, &digest)
-        .expect("a higher view");
+    let certificate =
+        trinx.certify_independent(Counter::Ordering, value, &digest).expect("a higher view");
     let check = measure(|_| verifier.verify_independent(black_box(&certificate), &digest));
     println!("{algorithm:12} certificate   create {create:6.1}   verify {check:7.1}");
 

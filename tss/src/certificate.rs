@@ -108,14 +108,7 @@ impl IndependentCertificate {
 impl ContinuingCertificate {
     /// The bytes that `proof` must be the MAC of, for a message with this digest in this group.
     pub fn certified_bytes(&self, group: &Digest, digest: &Digest) -> [u8; CERTIFIED_BYTES] {
-        continuing_bytes(
-            group,
-            self.instance,
-            self.counter,
-            self.value,
-            self.previous,
-            digest,
-        )
+        continuing_bytes(group, self.instance, self.counter, self.value, self.previous, digest)
     }
 }
 
@@ -193,11 +186,7 @@ fn common_bytes(
 mod tests {
     use super::*;
 
-    const INSTANCE: InstanceId = InstanceId {
-        replica: 0x0102,
-        pillar: 0x0304,
-        epoch: 0x0506_0708,
-    };
+    const INSTANCE: InstanceId = InstanceId { replica: 0x0102, pillar: 0x0304, epoch: 0x0506_0708 };
     const GROUP: Digest = Digest([0xaa; 32]);
     const DIGEST: Digest = Digest([0xbb; 32]);
 
@@ -206,18 +195,9 @@ mod tests {
         let value = CounterValue::new(1, 2);
         let previous = CounterValue::new(0, 3);
         let bytes = continuing_bytes(&GROUP, INSTANCE, Counter::NewView, value, previous, &DIGEST);
-        assert_eq!(
-            bytes[..16],
-            [1, 2, 2, 1, 4, 3, 2, 1, 8, 7, 6, 5, 0, 0, 0, 0]
-        );
-        assert_eq!(
-            bytes[16..32],
-            [2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
-        );
-        assert_eq!(
-            bytes[32..48],
-            [3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-        );
+        assert_eq!(bytes[..16], [1, 2, 2, 1, 4, 3, 2, 1, 8, 7, 6, 5, 0, 0, 0, 0]);
+        assert_eq!(bytes[16..32], [2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[32..48], [3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[48..80], [0xaa; 32]);
         assert_eq!(bytes[80..], [0xbb; 32]);
     }

@@ -29,10 +29,7 @@ impl ClientKey {
 
     /// The key with these bytes, as [`expose_bytes`](ClientKey::expose_bytes) gave them.
     pub fn from_bytes(algorithm: MacAlgorithm, mut bytes: [u8; 32]) -> Self {
-        let key = Self {
-            bytes: Zeroizing::new(bytes),
-            mac: MacKey::new(algorithm, bytes),
-        };
+        let key = Self { bytes: Zeroizing::new(bytes), mac: MacKey::new(algorithm, bytes) };
         bytes.zeroize();
         key
     }
@@ -68,10 +65,7 @@ pub(crate) struct ClientRoot {
 
 impl ClientRoot {
     pub(crate) fn new(group_key: &GroupKey, algorithm: MacAlgorithm) -> Self {
-        Self {
-            key: group_key.derive("hybster-tss v1 client keys", algorithm),
-            algorithm,
-        }
+        Self { key: group_key.derive("hybster-tss v1 client keys", algorithm), algorithm }
     }
 
     pub(crate) fn client_key(&self, client: u32) -> ClientKey {
@@ -104,9 +98,7 @@ pub(crate) struct ClientVerifier {
 
 impl ClientVerifier {
     pub(crate) fn new(group_key: &GroupKey, algorithm: MacAlgorithm) -> Self {
-        let slots: Vec<_> = core::iter::repeat_with(|| None)
-            .take(CLIENT_KEY_CACHE_SLOTS)
-            .collect();
+        let slots: Vec<_> = core::iter::repeat_with(|| None).take(CLIENT_KEY_CACHE_SLOTS).collect();
         Self {
             root: ClientRoot::new(group_key, algorithm),
             cache: RefCell::new(slots.into_boxed_slice()),
@@ -118,10 +110,7 @@ impl ClientVerifier {
         let slot = &mut cache[client as usize % CLIENT_KEY_CACHE_SLOTS];
         let tag = match slot {
             Some((owner, key)) if *owner == client => key.tag16(message),
-            _ => slot
-                .insert((client, self.root.mac_key(client)))
-                .1
-                .tag16(message),
+            _ => slot.insert((client, self.root.mac_key(client))).1.tag16(message),
         };
         equal(&tag, mac)
     }

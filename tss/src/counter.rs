@@ -18,11 +18,7 @@ pub struct InstanceId {
 
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "replica {} pillar {} epoch {}",
-            self.replica, self.pillar, self.epoch
-        )
+        write!(f, "replica {} pillar {} epoch {}", self.replica, self.pillar, self.epoch)
     }
 }
 

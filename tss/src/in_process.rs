@@ -73,11 +73,7 @@ impl InProcessTrInX {
     ) -> Result<CounterValue, Refusal> {
         let current = self.current(counter);
         if asked < current {
-            return Err(Refusal::BelowCurrent {
-                counter,
-                current,
-                asked,
-            });
+            return Err(Refusal::BelowCurrent { counter, current, asked });
         }
         Ok(current)
     }
@@ -101,21 +97,12 @@ impl TrInX for InProcessTrInX {
         let current = self.current(counter);
         // TR listing 10, line 20: tv' > ctr(tc)
         if value <= current {
-            return Err(Refusal::NotAboveCurrent {
-                counter,
-                current,
-                asked: value,
-            });
+            return Err(Refusal::NotAboveCurrent { counter, current, asked: value });
         }
         let bytes = independent_bytes(&self.group, self.instance, counter, value, digest);
         let proof = Proof(self.keys.independent.tag32(&bytes));
         self.current[counter.index()] = value;
-        Ok(IndependentCertificate {
-            instance: self.instance,
-            counter,
-            value,
-            proof,
-        })
+        Ok(IndependentCertificate { instance: self.instance, counter, value, proof })
     }
 
     fn certify_continuing(
@@ -129,21 +116,12 @@ impl TrInX for InProcessTrInX {
         let bytes = continuing_bytes(&self.group, self.instance, counter, value, previous, digest);
         let proof = Proof(self.keys.continuing.tag32(&bytes));
         self.current[counter.index()] = value;
-        Ok(ContinuingCertificate {
-            instance: self.instance,
-            counter,
-            value,
-            previous,
-            proof,
-        })
+        Ok(ContinuingCertificate { instance: self.instance, counter, value, previous, proof })
     }
 
     fn certify_mac(&mut self, digest: &Digest) -> Result<TrustedMac, Refusal> {
         let bytes = mac_bytes(&self.group, self.instance, digest);
-        Ok(TrustedMac {
-            instance: self.instance,
-            proof: Proof(self.keys.mac.tag32(&bytes)),
-        })
+        Ok(TrustedMac { instance: self.instance, proof: Proof(self.keys.mac.tag32(&bytes)) })
     }
 
     fn forward(&mut self, counter: Counter, value: CounterValue) -> Result<(), Refusal> {
@@ -199,11 +177,7 @@ impl Verifier for InProcessVerifier {
     }
 
     fn verify_mac(&self, mac: &TrustedMac, digest: &Digest) -> bool {
-        proves(
-            &self.keys.mac,
-            &mac.certified_bytes(&self.group, digest),
-            &mac.proof,
-        )
+        proves(&self.keys.mac, &mac.certified_bytes(&self.group, digest), &mac.proof)
     }
 
     fn verify_client(&self, client: u32, message: &[u8], mac: &[u8; 16]) -> bool {
@@ -213,9 +187,7 @@ impl Verifier for InProcessVerifier {
 
 impl fmt::Debug for InProcessVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InProcessVerifier")
-            .field("group", &self.group)
-            .finish_non_exhaustive()
+        f.debug_struct("InProcessVerifier").field("group", &self.group).finish_non_exhaustive()
     }
 }
 

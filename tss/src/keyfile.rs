@@ -109,14 +109,9 @@ pub fn seal(
     let header = header(replica, epoch, group);
     let mut nonce = [0; NONCE_BYTES];
     fill_random(&mut nonce).map_err(|error| Problem::Random(error).anywhere())?;
-    let payload = Payload {
-        msg: group_key.expose_bytes(),
-        aad: &header,
-    };
-    let sealed = secret
-        .cipher()
-        .encrypt(&nonce.into(), payload)
-        .map_err(|_| Problem::Sealing.anywhere())?;
+    let payload = Payload { msg: group_key.expose_bytes(), aad: &header };
+    let sealed =
+        secret.cipher().encrypt(&nonce.into(), payload).map_err(|_| Problem::Sealing.anywhere())?;
     let bytes = [&header[..], &nonce, &sealed].concat();
     debug_assert_eq!(bytes.len(), SEALED_BYTES);
     Ok(bytes)
@@ -204,9 +199,7 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     // Reserved in one piece: a vector that grows leaves copies of the secret behind.
     let capacity = metadata.len().min(PRIVATE_FILE_LIMIT_BYTES) as usize + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
-    file.take(PRIVATE_FILE_LIMIT_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(read)?;
+    file.take(PRIVATE_FILE_LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
     if bytes.len() as u64 > PRIVATE_FILE_LIMIT_BYTES {
         return Err(Problem::TooLong.in_file(path));
     }
@@ -335,17 +328,11 @@ pub enum Problem {
 
 impl Problem {
     fn in_file(self, path: &Path) -> KeyFileError {
-        KeyFileError {
-            file: Some(path.to_owned()),
-            problem: self,
-        }
+        KeyFileError { file: Some(path.to_owned()), problem: self }
     }
 
     const fn anywhere(self) -> KeyFileError {
-        KeyFileError {
-            file: None,
-            problem: self,
-        }
+        KeyFileError { file: None, problem: self }
     }
 }
 
@@ -374,14 +361,8 @@ fn unseal_bytes(
         return Err(header_problem(bytes, replica, epoch));
     }
     let nonce = <[u8; NONCE_BYTES]>::try_from(nonce).map_err(|_| Problem::Broken)?;
-    let payload = Payload {
-        msg: sealed,
-        aad: &expected,
-    };
-    let opened = secret
-        .cipher()
-        .decrypt(&nonce.into(), payload)
-        .map_err(|_| Problem::Broken)?;
+    let payload = Payload { msg: sealed, aad: &expected };
+    let opened = secret.cipher().decrypt(&nonce.into(), payload).map_err(|_| Problem::Broken)?;
     let opened = Zeroizing::new(opened);
     let key = <[u8; 32]>::try_from(opened.as_slice()).map_err(|_| Problem::Broken)?;
     Ok(GroupKey::from_bytes(key))
@@ -397,15 +378,9 @@ fn header_problem(bytes: &[u8; SEALED_BYTES], replica: u16, epoch: u32) -> Probl
     } else if version != VERSION {
         Problem::Version(version)
     } else if found_replica != replica {
-        Problem::Replica {
-            found: found_replica,
-            expected: replica,
-        }
+        Problem::Replica { found: found_replica, expected: replica }
     } else if found_epoch != epoch {
-        Problem::Epoch {
-            found: found_epoch,
-            expected: epoch,
-        }
+        Problem::Epoch { found: found_epoch, expected: epoch }
     } else {
         Problem::Group
     }
@@ -454,34 +429,22 @@ mod tests {
         let again = unseal(&sealed, &SECRET, 1, 7, "group").unwrap();
         assert_eq!(again.expose_bytes(), KEY.expose_bytes());
         let second = seal(&KEY, &SECRET, 1, 7, "group").unwrap();
-        assert_ne!(
-            sealed[HEADER_BYTES..60],
-            second[HEADER_BYTES..60],
-            "a fresh nonce"
-        );
+        assert_ne!(sealed[HEADER_BYTES..60], second[HEADER_BYTES..60], "a fresh nonce");
     }
 
     #[test]
     fn a_file_of_another_replica_epoch_or_group_is_refused() {
         let sealed = seal(&KEY, &SECRET, 1, 7, "group").unwrap();
         let problem = |secret, replica, epoch, group| {
-            unseal(&sealed, secret, replica, epoch, group)
-                .unwrap_err()
-                .problem
+            unseal(&sealed, secret, replica, epoch, group).unwrap_err().problem
         };
         assert!(matches!(
             problem(&SECRET, 2, 7, "group"),
-            Problem::Replica {
-                found: 1,
-                expected: 2
-            }
+            Problem::Replica { found: 1, expected: 2 }
         ));
         assert!(matches!(
             problem(&SECRET, 1, 8, "group"),
-            Problem::Epoch {
-                found: 7,
-                expected: 8
-            }
+            Problem::Epoch { found: 7, expected: 8 }
         ));
         assert!(matches!(problem(&SECRET, 1, 7, "other"), Problem::Group));
         let other = SealingSecret::from_bytes([9; 32]);
@@ -546,23 +509,14 @@ mod tests {
     #[test]
     fn what_is_no_key_file_is_refused() {
         let directory = Directory::new("wrong");
-        assert!(matches!(
-            read_private(&directory.0).unwrap_err().problem,
-            Problem::NotAFile
-        ));
+        assert!(matches!(read_private(&directory.0).unwrap_err().problem, Problem::NotAFile));
         let missing = read_private(&directory.0.join("none")).unwrap_err();
         assert!(matches!(missing.problem, Problem::Read(_)));
         let long = directory.0.join("long");
         write_private(&long, &vec![0; PRIVATE_FILE_LIMIT_BYTES as usize + 1]).unwrap();
-        assert!(matches!(
-            read_private(&long).unwrap_err().problem,
-            Problem::TooLong
-        ));
+        assert!(matches!(read_private(&long).unwrap_err().problem, Problem::TooLong));
         let limit = directory.0.join("limit");
         write_private(&limit, &vec![0; PRIVATE_FILE_LIMIT_BYTES as usize]).unwrap();
-        assert_eq!(
-            read_private(&limit).unwrap().len() as u64,
-            PRIVATE_FILE_LIMIT_BYTES
-        );
+        assert_eq!(read_private(&limit).unwrap().len() as u64, PRIVATE_FILE_LIMIT_BYTES);
     }
 }

@@ -101,11 +101,8 @@ mod tests {
         let group_key = GroupKey::from_bytes([3; 32]);
         for algorithm in MacAlgorithm::ALL {
             let keys = CertificateKeys::new(&group_key, algorithm);
-            let tags = [
-                keys.independent.tag32(b"m"),
-                keys.continuing.tag32(b"m"),
-                keys.mac.tag32(b"m"),
-            ];
+            let tags =
+                [keys.independent.tag32(b"m"), keys.continuing.tag32(b"m"), keys.mac.tag32(b"m")];
             assert!(tags[0] != tags[1] && tags[1] != tags[2] && tags[0] != tags[2]);
         }
         let derived = MacAlgorithm::ALL.map(|algorithm| *group_key.derive("c", algorithm));

@@ -99,10 +99,7 @@ impl FromStr for MacAlgorithm {
     type Err = UnknownMacAlgorithm;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.name() == name)
-            .ok_or(UnknownMacAlgorithm)
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name).ok_or(UnknownMacAlgorithm)
     }
 }
 
@@ -156,12 +153,9 @@ impl MacKey {
     pub fn tag32(&self, message: &[u8]) -> [u8; 32] {
         match &self.0 {
             State::Blake3(key) => *blake3::keyed_hash(&key.0, message).as_bytes(),
-            State::HmacSha256(keyed) => keyed
-                .clone()
-                .chain_update(message)
-                .finalize()
-                .into_bytes()
-                .into(),
+            State::HmacSha256(keyed) => {
+                keyed.clone().chain_update(message).finalize().into_bytes().into()
+            }
             State::Aegis128L(key) => aegis::<32>(key, message),
         }
     }
@@ -192,9 +186,10 @@ pub(crate) fn equal<const BYTES: usize>(one: &[u8; BYTES], other: &[u8; BYTES]) 
     const { assert!(BYTES.is_multiple_of(8)) };
     let (one, _) = one.as_chunks::<8>();
     let (other, _) = other.as_chunks::<8>();
-    let differences = one.iter().zip(other).fold(0, |all, (a, b)| {
-        all | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b))
-    });
+    let differences = one
+        .iter()
+        .zip(other)
+        .fold(0, |all, (a, b)| all | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b)));
     differences.ct_eq(&0).into()
 }
 

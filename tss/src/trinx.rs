@@ -56,20 +56,12 @@ pub trait TrInX: Send {
     /// Carries out one command.
     fn apply(&mut self, command: Command) -> Result<Answer, Refusal> {
         match command {
-            Command::Independent {
-                counter,
-                value,
-                digest,
-            } => self
-                .certify_independent(counter, value, &digest)
-                .map(Answer::Independent),
-            Command::Continuing {
-                counter,
-                value,
-                digest,
-            } => self
-                .certify_continuing(counter, value, &digest)
-                .map(Answer::Continuing),
+            Command::Independent { counter, value, digest } => {
+                self.certify_independent(counter, value, &digest).map(Answer::Independent)
+            }
+            Command::Continuing { counter, value, digest } => {
+                self.certify_continuing(counter, value, &digest).map(Answer::Continuing)
+            }
             Command::Mac { digest } => self.certify_mac(&digest).map(Answer::Mac),
             Command::Forward { counter, value } => {
                 self.forward(counter, value).map(|()| Answer::Forwarded)

@@ -9,11 +9,7 @@ use hybster_tss::{
 };
 
 const GROUP: Digest = Digest([0x11; 32]);
-const INSTANCE: InstanceId = InstanceId {
-    replica: 1,
-    pillar: 0,
-    epoch: 0,
-};
+const INSTANCE: InstanceId = InstanceId { replica: 1, pillar: 0, epoch: 0 };
 const DIGEST: Digest = Digest([0x22; 32]);
 
 fn group_key() -> GroupKey {
@@ -34,11 +30,7 @@ fn targets() -> Vec<(InstanceId, Counter, CounterValue, CounterValue)> {
     for replica in [0, 1, 2, u16::MAX] {
         for pillar in [0, 1, u16::MAX] {
             for epoch in [0, 1, u32::MAX] {
-                let instance = InstanceId {
-                    replica,
-                    pillar,
-                    epoch,
-                };
+                let instance = InstanceId { replica, pillar, epoch };
                 for counter in Counter::ALL {
                     for value in VALUES {
                         for previous in VALUES {
@@ -52,12 +44,8 @@ fn targets() -> Vec<(InstanceId, Counter, CounterValue, CounterValue)> {
     targets
 }
 
-const VALUES: [CounterValue; 4] = [
-    CounterValue::ZERO,
-    CounterValue::new(0, 1),
-    CounterValue::new(1, 0),
-    CounterValue::MAX,
-];
+const VALUES: [CounterValue; 4] =
+    [CounterValue::ZERO, CounterValue::new(0, 1), CounterValue::new(1, 0), CounterValue::MAX];
 
 /// Attack 1: the host asks for a trusted MAC, which uses no counter, and presents its proof as the
 /// proof of a counter certificate. In the published form the host chose the MACed bytes, so they
@@ -70,19 +58,8 @@ fn trusted_mac_passed_off_as_a_counter_certificate() {
         assert!(verifier.verify_mac(&mac, &DIGEST));
         for (instance, counter, value, previous) in targets() {
             let proof = mac.proof;
-            let independent = IndependentCertificate {
-                instance,
-                counter,
-                value,
-                proof,
-            };
-            let continuing = ContinuingCertificate {
-                instance,
-                counter,
-                value,
-                previous,
-                proof,
-            };
+            let independent = IndependentCertificate { instance, counter, value, proof };
+            let continuing = ContinuingCertificate { instance, counter, value, previous, proof };
             assert!(!verifier.verify_independent(&independent, &DIGEST));
             assert!(!verifier.verify_continuing(&continuing, &DIGEST));
         }
@@ -96,23 +73,13 @@ fn trusted_mac_over_the_bytes_of_a_counter_certificate() {
         let (mut trinx, verifier) = (trinx(algorithm), verifier(algorithm));
         for (instance, counter, value, previous) in targets() {
             let proof = Proof([0; 32]);
-            let mut independent = IndependentCertificate {
-                instance,
-                counter,
-                value,
-                proof,
-            };
+            let mut independent = IndependentCertificate { instance, counter, value, proof };
             let bytes = independent.certified_bytes(&GROUP, &DIGEST);
             independent.proof = trinx.certify_mac(&Digest::of(&bytes)).unwrap().proof;
             assert!(!verifier.verify_independent(&independent, &DIGEST));
 
-            let mut continuing = ContinuingCertificate {
-                instance,
-                counter,
-                value,
-                previous,
-                proof,
-            };
+            let mut continuing =
+                ContinuingCertificate { instance, counter, value, previous, proof };
             let bytes = continuing.certified_bytes(&GROUP, &DIGEST);
             continuing.proof = trinx.certify_mac(&Digest::of(&bytes)).unwrap().proof;
             assert!(!verifier.verify_continuing(&continuing, &DIGEST));
@@ -130,13 +97,7 @@ fn no_kind_of_certificate_passes_for_another() {
         let independent = trinx.certify_independent(counter, value, &DIGEST).unwrap();
         let continuing = trinx.certify_continuing(counter, value, &DIGEST).unwrap();
         for proof in [independent.proof, continuing.proof] {
-            assert!(!verifier.verify_mac(
-                &TrustedMac {
-                    instance: INSTANCE,
-                    proof
-                },
-                &DIGEST
-            ));
+            assert!(!verifier.verify_mac(&TrustedMac { instance: INSTANCE, proof }, &DIGEST));
         }
         for previous in VALUES {
             let forged = ContinuingCertificate {
@@ -148,10 +109,7 @@ fn no_kind_of_certificate_passes_for_another() {
             };
             assert!(!verifier.verify_continuing(&forged, &DIGEST));
         }
-        let forged = IndependentCertificate {
-            proof: continuing.proof,
-            ..independent
-        };
+        let forged = IndependentCertificate { proof: continuing.proof, ..independent };
         assert!(!verifier.verify_independent(&forged, &DIGEST));
     }
 }
@@ -194,11 +152,7 @@ fn certificate_shifted_by_moving_bytes_between_header_and_body() {
 fn certificate_shifted_between_header_fields() {
     for algorithm in MacAlgorithm::ALL {
         let verifier = verifier(algorithm);
-        let instance = InstanceId {
-            replica: 1,
-            pillar: 2,
-            epoch: 3,
-        };
+        let instance = InstanceId { replica: 1, pillar: 2, epoch: 3 };
         let mut trinx = InProcessTrInX::new(&group_key(), algorithm, GROUP, instance);
         let counter = Counter::NewView;
         trinx.forward(counter, CounterValue::new(1, 0)).unwrap();
@@ -206,28 +160,13 @@ fn certificate_shifted_between_header_fields() {
         let honest = trinx.certify_continuing(counter, value, &DIGEST).unwrap();
         assert!(verifier.verify_continuing(&honest, &DIGEST));
 
-        let forged = ContinuingCertificate {
-            value: honest.previous,
-            previous: honest.value,
-            ..honest
-        };
+        let forged =
+            ContinuingCertificate { value: honest.previous, previous: honest.value, ..honest };
         assert!(!verifier.verify_continuing(&forged, &DIGEST));
         let swapped = [
-            InstanceId {
-                replica: 2,
-                pillar: 1,
-                epoch: 3,
-            },
-            InstanceId {
-                replica: 1,
-                pillar: 3,
-                epoch: 2,
-            },
-            InstanceId {
-                replica: 0x0201,
-                pillar: 0x0300,
-                epoch: 0,
-            },
+            InstanceId { replica: 2, pillar: 1, epoch: 3 },
+            InstanceId { replica: 1, pillar: 3, epoch: 2 },
+            InstanceId { replica: 0x0201, pillar: 0x0300, epoch: 0 },
         ];
         for instance in swapped {
             assert!(
@@ -246,46 +185,27 @@ fn a_rejected_call_does_not_spoil_the_next_honest_certificate() {
         let (mut attacked, mut undisturbed) = (trinx(algorithm), trinx(algorithm));
         let counter = Counter::Ordering;
         let value = CounterValue::new(3, 5);
-        attacked
-            .certify_independent(counter, value, &DIGEST)
-            .unwrap();
-        undisturbed
-            .certify_independent(counter, value, &DIGEST)
-            .unwrap();
+        attacked.certify_independent(counter, value, &DIGEST).unwrap();
+        undisturbed.certify_independent(counter, value, &DIGEST).unwrap();
 
         let below = CounterValue::new(2, u64::MAX);
         let evil = Digest([0xee; 32]);
         assert_eq!(
             attacked.certify_independent(counter, value, &evil),
-            Err(Refusal::NotAboveCurrent {
-                counter,
-                current: value,
-                asked: value
-            })
+            Err(Refusal::NotAboveCurrent { counter, current: value, asked: value })
         );
-        let refusal = Refusal::BelowCurrent {
-            counter,
-            current: value,
-            asked: below,
-        };
-        assert_eq!(
-            attacked.certify_continuing(counter, below, &evil),
-            Err(refusal)
-        );
+        let refusal = Refusal::BelowCurrent { counter, current: value, asked: below };
+        assert_eq!(attacked.certify_continuing(counter, below, &evil), Err(refusal));
         assert_eq!(attacked.forward(counter, below), Err(refusal));
         assert_eq!(attacked.current(counter), value);
         assert_eq!(attacked.current(Counter::NewView), CounterValue::ZERO);
 
         let next = CounterValue::new(3, 6);
-        let certificate = attacked
-            .certify_independent(counter, next, &DIGEST)
-            .unwrap();
+        let certificate = attacked.certify_independent(counter, next, &DIGEST).unwrap();
         assert!(verifier.verify_independent(&certificate, &DIGEST));
         assert_eq!(
             certificate,
-            undisturbed
-                .certify_independent(counter, next, &DIGEST)
-                .unwrap(),
+            undisturbed.certify_independent(counter, next, &DIGEST).unwrap(),
             "as if the refused calls had never been made"
         );
         let above = CounterValue::new(4, 0);
@@ -309,29 +229,18 @@ fn a_rejected_command_does_not_spoil_the_rest_of_its_batch() {
     };
     let mut answers = vec![Ok(Answer::Forwarded); 9];
     trinx.certify_batch(
-        &[
-            independent(1),
-            independent(1),
-            Command::Mac { digest: DIGEST },
-            independent(2),
-        ],
+        &[independent(1), independent(1), Command::Mac { digest: DIGEST }, independent(2)],
         &mut answers,
     );
-    let [
-        Ok(Answer::Independent(first)),
-        Err(refusal),
-        Ok(Answer::Mac(mac)),
-        Ok(last),
-    ] = &answers[..]
+    let [Ok(Answer::Independent(first)), Err(refusal), Ok(Answer::Mac(mac)), Ok(last)] =
+        &answers[..]
     else {
         panic!("unexpected answers: {answers:?}");
     };
     assert!(verifier.verify_independent(first, &DIGEST));
     assert!(matches!(refusal, Refusal::NotAboveCurrent { .. }));
     assert!(verifier.verify_mac(mac, &DIGEST));
-    let Answer::Independent(last) = last else {
-        panic!("unexpected answer: {last:?}")
-    };
+    let Answer::Independent(last) = last else { panic!("unexpected answer: {last:?}") };
     assert!(verifier.verify_independent(last, &DIGEST));
 }
 
@@ -345,53 +254,32 @@ fn arguments_changed_between_check_and_use() {
     const fn plain_data<T: Copy + Send + Sync + Eq + 'static>() {}
     plain_data::<Command>();
 
-    let (mut trinx, verifier) = (
-        trinx(MacAlgorithm::default()),
-        verifier(MacAlgorithm::default()),
-    );
+    let (mut trinx, verifier) = (trinx(MacAlgorithm::default()), verifier(MacAlgorithm::default()));
     let counter = Counter::Ordering;
-    let honest = Command::Independent {
-        counter,
-        value: CounterValue::new(0, 1),
-        digest: DIGEST,
-    };
+    let honest = Command::Independent { counter, value: CounterValue::new(0, 1), digest: DIGEST };
     let evil_digest = Digest([0xee; 32]);
-    let evil = Command::Independent {
-        counter,
-        value: CounterValue::new(9, 9),
-        digest: evil_digest,
-    };
+    let evil =
+        Command::Independent { counter, value: CounterValue::new(9, 9), digest: evil_digest };
 
     // One command in memory that the host can write: what is used is the copy that was taken.
     let shared = Cell::new(honest);
     let command = shared.get();
     shared.set(evil);
-    let Ok(Answer::Independent(certificate)) = trinx.apply(command) else {
-        panic!("refused")
-    };
+    let Ok(Answer::Independent(certificate)) = trinx.apply(command) else { panic!("refused") };
     assert_eq!(certificate.value, CounterValue::new(0, 1));
     assert!(verifier.verify_independent(&certificate, &DIGEST));
     assert!(!verifier.verify_independent(&certificate, &evil_digest));
 
     // A batch in memory that the host can write: it is borrowed until the last command is done.
-    let next = Command::Independent {
-        counter,
-        value: CounterValue::new(0, 2),
-        digest: DIGEST,
-    };
+    let next = Command::Independent { counter, value: CounterValue::new(0, 2), digest: DIGEST };
     let buffer = RefCell::new(vec![next, next]);
     let mut answers = Vec::new();
     let borrowed = buffer.borrow();
-    let mut watched = Watched {
-        inner: trinx,
-        buffer: &buffer,
-    };
+    let mut watched = Watched { inner: trinx, buffer: &buffer };
     watched.certify_batch(&borrowed, &mut answers);
     drop(borrowed);
     buffer.borrow_mut()[0] = evil;
-    let Ok(Answer::Independent(certificate)) = answers[0] else {
-        panic!("refused")
-    };
+    let Ok(Answer::Independent(certificate)) = answers[0] else { panic!("refused") };
     assert_eq!(certificate.value, CounterValue::new(0, 2));
     assert!(verifier.verify_independent(&certificate, &DIGEST));
     assert!(matches!(answers[1], Err(Refusal::NotAboveCurrent { .. })));
@@ -408,12 +296,8 @@ impl Watched<'_> {
     fn certify_batch(&mut self, commands: &[Command], answers: &mut Vec<Result<Answer, Refusal>>) {
         let mut one = Vec::new();
         for command in commands {
-            assert!(
-                self.buffer.try_borrow_mut().is_err(),
-                "the buffer is borrowed all along"
-            );
-            self.inner
-                .certify_batch(std::slice::from_ref(command), &mut one);
+            assert!(self.buffer.try_borrow_mut().is_err(), "the buffer is borrowed all along");
+            self.inner.certify_batch(std::slice::from_ref(command), &mut one);
             answers.append(&mut one);
         }
     }
@@ -428,9 +312,7 @@ fn a_cloned_trinx_equivocates() {
     let verifier = verifier(MacAlgorithm::default());
     let (counter, value) = (Counter::Ordering, CounterValue::new(0, 1));
     let other = Digest([0x44; 32]);
-    let one = original
-        .certify_independent(counter, value, &DIGEST)
-        .unwrap();
+    let one = original.certify_independent(counter, value, &DIGEST).unwrap();
     let two = clone.certify_independent(counter, value, &other).unwrap();
     assert!(verifier.verify_independent(&one, &DIGEST));
     assert!(verifier.verify_independent(&two, &other));

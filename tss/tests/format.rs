@@ -10,23 +10,15 @@ fn proofs_and_client_macs_are_pinned() {
     let group_key = GroupKey::from_bytes(core::array::from_fn(|index| index as u8));
     let group = Digest([0x11; 32]);
     let digest = Digest::of(b"a message");
-    let instance = InstanceId {
-        replica: 1,
-        pillar: 2,
-        epoch: 3,
-    };
+    let instance = InstanceId { replica: 1, pillar: 2, epoch: 3 };
     let mut lines = Vec::new();
     for algorithm in MacAlgorithm::ALL {
         let mut trinx = InProcessTrInX::new(&group_key, algorithm, group, instance);
         let counter = Counter::Ordering;
-        let independent = trinx
-            .certify_independent(counter, CounterValue::new(4, 5), &digest)
-            .unwrap()
-            .proof;
-        let continuing = trinx
-            .certify_continuing(counter, CounterValue::new(6, 0), &digest)
-            .unwrap()
-            .proof;
+        let independent =
+            trinx.certify_independent(counter, CounterValue::new(4, 5), &digest).unwrap().proof;
+        let continuing =
+            trinx.certify_continuing(counter, CounterValue::new(6, 0), &digest).unwrap().proof;
         let mac = trinx.certify_mac(&digest).unwrap().proof;
         let tag = group_key.client_key(algorithm, 7).tag(b"a request");
         for proof in [independent, continuing, mac] {

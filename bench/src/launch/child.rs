@@ -56,14 +56,8 @@ impl Child {
                 let _ = sender.try_send(line);
             }
         };
-        let child = Child {
-            name: name.into(),
-            process,
-            stdin,
-            lines,
-            log: log.into(),
-            reaped: false,
-        };
+        let child =
+            Child { name: name.into(), process, stdin, lines, log: log.into(), reaped: false };
         std::thread::Builder::new()
             .name(format!("stdout of {name}"))
             .spawn(drain)
@@ -134,10 +128,7 @@ impl Child {
                 self.reaped = true;
                 Err(self.failure(&format!("ended unexpectedly ({status})")))
             }
-            Err(e) => Err(Error::new(format!(
-                "cannot ask for the state of {}: {e}",
-                self.name
-            ))),
+            Err(e) => Err(Error::new(format!("cannot ask for the state of {}: {e}", self.name))),
         }
     }
 
@@ -147,9 +138,7 @@ impl Child {
     /// If the child has ended.
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
         // Until it is reaped, its id cannot belong to anyone else.
-        let pid = i32::try_from(self.process.id())
-            .ok()
-            .and_then(Pid::from_raw);
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         match pid {
             Some(pid) if !self.reaped => rustix::process::kill_process(pid, signal)
                 .map_err(|e| Error::new(format!("cannot send a signal to {}: {e}", self.name))),
@@ -182,10 +171,7 @@ impl Child {
         }
         let Some(status) = self.wait_until(Instant::now() + PATIENCE) else {
             self.kill();
-            let what = format!(
-                "did not stop within {} s and was killed",
-                PATIENCE.as_secs()
-            );
+            let what = format!("did not stop within {} s and was killed", PATIENCE.as_secs());
             return Err(self.failure(&what));
         };
         if status.success() {
@@ -231,9 +217,7 @@ mod tests {
     fn a_child_that_is_dropped_is_gone() {
         let (_dir, child) = shell("echo ready; exec sleep 1000");
         let mut child = child.unwrap();
-        child
-            .wait_ready(Duration::from_secs(60), &Stop::new())
-            .unwrap();
+        child.wait_ready(Duration::from_secs(60), &Stop::new()).unwrap();
         let pid = child.pid();
         assert!(crate::process::is_running(pid));
         drop(child);
@@ -243,24 +227,16 @@ mod tests {
     #[test]
     fn an_early_end_shows_the_log() {
         let (_dir, child) = shell("echo the port is taken >&2; exit 3");
-        let error = child
-            .unwrap()
-            .wait_ready(Duration::from_secs(60), &Stop::new())
-            .unwrap_err();
+        let error = child.unwrap().wait_ready(Duration::from_secs(60), &Stop::new()).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("the port is taken") && text.contains('3'),
-            "{text}"
-        );
+        assert!(text.contains("the port is taken") && text.contains('3'), "{text}");
     }
 
     #[test]
     fn the_end_of_its_input_tells_a_child_to_stop() {
         let (_dir, child) = shell("echo ready; cat > /dev/null");
         let mut child = child.unwrap();
-        child
-            .wait_ready(Duration::from_secs(60), &Stop::new())
-            .unwrap();
+        child.wait_ready(Duration::from_secs(60), &Stop::new()).unwrap();
         child.wait_stopped().unwrap();
         assert!(!crate::process::is_running(child.pid()));
     }

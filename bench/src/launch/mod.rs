@@ -93,11 +93,7 @@ impl GroupSpec {
             replicas,
             faults,
             // Without a protocol there is nothing to split over pillars.
-            pillars: if options.unreplicated {
-                1
-            } else {
-                options.pillars
-            },
+            pillars: if options.unreplicated { 1 } else { options.pillars },
             batch_max: options.batch_max,
             layout: options.layout,
             authenticator: options.authenticator,
@@ -142,11 +138,7 @@ impl Group {
             .prefix("hybster-bench-")
             .tempdir()
             .map_err(|e| Error::new(format!("cannot make a temporary directory: {e}")))?;
-        let mut group = Group {
-            replicas: Vec::new(),
-            directory,
-            spec: spec.clone(),
-        };
+        let mut group = Group { replicas: Vec::new(), directory, spec: spec.clone() };
         let addresses = free_addresses(spec.replicas)?;
         engine::create_group(&group.path(), spec, &addresses)?;
         for replica in 0..spec.replicas {
@@ -171,11 +163,7 @@ impl Group {
         if spec.unreplicated {
             command.arg("--unreplicated");
         }
-        let name = if spec.unreplicated {
-            "server".into()
-        } else {
-            format!("replica {replica}")
-        };
+        let name = if spec.unreplicated { "server".into() } else { format!("replica {replica}") };
         let log = self.directory.path().join(format!("replica-{replica}.log"));
         Child::spawn(&name, &mut command, &log)
     }
@@ -268,9 +256,7 @@ fn usage_of(name: &str, pid: u32) -> Result<ProcessReport, Error> {
 /// Loopback addresses whose ports were free a moment ago.
 fn free_addresses(count: u16) -> Result<Vec<SocketAddr>, Error> {
     let failed = |e| Error::new(format!("cannot find free ports on 127.0.0.1: {e}"));
-    let clock = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut random = Random::new(clock.as_nanos() as u64 ^ u64::from(std::process::id()) << 32);
     // All are held until all are chosen, so that none is chosen twice.
     let mut listeners = Vec::new();
@@ -285,10 +271,7 @@ fn free_addresses(count: u16) -> Result<Vec<SocketAddr>, Error> {
             Err(_) => {}
         }
     }
-    listeners
-        .iter()
-        .map(|l| l.local_addr().map_err(failed))
-        .collect()
+    listeners.iter().map(|l| l.local_addr().map_err(failed)).collect()
 }
 
 #[cfg(test)]

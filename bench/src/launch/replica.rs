@@ -44,15 +44,11 @@ pub fn run_replica(args: &ReplicaArgs) -> Result<(), Error> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|e| Error::new(format!("cannot tie this process to its parent: {e}")))?;
     let level = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(level)
-        .target(env_logger::Target::Stderr)
-        .init();
+    env_logger::Builder::from_env(level).target(env_logger::Target::Stderr).init();
     let stop = Stop::on_signals()?;
     let replica = engine::start_replica(args)?;
     println!("ready replica {}", args.id);
-    std::io::stdout()
-        .flush()
-        .map_err(|e| Error::new(format!("standard output: {e}")))?;
+    std::io::stdout().flush().map_err(|e| Error::new(format!("standard output: {e}")))?;
     let ended = stop.clone();
     std::thread::Builder::new()
         .name("parent".into())

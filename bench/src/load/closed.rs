@@ -12,9 +12,7 @@ impl ClosedLoop {
     /// Room for this many sessions.
     #[must_use]
     pub fn new(sessions: u32) -> ClosedLoop {
-        ClosedLoop {
-            idle: Vec::with_capacity(sessions as usize),
-        }
+        ClosedLoop { idle: Vec::with_capacity(sessions as usize) }
     }
 }
 

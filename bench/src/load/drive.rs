@@ -127,10 +127,7 @@ pub fn drive<S: Sessions, P: Pace, W: Workload>(
             started[session as usize] = since;
             outstanding += 1;
         }
-        let wait = pace
-            .wait(now)
-            .map_or(LONGEST_POLL, Duration::from_nanos)
-            .min(LONGEST_POLL);
+        let wait = pace.wait(now).map_or(LONGEST_POLL, Duration::from_nanos).min(LONGEST_POLL);
         sessions.poll(wait, &mut |session, outcome| {
             let failure = match outcome {
                 Outcome::Done(result) if workload.acknowledged(session, result) => None,
@@ -193,14 +190,7 @@ pub fn drive<S: Sessions, P: Pace, W: Workload>(
         stop.check()?;
     }
     let unfinished = outstanding;
-    Ok(Run {
-        recorder,
-        workload,
-        acknowledged,
-        acknowledged_inside,
-        failed,
-        unfinished,
-    })
+    Ok(Run { recorder, workload, acknowledged, acknowledged_inside, failed, unfinished })
 }
 
 fn elapsed(origin: Instant) -> u64 {
@@ -302,15 +292,8 @@ mod tests {
         let mut sessions = Loopback::new(8);
         let tallies = Tallies::default();
         let pace = ClosedLoop::new(8);
-        let run = drive(
-            &mut sessions,
-            pace,
-            Any(0),
-            &plan(20, 30),
-            &tallies,
-            &Stop::new(),
-        )
-        .unwrap();
+        let run =
+            drive(&mut sessions, pace, Any(0), &plan(20, 30), &tallies, &Stop::new()).unwrap();
         assert_eq!(run.acknowledged, run.workload.0);
         assert_eq!(run.acknowledged, sessions.submitted);
         assert_eq!(tallies.completed(), run.acknowledged);
@@ -322,23 +305,9 @@ mod tests {
     fn warm_up_is_not_recorded() {
         let mut sessions = Loopback::new(8);
         let (pace, tallies) = (ClosedLoop::new(8), Tallies::default());
-        let run = drive(
-            &mut sessions,
-            pace,
-            Any(0),
-            &plan(30, 0),
-            &tallies,
-            &Stop::new(),
-        )
-        .unwrap();
+        let run = drive(&mut sessions, pace, Any(0), &plan(30, 0), &tallies, &Stop::new()).unwrap();
         assert!(run.acknowledged > 0);
-        assert_eq!(
-            (
-                run.acknowledged_inside,
-                Recorder::merge([run.recorder]).completed()
-            ),
-            (0, 0)
-        );
+        assert_eq!((run.acknowledged_inside, Recorder::merge([run.recorder]).completed()), (0, 0));
     }
 
     #[test]
@@ -346,15 +315,8 @@ mod tests {
         let mut sessions = Loopback::new(4);
         let pace = OpenLoop::new(4, 20_000.0);
         let tallies = Tallies::default();
-        let run = drive(
-            &mut sessions,
-            pace,
-            Any(0),
-            &plan(10, 40),
-            &tallies,
-            &Stop::new(),
-        )
-        .unwrap();
+        let run =
+            drive(&mut sessions, pace, Any(0), &plan(10, 40), &tallies, &Stop::new()).unwrap();
         // 50 ms at 20,000 a second, the last 40 ms recorded.
         assert_eq!(run.acknowledged, 1000);
         assert_eq!(Recorder::merge([run.recorder]).completed(), 800);
@@ -366,15 +328,8 @@ mod tests {
         sessions.fail_every = 2;
         let tallies = Tallies::default();
         let pace = ClosedLoop::new(2);
-        let run = drive(
-            &mut sessions,
-            pace,
-            Any(0),
-            &plan(0, 100),
-            &tallies,
-            &Stop::new(),
-        )
-        .unwrap();
+        let run =
+            drive(&mut sessions, pace, Any(0), &plan(0, 100), &tallies, &Stop::new()).unwrap();
         assert!(run.failed > 0 && run.acknowledged > 0);
         assert_eq!(run.failed + run.acknowledged, sessions.submitted);
         assert_eq!(tallies.failed(), run.failed);

@@ -143,13 +143,7 @@ pub(crate) mod testing {
     impl Loopback {
         pub fn new(sessions: u32) -> Loopback {
             let pending = Vec::new();
-            Loopback {
-                pending,
-                sessions,
-                fail_every: u64::MAX,
-                submitted: 0,
-                echo: Vec::new(),
-            }
+            Loopback { pending, sessions, fail_every: u64::MAX, submitted: 0, echo: Vec::new() }
         }
     }
 
@@ -159,10 +153,7 @@ pub(crate) mod testing {
         }
 
         fn submit(&mut self, session: u32, _: Access, _: &[u8]) -> Result<(), Error> {
-            assert!(
-                !self.pending.contains(&session),
-                "one outstanding operation per session"
-            );
+            assert!(!self.pending.contains(&session), "one outstanding operation per session");
             self.pending.push(session);
             Ok(())
         }

@@ -25,13 +25,7 @@ impl OpenLoop {
     #[must_use]
     pub fn new(sessions: u32, rate_per_s: f64) -> OpenLoop {
         let idle = Vec::with_capacity(sessions as usize);
-        OpenLoop {
-            idle,
-            rate_per_s,
-            next: 0,
-            next_at: 0,
-            intended: 0,
-        }
+        OpenLoop { idle, rate_per_s, next: 0, next_at: 0, intended: 0 }
     }
 
     fn time_of(&self, index: u64) -> u64 {
@@ -42,11 +36,7 @@ impl OpenLoop {
 impl Pace for OpenLoop {
     fn wait(&self, now: u64) -> Option<u64> {
         // Without a free session only a completion can help.
-        if self.idle.is_empty() {
-            None
-        } else {
-            Some(self.next_at.saturating_sub(now))
-        }
+        if self.idle.is_empty() { None } else { Some(self.next_at.saturating_sub(now)) }
     }
 
     #[inline]

@@ -48,10 +48,7 @@ impl Recorder {
     /// A recorder whose first gap begins here, in nanoseconds from the start of the load.
     #[must_use]
     pub fn starting_at(begin: u64) -> Recorder {
-        Recorder {
-            last_completion: Some(begin),
-            ..Recorder::default()
-        }
+        Recorder { last_completion: Some(begin), ..Recorder::default() }
     }
 
     /// Counts an acknowledged operation.
@@ -91,9 +88,7 @@ impl Recorder {
     pub fn merge(recorders: impl IntoIterator<Item = Recorder>) -> Measured {
         let mut all = Recorder::default();
         for recorder in recorders {
-            all.latency_ns
-                .add(&recorder.latency_ns)
-                .expect("all histograms have equal bounds");
+            all.latency_ns.add(&recorder.latency_ns).expect("all histograms have equal bounds");
             for (sum, count) in all.failures.iter_mut().zip(recorder.failures) {
                 *sum += count;
             }

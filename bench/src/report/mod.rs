@@ -179,11 +179,7 @@ pub fn errors_by_kind(measured: &Measured, unfinished: u64) -> BTreeMap<String, 
 /// CPU seconds per million operations; 0 if none completed.
 #[must_use]
 pub fn per_million(cpu_s: f64, completed: u64) -> f64 {
-    if completed == 0 {
-        0.0
-    } else {
-        cpu_s / completed as f64 * 1e6
-    }
+    if completed == 0 { 0.0 } else { cpu_s / completed as f64 * 1e6 }
 }
 
 /// Writes a report as JSON, whole or not at all.

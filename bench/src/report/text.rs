@@ -48,11 +48,7 @@ impl fmt::Display for RunReport {
             write!(f, "one server, no replication")?;
         } else {
             let (n, faults, p) = (config.replicas, config.faults, config.pillars);
-            write!(
-                f,
-                "{n} replicas (f = {faults}), {}",
-                plural(p.into(), "pillar")
-            )?;
+            write!(f, "{n} replicas (f = {faults}), {}", plural(p.into(), "pillar"))?;
         }
         writeln!(
             f,
@@ -72,12 +68,7 @@ impl fmt::Display for RunReport {
         writeln!(f)?;
         let throughput = count(self.throughput_ops_s.round() as u64);
         writeln!(f, "  throughput   {throughput} operations/s")?;
-        write!(
-            f,
-            "  completed    {} in {:.1} s",
-            count(self.completed),
-            self.duration_s
-        )?;
+        write!(f, "  completed    {} in {:.1} s", count(self.completed), self.duration_s)?;
         writeln!(f, ", {} errors{}", count(self.errors), kinds(self))?;
         let l = &self.latency_us;
         writeln!(
@@ -90,22 +81,14 @@ impl fmt::Display for RunReport {
             micros(l.max),
             micros(l.mean),
         )?;
-        writeln!(
-            f,
-            "  longest gap  {} without a completion",
-            micros(self.longest_gap_ms * 1e3)
-        )?;
+        writeln!(f, "  longest gap  {} without a completion", micros(self.longest_gap_ms * 1e3))?;
         writeln!(
             f,
             "  CPU          {:.2} s per million operations, all processes",
             self.cpu_s_per_mop
         )?;
         if let Some(open) = &self.open_loop {
-            let verdict = if open.kept_up {
-                "kept up"
-            } else {
-                "DID NOT KEEP UP"
-            };
+            let verdict = if open.kept_up { "kept up" } else { "DID NOT KEEP UP" };
             writeln!(
                 f,
                 "  open loop    {} operations/s asked for: {verdict}, {} unfinished",
@@ -119,11 +102,7 @@ impl fmt::Display for RunReport {
                 write!(f, ", {size:.1} requests per batch")?;
             }
             let rejections = count(replica.rejections);
-            writeln!(
-                f,
-                ", {rejections} messages rejected, {} layout",
-                replica.layout
-            )?;
+            writeln!(f, ", {rejections} messages rejected, {} layout", replica.layout)?;
         }
         writeln!(f)?;
         processes(f, &self.processes)?;
@@ -136,11 +115,7 @@ fn kinds(report: &RunReport) -> String {
     if report.errors_by_kind.is_empty() {
         return String::new();
     }
-    let parts: Vec<_> = report
-        .errors_by_kind
-        .iter()
-        .map(|(k, n)| format!("{k} {n}"))
-        .collect();
+    let parts: Vec<_> = report.errors_by_kind.iter().map(|(k, n)| format!("{k} {n}")).collect();
     format!(" ({})", parts.join(", "))
 }
 
@@ -150,11 +125,7 @@ pub(crate) fn plural(number: u64, what: &str) -> String {
 
 /// A table of what the processes used.
 pub(crate) fn processes(f: &mut fmt::Formatter<'_>, list: &[ProcessReport]) -> fmt::Result {
-    writeln!(
-        f,
-        "  {:<12} {:>9} {:>12} {:>12}",
-        "process", "CPU s", "memory", "peak"
-    )?;
+    writeln!(f, "  {:<12} {:>9} {:>12} {:>12}", "process", "CPU s", "memory", "peak")?;
     for p in list {
         let (rss, peak) = (bytes(p.rss_bytes), bytes(p.peak_rss_bytes));
         writeln!(f, "  {:<12} {:>9.2} {rss:>12} {peak:>12}", p.name, p.cpu_s)?;
@@ -175,11 +146,7 @@ pub(crate) fn machine(f: &mut fmt::Formatter<'_>, m: &Machine) -> fmt::Result {
         m.date,
     )?;
     if m.build != "release" {
-        writeln!(
-            f,
-            "  This is a {} build: its figures say nothing about speed.",
-            m.build
-        )?;
+        writeln!(f, "  This is a {} build: its figures say nothing about speed.", m.build)?;
     }
     Ok(())
 }

@@ -42,30 +42,13 @@ pub fn round(
         stage.run_until(now + half)?;
         let middle = stage.mark();
         stage.run_until(now + 2 * half)?;
-        Ok(Script {
-            killed,
-            view_before,
-            before_ops_s,
-            after_ops_s: stage.rate_since(middle),
-        })
+        Ok(Script { killed, view_before, before_ops_s, after_ops_s: stage.rate_since(middle) })
     })?;
-    let Finished {
-        script,
-        measured,
-        verdict,
-        errors,
-        diverged,
-        statuses,
-        usage,
-    } = finished;
+    let Finished { script, measured, verdict, errors, diverged, statuses, usage } = finished;
     Ok(Round {
         replica: script.killed,
         view_before: script.view_before,
-        view_after: statuses
-            .iter()
-            .map(|s| s.view)
-            .max()
-            .unwrap_or(script.view_before),
+        view_after: statuses.iter().map(|s| s.view).max().unwrap_or(script.view_before),
         gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
         latency_max_ms: measured.latency_ns.max() as f64 / 1e6,
         acknowledged: verdict.acknowledged,

@@ -44,8 +44,7 @@ impl Ledger {
         }
         let (word, bit) = ((value / 64) as usize, 1 << (value % 64));
         if word >= self.seen.len() {
-            self.seen
-                .resize((word + 1).next_power_of_two().max(1 << 16), 0);
+            self.seen.resize((word + 1).next_power_of_two().max(1 << 16), 0);
         }
         self.repeated += u64::from(self.seen[word] & bit != 0);
         self.seen[word] |= bit;
@@ -86,26 +85,13 @@ impl Ledger {
     /// Compares with the counter's value after all operations.
     #[must_use]
     pub fn verdict(&self, value: u64) -> Verdict {
-        let beyond = self
-            .seen
-            .iter()
-            .enumerate()
-            .rev()
-            .find(|(_, word)| **word != 0);
-        let highest = beyond.map_or(0, |(at, word)| {
-            at as u64 * 64 + 63 - u64::from(word.leading_zeros())
-        });
+        let beyond = self.seen.iter().enumerate().rev().find(|(_, word)| **word != 0);
+        let highest =
+            beyond.map_or(0, |(at, word)| at as u64 * 64 + 63 - u64::from(word.leading_zeros()));
         // A value above the final one was acknowledged and is gone.
-        let lost = self
-            .acknowledged
-            .saturating_sub(value)
-            .max(highest.saturating_sub(value));
+        let lost = self.acknowledged.saturating_sub(value).max(highest.saturating_sub(value));
         let surplus = value.saturating_sub(self.acknowledged + self.uncertain);
-        Verdict {
-            acknowledged: self.acknowledged,
-            lost,
-            doubled: surplus.max(self.repeated),
-        }
+        Verdict { acknowledged: self.acknowledged, lost, doubled: surplus.max(self.repeated) }
     }
 }
 
@@ -146,14 +132,7 @@ mod tests {
         // Three increments between 3 and 64 got no answer in this picture.
         all.note_uncertain(60);
         let verdict = all.verdict(66);
-        assert_eq!(
-            verdict,
-            Verdict {
-                acknowledged: 6,
-                lost: 0,
-                doubled: 0
-            }
-        );
+        assert_eq!(verdict, Verdict { acknowledged: 6, lost: 0, doubled: 0 });
     }
 
     #[test]

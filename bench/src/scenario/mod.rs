@@ -29,9 +29,7 @@ pub fn fault(options: &FaultOptions, stop: &Stop) -> Result<FaultReport, Error> 
     let connections = options.group.connections.min(options.group.clients);
     let spec = GroupSpec::new(&options.group, ServiceKind::Counter, connections + 1)?;
     if spec.unreplicated || spec.faults == 0 {
-        return Err(Error::new(
-            "a group that tolerates no fault has no fault to show: use f >= 1",
-        ));
+        return Err(Error::new("a group that tolerates no fault has no fault to show: use f >= 1"));
     }
     let mut rounds = Vec::new();
     for number in 1..=options.repeat {
@@ -45,18 +43,10 @@ pub fn fault(options: &FaultOptions, stop: &Stop) -> Result<FaultReport, Error> 
         }
         rounds.push(round);
     }
-    let config = Config {
-        connections,
-        ..crate::run::config(&options.group, &spec)
-    };
+    let config = Config { connections, ..crate::run::config(&options.group, &spec) };
     Ok(FaultReport {
         format: FORMAT,
-        kind: if options.kill_leader {
-            "kill-leader"
-        } else {
-            "pause-follower"
-        }
-        .into(),
+        kind: if options.kill_leader { "kill-leader" } else { "pause-follower" }.into(),
         gap_ms: Gaps::of(&rounds),
         acknowledged: rounds.iter().map(|r| r.acknowledged).sum(),
         errors: rounds.iter().map(|r| r.errors).sum(),

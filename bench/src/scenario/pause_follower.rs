@@ -67,23 +67,11 @@ pub fn round(
             },
         })
     })?;
-    let Finished {
-        script,
-        measured,
-        verdict,
-        errors,
-        diverged,
-        statuses,
-        usage,
-    } = finished;
+    let Finished { script, measured, verdict, errors, diverged, statuses, usage } = finished;
     Ok(Round {
         replica: script.paused,
         view_before: script.view_before,
-        view_after: statuses
-            .iter()
-            .map(|s| s.view)
-            .max()
-            .unwrap_or(script.view_before),
+        view_after: statuses.iter().map(|s| s.view).max().unwrap_or(script.view_before),
         gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
         latency_max_ms: measured.latency_ns.max() as f64 / 1e6,
         acknowledged: verdict.acknowledged,
@@ -113,11 +101,7 @@ fn catch_up(stage: &mut Stage<'_>, paused: u16) -> Result<Option<Duration>, Erro
         stage.group.expect_running(&stage.dead)?;
         let (_, leader) = stage.leader()?;
         // The order matters: what the leader had executed before the follower was asked.
-        let other = if leader == paused {
-            (leader + 1) % replicas
-        } else {
-            leader
-        };
+        let other = if leader == paused { (leader + 1) % replicas } else { leader };
         let ahead = stage.monitor.status(other);
         let behind = stage.monitor.status(paused);
         if let (Ok(ahead), Ok(behind)) = (ahead, behind)

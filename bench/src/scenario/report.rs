@@ -105,11 +105,7 @@ impl Gaps {
             let rank = (quantile * gaps.len() as f64).ceil() as usize;
             gaps.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
         };
-        Gaps {
-            p50: at(0.5),
-            p99: at(0.99),
-            max: at(1.0),
-        }
+        Gaps { p50: at(0.5), p99: at(0.99), max: at(1.0) }
     }
 }
 
@@ -132,11 +128,7 @@ impl Round {
             count(self.after_ops_s as u64),
         );
         if let Some(pause) = &self.pause {
-            let verdict = if pause.caught_up {
-                "caught up after"
-            } else {
-                "NOT CAUGHT UP after"
-            };
+            let verdict = if pause.caught_up { "caught up after" } else { "NOT CAUGHT UP after" };
             line += &format!(
                 "; paused {:.1} s ({} operations/s), {verdict} {:.2} s, peak memory {} -> {}",
                 pause.paused_s,
@@ -147,10 +139,7 @@ impl Round {
             );
         }
         if !self.diverged.is_empty() {
-            line += &format!(
-                "; replicas {:?} DID NOT REACH the others' state",
-                self.diverged
-            );
+            line += &format!("; replicas {:?} DID NOT REACH the others' state", self.diverged);
         }
         line
     }
@@ -210,11 +199,7 @@ impl fmt::Display for FaultReport {
         }
         writeln!(f)?;
         machine_line(f, &self.machine)?;
-        let verdict = if self.is_clean() {
-            "all promises kept"
-        } else {
-            "NOT ALL PROMISES KEPT"
-        };
+        let verdict = if self.is_clean() { "all promises kept" } else { "NOT ALL PROMISES KEPT" };
         writeln!(f, "  {verdict}")
     }
 }
@@ -245,55 +230,17 @@ mod tests {
     #[test]
     fn gaps_are_ranked() {
         let rounds: Vec<Round> = (1..=200).rev().map(|gap| round(gap.into())).collect();
-        assert_eq!(
-            Gaps::of(&rounds),
-            Gaps {
-                p50: 100.0,
-                p99: 198.0,
-                max: 200.0
-            }
-        );
-        assert_eq!(
-            Gaps::of(&rounds[..1]),
-            Gaps {
-                p50: 200.0,
-                p99: 200.0,
-                max: 200.0
-            }
-        );
+        assert_eq!(Gaps::of(&rounds), Gaps { p50: 100.0, p99: 198.0, max: 200.0 });
+        assert_eq!(Gaps::of(&rounds[..1]), Gaps { p50: 200.0, p99: 200.0, max: 200.0 });
         assert_eq!(Gaps::of(&[]), Gaps::default());
     }
 
     #[test]
     fn one_broken_promise_is_told() {
         assert!(round(1.0).is_clean());
-        assert!(
-            !Round {
-                lost: 1,
-                ..round(1.0)
-            }
-            .is_clean()
-        );
-        assert!(
-            !Round {
-                doubled: 1,
-                ..round(1.0)
-            }
-            .is_clean()
-        );
-        assert!(
-            !Round {
-                diverged: vec![2],
-                ..round(1.0)
-            }
-            .is_clean()
-        );
-        assert!(
-            !Round {
-                after_ops_s: 0.0,
-                ..round(1.0)
-            }
-            .is_clean()
-        );
+        assert!(!Round { lost: 1, ..round(1.0) }.is_clean());
+        assert!(!Round { doubled: 1, ..round(1.0) }.is_clean());
+        assert!(!Round { diverged: vec![2], ..round(1.0) }.is_clean());
+        assert!(!Round { after_ops_s: 0.0, ..round(1.0) }.is_clean());
     }
 }

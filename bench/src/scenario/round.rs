@@ -88,10 +88,7 @@ impl Stage<'_> {
     #[must_use]
     pub fn mark(&self) -> Mark {
         let completed = self.tallies.iter().map(|t| t.completed()).sum();
-        Mark {
-            at: Instant::now(),
-            completed,
-        }
+        Mark { at: Instant::now(), completed }
     }
 
     /// Operations per second since a mark.
@@ -139,14 +136,7 @@ pub fn play<T>(
     let parts = drivers.into_iter().map(|mut sessions| {
         let part: Part<Run<Increments>> = Box::new(move |tallies, stop| {
             let pace = ClosedLoop::new(sessions.count());
-            drive(
-                &mut sessions,
-                pace,
-                Increments::default(),
-                &plan,
-                tallies,
-                stop,
-            )
+            drive(&mut sessions, pace, Increments::default(), &plan, tallies, stop)
         });
         part
     });
@@ -205,22 +195,14 @@ fn settle(
     let deadline = Instant::now() + SETTLE;
     loop {
         stop.check()?;
-        let all: Vec<Status> = monitor
-            .all()
-            .into_iter()
-            .filter(|s| running.contains(&s.replica))
-            .collect();
-        let most = all
-            .iter()
-            .map(|s| (s.executed, s.stable_checkpoint))
-            .max()
-            .unwrap_or_default();
+        let all: Vec<Status> =
+            monitor.all().into_iter().filter(|s| running.contains(&s.replica)).collect();
+        let most = all.iter().map(|s| (s.executed, s.stable_checkpoint)).max().unwrap_or_default();
         let behind: Vec<u16> = running
             .iter()
             .copied()
             .filter(|r| {
-                !all.iter()
-                    .any(|s| s.replica == *r && (s.executed, s.stable_checkpoint) == most)
+                !all.iter().any(|s| s.replica == *r && (s.executed, s.stable_checkpoint) == most)
             })
             .collect();
         if behind.is_empty() || Instant::now() >= deadline {

@@ -17,11 +17,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
-use crate::ids::{PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::output::{
     Destination, Output, Reject, SendTag, Source, ToClients, ToControl, ToExecution, ToPillar,
 };
-use crate::time::{Time, earliest};
+use crate::time::Time;
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::request::{is_retransmission, requests_body, requests_head};
 use crate::wire::{PREPARE_HEAD, ReplyStatus, RequestRef, Requests, kind};
@@ -50,19 +50,20 @@ pub struct ClientStage<V: Verifier> {
     pending_bytes: usize,
     /// Per pillar: its next slot, batches under way, and the slot up to which it was told to fill.
     pillars: Vec<Turn>,
-    /// Retransmissions that were dispatched lately.
-    recent: HashMap<SessionId, (RequestNumber, Time)>,
 
     stored: BTreeMap<(SessionId, RequestNumber), Stored>,
     stored_bytes: usize,
+    /// Per client the number of its stored requests.
+    shares: HashMap<ClientId, usize>,
     /// When to look after a stored request again.
     watch: BTreeSet<(Time, SessionId, RequestNumber)>,
     timeout: AdaptiveTimeout,
-    suspected: Option<View>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Turn {
+    /// Whether the pillar leads the view already.
+    ready: bool,
     next_slot: u64,
     under_way: u32,
     filling: Option<u64>,
@@ -78,6 +79,8 @@ struct Stored {
     record: Bytes,
     since: Time,
     due: Time,
+    /// When this replica, as the leader of its view, ordered it last.
+    proposed: Option<Time>,
     /// Whether half of the waiting time has passed and help was asked for.
     reminded: bool,
 }
@@ -94,13 +97,12 @@ impl<V: Verifier> ClientStage<V> {
             open: OpenBatch::default(),
             pending: VecDeque::new(),
             pending_bytes: 0,
-            pillars: vec![Turn::default(); usize::from(config.pillars)],
-            recent: HashMap::new(),
+            pillars: vec![Turn { ready: true, ..Turn::default() }; usize::from(config.pillars)],
+            shares: HashMap::new(),
             stored: BTreeMap::new(),
             stored_bytes: 0,
             watch: BTreeSet::new(),
             timeout: AdaptiveTimeout::new(config.request_timeout_us),
-            suspected: None,
             config,
         }
     }
@@ -117,17 +119,17 @@ impl<V: Verifier> ClientStage<V> {
                     out.reject(peer, &message, reason);
                 }
             }
-            ToClients::Proposed {
-                pillar,
-                view,
-                next_slot,
-            } => {
+            ToClients::Proposed { pillar, view, next_slot, taken } => {
                 if self.leads() && view == self.view {
                     let turn = &mut self.pillars[usize::from(pillar.0)];
+                    turn.ready = true;
                     turn.next_slot = next_slot;
-                    turn.under_way = turn.under_way.saturating_sub(1);
+                    turn.under_way = turn.under_way.saturating_sub(taken);
                     turn.filling = turn.filling.filter(|through| *through >= next_slot);
                 }
+            }
+            ToClients::NotExecuted { session, number } => {
+                self.propose_stored(session, number, now, out);
             }
             ToClients::Executed { session, number } => self.executed(session, number, now),
             ToClients::ViewLeft { view } => self.view_left(view),
@@ -140,7 +142,8 @@ impl<V: Verifier> ClientStage<V> {
     /// To be called when no letter is waiting: hands out what is pending. A batch is what came in
     /// between two calls, so batches form without a timer.
     pub fn flush(&mut self, _now: Time, out: &mut Output) {
-        if !self.leads() {
+        // After a view change, pillars say when they have entered the view.
+        if !self.leads() || self.pillars.iter().any(|turn| !turn.ready) {
             return;
         }
         while self.open.requests > 0 || !self.pending.is_empty() {
@@ -154,7 +157,7 @@ impl<V: Verifier> ClientStage<V> {
             };
             self.pending_bytes -= buffer.len() - PREPARE_HEAD;
             self.pillars[p].under_way += 1;
-            out.pillar(PillarId(p as u16), ToPillar::Batch { buffer, requests });
+            out.pillar(PillarId(p as u16), ToPillar::Batch { view: self.view, buffer, requests });
         }
         self.fill_gaps(out);
     }
@@ -184,11 +187,12 @@ impl<V: Verifier> ClientStage<V> {
             }
             stored.due = now.after_us(delay_us / 2);
             self.watch.insert((stored.due, session, number));
+            // It may have been executed unnoticed: the answer comes before the next expiry.
+            out.execution(ToExecution::Resend { session, number });
         }
         if expired {
             self.timeout.expired();
             if self.stable {
-                self.suspected = Some(self.view);
                 out.control(ToControl::Suspect { view: self.view });
             }
         }
@@ -198,16 +202,12 @@ impl<V: Verifier> ClientStage<V> {
             }
             self.forward(&forward, out);
         }
-        let horizon = self.config.request_timeout_us;
-        self.recent.retain(|_, (_, at)| now.since_us(*at) < horizon);
     }
 
     /// When [`ClientStage::tick`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let recent = self.recent.values().map(|(_, at)| *at).min();
-        let recent = recent.map(|at| at.after_us(self.config.request_timeout_us));
-        earliest(self.watch.first().map(|(at, ..)| *at), recent)
+        self.watch.first().map(|(at, ..)| *at)
     }
 
     /// Bytes of requests that wait to be proposed: the driver stops reading from clients while it
@@ -238,6 +238,7 @@ impl<V: Verifier> ClientStage<V> {
     ) -> Result<(), Reject> {
         let body = requests_body(message)?;
         let fresh = matches!(from, Source::Client(_)) && !is_retransmission(message);
+        let mut result = Ok(());
         for request in Requests::new(body) {
             let request = request?;
             self.check(from, &request)?;
@@ -245,13 +246,11 @@ impl<V: Verifier> ClientStage<V> {
                 self.append(&request, out);
                 continue;
             }
-            if self.leads() && self.is_due(&request, now) {
-                self.append(&request, out);
-            }
-            // A leader watches over what was sent again, too: it may have lost its followers.
-            self.store(&request, now, out)?;
+            // A leader watches over what was sent again, too: it may have lost its followers. One
+            // request that cannot be stored is no reason to drop those after it.
+            result = result.and(self.store(&request, now, out));
         }
-        Ok(())
+        result
     }
 
     /// What can be said without the MAC: a client speaks for its own sessions only.
@@ -270,28 +269,38 @@ impl<V: Verifier> ClientStage<V> {
         Ok(())
     }
 
-    /// Whether a retransmission or forwarded request was not dispatched lately. A copy of a
-    /// request does no harm beyond its cost: the session table executes it once.
-    fn is_due(&mut self, request: &RequestRef<'_>, now: Time) -> bool {
+    /// A stored request has not been executed: a leader orders it, unless it did so lately.
+    ///
+    /// Asking the session table first keeps what peers or clients replay out of the order.
+    fn propose_stored(
+        &mut self,
+        session: SessionId,
+        number: RequestNumber,
+        now: Time,
+        out: &mut Output,
+    ) {
+        if !self.leads() {
+            return;
+        }
         let horizon = self.config.request_timeout_us;
-        if let Some((number, at)) = self.recent.get(&request.session)
-            && request.number == *number
-            && now.since_us(*at) < horizon
-        {
-            return false;
+        let Some(stored) = self.stored.get_mut(&(session, number)) else {
+            return;
+        };
+        if stored.proposed.is_some_and(|at| now.since_us(at) < horizon) {
+            return;
         }
-        if self.recent.len() < MAX_STORED {
-            self.recent.insert(request.session, (request.number, now));
+        stored.proposed = Some(now);
+        let record = stored.record.clone();
+        if let Ok((request, _)) = RequestRef::split(&record) {
+            self.append(&request, out);
         }
-        true
     }
 
     fn append(&mut self, request: &RequestRef<'_>, out: &mut Output) {
         let length = request.record_len();
         if self.pending_bytes + length > MAX_PENDING_BYTES {
             let status = ReplyStatus::Overloaded;
-            out.replies
-                .push(request.session, request.number, self.view, status, &[]);
+            out.replies.push(request.session, request.number, self.view, status, &[]);
             return;
         }
         let full = self.open.requests >= self.config.batch_max_requests
@@ -337,13 +346,10 @@ impl<V: Verifier> ClientStage<V> {
             // The last slot of this pillar below the highest order.
             let first = u64::from(pillar.0) + 1;
             let through = (highest - first) / u64::from(self.config.pillars);
-            if self.pillars[p]
-                .filling
-                .is_none_or(|filling| filling < through)
-            {
+            if self.pillars[p].filling.is_none_or(|filling| filling < through) {
                 self.pillars[p].filling = Some(through);
                 self.pillars[p].under_way += 1;
-                out.pillar(pillar, ToPillar::FillGap { through });
+                out.pillar(pillar, ToPillar::FillGap { view: self.view, through });
             }
         }
     }
@@ -359,25 +365,23 @@ impl<V: Verifier> ClientStage<V> {
     ) -> Result<(), Reject> {
         let key = (request.session, request.number);
         if self.stored.contains_key(&key) {
+            out.execution(ToExecution::Resend { session: key.0, number: key.1 });
             return Ok(());
         }
-        if !self
-            .verifier
-            .verify_client(request.session.client.0, request.covered, request.mac)
-        {
+        if !self.verifier.verify_client(request.session.client.0, request.covered, request.mac) {
             return Err(Reject::BadRequest);
         }
         let length = request.record_len();
-        if self.stored.len() >= MAX_STORED || self.stored_bytes + length > MAX_STORED_BYTES {
-            return Err(Reject::Overload);
-        }
         // TR listing 15, storeRequest: a session's later requests displace its earlier ones.
         let of_session = (request.session, RequestNumber(0))..=(request.session, key.1);
         if self.stored.range(of_session).count() >= self.config.session_window as usize {
-            let oldest = (request.session, RequestNumber(0))..;
-            if let Some((&oldest, _)) = self.stored.range(oldest).next() {
-                self.forget(oldest);
+            let oldest = self.stored.range((request.session, RequestNumber(0))..).next();
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                self.displace(oldest, out);
             }
+        }
+        while self.stored.len() >= MAX_STORED || self.stored_bytes + length > MAX_STORED_BYTES {
+            self.make_room(request.session.client, out)?;
         }
         let mut record = Vec::with_capacity(length);
         record.extend_from_slice(request.covered);
@@ -385,22 +389,32 @@ impl<V: Verifier> ClientStage<V> {
         let record = Bytes::from(record);
         let due = now.after_us(self.timeout.delay_us() / 2);
         self.stored_bytes += length;
-        self.stored.insert(
-            key,
-            Stored {
-                record: record.clone(),
-                since: now,
-                due,
-                reminded: false,
-            },
-        );
+        *self.shares.entry(key.0.client).or_insert(0) += 1;
+        let stored =
+            Stored { record: record.clone(), since: now, due, proposed: None, reminded: false };
+        self.stored.insert(key, stored);
         self.watch.insert((due, key.0, key.1));
-        out.execution(ToExecution::Resend {
-            session: key.0,
-            number: key.1,
-        });
+        out.execution(ToExecution::Resend { session: key.0, number: key.1 });
         self.forward(&[record], out);
         Ok(())
+    }
+
+    /// The client with the largest share gives up a request, so that a faulty one displaces its
+    /// own.
+    fn make_room(&mut self, asking: ClientId, out: &mut Output) -> Result<(), Reject> {
+        let largest = self.shares.iter().max_by_key(|(id, share)| (**share, id.0));
+        let client = largest.map(|(id, _)| *id).filter(|id| *id != asking);
+        let client = client.ok_or(Reject::Overload)?;
+        let first = (SessionId { client, session: 0 }, RequestNumber(0));
+        let key = self.stored.range(first..).next().map(|(key, _)| *key);
+        self.displace(key.ok_or(Reject::Overload)?, out);
+        Ok(())
+    }
+
+    fn displace(&mut self, key: (SessionId, RequestNumber), out: &mut Output) {
+        if self.forget(key).is_some() {
+            out.execution(ToExecution::Unwatch { session: key.0, number: key.1 });
+        }
     }
 
     /// TR listing 15, forwardRequest.
@@ -414,17 +428,19 @@ impl<V: Verifier> ClientStage<V> {
             for record in chunk {
                 message.extend_from_slice(record);
             }
-            out.send(
-                Destination::Peer(leader),
-                message.into(),
-                SendTag::Transient,
-            );
+            out.send(Destination::Peer(leader), message.into(), SendTag::Transient);
         }
     }
 
     fn forget(&mut self, key: (SessionId, RequestNumber)) -> Option<Stored> {
         let stored = self.stored.remove(&key)?;
         self.stored_bytes -= stored.record.len();
+        if let Some(share) = self.shares.get_mut(&key.0.client) {
+            *share -= 1;
+            if *share == 0 {
+                self.shares.remove(&key.0.client);
+            }
+        }
         self.watch.remove(&(stored.due, key.0, key.1));
         Some(stored)
     }
@@ -451,30 +467,27 @@ impl<V: Verifier> ClientStage<V> {
         self.open = OpenBatch::default();
         self.pending.clear();
         self.pending_bytes = 0;
-        self.recent.clear();
     }
 
     /// TR listing 15, enterView.
     fn view_entered(&mut self, view: View, next_slots: &[u64], now: Time, out: &mut Output) {
         self.view = view;
         self.stable = true;
-        self.suspected = None;
         self.drop_pending();
         for (turn, next_slot) in self.pillars.iter_mut().zip(next_slots) {
-            *turn = Turn {
-                next_slot: *next_slot,
-                ..Turn::default()
-            };
+            *turn = Turn { next_slot: *next_slot, ..Turn::default() };
         }
         self.watch.clear();
+        let leads = self.leads();
         let due = now.after_us(self.timeout.delay_us() / 2);
         let mut records = Vec::with_capacity(self.stored.len());
         for ((session, number), stored) in &mut self.stored {
             (stored.since, stored.due, stored.reminded) = (now, due, false);
+            stored.proposed = leads.then_some(now);
             self.watch.insert((due, *session, *number));
             records.push(stored.record.clone());
         }
-        if self.leads() {
+        if leads {
             for record in &records {
                 if let Ok((request, _)) = RequestRef::split(record) {
                     self.append(&request, out);

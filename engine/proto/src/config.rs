@@ -99,45 +99,27 @@ impl GroupConfig {
     /// Names the first constant at fault and what would be right.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let fail = |key, value, cure: String| Err(ConfigError { key, value, cure });
-        let (n, f, p) = (
-            u64::from(self.replicas),
-            u64::from(self.faults),
-            u64::from(self.pillars),
-        );
+        let (n, f, p) = (u64::from(self.replicas), u64::from(self.faults), u64::from(self.pillars));
         if n < 2 * f + 1 || n == 0 {
-            return fail(
-                "replicas",
-                n,
-                format!("{} faults need at least {}", f, 2 * f + 1),
-            );
+            return fail("replicas", n, format!("{} faults need at least {}", f, 2 * f + 1));
         }
         if n > 64 {
             return fail("replicas", n, "at most 64 replicas are supported".into());
         }
         // TR section 3.5: quorums intersect, and the correct replicas suffice to form one.
         if n - f < self.quorum() as u64 {
-            return fail(
-                "faults",
-                f,
-                "n - f correct replicas must form a quorum".into(),
-            );
+            return fail("faults", f, "n - f correct replicas must form a quorum".into());
         }
         if p == 0 || p > 256 {
             return fail("pillars", p, "choose 1 to 256 pillars".into());
         }
         let k = self.checkpoint_interval;
         if k == 0 || !k.is_multiple_of(p) {
-            return fail(
-                "checkpoint_interval",
-                k,
-                format!("choose a multiple of pillars ({p})"),
-            );
+            return fail("checkpoint_interval", k, format!("choose a multiple of pillars ({p})"));
         }
         if self.window < 2 * k || !self.window.is_multiple_of(k) {
-            let cure = format!(
-                "choose a multiple of checkpoint_interval ({k}), at least {}",
-                2 * k
-            );
+            let cure =
+                format!("choose a multiple of checkpoint_interval ({k}), at least {}", 2 * k);
             return fail("window", self.window, cure);
         }
         let largest = self.window * HEADER_BYTES * (2 * n + 1) + (64 << 10);
@@ -149,11 +131,7 @@ impl GroupConfig {
             ("batch_max_requests", self.batch_max_requests, 65_536),
             ("batch_max_bytes", self.batch_max_bytes, 16 << 20),
             ("session_window", self.session_window, 1024),
-            (
-                "max_sessions_per_client",
-                self.max_sessions_per_client,
-                1 << 20,
-            ),
+            ("max_sessions_per_client", self.max_sessions_per_client, 1 << 20),
             ("max_clients", self.max_clients, 1 << 20),
         ] {
             if value == 0 || value > max {
@@ -312,30 +290,17 @@ mod tests {
         let mut other = base.clone();
         other.window += 256;
         assert_ne!(base.digest(), other.digest());
-        let other = GroupConfig {
-            resend_us: 1,
-            ..base.clone()
-        };
+        let other = GroupConfig { resend_us: 1, ..base.clone() };
         assert_ne!(base.digest(), other.digest());
     }
 
     #[test]
     fn wrong_constants_are_named() {
-        let wrong = GroupConfig {
-            replicas: 4,
-            faults: 2,
-            ..GroupConfig::default()
-        };
+        let wrong = GroupConfig { replicas: 4, faults: 2, ..GroupConfig::default() };
         assert_eq!(wrong.validate().unwrap_err().key, "replicas");
-        let wrong = GroupConfig {
-            checkpoint_interval: 255,
-            ..GroupConfig::default()
-        };
+        let wrong = GroupConfig { checkpoint_interval: 255, ..GroupConfig::default() };
         assert_eq!(wrong.validate().unwrap_err().key, "checkpoint_interval");
-        let wrong = GroupConfig {
-            window: 300,
-            ..GroupConfig::default()
-        };
+        let wrong = GroupConfig { window: 300, ..GroupConfig::default() };
         assert_eq!(wrong.validate().unwrap_err().key, "window");
     }
 }

@@ -51,7 +51,7 @@ impl View {
     /// The view after this one.
     #[must_use]
     pub fn next(self) -> View {
-        View(self.0 + 1)
+        View(self.0.saturating_add(1))
     }
 }
 
@@ -78,18 +78,9 @@ impl SessionId {
     /// into the bits left.
     #[must_use]
     pub fn new(client: ClientId, incarnation: u64, index: u32) -> SessionId {
-        assert!(
-            index < 1 << Self::INDEX_BITS,
-            "session index {index} is out of range"
-        );
-        assert!(
-            incarnation < 1 << (64 - Self::INDEX_BITS),
-            "incarnation is out of range"
-        );
-        SessionId {
-            client,
-            session: incarnation << Self::INDEX_BITS | u64::from(index),
-        }
+        assert!(index < 1 << Self::INDEX_BITS, "session index {index} is out of range");
+        assert!(incarnation < 1 << (64 - Self::INDEX_BITS), "incarnation is out of range");
+        SessionId { client, session: incarnation << Self::INDEX_BITS | u64::from(index) }
     }
 
     /// The incarnation: which connection the replies of this session go to.
@@ -107,13 +98,7 @@ impl SessionId {
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{:x}.{}",
-            self.client,
-            self.incarnation(),
-            self.index()
-        )
+        write!(f, "{}/{:x}.{}", self.client, self.incarnation(), self.index())
     }
 }
 

@@ -61,7 +61,8 @@ pub enum ToClients {
         /// The message.
         message: Bytes,
     },
-    /// A pillar took its batch or filled its gap; it would propose at `next_slot` next.
+    /// A leading pillar says where it proposes next; sent when it enters the view, when it has
+    /// taken letters, and when its window moves.
     Proposed {
         /// The pillar.
         pillar: PillarId,
@@ -69,6 +70,15 @@ pub enum ToClients {
         view: View,
         /// Its next slot.
         next_slot: u64,
+        /// Letters of the client stage that it has dealt with since it said so last.
+        taken: u32,
+    },
+    /// A request that the stage asked about has not been executed.
+    NotExecuted {
+        /// Its session.
+        session: SessionId,
+        /// Its number.
+        number: RequestNumber,
     },
     /// A request that the stage asked about was executed.
     Executed {
@@ -96,6 +106,8 @@ pub enum ToClients {
 pub enum ToPillar {
     /// Requests to propose. The buffer has [`crate::wire::PREPARE_HEAD`] bytes of room in front.
     Batch {
+        /// The view in which it is to be proposed.
+        view: View,
         /// Room and records.
         buffer: BytesMut,
         /// Number of records.
@@ -103,6 +115,8 @@ pub enum ToPillar {
     },
     /// Propose a no-op through this slot: other pillars are ahead (DESIGN 7).
     FillGap {
+        /// The view in which it is to be proposed.
+        view: View,
         /// Last slot to cover.
         through: u64,
     },
@@ -123,7 +137,7 @@ pub enum ToPillar {
         checkpoint: Arc<CheckpointCertificate>,
     },
     /// Say when the batches of these prepared headers are held and valid; ask `source` for
-    /// missing ones.
+    /// missing ones, and keep all of them until [`ToPillar::Release`].
     Hold {
         /// Returned with the answer.
         ticket: u64,
@@ -131,6 +145,11 @@ pub enum ToPillar {
         source: ReplicaId,
         /// The headers.
         headers: Vec<PrepareHeader>,
+    },
+    /// The batches of a [`ToPillar::Hold`] are not needed any more.
+    Release {
+        /// The ticket.
+        ticket: u64,
     },
     /// Re-issue PREPAREs in a view that this replica is to lead
     /// (TR listing 16, createViewTransition).
@@ -207,6 +226,13 @@ pub enum ToExecution {
         /// The request's number.
         number: RequestNumber,
     },
+    /// The client stage does not care about a request any more.
+    Unwatch {
+        /// The session.
+        session: SessionId,
+        /// The request's number.
+        number: RequestNumber,
+    },
     /// The replica's stable view, for replies.
     View(View),
     /// The replica's state diverged from a stable checkpoint: execute nothing until a transferred
@@ -253,9 +279,7 @@ pub struct TakenSnapshot {
 
 impl std::fmt::Debug for TakenSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TakenSnapshot")
-            .field("order", &self.order)
-            .finish_non_exhaustive()
+        f.debug_struct("TakenSnapshot").field("order", &self.order).finish_non_exhaustive()
     }
 }
 
@@ -449,10 +473,7 @@ impl Reply<'_> {
     /// The link that the reply goes to.
     #[must_use]
     pub fn link(&self) -> ClientLink {
-        ClientLink {
-            client: self.session.client,
-            incarnation: self.session.incarnation(),
-        }
+        ClientLink { client: self.session.client, incarnation: self.session.incarnation() }
     }
 }
 
@@ -468,13 +489,7 @@ impl ReplyQueue {
     ) {
         self.results.extend_from_slice(result);
         let end = self.results.len();
-        self.entries.push(ReplyRecord {
-            session,
-            number,
-            view,
-            status,
-            end,
-        });
+        self.entries.push(ReplyRecord { session, number, view, status, end });
     }
 
     /// Number of replies.
@@ -495,13 +510,7 @@ impl ReplyQueue {
         self.entries.iter().map(move |e| {
             let result = &self.results[start..e.end];
             start = e.end;
-            Reply {
-                session: e.session,
-                number: e.number,
-                view: e.view,
-                status: e.status,
-                result,
-            }
+            Reply { session: e.session, number: e.number, view: e.view, status: e.status, result }
         })
     }
 
@@ -655,10 +664,9 @@ impl Output {
 pub fn route_peer_message(from: ReplicaId, message: Bytes, pillars: u16) -> Option<Letter> {
     use crate::wire::kind;
     Some(match crate::wire::kind_of(&message) {
-        kind::REQUESTS => Letter::Clients(ToClients::Requests {
-            from: Source::Peer(from),
-            message,
-        }),
+        kind::REQUESTS => {
+            Letter::Clients(ToClients::Requests { from: Source::Peer(from), message })
+        }
         kind::PREPARE
         | kind::COMMIT
         | kind::CHECKPOINT
@@ -683,10 +691,9 @@ pub fn route_peer_message(from: ReplicaId, message: Bytes, pillars: u16) -> Opti
 pub fn route_client_message(link: ClientLink, message: Bytes) -> Option<Letter> {
     use crate::wire::kind;
     Some(match crate::wire::kind_of(&message) {
-        kind::REQUESTS => Letter::Clients(ToClients::Requests {
-            from: Source::Client(link),
-            message,
-        }),
+        kind::REQUESTS => {
+            Letter::Clients(ToClients::Requests { from: Source::Client(link), message })
+        }
         kind::QUERIES => Letter::Execution(ToExecution::Query { link, message }),
         kind::STATUS_REQUEST => Letter::Control(ToControl::StatusRequest(link)),
         _ => return None,

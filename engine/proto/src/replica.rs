@@ -40,11 +40,7 @@ impl<T: TrInX, V: Verifier, S: Service> Stages<T, V, S> {
         mut verifier: impl FnMut() -> V,
         service: S,
     ) -> Self {
-        assert_eq!(
-            trinx.len(),
-            usize::from(config.pillars),
-            "one TrInX instance per pillar"
-        );
+        assert_eq!(trinx.len(), usize::from(config.pillars), "one TrInX instance per pillar");
         let pillars = config
             .all_pillars()
             .zip(trinx)
@@ -91,10 +87,7 @@ impl<T: TrInX, V: Verifier, S: Service> Stages<T, V, S> {
     /// When [`Stages::tick`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let pillars = self
-            .pillars
-            .iter()
-            .fold(None, |at, p| earliest(at, p.deadline()));
+        let pillars = self.pillars.iter().fold(None, |at, p| earliest(at, p.deadline()));
         let ends = earliest(self.clients.deadline(), self.execution.deadline());
         let rest = earliest(self.state.deadline(), self.control.deadline());
         earliest(pillars, earliest(ends, rest))

@@ -94,9 +94,6 @@ impl Snapshot for Pages {
     }
 
     fn page(&self, index: u64) -> Bytes {
-        usize::try_from(index)
-            .ok()
-            .and_then(|i| self.0.get(i).cloned())
-            .unwrap_or_default()
+        usize::try_from(index).ok().and_then(|i| self.0.get(i).cloned()).unwrap_or_default()
     }
 }

@@ -30,12 +30,7 @@ impl<V: Verifier, S: Service> Unreplicated<V, S> {
     pub fn new(config: Arc<GroupConfig>, verifier: V, service: S) -> Self {
         assert_eq!(config.pillars, 1, "an unreplicated server has one pillar");
         let execution = Execution::new(config.clone(), ReplicaId(0), service);
-        Unreplicated {
-            config,
-            verifier,
-            execution,
-            next_slot: 0,
-        }
+        Unreplicated { config, verifier, execution, next_slot: 0 }
     }
 
     /// Counters.
@@ -47,36 +42,26 @@ impl<V: Verifier, S: Service> Unreplicated<V, S> {
     /// Handles a message of a client.
     pub fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
         match letter {
-            Letter::Clients(ToClients::Requests {
-                from: Source::Client(link),
-                message,
-            }) => {
-                let checked = requests_body(&message)
-                    .map_err(Reject::from)
-                    .and_then(|body| {
-                        for request in Requests::new(body) {
-                            let request = request?;
-                            let session = request.session;
-                            if session.client != link.client
-                                || session.incarnation() != link.incarnation
-                            {
-                                return Err(Reject::WrongSender);
-                            }
-                            let client = session.client.0;
-                            if client >= self.config.max_clients
-                                || request.operation.len()
-                                    > self.config.max_operation_bytes as usize
-                                || !self.verifier.verify_client(
-                                    client,
-                                    request.covered,
-                                    request.mac,
-                                )
-                            {
-                                return Err(Reject::BadRequest);
-                            }
+            Letter::Clients(ToClients::Requests { from: Source::Client(link), message }) => {
+                let checked = requests_body(&message).map_err(Reject::from).and_then(|body| {
+                    for request in Requests::new(body) {
+                        let request = request?;
+                        let session = request.session;
+                        if session.client != link.client
+                            || session.incarnation() != link.incarnation
+                        {
+                            return Err(Reject::WrongSender);
                         }
-                        Ok(message.slice(message.len() - body.len()..))
-                    });
+                        let client = session.client.0;
+                        if client >= self.config.max_clients
+                            || request.operation.len() > self.config.max_operation_bytes as usize
+                            || !self.verifier.verify_client(client, request.covered, request.mac)
+                        {
+                            return Err(Reject::BadRequest);
+                        }
+                    }
+                    Ok(message.slice(message.len() - body.len()..))
+                });
                 match checked {
                     Ok(batch) => self.execute(batch, now, out),
                     Err(reason) => out.reject(None, &message, reason),
@@ -100,7 +85,6 @@ impl<V: Verifier, S: Service> Unreplicated<V, S> {
         };
         self.execution.handle(letter, now, out);
         // Nobody transfers state from here: snapshots are dropped.
-        out.letters
-            .retain(|letter| !matches!(letter, Letter::State(_)));
+        out.letters.retain(|letter| !matches!(letter, Letter::State(_)));
     }
 }

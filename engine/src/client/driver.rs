@@ -103,11 +103,7 @@ impl<T: Transport> ClientDriver<T> {
             ),
             ClientOutput::new(config.replicas),
         );
-        let give_up = options
-            .request_timeout
-            .as_micros()
-            .try_into()
-            .unwrap_or(u64::MAX);
+        let give_up = options.request_timeout.as_micros().try_into().unwrap_or(u64::MAX);
         core.give_up_after(Some(give_up));
         for replica in config.all_replicas() {
             core.replica_down(replica, Time(0), &mut out);
@@ -146,8 +142,7 @@ impl<T: Transport> ClientDriver<T> {
         operation: &[u8],
         kind: RequestKind,
     ) -> Result<RequestNumber, SubmitError> {
-        self.core
-            .submit(session, operation, kind, self.now, &mut self.out)
+        self.core.submit(session, operation, kind, self.now, &mut self.out)
     }
 
     /// Sends what was submitted, waits at most `timeout` for something to happen, handles what
@@ -194,11 +189,7 @@ impl<T: Transport> ClientDriver<T> {
         loop {
             let now = Instant::now();
             let up = self.connected();
-            let lost = self
-                .peers
-                .iter()
-                .filter(|p| !p.up && p.missing.is_lasting())
-                .count();
+            let lost = self.peers.iter().filter(|p| !p.up && p.missing.is_lasting()).count();
             if up >= needed {
                 let since = *enough_since.get_or_insert(now);
                 if up + lost >= self.peers.len() || now >= since + GRACE {
@@ -210,11 +201,7 @@ impl<T: Transport> ClientDriver<T> {
                 enough_since = None;
             }
             let until = enough_since.map_or(give_up, |since| since + GRACE);
-            self.poll(
-                until
-                    .saturating_duration_since(now)
-                    .max(Duration::from_millis(1)),
-            )?;
+            self.poll(until.saturating_duration_since(now).max(Duration::from_millis(1)))?;
         }
     }
 
@@ -246,8 +233,7 @@ impl<T: Transport> ClientDriver<T> {
     /// # Errors
     /// If the replica is not connected.
     pub fn request_status(&mut self, replica: ReplicaId) -> Result<(), SendError> {
-        self.hub
-            .send_to_peer_now(replica.0, &[kind::STATUS_REQUEST])
+        self.hub.send_to_peer_now(replica.0, &[kind::STATUS_REQUEST])
     }
 
     /// STATUS messages that arrived.
@@ -330,10 +316,7 @@ impl<T: Transport> ClientDriver<T> {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Messages {
-                from: Source::Peer(peer),
-                messages,
-            } => {
+            Event::Messages { from: Source::Peer(peer), messages } => {
                 for message in &messages {
                     let from = ReplicaId(peer);
                     match kind_of(message) {
@@ -348,21 +331,16 @@ impl<T: Transport> ClientDriver<T> {
                 let state = &mut self.peers[usize::from(peer)];
                 state.up = true;
                 state.missing.reason = None;
-                self.core
-                    .replica_up(ReplicaId(peer), self.now, &mut self.out);
+                self.core.replica_up(ReplicaId(peer), self.now, &mut self.out);
             }
             Event::PeerDown { peer, reason } => {
                 let state = &mut self.peers[usize::from(peer)];
                 state.up = false;
                 state.missing.message = format!("the link broke: {reason}");
-                self.core
-                    .replica_down(ReplicaId(peer), self.now, &mut self.out);
+                self.core.replica_down(ReplicaId(peer), self.now, &mut self.out);
             }
             Event::Rejected {
-                reason,
-                identity: Some(Identity::Replica(peer)),
-                message,
-                ..
+                reason, identity: Some(Identity::Replica(peer)), message, ..
             } => {
                 self.rejected(peer, reason, message);
             }
@@ -397,11 +375,7 @@ fn hub_config(
         incarnation,
         cipher: group.link_cipher(),
         listen: None,
-        peers: group
-            .replicas()
-            .iter()
-            .map(|entry| (entry.id.0, entry.address))
-            .collect(),
+        peers: group.replicas().iter().map(|entry| (entry.id.0, entry.address)).collect(),
         limits: options.limits(group),
         jitter_seed: None,
     })
@@ -411,14 +385,10 @@ fn hub_config(
 /// before it. (The bits that an incarnation has are used up every 35 years; the next time in 2041.)
 fn new_incarnation() -> (u64, u64) {
     static LAST: AtomicU64 = AtomicU64::new(0);
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let clock = since.as_micros() as u64;
     let last = LAST
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-            Some(clock.max(last + 1))
-        })
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(clock.max(last + 1)))
         .expect("the closure always returns a value");
     let microseconds = clock.max(last + 1);
     (microseconds & ((1 << INCARNATION_BITS) - 1), microseconds)

@@ -106,10 +106,7 @@ pub struct MissingReplica {
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (connected, needed) = (self.connected, self.needed);
-        write!(
-            f,
-            "{connected} of the {needed} replicas that are needed can be reached"
-        )?;
+        write!(f, "{connected} of the {needed} replicas that are needed can be reached")?;
         for replica in &self.missing {
             let who = Identity::Replica(replica.replica.0);
             write!(f, "; {who} at {}: {}", replica.address, replica.message)?;

@@ -77,10 +77,7 @@ impl Default for ClientOptions {
             request_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             queue: 1024,
-            limits: Limits {
-                peer_queue_bytes: 64 << 20,
-                ..Limits::default()
-            },
+            limits: Limits { peer_queue_bytes: 64 << 20, ..Limits::default() },
         }
     }
 }
@@ -88,14 +85,9 @@ impl Default for ClientOptions {
 impl ClientOptions {
     fn validate(&self, config: &GroupConfig) -> Result<(), ClientError> {
         let fail = |option, cure: String| Err(ClientError::Options { option, cure });
-        let most = config
-            .max_sessions_per_client
-            .min(1 << SessionId::INDEX_BITS);
+        let most = config.max_sessions_per_client.min(1 << SessionId::INDEX_BITS);
         if self.sessions == 0 || self.sessions > most {
-            return fail(
-                "sessions",
-                format!("choose 1 to {most}, not {}", self.sessions),
-            );
+            return fail("sessions", format!("choose 1 to {most}, not {}", self.sessions));
         }
         if self.request_timeout < Duration::from_millis(1) {
             return fail("request_timeout", "choose at least a millisecond".into());
@@ -109,10 +101,7 @@ impl ClientOptions {
     fn limits(&self, group: &Group) -> Limits {
         let needed = group.link_limits().client_frame_bytes;
         let client_frame_bytes = self.limits.client_frame_bytes.max(needed);
-        Limits {
-            client_frame_bytes,
-            ..self.limits.clone()
-        }
+        Limits { client_frame_bytes, ..self.limits.clone() }
     }
 }
 
@@ -151,15 +140,7 @@ impl Client {
             .spawn(move || worker.run())?;
         let config = group.config().clone();
         let thread = Some(thread);
-        Ok(Client {
-            inner: Arc::new(Inner {
-                shared,
-                config,
-                request_timeout,
-                limit,
-                thread,
-            }),
-        })
+        Ok(Client { inner: Arc::new(Inner { shared, config, request_timeout, limit, thread }) })
     }
 
     /// Has the group execute an operation; blocks until its result is certain.
@@ -239,29 +220,16 @@ impl Client {
     ) -> Result<(), CallError> {
         let limit = self.inner.config.max_operation_bytes as usize;
         if operation.len() > limit {
-            let error = CallError::TooLong {
-                length: operation.len(),
-                limit,
-            };
+            let error = CallError::TooLong { length: operation.len(), limit };
             responder.answer(Err(error.clone()));
             return Err(error);
         }
         let expires = Instant::now() + self.inner.request_timeout;
-        let command = Command {
-            operation: operation.to_vec(),
-            kind,
-            expires,
-            responder,
-        };
+        let command = Command { operation: operation.to_vec(), kind, expires, responder };
         let (command, error) = match self.inner.shared.push(command, block) {
             Ok(()) => return Ok(()),
             Err(Refused::Closed(command)) => (command, CallError::Shutdown),
-            Err(Refused::Full(command)) => (
-                command,
-                CallError::Busy {
-                    limit: self.inner.limit,
-                },
-            ),
+            Err(Refused::Full(command)) => (command, CallError::Busy { limit: self.inner.limit }),
         };
         command.responder.answer(Err(error.clone()));
         Err(error)

@@ -40,10 +40,7 @@ impl Cell {
 impl Pending {
     pub(super) fn new() -> (Pending, Responder) {
         let cell = Arc::new(Cell::default());
-        (
-            Pending { cell: cell.clone() },
-            Responder(Some(Answer::Ticket(cell))),
-        )
+        (Pending { cell: cell.clone() }, Responder(Some(Answer::Ticket(cell))))
     }
 
     /// Blocks until the request has ended.
@@ -56,11 +53,7 @@ impl Pending {
             if let Some(result) = state.result.take() {
                 return result;
             }
-            state = self
-                .cell
-                .done
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.cell.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

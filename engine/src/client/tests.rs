@@ -48,9 +48,8 @@ impl World {
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
         let dir = std::env::temp_dir().join(name);
-        let sockets: Vec<_> = (0..replicas)
-            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-            .collect();
+        let sockets: Vec<_> =
+            (0..replicas).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
         drop(sockets);
         let config = GroupConfig {
@@ -60,16 +59,10 @@ impl World {
             ..GroupConfig::default()
         };
         let addresses = Addresses::List(addresses);
-        let options = CreateOptions {
-            config,
-            addresses,
-            ..CreateOptions::default()
-        };
+        let options = CreateOptions { config, addresses, ..CreateOptions::default() };
         let group = create(&dir, &options).unwrap();
         let (orders, inbox) = channel();
-        start
-            .iter()
-            .for_each(|r| orders.send(Order::Start(*r)).unwrap());
+        start.iter().for_each(|r| orders.send(Order::Start(*r)).unwrap());
         let mut replicas = Replicas {
             group: group.clone(),
             dir: dir.clone(),
@@ -82,12 +75,7 @@ impl World {
             seen: 0,
         };
         let thread = Some(thread::spawn(move || replicas.run(&inbox)));
-        World {
-            group,
-            dir,
-            orders,
-            thread,
-        }
+        World { group, dir, orders, thread }
     }
 
     fn order(&self, order: Order) {
@@ -180,21 +168,15 @@ impl Replicas {
     fn poll(&mut self, r: usize) {
         let Some(hub) = &mut self.hubs[r] else { return };
         let mut events = Vec::new();
-        hub.poll(Some(Duration::ZERO), Instant::now(), &mut events)
-            .unwrap();
+        hub.poll(Some(Duration::ZERO), Instant::now(), &mut events).unwrap();
         for event in events {
             match event {
-                Event::ClientUp {
-                    incarnation, link, ..
-                } => {
+                Event::ClientUp { incarnation, link, .. } => {
                     self.links[r].insert(incarnation, link);
                     self.seen = self.seen.max(incarnation);
                 }
                 Event::ClientDown { link, .. } => self.links[r].retain(|_, l| *l != link),
-                Event::Messages {
-                    from: Source::Client { .. },
-                    messages,
-                } => {
+                Event::Messages { from: Source::Client { .. }, messages } => {
                     messages.iter().for_each(|message| self.message(r, message));
                 }
                 _ => {}
@@ -225,11 +207,7 @@ impl Replicas {
                 let entry = ReplyEntry {
                     session: request.session.session,
                     number: request.number,
-                    status: if evicted {
-                        ReplyStatus::Evicted
-                    } else {
-                        status
-                    },
+                    status: if evicted { ReplyStatus::Evicted } else { status },
                     result: if lies { b"a lie" } else { request.operation },
                 };
                 let mut reply = Vec::new();
@@ -251,23 +229,17 @@ fn calls_queries_and_tickets_bring_results() {
     let long = vec![7; 1 << 20];
     assert_eq!(client.call(&long).unwrap(), long);
     // More than sessions and their windows can take at a time.
-    let all: Vec<_> = (0..200u8)
-        .map(|i| client.submit(&vec![i; usize::from(i) * 20]).unwrap())
-        .collect();
+    let all: Vec<_> =
+        (0..200u8).map(|i| client.submit(&vec![i; usize::from(i) * 20]).unwrap()).collect();
     for (i, pending) in all.into_iter().enumerate() {
         assert_eq!(pending.wait().unwrap(), vec![i as u8; i * 20]);
     }
     let (sender, receiver) = channel();
     client
-        .submit_with(b"back", RequestKind::Ordered, move |result| {
-            sender.send(result).unwrap()
-        })
+        .submit_with(b"back", RequestKind::Ordered, move |result| sender.send(result).unwrap())
         .unwrap();
     assert_eq!(receiver.recv().unwrap().unwrap(), b"back");
-    assert!(matches!(
-        client.call(&[0; (1 << 20) + 1]),
-        Err(CallError::TooLong { .. })
-    ));
+    assert!(matches!(client.call(&[0; (1 << 20) + 1]), Err(CallError::TooLong { .. })));
 }
 
 #[test]
@@ -301,9 +273,7 @@ fn a_query_that_not_all_answer_equally_is_ordered() {
     world.order(Order::Stop(2));
     // With a liar and a stopped replica nothing is certain.
     let pending = client.submit_query(b"q").unwrap();
-    let pending = pending
-        .wait_timeout(Duration::from_millis(300))
-        .unwrap_err();
+    let pending = pending.wait_timeout(Duration::from_millis(300)).unwrap_err();
     world.order(Order::Start(2));
     assert_eq!(pending.wait().unwrap(), b"q");
 }
@@ -322,9 +292,7 @@ fn clients_survive_stopped_and_restarted_replicas_and_a_new_leader() {
     // All stop, and come back.
     (1..3).for_each(|r| world.order(Order::Stop(r)));
     let pending = client.submit(b"later").unwrap();
-    let pending = pending
-        .wait_timeout(Duration::from_millis(200))
-        .unwrap_err();
+    let pending = pending.wait_timeout(Duration::from_millis(200)).unwrap_err();
     (0..3).for_each(|r| world.order(Order::Start(r)));
     assert_eq!(pending.wait().unwrap(), b"later");
 }
@@ -338,17 +306,9 @@ fn errors_say_what_is_wrong() {
         ..options()
     };
     let error = Client::connect(&world.group, &world.keys(), quick.clone()).unwrap_err();
-    let ClientError::Unreachable(missing) = &error else {
-        panic!("{error}")
-    };
-    assert_eq!(
-        (missing.connected, missing.needed, missing.missing.len()),
-        (1, 2, 2)
-    );
-    assert!(
-        error.to_string().contains("replica 1 at 127.0.0.1:"),
-        "{error}"
-    );
+    let ClientError::Unreachable(missing) = &error else { panic!("{error}") };
+    assert_eq!((missing.connected, missing.needed, missing.missing.len()), (1, 2, 2));
+    assert!(error.to_string().contains("replica 1 at 127.0.0.1:"), "{error}");
 
     (1..3).for_each(|r| world.order(Order::Start(r)));
     let client = Client::connect(&world.group, &world.keys(), quick.clone()).unwrap();
@@ -358,53 +318,26 @@ fn errors_say_what_is_wrong() {
     assert!(matches!(client.call(b"x"), Err(CallError::ResultTooLong)));
     (0..3).for_each(|r| world.order(Order::Stop(r)));
     let error = client.call(b"x").unwrap_err();
-    assert!(
-        matches!(&error, CallError::Unreachable(u) if u.missing.len() == 3),
-        "{error}"
-    );
+    assert!(matches!(&error, CallError::Unreachable(u) if u.missing.len() == 3), "{error}");
     let pending = client.submit(b"x").unwrap();
     client.shutdown();
     assert!(matches!(pending.wait(), Err(CallError::Shutdown)));
     assert!(matches!(client.call(b"x"), Err(CallError::Shutdown)));
 
-    let wrong = ClientOptions {
-        sessions: 1 << 15,
-        ..options()
-    };
+    let wrong = ClientOptions { sessions: 1 << 15, ..options() };
     let error = ClientDriver::connect(&world.group, &world.keys(), &wrong).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ClientError::Options {
-                option: "sessions",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, ClientError::Options { option: "sessions", .. }), "{error}");
 }
 
 #[test]
 fn an_unknown_key_is_refused_at_once_with_the_reason() {
     let world = World::new(3, &[0, 1, 2]);
-    let stranger = ClientKeys {
-        link: hybster_net::StaticKey::generate().unwrap(),
-        ..world.keys()
-    };
+    let stranger = ClientKeys { link: hybster_net::StaticKey::generate().unwrap(), ..world.keys() };
     let start = Instant::now();
     let error = Client::connect(&world.group, &stranger, options()).unwrap_err();
-    let ClientError::Unreachable(missing) = &error else {
-        panic!("{error}")
-    };
-    assert!(
-        missing.missing.iter().filter(|m| m.is_lasting()).count() >= 2,
-        "{error}"
-    );
-    assert!(
-        start.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        start.elapsed()
-    );
+    let ClientError::Unreachable(missing) = &error else { panic!("{error}") };
+    assert!(missing.missing.iter().filter(|m| m.is_lasting()).count() >= 2, "{error}");
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -415,9 +348,7 @@ fn an_evicted_client_begins_anew() {
     world.order(Order::Evict);
     thread::sleep(Duration::from_millis(20));
     // Each session learns it once; then there are new ones.
-    let evicted = (0..20)
-        .filter(|_| matches!(client.call(b"x"), Err(CallError::Evicted)))
-        .count();
+    let evicted = (0..20).filter(|_| matches!(client.call(b"x"), Err(CallError::Evicted))).count();
     assert!((1..=4).contains(&evicted), "{evicted}");
     assert_eq!(client.call(b"x").unwrap(), b"x");
 }
@@ -425,11 +356,7 @@ fn an_evicted_client_begins_anew() {
 #[test]
 fn a_full_queue_is_busy_or_blocks() {
     let world = World::new(1, &[0]);
-    let small = ClientOptions {
-        sessions: 1,
-        queue: 2,
-        ..options()
-    };
+    let small = ClientOptions { sessions: 1, queue: 2, ..options() };
     let client = Client::connect(&world.group, &world.keys(), small).unwrap();
     world.order(Order::Answer(None, 0));
     thread::sleep(Duration::from_millis(20));
@@ -439,6 +366,5 @@ fn a_full_queue_is_busy_or_blocks() {
     assert!(matches!(refused, Err(CallError::Busy { limit: 2 })));
     world.order(Order::Answer(Some(ReplyStatus::Done), 0));
     all.push(client.submit(b"x").unwrap());
-    all.into_iter()
-        .for_each(|pending| assert_eq!(pending.wait().unwrap(), b"x"));
+    all.into_iter().for_each(|pending| assert_eq!(pending.wait().unwrap(), b"x"));
 }

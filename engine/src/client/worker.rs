@@ -47,16 +47,8 @@ pub(super) enum Refused {
 
 impl Shared {
     pub(super) fn new(limit: usize, waker: Waker) -> Arc<Shared> {
-        let inbox = Inbox {
-            commands: VecDeque::new(),
-            closed: false,
-            waker,
-        };
-        Arc::new(Shared {
-            inbox: Mutex::new(inbox),
-            room: Condvar::new(),
-            limit,
-        })
+        let inbox = Inbox { commands: VecDeque::new(), closed: false, waker };
+        Arc::new(Shared { inbox: Mutex::new(inbox), room: Condvar::new(), limit })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
@@ -177,23 +169,14 @@ impl Worker {
                 // No session takes it before an older request has ended, or a new incarnation.
                 let left = command.expires - now;
                 self.shared.lock().commands.push_front(command);
-                return Some(if self.outstanding.is_empty() {
-                    Duration::ZERO
-                } else {
-                    left
-                });
+                return Some(if self.outstanding.is_empty() { Duration::ZERO } else { left });
             }
         }
     }
 
     /// Submits a command in some session; hands it back if none takes it now.
     fn submit(&mut self, command: Command) -> Option<Command> {
-        let Command {
-            operation,
-            kind,
-            expires,
-            responder,
-        } = command;
+        let Command { operation, kind, expires, responder } = command;
         for _ in 0..self.permits.len() {
             let session = self.permits.pop_front()?;
             match self.driver.submit(session, &operation, kind) {
@@ -211,12 +194,7 @@ impl Worker {
                 Err(SubmitError::Evicted { .. } | SubmitError::NoSession { .. }) => {}
             }
         }
-        Some(Command {
-            operation,
-            kind,
-            expires,
-            responder,
-        })
+        Some(Command { operation, kind, expires, responder })
     }
 
     fn complete(&mut self) {
@@ -263,7 +241,5 @@ impl Worker {
 /// Sessions take turns; each appears as often as it may have requests outstanding.
 fn permits(driver: &ClientDriver) -> VecDeque<u32> {
     let window = driver.core().config().session_window;
-    (0..window)
-        .flat_map(|_| 0..driver.core().sessions())
-        .collect()
+    (0..window).flat_map(|_| 0..driver.core().sessions()).collect()
 }

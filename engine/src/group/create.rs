@@ -60,16 +60,11 @@ impl Default for CreateOptions {
 pub fn create(dir: impl AsRef<Path>, options: &CreateOptions) -> Result<Group, GroupError> {
     let dir = dir.as_ref();
     let (group, replicas, clients) = generate(dir, options)?;
-    fs::create_dir_all(dir).map_err(|error| GroupError::Write {
-        file: dir.to_owned(),
-        error,
-    })?;
+    fs::create_dir_all(dir).map_err(|error| GroupError::Write { file: dir.to_owned(), error })?;
     let mut made = Made::default();
     refuse_existing(&group.path)?;
     for keys in &replicas {
-        made.file(&ReplicaKeys::path(dir, keys.id), |_| {
-            keys.write(&group, dir)
-        })?;
+        made.file(&ReplicaKeys::path(dir, keys.id), |_| keys.write(&group, dir))?;
     }
     for keys in &clients {
         made.file(&ClientKeys::path(dir, keys.id), |_| keys.write(&group, dir))?;
@@ -87,16 +82,12 @@ fn generate(
 ) -> Result<(Group, Vec<ReplicaKeys>, Vec<ClientKeys>), GroupError> {
     let mut config = options.config.clone();
     getrandom::fill(&mut config.group).map_err(|error| GroupError::Random(error.to_string()))?;
-    config.validate().map_err(|error| GroupError::Options {
-        option: error.key,
-        cure: error.to_string(),
-    })?;
+    config
+        .validate()
+        .map_err(|error| GroupError::Options { option: error.key, cure: error.to_string() })?;
     if options.clients > config.max_clients {
         let cure = format!("at most max_clients ({}) clients", config.max_clients);
-        return Err(GroupError::Options {
-            option: "clients",
-            cure,
-        });
+        return Err(GroupError::Options { option: "clients", cure });
     }
     let addresses = addresses(options, config.replicas)?;
     let random = |error: &dyn std::error::Error| GroupError::Random(error.to_string());
@@ -104,24 +95,13 @@ fn generate(
     let (mut replicas, mut replica_keys) = (Vec::new(), Vec::new());
     for (id, address) in config.all_replicas().zip(addresses) {
         let link = StaticKey::generate().map_err(|error| random(&error))?;
-        replicas.push(ReplicaEntry {
-            id,
-            address,
-            public_key: link.public(),
-        });
-        replica_keys.push(ReplicaKeys {
-            id,
-            link,
-            group_key: group_key.clone(),
-        });
+        replicas.push(ReplicaEntry { id, address, public_key: link.public() });
+        replica_keys.push(ReplicaKeys { id, link, group_key: group_key.clone() });
     }
     let (mut clients, mut client_keys) = (Vec::new(), Vec::new());
     for id in (0..options.clients).map(ClientId) {
         let link = StaticKey::generate().map_err(|error| random(&error))?;
-        clients.push(ClientEntry {
-            id,
-            public_key: link.public(),
-        });
+        clients.push(ClientEntry { id, public_key: link.public() });
         let requests = group_key.client_key(config.mac, id.0);
         client_keys.push(ClientKeys { id, link, requests });
     }
@@ -137,12 +117,7 @@ fn generate(
 }
 
 fn addresses(options: &CreateOptions, replicas: u16) -> Result<Vec<SocketAddr>, GroupError> {
-    let fail = |cure: String| {
-        Err(GroupError::Options {
-            option: "addresses",
-            cure,
-        })
-    };
+    let fail = |cure: String| Err(GroupError::Options { option: "addresses", cure });
     match &options.addresses {
         Addresses::List(list) => {
             if list.len() != usize::from(replicas) {
@@ -155,29 +130,19 @@ fn addresses(options: &CreateOptions, replicas: u16) -> Result<Vec<SocketAddr>, 
         }
         Addresses::Loopback(base) => {
             if *base == 0 || base.checked_add(replicas - 1).is_none() {
-                return fail(format!(
-                    "ports {base} to {base} + {} do not exist",
-                    replicas - 1
-                ));
+                return fail(format!("ports {base} to {base} + {} do not exist", replicas - 1));
             }
             let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            Ok((0..replicas)
-                .map(|i| SocketAddr::new(ip, base + i))
-                .collect())
+            Ok((0..replicas).map(|i| SocketAddr::new(ip, base + i)).collect())
         }
     }
 }
 
 fn refuse_existing(path: &Path) -> Result<(), GroupError> {
     match fs::symlink_metadata(path) {
-        Ok(_) => Err(GroupError::Exists {
-            file: path.to_owned(),
-        }),
+        Ok(_) => Err(GroupError::Exists { file: path.to_owned() }),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(GroupError::Write {
-            file: path.to_owned(),
-            error,
-        }),
+        Err(error) => Err(GroupError::Write { file: path.to_owned(), error }),
     }
 }
 
@@ -186,14 +151,8 @@ fn write_public(path: &Path, text: &str) -> Result<(), GroupError> {
         .write(true)
         .create_new(true)
         .open(path)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())
-                .and_then(|()| file.sync_all())
-        })
-        .map_err(|error| GroupError::Write {
-            file: path.to_owned(),
-            error,
-        })
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .map_err(|error| GroupError::Write { file: path.to_owned(), error })
 }
 
 /// The files made so far; removed again unless all could be made.

@@ -104,20 +104,14 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         view_timeout_us: table.view_timeout_us,
         resend_us: table.resend_us,
     };
-    config
-        .validate()
-        .map_err(|error| bad(error.key, &error.value, &error.cure))?;
+    config.validate().map_err(|error| bad(error.key, &error.value, &error.cure))?;
     let link_cipher = cipher_of(&table.link_cipher).ok_or_else(|| {
-        bad(
-            "link_cipher",
-            &table.link_cipher,
-            "write gmac, aes-128-gcm or blake3",
-        )
+        bad("link_cipher", &table.link_cipher, "write gmac, aes-128-gcm or blake3")
     })?;
     let layout = match &table.layout {
-        Some(name) => name
-            .parse()
-            .map_err(|_| bad("layout", name, "write auto, fused or split"))?,
+        Some(name) => {
+            name.parse().map_err(|_| bad("layout", name, "write auto, fused or split"))?
+        }
         None => Layout::Auto,
     };
     let group = Group {
@@ -155,11 +149,7 @@ fn replica_entries(path: &Path, tables: &[ReplicaTable]) -> Result<Vec<ReplicaEn
             return Err(bad(key("address"), address.to_string(), cure));
         }
         let public_key = parse_public_key(path, key("public_key"), &table.public_key)?;
-        entries.push(ReplicaEntry {
-            id: ReplicaId(table.id),
-            address,
-            public_key,
-        });
+        entries.push(ReplicaEntry { id: ReplicaId(table.id), address, public_key });
     }
     Ok(entries)
 }
@@ -181,10 +171,7 @@ fn client_entries(
             });
         }
         let public_key = parse_public_key(path, key("public_key"), &table.public_key)?;
-        entries.push(ClientEntry {
-            id: ClientId(table.id),
-            public_key,
-        });
+        entries.push(ClientEntry { id: ClientId(table.id), public_key });
     }
     Ok(entries)
 }
@@ -223,11 +210,7 @@ pub(super) fn write(group: &Group) -> String {
         "format",
         FORMAT.to_string(),
     );
-    key(
-        "Identifies the group; random.",
-        "group",
-        quoted(&*hex::encode(&c.group)),
-    );
+    key("Identifies the group; random.", "group", quoted(&*hex::encode(&c.group)));
     key(
         "Life of the trusted counters; the key files are sealed for it.",
         "epoch",
@@ -238,11 +221,7 @@ pub(super) fn write(group: &Group) -> String {
         "faults",
         c.faults.to_string(),
     );
-    key(
-        "P: pillars that agree in parallel, 1 to 256.",
-        "pillars",
-        c.pillars.to_string(),
-    );
+    key("P: pillars that agree in parallel, 1 to 256.", "pillars", c.pillars.to_string());
     key(
         "Order numbers that may be in progress, over all pillars; a multiple of\n\
          checkpoint_interval, at least twice of it.",
@@ -254,16 +233,8 @@ pub(super) fn write(group: &Group) -> String {
         "checkpoint_interval",
         c.checkpoint_interval.to_string(),
     );
-    key(
-        "Requests per batch, at most.",
-        "batch_max_requests",
-        c.batch_max_requests.to_string(),
-    );
-    key(
-        "Bytes per batch, at most.",
-        "batch_max_bytes",
-        c.batch_max_bytes.to_string(),
-    );
+    key("Requests per batch, at most.", "batch_max_requests", c.batch_max_requests.to_string());
+    key("Bytes per batch, at most.", "batch_max_bytes", c.batch_max_bytes.to_string());
     key(
         "Outstanding requests per session; as many results are kept for each session.",
         "session_window",
@@ -274,21 +245,13 @@ pub(super) fn write(group: &Group) -> String {
         "max_sessions_per_client",
         c.max_sessions_per_client.to_string(),
     );
-    key(
-        "Client identities, numbered from 0.",
-        "max_clients",
-        c.max_clients.to_string(),
-    );
+    key("Client identities, numbered from 0.", "max_clients", c.max_clients.to_string());
     key(
         "Bytes of an operation, at most.",
         "max_operation_bytes",
         c.max_operation_bytes.to_string(),
     );
-    key(
-        "Bytes of a result, at most.",
-        "max_reply_bytes",
-        c.max_reply_bytes.to_string(),
-    );
+    key("Bytes of a result, at most.", "max_reply_bytes", c.max_reply_bytes.to_string());
     key(
         "Algorithm of certificates and request MACs: aegis-128l, blake3 or hmac-sha256.",
         "mac",

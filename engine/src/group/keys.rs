@@ -70,18 +70,12 @@ impl ReplicaKeys {
         id: ReplicaId,
     ) -> Result<ReplicaKeys, GroupError> {
         let whose = format!("replica {}", id.0);
-        let entry = group
-            .replicas
-            .get(usize::from(id.0))
-            .ok_or_else(|| GroupError::Unknown {
-                file: group.path.clone(),
-                whose: whose.clone(),
-                count: group.replicas.len(),
-            })?;
-        let file = KeyFile {
-            path: Self::path(dir.as_ref(), id),
-            whose,
-        };
+        let entry = group.replicas.get(usize::from(id.0)).ok_or_else(|| GroupError::Unknown {
+            file: group.path.clone(),
+            whose: whose.clone(),
+            count: group.replicas.len(),
+        })?;
+        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose };
         let table: ReplicaKeyFile = file.read()?;
         file.check(table.replica == id.0, || {
             format!("holds the keys of replica {}", table.replica)
@@ -100,24 +94,14 @@ impl ReplicaKeys {
                     whose: file.whose.clone(),
                 }
             })?;
-        Ok(ReplicaKeys {
-            id,
-            link,
-            group_key,
-        })
+        Ok(ReplicaKeys { id, link, group_key })
     }
 
     /// Writes the file for a new group.
     pub(super) fn write(&self, group: &Group, dir: &Path) -> Result<(), GroupError> {
         let secret =
             SealingSecret::generate().map_err(|error| GroupError::Random(error.to_string()))?;
-        let sealed = seal(
-            &self.group_key,
-            &secret,
-            self.id.0,
-            group.config.epoch,
-            &group.name(),
-        )?;
+        let sealed = seal(&self.group_key, &secret, self.id.0, group.config.epoch, &group.name())?;
         let text = Zeroizing::new(format!(
             "# Secrets of replica {id}. Whoever reads this file can act as this replica: keep it\n\
              # at mode 0600 and on no other machine.\n\
@@ -156,34 +140,17 @@ impl ClientKeys {
         id: ClientId,
     ) -> Result<ClientKeys, GroupError> {
         let whose = format!("client {}", id.0);
-        let entry = group
-            .clients
-            .iter()
-            .find(|entry| entry.id == id)
-            .ok_or_else(|| {
-                let count = group.clients.len();
-                GroupError::Unknown {
-                    file: group.path.clone(),
-                    whose: whose.clone(),
-                    count,
-                }
-            })?;
-        let file = KeyFile {
-            path: Self::path(dir.as_ref(), id),
-            whose,
-        };
-        let table: ClientKeyFile = file.read()?;
-        file.check(table.client == id.0, || {
-            format!("holds the keys of client {}", table.client)
+        let entry = group.clients.iter().find(|entry| entry.id == id).ok_or_else(|| {
+            let count = group.clients.len();
+            GroupError::Unknown { file: group.path.clone(), whose: whose.clone(), count }
         })?;
+        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose };
+        let table: ClientKeyFile = file.read()?;
+        file.check(table.client == id.0, || format!("holds the keys of client {}", table.client))?;
         file.check_group(group, &table.group)?;
         let link = file.link_key(&table.link_key_seed, &entry.public_key)?;
         let requests = file.secret("request_key", &table.request_key)?;
-        Ok(ClientKeys {
-            id,
-            link,
-            requests: ClientKey::from_bytes(group.config.mac, requests),
-        })
+        Ok(ClientKeys { id, link, requests: ClientKey::from_bytes(group.config.mac, requests) })
     }
 
     /// Writes the file for a new group.
@@ -215,21 +182,13 @@ struct KeyFile {
 impl KeyFile {
     fn read<T: DeserializeOwned>(&self) -> Result<T, GroupError> {
         let bytes = read_private(&self.path)?;
-        let syntax = |message: String| GroupError::Syntax {
-            file: self.path.clone(),
-            message,
-        };
+        let syntax = |message: String| GroupError::Syntax { file: self.path.clone(), message };
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| syntax("is not text; restore it from your backup".to_owned()))?;
         // The parser's own message would quote the line, and with it perhaps a secret.
         toml::from_str(text).map_err(|error| {
-            let line = error
-                .span()
-                .map_or(0, |span| text[..span.start].lines().count());
-            syntax(format!(
-                "line {line}: {}; restore it from your backup",
-                error.message()
-            ))
+            let line = error.span().map_or(0, |span| text[..span.start].lines().count());
+            syntax(format!("line {line}: {}; restore it from your backup", error.message()))
         })
     }
 
@@ -245,9 +204,7 @@ impl KeyFile {
     }
 
     fn check_group(&self, group: &Group, found: &str) -> Result<(), GroupError> {
-        self.check(found == group.name(), || {
-            "belongs to another group".to_owned()
-        })
+        self.check(found == group.name(), || "belongs to another group".to_owned())
     }
 
     fn link_key(&self, seed: &str, public: &PublicKey) -> Result<StaticKey, GroupError> {

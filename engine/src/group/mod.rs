@@ -80,10 +80,8 @@ impl Group {
         if path.is_dir() {
             path.push(GROUP_FILE);
         }
-        let text = std::fs::read_to_string(&path).map_err(|error| GroupError::Read {
-            file: path.clone(),
-            error,
-        })?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| GroupError::Read { file: path.clone(), error })?;
         file::parse(&path, &text)
     }
 
@@ -136,10 +134,7 @@ impl Group {
     /// the longest operation and result.
     #[must_use]
     pub fn link_limits(&self) -> Limits {
-        let longest = self
-            .config
-            .max_operation_bytes
-            .max(self.config.max_reply_bytes);
+        let longest = self.config.max_operation_bytes.max(self.config.max_reply_bytes);
         let base = Limits::default();
         Limits {
             // Room for a whole batch of small messages, or for one that is as long as allowed.
@@ -161,22 +156,17 @@ impl Group {
     /// If one key or one number is given twice.
     pub fn key_ring(&self) -> Result<KeyRing, GroupError> {
         let mut ring = KeyRing::new();
-        let replicas = self
-            .replicas
-            .iter()
-            .map(|r| (Identity::Replica(r.id.0), r.public_key, "replica"));
-        let clients = self
-            .clients
-            .iter()
-            .map(|c| (Identity::Client(c.id.0), c.public_key, "client"));
+        let replicas =
+            self.replicas.iter().map(|r| (Identity::Replica(r.id.0), r.public_key, "replica"));
+        let clients =
+            self.clients.iter().map(|c| (Identity::Client(c.id.0), c.public_key, "client"));
         for (identity, public_key, table) in replicas.chain(clients) {
-            ring.add(identity, public_key)
-                .map_err(|error| GroupError::Value {
-                    file: self.path.clone(),
-                    key: format!("{table}.public_key"),
-                    value: format!("\"{public_key}\""),
-                    cure: error.to_string(),
-                })?;
+            ring.add(identity, public_key).map_err(|error| GroupError::Value {
+                file: self.path.clone(),
+                key: format!("{table}.public_key"),
+                value: format!("\"{public_key}\""),
+                cure: error.to_string(),
+            })?;
         }
         Ok(ring)
     }

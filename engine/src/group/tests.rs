@@ -24,10 +24,7 @@ impl Drop for Scratch {
 
 fn sample(name: &str) -> (Scratch, Group) {
     let scratch = Scratch::new(name);
-    let options = CreateOptions {
-        clients: 2,
-        ..CreateOptions::default()
-    };
+    let options = CreateOptions { clients: 2, ..CreateOptions::default() };
     let group = create(&scratch.0, &options).unwrap();
     (scratch, group)
 }
@@ -48,9 +45,7 @@ fn a_directory_survives_the_round_trip() {
         group_keys.push(*keys.group_key.expose_bytes());
     }
     assert!(group_keys.iter().all(|key| *key == group_keys[0]));
-    let group_key = ReplicaKeys::load(&made, &scratch.0, ReplicaId(0))
-        .unwrap()
-        .group_key;
+    let group_key = ReplicaKeys::load(&made, &scratch.0, ReplicaId(0)).unwrap().group_key;
     let client = ClientKeys::load(&made, &scratch.0, ClientId(1)).unwrap();
     let derived = group_key.client_key(made.config().mac, 1);
     assert_eq!(client.requests.expose_bytes(), derived.expose_bytes());
@@ -65,13 +60,8 @@ fn key_files_are_private_and_public_ones_are_refused() {
     let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(1))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("replica-1.key") && error.contains("chmod 600"),
-        "{error}"
-    );
+    let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(1)).unwrap_err().to_string();
+    assert!(error.contains("replica-1.key") && error.contains("chmod 600"), "{error}");
 }
 
 #[test]
@@ -96,88 +86,45 @@ fn every_fault_names_file_key_and_cure() {
         ("pillars = 2", "pillars = 0", "pillars = 0"),
         ("faults = 1", "faults = 2", "replicas = 3"),
         ("mac = \"aegis-128l\"", "mac = \"md5\"", "mac = md5"),
-        (
-            "link_cipher = \"gmac\"",
-            "link_cipher = \"rot13\"",
-            "link_cipher = rot13",
-        ),
+        ("link_cipher = \"gmac\"", "link_cipher = \"rot13\"", "link_cipher = rot13"),
         ("layout = \"auto\"", "layout = \"round\"", "layout = round"),
         ("epoch = 0", "epoch = 0\ncolour = 3", "colour"),
         ("format = 1", "format = 9", "format = 9"),
         ("127.0.0.1:7101", "127.0.0.1:7100", "replica[1].address"),
         ("127.0.0.1:7101", "nowhere", "replica[1].address"),
-        (
-            "[[client]]\nid = 1",
-            "[[client]]\nid = 0",
-            "client.public_key",
-        ),
-        (
-            "[[client]]\nid = 1",
-            "[[client]]\nid = 5000",
-            "client[1].id",
-        ),
+        ("[[client]]\nid = 1", "[[client]]\nid = 0", "client.public_key"),
+        ("[[client]]\nid = 1", "[[client]]\nid = 5000", "client[1].id"),
     ] {
         assert!(text.contains(from), "{from}");
         fs::write(&path, text.replacen(from, to, 1)).unwrap();
         let error = Group::load(&scratch.0).unwrap_err().to_string();
-        assert!(
-            error.contains("group.toml") && error.contains(key),
-            "{from}: {error}"
-        );
+        assert!(error.contains("group.toml") && error.contains(key), "{from}: {error}");
     }
-    let error = Group::load(scratch.0.join("missing.toml"))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("missing.toml") && error.contains("hybster init"),
-        "{error}"
-    );
-    let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(9))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("no replica 9") && error.contains("lists 3"),
-        "{error}"
-    );
+    let error = Group::load(scratch.0.join("missing.toml")).unwrap_err().to_string();
+    assert!(error.contains("missing.toml") && error.contains("hybster init"), "{error}");
+    let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(9)).unwrap_err().to_string();
+    assert!(error.contains("no replica 9") && error.contains("lists 3"), "{error}");
 }
 
 #[test]
 fn keys_of_others_are_refused_and_secrets_are_not_shown() {
     let (scratch, group) = sample("swapped");
-    let (zero, one) = (
-        scratch.0.join("replica-0.key"),
-        scratch.0.join("replica-1.key"),
-    );
+    let (zero, one) = (scratch.0.join("replica-0.key"), scratch.0.join("replica-1.key"));
     let secret = fs::read_to_string(&one).unwrap();
     fs::copy(&one, &zero).unwrap();
-    let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(0))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("replica-0.key") && error.contains("keys of replica 1"),
-        "{error}"
-    );
-    for (from, to) in [
-        ("replica = 1", "replica = one"),
-        ("link_key_seed = \"", "link_key_seed = \"x"),
-    ] {
+    let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(0)).unwrap_err().to_string();
+    assert!(error.contains("replica-0.key") && error.contains("keys of replica 1"), "{error}");
+    for (from, to) in
+        [("replica = 1", "replica = one"), ("link_key_seed = \"", "link_key_seed = \"x")]
+    {
         fs::write(&one, secret.replacen(from, to, 1)).unwrap();
-        let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(1))
-            .unwrap_err()
-            .to_string();
+        let error = ReplicaKeys::load(&group, &scratch.0, ReplicaId(1)).unwrap_err().to_string();
         assert!(error.contains("replica-1.key"), "{error}");
-        assert!(
-            !secret
-                .lines()
-                .any(|l| l.len() > 60 && error.contains(&l[30..60])),
-            "{error}"
-        );
+        assert!(!secret.lines().any(|l| l.len() > 60 && error.contains(&l[30..60])), "{error}");
     }
     let (other, _) = sample("other-group");
     fs::copy(other.0.join("client-0.key"), scratch.0.join("client-0.key")).unwrap();
-    let error = ClientKeys::load(&group, &scratch.0, ClientId(0))
-        .unwrap_err()
-        .to_string();
+    let error = ClientKeys::load(&group, &scratch.0, ClientId(0)).unwrap_err().to_string();
     assert!(error.contains("another group"), "{error}");
 }
 
@@ -186,25 +133,10 @@ fn contradictory_options_are_refused() {
     let scratch = Scratch::new("options");
     let base = CreateOptions::default;
     let wrong = [
-        CreateOptions {
-            clients: 5000,
-            ..base()
-        },
-        CreateOptions {
-            addresses: Addresses::Loopback(65535),
-            ..base()
-        },
-        CreateOptions {
-            addresses: Addresses::List(vec![]),
-            ..base()
-        },
-        CreateOptions {
-            config: GroupConfig {
-                faults: 3,
-                ..GroupConfig::default()
-            },
-            ..base()
-        },
+        CreateOptions { clients: 5000, ..base() },
+        CreateOptions { addresses: Addresses::Loopback(65535), ..base() },
+        CreateOptions { addresses: Addresses::List(vec![]), ..base() },
+        CreateOptions { config: GroupConfig { faults: 3, ..GroupConfig::default() }, ..base() },
     ];
     for options in wrong {
         let error = create(&scratch.0, &options).unwrap_err();

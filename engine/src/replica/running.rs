@@ -46,11 +46,7 @@ impl RunningReplica {
         threads: Vec<JoinHandle<()>>,
         local_address: SocketAddr,
     ) -> RunningReplica {
-        RunningReplica {
-            shared,
-            threads,
-            local_address,
-        }
+        RunningReplica { shared, threads, local_address }
     }
 
     /// The replica's number.
@@ -74,9 +70,7 @@ impl RunningReplica {
     /// A handle that stops the replica.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
-        Stopper {
-            shared: Arc::clone(&self.shared),
-        }
+        Stopper { shared: Arc::clone(&self.shared) }
     }
 
     /// Whether all threads still run.
@@ -113,10 +107,7 @@ impl RunningReplica {
             while !thread.is_finished() {
                 if Instant::now() >= deadline {
                     let thread = thread.thread().name().unwrap_or_default().to_owned();
-                    return Err(ReplicaError::StillRunning {
-                        thread,
-                        seconds: timeout.as_secs(),
-                    });
+                    return Err(ReplicaError::StillRunning { thread, seconds: timeout.as_secs() });
                 }
                 thread::sleep(Duration::from_millis(1));
             }

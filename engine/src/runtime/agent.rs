@@ -82,10 +82,7 @@ impl<T: Transport> Agent<T> {
         inboxes: Vec<Option<Inbox>>,
         outboxes: Vec<Option<Outbox>>,
     ) -> Agent<T> {
-        let output = Output {
-            tracing: shared.trace.is_some(),
-            ..Output::default()
-        };
+        let output = Output { tracing: shared.trace.is_some(), ..Output::default() };
         let owned = |stage: Box<dyn Stage>| Owned {
             deadline: stage.deadline(),
             stage,
@@ -271,9 +268,7 @@ impl<T: Transport> Agent<T> {
     }
 
     fn outbox(&mut self, agent: usize) -> &mut Outbox {
-        self.outboxes[agent]
-            .as_mut()
-            .expect("there is a queue to every other agent")
+        self.outboxes[agent].as_mut().expect("there is a queue to every other agent")
     }
 
     fn send(&mut self) {
@@ -307,10 +302,7 @@ impl<T: Transport> Agent<T> {
             return;
         };
         let now = self.shared.clock.now();
-        self.output
-            .trace
-            .drain(..)
-            .for_each(|event| hook(now, &event));
+        self.output.trace.drain(..).for_each(|event| hook(now, &event));
     }
 
     // ------------------------------------------------------------------ the end of a turn
@@ -367,11 +359,7 @@ impl<T: Transport> Agent<T> {
     fn wait(&mut self) {
         let is_busy = !self.ring.is_empty() || self.stages.iter().any(|owned| owned.working);
         let may_sleep = !is_busy && self.falls_asleep();
-        let timeout = if may_sleep {
-            self.timeout()
-        } else {
-            Some(Duration::ZERO)
-        };
+        let timeout = if may_sleep { self.timeout() } else { Some(Duration::ZERO) };
         if may_sleep {
             self.shared.board.agents[self.index].sleeps.add(1);
         }
@@ -407,13 +395,8 @@ impl<T: Transport> Agent<T> {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let deadline = self
-            .stages
-            .iter()
-            .fold(None, |d, owned| earliest(d, owned.deadline))?;
-        Some(Duration::from_micros(
-            deadline.since_us(self.shared.clock.now()),
-        ))
+        let deadline = self.stages.iter().fold(None, |d, owned| earliest(d, owned.deadline))?;
+        Some(Duration::from_micros(deadline.since_us(self.shared.clock.now())))
     }
 }
 
@@ -431,11 +414,7 @@ fn places(shared: &Shared, agent: usize) -> Vec<Place> {
     let mut places = vec![Place::Nowhere; Address::count(pillars)];
     for (owner, plan) in shared.plans.iter().enumerate() {
         for (index, role) in plan.roles.iter().enumerate() {
-            let place = if owner == agent {
-                Place::Here(index)
-            } else {
-                Place::Agent(owner)
-            };
+            let place = if owner == agent { Place::Here(index) } else { Place::Agent(owner) };
             Address::each_of(*role, |address| places[address.index()] = place);
         }
     }

@@ -176,25 +176,14 @@ impl RejectionBoard {
         let replicas = usize::from(replicas);
         // One row more than replicas: the last one is for clients.
         let count = (replicas + 1) * KINDS * REASONS.len();
-        RejectionBoard {
-            replicas,
-            counts: (0..count).map(|_| AtomicU64::new(0)).collect(),
-        }
+        RejectionBoard { replicas, counts: (0..count).map(|_| AtomicU64::new(0)).collect() }
     }
 
     pub(crate) fn add(&self, rejection: &Rejection) {
-        let from = rejection
-            .from
-            .map_or(self.replicas, |r| usize::from(r.0).min(self.replicas));
-        let kind = if usize::from(rejection.kind) < KINDS {
-            usize::from(rejection.kind)
-        } else {
-            0
-        };
-        let reason = REASONS
-            .iter()
-            .position(|reason| *reason == rejection.reason)
-            .unwrap_or(0);
+        let from = rejection.from.map_or(self.replicas, |r| usize::from(r.0).min(self.replicas));
+        let kind =
+            if usize::from(rejection.kind) < KINDS { usize::from(rejection.kind) } else { 0 };
+        let reason = REASONS.iter().position(|reason| *reason == rejection.reason).unwrap_or(0);
         let index = (from * KINDS + kind) * REASONS.len() + reason;
         self.counts[index].fetch_add(1, Ordering::Relaxed);
     }
@@ -225,16 +214,8 @@ mod tests {
                 board.add(&Rejection { from, kind, reason });
             }
         }
-        board.add(&Rejection {
-            from: None,
-            kind: 200,
-            reason: Reject::Malformed,
-        });
-        board.add(&Rejection {
-            from: None,
-            kind: 201,
-            reason: Reject::Malformed,
-        });
+        board.add(&Rejection { from: None, kind: 200, reason: Reject::Malformed });
+        board.add(&Rejection { from: None, kind: 201, reason: Reject::Malformed });
         let all: Vec<_> = board.iter().collect();
         assert_eq!(all.len(), 7);
         assert!(all.contains(&(Some(2), 18, Reject::Overload, 1)));

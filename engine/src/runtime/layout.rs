@@ -116,23 +116,12 @@ pub(crate) fn plan(layout: Layout, roles: &[Role], cores: &Cores) -> Vec<AgentPl
         };
         match plans.iter_mut().find(|plan| plan.name == name) {
             Some(plan) => plan.roles.push(*role),
-            None => plans.push(AgentPlan {
-                name,
-                roles: vec![*role],
-                core: None,
-            }),
+            None => plans.push(AgentPlan { name, roles: vec![*role], core: None }),
         }
     }
     // The network comes first; an unreplicated server has no stage there.
     if layout == Layout::Split && plans.iter().all(|plan| plan.name != "network") {
-        plans.insert(
-            0,
-            AgentPlan {
-                name: "network".to_owned(),
-                roles: Vec::new(),
-                core: None,
-            },
-        );
+        plans.insert(0, AgentPlan { name: "network".to_owned(), roles: Vec::new(), core: None });
     }
     if let Cores::Pinned(list) = cores {
         for (plan, core) in plans.iter_mut().zip(list.iter().cycle()) {
@@ -160,13 +149,7 @@ mod tests {
         for layout in Layout::ALL {
             assert_eq!(layout.to_string().parse(), Ok(layout));
         }
-        assert!(
-            "round"
-                .parse::<Layout>()
-                .unwrap_err()
-                .to_string()
-                .contains("\"auto\"")
-        );
+        assert!("round".parse::<Layout>().unwrap_err().to_string().contains("\"auto\""));
     }
 
     #[test]
@@ -185,18 +168,12 @@ mod tests {
         assert_eq!(fused[0].roles, ROLES);
         let split = plan(Layout::Split, &ROLES, &Cores::Pinned(vec![4, 5]));
         let names: Vec<_> = split.iter().map(|plan| plan.name.as_str()).collect();
-        assert_eq!(
-            names,
-            ["network", "pillar 0", "pillar 1", "execution", "state"]
-        );
+        assert_eq!(names, ["network", "pillar 0", "pillar 1", "execution", "state"]);
         assert_eq!(split[0].roles, [Role::Clients, Role::Control]);
         let cores: Vec<_> = split.iter().map(|plan| plan.core.unwrap()).collect();
         assert_eq!(cores, [4, 5, 4, 5, 4]);
         let server = plan(Layout::Split, &[Role::Server], &Cores::Unpinned);
         assert_eq!((server.len(), server[0].name.as_str()), (2, "network"));
-        assert_eq!(
-            plan(Layout::Fused, &[Role::Server], &Cores::Unpinned).len(),
-            1
-        );
+        assert_eq!(plan(Layout::Fused, &[Role::Server], &Cores::Unpinned).len(), 1);
     }
 }

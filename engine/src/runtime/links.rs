@@ -42,11 +42,7 @@ impl Links {
             self.down(old);
         }
         let (slot, index) = (id.slot(), client.client.0 as usize);
-        if let Some(stale) = self
-            .by_slot
-            .get(slot)
-            .and_then(|link| link.as_ref().map(|l| l.id))
-        {
+        if let Some(stale) = self.by_slot.get(slot).and_then(|link| link.as_ref().map(|l| l.id)) {
             self.down(stale);
         }
         if self.by_slot.len() <= slot {
@@ -55,12 +51,7 @@ impl Links {
         if self.by_client.len() <= index {
             self.by_client.resize_with(index + 1, Vec::new);
         }
-        self.by_slot[slot] = Some(ReplyLink {
-            id,
-            client,
-            view: View(0),
-            message: Vec::new(),
-        });
+        self.by_slot[slot] = Some(ReplyLink { id, client, view: View(0), message: Vec::new() });
         self.by_client[index].push((client.incarnation, slot as u32));
         self.live += 1;
     }
@@ -68,11 +59,7 @@ impl Links {
     /// A link is gone. What is under construction for it is lost; the client asks again.
     pub(crate) fn down(&mut self, id: LinkId) {
         let slot = id.slot();
-        let Some(link) = self
-            .by_slot
-            .get_mut(slot)
-            .and_then(|l| l.take_if(|l| l.id == id))
-        else {
+        let Some(link) = self.by_slot.get_mut(slot).and_then(|l| l.take_if(|l| l.id == id)) else {
             return;
         };
         self.last = None;
@@ -101,10 +88,7 @@ impl Links {
 
     fn slot_of(&self, client: ClientLink) -> Option<u32> {
         let of_client = self.by_client.get(client.client.0 as usize)?;
-        of_client
-            .iter()
-            .find(|(i, _)| *i == client.incarnation)
-            .map(|(_, slot)| *slot)
+        of_client.iter().find(|(i, _)| *i == client.incarnation).map(|(_, slot)| *slot)
     }
 
     /// Appends a reply to the message of its link. Returns false if the link is gone. `send` takes
@@ -127,9 +111,7 @@ impl Links {
                 None => return false,
             },
         };
-        let link = self.by_slot[slot as usize]
-            .as_mut()
-            .expect("the link was found");
+        let link = self.by_slot[slot as usize].as_mut().expect("the link was found");
         if link.message.is_empty() {
             self.open.push(slot);
         }
@@ -174,8 +156,5 @@ impl ReplyLink {
 
 /// The link that a hub announced.
 pub(crate) fn client_link(client: u32, incarnation: u64) -> ClientLink {
-    ClientLink {
-        client: ClientId(client),
-        incarnation,
-    }
+    ClientLink { client: ClientId(client), incarnation }
 }

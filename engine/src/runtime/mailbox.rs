@@ -45,11 +45,7 @@ pub(crate) struct Inbox {
 pub(crate) fn connect() -> (Outbox, Inbox) {
     let (producer, consumer) = RingBuffer::new(QUEUE_MAILS);
     let blocked = Arc::new(AtomicBool::new(false));
-    let outbox = Outbox {
-        producer,
-        staged: VecDeque::new(),
-        blocked: Arc::clone(&blocked),
-    };
+    let outbox = Outbox { producer, staged: VecDeque::new(), blocked: Arc::clone(&blocked) };
     (outbox, Inbox { consumer, blocked })
 }
 
@@ -86,10 +82,7 @@ impl Outbox {
         if count == 0 {
             return false;
         }
-        let chunk = self
-            .producer
-            .write_chunk_uninit(count)
-            .expect("slots were counted");
+        let chunk = self.producer.write_chunk_uninit(count).expect("slots were counted");
         chunk.fill_from_iter(self.staged.drain(..count)) > 0
     }
 
@@ -128,10 +121,7 @@ mod tests {
     use super::*;
 
     fn mail(number: u64) -> Mail {
-        Mail::Network(Network::Withdraw(Watermark {
-            order: OrderNumber(number),
-            view: View(0),
-        }))
+        Mail::Network(Network::Withdraw(Watermark { order: OrderNumber(number), view: View(0) }))
     }
 
     fn number(mail: &Mail) -> u64 {

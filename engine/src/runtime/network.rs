@@ -74,27 +74,15 @@ impl<T: Transport> Network<T> {
     /// Carries out an effect.
     pub(crate) fn apply(&mut self, effect: Effect) {
         match effect {
-            Effect::Send {
-                to: Destination::AllPeers,
-                message,
-                tag,
-            } => {
+            Effect::Send { to: Destination::AllPeers, message, tag } => {
                 for index in 0..self.peers.len() {
                     self.send_to_peer(self.peers[index], message.clone(), tag);
                 }
             }
-            Effect::Send {
-                to: Destination::Peer(peer),
-                message,
-                tag,
-            } => {
+            Effect::Send { to: Destination::Peer(peer), message, tag } => {
                 self.send_to_peer(peer.0, message, tag);
             }
-            Effect::Send {
-                to: Destination::Client(client),
-                message,
-                ..
-            } => {
+            Effect::Send { to: Destination::Client(client), message, .. } => {
                 if let Some(link) = self.links.find(client) {
                     self.send_to_client(link, &message);
                 }
@@ -105,9 +93,7 @@ impl<T: Transport> Network<T> {
 
     /// Appends replies to the messages under construction for their links.
     pub(crate) fn reply(&mut self, replies: &ReplyQueue) {
-        let Network {
-            links, hub, shared, ..
-        } = self;
+        let Network { links, hub, shared, .. } = self;
         let mut lost = 0;
         for reply in replies.iter() {
             let found = links.push(shared.replica, &reply, |link, message| {
@@ -132,33 +118,19 @@ impl<T: Transport> Network<T> {
 
     fn event(&mut self, event: Event, letters: &mut Vec<Letter>) {
         match event {
-            Event::Messages {
-                from: Source::Peer(peer),
-                messages,
-            } => {
+            Event::Messages { from: Source::Peer(peer), messages } => {
                 self.peer_messages(ReplicaId(peer), &messages, letters);
             }
-            Event::Messages {
-                from: Source::Client { link, .. },
-                messages,
-            } => {
+            Event::Messages { from: Source::Client { link, .. }, messages } => {
                 self.client_messages(link, &messages, letters);
             }
             Event::PeerUp { peer } => self.peer_up(peer, letters),
             Event::PeerDown { peer, reason } => self.peer_down(peer, reason),
-            Event::ClientUp {
-                client,
-                incarnation,
-                link,
-            } => {
+            Event::ClientUp { client, incarnation, link } => {
                 log::debug!("client {client} (incarnation {incarnation}) connected");
                 self.links.up(client_link(client, incarnation), link);
             }
-            Event::ClientDown {
-                client,
-                link,
-                reason,
-            } => {
+            Event::ClientDown { client, link, reason } => {
                 log::debug!("client {client} disconnected: {reason}");
                 self.links.down(link);
             }
@@ -203,11 +175,7 @@ impl<T: Transport> Network<T> {
     }
 
     fn reject(&self, from: Option<ReplicaId>, message: &[u8], reason: Reject) {
-        self.shared.board.rejections.add(&Rejection {
-            from,
-            kind: kind_of(message),
-            reason,
-        });
+        self.shared.board.rejections.add(&Rejection { from, kind: kind_of(message), reason });
     }
 
     /// STATUS: the kind byte, then JSON.
@@ -224,10 +192,7 @@ impl<T: Transport> Network<T> {
     }
 
     fn peer_up(&mut self, peer: u16, letters: &mut Vec<Letter>) {
-        log::info!(
-            "replica {}: the link to replica {peer} stands",
-            self.shared.replica.0
-        );
+        log::info!("replica {}: the link to replica {peer} stands", self.shared.replica.0);
         if let Some(board) = self.shared.board.peers.get(usize::from(peer)) {
             board.up.store(true, Ordering::Relaxed);
         }
@@ -239,10 +204,7 @@ impl<T: Transport> Network<T> {
     }
 
     fn peer_down(&mut self, peer: u16, reason: DownReason) {
-        log::warn!(
-            "replica {}: lost the link to replica {peer}: {reason}",
-            self.shared.replica.0
-        );
+        log::warn!("replica {}: lost the link to replica {peer}: {reason}", self.shared.replica.0);
         if let Some(board) = self.shared.board.peers.get(usize::from(peer)) {
             board.up.store(false, Ordering::Relaxed);
         }
@@ -271,8 +233,7 @@ impl<T: Transport> Network<T> {
 
     /// TR listing 9, remove: what the protocol has left behind is not sent any more.
     fn withdraw(&mut self, mark: &Watermark) {
-        self.hub
-            .withdraw(|tag| !send_tag_of(tag).is_withdrawn(mark));
+        self.hub.withdraw(|tag| !send_tag_of(tag).is_withdrawn(mark));
     }
 
     fn show(&mut self) {
@@ -296,9 +257,7 @@ impl<T: Transport> Network<T> {
         board.withdrawn.set(withdrawn);
         for peer in &self.peers {
             let queued = self.hub.queued_bytes(*peer) as u64;
-            self.shared.board.peers[usize::from(*peer)]
-                .queued_bytes
-                .set(queued);
+            self.shared.board.peers[usize::from(*peer)].queued_bytes.set(queued);
         }
     }
 
@@ -319,11 +278,7 @@ fn tag_of(tag: SendTag) -> Tag {
         SendTag::ViewChange(view) => (3, view, OrderNumber(0)),
         SendTag::NewView(view) => (4, view, OrderNumber(0)),
     };
-    Tag {
-        class,
-        view: view.0,
-        order: order.0,
-    }
+    Tag { class, view: view.0, order: order.0 }
 }
 
 /// The other way round.
@@ -347,11 +302,7 @@ pub(crate) struct RateLimit {
 
 impl RateLimit {
     pub(crate) fn new(per_second: u32) -> RateLimit {
-        RateLimit {
-            per_second,
-            second: None,
-            count: 0,
-        }
+        RateLimit { per_second, second: None, count: 0 }
     }
 
     pub(crate) fn permits(&mut self, now: Instant) -> bool {

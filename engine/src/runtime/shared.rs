@@ -126,12 +126,7 @@ impl Shared {
         let rejections = self.rejections();
         Status {
             replica: self.replica.0,
-            group: self
-                .config
-                .group
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            group: self.config.group.iter().map(|byte| format!("{byte:02x}")).collect(),
             replicated: self.replicated,
             uptime_us: self.clock.now().0,
             view,
@@ -206,10 +201,7 @@ impl Shared {
             .iter()
             .zip(counts)
             .filter(|(_, count)| *count > 0)
-            .map(|(reason, count)| RefusalCount {
-                reason: reason.name().to_owned(),
-                count,
-            })
+            .map(|(reason, count)| RefusalCount { reason: reason.name().to_owned(), count })
             .collect()
     }
 
@@ -245,8 +237,6 @@ impl Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("replica", &self.replica)
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("replica", &self.replica).finish_non_exhaustive()
     }
 }

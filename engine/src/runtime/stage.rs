@@ -118,10 +118,7 @@ pub(crate) struct Clients<V: Verifier> {
 
 impl<V: Verifier> Clients<V> {
     pub(crate) fn new(stage: ClientStage<V>) -> Clients<V> {
-        Clients {
-            stage,
-            is_full: false,
-        }
+        Clients { stage, is_full: false }
     }
 }
 
@@ -146,20 +143,13 @@ impl<V: Verifier> Stage for Clients<V> {
     }
 
     fn is_congested(&mut self) -> bool {
-        let limit = if self.is_full {
-            PENDING_LOW_BYTES
-        } else {
-            PENDING_HIGH_BYTES
-        };
+        let limit = if self.is_full { PENDING_LOW_BYTES } else { PENDING_HIGH_BYTES };
         self.is_full = self.stage.pending_bytes() > limit;
         self.is_full
     }
 
     fn show(&self, board: &Board) {
-        board
-            .clients
-            .pending_bytes
-            .set(self.stage.pending_bytes() as u64);
+        board.clients.pending_bytes.set(self.stage.pending_bytes() as u64);
         board.clients.stored.set(self.stage.stored() as u64);
     }
 }

@@ -152,10 +152,7 @@ mod tests {
         assert_eq!(decode_reply(&run(&mut service, &encode_add(7))), Some(7));
         assert_eq!(decode_reply(&run(&mut service, &encode_add(-9))), Some(-2));
         assert_eq!(decode_reply(&run(&mut service, &encode_get())), Some(-2));
-        assert_eq!(
-            decode_reply(&run(&mut service, &encode_add(i64::MIN))),
-            Some(i64::MAX - 1)
-        );
+        assert_eq!(decode_reply(&run(&mut service, &encode_add(i64::MIN))), Some(i64::MAX - 1));
     }
 
     #[test]
@@ -183,20 +180,13 @@ mod tests {
     fn restores_a_snapshot_and_refuses_other_pages() {
         let mut service = CounterService { value: -5 };
         let snapshot = service.snapshot();
-        assert_eq!(
-            snapshot.page(0),
-            [1, 251, 255, 255, 255, 255, 255, 255, 255][..]
-        );
+        assert_eq!(snapshot.page(0), [1, 251, 255, 255, 255, 255, 255, 255, 255][..]);
         assert!(snapshot.page(1).is_empty());
         let mut other = CounterService::new();
         other.restore(&*snapshot).unwrap();
         assert_eq!(other, service);
         for page in [&b""[..], &[2, 0, 0, 0, 0, 0, 0, 0, 0], &[1; 8], &[1; 10]] {
-            assert!(
-                other
-                    .restore(&Pages(vec![Bytes::copy_from_slice(page)]))
-                    .is_err()
-            );
+            assert!(other.restore(&Pages(vec![Bytes::copy_from_slice(page)])).is_err());
         }
         assert_eq!(other, service);
     }

@@ -19,14 +19,8 @@ use hybster_proto::service::{RestoreError, Snapshot};
 fn only_page(source: &dyn Snapshot) -> Result<Bytes, RestoreError> {
     match source.page_count() {
         1 => Ok(source.page(0)),
-        0 => Err(RestoreError {
-            page: 0,
-            what: "the page is missing".to_owned(),
-        }),
-        count => Err(RestoreError {
-            page: 1,
-            what: format!("{count} pages instead of one"),
-        }),
+        0 => Err(RestoreError { page: 0, what: "the page is missing".to_owned() }),
+        count => Err(RestoreError { page: 1, what: format!("{count} pages instead of one") }),
     }
 }
 
@@ -37,10 +31,6 @@ mod tests {
 
     /// A context for services that do not look at it.
     pub(super) fn context() -> Context {
-        Context {
-            session: SessionId::default(),
-            number: RequestNumber(1),
-            order: OrderNumber(1),
-        }
+        Context { session: SessionId::default(), number: RequestNumber(1), order: OrderNumber(1) }
     }
 }

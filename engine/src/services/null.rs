@@ -19,10 +19,7 @@ impl NullService {
     /// A service that replies with `reply_bytes` zero bytes.
     #[must_use]
     pub fn new(reply_bytes: usize) -> NullService {
-        NullService {
-            reply_bytes,
-            operations: 0,
-        }
+        NullService { reply_bytes, operations: 0 }
     }
 
     /// The number of operations executed so far.
@@ -48,19 +45,14 @@ impl Service for NullService {
     }
 
     fn snapshot(&mut self) -> Arc<dyn Snapshot> {
-        Arc::new(Pages(vec![Bytes::copy_from_slice(
-            &self.operations.to_le_bytes(),
-        )]))
+        Arc::new(Pages(vec![Bytes::copy_from_slice(&self.operations.to_le_bytes())]))
     }
 
     fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
         let page = super::only_page(source)?;
         let count = page[..].try_into().map_err(|_| RestoreError {
             page: 0,
-            what: format!(
-                "an operation count has 8 bytes, this page has {}",
-                page.len()
-            ),
+            what: format!("an operation count has 8 bytes, this page has {}", page.len()),
         })?;
         self.operations = u64::from_le_bytes(count);
         Ok(())
@@ -91,11 +83,7 @@ mod tests {
         let mut other = NullService::new(0);
         other.restore(&*service.snapshot()).unwrap();
         assert_eq!(other, service);
-        for pages in [
-            vec![],
-            vec![Bytes::new()],
-            vec![Bytes::from_static(&[0; 9])],
-        ] {
+        for pages in [vec![], vec![Bytes::new()], vec![Bytes::from_static(&[0; 9])]] {
             assert_eq!(other.restore(&Pages(pages)).unwrap_err().page, 0);
         }
         let two = Pages(vec![Bytes::from_static(&[0; 8]); 2]);

@@ -35,13 +35,8 @@ impl Drop for Scratch {
 
 /// Addresses on loopback that were free a moment ago.
 pub fn free_addresses(count: u16) -> Vec<SocketAddr> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().unwrap())
-        .collect()
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
 }
 
 /// A group with running replicas.
@@ -66,29 +61,14 @@ impl Running {
     ) -> Running {
         let scratch = Scratch::new(name);
         let addresses = Addresses::List(free_addresses(config.replicas));
-        let options = CreateOptions {
-            config,
-            addresses,
-            clients: 4,
-            layout,
-            ..Default::default()
-        };
+        let options = CreateOptions { config, addresses, clients: 4, layout, ..Default::default() };
         let group = create(scratch.path(), &options).unwrap();
         let start = |id| {
             let keys = ReplicaKeys::load(&group, scratch.path(), id).unwrap();
-            Some(
-                Replica::builder(group.clone(), keys)
-                    .service(service())
-                    .start()
-                    .unwrap(),
-            )
+            Some(Replica::builder(group.clone(), keys).service(service()).start().unwrap())
         };
         let replicas = group.config().all_replicas().map(start).collect();
-        Running {
-            scratch,
-            group,
-            replicas,
-        }
+        Running { scratch, group, replicas }
     }
 
     pub fn client(&self, id: u32) -> Client {

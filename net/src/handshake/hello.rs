@@ -185,23 +185,15 @@ impl Verdict {
 
 /// The text comes from the other side and goes to a log: no control characters, no broken UTF-8.
 fn printable(text: &[u8]) -> String {
-    String::from_utf8_lossy(text)
-        .chars()
-        .filter(|c| !c.is_control())
-        .collect()
+    String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect()
 }
 
 fn short_hex(digest: &[u8; 32]) -> String {
-    digest[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
-    let (head, tail) = rest
-        .split_first_chunk()
-        .expect("the body has a fixed length");
+    let (head, tail) = rest.split_first_chunk().expect("the body has a fixed length");
     *rest = tail;
     *head
 }
@@ -256,31 +248,16 @@ mod tests {
     #[test]
     fn each_difference_is_named() {
         let check = |theirs: &Hello| hello().check(theirs, Identity::Client(7)).unwrap_err();
-        let (reason, text) = check(&Hello {
-            group_digest: [6; 32],
-            ..hello()
-        });
+        let (reason, text) = check(&Hello { group_digest: [6; 32], ..hello() });
         assert_eq!(reason, Reason::ConfigurationMismatch);
-        assert!(
-            text.contains("0606060606060606 there, 0505050505050505 here"),
-            "{text}"
-        );
-        let (reason, text) = check(&Hello {
-            pillars: 2,
-            ..hello()
-        });
+        assert!(text.contains("0606060606060606 there, 0505050505050505 here"), "{text}");
+        let (reason, text) = check(&Hello { pillars: 2, ..hello() });
         assert_eq!(reason, Reason::ConfigurationMismatch);
         assert!(text.contains("2 pillars, 4 here"), "{text}");
-        let (reason, text) = check(&Hello {
-            cipher_code: 3,
-            ..hello()
-        });
+        let (reason, text) = check(&Hello { cipher_code: 3, ..hello() });
         assert_eq!(reason, Reason::CipherMismatch);
         assert!(text.contains("blake3, gmac here"), "{text}");
-        let (reason, _) = check(&Hello {
-            identity: Identity::Client(8),
-            ..hello()
-        });
+        let (reason, _) = check(&Hello { identity: Identity::Client(8), ..hello() });
         assert_eq!(reason, Reason::UnknownKey);
     }
 
@@ -297,9 +274,7 @@ mod tests {
     #[test]
     fn a_verdict_cannot_write_control_characters_into_a_log() {
         let wire = [1, 5, 0, b'a', 0x1b, b'\n', 0xff, b'b'];
-        let Read::Whole(Verdict::Refused(_, text), 8) = Verdict::read(&wire) else {
-            panic!()
-        };
+        let Read::Whole(Verdict::Refused(_, text), 8) = Verdict::read(&wire) else { panic!() };
         assert_eq!(text, "a\u{fffd}b");
     }
 

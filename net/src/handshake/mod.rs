@@ -97,11 +97,7 @@ impl Handshaker {
     /// If the static key cannot be used.
     pub fn new(config: HandshakeConfig) -> Result<Self, HandshakeError> {
         let server = tls::server_config(&config.key, Arc::clone(&config.keyring))?;
-        Ok(Self {
-            config: Arc::new(config),
-            server,
-            clients: HashMap::new(),
-        })
+        Ok(Self { config: Arc::new(config), server, clients: HashMap::new() })
     }
 
     /// A handshake with whoever connected.
@@ -119,11 +115,7 @@ impl Handshaker {
     /// # Errors
     /// If the key ring has no key for `expected`, or TLS refuses to start.
     pub fn connect(&mut self, expected: Identity) -> Result<Handshake, HandshakeError> {
-        let key = self
-            .config
-            .keyring
-            .key_of(expected)
-            .ok_or(HandshakeError::NoKey(expected))?;
+        let key = self.config.keyring.key_of(expected).ok_or(HandshakeError::NoKey(expected))?;
         let client = match self.clients.get(&expected) {
             Some(client) => Arc::clone(client),
             None => {
@@ -133,11 +125,7 @@ impl Handshaker {
             }
         };
         let tls = ClientConnection::new(client, tls::server_name())?;
-        Ok(Handshake::new(
-            Arc::clone(&self.config),
-            tls.into(),
-            Some(expected),
-        ))
+        Ok(Handshake::new(Arc::clone(&self.config), tls.into(), Some(expected)))
     }
 }
 
@@ -193,14 +181,7 @@ enum State {
 
 impl Handshake {
     fn new(config: Arc<HandshakeConfig>, tls: Connection, expected: Option<Identity>) -> Self {
-        Self {
-            config,
-            tls,
-            expected,
-            state: State::Tls,
-            inbox: Vec::new(),
-            received: 0,
-        }
+        Self { config, tls, expected, state: State::Tls, inbox: Vec::new(), received: 0 }
     }
 
     /// Whom this side connected to; `None` if it accepted.
@@ -221,9 +202,7 @@ impl Handshake {
     ) -> Result<Progress, HandshakeError> {
         let result = self.advance(data);
         while self.tls.wants_write() {
-            self.tls
-                .write_tls(out)
-                .expect("writing to memory does not fail");
+            self.tls.write_tls(out).expect("writing to memory does not fail");
         }
         if result.is_err() {
             self.state = State::Over;
@@ -250,9 +229,7 @@ impl Handshake {
         self.state = State::Over;
         self.say(&Verdict::Refused(reason, text.into()));
         while self.tls.wants_write() {
-            self.tls
-                .write_tls(out)
-                .expect("writing to memory does not fail");
+            self.tls.write_tls(out).expect("writing to memory does not fail");
         }
     }
 
@@ -296,12 +273,7 @@ impl Handshake {
             }
             let link = self.link(peer)?;
             self.state = State::Over;
-            let established = Established {
-                link,
-                peer,
-                incarnation,
-                send_frame_bytes,
-            };
+            let established = Established { link, peer, incarnation, send_frame_bytes };
             return Ok(Some(Progress::Established(Box::new(established))));
         }
         // AwaitAdmission: the caller has forgotten to decide. Over: it came back after the end.
@@ -321,9 +293,7 @@ impl Handshake {
             return Err(HandshakeError::Garbage);
         }
         if self.received + length > self.config.handshake_bytes {
-            return Err(HandshakeError::TooLong {
-                limit: self.config.handshake_bytes,
-            });
+            return Err(HandshakeError::TooLong { limit: self.config.handshake_bytes });
         }
         if data.len() < length {
             return Ok(false);
@@ -331,17 +301,11 @@ impl Handshake {
         self.received += length;
         let mut record = &data[..length];
         while !record.is_empty() {
-            let taken = self
-                .tls
-                .read_tls(&mut record)
-                .map_err(|_| HandshakeError::Malformed)?;
+            let taken = self.tls.read_tls(&mut record).map_err(|_| HandshakeError::Malformed)?;
             if taken == 0 {
                 return Err(HandshakeError::Malformed);
             }
-            let io = self
-                .tls
-                .process_new_packets()
-                .map_err(|error| self.explain(error))?;
+            let io = self.tls.process_new_packets().map_err(|error| self.explain(error))?;
             if io.peer_has_closed() {
                 return Err(HandshakeError::Malformed);
             }
@@ -357,9 +321,7 @@ impl Handshake {
         while let Ok(count @ 1..) = self.tls.reader().read(&mut chunk) {
             self.inbox.extend_from_slice(&chunk[..count]);
             if self.inbox.len() > INBOX_BYTES_MAX {
-                return Err(HandshakeError::TooLong {
-                    limit: INBOX_BYTES_MAX,
-                });
+                return Err(HandshakeError::TooLong { limit: INBOX_BYTES_MAX });
             }
         }
         Ok(())
@@ -370,10 +332,7 @@ impl Handshake {
         let key = certificates.first().and_then(tls::public_key);
         let key = key.ok_or(HandshakeError::Malformed)?;
         let holder = self.config.keyring.holder(&key);
-        holder.ok_or(HandshakeError::UnknownKey {
-            key,
-            expected: self.expected,
-        })
+        holder.ok_or(HandshakeError::UnknownKey { key, expected: self.expected })
     }
 
     fn read_hello(&mut self, peer: Identity) -> Result<Option<Hello>, HandshakeError> {
@@ -382,10 +341,7 @@ impl Handshake {
             Read::Whole(theirs, length) => {
                 self.inbox.drain(..length);
                 if let Err((reason, text)) = self.config.hello(peer).check(&theirs, peer) {
-                    self.say(&Verdict::Refused(
-                        reason,
-                        attribute(&text, peer, &self.config),
-                    ));
+                    self.say(&Verdict::Refused(reason, attribute(&text, peer, &self.config)));
                     return Err(HandshakeError::Mismatch { reason, text });
                 }
                 Ok(Some(theirs))
@@ -397,10 +353,7 @@ impl Handshake {
                     self.config.identity
                 );
                 self.say(&Verdict::Refused(Reason::Version, text.clone()));
-                Err(HandshakeError::Mismatch {
-                    reason: Reason::Version,
-                    text,
-                })
+                Err(HandshakeError::Mismatch { reason: Reason::Version, text })
             }
             Read::Bad => Err(HandshakeError::Malformed),
         }
@@ -421,9 +374,7 @@ impl Handshake {
     fn link(&self, peer: Identity) -> Result<Link, HandshakeError> {
         let context = [self.config.cipher.code()];
         let secrets = Zeroizing::new([0; 64]);
-        let secrets = self
-            .tls
-            .export_keying_material(secrets, EXPORTER_LABEL, Some(&context))?;
+        let secrets = self.tls.export_keying_material(secrets, EXPORTER_LABEL, Some(&context))?;
         let (first, second) = secrets.split_at(32);
         let to_acceptor = first.try_into().expect("half of 64 bytes");
         let to_connector = second.try_into().expect("half of 64 bytes");
@@ -431,12 +382,7 @@ impl Handshake {
             Connection::Client(_) => (to_acceptor, to_connector),
             Connection::Server(_) => (to_connector, to_acceptor),
         };
-        Ok(Link::new(
-            self.config.cipher,
-            send,
-            receive,
-            self.config.frame_bytes(peer),
-        ))
+        Ok(Link::new(self.config.cipher, send, receive, self.config.frame_bytes(peer)))
     }
 
     fn say(&mut self, verdict: &Verdict) {
@@ -446,18 +392,12 @@ impl Handshake {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        self.tls
-            .writer()
-            .write_all(bytes)
-            .expect("a few hundred bytes fit TLS's buffer");
+        self.tls.writer().write_all(bytes).expect("a few hundred bytes fit TLS's buffer");
     }
 
     fn explain(&self, error: rustls::Error) -> HandshakeError {
         if let Some(key) = tls::refused_key(&error) {
-            return HandshakeError::UnknownKey {
-                key,
-                expected: self.expected,
-            };
+            return HandshakeError::UnknownKey { key, expected: self.expected };
         }
         match error {
             rustls::Error::AlertReceived(

@@ -13,8 +13,7 @@ fn key(identity: Identity) -> StaticKey {
 
 fn ring(of: &[Identity]) -> Arc<KeyRing> {
     let mut ring = KeyRing::new();
-    of.iter()
-        .for_each(|&identity| ring.add(identity, key(identity).public()).unwrap());
+    of.iter().for_each(|&identity| ring.add(identity, key(identity).public()).unwrap());
     Arc::new(ring)
 }
 
@@ -118,10 +117,7 @@ fn two_connections_never_have_the_same_keys() {
 
 #[test]
 fn another_group_configuration_is_named_on_both_sides() {
-    let other = HandshakeConfig {
-        group_digest: [9; 32],
-        ..config(PEER)
-    };
+    let other = HandshakeConfig { group_digest: [9; 32], ..config(PEER) };
     let [a, b] = errors(run(other, config(SERVER), 5000));
     assert_eq!(
         (a.reason(), b.reason()),
@@ -131,53 +127,32 @@ fn another_group_configuration_is_named_on_both_sides() {
         "peer replica 1 runs another group configuration: digest 0909090909090909 there, \
          0303030303030303 here; distribute one group.toml to all"
     ));
-    let other = HandshakeConfig {
-        pillars: 2,
-        ..config(PEER)
-    };
+    let other = HandshakeConfig { pillars: 2, ..config(PEER) };
     let [a, b] = errors(run(other, config(SERVER), 5000));
     assert_eq!(
         (a.reason(), b.reason()),
         (Reason::ConfigurationMismatch, Reason::ConfigurationMismatch)
     );
-    let other = HandshakeConfig {
-        cipher: LinkCipher::Blake3,
-        ..config(PEER)
-    };
+    let other = HandshakeConfig { cipher: LinkCipher::Blake3, ..config(PEER) };
     let [a, b] = errors(run(other, config(SERVER), 5000));
-    assert_eq!(
-        (a.reason(), b.reason()),
-        (Reason::CipherMismatch, Reason::CipherMismatch)
-    );
+    assert_eq!((a.reason(), b.reason()), (Reason::CipherMismatch, Reason::CipherMismatch));
 }
 
 #[test]
 fn unknown_and_wrong_keys_are_named_on_both_sides() {
-    let strict = HandshakeConfig {
-        keyring: ring(&[SERVER]),
-        ..config(SERVER)
-    };
+    let strict = HandshakeConfig { keyring: ring(&[SERVER]), ..config(SERVER) };
     let [a, b] = errors(run(config(CLIENT), strict, 5000));
-    assert_eq!(
-        (a.reason(), b.reason()),
-        (Reason::RefusedByPeer, Reason::UnknownKey)
-    );
+    assert_eq!((a.reason(), b.reason()), (Reason::RefusedByPeer, Reason::UnknownKey));
     assert!(b.to_string().contains(&key(CLIENT).public().to_string()));
     assert!(a.to_string().contains("key ring"));
     // Somebody else, though known, answers at the address of replica 0.
     let [a, b] = errors(run(config(CLIENT), config(PEER), 5000));
-    assert_eq!(
-        (a.reason(), b.reason()),
-        (Reason::UnknownKey, Reason::RefusedByPeer)
-    );
+    assert_eq!((a.reason(), b.reason()), (Reason::UnknownKey, Reason::RefusedByPeer));
 }
 
 #[test]
 fn a_refusal_reaches_the_other_side() {
-    let mut connect = Handshaker::new(config(CLIENT))
-        .unwrap()
-        .connect(SERVER)
-        .unwrap();
+    let mut connect = Handshaker::new(config(CLIENT)).unwrap().connect(SERVER).unwrap();
     let mut accept = Handshaker::new(config(SERVER)).unwrap().accept().unwrap();
     let (mut to_a, mut to_b) = (BytesMut::new(), BytesMut::new());
     let error = loop {
@@ -196,11 +171,7 @@ fn a_refusal_reaches_the_other_side() {
         to_a.extend_from_slice(&out);
     };
     assert_eq!(error.reason(), Reason::RefusedByPeer);
-    assert!(
-        error
-            .to_string()
-            .contains("replica 0 refused the link (capacity): all 3 places")
-    );
+    assert!(error.to_string().contains("replica 0 refused the link (capacity): all 3 places"));
 }
 
 #[test]
@@ -215,18 +186,9 @@ fn garbage_is_refused_at_once_and_without_panic() {
     for input in inputs {
         let mut accept = Handshaker::new(config(SERVER)).unwrap().accept().unwrap();
         let mut out = Vec::new();
-        let error = accept
-            .receive(&mut BytesMut::from(input), &mut out)
-            .unwrap_err();
-        assert!(
-            matches!(error.reason(), Reason::Garbage | Reason::HandshakeFailed),
-            "{error}"
-        );
-        assert!(
-            accept
-                .receive(&mut BytesMut::from(input), &mut out)
-                .is_err()
-        );
+        let error = accept.receive(&mut BytesMut::from(input), &mut out).unwrap_err();
+        assert!(matches!(error.reason(), Reason::Garbage | Reason::HandshakeFailed), "{error}");
+        assert!(accept.receive(&mut BytesMut::from(input), &mut out).is_err());
     }
 }
 

@@ -21,9 +21,7 @@ pub(super) fn server_config(
     key: &StaticKey,
     keyring: Arc<KeyRing>,
 ) -> Result<Arc<ServerConfig>, Error> {
-    let verifier = Arc::new(Verifier {
-        accepted: Accepted::Ring(keyring),
-    });
+    let verifier = Arc::new(Verifier { accepted: Accepted::Ring(keyring) });
     let resolver = AlwaysResolvesServerRawPublicKeys::new(certified_key(key)?);
     let mut config = ServerConfig::builder_with_provider(crypto())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -40,9 +38,7 @@ pub(super) fn client_config(
     key: &StaticKey,
     expected: PublicKey,
 ) -> Result<Arc<ClientConfig>, Error> {
-    let verifier = Arc::new(Verifier {
-        accepted: Accepted::One(expected),
-    });
+    let verifier = Arc::new(Verifier { accepted: Accepted::One(expected) });
     let resolver = AlwaysResolvesClientRawPublicKeys::new(certified_key(key)?);
     let mut config = ClientConfig::builder_with_provider(crypto())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -86,9 +82,8 @@ pub(super) fn refused_key(error: &Error) -> Option<PublicKey> {
 }
 
 /// RFC 8410: an Ed25519 SubjectPublicKeyInfo is this and the key.
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 fn crypto() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
@@ -108,10 +103,7 @@ fn certified_key(key: &StaticKey) -> Result<Arc<CertifiedKey>, Error> {
     let signer = provider::sign::any_supported_type(&der)?;
     let mut spki = SPKI_PREFIX.to_vec();
     spki.extend_from_slice(&key.public().0);
-    Ok(Arc::new(CertifiedKey::new(
-        vec![CertificateDer::from(spki)],
-        signer,
-    )))
+    Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], signer)))
 }
 
 #[derive(Debug)]
@@ -168,8 +160,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check(end_entity)
-            .map(|()| ServerCertVerified::assertion())
+        self.check(end_entity).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -210,8 +201,7 @@ impl ClientCertVerifier for Verifier {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check(end_entity)
-            .map(|()| ClientCertVerified::assertion())
+        self.check(end_entity).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -18,16 +18,9 @@ impl<T: Transport> Hub<T> {
         }
         match self.handshaker.accept() {
             Ok(handshake) => {
-                let state = State::Handshake {
-                    handshake: Box::new(handshake),
-                    input: BytesMut::new(),
-                };
-                self.insert(Connection {
-                    id,
-                    address,
-                    in_flight: 0,
-                    state,
-                });
+                let state =
+                    State::Handshake { handshake: Box::new(handshake), input: BytesMut::new() };
+                self.insert(Connection { id, address, in_flight: 0, state });
                 self.half_open.push_back((None, id));
                 self.half_open_count += 1;
             }
@@ -56,27 +49,15 @@ impl<T: Transport> Hub<T> {
         let (identity, address) = (Identity::Replica(peer.id), peer.address);
         match self.handshaker.connect(identity) {
             Ok(handshake) => {
-                let state = State::Handshake {
-                    handshake: Box::new(handshake),
-                    input: BytesMut::new(),
-                };
-                self.insert(Connection {
-                    id,
-                    address,
-                    in_flight: 0,
-                    state,
-                });
+                let state =
+                    State::Handshake { handshake: Box::new(handshake), input: BytesMut::new() };
+                self.insert(Connection { id, address, in_flight: 0, state });
                 self.received(id, BytesMut::new());
             }
             Err(error) => {
                 self.transport.close(id);
                 self.retry_dial(id, true);
-                self.report(
-                    error.reason(),
-                    Some(address),
-                    Some(identity),
-                    error.to_string(),
-                );
+                self.report(error.reason(), Some(address), Some(identity), error.to_string());
             }
         }
     }
@@ -125,11 +106,7 @@ impl<T: Transport> Hub<T> {
         incarnation: u64,
         dialled: bool,
     ) -> bool {
-        let admission = if dialled {
-            Ok(())
-        } else {
-            self.admission(peer, incarnation)
-        };
+        let admission = if dialled { Ok(()) } else { self.admission(peer, incarnation) };
         let Some(connection) = find(&mut self.connections, id) else {
             return false;
         };
@@ -188,12 +165,7 @@ impl<T: Transport> Hub<T> {
     }
 
     fn establish(&mut self, id: ConnectionId, established: Established) {
-        let Established {
-            link,
-            peer,
-            incarnation,
-            send_frame_bytes,
-        } = established;
+        let Established { link, peer, incarnation, send_frame_bytes } = established;
         match peer {
             Identity::Replica(replica) => {
                 if let Some(old) = self.peer(replica).and_then(|it| it.link) {
@@ -208,10 +180,7 @@ impl<T: Transport> Hub<T> {
         }
         let source = match peer {
             Identity::Replica(replica) => Source::Peer(replica),
-            Identity::Client(client) => Source::Client {
-                client,
-                link: LinkId(id),
-            },
+            Identity::Client(client) => Source::Client { client, link: LinkId(id) },
         };
         let Some(connection) = find(&mut self.connections, id) else {
             return;
@@ -247,11 +216,7 @@ impl<T: Transport> Hub<T> {
                 if self.clients_paused {
                     self.transport.pause_reading(id, true);
                 }
-                self.pending.push(Event::ClientUp {
-                    client,
-                    incarnation,
-                    link,
-                });
+                self.pending.push(Event::ClientUp { client, incarnation, link });
             }
         }
     }

@@ -46,12 +46,7 @@ impl<T: Transport> Hub<T> {
     fn start_clocks(&mut self, now: Instant) {
         self.log.start_second(now);
         let deadline = now + self.limits.handshake_timeout;
-        for (clock, _) in self
-            .half_open
-            .iter_mut()
-            .rev()
-            .take_while(|(clock, _)| clock.is_none())
-        {
+        for (clock, _) in self.half_open.iter_mut().rev().take_while(|(clock, _)| clock.is_none()) {
             *clock = Some(deadline);
         }
         for peer in self.peers.iter_mut().flatten() {
@@ -105,15 +100,8 @@ impl<T: Transport> Hub<T> {
             return Some(Duration::ZERO);
         }
         let half_open = self.half_open.front().and_then(|&(deadline, _)| deadline);
-        let peers = self
-            .peers
-            .iter()
-            .flatten()
-            .filter_map(super::Peer::deadline);
-        let next = peers
-            .chain(half_open)
-            .min()
-            .map(|at| at.saturating_duration_since(now));
+        let peers = self.peers.iter().flatten().filter_map(super::Peer::deadline);
+        let next = peers.chain(half_open).min().map(|at| at.saturating_duration_since(now));
         match (timeout, next) {
             (Some(timeout), Some(next)) => Some(timeout.min(next)),
             (timeout, next) => timeout.or(next),
@@ -124,11 +112,7 @@ impl<T: Transport> Hub<T> {
         match completion {
             Completion::Received { connection, data } => self.received(connection, data),
             Completion::Sent { connection, buffer } => self.sent(connection, buffer),
-            Completion::Accepted {
-                connection,
-                address,
-                ..
-            } => self.accepted(connection, address),
+            Completion::Accepted { connection, address, .. } => self.accepted(connection, address),
             Completion::Connected { connection } => self.connected(connection),
             Completion::ConnectFailed { connection, error } => {
                 if let Some(peer) = self.dialled(connection) {
@@ -164,10 +148,7 @@ impl<T: Transport> Hub<T> {
         if slot >= self.connections.len() {
             self.connections.resize_with(slot + 1, || None);
         }
-        assert!(
-            self.connections[slot].is_none(),
-            "the transport reused a slot in use"
-        );
+        assert!(self.connections[slot].is_none(), "the transport reused a slot in use");
         self.connections[slot] = Some(connection);
     }
 
@@ -285,11 +266,7 @@ impl<T: Transport> Hub<T> {
                         self.links_per_client.remove(&client);
                     }
                 }
-                self.pending.push(Event::ClientDown {
-                    client,
-                    link,
-                    reason,
-                });
+                self.pending.push(Event::ClientDown { client, link, reason });
             }
         }
     }
@@ -310,20 +287,12 @@ impl<T: Transport> Hub<T> {
     /// The peer to which this connection is being made.
     pub(super) fn dialled(&mut self, id: ConnectionId) -> Option<&mut super::Peer> {
         let is_it = |dial| matches!(dial, Dial::Busy(busy, _) if busy == id);
-        self.peers
-            .iter_mut()
-            .flatten()
-            .find(|peer| is_it(peer.dial))
+        self.peers.iter_mut().flatten().find(|peer| is_it(peer.dial))
     }
 
     pub(super) fn retry_dial(&mut self, id: ConnectionId, lasting: bool) {
         let is_it = |dial| matches!(dial, Dial::Busy(busy, _) if busy == id);
-        if let Some(peer) = self
-            .peers
-            .iter_mut()
-            .flatten()
-            .find(|peer| is_it(peer.dial))
-        {
+        if let Some(peer) = self.peers.iter_mut().flatten().find(|peer| is_it(peer.dial)) {
             peer.retry(lasting, &self.limits, &mut self.jitter);
         }
     }
@@ -337,20 +306,11 @@ impl<T: Transport> Hub<T> {
     ) {
         self.rejections.add(reason);
         if self.log.allows(self.limits.log_lines_per_second) {
-            let who = identity
-                .map(|identity| format!("{identity} "))
-                .unwrap_or_default();
-            let from = address
-                .map(|address| format!("at {address}"))
-                .unwrap_or_default();
+            let who = identity.map(|identity| format!("{identity} ")).unwrap_or_default();
+            let from = address.map(|address| format!("at {address}")).unwrap_or_default();
             log::warn!("link refused or closed ({reason}): {who}{from}: {message}");
         }
-        self.pending.push(Event::Rejected {
-            reason,
-            address,
-            identity,
-            message,
-        });
+        self.pending.push(Event::Rejected { reason, address, identity, message });
     }
 }
 
@@ -360,20 +320,14 @@ fn parse(payload: Bytes) -> Result<Messages, LinkError> {
 
 impl LogLimit {
     fn start_second(&mut self, now: Instant) {
-        let over = self
-            .second
-            .is_none_or(|second| now >= second + Duration::from_secs(1));
+        let over = self.second.is_none_or(|second| now >= second + Duration::from_secs(1));
         if !over {
             return;
         }
         if self.suppressed > 0 {
             log::warn!("{} more links were refused or closed", self.suppressed);
         }
-        *self = Self {
-            second: Some(now),
-            lines: 0,
-            suppressed: 0,
-        };
+        *self = Self { second: Some(now), lines: 0, suppressed: 0 };
     }
 
     const fn allows(&mut self, lines_per_second: u32) -> bool {

@@ -92,10 +92,7 @@ struct Connection {
 
 #[derive(Debug)]
 enum State {
-    Handshake {
-        handshake: Box<Handshake>,
-        input: BytesMut,
-    },
+    Handshake { handshake: Box<Handshake>, input: BytesMut },
     Live(Box<Live>),
 }
 
@@ -167,15 +164,10 @@ impl<T: Transport> Hub<T> {
         let queue_limit = self.limits.peer_queue_bytes;
         let it = find_peer(&mut self.peers, peer).ok_or(SendError::UnknownPeer(peer))?;
         if message.len() > limit {
-            return Err(SendError::TooLong {
-                length: message.len(),
-                limit,
-            });
+            return Err(SendError::TooLong { length: message.len(), limit });
         }
         if it.queue.bytes() + message.len() > queue_limit {
-            return Err(SendError::QueueFull {
-                queued: it.queue.bytes(),
-            });
+            return Err(SendError::QueueFull { queued: it.queue.bytes() });
         }
         it.queue.push(message, tag);
         if let Some(id) = it.link {
@@ -436,10 +428,7 @@ impl<T: Transport> Hub<T> {
 }
 
 fn find(connections: &mut [Option<Connection>], id: ConnectionId) -> Option<&mut Connection> {
-    connections
-        .get_mut(id.slot())?
-        .as_mut()
-        .filter(|connection| connection.id == id)
+    connections.get_mut(id.slot())?.as_mut().filter(|connection| connection.id == id)
 }
 
 fn find_peer(peers: &mut [Option<Peer>], id: u16) -> Option<&mut Peer> {

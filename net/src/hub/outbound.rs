@@ -83,9 +83,7 @@ impl Live {
         }
         let start = self.building.len();
         self.building.extend_from_slice(&[0; MESSAGE_HEADER_BYTES]);
-        write(&mut MessageWriter {
-            buffer: &mut self.building,
-        });
+        write(&mut MessageWriter { buffer: &mut self.building });
         let length = self.building.len() - start - MESSAGE_HEADER_BYTES;
         let limit = self.frame_bytes_max.saturating_sub(MESSAGE_HEADER_BYTES);
         if length > limit {

@@ -40,20 +40,8 @@ pub(super) enum Dial {
 
 impl Peer {
     pub(super) fn new(id: u16, address: SocketAddr, dials: bool) -> Self {
-        let dial = if dials {
-            Dial::Pause(Duration::ZERO)
-        } else {
-            Dial::Idle
-        };
-        Self {
-            id,
-            address,
-            dial,
-            link: None,
-            queue: Queue::default(),
-            failures: 0,
-            dials,
-        }
+        let dial = if dials { Dial::Pause(Duration::ZERO) } else { Dial::Idle };
+        Self { id, address, dial, link: None, queue: Queue::default(), failures: 0, dials }
     }
 
     /// The link stands.
@@ -68,14 +56,8 @@ impl Peer {
         if !self.dials {
             return;
         }
-        let doubled = limits
-            .backoff_min
-            .saturating_mul(1 << self.failures.min(20));
-        let pause = if lasting {
-            limits.backoff_max
-        } else {
-            doubled.min(limits.backoff_max)
-        };
+        let doubled = limits.backoff_min.saturating_mul(1 << self.failures.min(20));
+        let pause = if lasting { limits.backoff_max } else { doubled.min(limits.backoff_max) };
         self.failures = self.failures.saturating_add(1);
         self.dial = Dial::Pause(pause.mul_f64(jitter.half_to_one()));
     }
@@ -155,13 +137,8 @@ mod tests {
         let mut expected = limits.backoff_min;
         for _ in 0..40 {
             peer.retry(false, &limits, &mut jitter);
-            let Dial::Pause(pause) = peer.dial else {
-                panic!("{:?}", peer.dial)
-            };
-            assert!(
-                pause >= expected / 2 && pause <= expected,
-                "{pause:?} of {expected:?}"
-            );
+            let Dial::Pause(pause) = peer.dial else { panic!("{:?}", peer.dial) };
+            assert!(pause >= expected / 2 && pause <= expected, "{pause:?} of {expected:?}");
             expected = (expected * 2).min(limits.backoff_max);
         }
         let mut waiting = Peer::new(0, peer.address, false);
@@ -173,13 +150,7 @@ mod tests {
     fn withdrawing_keeps_count_of_bytes() {
         let mut queue = Queue::default();
         for order in 0..10 {
-            queue.push(
-                Bytes::from_static(b"123456"),
-                Tag {
-                    order,
-                    ..Tag::default()
-                },
-            );
+            queue.push(Bytes::from_static(b"123456"), Tag { order, ..Tag::default() });
         }
         assert_eq!(queue.bytes(), 100);
         assert_eq!(queue.withdraw(|tag| tag.order >= 7), 7);

@@ -10,11 +10,7 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) const fn new(bytes_max: usize) -> Self {
-        Self {
-            free: Vec::new(),
-            bytes: 0,
-            bytes_max,
-        }
+        Self { free: Vec::new(), bytes: 0, bytes_max }
     }
 
     /// An empty buffer.

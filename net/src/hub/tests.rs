@@ -28,14 +28,9 @@ fn address(replica: u16) -> SocketAddr {
 fn config(identity: Identity) -> HubConfig {
     let mut ring = KeyRing::new();
     for id in 0..3 {
-        ring.add(Identity::Replica(id), key(Identity::Replica(id)).public())
-            .unwrap();
+        ring.add(Identity::Replica(id), key(Identity::Replica(id)).public()).unwrap();
     }
-    ring.add(
-        Identity::Client(CLIENT),
-        key(Identity::Client(CLIENT)).public(),
-    )
-    .unwrap();
+    ring.add(Identity::Client(CLIENT), key(Identity::Client(CLIENT)).public()).unwrap();
     let own = match identity {
         Identity::Replica(id) => Some(id),
         Identity::Client(_) => None,
@@ -49,10 +44,7 @@ fn config(identity: Identity) -> HubConfig {
         incarnation: 0,
         cipher: LinkCipher::Gmac,
         listen: own.map(address),
-        peers: (0..3)
-            .filter(|&id| Some(id) != own)
-            .map(|id| (id, address(id)))
-            .collect(),
+        peers: (0..3).filter(|&id| Some(id) != own).map(|id| (id, address(id))).collect(),
         limits: Limits::default(),
         jitter_seed: Some(1),
     }
@@ -68,17 +60,11 @@ struct World {
 
 impl World {
     fn new(network: MemoryNetwork) -> Self {
-        Self {
-            network,
-            now: Instant::now(),
-            hubs: Vec::new(),
-            events: Vec::new(),
-        }
+        Self { network, now: Instant::now(), hubs: Vec::new(), events: Vec::new() }
     }
 
     fn add(&mut self, config: HubConfig) -> usize {
-        self.hubs
-            .push(Hub::new(self.network.endpoint(), config).unwrap());
+        self.hubs.push(Hub::new(self.network.endpoint(), config).unwrap());
         self.events.push(Vec::new());
         self.hubs.len() - 1
     }
@@ -119,20 +105,12 @@ impl World {
             Event::ClientUp { link, .. } => Some(*link),
             _ => None,
         };
-        self.events[hub]
-            .iter()
-            .rev()
-            .find_map(link)
-            .expect("a client came up")
+        self.events[hub].iter().rev().find_map(link).expect("a client came up")
     }
 
     fn rejected(&self, hub: usize, reason: Reason) -> Option<&str> {
         self.events[hub].iter().find_map(|event| match event {
-            Event::Rejected {
-                reason: it,
-                message,
-                ..
-            } if *it == reason => Some(message.as_str()),
+            Event::Rejected { reason: it, message, .. } if *it == reason => Some(message.as_str()),
             _ => None,
         })
     }
@@ -142,9 +120,7 @@ fn two_replicas(network: MemoryNetwork) -> World {
     let mut world = World::new(network);
     world.add(config(Identity::Replica(0)));
     world.add(config(Identity::Replica(1)));
-    world.until("peers up", |w| {
-        w.hubs[0].is_peer_up(1) && w.hubs[1].is_peer_up(0)
-    });
+    world.until("peers up", |w| w.hubs[0].is_peer_up(1) && w.hubs[1].is_peer_up(0));
     world
 }
 
@@ -152,18 +128,12 @@ fn with_client() -> World {
     let mut world = World::new(MemoryNetwork::new());
     world.add(config(Identity::Replica(0)));
     world.add(config(Identity::Client(CLIENT)));
-    world.until("client up", |w| {
-        w.hubs[0].client_count() == 1 && w.hubs[1].is_peer_up(0)
-    });
+    world.until("client up", |w| w.hubs[0].client_count() == 1 && w.hubs[1].is_peer_up(0));
     world
 }
 
 fn tag(order: u64) -> Tag {
-    Tag {
-        class: 1,
-        order,
-        view: 0,
-    }
+    Tag { class: 1, order, view: 0 }
 }
 
 #[test]
@@ -174,21 +144,13 @@ fn three_replicas_find_each_other_and_talk() {
             world.add(config(Identity::Replica(id)));
         }
         let pairs = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)];
-        world.until("all up", |w| {
-            pairs.iter().all(|&(a, b)| w.hubs[a].is_peer_up(b as u16))
-        });
+        world.until("all up", |w| pairs.iter().all(|&(a, b)| w.hubs[a].is_peer_up(b as u16)));
         for (from, to) in pairs {
             let text = format!("from {from} to {to}");
-            world.hubs[from]
-                .send_to_peer(to as u16, text.into(), tag(1))
-                .unwrap();
-            world.hubs[from]
-                .send_to_peer_now(to as u16, b"now")
-                .unwrap();
+            world.hubs[from].send_to_peer(to as u16, text.into(), tag(1)).unwrap();
+            world.hubs[from].send_to_peer_now(to as u16, b"now").unwrap();
         }
-        world.until("all received", |w| {
-            (0..3).all(|hub| w.received(hub).len() == 4)
-        });
+        world.until("all received", |w| (0..3).all(|hub| w.received(hub).len() == 4));
         assert!(world.received(2).contains(&b"from 1 to 2".to_vec()));
         assert_eq!(world.hubs[0].rejections().total(), 0);
     }
@@ -213,31 +175,19 @@ fn requests_and_replies_flow_and_the_incarnation_arrives() {
     let mut world = World::new(MemoryNetwork::new());
     world.add(config(Identity::Replica(0)));
     for incarnation in [5, 6] {
-        world.add(HubConfig {
-            incarnation,
-            ..config(Identity::Client(CLIENT))
-        });
+        world.add(HubConfig { incarnation, ..config(Identity::Client(CLIENT)) });
     }
     world.until("clients up", |w| w.hubs[0].client_count() == 2);
-    world.until("replica up", |w| {
-        w.hubs[1].is_peer_up(0) && w.hubs[2].is_peer_up(0)
-    });
+    world.until("replica up", |w| w.hubs[1].is_peer_up(0) && w.hubs[2].is_peer_up(0));
     world.hubs[1].send_to_peer_now(0, b"request").unwrap();
     world.until("request", |w| !w.received(0).is_empty());
-    let Some(Event::Messages {
-        from: Source::Client {
-            client: CLIENT,
-            link,
-        },
-        ..
-    }) = world.events[0].last()
+    let Some(Event::Messages { from: Source::Client { client: CLIENT, link }, .. }) =
+        world.events[0].last()
     else {
         panic!("{:?}", world.events[0])
     };
     let link = *link;
-    world.hubs[0]
-        .write_to_client(link, |writer| (0..3).for_each(|_| writer.put(b"re")))
-        .unwrap();
+    world.hubs[0].write_to_client(link, |writer| (0..3).for_each(|_| writer.put(b"re"))).unwrap();
     world.until("reply", |w| w.received(1) == [b"rerere".to_vec()]);
     assert!(world.received(2).is_empty());
 }
@@ -247,9 +197,7 @@ fn what_a_peer_has_not_taken_can_be_withdrawn() {
     let mut world = World::new(MemoryNetwork::new());
     world.add(config(Identity::Replica(0)));
     for order in 0..10 {
-        world.hubs[0]
-            .send_to_peer(1, Bytes::from(vec![order as u8]), tag(order))
-            .unwrap();
+        world.hubs[0].send_to_peer(1, Bytes::from(vec![order as u8]), tag(order)).unwrap();
     }
     world.run(5);
     assert_eq!(world.hubs[0].withdraw(|tag| tag.order >= 7), 7);
@@ -266,15 +214,11 @@ fn a_slow_peer_holds_a_bounded_number_of_sealed_bytes() {
     world.hubs[0].limits.link_window_bytes = 10_000;
     world.hubs[0].limits.frame_target_bytes = 1000;
     for order in 0..1000 {
-        world.hubs[0]
-            .send_to_peer(1, Bytes::from(vec![0; 100]), tag(order))
-            .unwrap();
+        world.hubs[0].send_to_peer(1, Bytes::from(vec![0; 100]), tag(order)).unwrap();
     }
     let (now, mut events) = (world.now, Vec::new());
     for _ in 0..20 {
-        world.hubs[0]
-            .poll(Some(Duration::ZERO), now, &mut events)
-            .unwrap();
+        world.hubs[0].poll(Some(Duration::ZERO), now, &mut events).unwrap();
     }
     let left = world.hubs[0].withdraw(|_| false);
     assert!((850..950).contains(&left), "{left}");
@@ -286,19 +230,11 @@ fn a_slow_peer_holds_a_bounded_number_of_sealed_bytes() {
 fn queued_messages_survive_a_broken_link_which_is_made_again() {
     let mut world = two_replicas(MemoryNetwork::new());
     world.hubs[0].disconnect_peer(1);
-    world.hubs[0]
-        .send_to_peer(1, Bytes::from_static(b"later"), tag(1))
-        .unwrap();
-    assert_eq!(
-        world.hubs[0].send_to_peer_now(1, b"x"),
-        Err(SendError::NotConnected)
-    );
+    world.hubs[0].send_to_peer(1, Bytes::from_static(b"later"), tag(1)).unwrap();
+    assert_eq!(world.hubs[0].send_to_peer_now(1, b"x"), Err(SendError::NotConnected));
     world.until("the message", |w| w.received(1) == [b"later".to_vec()]);
     let downs = world.events.concat_downs();
-    assert_eq!(
-        downs,
-        [(1, DownReason::Disconnected), (0, DownReason::Closed)]
-    );
+    assert_eq!(downs, [(1, DownReason::Disconnected), (0, DownReason::Closed)]);
 }
 
 trait Downs {
@@ -321,25 +257,14 @@ fn a_newer_link_takes_the_place_of_the_old_one() {
     // Replica 1 starts again elsewhere while its first process hangs and never closes anything.
     let hung = world.hubs.remove(1);
     world.events.remove(1);
-    world.add(HubConfig {
-        listen: None,
-        ..config(Identity::Replica(1))
-    });
+    world.add(HubConfig { listen: None, ..config(Identity::Replica(1)) });
     world.until("superseded", |w| {
         w.events[0].iter().any(|event| {
-            matches!(
-                event,
-                Event::PeerDown {
-                    peer: 1,
-                    reason: DownReason::Superseded
-                }
-            )
+            matches!(event, Event::PeerDown { peer: 1, reason: DownReason::Superseded })
         })
     });
     world.until("up again", |w| w.hubs[1].is_peer_up(0));
-    world.hubs[0]
-        .send_to_peer(1, Bytes::from_static(b"new"), tag(1))
-        .unwrap();
+    world.hubs[0].send_to_peer(1, Bytes::from_static(b"new"), tag(1)).unwrap();
     world.until("the message", |w| w.received(1) == [b"new".to_vec()]);
     drop(hung);
     world.run(10);
@@ -348,15 +273,9 @@ fn a_newer_link_takes_the_place_of_the_old_one() {
     let mut world = with_client();
     world.add(config(Identity::Client(CLIENT)));
     world.until("superseded", |w| {
-        w.events[0].iter().any(|event| {
-            matches!(
-                event,
-                Event::ClientDown {
-                    reason: DownReason::Superseded,
-                    ..
-                }
-            )
-        })
+        w.events[0]
+            .iter()
+            .any(|event| matches!(event, Event::ClientDown { reason: DownReason::Superseded, .. }))
     });
     assert_eq!(world.hubs[0].client_count(), 1);
 }
@@ -370,17 +289,11 @@ fn a_client_that_does_not_read_is_disconnected_and_counted() {
     let sent = sent.count();
     assert!((4100..4300).contains(&sent), "{sent}");
     assert_eq!(world.hubs[0].rejections().count(Reason::SlowReader), 1);
-    assert_eq!(
-        world.hubs[0].send_to_client(link, &reply),
-        Err(SendError::NotConnected)
-    );
+    assert_eq!(world.hubs[0].send_to_client(link, &reply), Err(SendError::NotConnected));
     world.step();
     assert!(matches!(
         world.events[0].last(),
-        Some(Event::ClientDown {
-            reason: DownReason::Rejected(Reason::SlowReader),
-            ..
-        })
+        Some(Event::ClientDown { reason: DownReason::Rejected(Reason::SlowReader), .. })
     ));
     assert_eq!(world.hubs[0].client_count(), 0);
 }
@@ -393,16 +306,8 @@ fn more_than_a_frame_goes_in_several_and_too_long_is_refused() {
         world.hubs[0].send_to_client(link, &vec![1; size]).unwrap();
     }
     let limit = (1 << 20) - 4;
-    let error = world.hubs[0]
-        .send_to_client(link, &vec![1; 1 << 20])
-        .unwrap_err();
-    assert_eq!(
-        error,
-        SendError::TooLong {
-            length: 1 << 20,
-            limit
-        }
-    );
+    let error = world.hubs[0].send_to_client(link, &vec![1; 1 << 20]).unwrap_err();
+    assert_eq!(error, SendError::TooLong { length: 1 << 20, limit });
     world.until("all", |w| w.received(1).len() == 5);
     let sizes: Vec<_> = world.received(1).iter().map(Vec::len).collect();
     assert_eq!(sizes, [1 << 19, 1 << 19, 10, limit, 0]);
@@ -434,19 +339,11 @@ fn pausing_clients_stops_them_but_not_peers() {
 fn another_group_configuration_is_reported_on_both_sides() {
     let mut world = World::new(MemoryNetwork::new());
     world.add(config(Identity::Replica(0)));
-    world.add(HubConfig {
-        group_digest: [4; 32],
-        ..config(Identity::Replica(1))
-    });
+    world.add(HubConfig { group_digest: [4; 32], ..config(Identity::Replica(1)) });
     let reason = Reason::ConfigurationMismatch;
-    world.until("reported", |w| {
-        (0..2).all(|hub| w.rejected(hub, reason).is_some())
-    });
+    world.until("reported", |w| (0..2).all(|hub| w.rejected(hub, reason).is_some()));
     let text = world.rejected(0, reason).unwrap();
-    assert!(
-        text.contains("replica 1 runs another group configuration"),
-        "{text}"
-    );
+    assert!(text.contains("replica 1 runs another group configuration"), "{text}");
     assert!(!world.hubs[0].is_peer_up(1));
 }
 
@@ -471,15 +368,9 @@ fn places_for_clients_are_limited_and_the_client_is_told() {
             server.limits.clients = 1;
         }
         world.add(server);
-        world.add(HubConfig {
-            incarnation: 1,
-            ..config(Identity::Client(CLIENT))
-        });
+        world.add(HubConfig { incarnation: 1, ..config(Identity::Client(CLIENT)) });
         world.until("first", |w| w.hubs[1].is_peer_up(0));
-        world.add(HubConfig {
-            incarnation: 2,
-            ..config(Identity::Client(CLIENT))
-        });
+        world.add(HubConfig { incarnation: 2, ..config(Identity::Client(CLIENT)) });
         world.until("second", |w| w.rejected(2, Reason::RefusedByPeer).is_some());
         assert_eq!(world.hubs[0].rejections().count(Reason::Capacity), 1);
         assert!(world.hubs[0].client_count() == 1 && world.hubs[1].is_peer_up(0));
@@ -496,17 +387,12 @@ impl Attacker {
     fn connect(network: &MemoryNetwork) -> Self {
         let mut transport = network.endpoint();
         let connection = transport.connect(address(0));
-        Self {
-            transport,
-            connection,
-        }
+        Self { transport, connection }
     }
 
     fn poll(&mut self) -> Vec<Completion> {
         let mut completions = Vec::new();
-        self.transport
-            .poll(Some(Duration::ZERO), &mut completions)
-            .unwrap();
+        self.transport.poll(Some(Duration::ZERO), &mut completions).unwrap();
         completions
     }
 
@@ -519,11 +405,7 @@ impl Attacker {
 fn garbage_closes_the_connection_and_is_counted() {
     let mut world = World::new(MemoryNetwork::new());
     world.add(config(Identity::Replica(0)));
-    for garbage in [
-        &b"GET / HTTP/1.1\r\n\r\n"[..],
-        &[0xff; 4096],
-        &[22, 3, 3, 0xff, 0xff],
-    ] {
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], &[22, 3, 3, 0xff, 0xff]] {
         let mut attacker = Attacker::connect(&world.network);
         world.run(2);
         attacker.poll();
@@ -531,10 +413,7 @@ fn garbage_closes_the_connection_and_is_counted() {
         attacker.poll();
         world.run(2);
         let closed = attacker.poll();
-        assert!(
-            matches!(closed.last(), Some(Completion::Closed { .. })),
-            "{closed:?}"
-        );
+        assert!(matches!(closed.last(), Some(Completion::Closed { .. })), "{closed:?}");
     }
     assert_eq!(world.hubs[0].rejections().count(Reason::Garbage), 3);
     assert_eq!(world.hubs[0].half_open_count, 0);
@@ -556,10 +435,7 @@ fn half_open_and_slow_handshakes_end_at_their_deadline() {
     world.run(200);
     assert_eq!(world.hubs[0].rejections().count(Reason::Timeout), 2);
     assert_eq!(world.hubs[0].half_open_count, 0);
-    assert!(matches!(
-        silent.poll().last(),
-        Some(Completion::Closed { .. })
-    ));
+    assert!(matches!(silent.poll().last(), Some(Completion::Closed { .. })));
 }
 
 #[test]
@@ -600,14 +476,8 @@ fn a_flood_of_half_open_connections_does_not_keep_others_out() {
 fn an_idle_hub_sleeps_until_its_next_deadline() {
     let world = with_client();
     let (hub, now) = (&world.hubs[0], world.now);
-    assert_eq!(
-        hub.timeout(Some(Duration::from_secs(1)), now),
-        Some(Duration::from_secs(1))
-    );
-    assert!(
-        hub.timeout(None, now)
-            .is_none_or(|it| it > Duration::from_secs(1))
-    );
+    assert_eq!(hub.timeout(Some(Duration::from_secs(1)), now), Some(Duration::from_secs(1)));
+    assert!(hub.timeout(None, now).is_none_or(|it| it > Duration::from_secs(1)));
 }
 
 #[test]
@@ -615,16 +485,10 @@ fn a_configuration_that_contradicts_itself_is_refused() {
     let network = MemoryNetwork::new();
     let mut twice = config(Identity::Replica(0));
     twice.peers.push((1, address(1)));
-    assert!(matches!(
-        Hub::new(network.endpoint(), twice),
-        Err(HubError::BadPeer(1))
-    ));
+    assert!(matches!(Hub::new(network.endpoint(), twice), Err(HubError::BadPeer(1))));
     let mut keyless = config(Identity::Replica(0));
     keyless.peers.push((7, address(7)));
-    assert!(matches!(
-        Hub::new(network.endpoint(), keyless),
-        Err(HubError::NoKey(_))
-    ));
+    assert!(matches!(Hub::new(network.endpoint(), keyless), Err(HubError::NoKey(_))));
     let _first = Hub::new(network.endpoint(), config(Identity::Replica(0))).unwrap();
     let second = Hub::new(network.endpoint(), config(Identity::Replica(0)));
     assert!(matches!(second, Err(HubError::Listen { .. })));

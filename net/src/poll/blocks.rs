@@ -18,12 +18,7 @@ impl Blocks {
     pub(super) fn new(block_bytes: usize, room_min: usize) -> Self {
         let block_bytes = block_bytes.max(4096);
         let room_min = room_min.clamp(1, block_bytes);
-        Self {
-            block_bytes,
-            room_min,
-            current: BytesMut::new(),
-            spent: VecDeque::new(),
-        }
+        Self { block_bytes, room_min, current: BytesMut::new(), spent: VecDeque::new() }
     }
 
     /// Where to read to. Never empty.
@@ -59,10 +54,7 @@ impl Blocks {
 
     fn find_free(&mut self) -> Option<BytesMut> {
         let block_bytes = self.block_bytes;
-        let index = self
-            .spent
-            .iter_mut()
-            .position(|block| block.try_reclaim(block_bytes))?;
+        let index = self.spent.iter_mut().position(|block| block.try_reclaim(block_bytes))?;
         self.spent.remove(index)
     }
 }

@@ -124,10 +124,7 @@ impl PollTransport {
         });
         let connection = self.connections.find_mut(id).expect("just inserted");
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let registered = self
-            .poll
-            .registry()
-            .register(&mut connection.stream, token(id), interest);
+        let registered = self.poll.registry().register(&mut connection.stream, token(id), interest);
         if let Err(error) = registered {
             self.connections.remove(id);
             return Err(error);
@@ -150,10 +147,7 @@ impl PollTransport {
             return;
         };
         let result = connection.write(|buffer| {
-            completions.push(Completion::Sent {
-                connection: id,
-                buffer,
-            });
+            completions.push(Completion::Sent { connection: id, buffer });
         });
         if let Err(error) = result {
             // What the other side said before it closed is still worth reading: a reader will
@@ -186,10 +180,7 @@ impl PollTransport {
         completions: &mut Vec<Completion>,
     ) {
         if self.connections.remove(id).is_some() {
-            completions.push(Completion::Closed {
-                connection: id,
-                error,
-            });
+            completions.push(Completion::Closed { connection: id, error });
         }
     }
 
@@ -212,10 +203,7 @@ impl PollTransport {
                 Ok(false) => return,
                 Err(error) => {
                     self.connections.remove(id);
-                    completions.push(Completion::ConnectFailed {
-                        connection: id,
-                        error,
-                    });
+                    completions.push(Completion::ConnectFailed { connection: id, error });
                     return;
                 }
             }
@@ -281,10 +269,7 @@ impl PollTransport {
             let turn = left.min(self.limits.connection_turn_bytes);
             match connection.read(turn, &mut self.blocks, |data| {
                 left = left.saturating_sub(data.len());
-                completions.push(Completion::Received {
-                    connection: id,
-                    data,
-                });
+                completions.push(Completion::Received { connection: id, data });
             }) {
                 Ok(End::None) => self.make_ready(id),
                 Ok(End::Stream) => {
@@ -313,13 +298,8 @@ impl Transport for PollTransport {
         let bound = socket.local_addr()?;
         let index = self.listeners.len();
         let token = Token(LISTENER_BIT | index);
-        self.poll
-            .registry()
-            .register(&mut socket, token, Interest::READABLE)?;
-        self.listeners.push(Listener {
-            socket,
-            ready: false,
-        });
+        self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
+        self.listeners.push(Listener { socket, ready: false });
         Ok((ListenerId(index as u32), bound))
     }
 
@@ -330,12 +310,8 @@ impl Transport for PollTransport {
         });
         added.unwrap_or_else(|error| {
             // An id that is never valid: no connection ever has this generation's slot.
-            let connection = ConnectionId {
-                slot: u32::MAX,
-                generation: self.early.len() as u32,
-            };
-            self.early
-                .push(Completion::ConnectFailed { connection, error });
+            let connection = ConnectionId { slot: u32::MAX, generation: self.early.len() as u32 };
+            self.early.push(Completion::ConnectFailed { connection, error });
             connection
         })
     }
@@ -520,18 +496,13 @@ fn token(id: ConnectionId) -> Token {
 }
 
 fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
-    )
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
 }
 
 fn set_options(stream: &TcpStream, limits: &PollLimits) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(limits.keepalive)
-        .with_interval(limits.keepalive);
+    let keepalive = TcpKeepalive::new().with_time(limits.keepalive).with_interval(limits.keepalive);
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(limits.unacknowledged_timeout))?;

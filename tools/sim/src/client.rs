@@ -51,22 +51,12 @@ impl Client {
         mut random: Random,
     ) -> Client {
         let plan = scenario.clients[index as usize].clone();
-        let link = ClientLink {
-            client: ClientId(index),
-            incarnation: random.between(1, 1 << 30),
-        };
+        let link = ClientLink { client: ClientId(index), incarnation: random.between(1, 1 << 30) };
         let key = key.client_key(config.mac, index);
         let sessions = plan.sessions;
         Client {
             link,
-            core: ClientCore::new(
-                config.clone(),
-                link.client,
-                key,
-                link.incarnation,
-                sessions,
-                0,
-            ),
+            core: ClientCore::new(config.clone(), link.client, key, link.incarnation, sessions, 0),
             out: ClientOutput::new(config.replicas),
             clock: Clock::new(&mut random, scenario.drift_ppm),
             wake_us: None,
@@ -120,11 +110,7 @@ impl Client {
         let padding = self.random.below(u64::from(self.plan.padding) + 1) as usize;
         let bytes = operation.encode(padding);
         let read_only = operation.action == Action::Get && self.random.chance(500_000);
-        let kind = if read_only {
-            RequestKind::ReadOnly
-        } else {
-            RequestKind::Ordered
-        };
+        let kind = if read_only { RequestKind::ReadOnly } else { RequestKind::Ordered };
         let now = self.clock.local(now_us);
         let number = self
             .core
@@ -133,18 +119,9 @@ impl Client {
         self.left[at] -= 1;
         let name = self.core.session_id(session);
         let caller = format!("{name} {number}");
-        let call = Call {
-            caller,
-            operation,
-            begin: stamp,
-            end: None,
-        };
+        let call = Call { caller, operation, begin: stamp, end: None };
         self.calls.insert((session, number), (call, now_us));
-        Some(Submitted {
-            session: name,
-            number,
-            bytes,
-        })
+        Some(Submitted { session: name, number, bytes })
     }
 
     fn operation(&mut self, unique: u64) -> Operation {
@@ -155,10 +132,7 @@ impl Client {
             6 => Action::Delete,
             _ => {
                 let expected = self.known.get(&key).copied().flatten();
-                Action::Cas {
-                    expected,
-                    new: unique,
-                }
+                Action::Cas { expected, new: unique }
             }
         };
         Operation { key, action }

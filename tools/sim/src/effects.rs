@@ -44,21 +44,13 @@ impl World {
         self.reply(index, &out.replies);
         out.replies.clear();
         for rejection in out.rejections.drain(..) {
-            *self
-                .counters
-                .rejected
-                .entry((rejection.kind, rejection.reason))
-                .or_default() += 1;
+            *self.counters.rejected.entry((rejection.kind, rejection.reason)).or_default() += 1;
             self.remember(index, || What::Dropped(rejection));
         }
         if let Some(fatal) = out.fatal.take()
             && self.replicas[index].honest()
         {
-            self.violate((
-                "no fatal errors",
-                format!("r{index}: {fatal}"),
-                vec![index as u16],
-            ));
+            self.violate(("no fatal errors", format!("r{index}: {fatal}"), vec![index as u16]));
         }
         self.replicas[index].out = out;
     }
@@ -93,9 +85,7 @@ impl World {
     fn settle_executions(&mut self, index: usize) {
         self.replicas[index].record.take(&mut self.executions);
         if self.replicas[index].honest() {
-            let checked = self
-                .oracles
-                .nothing_left(ReplicaId(index as u16), &self.executions);
+            let checked = self.oracles.nothing_left(ReplicaId(index as u16), &self.executions);
             if let Err(breach) = checked {
                 self.violate(breach);
             }
@@ -110,11 +100,7 @@ impl World {
         match to {
             Destination::Peer(peer) => self.send_peer(index, peer, message.clone(), tag),
             Destination::AllPeers => {
-                for peer in self
-                    .config
-                    .all_replicas()
-                    .filter(|p| usize::from(p.0) != index)
-                {
+                for peer in self.config.all_replicas().filter(|p| usize::from(p.0) != index) {
                     self.send_peer(index, peer, message.clone(), tag);
                 }
             }
@@ -142,25 +128,14 @@ impl World {
         let Some(client) = self.clients.iter().position(|c| c.link == link) else {
             return;
         };
-        self.transmit(
-            index,
-            self.replicas.len() + client,
-            message,
-            SendTag::Transient,
-        );
+        self.transmit(index, self.replicas.len() + client, message, SendTag::Transient);
     }
 
     /// Puts a message on a link of the virtual network.
     pub(crate) fn transmit(&mut self, from: usize, to: usize, message: Bytes, tag: SendTag) {
         *self.counters.sent.entry(kind_of(&message)).or_default() += 1;
         let mut deliveries = Vec::new();
-        self.network.send(
-            self.now_us,
-            from,
-            to,
-            Packet { message, tag },
-            &mut deliveries,
-        );
+        self.network.send(self.now_us, from, to, Packet { message, tag }, &mut deliveries);
         self.launch(&mut deliveries);
     }
 
@@ -177,10 +152,7 @@ impl World {
                 status: r.status,
                 result: r.result,
             };
-            let open = messages
-                .iter_mut()
-                .rev()
-                .find(|(link, _, _)| *link == r.link());
+            let open = messages.iter_mut().rev().find(|(link, _, _)| *link == r.link());
             match open {
                 Some((_, view, message)) if *view == r.view => reply::append(message, &entry),
                 _ => {
@@ -201,20 +173,12 @@ impl World {
             return;
         };
         let sender = ReplicaId(index as u16);
-        if self
-            .new_views
-            .iter()
-            .any(|(by, seen)| *by == sender && seen.view == new_view.view)
-        {
+        if self.new_views.iter().any(|(by, seen)| *by == sender && seen.view == new_view.view) {
             return;
         }
         let seen = NewViewSeen {
             view: new_view.view,
-            from: new_view
-                .view_changes
-                .iter()
-                .map(|v| (v.sender.0, v.from))
-                .collect(),
+            from: new_view.view_changes.iter().map(|v| (v.sender.0, v.from)).collect(),
             acks: new_view.acks.iter().map(|a| a.sender.0).collect(),
             reissued: new_view.prepares.iter().map(Vec::len).collect(),
         };
@@ -241,9 +205,7 @@ impl World {
             } else if at >= n && other < n && !self.replicas[other].crashed {
                 let client = &mut self.clients[at - n];
                 let now = client.clock.local(self.now_us);
-                client
-                    .core
-                    .replica_up(ReplicaId(other as u16), now, &mut client.out);
+                client.core.replica_up(ReplicaId(other as u16), now, &mut client.out);
                 self.pump_client(at - n);
             }
         }
@@ -299,9 +261,7 @@ impl World {
                 let client_index = client - n;
                 let client = &mut self.clients[client_index];
                 let now = client.clock.local(self.now_us);
-                client
-                    .core
-                    .replica_down(ReplicaId(replica as u16), now, &mut client.out);
+                client.core.replica_down(ReplicaId(replica as u16), now, &mut client.out);
                 self.pump_client(client_index);
             }
         }

@@ -15,15 +15,8 @@ impl World {
             .collect();
         let all_done = self.clients.iter().all(Client::is_done);
         let live = self.replicas.iter().filter(|r| !r.crashed && r.honest());
-        let seen: Vec<_> = live
-            .map(|r| &self.oracles.seen[usize::from(r.id.0)])
-            .collect();
-        let view = seen
-            .iter()
-            .filter(|s| s.in_view)
-            .map(|s| s.view)
-            .max()
-            .unwrap_or_default();
+        let seen: Vec<_> = live.map(|r| &self.oracles.seen[usize::from(r.id.0)]).collect();
+        let view = seen.iter().filter(|s| s.in_view).map(|s| s.view).max().unwrap_or_default();
         // A replica that left a view alone cannot come back to it: it waits for the next one.
         let inside = seen.iter().filter(|s| s.in_view && s.view == view).count();
         let behind = seen.iter().any(|s| s.in_view && s.view < view);
@@ -49,12 +42,7 @@ impl World {
             left.len(),
             views.join(" "),
         );
-        let live = self
-            .replicas
-            .iter()
-            .filter(|r| !r.crashed)
-            .map(|r| r.id.0)
-            .collect();
+        let live = self.replicas.iter().filter(|r| !r.crashed).map(|r| r.id.0).collect();
         self.violate(("liveness", story, live));
     }
 
@@ -75,15 +63,10 @@ impl World {
                 .flat_map(|r| self.recent[*r].iter().map(move |e| (e.1, *r, e)))
                 .collect();
             events.sort_by_key(|(step, r, _)| (*step, *r));
-            last_events = events
-                .iter()
-                .map(|(_, r, e)| self.line(*r, e.0, e.1, &e.2))
-                .collect();
+            last_events = events.iter().map(|(_, r, e)| self.line(*r, e.0, e.1, &e.2)).collect();
         }
         let live = self.replicas.iter().filter(|r| !r.crashed && r.honest());
-        let lowest = live
-            .map(|r| self.oracles.seen[usize::from(r.id.0)].frontier)
-            .min();
+        let lowest = live.map(|r| self.oracles.seen[usize::from(r.id.0)].frontier).min();
         self.counters.lag_at_end =
             self.oracles.highest() - lowest.unwrap_or(0).min(self.oracles.highest());
         self.counters.steps = self.step;
@@ -101,11 +84,7 @@ impl World {
             new_views: self.new_views.into_iter().map(|(_, seen)| seen).collect(),
             ended_us: self.now_us,
             hash: self.hash,
-            latencies_us: self
-                .clients
-                .iter()
-                .flat_map(|c| c.latencies_us.clone())
-                .collect(),
+            latencies_us: self.clients.iter().flat_map(|c| c.latencies_us.clone()).collect(),
             frontiers: self.oracles.seen.iter().map(|s| s.frontier).collect(),
         }
     }

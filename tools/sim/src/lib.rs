@@ -47,10 +47,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            trace: false,
-            last_events: 40,
-        }
+        Options { trace: false, last_events: 40 }
     }
 }
 

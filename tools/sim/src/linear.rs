@@ -175,11 +175,7 @@ impl<'a> Search<'a> {
     }
 
     fn choose(&mut self, index: usize, forced: bool) {
-        self.path.push(Choice {
-            index,
-            register: self.register,
-            forced,
-        });
+        self.path.push(Choice { index, register: self.register, forced });
         self.done[index / 64] |= 1 << (index % 64);
         while self.first_left < self.calls.len() && self.is_done(self.first_left) {
             self.first_left += 1;
@@ -208,11 +204,7 @@ impl<'a> Search<'a> {
 
     fn stuck(&self) -> Vec<Call> {
         let left = |i: &usize| self.deepest_done[i / 64] >> (i % 64) & 1 == 0;
-        (0..self.calls.len())
-            .filter(left)
-            .take(6)
-            .map(|i| self.calls[i].clone())
-            .collect()
+        (0..self.calls.len()).filter(left).take(6).map(|i| self.calls[i].clone()).collect()
     }
 }
 
@@ -223,12 +215,7 @@ mod tests {
     use crate::store::Action;
 
     fn call(action: Action, begin: u64, end: Option<(u64, Option<u64>)>) -> Call {
-        Call {
-            caller: "test".into(),
-            operation: Operation { key: 1, action },
-            begin,
-            end,
-        }
+        Call { caller: "test".into(), operation: Operation { key: 1, action }, begin, end }
     }
 
     fn good(history: &[Call]) -> bool {
@@ -240,14 +227,7 @@ mod tests {
         let history = [
             call(Action::Put(1), 0, Some((1, None))),
             call(Action::Get, 2, Some((3, Some(1)))),
-            call(
-                Action::Cas {
-                    expected: Some(1),
-                    new: 2,
-                },
-                4,
-                Some((5, Some(1))),
-            ),
+            call(Action::Cas { expected: Some(1), new: 2 }, 4, Some((5, Some(1)))),
             call(Action::Delete, 6, Some((7, Some(2)))),
             call(Action::Get, 8, Some((9, None))),
         ];
@@ -261,10 +241,7 @@ mod tests {
             call(Action::Put(2), 2, Some((3, Some(1)))),
             call(Action::Get, 4, Some((5, Some(1)))),
         ];
-        assert!(matches!(
-            check(&history),
-            Verdict::Contradiction { key: 1, .. }
-        ));
+        assert!(matches!(check(&history), Verdict::Contradiction { key: 1, .. }));
     }
 
     #[test]
@@ -298,10 +275,7 @@ mod tests {
             call(Action::Get, 7, Some((8, Some(1)))),
         ];
         assert!(good(&ran));
-        let not = [
-            call(Action::Put(1), 0, None),
-            call(Action::Get, 5, Some((6, None))),
-        ];
+        let not = [call(Action::Put(1), 0, None), call(Action::Get, 5, Some((6, None)))];
         assert!(good(&not));
         let twice = [
             call(Action::Put(1), 0, None),
@@ -310,10 +284,7 @@ mod tests {
             call(Action::Get, 9, Some((10, Some(1)))),
         ];
         assert!(!good(&twice));
-        let early = [
-            call(Action::Get, 0, Some((1, Some(1)))),
-            call(Action::Put(1), 2, None),
-        ];
+        let early = [call(Action::Get, 0, Some((1, Some(1)))), call(Action::Put(1), 2, None)];
         assert!(!good(&early));
     }
 
@@ -340,10 +311,7 @@ mod tests {
                 let action = match random.below(4) {
                     0 => Action::Get,
                     1 => Action::Delete,
-                    2 => Action::Cas {
-                        expected: register,
-                        new: i,
-                    },
+                    2 => Action::Cas { expected: register, new: i },
                     _ => Action::Put(i),
                 };
                 let begin = (1000 + 10 * i) - random.below(60);

@@ -153,13 +153,7 @@ impl Network {
             at_us = at_us.max(link.last_us);
             link.last_us = at_us;
         }
-        deliveries.push(Delivery {
-            at_us,
-            from,
-            to,
-            life: link.life,
-            packet,
-        });
+        deliveries.push(Delivery { at_us, from, to, life: link.life, packet });
     }
 
     fn filtered(&self, from: usize, to: usize, message: &[u8]) -> Option<u64> {
@@ -168,9 +162,7 @@ impl Network {
             let fits = filter.from.is_none_or(|end| self.index(end) == from)
                 && filter.to.is_none_or(|end| self.index(end) == to)
                 && (filter.kinds.is_empty() || filter.kinds.contains(&kind_of(message)))
-                && filter
-                    .pillar
-                    .is_none_or(|p| pillar_field(message).is_some_and(|q| q.0 == p));
+                && filter.pillar.is_none_or(|p| pillar_field(message).is_some_and(|q| q.0 == p));
             match filter.catch {
                 Catch::Drop if fits => return None,
                 Catch::Delay { by_us } if fits => delay += by_us,
@@ -262,9 +254,7 @@ impl Network {
     /// Drops what a sender has withdrawn (TR listing 9, remove).
     pub(crate) fn withdraw(&mut self, from: usize, mark: &Watermark) {
         for to in 0..self.ends {
-            self.link(from, to)
-                .held
-                .retain(|packet| !packet.tag.is_withdrawn(mark));
+            self.link(from, to).held.retain(|packet| !packet.tag.is_withdrawn(mark));
         }
     }
 

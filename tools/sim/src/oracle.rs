@@ -73,10 +73,7 @@ impl Oracles {
 
     /// A client submits an operation.
     pub(crate) fn submitted(&mut self, session: SessionId, number: RequestNumber, bytes: &[u8]) {
-        self.submitted
-            .entry((session, number))
-            .or_default()
-            .push(Digest::of(bytes));
+        self.submitted.entry((session, number)).or_default().push(Digest::of(bytes));
     }
 
     /// A pillar is told that its window moves.
@@ -113,25 +110,11 @@ impl Oracles {
                 }
                 Ok(())
             }
-            TraceEvent::Proposed {
-                pillar,
-                first,
-                last,
-                ..
+            TraceEvent::Proposed { pillar, first, last, .. }
+            | TraceEvent::Acknowledged { pillar, first, last, .. } => {
+                self.window(at, pillar, first, last)
             }
-            | TraceEvent::Acknowledged {
-                pillar,
-                first,
-                last,
-                ..
-            } => self.window(at, pillar, first, last),
-            TraceEvent::Committed {
-                first,
-                last,
-                batch,
-                view,
-                ..
-            } => {
+            TraceEvent::Committed { first, last, batch, view, .. } => {
                 let step = usize::from(self.group.pillars);
                 for order in (first.0..=last.0).step_by(step) {
                     self.agreement(at, view, order, batch)?;
@@ -146,10 +129,8 @@ impl Oracles {
                 self.checkpoint(at, id)
             }
             TraceEvent::Diverged(id) => {
-                let story = format!(
-                    "the state of {at}, a correct replica, differs at {}",
-                    id.order
-                );
+                let story =
+                    format!("the state of {at}, a correct replica, differs at {}", id.order);
                 Err(("equal states", story, vec![at.0]))
             }
             TraceEvent::StateInstalled(id) => {
@@ -165,10 +146,8 @@ impl Oracles {
         match executions.first() {
             None => Ok(()),
             Some(e) => {
-                let story = format!(
-                    "{at} executed {} {} at {} unannounced",
-                    e.session, e.number, e.order
-                );
+                let story =
+                    format!("{at} executed {} {} at {} unannounced", e.session, e.number, e.order);
                 Err(("total order", story, vec![at.0]))
             }
         }
@@ -236,18 +215,9 @@ impl Oracles {
     }
 
     fn valid(&mut self, at: ReplicaId, execution: &Execution) -> Checked {
-        let Execution {
-            order,
-            session,
-            number,
-            operation,
-        } = *execution;
+        let Execution { order, session, number, operation } = *execution;
         let request = (session, number);
-        if !self
-            .submitted
-            .get(&request)
-            .is_some_and(|known| known.contains(&operation))
-        {
+        if !self.submitted.get(&request).is_some_and(|known| known.contains(&operation)) {
             let story =
                 format!("{at} executed {session} {number} at {order}, which nobody submitted");
             return Err(("validity", story, vec![at.0]));
@@ -262,25 +232,17 @@ impl Oracles {
     }
 
     fn checkpoint(&mut self, at: ReplicaId, id: CheckpointId) -> Checked {
-        let (known, by) = *self
-            .checkpoints
-            .entry(id.order.0)
-            .or_insert((id.digest, at));
+        let (known, by) = *self.checkpoints.entry(id.order.0).or_insert((id.digest, at));
         if known == id.digest {
             return Ok(());
         }
-        let story = format!(
-            "{at} has {:?} at {}, {by} has {known:?}",
-            id.digest, id.order
-        );
+        let story = format!("{at} has {:?} at {}, {by} has {known:?}", id.digest, id.order);
         Err(("equal checkpoints", story, vec![at.0, by.0]))
     }
 
     /// The order number up to which somebody executed.
     pub(crate) fn highest(&self) -> u64 {
-        self.executed
-            .last_key_value()
-            .map_or(0, |(order, _)| *order)
+        self.executed.last_key_value().map_or(0, |(order, _)| *order)
     }
 }
 
@@ -302,11 +264,7 @@ mod tests {
     }
 
     fn executed(order: u64, ran: u32) -> TraceEvent {
-        TraceEvent::Executed {
-            order: OrderNumber(order),
-            requests: ran,
-            ran,
-        }
+        TraceEvent::Executed { order: OrderNumber(order), requests: ran, ran }
     }
 
     #[test]
@@ -319,12 +277,8 @@ mod tests {
             last: OrderNumber(3),
             batch: Digest([batch; 32]),
         };
-        oracles
-            .check(ReplicaId(0), &committed(1), &mut Vec::new())
-            .unwrap();
-        oracles
-            .check(ReplicaId(1), &committed(1), &mut Vec::new())
-            .unwrap();
+        oracles.check(ReplicaId(0), &committed(1), &mut Vec::new()).unwrap();
+        oracles.check(ReplicaId(1), &committed(1), &mut Vec::new()).unwrap();
         let breach = oracles.check(ReplicaId(2), &committed(2), &mut Vec::new());
         assert_eq!(breach.unwrap_err().0, "agreement");
     }
@@ -333,23 +287,16 @@ mod tests {
     fn double_invented_and_diverging_executions_are_found() {
         let (a, b) = (ReplicaId(0), ReplicaId(1));
         let mut o = oracles();
-        let breach = o
-            .check(a, &executed(1, 1), &mut vec![run(1, 1)])
-            .unwrap_err();
+        let breach = o.check(a, &executed(1, 1), &mut vec![run(1, 1)]).unwrap_err();
         assert_eq!(breach.0, "validity");
         let mut o = oracles();
         o.submitted(SessionId::default(), RequestNumber(1), b"op");
         o.check(a, &executed(1, 1), &mut vec![run(1, 1)]).unwrap();
-        let breach = o
-            .check(a, &executed(2, 1), &mut vec![run(1, 2)])
-            .unwrap_err();
+        let breach = o.check(a, &executed(2, 1), &mut vec![run(1, 2)]).unwrap_err();
         assert_eq!(breach.0, "exactly once");
         let breach = o.check(b, &executed(1, 0), &mut Vec::new()).unwrap_err();
         assert_eq!(breach.0, "total order");
-        assert_eq!(
-            o.check(b, &executed(5, 0), &mut Vec::new()).unwrap_err().0,
-            "total order"
-        );
+        assert_eq!(o.check(b, &executed(5, 0), &mut Vec::new()).unwrap_err().0, "total order");
         assert!(o.nothing_left(b, &[run(1, 1)]).is_err());
     }
 
@@ -364,18 +311,10 @@ mod tests {
             batch: Digest::default(),
             noop: false,
         };
-        o.check(ReplicaId(0), &proposed(1023), &mut Vec::new())
-            .unwrap();
-        assert!(
-            o.check(ReplicaId(0), &proposed(1025), &mut Vec::new())
-                .is_err()
-        );
+        o.check(ReplicaId(0), &proposed(1023), &mut Vec::new()).unwrap();
+        assert!(o.check(ReplicaId(0), &proposed(1025), &mut Vec::new()).is_err());
         o.forwarded(ReplicaId(0), PillarId(0), OrderNumber(256));
-        o.check(ReplicaId(0), &proposed(1025), &mut Vec::new())
-            .unwrap();
-        assert!(
-            o.check(ReplicaId(0), &proposed(255), &mut Vec::new())
-                .is_err()
-        );
+        o.check(ReplicaId(0), &proposed(1025), &mut Vec::new()).unwrap();
+        assert!(o.check(ReplicaId(0), &proposed(255), &mut Vec::new()).is_err());
     }
 }

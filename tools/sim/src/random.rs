@@ -86,9 +86,7 @@ impl Random {
     /// `count` different items, in random order.
     pub fn sample<T: Clone>(&mut self, items: &[T], count: usize) -> Vec<T> {
         let mut left = items.to_vec();
-        (0..count.min(items.len()))
-            .map(|_| left.swap_remove(self.index(left.len())))
-            .collect()
+        (0..count.min(items.len())).map(|_| left.swap_remove(self.index(left.len()))).collect()
     }
 }
 
@@ -103,11 +101,7 @@ mod tests {
         let first: Vec<u64> = (0..3).map(|_| random.next()).collect();
         assert_eq!(
             first,
-            [
-                12_966_619_160_104_079_557,
-                9_600_361_134_598_540_522,
-                10_590_380_919_521_690_900
-            ]
+            [12_966_619_160_104_079_557, 9_600_361_134_598_540_522, 10_590_380_919_521_690_900]
         );
     }
 

@@ -70,10 +70,7 @@ impl Clock {
 
     pub(crate) fn local(&self, now_us: u64) -> Time {
         let drift = now_us as i64 * self.drift_ppm / 1_000_000;
-        Time(
-            self.offset_us
-                .wrapping_add(now_us.wrapping_add_signed(drift)),
-        )
+        Time(self.offset_us.wrapping_add(now_us.wrapping_add_signed(drift)))
     }
 
     /// The first moment at which the clock shows `time` or later.
@@ -135,11 +132,7 @@ impl Replica {
         let trinx: Vec<Watched> = config
             .all_pillars()
             .map(|p| {
-                let instance = InstanceId {
-                    replica: id.0,
-                    pillar: p.0,
-                    epoch: config.epoch,
-                };
+                let instance = InstanceId { replica: id.0, pillar: p.0, epoch: config.epoch };
                 let inner = InProcessTrInX::new(key, config.mac, digest, instance);
                 Watched::new(inner, ledger.clone())
             })
@@ -159,10 +152,7 @@ impl Replica {
         Replica {
             id,
             core,
-            out: Output {
-                tracing: true,
-                ..Output::default()
-            },
+            out: Output { tracing: true, ..Output::default() },
             record,
             clock: Clock::new(&mut random, scenario.drift_ppm),
             crashed: false,
@@ -295,15 +285,8 @@ impl Replica {
     /// All stages, in a fixed order.
     pub(crate) fn stages(&self) -> impl Iterator<Item = Stage> + use<> {
         let pillars = (self.stages - 5) as u16;
-        let fixed = [
-            Stage::Clients,
-            Stage::Execution,
-            Stage::State,
-            Stage::Control,
-        ];
-        fixed
-            .into_iter()
-            .chain((0..pillars).map(|p| Stage::Pillar(PillarId(p))))
+        let fixed = [Stage::Clients, Stage::Execution, Stage::State, Stage::Control];
+        fixed.into_iter().chain((0..pillars).map(|p| Stage::Pillar(PillarId(p))))
     }
 
     pub(crate) fn stage_deadline(&self, stage: Stage) -> Option<Time> {
@@ -336,11 +319,7 @@ impl Replica {
         let intervals = (group.window / group.checkpoint_interval) as usize;
         let log = 2 * group.window as usize;
         [
-            (
-                "committed slots that wait for others",
-                self.core.execution.queued(),
-                log,
-            ),
+            ("committed slots that wait for others", self.core.execution.queued(), log),
             ("snapshots", self.core.state.snapshots(), 2 * intervals + 4),
             ("stored requests", self.core.clients.stored(), 1 << 16),
         ]
@@ -351,10 +330,7 @@ impl Replica {
 
     /// When the first stage wants a tick, in simulated time.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
-        let first = self
-            .stages()
-            .map(|s| self.stage_deadline(s))
-            .fold(None, earliest);
+        let first = self.stages().map(|s| self.stage_deadline(s)).fold(None, earliest);
         first.map(|time| self.clock.global(time))
     }
 }

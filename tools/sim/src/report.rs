@@ -190,11 +190,7 @@ impl fmt::Display for Report {
         match &self.violation {
             None => writeln!(f, "all properties hold, after {} us", self.ended_us)?,
             Some(v) => {
-                writeln!(
-                    f,
-                    "'{}' is violated at {} us, step {}",
-                    v.property, v.at_us, v.step
-                )?;
+                writeln!(f, "'{}' is violated at {} us, step {}", v.property, v.at_us, v.step)?;
                 writeln!(f, "  {}", v.story)?;
             }
         }

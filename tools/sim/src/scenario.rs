@@ -196,12 +196,7 @@ impl Scenario {
             },
             layout: Layout::Split,
             transport: Transport::Datagrams,
-            latency: Latency {
-                min_us: 50,
-                jitter_us: 100,
-                tail_ppm: 0,
-                tail_us: 0,
-            },
+            latency: Latency { min_us: 50, jitter_us: 100, tail_ppm: 0, tail_us: 0 },
             drift_ppm: 0,
             clients: vec![
                 ClientPlan {
@@ -256,11 +251,7 @@ impl Scenario {
             resend_us: timeouts / r.between(3, 10),
             ..scenario.group
         };
-        scenario.layout = if r.chance(800_000) {
-            Layout::Split
-        } else {
-            Layout::Fused
-        };
+        scenario.layout = if r.chance(800_000) { Layout::Split } else { Layout::Fused };
         scenario.transport = match r.below(4) {
             0 | 1 => Transport::Datagrams,
             2 => Transport::Streams { keeps: true },
@@ -293,11 +284,7 @@ fn random_client(r: &mut Random, heal_at_us: u64) -> ClientPlan {
         parallel: r.between(1, 4) as u32,
         think_us: 2 * r.between(0, heal_at_us) / u64::from(operations),
         padding: *r.pick(&[0, 0, 64, 400]),
-        start_us: if r.chance(300_000) {
-            r.below(heal_at_us)
-        } else {
-            0
-        },
+        start_us: if r.chance(300_000) { r.below(heal_at_us) } else { 0 },
     }
 }
 
@@ -311,9 +298,7 @@ fn random_hosts(r: &mut Random, scenario: &Scenario) -> Vec<(ReplicaId, Behaviou
     let behaviour = if r.chance(500_000) {
         Behaviour::SilentLeader
     } else {
-        Behaviour::Corrupter {
-            ppm: r.between(1_000, 300_000) as u32,
-        }
+        Behaviour::Corrupter { ppm: r.between(1_000, 300_000) as u32 }
     };
     vec![(ReplicaId(*r.pick(&up)), behaviour)]
 }
@@ -325,46 +310,28 @@ fn random_faults(r: &mut Random, scenario: &Scenario) -> Vec<TimedFault> {
     let mut faults = Vec::new();
     if scenario.transport == Transport::Datagrams && r.chance(700_000) {
         let ppm = *r.pick(&[1_000, 10_000, 50_000, 200_000]);
-        faults.push(TimedFault {
-            at_us: r.below(until),
-            fault: Fault::Loss(ppm),
-        });
+        faults.push(TimedFault { at_us: r.below(until), fault: Fault::Loss(ppm) });
     }
     if scenario.transport == Transport::Datagrams && r.chance(500_000) {
         let ppm = *r.pick(&[10_000, 100_000]);
-        faults.push(TimedFault {
-            at_us: r.below(until),
-            fault: Fault::Duplication(ppm),
-        });
+        faults.push(TimedFault { at_us: r.below(until), fault: Fault::Duplication(ppm) });
     }
     let replicas: Vec<u16> = (0..n).collect();
     let crashes = r.between(0, scenario.group.faults.into()) as usize;
     for replica in r.sample(&replicas, crashes) {
-        faults.push(TimedFault {
-            at_us: r.below(until),
-            fault: Fault::Crash(replica),
-        });
+        faults.push(TimedFault { at_us: r.below(until), fault: Fault::Crash(replica) });
     }
     for _ in 0..r.below(6) {
         let (a, b) = (r.below(until), r.below(until));
         let (from, to) = (a.min(b), a.max(b));
         let replica = *r.pick(&replicas);
         let mut pair = |begin, end| {
-            faults.push(TimedFault {
-                at_us: from,
-                fault: begin,
-            });
-            faults.push(TimedFault {
-                at_us: to,
-                fault: end,
-            });
+            faults.push(TimedFault { at_us: from, fault: begin });
+            faults.push(TimedFault { at_us: to, fault: end });
         };
         match r.below(7) {
             0 => pair(Fault::Pause(replica), Fault::Resume(replica)),
-            1 => pair(
-                Fault::Slow(replica, r.between(2, 200) as u32),
-                Fault::Slow(replica, 1),
-            ),
+            1 => pair(Fault::Slow(replica, r.between(2, 200) as u32), Fault::Slow(replica, 1)),
             2 => pair(Fault::Lag(r.between(2, 40) as u32), Fault::Lag(1)),
             // A side of the group that the other one does not hear, or that neither hears.
             3 | 4 => {
@@ -387,10 +354,7 @@ fn random_faults(r: &mut Random, scenario: &Scenario) -> Vec<TimedFault> {
                 pair(Fault::Break(a, b), Fault::Reconnect(a, b));
             }
             _ => {
-                let (a, b) = (
-                    End::Replica(replica),
-                    End::Client(r.below(clients.into()) as u16),
-                );
+                let (a, b) = (End::Replica(replica), End::Client(r.below(clients.into()) as u16));
                 pair(Fault::Break(a, b), Fault::Reconnect(a, b));
             }
         }

@@ -77,16 +77,10 @@ impl Operation {
             0 => Action::Get,
             1 => Action::Put(b),
             2 => Action::Delete,
-            3 => Action::Cas {
-                expected: a,
-                new: b,
-            },
+            3 => Action::Cas { expected: a, new: b },
             _ => return None,
         };
-        Some(Operation {
-            key: u16::from_le_bytes(*key),
-            action,
-        })
+        Some(Operation { key: u16::from_le_bytes(*key), action })
     }
 }
 
@@ -151,11 +145,7 @@ impl Page {
 
 impl Store {
     fn register(&self, key: u16) -> Option<u64> {
-        self.pages
-            .get(usize::from(key / KEYS_PER_PAGE))?
-            .registers
-            .get(&key)
-            .copied()
+        self.pages.get(usize::from(key / KEYS_PER_PAGE))?.registers.get(&key).copied()
     }
 
     fn set(&mut self, key: u16, value: Option<u64>) {
@@ -189,10 +179,7 @@ impl Service for Store {
 
     fn query(&self, operation: &[u8], reply: &mut Vec<u8>) -> bool {
         match Operation::parse(operation) {
-            Some(Operation {
-                key,
-                action: Action::Get,
-            }) => {
+            Some(Operation { key, action: Action::Get }) => {
                 put_register(reply, self.register(key));
                 true
             }
@@ -206,10 +193,7 @@ impl Service for Store {
             page.encoded = Some(content.clone());
             (content, page.version)
         });
-        Arc::new(StoreSnapshot {
-            pages: pages.collect(),
-            versioned: self.versioned,
-        })
+        Arc::new(StoreSnapshot { pages: pages.collect(), versioned: self.versioned })
     }
 
     fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
@@ -217,15 +201,9 @@ impl Service for Store {
         self.change += 1;
         for index in 0..source.page_count() {
             let content = source.page(index);
-            let registers = Page::parse(&content).ok_or_else(|| RestoreError {
-                page: index,
-                what: "not registers".into(),
-            })?;
-            self.pages.push(Page {
-                registers,
-                version: self.change,
-                encoded: Some(content),
-            });
+            let registers = Page::parse(&content)
+                .ok_or_else(|| RestoreError { page: index, what: "not registers".into() })?;
+            self.pages.push(Page { registers, version: self.change, encoded: Some(content) });
         }
         Ok(())
     }
@@ -242,16 +220,11 @@ impl Snapshot for StoreSnapshot {
     }
 
     fn page(&self, index: u64) -> Bytes {
-        self.pages
-            .get(index as usize)
-            .map(|p| p.0.clone())
-            .unwrap_or_default()
+        self.pages.get(index as usize).map(|p| p.0.clone()).unwrap_or_default()
     }
 
     fn page_version(&self, index: u64) -> Option<u64> {
-        self.versioned
-            .then(|| self.pages.get(index as usize).map(|p| p.1))
-            .flatten()
+        self.versioned.then(|| self.pages.get(index as usize).map(|p| p.1)).flatten()
     }
 }
 
@@ -276,28 +249,8 @@ mod tests {
     fn a_restored_store_answers_as_the_first_one() {
         let mut store = Store::default();
         assert_eq!(run(&mut store, 7, Action::Put(5)), None);
-        assert_eq!(
-            run(
-                &mut store,
-                7,
-                Action::Cas {
-                    expected: Some(4),
-                    new: 1
-                }
-            ),
-            Some(5)
-        );
-        assert_eq!(
-            run(
-                &mut store,
-                7,
-                Action::Cas {
-                    expected: Some(5),
-                    new: 6
-                }
-            ),
-            Some(5)
-        );
+        assert_eq!(run(&mut store, 7, Action::Cas { expected: Some(4), new: 1 }), Some(5));
+        assert_eq!(run(&mut store, 7, Action::Cas { expected: Some(5), new: 6 }), Some(5));
         assert_eq!(run(&mut store, 1, Action::Put(9)), None);
         let mut other = Store::default();
         run(&mut other, 40, Action::Put(1));

@@ -48,11 +48,7 @@ impl Ledger {
     /// Where a counter stands.
     #[must_use]
     pub fn value(&self, instance: InstanceId, counter: Counter) -> CounterValue {
-        lock(&self.0)
-            .counters
-            .get(&(instance, counter))
-            .map(|a| a.value)
-            .unwrap_or_default()
+        lock(&self.0).counters.get(&(instance, counter)).map(|a| a.value).unwrap_or_default()
     }
 
     fn note(&self, instance: InstanceId, counter: Counter, step: Step, digest: Option<&Digest>) {
@@ -81,10 +77,7 @@ impl Ledger {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Independent(CounterValue),
-    Continuing {
-        previous: CounterValue,
-        value: CounterValue,
-    },
+    Continuing { previous: CounterValue, value: CounterValue },
     Forward(CounterValue),
 }
 
@@ -101,11 +94,7 @@ impl Watched {
     #[must_use]
     pub fn new(inner: InProcessTrInX, ledger: Ledger) -> Watched {
         let instance = inner.instance();
-        Watched {
-            inner: Arc::new(Mutex::new(inner)),
-            instance,
-            ledger,
-        }
+        Watched { inner: Arc::new(Mutex::new(inner)), instance, ledger }
     }
 }
 
@@ -137,10 +126,7 @@ impl TrInX for Watched {
         digest: &Digest,
     ) -> Result<ContinuingCertificate, Refusal> {
         let certificate = lock(&self.inner).certify_continuing(counter, value, digest)?;
-        let step = Step::Continuing {
-            previous: certificate.previous,
-            value: certificate.value,
-        };
+        let step = Step::Continuing { previous: certificate.previous, value: certificate.value };
         self.ledger.note(self.instance, counter, step, Some(digest));
         Ok(certificate)
     }
@@ -151,8 +137,7 @@ impl TrInX for Watched {
 
     fn forward(&mut self, counter: Counter, value: CounterValue) -> Result<(), Refusal> {
         lock(&self.inner).forward(counter, value)?;
-        self.ledger
-            .note(self.instance, counter, Step::Forward(value), None);
+        self.ledger.note(self.instance, counter, Step::Forward(value), None);
         Ok(())
     }
 }

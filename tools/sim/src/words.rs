@@ -32,11 +32,7 @@ pub fn kind_name(kind: u8) -> &'static str {
 }
 
 fn orders(first: OrderNumber, last: OrderNumber) -> String {
-    if first == last {
-        first.to_string()
-    } else {
-        format!("{first}..={last}")
-    }
+    if first == last { first.to_string() } else { format!("{first}..={last}") }
 }
 
 /// A message in words.
@@ -44,19 +40,12 @@ fn orders(first: OrderNumber, last: OrderNumber) -> String {
 pub fn describe(message: &[u8]) -> String {
     let name = kind_name(kind_of(message));
     let field = |at: usize| -> u64 {
-        message
-            .get(at..at + 8)
-            .map_or(0, |b| u64::from_le_bytes(b.try_into().expect("eight")))
+        message.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().expect("eight")))
     };
     match kind_of(message) {
         kind::PREPARE => match PrepareHeader::parse(message) {
             Ok(h) if h.noop => {
-                format!(
-                    "{name} {} {} no-op {}",
-                    h.pillar,
-                    h.view,
-                    orders(h.first, h.last)
-                )
+                format!("{name} {} {} no-op {}", h.pillar, h.view, orders(h.first, h.last))
             }
             Ok(h) => format!("{name} {} {} {} {:?}", h.pillar, h.view, h.first, h.batch),
             Err(error) => format!("{name} ({error})"),
@@ -69,12 +58,7 @@ pub fn describe(message: &[u8]) -> String {
         kind::VIEW_CHANGE => format!("{name} v{} -> v{}", field(8), field(16)),
         kind::NEW_VIEW | kind::NEW_VIEW_ACK => format!("{name} v{}", field(8)),
         kind::STATE_REQUEST => {
-            format!(
-                "{name} latest v{} current v{} stable o{}",
-                field(8),
-                field(16),
-                field(24)
-            )
+            format!("{name} latest v{} current v{} stable o{}", field(8), field(16), field(24))
         }
         kind::STATE | kind::FETCH | kind::FETCHED => format!("{name} o{}", field(8)),
         kind::ORDER_REQUEST => format!("{name} v{} from o{}", field(8), field(16)),
@@ -88,52 +72,22 @@ pub fn event(event: &TraceEvent) -> String {
     let at = |v: &View, f: &OrderNumber, l: &OrderNumber| format!("{} in {v}", orders(*f, *l));
     match event {
         TraceEvent::ViewLeft { from, to } => format!("left for {to}, last stable {from}"),
-        TraceEvent::ViewEntered {
-            view,
-            current,
-            leader,
-        } => {
+        TraceEvent::ViewEntered { view, current, leader } => {
             let role = if *leader { "leader" } else { "follower" };
             format!("entered {view} as {role}, current {current}")
         }
         TraceEvent::NewViewAcknowledged { view } => format!("acknowledged NEW-VIEW {view}"),
-        TraceEvent::Proposed {
-            pillar,
-            view,
-            first,
-            last,
-            batch,
-            noop,
-        } => {
-            let what = if *noop {
-                "no-op".into()
-            } else {
-                format!("{batch:?}")
-            };
+        TraceEvent::Proposed { pillar, view, first, last, batch, noop } => {
+            let what = if *noop { "no-op".into() } else { format!("{batch:?}") };
             format!("{pillar} proposed {what} at {}", at(view, first, last))
         }
-        TraceEvent::Acknowledged {
-            pillar,
-            view,
-            first,
-            last,
-        } => {
+        TraceEvent::Acknowledged { pillar, view, first, last } => {
             format!("{pillar} acknowledged {}", at(view, first, last))
         }
-        TraceEvent::Committed {
-            pillar,
-            view,
-            first,
-            last,
-            batch,
-        } => {
+        TraceEvent::Committed { pillar, view, first, last, batch } => {
             format!("{pillar} committed {batch:?} at {}", at(view, first, last))
         }
-        TraceEvent::Executed {
-            order,
-            requests,
-            ran,
-        } => {
+        TraceEvent::Executed { order, requests, ran } => {
             format!("executed {order}: {ran} of {requests} requests ran")
         }
         TraceEvent::CheckpointTaken(id) => format!("took checkpoint {} {:?}", id.order, id.digest),

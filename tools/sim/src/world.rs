@@ -118,10 +118,7 @@ impl World {
     /// If the scenario's group constants do not fit together.
     #[must_use]
     pub fn new(scenario: Scenario, options: Options) -> World {
-        scenario
-            .group
-            .validate()
-            .expect("the scenario's group is valid");
+        scenario.group.validate().expect("the scenario's group is valid");
         let mut random = Random::new(scenario.seed);
         let config = Arc::new(scenario.group.clone());
         let key = GroupKey::from_bytes([0x2a; 32]);
@@ -134,13 +131,8 @@ impl World {
         let clients: Vec<Client> = (0..scenario.clients.len() as u32)
             .map(|c| Client::new(c, &scenario, &config, &key, random.fork()))
             .collect();
-        let network = Network::new(
-            n,
-            clients.len(),
-            scenario.transport,
-            scenario.latency,
-            random.fork(),
-        );
+        let network =
+            Network::new(n, clients.len(), scenario.transport, scenario.latency, random.fork());
         World {
             oracles: Oracles::new(&config),
             options,
@@ -225,11 +217,7 @@ impl World {
     pub(crate) fn schedule(&mut self, at_us: u64, event: Event) {
         self.scheduled += 1;
         let number = self.scheduled;
-        self.heap.push(Reverse(Scheduled {
-            at_us: at_us.max(self.now_us),
-            number,
-            event,
-        }));
+        self.heap.push(Reverse(Scheduled { at_us: at_us.max(self.now_us), number, event }));
     }
 
     pub(crate) fn launch(&mut self, deliveries: &mut Vec<Delivery>) {
@@ -279,8 +267,7 @@ impl World {
         let stamp = self.stamp;
         if let Some(submitted) = self.clients[client].turn(session, self.now_us, stamp) {
             self.counters.submitted += 1;
-            self.oracles
-                .submitted(submitted.session, submitted.number, &submitted.bytes);
+            self.oracles.submitted(submitted.session, submitted.number, &submitted.bytes);
             self.pump_client(client);
         }
     }
@@ -293,9 +280,7 @@ impl World {
         if to >= n {
             let client = &mut self.clients[to - n];
             let now = client.clock.local(self.now_us);
-            client
-                .core
-                .handle(ReplicaId(from as u16), &message, now, &mut client.out);
+            client.core.handle(ReplicaId(from as u16), &message, now, &mut client.out);
             return self.pump_client(to - n);
         }
         let replica = &mut self.replicas[to];
@@ -436,13 +421,7 @@ impl World {
 
     pub(crate) fn violate(&mut self, (property, story, replicas): Breach) {
         let (at_us, step) = (self.now_us, self.step);
-        self.violation.get_or_insert(Violation {
-            property,
-            story,
-            replicas,
-            at_us,
-            step,
-        });
+        self.violation.get_or_insert(Violation { property, story, replicas, at_us, step });
     }
 
     /// Keeps an event of a replica for reports.
@@ -461,11 +440,7 @@ impl World {
 
     fn end_name(&self, end: usize) -> String {
         let n = self.replicas.len();
-        if end < n {
-            format!("r{end}")
-        } else {
-            format!("c{}", end - n)
-        }
+        if end < n { format!("r{end}") } else { format!("c{}", end - n) }
     }
 
     pub(crate) fn line(&self, replica: usize, at_us: u64, step: u64, what: &What) -> String {
@@ -473,11 +448,7 @@ impl World {
             What::Did(event) => words::event(event),
             What::Sent(to, message) => format!("sent {to} {}", words::describe(message)),
             What::Got(from, message) => {
-                format!(
-                    "got from {} {}",
-                    self.end_name(*from),
-                    words::describe(message)
-                )
+                format!("got from {} {}", self.end_name(*from), words::describe(message))
             }
             What::Dropped(rejection) => words::rejection(rejection),
             What::Suffered(fault) => format!("*** {fault}"),
@@ -487,9 +458,7 @@ impl World {
 
     /// Mixes something that happened into the hash of the run.
     pub(crate) fn mix(&mut self, number: u64) {
-        self.hash = (self.hash ^ number)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(29);
+        self.hash = (self.hash ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     }
 
     fn mix_message(&mut self, from: usize, to: usize, message: &[u8]) {

@@ -12,13 +12,7 @@ const SEEDS: std::ops::Range<u64> = 0..12;
 fn good(scenario: Scenario) -> Report {
     let told = std::env::var("HYBSTER_NAMED")
         .is_ok_and(|name| name == format!("{} {}", scenario.name, scenario.seed));
-    let report = run_scenario(
-        scenario,
-        &Options {
-            trace: told,
-            ..Options::default()
-        },
-    );
+    let report = run_scenario(scenario, &Options { trace: told, ..Options::default() });
     for line in &report.trace {
         println!("{line}");
     }
@@ -69,10 +63,7 @@ fn view_change_with_empty_pillars() {
             let scenario = Scenario::calm("empty pillars", seed, 1, pillars);
             let report = good(scenario.with(0, Fault::Crash(0)));
             let first = report.new_views.first().expect("a view change");
-            assert!(
-                first.reissued.iter().all(|count| *count == 0),
-                "seed {seed}: {first:?}"
-            );
+            assert!(first.reissued.iter().all(|count| *count == 0), "seed {seed}: {first:?}");
         }
     }
 }
@@ -80,20 +71,15 @@ fn view_change_with_empty_pillars() {
 #[test]
 fn view_change_of_a_leader_that_prepared_in_one_pillar_and_not_in_another() {
     for seed in SEEDS {
-        let lost = Filter {
-            pillar: Some(1),
-            ..filter(Some(0), None, &[kind::PREPARE], Catch::Drop)
-        };
+        let lost =
+            Filter { pillar: Some(1), ..filter(Some(0), None, &[kind::PREPARE], Catch::Drop) };
         let report = good(
             Scenario::calm("one pillar prepared", seed, 1, 2)
                 .with(0, Fault::Filter(lost))
                 .with(30_000, Fault::Crash(0)),
         );
         let first = report.new_views.first().expect("a view change");
-        assert!(
-            first.reissued[0] > 0 && first.reissued[1] == 0,
-            "seed {seed}: {first:?}"
-        );
+        assert!(first.reissued[0] > 0 && first.reissued[1] == 0, "seed {seed}: {first:?}");
     }
 }
 
@@ -105,29 +91,17 @@ fn two_view_changes_in_a_row_with_a_belated_new_view() {
     let mut used = 0;
     for pillars in [1, 2, 4] {
         for seed in SEEDS {
-            let late = filter(
-                Some(1),
-                None,
-                &[kind::NEW_VIEW],
-                Catch::Delay { by_us: 200_000 },
-            );
+            let late = filter(Some(1), None, &[kind::NEW_VIEW], Catch::Delay { by_us: 200_000 });
             let mut scenario = Scenario::calm("belated NEW-VIEW", seed, 1, pillars)
                 .with(10_000, Fault::Crash(0))
                 .with(10_000, Fault::Filter(late));
             scenario.heal_at_us = 3_000_000;
             let report = good(scenario);
             assert!(report.counters.acks > 0, "seed {seed}: {report}");
-            used += report
-                .new_views
-                .iter()
-                .filter(|v| !v.acks.is_empty())
-                .count();
+            used += report.new_views.iter().filter(|v| !v.acks.is_empty()).count();
         }
     }
-    assert!(
-        used >= SEEDS.count(),
-        "NEW-VIEW-ACKs were used in {used} NEW-VIEWs"
-    );
+    assert!(used >= SEEDS.count(), "NEW-VIEW-ACKs were used in {used} NEW-VIEWs");
 }
 
 #[test]
@@ -172,10 +146,7 @@ fn a_leader_crashes_under_load() {
                 client.think_us = 1_000;
             }
             let report = good(scenario);
-            assert!(
-                report.counters.view >= u64::from(faults),
-                "seed {seed}: {report}"
-            );
+            assert!(report.counters.view >= u64::from(faults), "seed {seed}: {report}");
         }
     }
 }
@@ -223,15 +194,9 @@ fn one_client_on_four_pillars_needs_few_no_ops() {
     for seed in SEEDS {
         let (one, four) = (one_client(1, seed), one_client(4, seed));
         let c = &four.counters;
-        assert!(
-            c.proposals > 100 && c.noops * 20 < c.proposals,
-            "seed {seed}: {four}"
-        );
+        assert!(c.proposals > 100 && c.noops * 20 < c.proposals, "seed {seed}: {four}");
         let (a, b) = (one.median_latency_us(), four.median_latency_us());
-        assert!(
-            b * 10 <= a * 12,
-            "seed {seed}: {a} us with one pillar, {b} us with four"
-        );
+        assert!(b * 10 <= a * 12, "seed {seed}: {a} us with one pillar, {b} us with four");
     }
 }
 

@@ -41,11 +41,7 @@ impl Finished {
     pub fn fails_with(self, parts: &[&str]) -> String {
         assert_eq!(self.status.code(), Some(1), "{self:?}");
         for part in parts {
-            assert!(
-                self.stderr.contains(part),
-                "{part:?} is missing in: {}",
-                self.stderr
-            );
+            assert!(self.stderr.contains(part), "{part:?} is missing in: {}", self.stderr);
         }
         self.stderr
     }
@@ -68,21 +64,15 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 #[track_caller]
 pub fn hybster(arguments: &[&str]) -> Finished {
     let mut process = Process::spawn(arguments, Stdio::piped());
-    let (mut out, mut err) = (
-        process.child.stdout.take().unwrap(),
-        process.child.stderr.take().unwrap(),
-    );
+    let (mut out, mut err) =
+        (process.child.stdout.take().unwrap(), process.child.stderr.take().unwrap());
     let read = |pipe: &mut dyn Read| {
         let mut text = String::new();
         pipe.read_to_string(&mut text).map(|_| text).unwrap()
     };
     // What these commands print fits into a pipe, so reading can wait for the end.
     let status = process.wait();
-    Finished {
-        status,
-        stdout: read(&mut out),
-        stderr: read(&mut err),
-    }
+    Finished { status, stdout: read(&mut out), stderr: read(&mut err) }
 }
 
 /// A process that is killed and reaped when the guard is dropped.
@@ -93,14 +83,8 @@ pub struct Process {
 impl Process {
     fn spawn(arguments: &[&str], stderr: impl Into<Stdio>) -> Process {
         let mut command = Command::new(PROGRAM);
-        command
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr);
-        Process {
-            child: command.spawn().unwrap(),
-        }
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        Process { child: command.spawn().unwrap() }
     }
 
     #[track_caller]
@@ -143,11 +127,7 @@ impl Group {
         let mut arguments = vec!["init", path.to_str().unwrap(), "--addresses", &list];
         arguments.extend(options);
         hybster(&arguments).ok();
-        Group {
-            replicas: vec![None, None, None],
-            addresses,
-            dir,
-        }
+        Group { replicas: vec![None, None, None], addresses, dir }
     }
 
     /// The same with all replicas started.
@@ -191,14 +171,8 @@ impl Group {
     pub fn start_replica_from(&mut self, id: usize, path: &Path) {
         let number = id.to_string();
         let log = File::create(self.log_path(id)).unwrap();
-        let arguments = [
-            "replica",
-            "--group",
-            path.to_str().unwrap(),
-            "--id",
-            &number,
-            "--exit-with-parent",
-        ];
+        let arguments =
+            ["replica", "--group", path.to_str().unwrap(), "--id", &number, "--exit-with-parent"];
         let mut process = Process::spawn(&arguments, log);
         let stdout = process.child.stdout.take().unwrap();
         let (sender, lines) = mpsc::channel();

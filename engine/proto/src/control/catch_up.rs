@@ -76,12 +76,7 @@ impl CatchUp {
 
     pub fn deadline(&self, config: &GroupConfig) -> Option<Time> {
         let patience = PATIENCE * config.resend_us;
-        earliest(
-            self.ahead
-                .as_ref()
-                .map(|(_, since)| since.after_us(patience)),
-            None,
-        )
+        earliest(self.ahead.as_ref().map(|(_, since)| since.after_us(patience)), None)
     }
 }
 
@@ -120,10 +115,7 @@ impl<V: Verifier> Control<V> {
             None if jump || self.catch_up.diverged => self.jump(certificate, now, out),
             None => {
                 let ahead = &mut self.catch_up.ahead;
-                if ahead
-                    .as_ref()
-                    .is_none_or(|(known, _)| known.id.order < order)
-                {
+                if ahead.as_ref().is_none_or(|(known, _)| known.id.order < order) {
                     let since = ahead.as_ref().map_or(now, |(_, since)| *since);
                     *ahead = Some((certificate, since));
                 }
@@ -137,9 +129,7 @@ impl<V: Verifier> Control<V> {
         let catch_up = &mut self.catch_up;
         catch_up.stable = Arc::new(certificate);
         catch_up.taken = catch_up.taken.split_off(&id.order);
-        catch_up
-            .ahead
-            .take_if(|(known, _)| known.id.order <= id.order);
+        catch_up.ahead.take_if(|(known, _)| known.id.order <= id.order);
         if let Some((_, since)) = &mut catch_up.ahead {
             *since = now;
         }
@@ -148,10 +138,7 @@ impl<V: Verifier> Control<V> {
             out.pillar(pillar, ToPillar::ForwardWindow { to: id.order });
         }
         out.state(ToState::Stable(id));
-        let mark = Watermark {
-            order: id.order,
-            view: self.stable_view,
-        };
+        let mark = Watermark { order: id.order, view: self.stable_view };
         out.network.push(Network::Withdraw(mark));
     }
 
@@ -183,9 +170,7 @@ impl<V: Verifier> Control<V> {
         if self.catch_up.diverged || id.order < stable.order {
             return;
         }
-        self.catch_up
-            .transferring
-            .take_if(|target| target.order <= id.order);
+        self.catch_up.transferring.take_if(|target| target.order <= id.order);
         if id.order == stable.order {
             if id.digest != stable.digest {
                 let certificate = CheckpointCertificate::clone(&self.catch_up.stable);
@@ -288,9 +273,10 @@ impl<V: Verifier> Control<V> {
         }
         *helped = Some(now);
         let to = Destination::Peer(peer);
-        if self.catch_up.stable.id.order > OrderNumber(0) {
-            let message = encode_state(&self.catch_up.stable);
-            out.send(to, message, SendTag::Transient);
+        let ahead = self.catch_up.ahead.as_ref().map(|(certificate, _)| certificate);
+        let certificate = ahead.unwrap_or(&self.catch_up.stable);
+        if certificate.id.order > OrderNumber(0) {
+            out.send(to, encode_state(certificate), SendTag::Transient);
         }
         if let Some(new_view) = &self.established {
             out.send(to, new_view.encode(), SendTag::NewView(new_view.view));

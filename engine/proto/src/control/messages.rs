@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::ids::{ReplicaId, View};
 use crate::verify::{Transition, transition};
-use crate::wire::{NewViewAck, PrepareHeader, ViewChange};
+use crate::wire::{NewViewAck, ViewChange};
 
 /// A verified message and whether all batches that it names are held.
 struct Kept<M> {
     message: Arc<M>,
+    ticket: u64,
     held: bool,
 }
 
@@ -35,6 +36,7 @@ pub(super) struct Messages {
     acks: BTreeMap<ReplicaId, Kept<NewViewAck>>,
     tickets: HashMap<u64, Ticket>,
     next_ticket: u64,
+    released: Vec<u64>,
     pillars: u16,
 }
 
@@ -52,21 +54,15 @@ impl Messages {
             acks: BTreeMap::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
+            released: Vec::new(),
             pillars: config.pillars,
         }
     }
 
     /// A ticket that is complete once every pillar has answered.
     pub fn ticket(&mut self, subject: Subject) -> u64 {
-        self.tickets.retain(|_, ticket| ticket.subject != subject);
         self.next_ticket += 1;
-        self.tickets.insert(
-            self.next_ticket,
-            Ticket {
-                subject,
-                waiting: self.pillars,
-            },
-        );
+        self.tickets.insert(self.next_ticket, Ticket { subject, waiting: self.pillars });
         self.next_ticket
     }
 
@@ -81,24 +77,41 @@ impl Messages {
         Some((subject, valid))
     }
 
-    pub fn has_change(&self, sender: ReplicaId, to: View) -> bool {
-        self.changes.contains_key(&(to, sender))
+    /// The message of a ticket is gone: the pillars need not hold its batches any more.
+    pub fn release(&mut self, ticket: u64) {
+        self.tickets.remove(&ticket);
+        self.released.push(ticket);
     }
 
-    /// Stores a verified VIEW-CHANGE (TR listing 19, storeViewChange and discardViewChanges).
-    pub fn store_change(&mut self, message: Arc<ViewChange>, held: bool, current: View) {
-        let (sender, to) = (message.sender, message.to);
-        // Of those beyond the current view only the highest of a sender is kept.
-        let higher = self
-            .changes
-            .keys()
-            .any(|(view, of)| *of == sender && *view > to && to > current);
-        if higher {
-            return;
-        }
+    /// Tickets released since the last call.
+    pub fn take_released(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// Whether a VIEW-CHANGE of the sender is kept that makes another one useless: the same, or
+    /// one for a later view beyond the current one.
+    pub fn supersedes(&self, sender: ReplicaId, to: View, current: View) -> bool {
         self.changes
-            .retain(|(view, of), _| *of != sender || *view <= current || *view >= to);
-        self.changes.insert((to, sender), Kept { message, held });
+            .keys()
+            .any(|(view, of)| *of == sender && (*view == to || (*view > to && to > current)))
+    }
+
+    /// Stores a verified VIEW-CHANGE that nothing supersedes (TR listing 19, storeViewChange and
+    /// discardViewChanges): of those beyond the current view only the highest of a sender.
+    pub fn store_change(&mut self, message: Arc<ViewChange>, ticket: u64, current: View) {
+        let (sender, to) = (message.sender, message.to);
+        self.retain_changes(|of, view| of != sender || view <= current || view > to);
+        self.changes.insert((to, sender), Kept { message, ticket, held: false });
+    }
+
+    fn retain_changes(&mut self, keep: impl Fn(ReplicaId, View) -> bool) {
+        let gone: Vec<(View, ReplicaId)> =
+            self.changes.keys().filter(|(view, of)| !keep(*of, *view)).copied().collect();
+        for key in gone {
+            if let Some(kept) = self.changes.remove(&key) {
+                self.release(kept.ticket);
+            }
+        }
     }
 
     pub fn change_held(&mut self, sender: ReplicaId, to: View) {
@@ -108,67 +121,37 @@ impl Messages {
     }
 
     pub fn drop_change(&mut self, sender: ReplicaId, to: View) {
-        self.changes.remove(&(to, sender));
+        self.retain_changes(|of, view| (of, view) != (sender, to));
     }
 
     /// TR listing 19, isRelevantNewViewAck: a sender's acks rise.
     pub fn is_newer_ack(&self, sender: ReplicaId, view: View) -> bool {
-        self.acks
-            .get(&sender)
-            .is_none_or(|kept| kept.message.view < view)
+        self.acks.get(&sender).is_none_or(|kept| kept.message.view < view)
     }
 
-    pub fn store_ack(&mut self, message: Arc<NewViewAck>, held: bool) {
-        self.acks.insert(message.sender, Kept { message, held });
+    pub fn store_ack(&mut self, message: Arc<NewViewAck>, ticket: u64) {
+        let kept = Kept { message, ticket, held: false };
+        if let Some(older) = self.acks.insert(kept.message.sender, kept) {
+            self.release(older.ticket);
+        }
     }
 
     pub fn ack_held(&mut self, sender: ReplicaId, view: View) {
-        if let Some(kept) = self
-            .acks
-            .get_mut(&sender)
-            .filter(|kept| kept.message.view == view)
-        {
+        if let Some(kept) = self.acks.get_mut(&sender).filter(|kept| kept.message.view == view) {
             kept.held = true;
         }
     }
 
     pub fn drop_ack(&mut self, sender: ReplicaId, view: View) {
-        if self
-            .acks
-            .get(&sender)
-            .is_some_and(|kept| kept.message.view == view)
-        {
+        if self.acks.get(&sender).is_some_and(|kept| kept.message.view == view) {
             self.acks.remove(&sender);
         }
     }
 
     /// Forgets what a stable view has left behind.
     pub fn discard(&mut self, stable: View, current: View) {
-        self.changes
-            .retain(|(to, _), _| *to > stable && *to >= current);
+        self.changes.retain(|(to, _), _| *to > stable && *to >= current);
         self.acks.retain(|_, kept| kept.message.view >= stable);
-    }
-
-    /// The pillars' logs have changed: nothing counts as held any more. Returns what has to be
-    /// held again, with its sender and its headers per pillar.
-    pub fn unhold(&mut self) -> Vec<(Subject, ReplicaId, Vec<Vec<PrepareHeader>>)> {
-        let mut again = Vec::new();
-        for ((to, sender), kept) in &mut self.changes {
-            kept.held = false;
-            let headers = kept
-                .message
-                .parts
-                .iter()
-                .map(|part| part.prepared.clone())
-                .collect();
-            again.push((Subject::ViewChange(*sender, *to), *sender, headers));
-        }
-        for (sender, kept) in &mut self.acks {
-            kept.held = false;
-            let subject = Subject::Ack(*sender, kept.message.view);
-            again.push((subject, *sender, kept.message.prepared.clone()));
-        }
-        again
     }
 
     /// The views beyond `after` that are asked for, with the number of replicas that ask.
@@ -180,27 +163,28 @@ impl Messages {
         asked
     }
 
-    /// How many replicas ask for a view beyond `after`.
-    pub fn replicas_beyond(&self, after: View) -> usize {
-        let mut senders: Vec<ReplicaId> = self
-            .changes
-            .keys()
-            .filter(|(to, _)| *to > after)
-            .map(|(_, of)| *of)
-            .collect();
-        senders.sort_unstable();
-        senders.dedup();
-        senders.len()
+    /// Whether a replica asks for a view beyond `after`.
+    pub fn asks_beyond(&self, sender: ReplicaId, after: View) -> bool {
+        self.changes.keys().any(|(to, of)| *of == sender && *to > after)
+    }
+
+    /// The highest view that at least `count` replicas ask for or exceed, each taken with its
+    /// highest VIEW-CHANGE.
+    pub fn asked_by(&self, count: usize) -> View {
+        let mut highest: BTreeMap<ReplicaId, View> = BTreeMap::new();
+        for (to, of) in self.changes.keys() {
+            let view = highest.entry(*of).or_default();
+            *view = (*view).max(*to);
+        }
+        let mut views: Vec<View> = highest.into_values().collect();
+        views.sort_unstable_by(|a, b| b.cmp(a));
+        views.get(count - 1).copied().unwrap_or_default()
     }
 
     /// How many replicas ask for this view or a later one.
     pub fn asking_for(&self, to: View) -> usize {
-        let mut senders: Vec<ReplicaId> = self
-            .changes
-            .keys()
-            .filter(|(view, _)| *view >= to)
-            .map(|(_, of)| *of)
-            .collect();
+        let mut senders: Vec<ReplicaId> =
+            self.changes.keys().filter(|(view, _)| *view >= to).map(|(_, of)| *of).collect();
         senders.sort_unstable();
         senders.dedup();
         senders.len()
@@ -219,11 +203,8 @@ impl Messages {
         candidates.sort_unstable();
         candidates.dedup();
         candidates.into_iter().rev().find_map(|from| {
-            let view_changes: Vec<Arc<ViewChange>> = held
-                .iter()
-                .filter(|c| c.from <= from)
-                .map(|c| Arc::clone(c))
-                .collect();
+            let view_changes: Vec<Arc<ViewChange>> =
+                held.iter().filter(|c| c.from <= from).map(|c| Arc::clone(c)).collect();
             let acks: Vec<Arc<NewViewAck>> = self
                 .acks
                 .values()
@@ -233,11 +214,7 @@ impl Messages {
             let refs: Vec<&ViewChange> = view_changes.iter().map(Arc::as_ref).collect();
             let ack_refs: Vec<&NewViewAck> = acks.iter().map(Arc::as_ref).collect();
             let transition = transition(config, to, &refs, &ack_refs).ok()?;
-            Some(Justification {
-                view_changes,
-                acks,
-                transition,
-            })
+            Some(Justification { view_changes, acks, transition })
         })
     }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
-use crate::output::{Output, ToControl};
+use crate::output::{Output, ToControl, ToPillar};
 use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::view::Part;
@@ -64,6 +64,7 @@ struct Establishing {
 struct PendingNewView {
     new_view: Arc<NewView>,
     from: ReplicaId,
+    ticket: u64,
     held: bool,
 }
 
@@ -91,6 +92,8 @@ pub struct Control<V: Verifier> {
     resend_due: Option<Time>,
     catch_up: CatchUp,
     views_entered: u64,
+    /// Views left since the last stable one: links of the next VIEW-CHANGE.
+    left_since_stable: usize,
 }
 
 impl<V: Verifier> Control<V> {
@@ -113,6 +116,7 @@ impl<V: Verifier> Control<V> {
             resend_due: None,
             catch_up: CatchUp::new(&config),
             views_entered: 0,
+            left_since_stable: 0,
             config,
         }
     }
@@ -151,18 +155,10 @@ impl<V: Verifier> Control<V> {
                 }
             }
             ToControl::Part { pillar, to, part } => self.part(pillar, to, part, now, out),
-            ToControl::Held {
-                ticket,
-                pillar,
-                valid,
-            } => {
+            ToControl::Held { ticket, pillar, valid } => {
                 self.held(ticket, pillar, valid, out);
             }
-            ToControl::Established {
-                pillar,
-                view,
-                prepares,
-            } => {
+            ToControl::Established { pillar, view, prepares } => {
                 self.pillar_established(pillar, view, prepares, out);
             }
             ToControl::NewViewCertified { view, proof } => {
@@ -181,6 +177,7 @@ impl<V: Verifier> Control<V> {
             ToControl::StatusRequest(_) => {}
         }
         self.evaluate(now, out);
+        self.release_batches(out);
     }
 
     /// To be called when [`Control::deadline`] has passed.
@@ -194,6 +191,7 @@ impl<V: Verifier> Control<V> {
             self.new_view_overdue(now, out);
         }
         self.evaluate(now, out);
+        self.release_batches(out);
     }
 
     /// When [`Control::tick`] wants to be called.
@@ -201,6 +199,15 @@ impl<V: Verifier> Control<V> {
     pub fn deadline(&self) -> Option<Time> {
         let views = earliest(self.resend_due, self.new_view_due);
         earliest(views, self.catch_up.deadline(&self.config))
+    }
+
+    /// Tells the pillars which messages they need not hold batches for any more.
+    fn release_batches(&mut self, out: &mut Output) {
+        for ticket in self.messages.take_released() {
+            for pillar in self.config.all_pillars() {
+                out.pillar(pillar, ToPillar::Release { ticket });
+            }
+        }
     }
 
     /// TR listing 12, isInStableView.

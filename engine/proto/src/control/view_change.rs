@@ -15,7 +15,7 @@ use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::verify::{verify_ack, verify_new_view, verify_view_change};
 use crate::wire::state::{StateRequest, parse_state};
-use crate::wire::view::Part;
+use crate::wire::view::{MAX_LINKS, Part};
 use crate::wire::{NewView, NewViewAck, PrepareHeader, ViewChange, kind};
 
 impl<V: Verifier> Control<V> {
@@ -48,30 +48,19 @@ impl<V: Verifier> Control<V> {
     /// TR listing 19, leaveViewFor: all pillars stop and hand over their parts.
     pub(super) fn leave_for(&mut self, to: View, now: Time, out: &mut Output) {
         debug_assert!(self.is_settled() && to > self.current);
-        out.trace(|| TraceEvent::ViewLeft {
-            from: self.stable_view,
-            to,
-        });
+        out.trace(|| TraceEvent::ViewLeft { from: self.stable_view, to });
         if self.is_stable() {
             out.clients(ToClients::ViewLeft { view: to });
         }
         self.current = to;
+        self.left_since_stable += 1;
         self.new_view_due = None;
         self.resend_due = Some(now.after_us(2 * self.config.resend_us));
-        self.phase = Phase::Leaving {
-            parts: BTreeMap::new(),
-        };
+        self.phase = Phase::Leaving { parts: BTreeMap::new() };
         let checkpoint = self.catch_up.shared_stable();
         for pillar in self.config.all_pillars() {
             let checkpoint = Arc::clone(&checkpoint);
-            out.pillar(
-                pillar,
-                ToPillar::Abort {
-                    from: self.stable_view,
-                    to,
-                    checkpoint,
-                },
-            );
+            out.pillar(pillar, ToPillar::Abort { from: self.stable_view, to, checkpoint });
         }
     }
 
@@ -103,13 +92,14 @@ impl<V: Verifier> Control<V> {
             checkpoint: self.catch_up.left_with().clone(),
             parts,
         };
-        out.send(
-            Destination::AllPeers,
-            change.encode(),
-            SendTag::ViewChange(to),
-        );
-        self.messages
-            .store_change(Arc::new(change), true, self.current);
+        out.send(Destination::AllPeers, change.encode(), SendTag::ViewChange(to));
+        // The own one is held as well, so that its batches outlive the entry into a view between.
+        let ticket = self.messages.ticket(Subject::ViewChange(self.id, to));
+        for (pillar, part) in self.config.all_pillars().zip(&change.parts) {
+            let headers = part.prepared.clone();
+            out.pillar(pillar, ToPillar::Hold { ticket, source: self.id, headers });
+        }
+        self.messages.store_change(Arc::new(change), ticket, self.current);
         self.ask_state(now, out);
     }
 
@@ -133,7 +123,7 @@ impl<V: Verifier> Control<V> {
             }
             return Err(Reject::Irrelevant);
         }
-        if self.messages.has_change(from, change.to) {
+        if self.messages.supersedes(from, change.to, self.current) {
             return Err(Reject::Irrelevant);
         }
         verify_view_change(&self.verifier, &self.config, &change)?;
@@ -142,17 +132,9 @@ impl<V: Verifier> Control<V> {
         let ticket = self.messages.ticket(Subject::ViewChange(from, to));
         for (pillar, part) in self.config.all_pillars().zip(&change.parts) {
             let headers = part.prepared.clone();
-            out.pillar(
-                pillar,
-                ToPillar::Hold {
-                    ticket,
-                    source: from,
-                    headers,
-                },
-            );
+            out.pillar(pillar, ToPillar::Hold { ticket, source: from, headers });
         }
-        self.messages
-            .store_change(Arc::new(change), false, self.current);
+        self.messages.store_change(Arc::new(change), ticket, self.current);
         Ok(())
     }
 
@@ -183,7 +165,7 @@ impl<V: Verifier> Control<V> {
                 if let Some(pending) = self.pending.as_mut().filter(matching) {
                     pending.held = valid;
                     if !valid {
-                        self.pending = None;
+                        self.drop_pending();
                     }
                 }
                 (self.config.leader(view), kind::NEW_VIEW)
@@ -204,7 +186,10 @@ impl<V: Verifier> Control<V> {
         if self.enter_pending(now, out) || self.establish_ready(now, out) {
             return;
         }
-        if self.view_missed(now, out) || self.suspected_by_others(now, out) {
+        if self.view_missed(now, out)
+            || self.suspected_by_others(now, out)
+            || self.left_by_leader(now, out)
+        {
             return;
         }
         self.expect_new_view(now);
@@ -225,7 +210,10 @@ impl<V: Verifier> Control<V> {
     /// TR listing 19, isLeaderSuspectedByQuorum: f+1 replicas, so a correct one among them, ask
     /// for a later view.
     fn suspected_by_others(&mut self, now: Time, out: &mut Output) -> bool {
-        if self.messages.replicas_beyond(self.current) < self.config.acknowledging() {
+        // f+1 ask for this view or a later one, so a correct replica does. The TR steps to the
+        // next view only; going where the others are brings them together sooner.
+        let asked = self.messages.asked_by(self.config.acknowledging());
+        if asked <= self.current || !self.may_leave() {
             return false;
         }
         // TR listing 19, designatedLeaderSuspected: an unstable view is left only once a quorum
@@ -233,8 +221,26 @@ impl<V: Verifier> Control<V> {
         if !self.is_stable() && !self.has_quorum_for_current() {
             return false;
         }
-        self.leave_for(self.current.next(), now, out);
+        self.leave_for(asked, now, out);
         true
+    }
+
+    /// A leader that asks for a later view has given up its own: nothing will be proposed in it any
+    /// more. The TR waits for a request to time out, which a replica that has executed all its
+    /// requests never does, while peers may need it to join them (seed 181677711459093).
+    fn left_by_leader(&mut self, now: Time, out: &mut Output) -> bool {
+        let leader = self.config.leader(self.stable_view);
+        let left = self.is_stable() && self.messages.asks_beyond(leader, self.current);
+        if left {
+            self.leave_for(self.current.next(), now, out);
+        }
+        left
+    }
+
+    /// A VIEW-CHANGE carries a link per view left since the last stable one, and a bounded number
+    /// of links: the last ones are kept for views that a quorum is on its way to.
+    fn may_leave(&self) -> bool {
+        self.left_since_stable < MAX_LINKS - 64
     }
 
     /// Whether q replicas have left for the current view. One that asks for a later view has left
@@ -256,7 +262,8 @@ impl<V: Verifier> Control<V> {
     /// TR listing 19, designatedLeaderSuspected.
     pub(super) fn new_view_overdue(&mut self, now: Time, out: &mut Output) {
         self.new_view_due = None;
-        if matches!(self.phase, Phase::Waiting) && self.has_quorum_for_current() {
+        let waiting = matches!(self.phase, Phase::Waiting) && self.has_quorum_for_current();
+        if waiting && self.may_leave() {
             self.new_view_timeout.expired();
             self.leave_for(self.current.next(), now, out);
         }
@@ -282,10 +289,7 @@ impl<V: Verifier> Control<V> {
         if order > self.catch_up.stable().id.order {
             let of_changes = justification.view_changes.iter().map(|c| &c.checkpoint);
             let of_acks = justification.acks.iter().map(|a| &a.checkpoint);
-            let highest = of_changes
-                .chain(of_acks)
-                .find(|c| c.id.order == order)
-                .cloned();
+            let highest = of_changes.chain(of_acks).find(|c| c.id.order == order).cloned();
             if let Some(certificate) = highest {
                 self.learn_stable(certificate, true, now, out);
             }
@@ -308,17 +312,10 @@ impl<V: Verifier> Control<V> {
             let prepared = demanded.iter().filter(|h| h.last > base).copied().collect();
             out.pillar(pillar, ToPillar::Establish { view, prepared });
         }
-        let mut view_changes: Vec<ViewChange> = justification
-            .view_changes
-            .iter()
-            .map(|c| ViewChange::clone(c))
-            .collect();
+        let mut view_changes: Vec<ViewChange> =
+            justification.view_changes.iter().map(|c| ViewChange::clone(c)).collect();
         view_changes.sort_by_key(|change| change.sender);
-        let acks = justification
-            .acks
-            .iter()
-            .map(|a| NewViewAck::clone(a))
-            .collect();
+        let acks = justification.acks.iter().map(|a| NewViewAck::clone(a)).collect();
         let new_view = NewView {
             view,
             checkpoint,
@@ -327,10 +324,7 @@ impl<V: Verifier> Control<V> {
             prepares: Vec::new(),
             proof: Proof([0; 32]),
         };
-        let establishing = Establishing {
-            new_view,
-            parts: BTreeMap::new(),
-        };
+        let establishing = Establishing { new_view, parts: BTreeMap::new() };
         self.phase = Phase::Establishing(Box::new(establishing));
     }
 
@@ -365,10 +359,7 @@ impl<V: Verifier> Control<V> {
     ) {
         match std::mem::replace(&mut self.phase, Phase::Waiting) {
             Phase::Establishing(establishing) if establishing.new_view.view == view => {
-                let new_view = NewView {
-                    proof,
-                    ..establishing.new_view
-                };
+                let new_view = NewView { proof, ..establishing.new_view };
                 let message = new_view.encode();
                 out.send(Destination::AllPeers, message, SendTag::NewView(view));
                 self.enter_view(Arc::new(new_view), now, out);
@@ -405,20 +396,11 @@ impl<V: Verifier> Control<V> {
         let ticket = self.messages.ticket(Subject::NewView(view));
         for (pillar, prepares) in self.config.all_pillars().zip(&new_view.prepares) {
             let headers = prepares.clone();
-            out.pillar(
-                pillar,
-                ToPillar::Hold {
-                    ticket,
-                    source: from,
-                    headers,
-                },
-            );
+            out.pillar(pillar, ToPillar::Hold { ticket, source: from, headers });
         }
-        self.pending = Some(PendingNewView {
-            new_view: Arc::new(new_view),
-            from,
-            held: false,
-        });
+        self.drop_pending();
+        let new_view = Arc::new(new_view);
+        self.pending = Some(PendingNewView { new_view, from, ticket, held: false });
         Ok(())
     }
 
@@ -428,16 +410,22 @@ impl<V: Verifier> Control<V> {
             return false;
         }
         let pending = self.pending.take().expect("checked above");
+        // Released after the letter to enter, so the batches are there until then.
+        self.messages.release(pending.ticket);
         if pending.new_view.view <= self.stable_view {
             return false;
         }
         if self.is_stable() {
-            out.clients(ToClients::ViewLeft {
-                view: pending.new_view.view,
-            });
+            out.clients(ToClients::ViewLeft { view: pending.new_view.view });
         }
         self.enter_view(pending.new_view, now, out);
         true
+    }
+
+    fn drop_pending(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            self.messages.release(pending.ticket);
+        }
     }
 
     /// TR listing 19, enterView.
@@ -449,39 +437,21 @@ impl<V: Verifier> Control<V> {
         self.views_entered += 1;
         let leader = self.config.leader(view) == self.id;
         let current = self.current;
-        out.trace(|| TraceEvent::ViewEntered {
-            view,
-            current,
-            leader,
-        });
-        if self
-            .pending
-            .as_ref()
-            .is_some_and(|pending| pending.new_view.view <= view)
-        {
-            self.pending = None;
+        out.trace(|| TraceEvent::ViewEntered { view, current, leader });
+        if self.pending.as_ref().is_some_and(|pending| pending.new_view.view <= view) {
+            self.drop_pending();
         }
+        self.left_since_stable = 0;
         let base = self.catch_up.stable().id.order;
         let mut next_slots = Vec::with_capacity(new_view.prepares.len());
         for (pillar, prepares) in self.config.all_pillars().zip(&new_view.prepares) {
-            let next = prepares
-                .last()
-                .map_or(0, |header| self.config.slot_of(header.last) + 1);
+            let next = prepares.last().map_or(0, |header| self.config.slot_of(header.last) + 1);
             next_slots.push(next.max(self.config.slots_before(base)));
             let prepares = prepares.clone();
-            out.pillar(
-                pillar,
-                ToPillar::Enter {
-                    view,
-                    current,
-                    prepares,
-                },
-            );
+            out.pillar(pillar, ToPillar::Enter { view, current, prepares });
         }
         self.messages.discard(view, current);
-        self.hold_again(out);
-        out.network
-            .push(Network::Withdraw(Watermark { order: base, view }));
+        out.network.push(Network::Withdraw(Watermark { order: base, view }));
         out.execution(ToExecution::View(view));
         if current == view {
             self.phase = Phase::Stable;
@@ -499,40 +469,12 @@ impl<V: Verifier> Control<V> {
         self.ask_if_behind(now, out);
     }
 
-    /// Entering a view replaces the pillars' logs, and with them the batches that messages for
-    /// later views name.
-    fn hold_again(&mut self, out: &mut Output) {
-        let mut again = self.messages.unhold();
-        if let Some(pending) = &mut self.pending {
-            pending.held = false;
-            let subject = Subject::NewView(pending.new_view.view);
-            again.push((subject, pending.from, pending.new_view.prepares.clone()));
-        }
-        for (subject, source, headers) in again {
-            let ticket = self.messages.ticket(subject);
-            for (pillar, headers) in self.config.all_pillars().zip(headers) {
-                out.pillar(
-                    pillar,
-                    ToPillar::Hold {
-                        ticket,
-                        source,
-                        headers,
-                    },
-                );
-            }
-        }
-    }
-
     /// TR listing 19, sendNewViewAck: the view was left before its NEW-VIEW arrived.
     fn send_ack(&mut self, new_view: &NewView, out: &mut Output) {
         let checkpoint = self.catch_up.stable().clone();
         let base = checkpoint.id.order;
         let beyond = |prepares: &Vec<PrepareHeader>| {
-            prepares
-                .iter()
-                .filter(|header| header.last > base)
-                .copied()
-                .collect()
+            prepares.iter().filter(|header| header.last > base).copied().collect()
         };
         let ack = NewViewAck {
             sender: self.id,
@@ -553,7 +495,11 @@ impl<V: Verifier> Control<V> {
         let ack = Arc::new(NewViewAck { proof, ..ack });
         out.trace(|| TraceEvent::NewViewAcknowledged { view });
         out.send(Destination::AllPeers, ack.encode(), SendTag::NewView(view));
-        self.messages.store_ack(Arc::clone(&ack), true);
+        let ticket = self.messages.ticket(Subject::Ack(self.id, view));
+        for (pillar, headers) in self.config.all_pillars().zip(ack.prepared.clone()) {
+            out.pillar(pillar, ToPillar::Hold { ticket, source: self.id, headers });
+        }
+        self.messages.store_ack(Arc::clone(&ack), ticket);
         self.own_ack = Some(ack);
     }
 
@@ -577,16 +523,9 @@ impl<V: Verifier> Control<V> {
         let ticket = self.messages.ticket(Subject::Ack(from, ack.view));
         for (pillar, prepared) in self.config.all_pillars().zip(&ack.prepared) {
             let headers = prepared.clone();
-            out.pillar(
-                pillar,
-                ToPillar::Hold {
-                    ticket,
-                    source: from,
-                    headers,
-                },
-            );
+            out.pillar(pillar, ToPillar::Hold { ticket, source: from, headers });
         }
-        self.messages.store_ack(Arc::new(ack), false);
+        self.messages.store_ack(Arc::new(ack), ticket);
         Ok(())
     }
 }

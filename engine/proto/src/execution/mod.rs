@@ -109,19 +109,10 @@ impl<S: Service> Execution<S> {
     /// Handles a letter.
     pub fn handle(&mut self, letter: ToExecution, now: Time, out: &mut Output) {
         match letter {
-            ToExecution::Committed {
-                pillar,
-                first_slot,
-                last_slot,
-                batch,
-            } => {
+            ToExecution::Committed { pillar, first_slot, last_slot, batch } => {
                 let queue = &mut self.queues[usize::from(pillar.0)];
                 debug_assert!(queue.back().is_none_or(|back| back.last_slot < first_slot));
-                queue.push_back(Committed {
-                    first_slot,
-                    last_slot,
-                    batch,
-                });
+                queue.push_back(Committed { first_slot, last_slot, batch });
                 // Only when a state is being transferred can this be exceeded: what lies that far
                 // back is covered by the stable checkpoint.
                 if queue.len() as u64 > 2 * self.config.window_slots() {
@@ -133,6 +124,9 @@ impl<S: Service> Execution<S> {
             ToExecution::Resend { session, number } => self.resend(session, number, out),
             ToExecution::View(view) => self.view = view,
             ToExecution::Halt => self.halted = true,
+            ToExecution::Unwatch { session, number } => {
+                self.watched.remove(&(session, number));
+            }
             ToExecution::Install { id, state } => self.install(id, &state, out),
         }
         self.note_hold_up(now);
@@ -150,8 +144,7 @@ impl<S: Service> Execution<S> {
     /// When [`Execution::tick`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        self.held_up_since
-            .map(|at| at.after_us(2 * self.config.resend_us))
+        self.held_up_since.map(|at| at.after_us(2 * self.config.resend_us))
     }
 
     fn next_pillar(&self) -> PillarId {
@@ -207,11 +200,7 @@ impl<S: Service> Execution<S> {
         self.status.noops += u64::from(requests == 0);
         self.status.requests += u64::from(ran);
         self.status.duplicates += u64::from(requests - ran);
-        out.trace(|| TraceEvent::Executed {
-            order,
-            requests,
-            ran,
-        });
+        out.trace(|| TraceEvent::Executed { order, requests, ran });
     }
 
     /// Exactly once: the session table decides (DESIGN 7).
@@ -224,22 +213,16 @@ impl<S: Service> Execution<S> {
         let (session, number) = (request.session, request.number);
         let ran = match self.sessions.lookup_or_open(session, number) {
             Lookup::New(entry) => {
-                let context = Context {
-                    session,
-                    number,
-                    order,
-                };
+                let context = Context { session, number, order };
                 self.result.clear();
-                self.service
-                    .execute(&context, request.operation, &mut self.result);
+                self.service.execute(&context, request.operation, &mut self.result);
                 let status = if self.result.len() <= self.config.max_reply_bytes as usize {
                     ReplyStatus::Done
                 } else {
                     self.result.clear();
                     ReplyStatus::TooLong
                 };
-                out.replies
-                    .push(session, number, self.view, status, &self.result);
+                out.replies.push(session, number, self.view, status, &self.result);
                 self.sessions.record(entry, number, status, &self.result);
                 true
             }
@@ -258,7 +241,8 @@ impl<S: Service> Execution<S> {
         ran
     }
 
-    /// Answers a retransmitted request from the session table, or watches for it.
+    /// Answers a retransmitted request from the session table, or says that it has not run and
+    /// watches for it.
     fn resend(&mut self, session: SessionId, number: RequestNumber, out: &mut Output) {
         let answer = match self.sessions.lookup(session, number) {
             Some(Lookup::Executed(status, result)) => Some((status, result)),
@@ -268,8 +252,12 @@ impl<S: Service> Execution<S> {
         if let Some((status, result)) = answer {
             out.replies.push(session, number, self.view, status, result);
             out.clients(ToClients::Executed { session, number });
-        } else if self.watched.len() < MAX_WATCHED {
-            self.watched.insert((session, number));
+        } else {
+            out.clients(ToClients::NotExecuted { session, number });
+            // When it is full, the client stage learns of an execution by asking again.
+            if self.watched.len() < MAX_WATCHED {
+                self.watched.insert((session, number));
+            }
         }
     }
 
@@ -292,33 +280,28 @@ impl<S: Service> Execution<S> {
             self.result.clear();
             let answered = self.service.query(request.operation, &mut self.result)
                 && self.result.len() <= self.config.max_reply_bytes as usize;
-            let status = if answered {
-                ReplyStatus::Done
-            } else {
-                ReplyStatus::OrderIt
-            };
+            let status = if answered { ReplyStatus::Done } else { ReplyStatus::OrderIt };
             if !answered {
                 self.result.clear();
             }
-            out.replies
-                .push(session, request.number, self.view, status, &self.result);
+            out.replies.push(session, request.number, self.view, status, &self.result);
         }
     }
 
     /// TR listing 17, createSnapshot: handles only, digested by the state stage.
     fn take_snapshot(&mut self, installed: bool, out: &mut Output) {
-        out.letters
-            .push(Letter::State(ToState::Taken(TakenSnapshot {
-                order: self.executed,
-                bookkeeping: Arc::new(self.sessions.snapshot(self.executed)),
-                service: self.service.snapshot(),
-                installed,
-            })));
+        out.letters.push(Letter::State(ToState::Taken(TakenSnapshot {
+            order: self.executed,
+            bookkeeping: Arc::new(self.sessions.snapshot(self.executed)),
+            service: self.service.snapshot(),
+            installed,
+        })));
     }
 
     /// TR listing 17, installSnapshot.
     fn install(&mut self, id: CheckpointId, state: &TransferredState, out: &mut Output) {
-        if id.order < self.executed {
+        // A diverged state is replaced whatever its order number.
+        if id.order < self.executed && !self.halted {
             return;
         }
         if let Err(error) = self.service.restore(&state.service) {
@@ -334,6 +317,7 @@ impl<S: Service> Execution<S> {
         }
         self.executed = id.order;
         self.halted = false;
+        self.held_up_since = None;
         out.trace(|| TraceEvent::StateInstalled(id));
         // TR listing 18, installCheckpointingState: vouch for the installed state as well.
         self.take_snapshot(true, out);
@@ -345,10 +329,7 @@ impl<S: Service> Execution<S> {
                 Some(Lookup::Executed(..) | Lookup::Refused(_))
             );
             if executed {
-                out.clients(ToClients::Executed {
-                    session: *session,
-                    number: *number,
-                });
+                out.clients(ToClients::Executed { session: *session, number: *number });
             }
             !executed
         });

@@ -31,11 +31,7 @@ struct Recorded {
     result: Vec<u8>,
 }
 
-const EMPTY: Recorded = Recorded {
-    number: 0,
-    status: ReplyStatus::Done,
-    result: Vec::new(),
-};
+const EMPTY: Recorded = Recorded { number: 0, status: ReplyStatus::Done, result: Vec::new() };
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -81,12 +77,7 @@ struct Client {
     newest: u32,
 }
 
-const NEW_CLIENT: Client = Client {
-    sessions: 0,
-    watermark: 0,
-    oldest: NONE,
-    newest: NONE,
-};
+const NEW_CLIENT: Client = Client { sessions: 0, watermark: 0, oldest: NONE, newest: NONE };
 
 /// The session table.
 pub(super) struct SessionTable {
@@ -163,11 +154,7 @@ impl SessionTable {
         match self.index.get(&session) {
             Some(at) => self.judge(*at, number),
             None => {
-                let client = self
-                    .clients
-                    .get(&session.client)
-                    .copied()
-                    .unwrap_or(NEW_CLIENT);
+                let client = self.clients.get(&session.client).copied().unwrap_or(NEW_CLIENT);
                 if session.session <= client.watermark {
                     return Lookup::Refused(ReplyStatus::Evicted);
                 }
@@ -181,7 +168,8 @@ impl SessionTable {
         if number.0 > entry.highest {
             return Lookup::New(at);
         }
-        if number.0 + self.window <= entry.highest {
+        // Number 0 marks an empty place, so no session may use it.
+        if entry.highest - number.0 >= self.window || number.0 == 0 {
             return Lookup::Refused(ReplyStatus::Stale);
         }
         let recorded = entry.recorded(number.0, self.window);
@@ -213,20 +201,11 @@ impl SessionTable {
         let at = if client.sessions >= self.max_sessions {
             self.evict(id.client, client.oldest)
         } else {
-            self.clients
-                .get_mut(&id.client)
-                .expect("inserted above")
-                .sessions += 1;
+            self.clients.get_mut(&id.client).expect("inserted above").sessions += 1;
             self.append(id)
         };
         let more = vec![EMPTY; self.window as usize - 1];
-        *self.entry_mut(at) = Entry {
-            id,
-            highest: 0,
-            used: 0,
-            first: EMPTY,
-            more,
-        };
+        *self.entry_mut(at) = Entry { id, highest: 0, used: 0, first: EMPTY, more };
         self.index.insert(id, at);
         self.link_newest(id.client, at);
         at
@@ -237,19 +216,10 @@ impl SessionTable {
         let at = self.length;
         if (at as usize).is_multiple_of(PAGE) {
             let entries = Vec::with_capacity(PAGE);
-            self.pages.push(Arc::new(Page {
-                version: 0,
-                entries,
-            }));
+            self.pages.push(Arc::new(Page { version: 0, entries }));
         }
         let page = Arc::make_mut(self.pages.last_mut().expect("there is a page"));
-        page.entries.push(Entry {
-            id,
-            highest: 0,
-            used: 0,
-            first: EMPTY,
-            more: Vec::new(),
-        });
+        page.entries.push(Entry { id, highest: 0, used: 0, first: EMPTY, more: Vec::new() });
         self.links.push((NONE, NONE));
         self.length += 1;
         at
@@ -299,11 +269,8 @@ impl SessionTable {
 
     /// An immutable handle; costs one reference count per page and a copy of the client list.
     pub fn snapshot(&self, order: OrderNumber) -> SessionSnapshot {
-        let mut clients: Vec<_> = self
-            .clients
-            .iter()
-            .map(|(id, client)| (id.0, client.watermark))
-            .collect();
+        let mut clients: Vec<_> =
+            self.clients.iter().map(|(id, client)| (id.0, client.watermark)).collect();
         clients.sort_unstable();
         let mut head = Vec::with_capacity(64 + clients.len() * 12);
         head.put_u32(FORMAT);
@@ -316,10 +283,7 @@ impl SessionTable {
             head.put_u32(id);
             head.put_u64(watermark);
         }
-        SessionSnapshot {
-            head: head.into(),
-            pages: self.pages.clone(),
-        }
+        SessionSnapshot { head: head.into(), pages: self.pages.clone() }
     }
 
     /// Rebuilds the table from pages that were checked against a certified digest.
@@ -328,10 +292,7 @@ impl SessionTable {
         source: &dyn Snapshot,
         order: OrderNumber,
     ) -> Result<SessionTable, RestoreError> {
-        let fail = |page: u64, what: &str| RestoreError {
-            page,
-            what: format!("sessions: {what}"),
-        };
+        let fail = |page: u64, what: &str| RestoreError { page, what: format!("sessions: {what}") };
         let mut table = SessionTable::new(config);
         let length = table
             .restore_head(&source.page(0), order)
@@ -345,25 +306,18 @@ impl SessionTable {
             let mut reader = Reader::new(&content);
             let here = (length - table.length).min(PAGE as u32);
             for _ in 0..here {
-                let entry = table
-                    .read_entry(&mut reader)
-                    .map_err(|e| fail(page, &e.to_string()))?;
+                let entry =
+                    table.read_entry(&mut reader).map_err(|e| fail(page, &e.to_string()))?;
                 let (id, used) = (entry.id, entry.used);
                 let at = table.append(id);
                 *table.entry_mut(at) = entry;
                 if table.index.insert(id, at).is_some() {
                     return Err(fail(page, "a session stands twice"));
                 }
-                table
-                    .clients
-                    .entry(id.client)
-                    .or_insert(NEW_CLIENT)
-                    .sessions += 1;
+                table.clients.entry(id.client).or_insert(NEW_CLIENT).sessions += 1;
                 by_use.push((used, at));
             }
-            reader
-                .end()
-                .map_err(|error| fail(page, &error.to_string()))?;
+            reader.end().map_err(|error| fail(page, &error.to_string()))?;
         }
         by_use.sort_unstable();
         for (_, at) in by_use {
@@ -390,43 +344,24 @@ impl SessionTable {
         for _ in 0..clients {
             let id = ClientId(reader.u32()?);
             let watermark = reader.u64()?;
-            self.clients.insert(
-                id,
-                Client {
-                    watermark,
-                    ..NEW_CLIENT
-                },
-            );
+            self.clients.insert(id, Client { watermark, ..NEW_CLIENT });
         }
         reader.end()?;
         Ok(length)
     }
 
     fn read_entry(&self, reader: &mut Reader<'_>) -> Result<Entry, WireError> {
-        let id = SessionId {
-            client: ClientId(reader.u32()?),
-            session: reader.u64()?,
-        };
+        let id = SessionId { client: ClientId(reader.u32()?), session: reader.u64()? };
         let (highest, used) = (reader.u64()?, reader.u64()?);
         let mut read = || -> Result<Recorded, WireError> {
             let number = reader.u64()?;
             let status = ReplyStatus::from_u8(reader.u8()?).ok_or(WireError::Field("status"))?;
             let length = reader.u32()? as usize;
-            Ok(Recorded {
-                number,
-                status,
-                result: reader.take(length)?.to_vec(),
-            })
+            Ok(Recorded { number, status, result: reader.take(length)?.to_vec() })
         };
         let first = read()?;
         let more = (1..self.window).map(|_| read()).collect::<Result<_, _>>()?;
-        Ok(Entry {
-            id,
-            highest,
-            used,
-            first,
-            more,
-        })
+        Ok(Entry { id, highest, used, first, more })
     }
 }
 
@@ -465,9 +400,7 @@ impl Snapshot for SessionSnapshot {
     }
 
     fn page_version(&self, index: u64) -> Option<u64> {
-        let page = self
-            .pages
-            .get(usize::try_from(index.checked_sub(1)?).ok()?)?;
+        let page = self.pages.get(usize::try_from(index.checked_sub(1)?).ok()?)?;
         Some(page.version)
     }
 }
@@ -528,10 +461,7 @@ mod tests {
     }
 
     fn session(client: u32, index: u64) -> SessionId {
-        SessionId {
-            client: ClientId(client),
-            session: index,
-        }
+        SessionId { client: ClientId(client), session: index }
     }
 
     fn run(table: &mut SessionTable, id: SessionId, number: u64) -> Option<Vec<u8>> {
@@ -558,14 +488,19 @@ mod tests {
             table.lookup(id, RequestNumber(3)),
             Some(Lookup::Executed(ReplyStatus::Done, &result))
         );
-        assert_eq!(
-            table.lookup(id, RequestNumber(1)),
-            Some(Lookup::Refused(ReplyStatus::Stale))
-        );
-        assert!(
-            run(&mut table, id, 4).is_some(),
-            "4 lies in the window and has not run"
-        );
+        assert_eq!(table.lookup(id, RequestNumber(1)), Some(Lookup::Refused(ReplyStatus::Stale)));
+        assert!(run(&mut table, id, 4).is_some(), "4 lies in the window and has not run");
+    }
+
+    #[test]
+    fn the_largest_number_is_a_number_like_others() {
+        let mut table = SessionTable::new(&config(4, 10));
+        let id = session(1, 5);
+        assert!(run(&mut table, id, u64::MAX).is_some());
+        assert!(run(&mut table, id, u64::MAX).is_none());
+        assert!(run(&mut table, id, u64::MAX - 4).is_none(), "before the window");
+        assert!(run(&mut table, id, u64::MAX - 3).is_some());
+        assert!(run(&mut table, id, 0).is_none());
     }
 
     #[test]
@@ -575,23 +510,14 @@ mod tests {
         assert!(run(&mut table, session(1, 11), 1).is_some());
         assert!(run(&mut table, session(2, 1), 1).is_some());
         assert!(run(&mut table, session(1, 10), 2).is_some());
-        assert!(
-            run(&mut table, session(1, 12), 1).is_some(),
-            "evicts 11, used least recently"
-        );
+        assert!(run(&mut table, session(1, 12), 1).is_some(), "evicts 11, used least recently");
         assert_eq!(
             table.lookup(session(1, 11), RequestNumber(1)),
             Some(Lookup::Refused(ReplyStatus::Evicted))
         );
         assert!(run(&mut table, session(1, 11), 2).is_none());
-        assert!(
-            run(&mut table, session(1, 10), 3).is_some(),
-            "still in the table"
-        );
-        assert!(
-            run(&mut table, session(2, 1), 2).is_some(),
-            "another client's share"
-        );
+        assert!(run(&mut table, session(1, 10), 3).is_some(), "still in the table");
+        assert!(run(&mut table, session(2, 1), 2).is_some(), "another client's share");
         assert_eq!(table.len(), 3);
     }
 
@@ -600,21 +526,14 @@ mod tests {
         let config = config(2, 40);
         let mut table = SessionTable::new(&config);
         for i in 0..500u64 {
-            run(
-                &mut table,
-                session((i % 3) as u32, i * 7 % 61 + i / 4),
-                i / 2 + 1,
-            );
+            run(&mut table, session((i % 3) as u32, i * 7 % 61 + i / 4), i / 2 + 1);
         }
         let order = OrderNumber(256);
         let snapshot = table.snapshot(order);
         let mut other = SessionTable::restore(&config, &snapshot, order).unwrap();
         for i in 500..900u64 {
             let id = session((i % 3) as u32, i * 7 % 61 + i / 4);
-            assert_eq!(
-                run(&mut table, id, i / 2 + 1),
-                run(&mut other, id, i / 2 + 1)
-            );
+            assert_eq!(run(&mut table, id, i / 2 + 1), run(&mut other, id, i / 2 + 1));
         }
         let (a, b) = (table.snapshot(order), other.snapshot(order));
         assert_eq!(a.page_count(), b.page_count());

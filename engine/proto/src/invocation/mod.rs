@@ -141,11 +141,7 @@ impl ClientCore {
             incarnation,
             first,
             sessions: vec![
-                Session {
-                    next: first,
-                    oldest: first,
-                    evicted: false
-                };
+                Session { next: first, oldest: first, evicted: false };
                 sessions as usize
             ],
             ring: vec![0; (sessions as usize) << ring_bits],
@@ -188,18 +184,12 @@ impl ClientCore {
         let number = self.next_number(session_index)?;
         let limit = self.config.max_operation_bytes as usize;
         if operation.len() > limit {
-            return Err(SubmitError::TooLong {
-                length: operation.len(),
-                limit,
-            });
+            return Err(SubmitError::TooLong { length: operation.len(), limit });
         }
         self.sessions[session_index as usize].next = number.0 + 1;
         let slot = self.table.insert(session_index, number, operation, now);
         let cell = self.cell(session_index, number.0);
-        debug_assert_eq!(
-            self.ring[cell], 0,
-            "numbers that span less than W share no cell"
-        );
+        debug_assert_eq!(self.ring[cell], 0, "numbers that span less than W share no cell");
         self.ring[cell] = slot + 1;
         self.stats.submitted += 1;
 
@@ -218,10 +208,7 @@ impl ClientCore {
     #[inline]
     fn next_number(&self, session: u32) -> Result<RequestNumber, SubmitError> {
         let Some(state) = self.sessions.get(session as usize) else {
-            return Err(SubmitError::NoSession {
-                session,
-                sessions: self.sessions.len() as u32,
-            });
+            return Err(SubmitError::NoSession { session, sessions: self.sessions.len() as u32 });
         };
         if state.evicted {
             return Err(SubmitError::Evicted { session });
@@ -242,9 +229,7 @@ impl ClientCore {
     /// Whether the group evicted a session.
     #[must_use]
     pub fn is_evicted(&self, session: u32) -> bool {
-        self.sessions
-            .get(session as usize)
-            .is_some_and(|s| s.evicted)
+        self.sessions.get(session as usize).is_some_and(|s| s.evicted)
     }
 
     /// The link to a replica stands (again).
@@ -330,21 +315,13 @@ impl ClientCore {
         let query = lane == Lane::Query;
         let request = self.table.slot(slot);
         let (session, number) = (request.session, request.number);
-        let number = if query {
-            self.query_number(number)
-        } else {
-            number
-        };
+        let number = if query { self.query_number(number) } else { number };
         let name = SessionId {
             client: self.client,
             session: self.incarnation << SessionId::INDEX_BITS | u64::from(session),
         };
         let tag = |bytes: &[u8]| {
-            if query {
-                [0; REQUEST_MAC]
-            } else {
-                self.key.tag(bytes)
-            }
+            if query { [0; REQUEST_MAC] } else { self.key.tag(bytes) }
         };
         if targets.is_power_of_two() {
             let buffer = out.buffer(lane, targets.trailing_zeros() as usize);
@@ -357,8 +334,7 @@ impl ClientCore {
         append_request(&mut record, name, number, &request.operation, tag);
         let mut left = targets;
         while left != 0 {
-            out.buffer(lane, left.trailing_zeros() as usize)
-                .extend_from_slice(&record);
+            out.buffer(lane, left.trailing_zeros() as usize).extend_from_slice(&record);
             left &= left - 1;
         }
         let bytes = record.len() * targets.count_ones() as usize;
@@ -370,11 +346,7 @@ impl ClientCore {
     #[inline]
     fn first_target(&self) -> u64 {
         let leader = self.leader_bit();
-        if self.up & leader != 0 {
-            leader
-        } else {
-            self.up
-        }
+        if self.up & leader != 0 { leader } else { self.up }
     }
 
     #[inline]

@@ -148,13 +148,7 @@ impl Completions {
     ) {
         self.results.extend_from_slice(result);
         let end = self.results.len();
-        self.records.push(Record {
-            number,
-            submitted_at,
-            end,
-            session,
-            outcome,
-        });
+        self.records.push(Record { number, submitted_at, end, session, outcome });
     }
 }
 
@@ -203,11 +197,7 @@ impl ClientOutput {
 
     /// Forgets the messages, keeps their memory.
     pub fn clear_messages(&mut self) {
-        let lanes = [
-            &mut self.messages,
-            &mut self.retransmissions,
-            &mut self.queries,
-        ];
+        let lanes = [&mut self.messages, &mut self.retransmissions, &mut self.queries];
         lanes.into_iter().flatten().for_each(Vec::clear);
     }
 

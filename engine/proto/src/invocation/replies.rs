@@ -99,10 +99,7 @@ impl ClientCore {
     /// Finds the request that a reply is about.
     #[inline]
     fn place(&self, entry: &ReplyEntry<'_>) -> Place {
-        let id = SessionId {
-            client: self.client,
-            session: entry.session,
-        };
+        let id = SessionId { client: self.client, session: entry.session };
         let ordered = entry.number.0 >= self.first;
         let number = if ordered {
             entry.number.0
@@ -196,11 +193,7 @@ impl ClientCore {
         } else {
             slot.unusual = true;
             let result = entry.result.to_vec();
-            rare.others.push(Candidate {
-                status: entry.status,
-                result,
-                votes: 0,
-            });
+            rare.others.push(Candidate { status: entry.status, result, votes: 0 });
             &mut rare.others.last_mut().expect("just pushed").votes
         };
         if *votes & bit != 0 {
@@ -219,10 +212,7 @@ impl ClientCore {
         }
         let (slot, rare) = self.table.parts_mut(index);
         let first = (slot.status, slot.result.as_slice(), slot.votes);
-        let others = rare
-            .others
-            .iter()
-            .map(|o| (o.status, o.result.as_slice(), o.votes));
+        let others = rare.others.iter().map(|o| (o.status, o.result.as_slice(), o.votes));
         for (status, result, votes) in std::iter::once(first).chain(others) {
             if status == ReplyStatus::Done && result != accepted.result {
                 let liars = self.stats.mismatching.iter_mut().enumerate();
@@ -259,13 +249,8 @@ impl ClientCore {
     ) {
         let slot = self.table.slot(index);
         let (session, number, submitted_at) = (slot.session, slot.number, slot.submitted_at);
-        let result = if outcome == Outcome::Done {
-            result
-        } else {
-            &[]
-        };
-        out.completions
-            .push(session, number, outcome, result, submitted_at);
+        let result = if outcome == Outcome::Done { result } else { &[] };
+        out.completions.push(session, number, outcome, result, submitted_at);
         match outcome {
             Outcome::Done => self.stats.accepted += 1,
             _ => self.stats.failed += 1,

@@ -37,9 +37,7 @@ impl ClientCore {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let heads = (0..QUEUES).filter_map(|queue| self.table.head(queue));
-        let next = heads
-            .map(|head| self.due(head))
-            .fold(None, |a, b| earliest(a, Some(b)));
+        let next = heads.map(|head| self.due(head)).fold(None, |a, b| earliest(a, Some(b)));
         next.map(|time| time.max(self.timing.resend_after()))
     }
 
@@ -98,11 +96,7 @@ impl ClientCore {
         }
         // What the leader refused is not known to it, and must not look as if it were.
         let refused = next_queue == 0 && !flooded;
-        let lane = if refused {
-            Lane::Request
-        } else {
-            Lane::Retransmission
-        };
+        let lane = if refused { Lane::Request } else { Lane::Retransmission };
         self.send(index, lane, targets, out)
     }
 

@@ -91,11 +91,7 @@ impl Table {
             slots: Vec::new(),
             rare: Vec::new(),
             free: Vec::new(),
-            queues: [Queue {
-                head: NONE,
-                tail: NONE,
-                flood_seq: 0,
-            }; QUEUES as usize],
+            queues: [Queue { head: NONE, tail: NONE, flood_seq: 0 }; QUEUES as usize],
             next_seq: 1,
         }
     }
@@ -116,10 +112,7 @@ impl Table {
     }
 
     pub(super) fn parts_mut(&mut self, index: u32) -> (&mut Slot, &mut Rare) {
-        (
-            &mut self.slots[index as usize],
-            &mut self.rare[index as usize],
-        )
+        (&mut self.slots[index as usize], &mut self.rare[index as usize])
     }
 
     /// Takes a slot for a request; it stands on no queue yet.
@@ -217,12 +210,7 @@ impl Table {
 
     #[inline]
     pub(super) fn unlink(&mut self, index: u32) {
-        let Slot {
-            before,
-            after,
-            queue,
-            ..
-        } = self.slots[index as usize];
+        let Slot { before, after, queue, .. } = self.slots[index as usize];
         let queue = &mut self.queues[usize::from(queue)];
         match before {
             NONE => queue.head = after,

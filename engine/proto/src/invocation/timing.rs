@@ -84,10 +84,7 @@ impl Timing {
 
     /// The wait for all n answers to a read-only request; afterwards it is ordered.
     pub(super) fn query_us(&self) -> u64 {
-        (self.step_us / 2)
-            .max(self.latency_us_16 / 4)
-            .max(1)
-            .min(self.cap_us)
+        (self.step_us / 2).max(self.latency_us_16 / 4).max(1).min(self.cap_us)
     }
 
     /// Whether something may be sent again.

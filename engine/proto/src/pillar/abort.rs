@@ -3,45 +3,46 @@
 
 use bytes::Bytes;
 use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX, Verifier};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::Pillar;
 use super::slots::StoredPrepare;
-use super::{ANSWER_BYTES, Pillar};
 use crate::ids::{ReplicaId, View};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl};
-use crate::time::{Time, earliest};
+use crate::time::Time;
 use crate::wire::ordering::{BATCH_HEAD, encode_batch, encode_batch_request, parse_batch_request};
 use crate::wire::view::{Link, Part, PartScope};
-use crate::wire::{self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader};
+use crate::wire::{self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, Requests};
 
 /// A batch outside of the log: checked requests.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
     batch: Bytes,
     requests: u32,
-    /// The last view that this replica entered when it got the batch.
-    view: View,
 }
 
-/// Batches that must be held before a message of a view change counts.
+/// Batches that a message of a view change names. It counts once none is missing; until it is
+/// released, they are kept, whatever happens to the log.
 #[derive(Debug)]
 pub(super) struct Hold {
-    ticket: u64,
     source: ReplicaId,
-    missing: Vec<Missing>,
+    named: Vec<Named>,
+    missing: Vec<Named>,
+    /// Batches that were asked for and have not come yet.
+    under_way: usize,
     asked: Time,
 }
 
-/// A batch that is not held.
+/// A batch as a prepared header names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Missing {
+struct Named {
     digest: Digest,
     requests: u32,
     slot: u64,
 }
 
-/// Digests that one BATCH-REQUEST names at most.
-const BATCHES_PER_REQUEST: usize = 64;
+/// Digests that one BATCH-REQUEST names at most; all of them are answered.
+const BATCHES_PER_REQUEST: usize = 8;
 
 impl<T: TrInX, V: Verifier> Pillar<T, V> {
     /// TR listing 16, createAbortState and abortView.
@@ -63,22 +64,13 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.established = None;
         let prepared: Vec<PrepareHeader> = self
             .slots
-            .contiguous(self.slots.base(), self.window_end(), self.view, |h| {
-                self.last_slot(h)
-            })
+            .contiguous(self.slots.base(), self.window_end(), self.view, |h| self.last_slot(h))
             .map(|stored| stored.header)
             .collect();
-        let scope = PartScope {
-            sender: self.id,
-            from,
-            to,
-            checkpoint,
-        };
+        let scope = PartScope { sender: self.id, from, to, checkpoint };
         let digest = scope.digest(self.pillar, &self.chain, &prepared);
         let value = CounterValue::new(to.0, 0);
-        let certificate = self
-            .trinx
-            .certify_continuing(Counter::Ordering, value, &digest);
+        let certificate = self.trinx.certify_continuing(Counter::Ordering, value, &digest);
         let Some(certificate) = Self::granted(certificate, out) else {
             return;
         };
@@ -88,15 +80,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             digest,
             proof: certificate.proof,
         });
-        let part = Part {
-            chain: self.chain.clone(),
-            prepared,
-        };
-        out.control(ToControl::Part {
-            pillar: self.pillar,
-            to,
-            part,
-        });
+        let part = Part { chain: self.chain.clone(), prepared };
+        out.control(ToControl::Part { pillar: self.pillar, to, part });
     }
 
     /// TR listing 16, createViewTransition: certifies what the abort states demand again, in a
@@ -105,9 +90,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.active = false;
         // TR listing 16, abortView(v'): a leader that was not on its way to the view jumps.
         if self.counter() < CounterValue::new(view.0, 0) {
-            let forwarded = self
-                .trinx
-                .forward(Counter::Ordering, CounterValue::new(view.0, 0));
+            let forwarded = self.trinx.forward(Counter::Ordering, CounterValue::new(view.0, 0));
             if Self::granted(forwarded, out).is_none() {
                 return;
             }
@@ -115,20 +98,13 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         let bodies = self.known_bodies();
         let mut established = Vec::with_capacity(prepared.len());
         for old in prepared {
-            let header = PrepareHeader {
-                view,
-                previous: CounterValue::ZERO,
-                proof: Proof([0; 32]),
-                ..*old
-            };
+            let header =
+                PrepareHeader { view, previous: CounterValue::ZERO, proof: Proof([0; 32]), ..*old };
             let stored = if old.noop {
                 self.certify_noop(header, out)
             } else {
                 let Some(batch) = bodies.get(&old.batch) else {
-                    out.fail(Fatal::Invariant(format!(
-                        "no batch for {} in {view}",
-                        old.first
-                    )));
+                    out.fail(Fatal::Invariant(format!("no batch for {} in {view}", old.first)));
                     return;
                 };
                 self.certify_batch(header, batch, out)
@@ -138,11 +114,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         }
         let prepares = established.iter().map(|stored| stored.header).collect();
         self.established = Some((view, established));
-        out.control(ToControl::Established {
-            pillar: self.pillar,
-            view,
-            prepares,
-        });
+        out.control(ToControl::Established { pillar: self.pillar, view, prepares });
     }
 
     fn certify_batch(
@@ -153,31 +125,22 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     ) -> Option<StoredPrepare> {
         let digest = header.digest();
         let certificate =
-            self.trinx
-                .certify_independent(Counter::Ordering, header.value(), &digest);
+            self.trinx.certify_independent(Counter::Ordering, header.value(), &digest);
         header.proof = Self::granted(certificate, out)?.proof;
         Some(stored(header, digest, batch))
     }
 
     pub(super) fn certify_new_view(&mut self, view: View, digest: &Digest, out: &mut Output) {
         let value = CounterValue::new(view.0, 0);
-        let certificate = self
-            .trinx
-            .certify_independent(Counter::NewView, value, digest);
+        let certificate = self.trinx.certify_independent(Counter::NewView, value, digest);
         if let Some(certificate) = Self::granted(certificate, out) {
-            out.control(ToControl::NewViewCertified {
-                view,
-                proof: certificate.proof,
-            });
+            out.control(ToControl::NewViewCertified { view, proof: certificate.proof });
         }
     }
 
     pub(super) fn certify_ack(&mut self, view: View, digest: &Digest, out: &mut Output) {
         if let Some(mac) = Self::granted(self.trinx.certify_mac(digest), out) {
-            out.control(ToControl::AckCertified {
-                view,
-                proof: mac.proof,
-            });
+            out.control(ToControl::AckCertified { view, proof: mac.proof });
         }
     }
 
@@ -214,58 +177,40 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.active = current == view;
         self.pending.clear();
         self.fill_through = None;
-        self.keep_bodies(current);
+        self.keep_bodies();
         let base = self.slots.base();
         self.prepared = base;
         self.committed = base;
         entered.retain(|stored| self.config.slot_of(stored.header.first) >= base);
         for stored in entered {
-            let (first, last) = (
-                self.config.slot_of(stored.header.first),
-                self.last_slot(&stored.header),
-            );
+            let (first, last) =
+                (self.config.slot_of(stored.header.first), self.last_slot(&stored.header));
             if self.is_leader() {
                 self.prepared = last + 1;
             }
-            self.slots
-                .get_mut(first)
-                .expect("P' lies in the window")
-                .prepare = Some(stored);
+            self.slots.get_mut(first).expect("P' lies in the window").prepare = Some(stored);
         }
-        self.holds.clear();
         self.progressed();
+        self.announce(0, out);
         self.advance(out);
         self.replay_future(now, out);
     }
 
-    /// Empties the log. A replica that is on its way to a later view may still need the batches,
-    /// for what its VIEW-CHANGE for that view names; the control stage asks again for all others.
-    fn keep_bodies(&mut self, current: View) {
+    /// Empties the log, but for the batches that messages of later views name.
+    fn keep_bodies(&mut self) {
         let old = self.slots.drain();
-        if self.active {
-            self.bodies.clear();
-            return;
+        let named: HashSet<Digest> = self.named().collect();
+        for stored in old {
+            if named.contains(&stored.header.batch) {
+                let requests = stored.header.requests;
+                let body = Body { batch: stored.batch(), requests };
+                self.bodies.insert(stored.header.batch, body);
+            }
         }
-        let room = 4 * self.config.window_slots() as usize;
-        for stored in old.into_iter().filter(|stored| !stored.header.noop) {
-            let batch = stored.batch();
-            let body = Body {
-                batch,
-                requests: stored.header.requests,
-                view: stored.header.view,
-            };
-            self.bodies.insert(stored.header.batch, body);
-        }
-        debug_assert!(current > self.view);
-        while self.bodies.len() > room {
-            let oldest = self
-                .bodies
-                .values()
-                .map(|body| body.view)
-                .min()
-                .unwrap_or_default();
-            self.bodies.retain(|_, body| body.view > oldest);
-        }
+    }
+
+    fn named(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.holds.values().flat_map(|hold| hold.named.iter().map(|named| named.digest))
     }
 
     /// Handles the messages that came before the NEW-VIEW did.
@@ -284,14 +229,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
 
     /// The batches of the log and those fetched for the view change, by digest.
     fn known_bodies(&self) -> HashMap<Digest, Bytes> {
-        let logged = self
-            .slots
-            .all()
-            .map(|stored| (stored.header.batch, stored.batch()));
-        let fetched = self
-            .bodies
-            .iter()
-            .map(|(digest, body)| (*digest, body.batch.clone()));
+        let logged = self.slots.all().map(|stored| (stored.header.batch, stored.batch()));
+        let fetched = self.bodies.iter().map(|(digest, body)| (*digest, body.batch.clone()));
         logged.chain(fetched).collect()
     }
 
@@ -322,6 +261,9 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     // ------------------------------------------------------------------ batches
 
     /// DESIGN 9: a message of a view change counts once the batches that it names are held.
+    ///
+    /// The control stage keeps a bounded number of such messages per replica, so what is held for
+    /// a liar is bounded as well.
     pub(super) fn hold(
         &mut self,
         ticket: u64,
@@ -330,63 +272,60 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         now: Time,
         out: &mut Output,
     ) {
-        let mut missing: Vec<Missing> = Vec::new();
+        let mut hold =
+            Hold { source, named: Vec::new(), missing: Vec::new(), under_way: 0, asked: now };
         let mut valid = true;
         for header in headers {
-            let first = self.config.slot_of(header.first);
+            let slot = self.config.slot_of(header.first);
             if header.noop {
                 valid &= header.batch == wire::digest(&[]);
                 continue;
             }
-            if first < self.slots.base() {
+            if slot < self.slots.base() {
                 continue;
             }
-            let logged = self
-                .slots
-                .prepare(first)
-                .filter(|stored| stored.header.batch == header.batch)
-                .map(|stored| stored.header.requests);
-            let known = logged.or(self.bodies.get(&header.batch).map(|body| body.requests));
-            match known {
+            let named = Named { digest: header.batch, requests: header.requests, slot };
+            match self.requests_of(&named) {
                 Some(requests) => valid &= requests == header.requests,
-                None => missing.push(Missing {
-                    digest: header.batch,
-                    requests: header.requests,
-                    slot: first,
-                }),
+                None => hold.missing.push(named),
             }
+            hold.named.push(named);
         }
-        missing.sort_unstable();
-        missing.dedup();
-        if !valid || missing.is_empty() {
-            out.control(ToControl::Held {
-                ticket,
-                pillar: self.pillar,
-                valid,
-            });
+        if !valid {
+            out.control(ToControl::Held { ticket, pillar: self.pillar, valid });
             return;
         }
-        // Each replica has a VIEW-CHANGE or two, an ack and a NEW-VIEW under way at most.
-        if self.holds.len() >= 8 * usize::from(self.config.replicas) {
-            self.holds.pop_front();
+        if hold.missing.is_empty() {
+            out.control(ToControl::Held { ticket, pillar: self.pillar, valid });
+        } else {
+            self.ask_batches(&mut hold, now, out);
         }
-        let hold = Hold {
-            ticket,
-            source,
-            missing,
-            asked: now,
-        };
-        self.ask_batches(&hold, out);
-        self.holds.push_back(hold);
+        self.holds.insert(ticket, hold);
     }
 
-    fn ask_batches(&self, hold: &Hold, out: &mut Output) {
-        let digests: Vec<Digest> = hold
-            .missing
-            .iter()
-            .take(BATCHES_PER_REQUEST)
-            .map(|missing| missing.digest)
-            .collect();
+    /// The number of requests in a batch that is here.
+    fn requests_of(&self, named: &Named) -> Option<u32> {
+        let logged = self
+            .slots
+            .prepare(named.slot)
+            .filter(|stored| stored.header.batch == named.digest)
+            .map(|stored| stored.header.requests);
+        logged.or(self.bodies.get(&named.digest).map(|body| body.requests))
+    }
+
+    /// The control stage has dropped the message: batches that no other one names go.
+    pub(super) fn release(&mut self, ticket: u64) {
+        if self.holds.remove(&ticket).is_some() && !self.bodies.is_empty() {
+            let named: HashSet<Digest> = self.named().collect();
+            self.bodies.retain(|digest, _| named.contains(digest));
+        }
+    }
+
+    fn ask_batches(&self, hold: &mut Hold, now: Time, out: &mut Output) {
+        let asked = hold.missing.iter().take(BATCHES_PER_REQUEST);
+        let digests: Vec<Digest> = asked.map(|missing| missing.digest).collect();
+        hold.under_way = digests.len();
+        hold.asked = now;
         let message = encode_batch_request(self.pillar, &digests);
         // What the own VIEW-CHANGE names and is not here any more, others may have.
         let to = if hold.source == self.id {
@@ -400,27 +339,22 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     /// Batches before the window's base are not needed any more.
     pub(super) fn forward_holds(&mut self, out: &mut Output) {
         let (base, pillar) = (self.slots.base(), self.pillar);
-        self.holds.retain_mut(|hold| {
+        for (ticket, hold) in &mut self.holds {
+            hold.named.retain(|named| named.slot >= base);
+            let waited = !hold.missing.is_empty();
             hold.missing.retain(|missing| missing.slot >= base);
-            let done = hold.missing.is_empty();
-            if done {
-                out.control(ToControl::Held {
-                    ticket: hold.ticket,
-                    pillar,
-                    valid: true,
-                });
+            if waited && hold.missing.is_empty() {
+                out.control(ToControl::Held { ticket: *ticket, pillar, valid: true });
             }
-            !done
-        });
+        }
     }
 
     pub(super) fn tick_holds(&mut self, now: Time, out: &mut Output) {
         let resend_us = self.config.resend_us;
         let mut holds = std::mem::take(&mut self.holds);
-        for hold in &mut holds {
+        for hold in holds.values_mut().filter(|hold| !hold.missing.is_empty()) {
             if now.since_us(hold.asked) >= resend_us {
-                hold.asked = now;
-                self.ask_batches(hold, out);
+                self.ask_batches(hold, now, out);
             }
         }
         self.holds = holds;
@@ -428,9 +362,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
 
     pub(super) fn holds_deadline(&self) -> Option<Time> {
         let resend_us = self.config.resend_us;
-        self.holds.iter().fold(None, |at, hold| {
-            earliest(at, Some(hold.asked.after_us(resend_us)))
-        })
+        let waiting = self.holds.values().filter(|hold| !hold.missing.is_empty());
+        waiting.map(|hold| hold.asked.after_us(resend_us)).min()
     }
 
     pub(super) fn batch_request(
@@ -443,21 +376,14 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         if digests.len() > BATCHES_PER_REQUEST {
             return Err(Reject::Malformed);
         }
-        let mut left = ANSWER_BYTES;
         for digest in digests {
-            let logged = self
-                .slots
-                .all()
-                .find(|stored| stored.header.batch == digest);
+            let logged = self.slots.all().find(|stored| stored.header.batch == digest);
             let batch = logged
                 .map(StoredPrepare::batch)
                 .or_else(|| self.bodies.get(&digest).map(|body| body.batch.clone()));
-            let Some(batch) = batch else { continue };
-            let answer = encode_batch(self.pillar, &batch);
-            left = left.saturating_sub(answer.len());
-            out.send(Destination::Peer(from), answer, SendTag::Transient);
-            if left == 0 {
-                break;
+            if let Some(batch) = batch {
+                let answer = encode_batch(self.pillar, &batch);
+                out.send(Destination::Peer(from), answer, SendTag::Transient);
             }
         }
         Ok(())
@@ -467,37 +393,29 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     pub(super) fn batch_arrived(
         &mut self,
         message: &Bytes,
+        now: Time,
         out: &mut Output,
     ) -> Result<(), Reject> {
         if message.len() < BATCH_HEAD {
             return Err(Reject::Malformed);
         }
-        let batch = message.slice(BATCH_HEAD..);
-        let digest = wire::digest(&batch);
-        let wanted = self
-            .holds
-            .iter()
-            .flat_map(|hold| &hold.missing)
-            .find(|missing| missing.digest == digest)
-            .copied();
-        let Some(Missing { requests, .. }) = wanted else {
+        let batch = &message[BATCH_HEAD..];
+        let digest = wire::digest(batch);
+        let misses = |hold: &Hold| hold.missing.iter().any(|missing| missing.digest == digest);
+        if !self.holds.values().any(misses) {
             return Err(Reject::Irrelevant);
-        };
-        // The digest is right, so what is wrong with the batch is wrong for everybody.
-        let checked = self.check_requests(&batch, requests);
+        }
+        // The digest is right, so what is wrong with the batch is wrong for everybody. But the
+        // number of requests is what a header says: a liar's must not spoil the batch for others.
+        let requests = Requests::new(batch).count() as u32;
+        let checked = self.check_requests(batch, requests);
         if checked.is_ok() {
-            let view = self.view;
-            self.bodies.insert(
-                digest,
-                Body {
-                    batch,
-                    requests,
-                    view,
-                },
-            );
+            let batch = Bytes::copy_from_slice(batch);
+            self.bodies.insert(digest, Body { batch, requests });
         }
         let pillar = self.pillar;
-        self.holds.retain_mut(|hold| {
+        let mut holds = std::mem::take(&mut self.holds);
+        holds.retain(|ticket, hold| {
             let before = hold.missing.len();
             let mut valid = true;
             hold.missing.retain(|missing| {
@@ -507,28 +425,21 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
                 valid &= checked.is_ok() && missing.requests == requests;
                 false
             });
-            let done = before != hold.missing.len() && (hold.missing.is_empty() || !valid);
-            if done {
-                out.control(ToControl::Held {
-                    ticket: hold.ticket,
-                    pillar,
-                    valid,
-                });
+            let arrived = before - hold.missing.len();
+            if arrived == 0 {
+                return true;
             }
-            !done
+            if !valid || hold.missing.is_empty() {
+                out.control(ToControl::Held { ticket: *ticket, pillar, valid });
+                return valid;
+            }
+            hold.under_way = hold.under_way.saturating_sub(1);
+            if hold.under_way == 0 {
+                self.ask_batches(hold, now, out);
+            }
+            true
         });
-        // A request names a bounded number of batches: ask on.
-        let follow_up: Vec<usize> = (0..self.holds.len())
-            .filter(|at| {
-                self.holds[*at]
-                    .missing
-                    .len()
-                    .is_multiple_of(BATCHES_PER_REQUEST)
-            })
-            .collect();
-        for at in follow_up {
-            self.ask_batches(&self.holds[at], out);
-        }
+        self.holds = holds;
         checked
     }
 }
@@ -537,9 +448,5 @@ fn stored(header: PrepareHeader, digest: Digest, batch: &[u8]) -> StoredPrepare 
     let mut message = Vec::with_capacity(PREPARE_HEAD + batch.len());
     message.extend_from_slice(&header.encode());
     message.extend_from_slice(batch);
-    StoredPrepare {
-        header,
-        digest,
-        message: message.into(),
-    }
+    StoredPrepare { header, digest, message: message.into() }
 }

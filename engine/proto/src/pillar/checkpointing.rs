@@ -77,11 +77,7 @@ impl Checkpointing {
         if self.votes.values().filter(|v| of_sender(v)).count() <= room {
             return;
         }
-        let oldest = self
-            .votes
-            .iter()
-            .find(|(_, v)| of_sender(v))
-            .map(|(order, _)| *order);
+        let oldest = self.votes.iter().find(|(_, v)| of_sender(v)).map(|(order, _)| *order);
         if let Some(order) = oldest {
             let votes = self.votes.get_mut(&order).expect("found above");
             votes.retain(|v| v.sender != sender);
@@ -96,10 +92,7 @@ impl Checkpointing {
     pub fn stable(&mut self, order: OrderNumber) {
         self.reported = self.reported.max(order);
         self.votes = self.votes.split_off(&self.reported);
-        if self
-            .own
-            .is_some_and(|(own, _)| own.id.order <= self.reported)
-        {
+        if self.own.is_some_and(|(own, _)| own.id.order <= self.reported) {
             self.own = None;
         }
     }
@@ -133,9 +126,7 @@ impl Checkpointing {
 
     /// Whether the own CHECKPOINT for an order number is stored.
     pub fn has(&self, sender: ReplicaId, id: &CheckpointId) -> bool {
-        self.votes
-            .get(&id.order)
-            .is_some_and(|votes| votes.iter().any(|v| v.sender == sender))
+        self.votes.get(&id.order).is_some_and(|votes| votes.iter().any(|v| v.sender == sender))
     }
 }
 
@@ -145,15 +136,8 @@ mod tests {
     use hybster_tss::{Digest, Proof};
 
     fn checkpoint(sender: u16, order: u64, digest: u8) -> Checkpoint {
-        let id = CheckpointId {
-            order: OrderNumber(order),
-            digest: Digest([digest; 32]),
-        };
-        Checkpoint {
-            sender: ReplicaId(sender),
-            id,
-            proof: Proof([sender as u8; 32]),
-        }
+        let id = CheckpointId { order: OrderNumber(order), digest: Digest([digest; 32]) };
+        Checkpoint { sender: ReplicaId(sender), id, proof: Proof([sender as u8; 32]) }
     }
 
     #[test]
@@ -165,14 +149,8 @@ mod tests {
         let certificate = exchange.store(checkpoint(2, 256, 1), &config).unwrap();
         let voters: Vec<_> = certificate.votes.iter().map(|v| v.0.0).collect();
         assert_eq!(voters, [0, 2]);
-        assert_eq!(
-            exchange.relevance(&checkpoint(2, 256, 1)),
-            Relevance::SenderBehind
-        );
-        assert_eq!(
-            exchange.relevance(&checkpoint(2, 512, 1)),
-            Relevance::Wanted
-        );
+        assert_eq!(exchange.relevance(&checkpoint(2, 256, 1)), Relevance::SenderBehind);
+        assert_eq!(exchange.relevance(&checkpoint(2, 512, 1)), Relevance::Wanted);
     }
 
     #[test]

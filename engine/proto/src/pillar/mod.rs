@@ -16,7 +16,7 @@ mod slots;
 
 use bytes::{Bytes, BytesMut};
 use hybster_tss::{Counter, Digest, InstanceId, Refusal, TrInX, Verifier};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -34,6 +34,8 @@ use slots::{Slots, StoredPrepare};
 
 /// Bytes that answer one ORDER-REQUEST at most.
 const ANSWER_BYTES: usize = 256 << 10;
+/// Bytes of messages of later views that are kept for one sender.
+const FUTURE_BYTES: usize = 16 << 20;
 /// Uncommitted PREPAREs that a leader sends again at a time.
 const RESEND_PREPARES: usize = 4;
 /// The wait before something is asked for again doubles up to this many times.
@@ -68,7 +70,8 @@ pub struct Pillar<T: TrInX, V: Verifier> {
     chain: Vec<Link>,
     /// Batches fetched for a view change, by digest.
     bodies: HashMap<Digest, Body>,
-    holds: VecDeque<Hold>,
+    /// What the control stage needs to be held, by ticket.
+    holds: BTreeMap<u64, Hold>,
     /// PREPAREs certified for a view that is being established.
     established: Option<(View, Vec<StoredPrepare>)>,
     /// Ordering messages of later views, per sender.
@@ -97,16 +100,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         trinx: T,
         verifier: V,
     ) -> Self {
-        let instance = InstanceId {
-            replica: id.0,
-            pillar: pillar.0,
-            epoch: config.epoch,
-        };
-        assert_eq!(
-            trinx.instance(),
-            instance,
-            "every pillar needs its own TrInX instance"
-        );
+        let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+        assert_eq!(trinx.instance(), instance, "every pillar needs its own TrInX instance");
         let replicas = usize::from(config.replicas);
         Pillar {
             // A peer that moved its window first may be one window ahead: what it sends is kept.
@@ -124,7 +119,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             fill_through: None,
             chain: Vec::new(),
             bodies: HashMap::new(),
-            holds: VecDeque::new(),
+            holds: BTreeMap::new(),
             established: None,
             future: vec![VecDeque::new(); replicas],
             checkpointing: Checkpointing::default(),
@@ -165,34 +160,28 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     /// Handles a letter.
     pub fn handle(&mut self, letter: ToPillar, now: Time, out: &mut Output) {
         match letter {
-            ToPillar::Batch { buffer, requests } => self.batch(buffer, requests, out),
-            ToPillar::FillGap { through } => {
-                self.fill_through = Some(self.fill_through.unwrap_or(0).max(through));
-                self.propose_ready(out);
-                // The client stage counts on an answer to each of its letters.
-                self.announce(out);
+            ToPillar::Batch { view, buffer, requests } => {
+                if view == self.view {
+                    self.batch(buffer, requests, out);
+                }
+            }
+            ToPillar::FillGap { view, through } => {
+                if view == self.view && self.is_leader() {
+                    self.fill_through = Some(self.fill_through.unwrap_or(0).max(through));
+                    let taken = 1 + self.propose_ready(out);
+                    self.announce(taken, out);
+                }
             }
             ToPillar::Message { from, message } => self.message(from, message, now, out),
-            ToPillar::Abort {
-                from,
-                to,
-                checkpoint,
-            } => self.abort(from, to, &checkpoint, out),
-            ToPillar::Hold {
-                ticket,
-                source,
-                headers,
-            } => {
+            ToPillar::Abort { from, to, checkpoint } => self.abort(from, to, &checkpoint, out),
+            ToPillar::Hold { ticket, source, headers } => {
                 self.hold(ticket, source, &headers, now, out);
             }
+            ToPillar::Release { ticket } => self.release(ticket),
             ToPillar::Establish { view, prepared } => self.establish(view, &prepared, out),
             ToPillar::CertifyNewView { view, digest } => self.certify_new_view(view, &digest, out),
             ToPillar::CertifyAck { view, digest } => self.certify_ack(view, &digest, out),
-            ToPillar::Enter {
-                view,
-                current,
-                prepares,
-            } => {
+            ToPillar::Enter { view, current, prepares } => {
                 self.enter(view, current, &prepares, now, out);
             }
             ToPillar::ForwardWindow { to } => self.forward_window(to, out),
@@ -208,11 +197,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         let resend_us = self.config.resend_us;
         if let Some(own) = self.checkpointing.resend(now, resend_us) {
             let message = own.encode(&self.config);
-            out.send(
-                Destination::AllPeers,
-                message,
-                SendTag::Checkpoint(own.id.order),
-            );
+            out.send(Destination::AllPeers, message, SendTag::Checkpoint(own.id.order));
         }
         if self.outstanding_deadline().is_some_and(|at| at <= now) {
             self.outstanding_since = Some(now);
@@ -232,10 +217,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let resend_us = self.config.resend_us;
-        let own = earliest(
-            self.outstanding_deadline(),
-            self.checkpointing.deadline(resend_us),
-        );
+        let own = earliest(self.outstanding_deadline(), self.checkpointing.deadline(resend_us));
         earliest(own, earliest(self.holds_deadline(), self.commit_deadline()))
     }
 
@@ -245,8 +227,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     /// them in an earlier view would wait in the new one for ever, while its peers, who left that
     /// view and lack these commitments, need it to join them (seed 107141931961048).
     fn commit_deadline(&self) -> Option<Time> {
-        self.uncommitted_since
-            .map(|at| at.after_us(self.commit_timeout.delay_us()))
+        self.uncommitted_since.map(|at| at.after_us(self.commit_timeout.delay_us()))
     }
 
     fn outstanding_deadline(&self) -> Option<Time> {
@@ -285,9 +266,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         // A gap: something later is known but the next slot is not. Only a short way is searched:
         // what lies further ahead is noticed when the near slots are there.
         (self.committed..(self.committed + 8).min(self.slots.end())).any(|s| {
-            self.slots
-                .get(s)
-                .is_some_and(|slot| slot.prepare.is_some() || !slot.votes.is_empty())
+            self.slots.get(s).is_some_and(|slot| slot.prepare.is_some() || !slot.votes.is_empty())
         })
     }
 
@@ -305,18 +284,12 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     }
 
     fn instance_of(&self, replica: ReplicaId) -> InstanceId {
-        InstanceId {
-            replica: replica.0,
-            pillar: self.pillar.0,
-            epoch: self.config.epoch,
-        }
+        InstanceId { replica: replica.0, pillar: self.pillar.0, epoch: self.config.epoch }
     }
 
     /// A certificate that TrInX must grant to a correct replica.
     fn granted<C>(certificate: Result<C, Refusal>, out: &mut Output) -> Option<C> {
-        certificate
-            .map_err(|r| out.fail(Fatal::Refused(r.to_string())))
-            .ok()
+        certificate.map_err(|r| out.fail(Fatal::Refused(r.to_string()))).ok()
     }
 
     fn message(&mut self, from: ReplicaId, message: Bytes, now: Time, out: &mut Output) {
@@ -326,7 +299,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             kind::CHECKPOINT => self.checkpoint(from, &message, out),
             kind::ORDER_REQUEST => self.order_request(from, &message, now, out),
             kind::BATCH_REQUEST => self.batch_request(from, &message, out),
-            kind::BATCH => self.batch_arrived(&message, out),
+            kind::BATCH => self.batch_arrived(&message, now, out),
             _ => Err(Reject::Malformed),
         };
         if let Err(reason) = result {
@@ -349,22 +322,28 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         let Some(queue) = self.future.get_mut(usize::from(from.0)) else {
             return;
         };
-        if queue.len() >= room {
-            queue.pop_front();
+        let bytes: usize = queue.iter().map(|(_, kept)| kept.len()).sum();
+        if queue.len() >= room || bytes + message.len() > FUTURE_BYTES {
+            // The nearest view is the likeliest.
+            let farthest = (0..queue.len()).max_by_key(|at| queue[*at].0);
+            match farthest.filter(|at| queue[*at].0 > view) {
+                Some(at) => drop(queue.remove(at)),
+                None => return,
+            }
         }
-        queue.push_back((view, message));
+        // A copy, so that what is kept does not pin a receive buffer.
+        queue.push_back((view, Bytes::copy_from_slice(&message)));
         self.hint_stuck(now, out);
     }
 
     /// Tells the control stage, at a limited rate, that peers seem to be ahead.
-    fn hint_stuck(&mut self, now: Time, out: &mut Output) {
-        let due = self
-            .last_hint
-            .is_none_or(|at| now.since_us(at) >= self.config.resend_us);
+    fn hint_stuck(&mut self, now: Time, out: &mut Output) -> bool {
+        let due = self.last_hint.is_none_or(|at| now.since_us(at) >= self.config.resend_us);
         if due {
             self.last_hint = Some(now);
             out.control(ToControl::Stuck);
         }
+        due
     }
 
     /// TR listing 16, forwardOrderWindow.
@@ -380,22 +359,21 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.handed = self.handed.max(base);
         self.forward_holds(out);
         if self.is_leader() {
-            let before = self.prepared;
-            self.propose_ready(out);
-            if self.prepared == before {
-                self.announce(out);
-            }
+            let taken = self.propose_ready(out);
+            self.announce(taken, out);
         }
         self.advance(out);
     }
 
-    /// Tells the client stage where this pillar proposes next.
-    fn announce(&self, out: &mut Output) {
+    /// Tells the client stage where this pillar proposes next, and how many of its letters were
+    /// dealt with: what waits for the window is not, so that the client stage holds back.
+    fn announce(&self, taken: u32, out: &mut Output) {
         if self.is_leader() {
             out.clients(ToClients::Proposed {
                 pillar: self.pillar,
                 view: self.view,
                 next_slot: self.prepared,
+                taken,
             });
         }
     }
@@ -409,17 +387,9 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         let Some(mac) = Self::granted(self.trinx.certify_mac(&digest), out) else {
             return;
         };
-        let own = Checkpoint {
-            sender: self.id,
-            id,
-            proof: mac.proof,
-        };
+        let own = Checkpoint { sender: self.id, id, proof: mac.proof };
         let message = own.encode(&self.config);
-        out.send(
-            Destination::AllPeers,
-            message,
-            SendTag::Checkpoint(id.order),
-        );
+        out.send(Destination::AllPeers, message, SendTag::Checkpoint(id.order));
         self.checkpointing.sent(own, now);
         self.store_checkpoint(own, out);
     }
@@ -446,10 +416,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             Relevance::Useless => return Err(Reject::Irrelevant),
         }
         let digest = Checkpoint::certified(checkpoint.sender, self.pillar, &checkpoint.id);
-        if !self
-            .verifier
-            .verify_mac(&checkpoint.mac(&self.config), &digest)
-        {
+        if !self.verifier.verify_mac(&checkpoint.mac(&self.config), &digest) {
             return Err(Reject::BadCertificate);
         }
         self.store_checkpoint(checkpoint, out);
@@ -473,11 +440,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             self.send_slot(entry, to, out);
         }
         if let Some(own) = self.checkpointing.own() {
-            out.send(
-                to,
-                own.encode(&self.config),
-                SendTag::Checkpoint(own.id.order),
-            );
+            out.send(to, own.encode(&self.config), SendTag::Checkpoint(own.id.order));
         }
     }
 
@@ -505,11 +468,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         };
         let header = &stored.header;
         let mut sent = 0;
-        for vote in entry
-            .votes
-            .iter()
-            .filter(|v| v.replica != to && v.prepare == stored.digest)
-        {
+        for vote in entry.votes.iter().filter(|v| v.replica != to && v.acknowledges(stored)) {
             let commit = Commit {
                 pillar: self.pillar,
                 sender: vote.replica,
@@ -521,11 +480,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             };
             let message = commit.encode();
             sent += message.len();
-            out.send(
-                Destination::Peer(to),
-                message,
-                SendTag::Ordering(header.view, header.last),
-            );
+            out.send(Destination::Peer(to), message, SendTag::Ordering(header.view, header.last));
         }
         sent
     }
@@ -569,13 +524,16 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             return Ok(());
         }
         let slot = self.config.slot_of(request.from);
+        if request.view == self.view && slot > self.committed {
+            // The asker is ahead: what it has committed is missing here.
+            if self.hint_stuck(now, out) {
+                self.ask_peers(out);
+            }
+        }
         if request.view < self.view || slot < self.slots.base() {
             out.control(ToControl::PeerBehind(from));
         }
-        let answered = self
-            .answered
-            .get_mut(usize::from(from.0))
-            .ok_or(Reject::WrongSender)?;
+        let answered = self.answered.get_mut(usize::from(from.0)).ok_or(Reject::WrongSender)?;
         if answered.is_some_and(|at| now.since_us(at) < self.config.resend_us / 4) {
             return Err(Reject::Overload);
         }

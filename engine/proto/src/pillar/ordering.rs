@@ -20,11 +20,13 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         if !self.is_leader() {
             return;
         }
-        if let Some((buffer, requests)) = self.authentic_only(buffer, requests, out) {
-            self.pending.push_back((buffer, requests));
+        let mut taken = 0;
+        match self.authentic_only(buffer, requests, out) {
+            Some(batch) => self.pending.push_back(batch),
+            None => taken += 1,
         }
-        self.propose_ready(out);
-        self.announce(out);
+        taken += self.propose_ready(out);
+        self.announce(taken, out);
     }
 
     /// Checks the requests of a batch; a forged one is cut out (rare, so it may cost a copy).
@@ -61,9 +63,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         let client = request.session.client.0;
         client < self.config.max_clients
             && request.operation.len() <= self.config.max_operation_bytes as usize
-            && self
-                .verifier
-                .verify_client(client, request.covered, request.mac)
+            && self.verifier.verify_client(client, request.covered, request.mac)
     }
 
     /// Checks that a batch consists of exactly `count` authentic requests within the limits.
@@ -81,17 +81,15 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
                 return Err(Reject::BadRequest);
             }
         }
-        if left == 0 {
-            Ok(())
-        } else {
-            Err(Reject::BadBatch)
-        }
+        if left == 0 { Ok(()) } else { Err(Reject::BadBatch) }
     }
 
-    /// TR listing 16, proposalReady.
-    pub(super) fn propose_ready(&mut self, out: &mut Output) {
+    /// TR listing 16, proposalReady. Returns the number of batches that left the queue.
+    pub(super) fn propose_ready(&mut self, out: &mut Output) -> u32 {
+        let mut taken = 0;
         while self.is_leader() && self.prepared < self.window_end() && out.fatal.is_none() {
             if let Some((buffer, requests)) = self.pending.pop_front() {
+                taken += 1;
                 self.propose_batch(buffer, requests, out);
             } else if let Some(through) = self.fill_through.filter(|t| *t >= self.prepared) {
                 self.propose_noop(through, out);
@@ -100,6 +98,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
                 break;
             }
         }
+        taken
     }
 
     fn propose_batch(&mut self, mut buffer: BytesMut, requests: u32, out: &mut Output) {
@@ -117,21 +116,13 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         };
         let digest = header.digest();
         let certificate =
-            self.trinx
-                .certify_independent(Counter::Ordering, header.value(), &digest);
+            self.trinx.certify_independent(Counter::Ordering, header.value(), &digest);
         let Some(certificate) = Self::granted(certificate, out) else {
             return;
         };
         header.proof = certificate.proof;
         buffer[..PREPARE_HEAD].copy_from_slice(&header.encode());
-        self.send_prepare(
-            StoredPrepare {
-                header,
-                digest,
-                message: buffer.freeze(),
-            },
-            out,
-        );
+        self.send_prepare(StoredPrepare { header, digest, message: buffer.freeze() }, out);
     }
 
     /// Covers the slots up to `through`, at most to the end of window and checkpoint interval.
@@ -163,18 +154,12 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         out: &mut Output,
     ) -> Option<StoredPrepare> {
         let digest = header.digest();
-        let certificate = self
-            .trinx
-            .certify_continuing(Counter::Ordering, header.value(), &digest);
+        let certificate = self.trinx.certify_continuing(Counter::Ordering, header.value(), &digest);
         let certificate = Self::granted(certificate, out)?;
         header.previous = certificate.previous;
         header.proof = certificate.proof;
         let message = Bytes::copy_from_slice(&header.encode());
-        Some(StoredPrepare {
-            header,
-            digest,
-            message,
-        })
+        Some(StoredPrepare { header, digest, message })
     }
 
     fn send_prepare(&mut self, stored: StoredPrepare, out: &mut Output) {
@@ -189,10 +174,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         });
         let tag = SendTag::Ordering(header.view, header.last);
         out.send(Destination::AllPeers, stored.message.clone(), tag);
-        let slot = self
-            .slots
-            .get_mut(self.prepared)
-            .expect("the window has room");
+        let slot = self.slots.get_mut(self.prepared).expect("the window has room");
         debug_assert!(slot.prepare.is_none());
         slot.prepare = Some(stored);
         self.prepared = self.last_slot(&header) + 1;
@@ -210,6 +192,10 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         out: &mut Output,
     ) -> Result<(), Reject> {
         let header = PrepareHeader::parse(&message)?;
+        let longest = self.config.batch_max_bytes.max(self.config.max_operation_bytes) as usize;
+        if message.len() > PREPARE_HEAD + wire::REQUEST_OVERHEAD + longest {
+            return Err(Reject::BadBatch);
+        }
         if header.view > self.view {
             self.keep_for_later(from, header.view, message, now, out);
             return Ok(());
@@ -219,7 +205,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         }
         let leader = self.config.leader(self.view);
         if leader == self.id {
-            return Err(Reject::WrongSender);
+            // Peers relay the own PREPAREs in answer to an ORDER-REQUEST.
+            return Err(Reject::Irrelevant);
         }
         let first = self.check_slots(&header)?;
         if first < self.slots.base() {
@@ -251,11 +238,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             self.check_requests(body, header.requests)?;
         }
         let slot = self.slots.get_mut(first).expect("inside the log");
-        slot.prepare = Some(StoredPrepare {
-            header,
-            digest,
-            message,
-        });
+        slot.prepare = Some(StoredPrepare { header, digest, message });
         self.advance(out);
         Ok(())
     }
@@ -269,10 +252,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         {
             return Err(Reject::Malformed);
         }
-        let (first, last) = (
-            self.config.slot_of(header.first),
-            self.config.slot_of(header.last),
-        );
+        let (first, last) = (self.config.slot_of(header.first), self.config.slot_of(header.last));
         let interval = self.config.interval_slots();
         // A no-op never crosses a checkpoint, so that no window base falls into one.
         if first / interval != last / interval {
@@ -285,11 +265,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     fn check_header(&self, header: &PrepareHeader) -> Result<Digest, Reject> {
         let digest = header.digest();
         let valid = verify_prepare(&self.verifier, &self.config, header, &digest);
-        if valid {
-            Ok(digest)
-        } else {
-            Err(Reject::BadCertificate)
-        }
+        if valid { Ok(digest) } else { Err(Reject::BadCertificate) }
     }
 
     /// TR listing 16, nextPrepared: acknowledge in slot order; then commit what can be.
@@ -322,9 +298,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             proof: Proof([0; 32]),
         };
         let value = CounterValue::new(own.view.0, own.last.0);
-        let certificate = self
-            .trinx
-            .certify_independent(Counter::Ordering, value, &own.digest());
+        let certificate = self.trinx.certify_independent(Counter::Ordering, value, &own.digest());
         let Some(certificate) = Self::granted(certificate, out) else {
             return;
         };
@@ -335,15 +309,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             first: own.first,
             last: own.last,
         });
-        out.send(
-            Destination::AllPeers,
-            own.encode(),
-            SendTag::Ordering(own.view, own.last),
-        );
-        let slot = self
-            .slots
-            .get_mut(self.prepared)
-            .expect("inside the window");
+        out.send(Destination::AllPeers, own.encode(), SendTag::Ordering(own.view, own.last));
+        let slot = self.slots.get_mut(self.prepared).expect("inside the window");
         slot.own = Some(own);
         self.prepared = self.config.slot_of(own.last) + 1;
     }
@@ -377,7 +344,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         }
         let first = self.config.slot_of(commit.first);
         if first < self.committed {
-            return Err(Reject::Irrelevant);
+            // The usual fate of a COMMIT beyond the quorum.
+            return Ok(());
         }
         if first >= self.slots.end() {
             self.hint_stuck(now, out);
@@ -388,22 +356,16 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             return Err(Reject::Irrelevant);
         }
         let certificate = commit.certificate(self.instance_of(commit.sender));
-        if !self
-            .verifier
-            .verify_independent(&certificate, &commit.digest())
-        {
+        if !self.verifier.verify_independent(&certificate, &commit.digest()) {
             return Err(Reject::BadCertificate);
         }
         let vote = Vote {
             replica: commit.sender,
             prepare: commit.prepare,
+            last: commit.last,
             proof: commit.proof,
         };
-        self.slots
-            .get_mut(first)
-            .expect("inside the log")
-            .votes
-            .push(vote);
+        self.slots.get_mut(first).expect("inside the log").votes.push(vote);
         self.commit_ready(out);
         Ok(())
     }
@@ -418,11 +380,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
                 break;
             };
             let Some(stored) = &slot.prepare else { break };
-            let votes = slot
-                .votes
-                .iter()
-                .filter(|v| v.prepare == stored.digest)
-                .count();
+            let votes = slot.votes.iter().filter(|v| v.acknowledges(stored)).count();
             if 1 + votes + usize::from(slot.own.is_some()) < self.config.quorum() {
                 break;
             }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hybster_tss::{Digest, Proof};
 
-use crate::ids::{ReplicaId, View};
+use crate::ids::{OrderNumber, ReplicaId, View};
 use crate::wire::{Commit, PREPARE_HEAD, PrepareHeader};
 
 /// A PREPARE whose certificate, batch and requests were checked.
@@ -27,7 +27,15 @@ impl StoredPrepare {
 pub(super) struct Vote {
     pub replica: ReplicaId,
     pub prepare: Digest,
+    pub last: OrderNumber,
     pub proof: Proof,
+}
+
+impl Vote {
+    /// Whether the COMMIT is for this PREPARE, certified at its last order number.
+    pub fn acknowledges(&self, prepare: &StoredPrepare) -> bool {
+        self.prepare == prepare.digest && self.last == prepare.header.last
+    }
 }
 
 /// What is known about a slot. A no-op is stored at the first slot that it covers.
@@ -58,10 +66,7 @@ impl Slots {
     /// Room for `capacity` slots after the base.
     pub fn new(capacity: u64) -> Slots {
         let capacity = usize::try_from(capacity).expect("windows fit into memory");
-        Slots {
-            ring: vec![Slot::default(); capacity],
-            base: 0,
-        }
+        Slots { ring: vec![Slot::default(); capacity], base: 0 }
     }
 
     /// The first slot after the stable checkpoint.
@@ -75,9 +80,7 @@ impl Slots {
     }
 
     fn position(&self, slot: u64) -> Option<usize> {
-        (self.base..self.end())
-            .contains(&slot)
-            .then(|| (slot % self.ring.len() as u64) as usize)
+        (self.base..self.end()).contains(&slot).then(|| (slot % self.ring.len() as u64) as usize)
     }
 
     pub fn get(&self, slot: u64) -> Option<&Slot> {
@@ -123,9 +126,7 @@ impl Slots {
     ) -> impl Iterator<Item = &'a StoredPrepare> + 'a {
         let mut next = from;
         std::iter::from_fn(move || {
-            let stored = self
-                .prepare(next)
-                .filter(|p| p.header.view == view && next < end)?;
+            let stored = self.prepare(next).filter(|p| p.header.view == view && next < end)?;
             next = slot_of(&stored.header) + 1;
             Some(stored)
         })

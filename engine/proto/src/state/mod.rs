@@ -65,11 +65,7 @@ impl Held {
 }
 
 fn pages_of(taken: &TakenSnapshot, tree: usize) -> &dyn Snapshot {
-    if tree == 0 {
-        &*taken.bookkeeping
-    } else {
-        &*taken.service
-    }
+    if tree == 0 { &*taken.bookkeeping } else { &*taken.service }
 }
 
 fn root_record(taken: &TakenSnapshot, trees: &[Tree; TREES]) -> RootRecord {
@@ -156,8 +152,7 @@ impl StateStage {
             if budget == 0 {
                 return true;
             }
-            // After an installed state, versions tell nothing about what was before it.
-            let old = self.latest.as_deref().filter(|_| !job.taken.installed);
+            let old = self.latest.as_deref();
             if job.advance(old, &mut budget) {
                 let job = self.jobs.pop_front().expect("it is the front");
                 self.complete(job, out);
@@ -176,10 +171,7 @@ impl StateStage {
 
     /// A transfer that comes to a stand is started again, for the newest checkpoint known.
     fn leave_stalled(&mut self, now: Time, out: &mut Output) {
-        let stalled = self
-            .transfer
-            .as_ref()
-            .filter(|t| t.is_stalled(now, self.config.resend_us));
+        let stalled = self.transfer.as_ref().filter(|t| t.is_stalled(now, self.config.resend_us));
         let Some(transfer) = stalled else { return };
         let target = transfer.next_target().unwrap_or(transfer.id());
         self.restart_transfer(target, now, out);
@@ -195,14 +187,12 @@ impl StateStage {
 
     fn taken(&mut self, taken: TakenSnapshot) {
         if taken.installed {
-            // What was taken before belongs to a state that is gone.
+            // What was taken before belongs to a state that is gone, and page versions start
+            // anew: nothing digested before may be compared with what comes.
             self.jobs.clear();
+            self.latest = None;
         }
-        if self
-            .transfer
-            .as_ref()
-            .is_some_and(|t| t.id().order <= taken.order)
-        {
+        if self.transfer.as_ref().is_some_and(|t| t.id().order <= taken.order) {
             // Execution got there by itself, or has just installed the transferred state.
             self.transfer = None;
         }
@@ -222,24 +212,16 @@ impl StateStage {
         ];
         let record = root_record(&job.taken, &trees);
         let digest = content_digest(ROOT, &record.encode());
-        let id = CheckpointId {
-            order: job.taken.order,
-            digest,
-        };
-        let held = Arc::new(Held {
-            taken: job.taken,
-            id,
-            trees,
-            versions: job.versions,
-        });
+        let id = CheckpointId { order: job.taken.order, digest };
+        let held = Arc::new(Held { taken: job.taken, id, trees, versions: job.versions });
+        if self.transfer.as_ref().is_some_and(|t| t.id().order <= id.order) {
+            self.transfer = None;
+        }
         self.latest = Some(Arc::clone(&held));
         self.held.insert(id.order, held);
         out.trace(|| TraceEvent::CheckpointTaken(id));
         out.control(ToControl::CheckpointTaken(id));
-        out.pillar(
-            self.config.checkpoint_pillar(id.order),
-            ToPillar::CertifyCheckpoint { id },
-        );
+        out.pillar(self.config.checkpoint_pillar(id.order), ToPillar::CertifyCheckpoint { id });
     }
 
     /// Forgets what nobody will fetch any more.
@@ -253,11 +235,7 @@ impl StateStage {
         let older: Vec<OrderNumber> = self.held.range(..stable).map(|(o, _)| *o).collect();
         let kept = older.len().saturating_sub(KEPT_BEFORE_STABLE);
         // At most one more than the rule says is pinned by those who fetch from it.
-        let pinned = older[..kept]
-            .iter()
-            .rev()
-            .find(|o| self.fetched.contains_key(o))
-            .copied();
+        let pinned = older[..kept].iter().rev().find(|o| self.fetched.contains_key(o)).copied();
         for order in &older[..kept] {
             if Some(*order) != pinned {
                 self.held.remove(order);
@@ -281,12 +259,7 @@ impl StateStage {
         let mut left = ANSWER_BYTES;
         for at in fetch.nodes {
             let content = held.as_ref().and_then(|held| held.content(at));
-            let answer = Fetched {
-                order: fetch.order,
-                node: at,
-                content,
-            }
-            .encode();
+            let answer = Fetched { order: fetch.order, node: at, content }.encode();
             left = left.saturating_sub(answer.len());
             out.send(Destination::Peer(from), answer, SendTag::Transient);
             if left == 0 {
@@ -311,16 +284,8 @@ impl StateStage {
     }
 
     fn restart_transfer(&mut self, id: CheckpointId, now: Time, out: &mut Output) {
-        let cache = self
-            .transfer
-            .take()
-            .map(Transfer::into_cache)
-            .unwrap_or_default();
-        let peers = self
-            .config
-            .all_replicas()
-            .filter(|r| *r != self.id)
-            .collect();
+        let cache = self.transfer.take().map(Transfer::into_cache).unwrap_or_default();
+        let peers = self.config.all_replicas().filter(|r| *r != self.id).collect();
         let mut transfer = Transfer::new(id, peers, self.latest.clone(), cache);
         transfer.pump(now, out);
         self.transfer = Some(transfer);
@@ -345,10 +310,7 @@ impl StateStage {
             let id = transfer.id();
             self.transfers += 1;
             self.transfer = None;
-            out.execution(ToExecution::Install {
-                id,
-                state: Arc::new(state),
-            });
+            out.execution(ToExecution::Install { id, state: Arc::new(state) });
         } else {
             self.leave_stalled(now, out);
         }

@@ -83,9 +83,7 @@ impl Transfer {
     /// Whether the checkpoint seems to be out of reach: no peer holds it, or one has discarded it
     /// and a newer one is known, or nothing comes any more.
     pub fn is_stalled(&self, now: Time, resend_us: u64) -> bool {
-        let silent = self
-            .progressed
-            .is_some_and(|at| now.since_us(at) >= 4 * resend_us);
+        let silent = self.progressed.is_some_and(|at| now.since_us(at) >= 4 * resend_us);
         let discarded = self.next.is_some() && !self.useless.is_empty();
         silent || discarded || self.useless.len() >= self.peers.len()
     }
@@ -104,6 +102,10 @@ impl Transfer {
     /// What was fetched, for the next transfer.
     pub fn into_cache(self) -> Cache {
         let mut cache = self.cache;
+        // What this transfer did not find in it is of an older state: it may go.
+        if cache.len() as u64 > self.pages.iter().map(|pages| pages.len() as u64).sum() {
+            cache.clear();
+        }
         cache.extend(self.pages.into_iter().flatten().flatten());
         cache
     }
@@ -121,30 +123,18 @@ impl Transfer {
                 .collect::<Option<_>>()
                 .map(Pages)
         };
-        Some(TransferredState {
-            bookkeeping: collect(0)?,
-            service: collect(1)?,
-        })
+        Some(TransferredState { bookkeeping: collect(0)?, service: collect(1)? })
     }
 
     pub fn deadline(&self, resend_us: u64) -> Option<Time> {
-        let asked = self
-            .asked
-            .values()
-            .map(|asked| asked.at.after_us(resend_us))
-            .min();
-        let useless = self
-            .useless
-            .iter()
-            .map(|(_, at)| at.after_us(4 * resend_us))
-            .min();
+        let asked = self.asked.values().map(|asked| asked.at.after_us(resend_us)).min();
+        let useless = self.useless.iter().map(|(_, at)| at.after_us(4 * resend_us)).min();
         earliest(asked, useless)
     }
 
     /// Asks others for what was not answered in time.
     pub fn tick(&mut self, now: Time, resend_us: u64, out: &mut Output) {
-        self.useless
-            .retain(|(_, at)| now.since_us(*at) < 4 * resend_us);
+        self.useless.retain(|(_, at)| now.since_us(*at) < 4 * resend_us);
         let late: Vec<NodeId> = self
             .asked
             .iter()
@@ -173,29 +163,16 @@ impl Transfer {
         while !self.wanted.is_empty() && self.asked.len() < IN_FLIGHT {
             self.turn = self.turn.wrapping_add(1);
             let peer = useful[self.turn % useful.len()];
-            let count = PER_FETCH
-                .min(self.wanted.len())
-                .min(IN_FLIGHT - self.asked.len());
+            let count = PER_FETCH.min(self.wanted.len()).min(IN_FLIGHT - self.asked.len());
             let nodes: Vec<NodeId> = self
                 .wanted
                 .drain(..count)
                 .map(|(at, digest)| {
-                    self.asked.insert(
-                        at,
-                        Asked {
-                            digest,
-                            peer,
-                            at: now,
-                        },
-                    );
+                    self.asked.insert(at, Asked { digest, peer, at: now });
                     at
                 })
                 .collect();
-            let message = Fetch {
-                order: self.id.order,
-                nodes,
-            }
-            .encode();
+            let message = Fetch { order: self.id.order, nodes }.encode();
             out.send(Destination::Peer(peer), message, SendTag::Transient);
         }
     }

@@ -24,25 +24,16 @@ pub(super) const TREES: usize = 2;
 
 /// Splits a node's level into tree and level inside it.
 pub(super) fn place(node: NodeId) -> (usize, u8) {
-    (
-        usize::from(node.level & SERVICE != 0),
-        node.level & !SERVICE,
-    )
+    (usize::from(node.level & SERVICE != 0), node.level & !SERVICE)
 }
 
 /// A node of a tree.
 pub(super) fn node(tree: usize, level: u8, index: u64) -> NodeId {
-    NodeId {
-        level: if tree == 0 { level } else { level | SERVICE },
-        index,
-    }
+    NodeId { level: if tree == 0 { level } else { level | SERVICE }, index }
 }
 
 /// The root record's place.
-pub(super) const ROOT: NodeId = NodeId {
-    level: ROOT_LEVEL,
-    index: 0,
-};
+pub(super) const ROOT: NodeId = NodeId { level: ROOT_LEVEL, index: 0 };
 
 /// Digest of the content of a node: the first byte separates pages, nodes and root records.
 pub(super) fn content_digest(node: NodeId, content: &[u8]) -> Digest {
@@ -108,19 +99,12 @@ impl Tree {
 
     /// The root's digest; zero for a tree without pages.
     pub fn root(&self) -> Digest {
-        self.levels
-            .last()
-            .and_then(|level| level.first())
-            .copied()
-            .unwrap_or_default()
+        self.levels.last().and_then(|level| level.first()).copied().unwrap_or_default()
     }
 
     /// The digest of a node.
     pub fn digest(&self, level: u8, index: u64) -> Option<Digest> {
-        self.levels
-            .get(usize::from(level))?
-            .get(usize::try_from(index).ok()?)
-            .copied()
+        self.levels.get(usize::from(level))?.get(usize::try_from(index).ok()?).copied()
     }
 
     /// The content of an inner node: the digests of its children.
@@ -168,11 +152,7 @@ impl RootRecord {
             roots[tree] = reader.digest()?;
         }
         reader.end()?;
-        Ok(RootRecord {
-            order,
-            pages,
-            roots,
-        })
+        Ok(RootRecord { order, pages, roots })
     }
 }
 
@@ -181,9 +161,7 @@ mod tests {
     use super::*;
 
     fn pages(count: u64) -> Vec<Digest> {
-        (0..count)
-            .map(|i| content_digest(node(1, 0, i), &i.to_le_bytes()))
-            .collect()
+        (0..count).map(|i| content_digest(node(1, 0, i), &i.to_le_bytes())).collect()
     }
 
     #[test]
@@ -197,10 +175,7 @@ mod tests {
                 if let Some(first) = changed.get_mut(other as usize / 2) {
                     first.0[0] ^= 1;
                 }
-                assert_eq!(
-                    Tree::build(changed.clone(), Some(&old)),
-                    Tree::build(changed, None)
-                );
+                assert_eq!(Tree::build(changed.clone(), Some(&old)), Tree::build(changed, None));
             }
         }
     }

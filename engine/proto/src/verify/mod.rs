@@ -32,11 +32,7 @@ pub(crate) fn verify_prepare<V: Verifier>(
 }
 
 pub(crate) fn instance(config: &GroupConfig, replica: ReplicaId, pillar: PillarId) -> InstanceId {
-    InstanceId {
-        replica: replica.0,
-        pillar: pillar.0,
-        epoch: config.epoch,
-    }
+    InstanceId { replica: replica.0, pillar: pillar.0, epoch: config.epoch }
 }
 
 /// TR listing 18, isCorrectCheckpointCertificate: f+1 replicas vouch for one state.
@@ -56,11 +52,7 @@ pub(crate) fn verify_checkpoint_certificate<V: Verifier>(
         let digest = Checkpoint::certified(checkpoint.sender, pillar, &checkpoint.id);
         verifier.verify_mac(&checkpoint.mac(config), &digest)
     });
-    if valid {
-        Ok(())
-    } else {
-        Err(Reject::BadCertificate)
-    }
+    if valid { Ok(()) } else { Err(Reject::BadCertificate) }
 }
 
 /// TR listing 16, isCorrectPrepareSet: valid PREPAREs of one view that cover the pillar's slots
@@ -115,9 +107,7 @@ fn check_chain(chain: &[Link], from: View, to: View) -> Result<OrderNumber, Reje
     }
     // Every step must rise, or a view could be left twice, with two different parts.
     let rises = chain.iter().all(|link| link.previous.view() < link.to.0);
-    let joined = chain
-        .windows(2)
-        .all(|w| w[1].previous == CounterValue::new(w[0].to.0, 0));
+    let joined = chain.windows(2).all(|w| w[1].previous == CounterValue::new(w[0].to.0, 0));
     if !rises || !joined {
         return Err(Reject::BadChain);
     }
@@ -211,11 +201,7 @@ pub(crate) fn transition(
     view_changes: &[&ViewChange],
     acks: &[&NewViewAck],
 ) -> Result<Transition, Reject> {
-    let from = view_changes
-        .iter()
-        .map(|vc| vc.from)
-        .max()
-        .ok_or(Reject::BadQuorum)?;
+    let from = view_changes.iter().map(|vc| vc.from).max().ok_or(Reject::BadQuorum)?;
     if view_changes.len() < config.quorum() || view_changes.iter().any(|vc| vc.to != to) {
         return Err(Reject::BadQuorum);
     }
@@ -224,11 +210,7 @@ pub(crate) fn transition(
         .iter()
         .filter(|vc| vc.from == from)
         .map(|vc| vc.sender)
-        .chain(
-            acks.iter()
-                .filter(|ack| ack.view == from)
-                .map(|ack| ack.sender),
-        )
+        .chain(acks.iter().filter(|ack| ack.view == from).map(|ack| ack.sender))
         .collect();
     vouching.sort_unstable();
     vouching.dedup();
@@ -239,27 +221,19 @@ pub(crate) fn transition(
         return Err(Reject::BadQuorum);
     }
     let checkpoints = view_changes.iter().map(|vc| vc.checkpoint.id.order);
-    let checkpoint = checkpoints
-        .chain(acks.iter().map(|ack| ack.checkpoint.id.order))
-        .max()
-        .unwrap_or_default();
+    let checkpoint =
+        checkpoints.chain(acks.iter().map(|ack| ack.checkpoint.id.order)).max().unwrap_or_default();
     let prepared = config
         .all_pillars()
         .map(|pillar| {
             let p = usize::from(pillar.0);
-            let of_changes = view_changes
-                .iter()
-                .filter(|vc| vc.from == from)
-                .map(|vc| &vc.parts[p].prepared);
+            let of_changes =
+                view_changes.iter().filter(|vc| vc.from == from).map(|vc| &vc.parts[p].prepared);
             let sets = of_changes.chain(acks.iter().map(|ack| &ack.prepared[p]));
             longest_beyond(sets, checkpoint)
         })
         .collect();
-    Ok(Transition {
-        from,
-        checkpoint,
-        prepared,
-    })
+    Ok(Transition { from, checkpoint, prepared })
 }
 
 /// The union of prepared sets of one view, beyond a checkpoint.
@@ -272,15 +246,8 @@ fn longest_beyond<'a>(
     checkpoint: OrderNumber,
 ) -> Vec<PrepareHeader> {
     let reach = |set: &&Vec<PrepareHeader>| set.last().map_or(OrderNumber(0), |h| h.last);
-    let longest = sets
-        .max_by_key(reach)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    longest
-        .iter()
-        .filter(|header| header.last > checkpoint)
-        .copied()
-        .collect()
+    let longest = sets.max_by_key(reach).map(Vec::as_slice).unwrap_or_default();
+    longest.iter().filter(|header| header.last > checkpoint).copied().collect()
 }
 
 /// TR listing 19, isCorrectNewView: everything but the batches.
@@ -315,14 +282,7 @@ pub(crate) fn verify_new_view<V: Verifier>(
     }
     for (pillar, demanded) in config.all_pillars().zip(&transition.prepared) {
         let prepares = &new_view.prepares[usize::from(pillar.0)];
-        verify_prepared_set(
-            verifier,
-            config,
-            pillar,
-            new_view.view,
-            checkpoint,
-            prepares,
-        )?;
+        verify_prepared_set(verifier, config, pillar, new_view.view, checkpoint, prepares)?;
         let demanded: Vec<_> = demanded.iter().filter(|h| h.last > checkpoint).collect();
         let equal = demanded.len() == prepares.len()
             && demanded.iter().zip(prepares).all(|(d, p)| {

@@ -15,12 +15,8 @@ struct Group {
 const PILLAR: PillarId = PillarId(0);
 
 fn group() -> Group {
-    let config = GroupConfig {
-        pillars: 1,
-        window: 16,
-        checkpoint_interval: 8,
-        ..GroupConfig::default()
-    };
+    let config =
+        GroupConfig { pillars: 1, window: 16, checkpoint_interval: 8, ..GroupConfig::default() };
     let key = GroupKey::from_bytes([7; 32]);
     let algorithm = MacAlgorithm::default();
     let digest = config.digest();
@@ -28,11 +24,7 @@ fn group() -> Group {
         .all_replicas()
         .map(|r| InProcessTrInX::new(&key, algorithm, digest, instance(&config, r, PILLAR)))
         .collect();
-    Group {
-        trinx,
-        verifier: InProcessVerifier::new(&key, algorithm, digest),
-        config,
-    }
+    Group { trinx, verifier: InProcessVerifier::new(&key, algorithm, digest), config }
 }
 
 impl Group {
@@ -51,10 +43,8 @@ impl Group {
         let leader = self.config.leader(header.view);
         let trinx = &mut self.trinx[usize::from(leader.0)];
         let digest = header.digest();
-        header.proof = trinx
-            .certify_independent(Counter::Ordering, header.value(), &digest)
-            .unwrap()
-            .proof;
+        header.proof =
+            trinx.certify_independent(Counter::Ordering, header.value(), &digest).unwrap().proof;
         header
     }
 
@@ -62,9 +52,7 @@ impl Group {
     fn acknowledge(&mut self, replica: u16, view: u64, order: u64) {
         let value = CounterValue::new(view, order);
         let trinx = &mut self.trinx[usize::from(replica)];
-        trinx
-            .certify_independent(Counter::Ordering, value, &Digest([1; 32]))
-            .unwrap();
+        trinx.certify_independent(Counter::Ordering, value, &Digest([1; 32])).unwrap();
     }
 
     /// A VIEW-CHANGE as a host makes it that can choose everything but its counter.
@@ -78,12 +66,7 @@ impl Group {
     ) -> ViewChange {
         let checkpoint = CheckpointCertificate::default();
         let (sender, from, to) = (ReplicaId(replica), View(from), View(to));
-        let scope = PartScope {
-            sender,
-            from,
-            to,
-            checkpoint: &checkpoint,
-        };
+        let scope = PartScope { sender, from, to, checkpoint: &checkpoint };
         let digest = scope.digest(PILLAR, earlier, prepared);
         let trinx = &mut self.trinx[usize::from(replica)];
         let certificate = trinx
@@ -91,23 +74,9 @@ impl Group {
             .unwrap();
         let mut chain = earlier.to_vec();
         let previous = certificate.previous;
-        chain.push(Link {
-            to,
-            previous,
-            digest,
-            proof: certificate.proof,
-        });
-        let parts = vec![Part {
-            chain,
-            prepared: prepared.to_vec(),
-        }];
-        ViewChange {
-            sender,
-            from,
-            to,
-            checkpoint,
-            parts,
-        }
+        chain.push(Link { to, previous, digest, proof: certificate.proof });
+        let parts = vec![Part { chain, prepared: prepared.to_vec() }];
+        ViewChange { sender, from, to, checkpoint, parts }
     }
 
     fn verify(&self, change: &ViewChange) -> Result<(), Reject> {
@@ -204,14 +173,8 @@ fn links_must_rise_and_join() {
     };
     let at = CounterValue::new;
     let (from, to) = (View(0), View(3));
-    assert_eq!(
-        check_chain(&[link(at(0, 5), 3)], from, to),
-        Ok(OrderNumber(5))
-    );
-    assert_eq!(
-        check_chain(&[link(at(0, 5), 1), link(at(1, 0), 3)], from, to),
-        Ok(OrderNumber(5))
-    );
+    assert_eq!(check_chain(&[link(at(0, 5), 3)], from, to), Ok(OrderNumber(5)));
+    assert_eq!(check_chain(&[link(at(0, 5), 1), link(at(1, 0), 3)], from, to), Ok(OrderNumber(5)));
     for wrong in [
         vec![],
         vec![link(at(0, 5), 2)],
@@ -220,20 +183,10 @@ fn links_must_rise_and_join() {
         vec![link(at(0, 5), 3), link(at(3, 0), 3)],
         vec![link(at(1, 0), 3)],
     ] {
-        assert_eq!(
-            check_chain(&wrong, from, to),
-            Err(Reject::BadChain),
-            "{wrong:?}"
-        );
+        assert_eq!(check_chain(&wrong, from, to), Err(Reject::BadChain), "{wrong:?}");
     }
-    assert_eq!(
-        check_chain(&[link(at(1, 4), 4)], View(2), View(4)),
-        Ok(OrderNumber(0))
-    );
-    assert_eq!(
-        check_chain(&[link(at(1, 4), 2)], View(2), View(2)),
-        Err(Reject::BadChain)
-    );
+    assert_eq!(check_chain(&[link(at(1, 4), 4)], View(2), View(4)), Ok(OrderNumber(0)));
+    assert_eq!(check_chain(&[link(at(1, 4), 2)], View(2), View(2)), Err(Reject::BadChain));
 }
 
 /// A no-op covers several orders with one certificate. Were that certificate independent, a
@@ -255,9 +208,8 @@ fn a_noop_cannot_cover_an_order_that_was_certified_before() {
     let blank = header(CounterValue::ZERO, Proof([0; 32]));
     group.batch(0, 2, 0xa);
     let trinx = &mut group.trinx[0];
-    let continuing = trinx
-        .certify_continuing(Counter::Ordering, blank.value(), &blank.digest())
-        .unwrap();
+    let continuing =
+        trinx.certify_continuing(Counter::Ordering, blank.value(), &blank.digest()).unwrap();
     let honest = header(continuing.previous, continuing.proof);
     let valid = |h: &PrepareHeader| verify_prepare(&group.verifier, &group.config, h, &h.digest());
     assert!(!valid(&honest), "it discloses that order 2 was certified");
@@ -269,39 +221,23 @@ fn a_noop_cannot_cover_an_order_that_was_certified_before() {
         .certify_independent(Counter::Ordering, blank.value(), &blank.digest())
         .unwrap();
     let passed_off = header(CounterValue::ZERO, independent.proof);
-    assert!(!verify_prepare(
-        &group.verifier,
-        &group.config,
-        &passed_off,
-        &passed_off.digest()
-    ));
+    assert!(!verify_prepare(&group.verifier, &group.config, &passed_off, &passed_off.digest()));
     // And the plain case is fine.
     let mut group = self::group();
     let continuing = group.trinx[0]
         .certify_continuing(Counter::Ordering, blank.value(), &blank.digest())
         .unwrap();
     let fine = header(continuing.previous, continuing.proof);
-    assert!(verify_prepare(
-        &group.verifier,
-        &group.config,
-        &fine,
-        &fine.digest()
-    ));
+    assert!(verify_prepare(&group.verifier, &group.config, &fine, &fine.digest()));
 }
 
 #[test]
 fn checkpoint_certificates_need_f_plus_one_valid_votes() {
     let mut group = group();
-    let id = CheckpointId {
-        order: OrderNumber(8),
-        digest: Digest([3; 32]),
-    };
+    let id = CheckpointId { order: OrderNumber(8), digest: Digest([3; 32]) };
     let vote = |group: &mut Group, r: u16| {
         let digest = Checkpoint::certified(ReplicaId(r), PILLAR, &id);
-        let proof = group.trinx[usize::from(r)]
-            .certify_mac(&digest)
-            .unwrap()
-            .proof;
+        let proof = group.trinx[usize::from(r)].certify_mac(&digest).unwrap().proof;
         (ReplicaId(r), proof)
     };
     let votes = vec![vote(&mut group, 0), vote(&mut group, 2)];

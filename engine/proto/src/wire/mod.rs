@@ -103,19 +103,13 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
-        let (head, rest) = self
-            .bytes
-            .split_at_checked(length)
-            .ok_or(WireError::Short)?;
+        let (head, rest) = self.bytes.split_at_checked(length).ok_or(WireError::Short)?;
         self.bytes = rest;
         Ok(head)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (head, rest) = self
-            .bytes
-            .split_first_chunk::<N>()
-            .ok_or(WireError::Short)?;
+        let (head, rest) = self.bytes.split_first_chunk::<N>().ok_or(WireError::Short)?;
         self.bytes = rest;
         Ok(*head)
     }
@@ -165,11 +159,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn expect_kind(&mut self, kind: u8) -> Result<(), WireError> {
-        if self.u8()? == kind {
-            Ok(())
-        } else {
-            Err(WireError::Field("kind"))
-        }
+        if self.u8()? == kind { Ok(()) } else { Err(WireError::Field("kind")) }
     }
 
     /// Padding is part of the format: a liar gets no free bytes in certified headers.
@@ -182,11 +172,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn end(self) -> Result<(), WireError> {
-        if self.bytes.is_empty() {
-            Ok(())
-        } else {
-            Err(WireError::Trailing)
-        }
+        if self.bytes.is_empty() { Ok(()) } else { Err(WireError::Trailing) }
     }
 
     /// A count of items that take at least `item` bytes each of what is left.

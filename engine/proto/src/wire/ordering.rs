@@ -260,11 +260,7 @@ impl OrderRequest {
         reader.zeros(1)?;
         let pillar = reader.pillar()?;
         reader.zeros(4)?;
-        let request = OrderRequest {
-            pillar,
-            view: reader.view()?,
-            from: reader.order()?,
-        };
+        let request = OrderRequest { pillar, view: reader.view()?, from: reader.order()? };
         reader.end()?;
         Ok(request)
     }
@@ -292,9 +288,7 @@ pub fn parse_batch_request(bytes: &[u8]) -> Result<Vec<Digest>, WireError> {
     reader.zeros(1)?;
     reader.pillar()?;
     let count = reader.count(32, "digests")?;
-    let digests = (0..count)
-        .map(|_| reader.digest())
-        .collect::<Result<_, _>>()?;
+    let digests = (0..count).map(|_| reader.digest()).collect::<Result<_, _>>()?;
     reader.end()?;
     Ok(digests)
 }
@@ -357,20 +351,11 @@ mod tests {
 
     #[test]
     fn a_batch_that_claims_a_range_is_refused() {
-        let wrong = PrepareHeader {
-            last: OrderNumber(12),
-            ..header()
-        };
+        let wrong = PrepareHeader { last: OrderNumber(12), ..header() };
         assert!(PrepareHeader::parse(&wrong.encode()).is_err());
-        let wrong = PrepareHeader {
-            requests: 0,
-            ..header()
-        };
+        let wrong = PrepareHeader { requests: 0, ..header() };
         assert!(PrepareHeader::parse(&wrong.encode()).is_err());
-        let wrong = PrepareHeader {
-            first: OrderNumber(0),
-            ..header()
-        };
+        let wrong = PrepareHeader { first: OrderNumber(0), ..header() };
         assert!(PrepareHeader::parse(&wrong.encode()).is_err());
     }
 }

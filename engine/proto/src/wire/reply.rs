@@ -100,11 +100,7 @@ impl<'a> Replies<'a> {
         reader.zeros(4)?;
         let view = reader.view()?;
         let left = reader.left();
-        Ok(Replies {
-            replica,
-            view,
-            entries: reader.take(left)?,
-        })
+        Ok(Replies { replica, view, entries: reader.take(left)? })
     }
 }
 
@@ -122,12 +118,7 @@ impl<'a> Iterator for Replies<'a> {
             let length = reader.u32()? as usize;
             let status = ReplyStatus::from_u8(reader.u8()?).ok_or(WireError::Field("status"))?;
             reader.zeros(3)?;
-            Ok(ReplyEntry {
-                session,
-                number,
-                status,
-                result: reader.take(length)?,
-            })
+            Ok(ReplyEntry { session, number, status, result: reader.take(length)? })
         };
         let entry = parse();
         let left = reader.left();

@@ -40,9 +40,7 @@ impl<'a> RequestRef<'a> {
     /// If the bytes are shorter than the record says.
     #[inline]
     pub fn split(bytes: &'a [u8]) -> Result<(RequestRef<'a>, &'a [u8]), WireError> {
-        let (header, _) = bytes
-            .split_first_chunk::<REQUEST_HEADER>()
-            .ok_or(WireError::Short)?;
+        let (header, _) = bytes.split_first_chunk::<REQUEST_HEADER>().ok_or(WireError::Short)?;
         let field = |at: usize| -> u64 {
             let mut value = [0; 8];
             value.copy_from_slice(&header[at..at + 8]);
@@ -50,17 +48,11 @@ impl<'a> RequestRef<'a> {
         };
         let first = field(0);
         let (length, client) = (first as u32 as usize, (first >> 32) as u32);
-        let (covered, rest) = bytes
-            .split_at_checked(REQUEST_HEADER + length)
-            .ok_or(WireError::Short)?;
-        let (mac, rest) = rest
-            .split_first_chunk::<REQUEST_MAC>()
-            .ok_or(WireError::Short)?;
+        let (covered, rest) =
+            bytes.split_at_checked(REQUEST_HEADER + length).ok_or(WireError::Short)?;
+        let (mac, rest) = rest.split_first_chunk::<REQUEST_MAC>().ok_or(WireError::Short)?;
         let request = RequestRef {
-            session: SessionId {
-                client: ClientId(client),
-                session: field(8),
-            },
+            session: SessionId { client: ClientId(client), session: field(8) },
             number: RequestNumber(field(16)),
             operation: &covered[REQUEST_HEADER..],
             covered,
@@ -160,19 +152,13 @@ pub fn is_retransmission(message: &[u8]) -> bool {
 /// # Errors
 /// If the head is not one of these messages.
 pub fn requests_body(message: &[u8]) -> Result<&[u8], WireError> {
-    let (head, body) = message
-        .split_first_chunk::<REQUESTS_HEAD>()
-        .ok_or(WireError::Short)?;
+    let (head, body) = message.split_first_chunk::<REQUESTS_HEAD>().ok_or(WireError::Short)?;
     let flags = match head[0] {
         kind::REQUESTS => 1,
         kind::QUERIES => 0,
         _ => return Err(WireError::Field("kind")),
     };
-    if head[1] <= flags && head[2..] == [0; 6] {
-        Ok(body)
-    } else {
-        Err(WireError::Field("flags"))
-    }
+    if head[1] <= flags && head[2..] == [0; 6] { Ok(body) } else { Err(WireError::Field("flags")) }
 }
 
 #[cfg(test)]

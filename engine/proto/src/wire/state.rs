@@ -69,10 +69,7 @@ impl Checkpoint {
         let pillar = reader.pillar()?;
         let sender = reader.replica()?;
         reader.zeros(2)?;
-        let id = CheckpointId {
-            order: reader.order()?,
-            digest: reader.digest()?,
-        };
+        let id = CheckpointId { order: reader.order()?, digest: reader.digest()? };
         let proof = reader.proof()?;
         reader.end()?;
         if !config.is_checkpoint(id.order) || config.checkpoint_pillar(id.order) != pillar {
@@ -89,11 +86,7 @@ impl Checkpoint {
     pub fn mac(&self, config: &GroupConfig) -> TrustedMac {
         let pillar = config.checkpoint_pillar(self.id.order);
         TrustedMac {
-            instance: InstanceId {
-                replica: self.sender.0,
-                pillar: pillar.0,
-                epoch: config.epoch,
-            },
+            instance: InstanceId { replica: self.sender.0, pillar: pillar.0, epoch: config.epoch },
             proof: self.proof,
         }
     }
@@ -125,10 +118,7 @@ impl CheckpointCertificate {
         reader: &mut Reader<'_>,
         config: &GroupConfig,
     ) -> Result<CheckpointCertificate, WireError> {
-        let id = CheckpointId {
-            order: reader.order()?,
-            digest: reader.digest()?,
-        };
+        let id = CheckpointId { order: reader.order()?, digest: reader.digest()? };
         let count = reader.count(34, "votes")?;
         if count > usize::from(config.replicas) {
             return Err(WireError::Field("votes"));
@@ -269,10 +259,7 @@ impl Fetch {
         }
         let mut nodes = Vec::with_capacity(count);
         for _ in 0..count {
-            nodes.push(NodeId {
-                level: reader.u8()?,
-                index: reader.u64()?,
-            });
+            nodes.push(NodeId { level: reader.u8()?, index: reader.u64()? });
         }
         reader.end()?;
         Ok(Fetch { order, nodes })
@@ -329,11 +316,7 @@ impl Fetched {
             return Err(WireError::Field("length"));
         }
         let content = held.then(|| bytes.slice(FETCHED_HEAD..));
-        Ok(Fetched {
-            order,
-            node: NodeId { level, index },
-            content,
-        })
+        Ok(Fetched { order, node: NodeId { level, index }, content })
     }
 }
 
@@ -344,51 +327,25 @@ mod tests {
     #[test]
     fn state_messages_survive_the_round_trip() {
         let config = GroupConfig::default();
-        let id = CheckpointId {
-            order: OrderNumber(512),
-            digest: Digest([4; 32]),
-        };
-        let checkpoint = Checkpoint {
-            sender: ReplicaId(2),
-            id,
-            proof: Proof([5; 32]),
-        };
+        let id = CheckpointId { order: OrderNumber(512), digest: Digest([4; 32]) };
+        let checkpoint = Checkpoint { sender: ReplicaId(2), id, proof: Proof([5; 32]) };
         let bytes = checkpoint.encode(&config);
         assert_eq!(Checkpoint::parse(&bytes, &config).unwrap(), checkpoint);
         let certificate = CheckpointCertificate {
             id,
-            votes: vec![
-                (ReplicaId(0), Proof([1; 32])),
-                (ReplicaId(2), Proof([2; 32])),
-            ],
+            votes: vec![(ReplicaId(0), Proof([1; 32])), (ReplicaId(2), Proof([2; 32]))],
         };
-        assert_eq!(
-            parse_state(&encode_state(&certificate), &config).unwrap(),
-            certificate
-        );
-        let request = StateRequest {
-            latest: View(1),
-            current: View(2),
-            stable: OrderNumber(512),
-        };
+        assert_eq!(parse_state(&encode_state(&certificate), &config).unwrap(), certificate);
+        let request = StateRequest { latest: View(1), current: View(2), stable: OrderNumber(512) };
         assert_eq!(StateRequest::parse(&request.encode()).unwrap(), request);
         let fetch = Fetch {
             order: OrderNumber(512),
-            nodes: vec![
-                NodeId { level: 1, index: 3 },
-                NodeId {
-                    level: 0,
-                    index: 70,
-                },
-            ],
+            nodes: vec![NodeId { level: 1, index: 3 }, NodeId { level: 0, index: 70 }],
         };
         assert_eq!(Fetch::parse(&fetch.encode()).unwrap(), fetch);
         for content in [None, Some(Bytes::new()), Some(Bytes::from_static(b"page"))] {
-            let fetched = Fetched {
-                order: OrderNumber(512),
-                node: NodeId { level: 0, index: 1 },
-                content,
-            };
+            let fetched =
+                Fetched { order: OrderNumber(512), node: NodeId { level: 0, index: 1 }, content };
             assert_eq!(Fetched::parse(&fetched.encode()).unwrap(), fetched);
         }
     }
@@ -396,21 +353,12 @@ mod tests {
     #[test]
     fn votes_must_rise_and_the_initial_certificate_is_empty() {
         let config = GroupConfig::default();
-        let id = CheckpointId {
-            order: OrderNumber(512),
-            digest: Digest([4; 32]),
-        };
-        let twice = CheckpointCertificate {
-            id,
-            votes: vec![(ReplicaId(1), Proof([1; 32])); 2],
-        };
+        let id = CheckpointId { order: OrderNumber(512), digest: Digest([4; 32]) };
+        let twice = CheckpointCertificate { id, votes: vec![(ReplicaId(1), Proof([1; 32])); 2] };
         assert!(parse_state(&encode_state(&twice), &config).is_err());
         let none = CheckpointCertificate { id, votes: vec![] };
         assert!(parse_state(&encode_state(&none), &config).is_err());
         let initial = CheckpointCertificate::default();
-        assert_eq!(
-            parse_state(&encode_state(&initial), &config).unwrap(),
-            initial
-        );
+        assert_eq!(parse_state(&encode_state(&initial), &config).unwrap(), initial);
     }
 }

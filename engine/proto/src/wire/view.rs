@@ -119,9 +119,7 @@ fn read_headers(
     if count as u64 > config.window_slots() {
         return Err(WireError::Field("prepared"));
     }
-    (0..count)
-        .map(|_| PrepareHeader::parse(reader.take(PREPARE_HEAD)?))
-        .collect()
+    (0..count).map(|_| PrepareHeader::parse(reader.take(PREPARE_HEAD)?)).collect()
 }
 
 /// A VIEW-CHANGE: the sender leaves for a view and discloses what it took part in.
@@ -185,24 +183,13 @@ impl ViewChange {
             if count == 0 || count > MAX_LINKS {
                 return Err(WireError::Field("links"));
             }
-            let chain = (0..count)
-                .map(|_| Link::read(reader))
-                .collect::<Result<_, _>>()?;
-            parts.push(Part {
-                chain,
-                prepared: read_headers(reader, config)?,
-            });
+            let chain = (0..count).map(|_| Link::read(reader)).collect::<Result<_, _>>()?;
+            parts.push(Part { chain, prepared: read_headers(reader, config)? });
         }
         if sender.0 >= config.replicas || from >= to {
             return Err(WireError::Field("sender or views"));
         }
-        Ok(ViewChange {
-            sender,
-            from,
-            to,
-            checkpoint,
-            parts,
-        })
+        Ok(ViewChange { sender, from, to, checkpoint, parts })
     }
 
     /// The message.
@@ -264,17 +251,9 @@ impl NewViewAck {
         }
         let view = reader.view()?;
         let checkpoint = CheckpointCertificate::read(reader, config)?;
-        let prepared = config
-            .all_pillars()
-            .map(|_| read_headers(reader, config))
-            .collect::<Result<_, _>>()?;
-        Ok(NewViewAck {
-            sender,
-            view,
-            checkpoint,
-            prepared,
-            proof: reader.proof()?,
-        })
+        let prepared =
+            config.all_pillars().map(|_| read_headers(reader, config)).collect::<Result<_, _>>()?;
+        Ok(NewViewAck { sender, view, checkpoint, prepared, proof: reader.proof()? })
     }
 
     /// What the trusted MAC covers.
@@ -375,20 +354,14 @@ impl NewView {
         let checkpoint = CheckpointCertificate::read(&mut reader, config)?;
         let replicas = usize::from(config.replicas);
         let bounded = |count: usize, name| {
-            if count <= replicas {
-                Ok(count)
-            } else {
-                Err(WireError::Field(name))
-            }
+            if count <= replicas { Ok(count) } else { Err(WireError::Field(name)) }
         };
         let count = bounded(reader.count(1, "view changes")?, "view changes")?;
-        let view_changes: Vec<ViewChange> = (0..count)
-            .map(|_| ViewChange::read(&mut reader, config))
-            .collect::<Result<_, _>>()?;
+        let view_changes: Vec<ViewChange> =
+            (0..count).map(|_| ViewChange::read(&mut reader, config)).collect::<Result<_, _>>()?;
         let count = bounded(reader.count(1, "acks")?, "acks")?;
-        let acks: Vec<NewViewAck> = (0..count)
-            .map(|_| NewViewAck::read(&mut reader, config))
-            .collect::<Result<_, _>>()?;
+        let acks: Vec<NewViewAck> =
+            (0..count).map(|_| NewViewAck::read(&mut reader, config)).collect::<Result<_, _>>()?;
         let prepares = config
             .all_pillars()
             .map(|_| read_headers(&mut reader, config))
@@ -401,13 +374,6 @@ impl NewView {
         {
             return Err(WireError::Field("senders"));
         }
-        Ok(NewView {
-            view,
-            checkpoint,
-            view_changes,
-            acks,
-            prepares,
-            proof,
-        })
+        Ok(NewView { view, checkpoint, view_changes, acks, prepares, proof })
     }
 }

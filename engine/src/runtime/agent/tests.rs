@@ -27,11 +27,7 @@ impl Stage for Source {
     fn tick(&mut self, _: Time, out: &mut Output) {
         let end = (self.next + BURST).min(LETTERS);
         for next_slot in self.next..end {
-            let letter = ToClients::Proposed {
-                pillar: PillarId(0),
-                view: View(0),
-                next_slot,
-            };
+            let letter = ToClients::Proposed { pillar: PillarId(0), view: View(0), next_slot };
             out.letters.push(Letter::Clients(letter));
         }
         self.next = end;
@@ -96,34 +92,14 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
 
 #[test]
 fn a_full_queue_pauses_clients_and_loses_nothing() {
-    let plan = |name: &str, role| AgentPlan {
-        name: name.into(),
-        roles: vec![role],
-        core: None,
-    };
-    let plans = vec![
-        plan("network", Role::Execution),
-        plan("sink", Role::Clients),
-    ];
-    let config = Arc::new(GroupConfig {
-        pillars: 1,
-        ..GroupConfig::default()
-    });
-    let shared = Arc::new(Shared::new(
-        ReplicaId(0),
-        config,
-        Layout::Split,
-        true,
-        plans,
-        None,
-    ));
+    let plan = |name: &str, role| AgentPlan { name: name.into(), roles: vec![role], core: None };
+    let plans = vec![plan("network", Role::Execution), plan("sink", Role::Clients)];
+    let config = Arc::new(GroupConfig { pillars: 1, ..GroupConfig::default() });
+    let shared = Arc::new(Shared::new(ReplicaId(0), config, Layout::Split, true, plans, None));
     let hub = Hub::new(MemoryNetwork::new().endpoint(), lonely_hub()).unwrap();
     let network = Network::new(hub, Arc::clone(&shared), Vec::new());
     let (seen, blocked) = (Arc::default(), Arc::new(AtomicBool::new(true)));
-    let sink = Sink {
-        seen: Arc::clone(&seen),
-        blocked: Arc::clone(&blocked),
-    };
+    let sink = Sink { seen: Arc::clone(&seen), blocked: Arc::clone(&blocked) };
     let (to_sink, from_source) = connect();
     let (to_source, from_sink) = connect();
     let source = Agent::new(
@@ -142,10 +118,8 @@ fn a_full_queue_pauses_clients_and_loses_nothing() {
         vec![Some(from_source), None],
         vec![Some(to_source), None],
     );
-    let threads = [
-        std::thread::spawn(move || source.run()),
-        std::thread::spawn(move || sink.run()),
-    ];
+    let threads =
+        [std::thread::spawn(move || source.run()), std::thread::spawn(move || sink.run())];
 
     wait_until("congestion", || shared.is_congested());
     assert_eq!(seen.load(Ordering::Relaxed), 0);
@@ -153,7 +127,5 @@ fn a_full_queue_pauses_clients_and_loses_nothing() {
     wait_until("all letters", || seen.load(Ordering::Relaxed) == LETTERS);
     wait_until("no congestion", || !shared.is_congested());
     shared.stop();
-    threads
-        .into_iter()
-        .for_each(|thread| thread.join().unwrap());
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }

@@ -29,19 +29,13 @@ impl Directory {
     /// or else the first one. `None` if there is no leaf.
     pub(super) fn find(&self, key: &[u8]) -> Option<Spot> {
         let group = self.groups.upper_bound(key).saturating_sub(1);
-        let slot = self
-            .groups
-            .values
-            .get(group)?
-            .upper_bound(key)
-            .saturating_sub(1);
+        let slot = self.groups.values.get(group)?.upper_bound(key).saturating_sub(1);
         self.spot(group, slot)
     }
 
     /// The leaf after this one.
     pub(super) fn next(&self, spot: Spot) -> Option<Spot> {
-        self.spot(spot.group, spot.slot + 1)
-            .or_else(|| self.spot(spot.group + 1, 0))
+        self.spot(spot.group, spot.slot + 1).or_else(|| self.spot(spot.group + 1, 0))
     }
 
     /// The leaf before this one.
@@ -105,11 +99,7 @@ impl Directory {
         // Leaves that come in order fill their groups.
         let ascending = group + 1 == self.groups.len();
         let leaves = &mut self.groups.values[group];
-        let right = leaves.split_off(if ascending {
-            GROUP_LEAVES
-        } else {
-            GROUP_LEAVES / 2
-        });
+        let right = leaves.split_off(if ascending { GROUP_LEAVES } else { GROUP_LEAVES / 2 });
         let low_key = right.keys[0].clone();
         self.groups.insert(group + 1, &low_key, right);
         self.groups.fit_prefix();
@@ -130,12 +120,7 @@ struct KeyList<V> {
 
 impl<V> Default for KeyList<V> {
     fn default() -> Self {
-        KeyList {
-            prefix: Vec::new(),
-            heads: Vec::new(),
-            keys: Vec::new(),
-            values: Vec::new(),
-        }
+        KeyList { prefix: Vec::new(), heads: Vec::new(), keys: Vec::new(), values: Vec::new() }
     }
 }
 
@@ -147,11 +132,7 @@ impl<V> KeyList<V> {
     /// The number of keys that are not above `key`.
     fn upper_bound(&self, key: &[u8]) -> usize {
         let Some(rest) = key.strip_prefix(&self.prefix[..]) else {
-            return if key < &self.prefix[..] {
-                0
-            } else {
-                self.len()
-            };
+            return if key < &self.prefix[..] { 0 } else { self.len() };
         };
         let wanted = head(rest);
         let low = self.heads.partition_point(|&head| head < wanted);
@@ -254,10 +235,7 @@ mod tests {
         directory.insert(b"k", 3);
         let spot = directory.find(b"").unwrap();
         assert_eq!(spot.page, 3);
-        assert_eq!(
-            (directory.next(spot), directory.previous(spot)),
-            (None, None)
-        );
+        assert_eq!((directory.next(spot), directory.previous(spot)), (None, None));
         directory.remove(spot);
         assert_eq!(directory.find(b"k"), None);
     }
@@ -265,10 +243,7 @@ mod tests {
     /// Compares with the model: all leaves in order, both ways, and the place of `key`.
     fn check(directory: &Directory, model: &BTreeMap<Vec<u8>, PageId>, key: &[u8]) {
         let found = directory.find(key);
-        let expected = model
-            .range(..=key.to_vec())
-            .next_back()
-            .or_else(|| model.iter().next());
+        let expected = model.range(..=key.to_vec()).next_back().or_else(|| model.iter().next());
         assert_eq!(found.map(|spot| spot.page), expected.map(|(_, page)| *page));
         let mut spot = directory.find(b"");
         let mut before = None;

@@ -52,10 +52,7 @@ pub(super) struct Leaf {
 impl Leaf {
     /// A leaf with one entry.
     pub(super) fn single(key: &[u8], value: &[u8]) -> Leaf {
-        let mut leaf = Leaf {
-            version: 0,
-            buffer: Buffer::new(&[FORMAT, 0, 0, 0, 0, 0]),
-        };
+        let mut leaf = Leaf { version: 0, buffer: Buffer::new(&[FORMAT, 0, 0, 0, 0, 0]) };
         leaf.insert(0, key, value);
         leaf
     }
@@ -63,18 +60,13 @@ impl Leaf {
     /// Reads a page; the error says what is wrong with it.
     pub(super) fn parse(page: &[u8]) -> Result<Leaf, String> {
         if page.len() > MAX_LEAF_BYTES {
-            return Err(format!(
-                "{} bytes are more than {MAX_LEAF_BYTES}",
-                page.len()
-            ));
+            return Err(format!("{} bytes are more than {MAX_LEAF_BYTES}", page.len()));
         }
         let Some((&[format, zero, low, high, _, _], rest)) = page.split_first_chunk() else {
             return Err("the header is cut off".to_owned());
         };
         if (format, zero) != (FORMAT, 0) {
-            return Err(format!(
-                "format {format}.{zero} is unknown, {FORMAT}.0 is expected"
-            ));
+            return Err(format!("format {format}.{zero} is unknown, {FORMAT}.0 is expected"));
         }
         let count = usize::from(u16::from_le_bytes([low, high]));
         if count == 0 {
@@ -104,10 +96,7 @@ impl Leaf {
         if !reader.0.is_empty() {
             return Err(format!("{} bytes follow the last entry", reader.0.len()));
         }
-        let leaf = Leaf {
-            version: 0,
-            buffer: Buffer::new(page),
-        };
+        let leaf = Leaf { version: 0, buffer: Buffer::new(page) };
         if leaf.prefix() != leaf.common_prefix() {
             return Err(format!("the prefix is not {}", leaf.common_prefix()));
         }
@@ -170,10 +159,7 @@ impl Leaf {
         // of another prefix the place is meaningless, but no key can be equal.
         let wanted = head(key.get(prefix..).unwrap_or_default());
         let mut low = slots.partition_point(|slot| head_in(slot) < wanted);
-        let equal = slots[low..]
-            .iter()
-            .take_while(|slot| head_in(slot) == wanted)
-            .count();
+        let equal = slots[low..].iter().take_while(|slot| head_in(slot) == wanted).count();
         if equal > 0 && self.key(low) == key {
             return Ok(low);
         }
@@ -251,10 +237,7 @@ impl Leaf {
     pub(super) fn split_off(&mut self, i: usize) -> Leaf {
         let (entries, start, count) = (self.entries(), self.start(i), self.count());
         let (slots, end) = (entries - slot_at(i), self.len() - entries - start);
-        let mut right = Leaf {
-            version: 0,
-            buffer: Buffer::new(&self.bytes()[..HEADER_BYTES]),
-        };
+        let mut right = Leaf { version: 0, buffer: Buffer::new(&self.bytes()[..HEADER_BYTES]) };
         right.buffer.resize(HEADER_BYTES + slots + end);
         let (left_bytes, right_bytes) = (self.buffer.bytes_mut(), right.buffer.bytes_mut());
         right_bytes[HEADER_BYTES..][..slots].copy_from_slice(&left_bytes[slot_at(i)..entries]);
@@ -309,28 +292,17 @@ impl Leaf {
                 best = Some((kept, takes_new));
             }
         }
-        best.filter(|&(kept, takes_new)| {
-            if takes_new {
-                kept > 0
-            } else {
-                kept < self.count()
-            }
-        })
+        best.filter(|&(kept, takes_new)| if takes_new { kept > 0 } else { kept < self.count() })
     }
 
     /// Position of an entry in the page, the length of its key and of its value.
     fn place(&self, i: usize) -> (usize, usize, usize) {
         let at = self.entries() + self.start(i);
-        let header: [u8; ENTRY_HEADER_BYTES] = *self.bytes()[at..]
-            .first_chunk()
-            .expect("an entry begins with its header");
+        let header: [u8; ENTRY_HEADER_BYTES] =
+            *self.bytes()[at..].first_chunk().expect("an entry begins with its header");
         let [a, b, c, d, e, f] = header;
         let key = u16::from_le_bytes([a, b]);
-        (
-            at,
-            usize::from(key),
-            u32::from_le_bytes([c, d, e, f]) as usize,
-        )
+        (at, usize::from(key), u32::from_le_bytes([c, d, e, f]) as usize)
     }
 
     /// Where the entries begin.
@@ -344,9 +316,7 @@ impl Leaf {
 
     fn slots_mut(&mut self) -> &mut [[u8; SLOT_BYTES]] {
         let entries = self.entries();
-        self.buffer.bytes_mut()[HEADER_BYTES..entries]
-            .as_chunks_mut()
-            .0
+        self.buffer.bytes_mut()[HEADER_BYTES..entries].as_chunks_mut().0
     }
 
     fn start(&self, i: usize) -> usize {
@@ -354,11 +324,7 @@ impl Leaf {
     }
 
     fn start_or_end(&self, i: usize) -> usize {
-        if i == self.count() {
-            self.len() - self.entries()
-        } else {
-            self.start(i)
-        }
+        if i == self.count() { self.len() - self.entries() } else { self.start(i) }
     }
 
     /// Moves the starts of the entries from `i` on.
@@ -488,16 +454,10 @@ mod tests {
         assert_eq!(left.find(b"cc"), Err(2));
         assert_eq!(left.find(b"e"), Err(4));
         left.replace(1, b"longer");
-        assert_eq!(
-            (left.value(1), left.value(2)),
-            (&b"longer"[..], &b"ccc"[..])
-        );
+        assert_eq!((left.value(1), left.value(2)), (&b"longer"[..], &b"ccc"[..]));
         left.replace(1, b"b");
         let right = left.split_off(2);
-        assert_eq!(
-            (keys(&left), keys(&right)),
-            (vec!["", "b"], vec!["ccc", "dd"])
-        );
+        assert_eq!((keys(&left), keys(&right)), (vec!["", "b"], vec!["ccc", "dd"]));
         left.append(&right);
         assert_eq!(keys(&left), ["", "b", "ccc", "dd"]);
         left.remove(3);

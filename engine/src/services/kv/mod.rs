@@ -57,9 +57,7 @@ impl KvService {
     /// The limit must be the same on all replicas of a group, as it decides on replies.
     #[must_use]
     pub fn with_limit(limit_bytes: u64) -> KvService {
-        KvService {
-            store: Store::new(limit_bytes),
-        }
+        KvService { store: Store::new(limit_bytes) }
     }
 
     /// The number of keys.
@@ -87,10 +85,7 @@ impl KvService {
     }
 
     fn answer_get(&self, key: &[u8], reply: &mut Vec<u8>) {
-        self.store
-            .get(key)
-            .map_or(KvReply::Absent, KvReply::Value)
-            .encode(reply);
+        self.store.get(key).map_or(KvReply::Absent, KvReply::Value).encode(reply);
     }
 
     fn put(&mut self, key: &[u8], value: &[u8]) -> KvReply<'static> {
@@ -124,16 +119,9 @@ impl Service for KvService {
             Ok(KvOperation::Get { key }) => self.answer_get(key, reply),
             Ok(KvOperation::Put { key, value }) => self.put(key, value).encode(reply),
             Ok(KvOperation::Delete { key }) => {
-                KvReply::Deleted {
-                    existed: self.store.delete(key),
-                }
-                .encode(reply);
+                KvReply::Deleted { existed: self.store.delete(key) }.encode(reply);
             }
-            Ok(KvOperation::CompareAndSwap {
-                key,
-                expected,
-                value,
-            }) => {
+            Ok(KvOperation::CompareAndSwap { key, expected, value }) => {
                 self.compare_and_swap(key, expected, value, reply);
             }
             Ok(KvOperation::Scan { start, end, limit }) => {

@@ -102,10 +102,7 @@ impl PageTable {
 
     /// The pages as they are now, at the cost of a step per chunk.
     pub(super) fn snapshot(&self) -> PageSnapshot {
-        PageSnapshot {
-            chunks: self.chunks.clone(),
-            length: self.length,
-        }
+        PageSnapshot { chunks: self.chunks.clone(), length: self.length }
     }
 
     /// Reads the pages of a checkpoint into a new table. Pages that are as in this table are
@@ -114,15 +111,9 @@ impl PageTable {
         let count = source.page_count();
         if count > u64::from(MAX_PAGES) {
             let what = format!("{count} pages are more than {MAX_PAGES}");
-            return Err(RestoreError {
-                page: u64::from(MAX_PAGES),
-                what,
-            });
+            return Err(RestoreError { page: u64::from(MAX_PAGES), what });
         }
-        let mut table = PageTable {
-            version: self.version,
-            ..PageTable::default()
-        };
+        let mut table = PageTable { version: self.version, ..PageTable::default() };
         for page in 0..count as PageId {
             let bytes = source.page(page.into());
             if bytes.is_empty() {
@@ -132,10 +123,8 @@ impl PageTable {
                 Some(leaf) if leaf.bytes() == bytes => Arc::clone(leaf),
                 _ => {
                     table.version += 1;
-                    let mut leaf = Leaf::parse(&bytes).map_err(|what| RestoreError {
-                        page: page.into(),
-                        what,
-                    })?;
+                    let mut leaf = Leaf::parse(&bytes)
+                        .map_err(|what| RestoreError { page: page.into(), what })?;
                     leaf.version = table.version;
                     Arc::new(leaf)
                 }
@@ -188,8 +177,7 @@ impl Snapshot for PageSnapshot {
 
     /// The page shares the bytes of the store.
     fn page(&self, index: u64) -> Bytes {
-        self.slot(index)
-            .map_or_else(Bytes::new, |leaf| Bytes::from_owner(Page(leaf.clone())))
+        self.slot(index).map_or_else(Bytes::new, |leaf| Bytes::from_owner(Page(leaf.clone())))
     }
 
     /// A free page has version 0, which no page in use has.
@@ -248,10 +236,7 @@ mod tests {
         for page in (0..100).filter(|page| !(7..10).contains(page)) {
             table.release(page);
         }
-        assert_eq!(
-            (table.len(), table.chunks.len(), table.free.len()),
-            (0, 0, 0)
-        );
+        assert_eq!((table.len(), table.chunks.len(), table.free.len()), (0, 0, 0));
     }
 
     #[test]
@@ -296,9 +281,7 @@ mod tests {
         let pages: Vec<_> = (0..2).map(|page| table.snapshot().page(page)).collect();
         table.leaf_mut(1).replace(0, b"other");
         let before = table.snapshot();
-        let loaded = table
-            .load(&Pages([&pages[..], &[Bytes::new()]].concat()))
-            .unwrap();
+        let loaded = table.load(&Pages([&pages[..], &[Bytes::new()]].concat())).unwrap();
         assert_eq!(loaded.len(), 2);
         let after = loaded.snapshot();
         assert_eq!(after.page_version(0), before.page_version(0));

@@ -7,10 +7,7 @@ pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], KvRefusal> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or(KvRefusal::Malformed)?;
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(KvRefusal::Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
@@ -42,20 +39,12 @@ impl<'a> Reader<'a> {
 
     fn key_length(&mut self, limit: usize) -> Result<usize, KvRefusal> {
         let length = usize::from(u16::from_le_bytes(self.array()?));
-        if length > limit {
-            Err(KvRefusal::KeyTooLong)
-        } else {
-            Ok(length)
-        }
+        if length > limit { Err(KvRefusal::KeyTooLong) } else { Ok(length) }
     }
 
     fn value_length(&mut self) -> Result<usize, KvRefusal> {
         let length = self.u32()? as usize;
-        if length > MAX_VALUE_BYTES {
-            Err(KvRefusal::ValueTooLong)
-        } else {
-            Ok(length)
-        }
+        if length > MAX_VALUE_BYTES { Err(KvRefusal::ValueTooLong) } else { Ok(length) }
     }
 
     /// Reads a key.
@@ -81,11 +70,7 @@ impl<'a> Reader<'a> {
         &mut self,
         read: fn(&mut Self) -> Result<&'a [u8], KvRefusal>,
     ) -> Result<Option<&'a [u8]>, KvRefusal> {
-        if self.flag()? {
-            read(self).map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.flag()? { read(self).map(Some) } else { Ok(None) }
     }
 
     /// Reads a key and its value.
@@ -108,10 +93,6 @@ impl<'a> Reader<'a> {
 
     /// There must be nothing left.
     pub(super) fn end(&self) -> Result<(), KvRefusal> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(KvRefusal::Malformed)
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(KvRefusal::Malformed) }
     }
 }

@@ -166,10 +166,7 @@ impl Store {
             let [(left_page, left), (page, leaf)] = [pair[0], pair[1]];
             if left.key(left.count() - 1) >= leaf.low_key() {
                 let what = format!("its keys overlap with those of page {left_page}");
-                return Err(RestoreError {
-                    page: page.into(),
-                    what,
-                });
+                return Err(RestoreError { page: page.into(), what });
             }
         }
         let (mut directory, mut entries, mut bytes) = (Directory::default(), 0, 0);
@@ -178,13 +175,7 @@ impl Store {
             entries += leaf.count() as u64;
             bytes += leaf.entries_bytes() as u64;
         }
-        *self = Store {
-            pages,
-            directory,
-            entries,
-            bytes,
-            limit_bytes: self.limit_bytes,
-        };
+        *self = Store { pages, directory, entries, bytes, limit_bytes: self.limit_bytes };
         Ok(())
     }
 
@@ -224,11 +215,7 @@ impl Store {
         let count = leaf.count();
         let ascending = i == count && self.directory.is_last(spot);
         let added = entry_bytes(key.len(), value.len());
-        let cut = if ascending {
-            None
-        } else {
-            leaf.best_cut(i, added)
-        };
+        let cut = if ascending { None } else { leaf.best_cut(i, added) };
 
         if let Some((kept, takes_new)) = cut {
             let leaf = self.pages.leaf_mut(spot.page);

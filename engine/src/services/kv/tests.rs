@@ -23,13 +23,7 @@ fn run(service: &mut KvService, operation: KvOperation<'_>) -> Vec<u8> {
     } else {
         assert!(answer.is_empty());
     }
-    assert_eq!(
-        read_only,
-        matches!(
-            operation,
-            KvOperation::Get { .. } | KvOperation::Scan { .. }
-        )
-    );
+    assert_eq!(read_only, matches!(operation, KvOperation::Get { .. } | KvOperation::Scan { .. }));
     reply
 }
 
@@ -44,9 +38,7 @@ fn encoded(reply: KvReply<'_>) -> Vec<u8> {
 }
 
 fn pages(snapshot: &dyn Snapshot) -> Vec<Bytes> {
-    (0..snapshot.page_count())
-        .map(|page| snapshot.page(page))
-        .collect()
+    (0..snapshot.page_count()).map(|page| snapshot.page(page)).collect()
 }
 
 fn scan_model(model: &Model, start: &[u8], end: Option<&[u8]>, limit: u32) -> Vec<u8> {
@@ -71,23 +63,17 @@ fn scan_model(model: &Model, start: &[u8], end: Option<&[u8]>, limit: u32) -> Ve
 /// Executes an operation on the model and returns the reply that is right.
 fn run_model(model: &mut Model, operation: KvOperation<'_>) -> Vec<u8> {
     match operation {
-        KvOperation::Get { key } => encoded(
-            model
-                .get(key)
-                .map_or(KvReply::Absent, |value| KvReply::Value(value)),
-        ),
+        KvOperation::Get { key } => {
+            encoded(model.get(key).map_or(KvReply::Absent, |value| KvReply::Value(value)))
+        }
         KvOperation::Put { key, value } => {
             let replaced = model.insert(key.to_vec(), value.to_vec()).is_some();
             encoded(KvReply::Stored { replaced })
         }
-        KvOperation::Delete { key } => encoded(KvReply::Deleted {
-            existed: model.remove(key).is_some(),
-        }),
-        KvOperation::CompareAndSwap {
-            key,
-            expected,
-            value,
-        } => {
+        KvOperation::Delete { key } => {
+            encoded(KvReply::Deleted { existed: model.remove(key).is_some() })
+        }
+        KvOperation::CompareAndSwap { key, expected, value } => {
             let current = model.get(key).map(|value| &value[..]);
             if current != expected {
                 return encoded(KvReply::Mismatch { current });
@@ -104,15 +90,9 @@ fn check(service: &mut KvService, model: &Model) {
     let snapshot = service.snapshot();
     let mut restored = KvService::new();
     restored.restore(&*snapshot).unwrap();
-    assert_eq!(
-        (service.len(), service.bytes()),
-        (restored.len(), restored.bytes())
-    );
+    assert_eq!((service.len(), service.bytes()), (restored.len(), restored.bytes()));
     assert_eq!(service.len(), model.len() as u64);
-    let bytes: usize = model
-        .iter()
-        .map(|(key, value)| 12 + key.len() + value.len())
-        .sum();
+    let bytes: usize = model.iter().map(|(key, value)| 12 + key.len() + value.len()).sum();
     assert_eq!(service.bytes(), bytes as u64);
     assert_eq!(pages(&*restored.snapshot()), pages(&*snapshot));
     for (key, value) in model {
@@ -171,11 +151,7 @@ fn operations(step: &Step, model: &Model, mut each: impl FnMut(KvOperation<'_>))
         Step::Swap(key, hit, value) => {
             let current = model.get(key).map(|value| &value[..]);
             let expected = if *hit { current } else { Some(&b"other"[..]) };
-            each(KvOperation::CompareAndSwap {
-                key,
-                expected,
-                value,
-            });
+            each(KvOperation::CompareAndSwap { key, expected, value });
         }
         Step::Delete(key) => {
             each(KvOperation::Delete { key });
@@ -190,11 +166,7 @@ fn operations(step: &Step, model: &Model, mut each: impl FnMut(KvOperation<'_>))
             }
         }
         Step::Scan(start, end, limit) => {
-            each(KvOperation::Scan {
-                start,
-                end: end.as_deref(),
-                limit: *limit,
-            });
+            each(KvOperation::Scan { start, end: end.as_deref(), limit: *limit });
         }
         Step::Restore => {}
     }
@@ -336,17 +308,8 @@ proptest! {
 fn all(service: &mut KvService) -> Model {
     let (mut model, mut start) = (Model::new(), Vec::new());
     loop {
-        let reply = run(
-            service,
-            KvOperation::Scan {
-                start: &start,
-                end: None,
-                limit: 17,
-            },
-        );
-        let Ok(KvReply::Entries(entries)) = KvReply::decode(&reply) else {
-            panic!("{reply:?}")
-        };
+        let reply = run(service, KvOperation::Scan { start: &start, end: None, limit: 17 });
+        let Ok(KvReply::Entries(entries)) = KvReply::decode(&reply) else { panic!("{reply:?}") };
         assert!(reply.len() <= MAX_SCAN_REPLY_BYTES && entries.len() <= 17);
         model.extend(entries.map(|(key, value)| (key.to_vec(), value.to_vec())));
         if !entries.more() {
@@ -389,11 +352,7 @@ fn a_full_store_refuses_growth_alone() {
     assert_eq!(put(&mut service, b"l", &[0; 20]), full);
     assert_eq!(put(&mut service, b"k", &[1; 32]), full);
     assert_eq!(service.get(b"k"), Some(&[0; 20][..]));
-    let swap = KvOperation::CompareAndSwap {
-        key: b"k",
-        expected: Some(&[0; 20]),
-        value: &[1; 32],
-    };
+    let swap = KvOperation::CompareAndSwap { key: b"k", expected: Some(&[0; 20]), value: &[1; 32] };
     assert_eq!(run(&mut service, swap), full);
     assert_eq!(put(&mut service, b"k", &[1; 31]), [3, 1]);
     assert_eq!(service.bytes(), 44);
@@ -408,32 +367,17 @@ fn ascending_keys_fill_their_pages() {
         put(&mut service, &i.to_be_bytes(), &[0; 84]);
     }
     // 10 000 entries of 100 bytes.
-    assert!(
-        service.snapshot().page_count() < 257,
-        "{}",
-        service.snapshot().page_count()
-    );
+    assert!(service.snapshot().page_count() < 257, "{}", service.snapshot().page_count());
     for i in 0..9_990u32 {
-        run(
-            &mut service,
-            KvOperation::Delete {
-                key: &i.to_be_bytes(),
-            },
-        );
+        run(&mut service, KvOperation::Delete { key: &i.to_be_bytes() });
     }
     let snapshot = service.snapshot();
-    let used = (0..snapshot.page_count())
-        .filter(|page| !snapshot.page(*page).is_empty())
-        .count();
+    let used = (0..snapshot.page_count()).filter(|page| !snapshot.page(*page).is_empty()).count();
     assert_eq!(used, 1);
     for i in 0..9_990u32 {
         put(&mut service, &i.to_be_bytes(), &[0; 84]);
     }
-    assert!(
-        service.snapshot().page_count() < 600,
-        "{}",
-        service.snapshot().page_count()
-    );
+    assert!(service.snapshot().page_count() < 600, "{}", service.snapshot().page_count());
 }
 
 #[test]
@@ -446,10 +390,7 @@ fn restore_names_overlapping_pages() {
     let page = |service: &mut KvService| service.snapshot().page(0);
     let both = Pages(vec![page(&mut service), Bytes::new(), page(&mut other)]);
     let fault = service.restore(&both).unwrap_err();
-    assert_eq!(
-        (fault.page, fault.what.as_str()),
-        (2, "its keys overlap with those of page 0")
-    );
+    assert_eq!((fault.page, fault.what.as_str()), (2, "its keys overlap with those of page 0"));
     assert_eq!(service.len(), 2);
 }
 
@@ -460,15 +401,9 @@ fn restore_names_overlapping_pages() {
 fn measure() {
     use std::time::Instant;
     let keys: Vec<[u8; 16]> = (0..100_000u128)
-        .map(|i| {
-            (i + 1)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
-                .to_be_bytes()
-        })
+        .map(|i| (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes())
         .collect();
-    let mut order: Vec<_> = (0..1_000_000usize)
-        .map(|i| i.wrapping_mul(48_271) % 100_000)
-        .collect();
+    let mut order: Vec<_> = (0..1_000_000usize).map(|i| i.wrapping_mul(48_271) % 100_000).collect();
     order.sort_by_key(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 20 & 0xffff);
     let mut service = KvService::new();
     let (mut operation, mut reply) = (Vec::new(), Vec::new());
@@ -485,30 +420,17 @@ fn measure() {
             encode(i, &mut operation);
             service.execute(&context(), &operation, &mut reply);
         }
-        println!(
-            "{what} {} ns",
-            start.elapsed().as_nanos() / order.len() as u128
-        );
+        println!("{what} {} ns", start.elapsed().as_nanos() / order.len() as u128);
     };
     each("(loop)", &mut service, &|_, out| out.push(0));
     let get = |i: usize, out: &mut Vec<u8>| KvOperation::Get { key: &keys[i] }.encode(out).unwrap();
     each("get", &mut service, &get);
     let put_same = |i: usize, out: &mut Vec<u8>| {
-        KvOperation::Put {
-            key: &keys[i],
-            value: &[2; 100],
-        }
-        .encode(out)
-        .unwrap();
+        KvOperation::Put { key: &keys[i], value: &[2; 100] }.encode(out).unwrap();
     };
     each("put", &mut service, &put_same);
     let put_longer = |i: usize, out: &mut Vec<u8>| {
-        KvOperation::Put {
-            key: &keys[i],
-            value: &[2; 108][..100 + i % 8],
-        }
-        .encode(out)
-        .unwrap();
+        KvOperation::Put { key: &keys[i], value: &[2; 108][..100 + i % 8] }.encode(out).unwrap();
     };
     each("put of another length", &mut service, &put_longer);
     let delete = |i: usize, out: &mut Vec<u8>| {
@@ -522,10 +444,7 @@ fn measure() {
     let mut key = 1u64;
     while service.bytes() < 1 << 30 {
         key = key.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        service
-            .store
-            .put(&[key.to_be_bytes(), key.to_le_bytes()].concat(), &[3; 100])
-            .unwrap();
+        service.store.put(&[key.to_be_bytes(), key.to_le_bytes()].concat(), &[3; 100]).unwrap();
     }
     for _ in 0..3 {
         let start = Instant::now();
@@ -547,16 +466,11 @@ fn measure() {
     let start = Instant::now();
     let mut found = 0;
     for _ in 0..1_000_000 {
-        probe = probe
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        probe = probe.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let bytes: [[u8; 8]; 2] = [probe.to_be_bytes(), probe.to_le_bytes()];
         found += u32::from(service.get(bytes.as_flattened()).is_some());
     }
-    println!(
-        "get at 1 GiB {} ns ({found} found)",
-        start.elapsed().as_nanos() / 1_000_000
-    );
+    println!("get at 1 GiB {} ns ({found} found)", start.elapsed().as_nanos() / 1_000_000);
     let snapshot = service.snapshot();
     let start = Instant::now();
     let mut other = KvService::new();

@@ -120,11 +120,7 @@ impl<'a> KvOperation<'a> {
                 out.push(3);
                 put_key(out, key);
             }
-            KvOperation::CompareAndSwap {
-                key,
-                expected,
-                value,
-            } => {
+            KvOperation::CompareAndSwap { key, expected, value } => {
                 check_key(key)?;
                 check_value(expected.unwrap_or_default())?;
                 check_value(value)?;
@@ -150,10 +146,7 @@ impl<'a> KvOperation<'a> {
         let mut reader = Reader(bytes);
         let operation = match reader.u8()? {
             1 => KvOperation::Get { key: reader.key()? },
-            2 => KvOperation::Put {
-                key: reader.key()?,
-                value: reader.value()?,
-            },
+            2 => KvOperation::Put { key: reader.key()?, value: reader.value()? },
             3 => KvOperation::Delete { key: reader.key()? },
             4 => KvOperation::CompareAndSwap {
                 key: reader.key()?,
@@ -191,16 +184,10 @@ impl fmt::Display for KvRefusal {
         match self {
             KvRefusal::Malformed => f.write_str("the operation is malformed"),
             KvRefusal::KeyTooLong => {
-                write!(
-                    f,
-                    "the key is too long: at most {MAX_KEY_BYTES} bytes are allowed"
-                )
+                write!(f, "the key is too long: at most {MAX_KEY_BYTES} bytes are allowed")
             }
             KvRefusal::ValueTooLong => {
-                write!(
-                    f,
-                    "the value is too long: at most {MAX_VALUE_BYTES} bytes are allowed"
-                )
+                write!(f, "the value is too long: at most {MAX_VALUE_BYTES} bytes are allowed")
             }
             KvRefusal::Full => f.write_str("the store is full: delete something first"),
         }
@@ -276,16 +263,10 @@ impl<'a> KvReply<'a> {
         let reply = match reader.u8()? {
             1 => KvReply::Value(reader.value()?),
             2 => KvReply::Absent,
-            3 => KvReply::Stored {
-                replaced: reader.flag()?,
-            },
-            4 => KvReply::Deleted {
-                existed: reader.flag()?,
-            },
+            3 => KvReply::Stored { replaced: reader.flag()? },
+            4 => KvReply::Deleted { existed: reader.flag()? },
             5 => KvReply::Swapped,
-            6 => KvReply::Mismatch {
-                current: reader.option(Reader::value)?,
-            },
+            6 => KvReply::Mismatch { current: reader.option(Reader::value)? },
             7 => KvReply::Entries(reader.entries()?),
             0x80 => KvReply::Refused(KvRefusal::Malformed),
             0x81 => KvReply::Refused(KvRefusal::KeyTooLong),
@@ -369,27 +350,15 @@ pub(super) fn entry_header(key: &[u8], value: &[u8]) -> [u8; ENTRY_HEADER_BYTES]
 }
 
 fn check_key(key: &[u8]) -> Result<(), KvRefusal> {
-    if key.len() > MAX_KEY_BYTES {
-        Err(KvRefusal::KeyTooLong)
-    } else {
-        Ok(())
-    }
+    if key.len() > MAX_KEY_BYTES { Err(KvRefusal::KeyTooLong) } else { Ok(()) }
 }
 
 fn check_bound(key: &[u8]) -> Result<(), KvRefusal> {
-    if key.len() > MAX_BOUND_BYTES {
-        Err(KvRefusal::KeyTooLong)
-    } else {
-        Ok(())
-    }
+    if key.len() > MAX_BOUND_BYTES { Err(KvRefusal::KeyTooLong) } else { Ok(()) }
 }
 
 fn check_value(value: &[u8]) -> Result<(), KvRefusal> {
-    if value.len() > MAX_VALUE_BYTES {
-        Err(KvRefusal::ValueTooLong)
-    } else {
-        Ok(())
-    }
+    if value.len() > MAX_VALUE_BYTES { Err(KvRefusal::ValueTooLong) } else { Ok(()) }
 }
 
 fn put_key(out: &mut Vec<u8>, key: &[u8]) {
@@ -419,36 +388,18 @@ mod tests {
     fn operations_have_the_documented_bytes() {
         let cases: [(KvOperation<'_>, &[u8]); 6] = [
             (KvOperation::Get { key: b"k" }, b"\x01\x01\x00k"),
-            (
-                KvOperation::Put {
-                    key: b"",
-                    value: b"vw",
-                },
-                b"\x02\x00\x00\x02\x00\x00\x00vw",
-            ),
+            (KvOperation::Put { key: b"", value: b"vw" }, b"\x02\x00\x00\x02\x00\x00\x00vw"),
             (KvOperation::Delete { key: b"k" }, b"\x03\x01\x00k"),
             (
-                KvOperation::CompareAndSwap {
-                    key: b"k",
-                    expected: None,
-                    value: b"v",
-                },
+                KvOperation::CompareAndSwap { key: b"k", expected: None, value: b"v" },
                 b"\x04\x01\x00k\x00\x01\x00\x00\x00v",
             ),
             (
-                KvOperation::CompareAndSwap {
-                    key: b"k",
-                    expected: Some(b"w"),
-                    value: b"",
-                },
+                KvOperation::CompareAndSwap { key: b"k", expected: Some(b"w"), value: b"" },
                 b"\x04\x01\x00k\x01\x01\x00\x00\x00w\x00\x00\x00\x00",
             ),
             (
-                KvOperation::Scan {
-                    start: b"a",
-                    end: Some(b"b"),
-                    limit: 258,
-                },
+                KvOperation::Scan { start: b"a", end: Some(b"b"), limit: 258 },
                 b"\x05\x01\x00a\x01\x01\x00b\x02\x01\x00\x00",
             ),
         ];
@@ -458,10 +409,7 @@ mod tests {
             assert_eq!(out, bytes);
             assert_eq!(KvOperation::decode(bytes), Ok(operation));
             for end in 0..bytes.len() {
-                assert_eq!(
-                    KvOperation::decode(&bytes[..end]),
-                    Err(KvRefusal::Malformed)
-                );
+                assert_eq!(KvOperation::decode(&bytes[..end]), Err(KvRefusal::Malformed));
             }
             out.push(0);
             assert_eq!(KvOperation::decode(&out), Err(KvRefusal::Malformed));
@@ -470,11 +418,7 @@ mod tests {
 
     #[test]
     fn replies_have_the_documented_bytes() {
-        let entries = KvEntries {
-            more: true,
-            count: 1,
-            bytes: b"\x01\x00\x01\x00\x00\x00kv",
-        };
+        let entries = KvEntries { more: true, count: 1, bytes: b"\x01\x00\x01\x00\x00\x00kv" };
         let cases: [(KvReply<'_>, &[u8]); 12] = [
             (KvReply::Value(b"v"), b"\x01\x01\x00\x00\x00v"),
             (KvReply::Absent, b"\x02"),
@@ -482,14 +426,8 @@ mod tests {
             (KvReply::Deleted { existed: false }, b"\x04\x00"),
             (KvReply::Swapped, b"\x05"),
             (KvReply::Mismatch { current: None }, b"\x06\x00"),
-            (
-                KvReply::Mismatch { current: Some(b"") },
-                b"\x06\x01\x00\x00\x00\x00",
-            ),
-            (
-                KvReply::Entries(entries),
-                b"\x07\x01\x01\x00\x00\x00\x01\x00\x01\x00\x00\x00kv",
-            ),
+            (KvReply::Mismatch { current: Some(b"") }, b"\x06\x01\x00\x00\x00\x00"),
+            (KvReply::Entries(entries), b"\x07\x01\x01\x00\x00\x00\x01\x00\x01\x00\x00\x00kv"),
             (KvReply::Refused(KvRefusal::Malformed), b"\x80"),
             (KvReply::Refused(KvRefusal::KeyTooLong), b"\x81"),
             (KvReply::Refused(KvRefusal::ValueTooLong), b"\x82"),
@@ -512,20 +450,11 @@ mod tests {
         let key = [0; MAX_BOUND_BYTES + 1];
         let value = vec![0; MAX_VALUE_BYTES + 1];
         let mut out = Vec::new();
-        let long_key = KvOperation::Get {
-            key: &key[..MAX_KEY_BYTES + 1],
-        };
+        let long_key = KvOperation::Get { key: &key[..MAX_KEY_BYTES + 1] };
         assert_eq!(long_key.encode(&mut out), Err(KvRefusal::KeyTooLong));
-        let long_bound = KvOperation::Scan {
-            start: &key,
-            end: None,
-            limit: 1,
-        };
+        let long_bound = KvOperation::Scan { start: &key, end: None, limit: 1 };
         assert_eq!(long_bound.encode(&mut out), Err(KvRefusal::KeyTooLong));
-        let long_value = KvOperation::Put {
-            key: b"",
-            value: &value,
-        };
+        let long_value = KvOperation::Put { key: b"", value: &value };
         assert_eq!(long_value.encode(&mut out), Err(KvRefusal::ValueTooLong));
         assert!(out.is_empty());
         assert_eq!(KvOperation::decode(&[1, 1, 4]), Err(KvRefusal::KeyTooLong));
@@ -533,10 +462,8 @@ mod tests {
             KvOperation::decode(&[2, 0, 0, 255, 255, 255, 255]),
             Err(KvRefusal::ValueTooLong)
         );
-        let longest = KvOperation::Put {
-            key: &key[..MAX_KEY_BYTES],
-            value: &value[..MAX_VALUE_BYTES],
-        };
+        let longest =
+            KvOperation::Put { key: &key[..MAX_KEY_BYTES], value: &value[..MAX_VALUE_BYTES] };
         longest.encode(&mut out).unwrap();
         assert!(out.len() <= 1 << 20);
         assert_eq!(KvOperation::decode(&out), Ok(longest));

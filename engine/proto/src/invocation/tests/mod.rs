@@ -44,27 +44,17 @@ impl Client {
         config.validate().unwrap();
         let key = ClientKey::from_bytes(MacAlgorithm::Blake3, [7; 32]);
         let core = ClientCore::new(Arc::new(config), ClientId(5), key, INCARNATION, 100, 1);
-        Client {
-            core,
-            out: ClientOutput::new(replicas),
-            now: Time(1_000_000),
-        }
+        Client { core, out: ClientOutput::new(replicas), now: Time(1_000_000) }
     }
 
     fn submit(&mut self, session: u32, operation: &[u8]) -> u64 {
         let kind = RequestKind::Ordered;
-        self.core
-            .submit(session, operation, kind, self.now, &mut self.out)
-            .unwrap()
-            .0
+        self.core.submit(session, operation, kind, self.now, &mut self.out).unwrap().0
     }
 
     fn query(&mut self, session: u32, operation: &[u8]) -> u64 {
         let kind = RequestKind::ReadOnly;
-        self.core
-            .submit(session, operation, kind, self.now, &mut self.out)
-            .unwrap()
-            .0
+        self.core.submit(session, operation, kind, self.now, &mut self.out).unwrap().0
     }
 
     /// Takes what was sent.
@@ -75,11 +65,7 @@ impl Client {
             let query = kind_of(message) == kind::QUERIES;
             for request in Requests::new(requests_body(message).unwrap()) {
                 let request: RequestRef<'_> = request.unwrap();
-                let mac = if query {
-                    [0; REQUEST_MAC]
-                } else {
-                    key.tag(request.covered)
-                };
+                let mac = if query { [0; REQUEST_MAC] } else { key.tag(request.covered) };
                 assert_eq!(*request.mac, mac);
                 assert_eq!(request.session.client, ClientId(5));
                 seen.push(Seen {
@@ -104,24 +90,13 @@ impl Client {
         let mut message = Vec::new();
         begin(&mut message, ReplicaId(said), View(view));
         append(&mut message, entry);
-        self.core
-            .handle(ReplicaId(link), &message, self.now, &mut self.out);
+        self.core.handle(ReplicaId(link), &message, self.now, &mut self.out);
     }
 
     fn reply(&mut self, r: u16, session: u32, number: u64, status: ReplyStatus, result: &[u8]) {
         let session = self.core.session_id(session).session;
         let number = RequestNumber(number);
-        self.reply_from(
-            r,
-            r,
-            0,
-            &ReplyEntry {
-                session,
-                number,
-                status,
-                result,
-            },
-        );
+        self.reply_from(r, r, 0, &ReplyEntry { session, number, status, result });
     }
 
     fn done(&mut self, r: u16, session: u32, number: u64, result: &[u8]) {
@@ -131,9 +106,7 @@ impl Client {
     /// Takes the completions.
     fn finished(&mut self) -> Vec<(u32, u64, Outcome, Vec<u8>)> {
         let list = self.out.completions.iter();
-        let list = list
-            .map(|c| (c.session, c.number.0, c.outcome, c.result.to_vec()))
-            .collect();
+        let list = list.map(|c| (c.session, c.number.0, c.outcome, c.result.to_vec())).collect();
         self.out.completions.clear();
         list
     }
@@ -160,14 +133,7 @@ fn a_request_goes_to_the_leader_and_ends_with_two_equal_replies() {
     let operation = b"op".to_vec();
     assert_eq!(
         c.sent(),
-        [Seen {
-            replica: 0,
-            query: false,
-            again: false,
-            session,
-            number,
-            operation
-        }]
+        [Seen { replica: 0, query: false, again: false, session, number, operation }]
     );
     c.done(2, 4, number, b"x");
     assert!(c.out.completions.is_empty());
@@ -181,10 +147,7 @@ fn a_request_goes_to_the_leader_and_ends_with_two_equal_replies() {
     assert_eq!((c.core.stats().late, c.core.outstanding()), (1, 0));
     assert_eq!(c.submit(4, b""), number + 1);
     assert_eq!(c.core.stats().accepted, 1);
-    assert_eq!(
-        c.core.deadline().map(|t| t.since_us(c.now)),
-        Some(2 * RESEND_US)
-    );
+    assert_eq!(c.core.deadline().map(|t| t.since_us(c.now)), Some(2 * RESEND_US));
 }
 
 #[test]
@@ -193,10 +156,7 @@ fn the_unreplicated_group_needs_one_reply() {
     let number = c.submit(0, b"a");
     assert_eq!(c.targets(), [0]);
     c.done(0, 0, number, b"result");
-    assert_eq!(
-        c.finished(),
-        [(0, number, Outcome::Done, b"result".to_vec())]
-    );
+    assert_eq!(c.finished(), [(0, number, Outcome::Done, b"result".to_vec())]);
     let number = c.query(0, b"q");
     let sent = c.sent();
     assert!(sent.len() == 1 && sent[0].query);
@@ -204,10 +164,7 @@ fn the_unreplicated_group_needs_one_reply() {
     assert_eq!(c.finished(), [(0, number, Outcome::Done, b"r".to_vec())]);
     // Its timeouts and its retransmissions work as well.
     c.submit(0, b"b");
-    assert_eq!(
-        (c.targets(), c.next_tick(), c.targets()),
-        (vec![0], 100_000, vec![0])
-    );
+    assert_eq!((c.targets(), c.next_tick(), c.targets()), (vec![0], 100_000, vec![0]));
 }
 
 #[test]
@@ -221,20 +178,11 @@ fn one_replica_counts_once() {
     // Contradicting itself does not help the liar, even after a correct replica spoke.
     c.done(1, 0, number, b"other");
     c.done(0, 0, number, b"other");
-    assert_eq!(
-        (c.finished().len(), &c.core.stats().mismatching[..]),
-        (0, &[0, 1, 0][..])
-    );
+    assert_eq!((c.finished().len(), &c.core.stats().mismatching[..]), (0, &[0, 1, 0][..]));
     c.done(1, 0, number, b"other");
-    assert_eq!(
-        (c.finished().len(), &c.core.stats().mismatching[..]),
-        (0, &[0, 2, 0][..])
-    );
+    assert_eq!((c.finished().len(), &c.core.stats().mismatching[..]), (0, &[0, 2, 0][..]));
     c.done(2, 0, number, b"other");
-    assert_eq!(
-        c.finished(),
-        [(0, number, Outcome::Done, b"other".to_vec())]
-    );
+    assert_eq!(c.finished(), [(0, number, Outcome::Done, b"other".to_vec())]);
     // Its first reply differs from the accepted one.
     assert_eq!(c.core.stats().mismatching, [0, 3, 0]);
 }
@@ -272,17 +220,7 @@ fn replies_to_what_was_never_asked_are_counted_and_ignored() {
     let beyond = SessionId::new(ClientId(5), INCARNATION, 100).session;
     for session in [foreign, beyond] {
         let (number, status) = (RequestNumber(number), ReplyStatus::Done);
-        c.reply_from(
-            1,
-            1,
-            0,
-            &ReplyEntry {
-                session,
-                number,
-                status,
-                result: b"",
-            },
-        );
+        c.reply_from(1, 1, 0, &ReplyEntry { session, number, status, result: b"" });
     }
     assert_eq!(c.core.stats().unknown, [0, 7, 0]);
     // A reply to the query number of an ordered request comes too late for the query at best.
@@ -306,23 +244,15 @@ fn malformed_messages_and_false_senders_are_counted_and_ignored() {
     };
     c.reply_from(2, 0, 0, &entry);
     c.reply_from(2, 1, 0, &entry);
-    assert_eq!(
-        (c.finished().len(), &c.core.stats().malformed[..]),
-        (0, &[0, 0, 2][..])
-    );
+    assert_eq!((c.finished().len(), &c.core.stats().malformed[..]), (0, &[0, 0, 2][..]));
     let mut message = Vec::new();
     begin(&mut message, ReplicaId(2), View(0));
     append(&mut message, &entry);
     for cut in 0..message.len() {
-        c.core
-            .handle(ReplicaId(2), &message[..cut], c.now, &mut c.out);
+        c.core.handle(ReplicaId(2), &message[..cut], c.now, &mut c.out);
     }
     let malformed = c.core.stats().malformed[2];
-    assert_eq!(
-        malformed,
-        2 + message.len() as u64 - 1,
-        "an empty list is no error"
-    );
+    assert_eq!(malformed, 2 + message.len() as u64 - 1, "an empty list is no error");
     let long = vec![0; c.core.config().max_reply_bytes as usize + 1];
     c.done(2, 0, number, &long);
     assert_eq!(c.core.stats().malformed[2], malformed + 1);
@@ -355,14 +285,8 @@ fn a_window_of_numbers_is_kept_and_replies_may_come_in_any_order() {
     // Not a power of two.
     let mut c = Client::new(3, 1, 3);
     let first = c.submit(0, b"0");
-    assert_eq!(
-        (c.submit(0, b"1"), c.submit(0, b"2")),
-        (first + 1, first + 2)
-    );
-    let full = SubmitError::WindowFull {
-        session: 0,
-        window: 3,
-    };
+    assert_eq!((c.submit(0, b"1"), c.submit(0, b"2")), (first + 1, first + 2));
+    let full = SubmitError::WindowFull { session: 0, window: 3 };
     let kind = RequestKind::Ordered;
     assert_eq!(c.core.submit(0, b"", kind, c.now, &mut c.out), Err(full));
     // Later ones end first; the span of numbers still forbids another.
@@ -370,10 +294,7 @@ fn a_window_of_numbers_is_kept_and_replies_may_come_in_any_order() {
         c.done(0, 0, number, b"");
         c.done(2, 0, number, b"");
     }
-    assert_eq!(
-        c.finished().iter().map(|f| f.1).collect::<Vec<_>>(),
-        [first + 2, first + 1]
-    );
+    assert_eq!(c.finished().iter().map(|f| f.1).collect::<Vec<_>>(), [first + 2, first + 1]);
     assert!(!c.core.can_submit(0) && c.core.can_submit(1));
     c.done(0, 0, first, b"");
     c.done(1, 0, first, b"");
@@ -384,10 +305,7 @@ fn a_window_of_numbers_is_kept_and_replies_may_come_in_any_order() {
         c.done(1, 0, number, b"");
         c.done(2, 0, number, b"");
     }
-    assert_eq!(
-        (c.finished().len(), c.core.stats().unknown.clone()),
-        (21, vec![0; 3])
-    );
+    assert_eq!((c.finished().len(), c.core.stats().unknown.clone()), (21, vec![0; 3]));
 }
 
 #[test]
@@ -395,24 +313,10 @@ fn wrong_submissions_are_refused() {
     let mut c = Client::new(3, 1, 1);
     let kind = RequestKind::Ordered;
     let refused = c.core.submit(100, b"", kind, c.now, &mut c.out);
-    assert_eq!(
-        refused,
-        Err(SubmitError::NoSession {
-            session: 100,
-            sessions: 100
-        })
-    );
+    assert_eq!(refused, Err(SubmitError::NoSession { session: 100, sessions: 100 }));
     let limit = c.core.config().max_operation_bytes as usize;
-    let refused = c
-        .core
-        .submit(0, &vec![0; limit + 1], kind, c.now, &mut c.out);
-    assert_eq!(
-        refused,
-        Err(SubmitError::TooLong {
-            length: limit + 1,
-            limit
-        })
-    );
+    let refused = c.core.submit(0, &vec![0; limit + 1], kind, c.now, &mut c.out);
+    assert_eq!(refused, Err(SubmitError::TooLong { length: limit + 1, limit }));
     assert!(c.out.nothing_to_send() && c.core.outstanding() == 0);
     c.submit(0, &vec![0; limit]);
 }
@@ -422,14 +326,8 @@ fn a_query_needs_all_replicas_to_agree() {
     let mut c = Client::new(3, 1, 1);
     let number = c.query(0, b"q");
     let sent = c.sent();
-    assert!(
-        sent.iter()
-            .all(|s| s.query && s.number < FIRST_NUMBER_MIN && s.operation == b"q")
-    );
-    assert_eq!(
-        sent.iter().map(|s| s.replica).collect::<Vec<_>>(),
-        [0, 1, 2]
-    );
+    assert!(sent.iter().all(|s| s.query && s.number < FIRST_NUMBER_MIN && s.operation == b"q"));
+    assert_eq!(sent.iter().map(|s| s.replica).collect::<Vec<_>>(), [0, 1, 2]);
     let query = sent[0].number;
     c.done(0, 0, query, b"v");
     c.done(0, 0, query, b"v");
@@ -439,18 +337,12 @@ fn a_query_needs_all_replicas_to_agree() {
     assert!(c.out.completions.is_empty());
     c.done(2, 0, query, b"v");
     assert_eq!(c.finished(), [(0, number, Outcome::Done, b"v".to_vec())]);
-    assert_eq!(
-        (c.core.stats().unordered, c.core.stats().duplicates),
-        (1, 1)
-    );
+    assert_eq!((c.core.stats().unordered, c.core.stats().duplicates), (1, 1));
 }
 
 #[test]
 fn a_query_is_ordered_when_replicas_disagree_or_ask_for_it() {
-    let mut statuses = vec![
-        (ReplyStatus::Done, &b"stale"[..]),
-        (ReplyStatus::OrderIt, b""),
-    ];
+    let mut statuses = vec![(ReplyStatus::Done, &b"stale"[..]), (ReplyStatus::OrderIt, b"")];
     statuses.push((ReplyStatus::Overloaded, b""));
     statuses.push((ReplyStatus::Stale, b""));
     for (status, result) in statuses {
@@ -463,14 +355,7 @@ fn a_query_is_ordered_when_replicas_disagree_or_ask_for_it() {
         let operation = b"q".to_vec();
         assert_eq!(
             c.sent(),
-            [Seen {
-                replica: 0,
-                query: false,
-                again: false,
-                session,
-                number,
-                operation
-            }]
+            [Seen { replica: 0, query: false, again: false, session, number, operation }]
         );
         // The late answers to the query make no certificate for the ordered request.
         c.done(1, 0, query, b"stale");

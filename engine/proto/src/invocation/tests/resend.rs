@@ -14,10 +14,7 @@ fn a_new_leader_gets_what_the_old_one_got() {
     }
     assert_eq!(c.next_tick(), 0);
     assert_eq!(c.targets(), [1; 50]);
-    assert_eq!(
-        c.core.deadline().map(|t| t.since_us(c.now)),
-        Some(2 * RESEND_US)
-    );
+    assert_eq!(c.core.deadline().map(|t| t.since_us(c.now)), Some(2 * RESEND_US));
     assert_eq!(c.core.stats().retransmissions, 50);
 }
 
@@ -31,10 +28,7 @@ fn a_query_is_ordered_when_a_replica_is_silent_or_away() {
     c.done(1, 0, query, b"v");
     assert_eq!(c.next_tick(), RESEND_US);
     let sent = c.sent();
-    assert_eq!(
-        (sent.len(), sent[0].number, sent[0].query),
-        (1, number, false)
-    );
+    assert_eq!((sent.len(), sent[0].number, sent[0].query), (1, number, false));
     // The next ones are not tried unordered for a while.
     c.query(1, b"q");
     assert!(!c.sent()[0].query);
@@ -43,19 +37,9 @@ fn a_query_is_ordered_when_a_replica_is_silent_or_away() {
     assert!(c.sent().iter().all(|s| s.query));
     // A broken link orders it at once, and those that follow until it is back.
     c.core.replica_down(ReplicaId(2), c.now, &mut c.out);
-    assert!(
-        c.sent()
-            .iter()
-            .any(|s| !s.query && s.session == c.core.session_id(2).session)
-    );
+    assert!(c.sent().iter().any(|s| !s.query && s.session == c.core.session_id(2).session));
     c.query(3, b"q");
-    assert_eq!(
-        c.sent()
-            .iter()
-            .map(|s| (s.replica, s.query))
-            .collect::<Vec<_>>(),
-        [(0, false)]
-    );
+    assert_eq!(c.sent().iter().map(|s| (s.replica, s.query)).collect::<Vec<_>>(), [(0, false)]);
     c.core.replica_up(ReplicaId(2), c.now, &mut c.out);
     c.query(4, b"q");
     assert_eq!(c.targets(), [0, 1, 2]);
@@ -73,10 +57,7 @@ fn timeouts_send_to_all_with_growing_waits() {
     }
     // TR listing 8 adds a step per expired wait, and each further wait of a request is doubled.
     assert_eq!(waits, [100, 400, 1200, 3200, 8000, 8000, 8000, 8000]);
-    assert_eq!(
-        (c.core.stats().retransmissions, c.core.outstanding()),
-        (8, 1)
-    );
+    assert_eq!((c.core.stats().retransmissions, c.core.outstanding()), (8, 1));
     c.done(1, 0, number, b"");
     c.done(2, 0, number, b"");
     assert_eq!((c.finished().len(), c.core.deadline()), (1, None));
@@ -94,10 +75,7 @@ fn the_rate_of_retransmission_is_bounded() {
             (count + c.out.retransmissions[1].len() / 4040) as u64
         );
         let sent = c.sent().len();
-        assert!(
-            sent.is_multiple_of(3) && sent <= 3 * 6,
-            "{sent} records in a burst"
-        );
+        assert!(sent.is_multiple_of(3) && sent <= 3 * 6, "{sent} records in a burst");
         count += sent / 3;
         elapsed += c.next_tick();
     }
@@ -136,10 +114,7 @@ fn requests_are_given_up_after_the_limit() {
     let next = c.submit(0, b"op");
     c.done(0, 0, number, b"x");
     c.done(1, 0, number, b"x");
-    assert_eq!(
-        (next, c.finished().len(), c.core.stats().late),
-        (number + 1, 0, 2)
-    );
+    assert_eq!((next, c.finished().len(), c.core.stats().late), (number + 1, 0, 2));
 }
 
 #[test]
