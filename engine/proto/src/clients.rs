@@ -62,8 +62,8 @@ pub struct ClientStage<V: Verifier> {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Turn {
-    /// Whether the pillar leads the view already.
-    ready: bool,
+    /// The view that the pillar said it leads.
+    leads: Option<View>,
     next_slot: u64,
     under_way: u32,
     filling: Option<u64>,
@@ -97,7 +97,10 @@ impl<V: Verifier> ClientStage<V> {
             open: OpenBatch::default(),
             pending: VecDeque::new(),
             pending_bytes: 0,
-            pillars: vec![Turn { ready: true, ..Turn::default() }; usize::from(config.pillars)],
+            pillars: vec![
+                Turn { leads: Some(View(0)), ..Turn::default() };
+                usize::from(config.pillars)
+            ],
             shares: HashMap::new(),
             stored: BTreeMap::new(),
             stored_bytes: 0,
@@ -120,9 +123,10 @@ impl<V: Verifier> ClientStage<V> {
                 }
             }
             ToClients::Proposed { pillar, view, next_slot, taken } => {
-                if self.leads() && view == self.view {
-                    let turn = &mut self.pillars[usize::from(pillar.0)];
-                    turn.ready = true;
+                // A pillar may have entered the view before this stage hears of it.
+                let turn = &mut self.pillars[usize::from(pillar.0)];
+                if view >= self.view {
+                    turn.leads = Some(view);
                     turn.next_slot = next_slot;
                     turn.under_way = turn.under_way.saturating_sub(taken);
                     turn.filling = turn.filling.filter(|through| *through >= next_slot);
@@ -143,7 +147,7 @@ impl<V: Verifier> ClientStage<V> {
     /// between two calls, so batches form without a timer.
     pub fn flush(&mut self, _now: Time, out: &mut Output) {
         // After a view change, pillars say when they have entered the view.
-        if !self.leads() || self.pillars.iter().any(|turn| !turn.ready) {
+        if !self.leads() || self.pillars.iter().any(|turn| turn.leads != Some(self.view)) {
             return;
         }
         while self.open.requests > 0 || !self.pending.is_empty() {
@@ -475,7 +479,9 @@ impl<V: Verifier> ClientStage<V> {
         self.stable = true;
         self.drop_pending();
         for (turn, next_slot) in self.pillars.iter_mut().zip(next_slots) {
-            *turn = Turn { next_slot: *next_slot, ..Turn::default() };
+            let leads = turn.leads.filter(|leads| *leads == view);
+            let next_slot = if leads.is_some() { turn.next_slot } else { *next_slot };
+            *turn = Turn { leads, next_slot, ..Turn::default() };
         }
         self.watch.clear();
         let leads = self.leads();

@@ -52,7 +52,7 @@ fn thousand_seeds() {
         sum.answered, sum.views_entered, sum.checkpoints, sum.transfers, sum.noops
     );
     assert!(sum.answered > 50_000 && sum.views_entered > 500);
-    assert!(sum.checkpoints > 5_000 && sum.transfers > 100 && sum.noops > 20);
+    assert!(sum.checkpoints > 5_000 && sum.transfers > 100);
 }
 
 /// `HYBSTER_FRESH_SEEDS=500 cargo test -p hybster-sim fresh_seeds -- --nocapture`

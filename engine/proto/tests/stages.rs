@@ -1,0 +1,267 @@
+//! A small group on a perfect network, message by message: what the simulator cannot steer to.
+
+use bytes::Bytes;
+use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId, View};
+use hybster_proto::output::{ClientLink, Destination, Letter, Network, Output, ToControl};
+use hybster_proto::output::{route_client_message, route_peer_message};
+use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
+use hybster_proto::trace::TraceEvent;
+use hybster_proto::wire::request::{append_request, requests_head};
+use hybster_proto::wire::{ReplyStatus, kind};
+use hybster_proto::{GroupConfig, Stages, Time};
+use hybster_tss::{ClientKey, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Appends what it executes to its state, and replies with the number of operations.
+#[derive(Default)]
+struct Journal(Vec<u8>);
+
+impl Service for Journal {
+    fn execute(&mut self, _: &Context, operation: &[u8], reply: &mut Vec<u8>) {
+        self.0.extend_from_slice(operation);
+        reply.extend_from_slice(&(self.0.len() as u64).to_le_bytes());
+    }
+
+    fn snapshot(&mut self) -> Arc<dyn Snapshot> {
+        Arc::new(Pages(vec![self.0.clone().into()]))
+    }
+
+    fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
+        self.0 = source.page(0).to_vec();
+        Ok(())
+    }
+}
+
+struct Group {
+    config: Arc<GroupConfig>,
+    replicas: Vec<Stages<InProcessTrInX, InProcessVerifier, Journal>>,
+    client: ClientKey,
+    network: VecDeque<(usize, usize, Bytes)>,
+    replies: Vec<(usize, RequestNumber, ReplyStatus)>,
+    trace: Vec<(usize, TraceEvent)>,
+    /// Peers that messages neither reach nor leave.
+    cut_off: Vec<usize>,
+    now: Time,
+}
+
+const LINK: ClientLink = ClientLink { client: ClientId(3), incarnation: 77 };
+
+impl Group {
+    fn new(pillars: u16) -> Group {
+        let config = Arc::new(GroupConfig {
+            pillars,
+            window: 8 * u64::from(pillars),
+            checkpoint_interval: 4 * u64::from(pillars),
+            batch_max_requests: 4,
+            ..GroupConfig::default()
+        });
+        config.validate().unwrap();
+        let key = GroupKey::from_bytes([9; 32]);
+        let (digest, mac) = (config.digest(), config.mac);
+        let replicas = config
+            .all_replicas()
+            .map(|r| {
+                let trinx = config.all_pillars().map(|p| {
+                    let instance = InstanceId { replica: r.0, pillar: p.0, epoch: config.epoch };
+                    InProcessTrInX::new(&key, mac, digest, instance)
+                });
+                let verifier = || InProcessVerifier::new(&key, mac, digest);
+                Stages::new(config.clone(), r, trinx.collect(), verifier, Journal::default())
+            })
+            .collect();
+        Group {
+            client: key.client_key(mac, LINK.client.0),
+            config,
+            replicas,
+            network: VecDeque::new(),
+            replies: Vec::new(),
+            trace: Vec::new(),
+            cut_off: Vec::new(),
+            now: Time(1),
+        }
+    }
+
+    /// A REQUESTS message with one request per number; forged ones carry a wrong MAC.
+    fn requests(&self, numbers: std::ops::Range<u64>, forged: bool) -> Bytes {
+        let mut message = requests_head(kind::REQUESTS).to_vec();
+        for number in numbers {
+            let session = SessionId::new(LINK.client, LINK.incarnation, number as u32);
+            append_request(
+                &mut message,
+                session,
+                RequestNumber(number),
+                &[number as u8],
+                |covered| {
+                    let mut tag = self.client.tag(covered);
+                    tag[0] ^= u8::from(forged);
+                    tag
+                },
+            );
+        }
+        message.into()
+    }
+
+    fn from_client(&mut self, replica: usize, message: Bytes) {
+        let letter = route_client_message(LINK, message).unwrap();
+        self.run(replica, letter);
+    }
+
+    /// Handles a letter and all that follow from it inside the replica.
+    fn run(&mut self, replica: usize, letter: Letter) {
+        let mut letters = VecDeque::from([letter]);
+        let mut out = Output { tracing: true, ..Output::default() };
+        loop {
+            let flushing = letters.is_empty();
+            match letters.pop_front() {
+                Some(letter) => self.replicas[replica].handle(letter, self.now, &mut out),
+                None => self.replicas[replica].flush(self.now, &mut out),
+            }
+            self.replicas[replica].state.work(self.now, usize::MAX, &mut out);
+            assert_eq!(out.fatal, None, "replica {replica}");
+            letters.extend(out.letters.drain(..));
+            for effect in out.network.drain(..) {
+                let Network::Send { to, message, .. } = effect else { continue };
+                for peer in 0..self.replicas.len() {
+                    let addressed = match to {
+                        Destination::Peer(id) => usize::from(id.0) == peer,
+                        Destination::AllPeers => peer != replica,
+                        Destination::Client(_) => false,
+                    };
+                    if addressed {
+                        self.network.push_back((replica, peer, message.clone()));
+                    }
+                }
+            }
+            self.replies.extend(out.replies.iter().map(|r| (replica, r.number, r.status)));
+            out.replies.clear();
+            self.trace.extend(out.trace.drain(..).map(|event| (replica, event)));
+            if letters.is_empty() && flushing {
+                break;
+            }
+        }
+    }
+
+    /// Delivers messages until none is left.
+    fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let Some((from, to, message)) = self.network.pop_front() else { return };
+            if self.cut_off.contains(&from) || self.cut_off.contains(&to) {
+                continue;
+            }
+            let from = ReplicaId(from as u16);
+            let letter = route_peer_message(from, message, self.config.pillars).unwrap();
+            self.run(to, letter);
+        }
+        panic!("the group does not come to rest");
+    }
+
+    fn executed(&self, replica: usize) -> (OrderNumber, &[u8]) {
+        let execution = &self.replicas[replica].execution;
+        (execution.status().executed, &execution.service().0)
+    }
+
+    fn noops(&self) -> usize {
+        let noop = |event: &TraceEvent| matches!(event, TraceEvent::Proposed { noop: true, .. });
+        self.trace.iter().filter(|(_, event)| noop(event)).count()
+    }
+}
+
+#[test]
+fn pillars_take_turns_and_need_no_noops() {
+    for pillars in [1, 2, 4] {
+        let mut group = Group::new(pillars);
+        for number in 1..60 {
+            group.from_client(0, group.requests(number..number + 1, false));
+            group.settle();
+        }
+        let expected: Vec<u8> = (1..60).collect();
+        for replica in 0..3 {
+            assert_eq!(group.executed(replica), (OrderNumber(59), &expected[..]), "P = {pillars}");
+        }
+        assert_eq!(group.noops(), 0);
+        assert_eq!(group.replies.len(), 3 * 59);
+    }
+}
+
+/// A batch of forged requests gives its pillar nothing to propose; the pillar covers the gap with
+/// one no-op, and what the others proposed meanwhile is executed.
+#[test]
+fn a_pillar_with_nothing_to_propose_covers_the_gap() {
+    let mut group = Group::new(4);
+    // Each call is a batch, in turn at pillars 0, 1, 2, 3, …; those at pillar 1 are forged. All are
+    // handed out before the group comes to rest, so later turns do not make up for it.
+    let mut expected = Vec::new();
+    for turn in 0..4u64 {
+        let forged = turn == 1;
+        group.from_client(0, group.requests(10 + turn..11 + turn, forged));
+        if !forged {
+            expected.push(10 + turn as u8);
+        }
+    }
+    group.settle();
+    for replica in 0..3 {
+        let (order, journal) = group.executed(replica);
+        assert_eq!(journal, expected, "replica {replica} stands at {order}");
+    }
+    assert!(group.replies.iter().all(|(_, number, _)| *number != RequestNumber(11)));
+}
+
+/// The leader prepared in one pillar alone: the new leader re-issues that, and covers the gap in
+/// the other pillar, or nothing after it would ever be executed.
+#[test]
+fn a_new_leader_covers_the_gaps_that_its_predecessor_left() {
+    let mut group = Group::new(2);
+    for number in 1..3 {
+        group.from_client(0, group.requests(number..number + 1, false));
+    }
+    // Of the two PREPAREs only the one of pillar 1 (order 2) leaves the host.
+    group.network.retain(|(_, _, message)| message[0] != kind::PREPARE || message[2] == 1);
+    group.settle();
+    assert_eq!(group.executed(1).0, OrderNumber(0), "order 1 is missing");
+    group.cut_off = vec![0];
+    for replica in [1, 2] {
+        group.run(replica, Letter::Control(ToControl::Suspect { view: View(0) }));
+    }
+    group.settle();
+    for replica in [1, 2] {
+        assert_eq!(group.replicas[replica].control.status().stable_view, View(1));
+        assert_eq!(group.executed(replica), (OrderNumber(2), &[2][..]));
+    }
+    assert_eq!(group.noops(), 1);
+}
+
+/// A batch that waits for the window is still the client stage's business: it does not take in
+/// more and more while the window is full.
+#[test]
+fn a_full_window_holds_the_client_stage_back() {
+    let mut group = Group::new(1);
+    group.cut_off = vec![1, 2];
+    for number in 1..200 {
+        group.from_client(0, group.requests(number..number + 1, false));
+        group.settle();
+    }
+    // Eight slots, two batches under way: the rest is counted as pending.
+    assert!(group.replicas[0].clients.pending_bytes() > 150 * 41);
+    // With the peers back, everything is ordered.
+    group.cut_off.clear();
+    for _ in 0..10 {
+        group.now = group.now.after_us(60_000);
+        for replica in 0..3 {
+            let mut out = Output::default();
+            group.replicas[replica].tick(group.now, &mut out);
+            for letter in std::mem::take(&mut out.letters) {
+                group.run(replica, letter);
+            }
+            for effect in out.network.drain(..) {
+                if let Network::Send { to: Destination::AllPeers, message, .. } = effect {
+                    for peer in (0..3).filter(|peer| *peer != replica) {
+                        group.network.push_back((replica, peer, message.clone()));
+                    }
+                }
+            }
+        }
+        group.settle();
+    }
+    assert!(group.executed(1).1.len() >= 190, "{:?}", group.executed(1).0);
+}
