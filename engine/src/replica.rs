@@ -20,6 +20,8 @@ use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
 pub use error::{ReplicaError, StartError};
 pub use running::{RunningReplica, Stopper};
 
+#[cfg(doc)]
+use crate::group::GroupError;
 use crate::group::{Group, ReplicaKeys};
 use crate::runtime::{
     Agent, Clients, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceHook,
@@ -28,10 +30,10 @@ use crate::runtime::{
 
 /// A replica of a group. Nothing but the way to a [`RunningReplica`].
 ///
-/// **Start each replica once.** The trusted counters live in the process, so a replica that stopped has
-/// lost them, and with the old keys and epoch it could certify one value twice. Until an epoch can be
-/// raised in a running group, a group goes on without up to f stopped replicas, and then needs a new
-/// directory.
+/// **A replica starts once.** The trusted counters live in the process, so a replica that stopped has
+/// lost them, and with the old keys and epoch it could certify one value twice. A second start is
+/// refused ([`GroupError::StartedBefore`]). Until an epoch can be raised in a running group, a group
+/// goes on without up to f stopped replicas, and then needs a new directory.
 ///
 /// ```no_run
 /// use hybster::group::{Group, ReplicaKeys};
@@ -150,6 +152,9 @@ impl<S: Service> ReplicaBuilder<S> {
         let roles = self.roles();
         let plans = plan(layout, &roles, &cores);
         let hub = self.open_hub()?;
+        if self.is_replicated {
+            self.keys.claim_epoch()?;
+        }
         let local_address = hub.local_address().expect("a replica listens");
         let id = self.keys.id;
         let trace = self.trace.clone();

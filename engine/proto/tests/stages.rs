@@ -102,7 +102,7 @@ impl Group {
         message.into()
     }
 
-    fn from_client(&mut self, replica: usize, message: Bytes) {
+    fn client_sends(&mut self, replica: usize, message: Bytes) {
         let letter = route_client_message(LINK, message).unwrap();
         self.run(replica, letter);
     }
@@ -172,7 +172,7 @@ fn pillars_take_turns_and_need_no_noops() {
     for pillars in [1, 2, 4] {
         let mut group = Group::new(pillars);
         for number in 1..60 {
-            group.from_client(0, group.requests(number..number + 1, false));
+            group.client_sends(0, group.requests(number..number + 1, false));
             group.settle();
         }
         let expected: Vec<u8> = (1..60).collect();
@@ -194,7 +194,7 @@ fn a_pillar_with_nothing_to_propose_covers_the_gap() {
     let mut expected = Vec::new();
     for turn in 0..4u64 {
         let forged = turn == 1;
-        group.from_client(0, group.requests(10 + turn..11 + turn, forged));
+        group.client_sends(0, group.requests(10 + turn..11 + turn, forged));
         if !forged {
             expected.push(10 + turn as u8);
         }
@@ -213,7 +213,7 @@ fn a_pillar_with_nothing_to_propose_covers_the_gap() {
 fn a_new_leader_covers_the_gaps_that_its_predecessor_left() {
     let mut group = Group::new(2);
     for number in 1..3 {
-        group.from_client(0, group.requests(number..number + 1, false));
+        group.client_sends(0, group.requests(number..number + 1, false));
     }
     // Of the two PREPAREs only the one of pillar 1 (order 2) leaves the host.
     group.network.retain(|(_, _, message)| message[0] != kind::PREPARE || message[2] == 1);
@@ -238,7 +238,7 @@ fn a_full_window_holds_the_client_stage_back() {
     let mut group = Group::new(1);
     group.cut_off = vec![1, 2];
     for number in 1..200 {
-        group.from_client(0, group.requests(number..number + 1, false));
+        group.client_sends(0, group.requests(number..number + 1, false));
         group.settle();
     }
     // Eight slots, two batches under way: the rest is counted as pending.

@@ -96,7 +96,8 @@ fn generate(
     for (id, address) in config.all_replicas().zip(addresses) {
         let link = StaticKey::generate().map_err(|error| random(&error))?;
         replicas.push(ReplicaEntry { id, address, public_key: link.public() });
-        replica_keys.push(ReplicaKeys { id, link, group_key: group_key.clone() });
+        let started = ReplicaKeys::started_path(dir, id, options.config.epoch);
+        replica_keys.push(ReplicaKeys { id, link, group_key: group_key.clone(), started });
     }
     let (mut clients, mut client_keys) = (Vec::new(), Vec::new());
     for id in (0..options.clients).map(ClientId) {

@@ -54,6 +54,17 @@ pub enum GroupError {
         /// What would be right.
         cure: String,
     },
+    /// A replica is started for the second time in one epoch.
+    #[error("{}: replica {id} was started before, and its trusted counters were lost with that \
+             process; started again, it could break what the group agreed on. Go on without it \
+             (a group does with up to f replicas less), or make a new group directory with \
+             `hybster init`", file.display())]
+    StartedBefore {
+        /// The mark that the first start left.
+        file: PathBuf,
+        /// The replica.
+        id: u16,
+    },
     /// A private file could not be read, written or opened.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),

@@ -1,5 +1,7 @@
 //! Key files: `replica-N.key` and `client-N.key`, readable by their owner only.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use hybster_net::{PublicKey, StaticKey};
@@ -21,6 +23,8 @@ pub struct ReplicaKeys {
     pub link: StaticKey,
     /// The key of the group's trusted subsystems.
     pub group_key: GroupKey,
+    /// Exists once the replica was started in the group's epoch.
+    pub(crate) started: PathBuf,
 }
 
 /// The secrets of one client.
@@ -94,7 +98,35 @@ impl ReplicaKeys {
                     whose: file.whose.clone(),
                 }
             })?;
-        Ok(ReplicaKeys { id, link, group_key })
+        let started = Self::started_path(dir.as_ref(), id, group.config.epoch);
+        Ok(ReplicaKeys { id, link, group_key, started })
+    }
+
+    pub(super) fn started_path(dir: &Path, id: ReplicaId, epoch: u32) -> PathBuf {
+        dir.join(format!("replica-{}.epoch-{epoch}.started", id.0))
+    }
+
+    /// Marks the epoch as used by this replica; a second start in it is refused.
+    ///
+    /// The counters of the in-process TrInX are lost with the process. Starting from zero again
+    /// under the same epoch, the replica could certify one counter value twice, which is the one
+    /// thing that 2f+1 replicas rely on never to happen (DESIGN 5).
+    ///
+    /// # Errors
+    /// If the replica was started before, or the mark cannot be made to last.
+    pub(crate) fn claim_epoch(&self) -> Result<(), GroupError> {
+        let file = self.started.clone();
+        let made = File::create_new(&file).and_then(|mark| mark.sync_all());
+        match made {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(GroupError::StartedBefore { file, id: self.id.0 });
+            }
+            Err(error) => return Err(GroupError::Write { file, error }),
+        }
+        let dir = self.started.parent().map(Path::to_path_buf).unwrap_or_default();
+        let synced = File::open(&dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|error| GroupError::Write { file: dir, error })
     }
 
     /// Writes the file for a new group.

@@ -27,7 +27,8 @@ impl Stage for Source {
     fn tick(&mut self, _: Time, out: &mut Output) {
         let end = (self.next + BURST).min(LETTERS);
         for next_slot in self.next..end {
-            let letter = ToClients::Proposed { pillar: PillarId(0), view: View(0), next_slot };
+            let letter =
+                ToClients::Proposed { pillar: PillarId(0), view: View(0), next_slot, taken: 1 };
             out.letters.push(Letter::Clients(letter));
         }
         self.next = end;
