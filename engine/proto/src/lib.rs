@@ -24,6 +24,7 @@ pub mod control;
 pub mod execution;
 pub mod ids;
 pub mod invocation;
+pub mod mutants;
 pub mod output;
 pub mod pillar;
 pub mod replica;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
+use crate::mutants::{self, Mutant};
 use crate::service::{RestoreError, Snapshot};
 use crate::wire::{Put, Reader, ReplyStatus, WireError};
 
@@ -143,7 +144,8 @@ impl SessionTable {
             Some(at) => Some(self.judge(*at, number)),
             None => {
                 let client = self.clients.get(&session.client)?;
-                let late = session.session <= client.watermark;
+                let late = session.session <= client.watermark
+                    && !mutants::active(Mutant::WatermarkIgnored);
                 late.then_some(Lookup::Refused(ReplyStatus::Evicted))
             }
         }
@@ -155,7 +157,8 @@ impl SessionTable {
             Some(at) => self.judge(*at, number),
             None => {
                 let client = self.clients.get(&session.client).copied().unwrap_or(NEW_CLIENT);
-                if session.session <= client.watermark {
+                let late = session.session <= client.watermark;
+                if late && !mutants::active(Mutant::WatermarkIgnored) {
                     return Lookup::Refused(ReplyStatus::Evicted);
                 }
                 Lookup::New(self.open(session))
@@ -173,7 +176,7 @@ impl SessionTable {
             return Lookup::Refused(ReplyStatus::Stale);
         }
         let recorded = entry.recorded(number.0, self.window);
-        if recorded.number == number.0 {
+        if recorded.number == number.0 && !mutants::active(Mutant::DuplicateExecution) {
             Lookup::Executed(recorded.status, &recorded.result)
         } else {
             Lookup::New(at)

@@ -3,6 +3,7 @@
 use super::table::{Candidate, LEVELS, OVERLOAD, OVERLOAD_ROUNDS, QUERY};
 use super::{ClientCore, ClientOutput, Outcome};
 use crate::ids::{ReplicaId, SessionId, View};
+use crate::mutants::{self, Mutant};
 use crate::time::Time;
 use crate::wire::reply::Replies;
 use crate::wire::{ReplyEntry, ReplyStatus};
@@ -139,6 +140,7 @@ impl ClientCore {
         out: &mut ClientOutput,
     ) {
         let needed = self.config.acknowledging() as u32;
+        let needed = if mutants::active(Mutant::OneReply) { 1 } else { needed };
         let slot = self.table.slot_mut(index);
         let bit = 1u64 << replica;
         if slot.votes == 0 {

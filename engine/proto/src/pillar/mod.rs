@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
+use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToClients, ToControl, ToPillar};
 use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
@@ -280,7 +281,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
 
     /// The first slot that may not be certified yet.
     fn window_end(&self) -> u64 {
-        self.slots.base() + self.config.window_slots()
+        let windows = 1 + u64::from(mutants::active(Mutant::WindowUnchecked));
+        self.slots.base() + windows * self.config.window_slots()
     }
 
     fn instance_of(&self, replica: ReplicaId) -> InstanceId {

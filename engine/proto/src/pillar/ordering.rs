@@ -6,6 +6,7 @@ use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX, Verifier};
 use super::Pillar;
 use super::slots::{StoredPrepare, Vote};
 use crate::ids::ReplicaId;
+use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Output, Reject, SendTag, ToExecution};
 use crate::time::Time;
 use crate::trace::TraceEvent;
@@ -63,7 +64,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         let client = request.session.client.0;
         client < self.config.max_clients
             && request.operation.len() <= self.config.max_operation_bytes as usize
-            && self.verifier.verify_client(client, request.covered, request.mac)
+            && (self.verifier.verify_client(client, request.covered, request.mac)
+                || mutants::active(Mutant::RequestMac))
     }
 
     /// Checks that a batch consists of exactly `count` authentic requests within the limits.
@@ -227,7 +229,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         }
         let digest = self.check_header(&header)?;
         let body = &message[PREPARE_HEAD..];
-        if wire::digest(body) != header.batch {
+        if wire::digest(body) != header.batch && !mutants::active(Mutant::BatchDigest) {
             return Err(Reject::BadBatch);
         }
         if header.noop {
@@ -352,11 +354,13 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             return Err(Reject::OutOfWindow);
         }
         let slot = self.slots.get(first).expect("inside the log");
-        if slot.votes.iter().any(|v| v.replica == commit.sender) {
+        let known = slot.votes.iter().any(|v| v.replica == commit.sender);
+        if known && !mutants::active(Mutant::CommitTwice) {
             return Err(Reject::Irrelevant);
         }
         let certificate = commit.certificate(self.instance_of(commit.sender));
-        if !self.verifier.verify_independent(&certificate, &commit.digest()) {
+        let valid = self.verifier.verify_independent(&certificate, &commit.digest());
+        if !valid && !mutants::active(Mutant::CommitUnverified) {
             return Err(Reject::BadCertificate);
         }
         let vote = Vote {
@@ -375,13 +379,14 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     /// A replica that has left the view without having entered another certifies nothing in it,
     /// but what the others commit there is committed: it goes on executing.
     pub(super) fn commit_ready(&mut self, out: &mut Output) {
+        let needed = self.config.quorum() - usize::from(mutants::active(Mutant::CommitQuorum));
         while self.committed < self.window_end() {
             let Some(slot) = self.slots.get(self.committed) else {
                 break;
             };
             let Some(stored) = &slot.prepare else { break };
             let votes = slot.votes.iter().filter(|v| v.acknowledges(stored)).count();
-            if 1 + votes + usize::from(slot.own.is_some()) < self.config.quorum() {
+            if 1 + votes + usize::from(slot.own.is_some()) < needed {
                 break;
             }
             let header = stored.header;

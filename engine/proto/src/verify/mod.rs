@@ -4,6 +4,7 @@ use hybster_tss::{Counter, CounterValue, Digest, IndependentCertificate, Instanc
 
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
+use crate::mutants::{self, Mutant};
 use crate::output::Reject;
 use crate::wire::view::Link;
 use crate::wire::{
@@ -24,8 +25,11 @@ pub(crate) fn verify_prepare<V: Verifier>(
     let leader = config.leader(header.view);
     let instance = instance(config, leader, header.pillar);
     if header.noop {
-        header.previous < CounterValue::new(header.view.0, header.first.0)
-            && verifier.verify_continuing(&header.continuing(instance), digest)
+        (header.previous < CounterValue::new(header.view.0, header.first.0)
+            || mutants::active(Mutant::NoopPrevious))
+            && (verifier.verify_continuing(&header.continuing(instance), digest)
+                || (mutants::active(Mutant::KindIgnored)
+                    && verifier.verify_independent(&header.independent(instance), digest)))
     } else {
         verifier.verify_independent(&header.independent(instance), digest)
     }
@@ -44,7 +48,8 @@ pub(crate) fn verify_checkpoint_certificate<V: Verifier>(
     if certificate.id.order == OrderNumber(0) {
         return Ok(());
     }
-    if certificate.votes.len() < config.acknowledging() {
+    let alone = mutants::active(Mutant::CheckpointOfOne);
+    if certificate.votes.len() < config.acknowledging() && !alone {
         return Err(Reject::BadQuorum);
     }
     let pillar = config.checkpoint_pillar(certificate.id.order);
@@ -84,7 +89,8 @@ fn verify_prepared_set<V: Verifier>(
         next = last + 1;
     }
     for header in prepared {
-        if !verify_prepare(verifier, config, header, &header.digest()) {
+        let valid = verify_prepare(verifier, config, header, &header.digest());
+        if !valid && !mutants::active(Mutant::PreparedUnverified) {
             return Err(Reject::BadCertificate);
         }
     }
@@ -108,12 +114,14 @@ fn check_chain(chain: &[Link], from: View, to: View) -> Result<OrderNumber, Reje
     // Every step must rise, or a view could be left twice, with two different parts.
     let rises = chain.iter().all(|link| link.previous.view() < link.to.0);
     let joined = chain.windows(2).all(|w| w[1].previous == CounterValue::new(w[0].to.0, 0));
-    if !rises || !joined {
+    if !rises || !(joined || mutants::active(Mutant::ChainNotJoined)) {
         return Err(Reject::BadChain);
     }
     if first.previous.view() == from.0 {
         Ok(OrderNumber(first.previous.order()))
     } else if first.previous.view() < from.0 && first.to > from {
+        Ok(OrderNumber(0))
+    } else if mutants::active(Mutant::LastLinkAlone) {
         Ok(OrderNumber(0))
     } else {
         Err(Reject::BadChain)
@@ -137,7 +145,8 @@ pub(crate) fn verify_view_change<V: Verifier>(
             return Err(Reject::BadCertificate);
         }
         for link in &part.chain {
-            if !verifier.verify_continuing(&link.certificate(instance), &link.digest) {
+            let valid = verifier.verify_continuing(&link.certificate(instance), &link.digest);
+            if !valid && !mutants::active(Mutant::LinkUnverified) {
                 return Err(Reject::BadCertificate);
             }
         }
@@ -151,7 +160,7 @@ pub(crate) fn verify_view_change<V: Verifier>(
             &part.prepared,
         )?;
         // TR listing 16, isCorrectAbortState: the set reaches what the counter discloses.
-        if reached.max(checkpoint) < disclosed {
+        if reached.max(checkpoint) < disclosed && !mutants::active(Mutant::ReachUnchecked) {
             return Err(Reject::BadPreparedSet);
         }
     }
@@ -202,7 +211,8 @@ pub(crate) fn transition(
     acks: &[&NewViewAck],
 ) -> Result<Transition, Reject> {
     let from = view_changes.iter().map(|vc| vc.from).max().ok_or(Reject::BadQuorum)?;
-    if view_changes.len() < config.quorum() || view_changes.iter().any(|vc| vc.to != to) {
+    let needed = config.quorum() - usize::from(mutants::active(Mutant::ViewChangeQuorum));
+    if view_changes.len() < needed || view_changes.iter().any(|vc| vc.to != to) {
         return Err(Reject::BadQuorum);
     }
     // TR listing 19: at least f+1 replicas vouch for v_from.
@@ -211,10 +221,11 @@ pub(crate) fn transition(
         .filter(|vc| vc.from == from)
         .map(|vc| vc.sender)
         .chain(acks.iter().filter(|ack| ack.view == from).map(|ack| ack.sender))
+        .take(if mutants::active(Mutant::NoAcks) { view_changes.len() } else { usize::MAX })
         .collect();
     vouching.sort_unstable();
     vouching.dedup();
-    if vouching.len() < config.acknowledging() {
+    if vouching.len() < config.acknowledging() && !mutants::active(Mutant::NoVouching) {
         return Err(Reject::BadQuorum);
     }
     if acks.iter().any(|ack| ack.view != from) {
@@ -223,12 +234,15 @@ pub(crate) fn transition(
     let checkpoints = view_changes.iter().map(|vc| vc.checkpoint.id.order);
     let checkpoint =
         checkpoints.chain(acks.iter().map(|ack| ack.checkpoint.id.order)).max().unwrap_or_default();
+    let merge = mutants::active(Mutant::MergeAllViews);
     let prepared = config
         .all_pillars()
         .map(|pillar| {
             let p = usize::from(pillar.0);
-            let of_changes =
-                view_changes.iter().filter(|vc| vc.from == from).map(|vc| &vc.parts[p].prepared);
+            let of_changes = view_changes
+                .iter()
+                .filter(|vc| vc.from == from || merge)
+                .map(|vc| &vc.parts[p].prepared);
             let sets = of_changes.chain(acks.iter().map(|ack| &ack.prepared[p]));
             longest_beyond(sets, checkpoint)
         })
@@ -289,7 +303,7 @@ pub(crate) fn verify_new_view<V: Verifier>(
                 (d.first, d.last, d.noop, d.requests, d.batch)
                     == (p.first, p.last, p.noop, p.requests, p.batch)
             });
-        if !equal {
+        if !equal && !mutants::active(Mutant::TransitionUnchecked) {
             return Err(Reject::BadTransition);
         }
     }

@@ -1,0 +1,120 @@
+//! Deliberate faults in the protocol, to show that the simulator finds them.
+//!
+//! Each [`Mutant`] leaves out or weakens one rule, in one line where the rule stands. Only with the
+//! feature `mutants`, which nothing but the simulator's tests turns on, can one be chosen; in every
+//! other build [`active`] is the constant `false` and the lines compile to nothing.
+
+/// A rule that is broken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Mutant {
+    /// A batch is committed with one certificate less than a quorum.
+    CommitQuorum,
+    /// A replica's second COMMIT for a slot counts once more.
+    CommitTwice,
+    /// The certificate of a COMMIT is not checked.
+    CommitUnverified,
+    /// A NEW-VIEW may have one VIEW-CHANGE less than a quorum.
+    ViewChangeQuorum,
+    /// Nobody has to vouch for v_from.
+    NoVouching,
+    /// NEW-VIEW-ACKs vouch for nothing.
+    NoAcks,
+    /// Abort states of all views are merged (first correction of DESIGN 9).
+    MergeAllViews,
+    /// The last link of a chain is enough (second correction of DESIGN 9).
+    LastLinkAlone,
+    /// The links of a chain need not join.
+    ChainNotJoined,
+    /// The certificates of a chain's links are not checked.
+    LinkUnverified,
+    /// A prepared set need not reach what the counter discloses.
+    ReachUnchecked,
+    /// The certificates in a prepared set are not checked.
+    PreparedUnverified,
+    /// A NEW-VIEW may re-issue anything.
+    TransitionUnchecked,
+    /// A view-change message counts before its batches are held.
+    HoldUnchecked,
+    /// Replicas certify beyond their window.
+    WindowUnchecked,
+    /// A request that was executed before is executed again.
+    DuplicateExecution,
+    /// Evicted sessions may be opened again.
+    WatermarkIgnored,
+    /// A no-op over several order numbers may have an independent certificate.
+    KindIgnored,
+    /// A no-op may cover order numbers that its leader has certified before.
+    NoopPrevious,
+    /// The batch of a PREPARE is not compared with its digest.
+    BatchDigest,
+    /// The MACs of client requests are not checked.
+    RequestMac,
+    /// One replica makes a checkpoint stable.
+    CheckpointOfOne,
+    /// Pages of a transferred state are not compared with their digests.
+    PageUnchecked,
+    /// A client believes a single replica.
+    OneReply,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 24] = [
+        Mutant::CommitQuorum,
+        Mutant::CommitTwice,
+        Mutant::CommitUnverified,
+        Mutant::ViewChangeQuorum,
+        Mutant::NoVouching,
+        Mutant::NoAcks,
+        Mutant::MergeAllViews,
+        Mutant::LastLinkAlone,
+        Mutant::ChainNotJoined,
+        Mutant::LinkUnverified,
+        Mutant::ReachUnchecked,
+        Mutant::PreparedUnverified,
+        Mutant::TransitionUnchecked,
+        Mutant::HoldUnchecked,
+        Mutant::WindowUnchecked,
+        Mutant::DuplicateExecution,
+        Mutant::WatermarkIgnored,
+        Mutant::KindIgnored,
+        Mutant::NoopPrevious,
+        Mutant::BatchDigest,
+        Mutant::RequestMac,
+        Mutant::CheckpointOfOne,
+        Mutant::PageUnchecked,
+        Mutant::OneReply,
+    ];
+}
+
+/// Whether this rule is broken on the present thread.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+#[must_use]
+pub const fn active(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(feature = "mutants")]
+pub use chosen::{active, choose};
+
+#[cfg(feature = "mutants")]
+mod chosen {
+    use super::Mutant;
+    use std::cell::Cell;
+
+    thread_local! {
+        static CHOSEN: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Whether this rule is broken on the present thread.
+    #[must_use]
+    pub fn active(mutant: Mutant) -> bool {
+        CHOSEN.get() == Some(mutant)
+    }
+
+    /// Breaks one rule on the present thread, or none.
+    pub fn choose(mutant: Option<Mutant>) {
+        CHOSEN.set(mutant);
+    }
+}
