@@ -231,6 +231,32 @@ fn a_new_leader_covers_the_gaps_that_its_predecessor_left() {
     assert_eq!(group.noops(), 1);
 }
 
+/// One session that never stops asking fills batches, not the order: a request of another one is
+/// executed after those that came before it, and not later.
+#[test]
+fn a_hot_session_does_not_stall_the_others() {
+    let mut group = Group::new(2);
+    let mut hot = requests_head(kind::REQUESTS).to_vec();
+    let session = SessionId::new(LINK.client, LINK.incarnation, 9000);
+    for number in 1..1000 {
+        let tag = |covered: &[u8]| group.client.tag(covered);
+        append_request(&mut hot, session, RequestNumber(number), &[0], tag);
+    }
+    let hot = Bytes::from(hot);
+    group.client_sends(0, hot.clone());
+    group.client_sends(0, group.requests(7..8, false));
+    group.client_sends(0, hot);
+    for _ in 0..100 {
+        group.settle();
+        if group.executed(1).1.contains(&7) {
+            break;
+        }
+    }
+    let (_, journal) = group.executed(1);
+    let at = journal.iter().position(|operation| *operation == 7).expect("it was executed");
+    assert_eq!(at, 999, "after the hot session's first message, before its second");
+}
+
 /// A batch that waits for the window is still the client stage's business: it does not take in
 /// more and more while the window is full.
 #[test]

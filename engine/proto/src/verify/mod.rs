@@ -216,12 +216,12 @@ pub(crate) fn transition(
         return Err(Reject::BadQuorum);
     }
     // TR listing 19: at least f+1 replicas vouch for v_from.
+    let count_acks = !mutants::active(Mutant::NoAcks);
     let mut vouching: Vec<ReplicaId> = view_changes
         .iter()
         .filter(|vc| vc.from == from)
         .map(|vc| vc.sender)
-        .chain(acks.iter().filter(|ack| ack.view == from).map(|ack| ack.sender))
-        .take(if mutants::active(Mutant::NoAcks) { view_changes.len() } else { usize::MAX })
+        .chain(acks.iter().filter(|ack| ack.view == from && count_acks).map(|ack| ack.sender))
         .collect();
     vouching.sort_unstable();
     vouching.dedup();
