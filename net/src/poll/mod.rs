@@ -12,6 +12,8 @@
 //! Reads of all connections go into one block, one behind the other; what was read is handed out
 //! as slices of it. A block is used again once all its slices are gone.
 
+mod blocks;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
@@ -20,9 +22,9 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use socket2::{SockRef, Socket, TcpKeepalive};
+use socket2::{SockRef, TcpKeepalive};
 
-use crate::blocks::Blocks;
+use self::blocks::Blocks;
 use crate::limits::PollLimits;
 use crate::slots::Slots;
 use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
@@ -106,8 +108,7 @@ impl PollTransport {
     }
 
     fn add(&mut self, stream: TcpStream, phase: Phase) -> io::Result<ConnectionId> {
-        let limits = &self.limits;
-        set_options(&SockRef::from(&stream), limits.keepalive, limits.unacknowledged_timeout)?;
+        set_options(&stream, &self.limits)?;
         let id = self.connections.insert(Connection {
             stream,
             phase,
@@ -498,17 +499,13 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
 }
 
-/// What every connection is set to, of whatever back end.
-pub(crate) fn set_options(
-    socket: &Socket,
-    keepalive: Duration,
-    unacknowledged: Duration,
-) -> io::Result<()> {
+fn set_options(stream: &TcpStream, limits: &PollLimits) -> io::Result<()> {
+    let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
-    let probes = TcpKeepalive::new().with_time(keepalive).with_interval(keepalive);
-    socket.set_tcp_keepalive(&probes)?;
+    let keepalive = TcpKeepalive::new().with_time(limits.keepalive).with_interval(limits.keepalive);
+    socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(unacknowledged))?;
+    socket.set_tcp_user_timeout(Some(limits.unacknowledged_timeout))?;
     Ok(())
 }
 
