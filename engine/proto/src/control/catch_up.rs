@@ -282,6 +282,21 @@ impl<V: Verifier> Control<V> {
             out.send(to, new_view.encode(), SendTag::NewView(new_view.view));
         }
         self.send_own_view_messages(to, out);
+        self.relay_changes(peer, out);
+    }
+
+    /// VIEW-CHANGEs of others for the current view or later ones: the peer may lack those that
+    /// brought this replica here, and would follow for ever (Byzantine seed 5313).
+    fn relay_changes(&self, peer: ReplicaId, out: &mut Output) {
+        if self.is_stable() {
+            return;
+        }
+        for change in self.messages.changes_from(self.current) {
+            if change.sender != peer && change.sender != self.id {
+                let tag = SendTag::ViewChange(change.to);
+                out.send(Destination::Peer(peer), change.encode(), tag);
+            }
+        }
     }
 
     /// The own VIEW-CHANGE and NEW-VIEW-ACK while a view change is under way.

@@ -20,7 +20,8 @@ struct Kept<M> {
 pub(super) enum Subject {
     ViewChange(ReplicaId, View),
     Ack(ReplicaId, View),
-    NewView(View),
+    /// With the peer that sent it.
+    NewView(ReplicaId, View),
 }
 
 struct Ticket {
@@ -216,6 +217,11 @@ impl Messages {
             let transition = transition(config, to, &refs, &ack_refs).ok()?;
             Some(Justification { view_changes, acks, transition })
         })
+    }
+
+    /// All VIEW-CHANGEs for a view or later ones.
+    pub fn changes_from(&self, to: View) -> impl Iterator<Item = &ViewChange> {
+        self.changes.range((to, ReplicaId(0))..).map(|(_, kept)| kept.message.as_ref())
     }
 
     /// Views that are asked for by held VIEW-CHANGEs.

@@ -63,7 +63,6 @@ struct Establishing {
 /// A NEW-VIEW whose batches are not all held yet, or that waits for the phase to end.
 struct PendingNewView {
     new_view: Arc<NewView>,
-    from: ReplicaId,
     ticket: u64,
     held: bool,
 }
@@ -80,7 +79,9 @@ pub struct Control<V: Verifier> {
     current: View,
     phase: Phase,
     messages: Messages,
-    pending: Option<PendingNewView>,
+    /// By the peer that sent it and must deliver its batches: one that a liar never delivers does
+    /// not keep out the NEW-VIEW of another view that a correct replica has entered.
+    pending: BTreeMap<ReplicaId, PendingNewView>,
     /// The NEW-VIEW of the stable view, for those who lack it.
     established: Option<Arc<NewView>>,
     own_ack: Option<Arc<NewViewAck>>,
@@ -107,7 +108,7 @@ impl<V: Verifier> Control<V> {
             current: View(0),
             phase: Phase::Stable,
             messages: Messages::new(&config),
-            pending: None,
+            pending: BTreeMap::new(),
             established: None,
             own_ack: None,
             unsigned_ack: None,

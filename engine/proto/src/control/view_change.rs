@@ -103,7 +103,8 @@ impl<V: Verifier> Control<V> {
         self.ask_state(now, out);
     }
 
-    /// TR listing 19, receive(VIEW-CHANGE).
+    /// TR listing 19, receive(VIEW-CHANGE). Its certificates are transferable: any peer may relay
+    /// it.
     fn view_change(
         &mut self,
         from: ReplicaId,
@@ -112,27 +113,28 @@ impl<V: Verifier> Control<V> {
         out: &mut Output,
     ) -> Result<(), Reject> {
         let change = ViewChange::parse(message, &self.config)?;
-        if change.sender != from || from == self.id {
+        let sender = change.sender;
+        if sender == self.id {
             return Err(Reject::WrongSender);
         }
         // TR listing 19, isRelevantViewChange.
         let relevant = change.to > self.current || (!self.is_stable() && change.to == self.current);
         if !relevant {
-            if change.to <= self.stable_view {
+            if change.to <= self.stable_view && sender == from {
                 self.help(from, now, out);
             }
             return Err(Reject::Irrelevant);
         }
-        if self.messages.supersedes(from, change.to, self.current) {
+        if self.messages.supersedes(sender, change.to, self.current) {
             return Err(Reject::Irrelevant);
         }
         verify_view_change(&self.verifier, &self.config, &change)?;
         let to = change.to;
         self.learn_stable(change.checkpoint.clone(), false, now, out);
-        let ticket = self.messages.ticket(Subject::ViewChange(from, to));
+        let ticket = self.messages.ticket(Subject::ViewChange(sender, to));
         for (pillar, part) in self.config.all_pillars().zip(&change.parts) {
             let headers = part.prepared.clone();
-            out.pillar(pillar, ToPillar::Hold { ticket, source: from, headers });
+            out.pillar(pillar, ToPillar::Hold { ticket, source: sender, headers });
         }
         self.messages.store_change(Arc::new(change), ticket, self.current);
         Ok(())
@@ -160,12 +162,12 @@ impl<V: Verifier> Control<V> {
                 }
                 (sender, kind::NEW_VIEW_ACK)
             }
-            Subject::NewView(view) => {
+            Subject::NewView(from, view) => {
                 let matching = |p: &&mut PendingNewView| p.new_view.view == view;
-                if let Some(pending) = self.pending.as_mut().filter(matching) {
+                if let Some(pending) = self.pending.get_mut(&from).filter(matching) {
                     pending.held = valid;
                     if !valid {
-                        self.drop_pending();
+                        self.drop_pending(|sender, _| sender == from);
                     }
                 }
                 (self.config.leader(view), kind::NEW_VIEW)
@@ -384,32 +386,34 @@ impl<V: Verifier> Control<V> {
         if view <= self.stable_view || self.config.leader(view) == self.id {
             return Err(Reject::Irrelevant);
         }
-        if let Some(pending) = &self.pending {
-            // A pending one whose batches its sender does not deliver may come from elsewhere.
-            let again = view == pending.new_view.view && !pending.held && from != pending.from;
-            if view < pending.new_view.view || (view == pending.new_view.view && !again) {
-                return Err(Reject::Irrelevant);
-            }
+        // One is kept for each peer that sent it: a pending one whose batches its sender does not
+        // deliver may come from elsewhere, and so may one of an earlier view, which others may need
+        // this replica to acknowledge.
+        let known = self.pending.get(&from).is_some_and(|pending| pending.new_view.view >= view);
+        let held = |pending: &PendingNewView| pending.held && pending.new_view.view >= view;
+        if known || self.pending.values().any(held) {
+            return Err(Reject::Irrelevant);
         }
         verify_new_view(&self.verifier, &self.config, &new_view)?;
         self.learn_stable(new_view.checkpoint.clone(), true, now, out);
-        let ticket = self.messages.ticket(Subject::NewView(view));
+        let ticket = self.messages.ticket(Subject::NewView(from, view));
         for (pillar, prepares) in self.config.all_pillars().zip(&new_view.prepares) {
             let headers = prepares.clone();
             out.pillar(pillar, ToPillar::Hold { ticket, source: from, headers });
         }
-        self.drop_pending();
+        self.drop_pending(|sender, _| sender == from);
         let new_view = Arc::new(new_view);
-        self.pending = Some(PendingNewView { new_view, from, ticket, held: false });
+        self.pending.insert(from, PendingNewView { new_view, ticket, held: false });
         Ok(())
     }
 
     /// TR listing 19, newFollowerViewReady.
     fn enter_pending(&mut self, now: Time, out: &mut Output) -> bool {
-        if !self.pending.as_ref().is_some_and(|pending| pending.held) {
+        let held = self.pending.iter().filter(|(_, pending)| pending.held);
+        let Some(from) = held.max_by_key(|(_, p)| p.new_view.view).map(|(from, _)| *from) else {
             return false;
-        }
-        let pending = self.pending.take().expect("checked above");
+        };
+        let pending = self.pending.remove(&from).expect("found above");
         // Released after the letter to enter, so the batches are there until then.
         self.messages.release(pending.ticket);
         if pending.new_view.view <= self.stable_view {
@@ -422,10 +426,16 @@ impl<V: Verifier> Control<V> {
         true
     }
 
-    fn drop_pending(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            self.messages.release(pending.ticket);
-        }
+    /// Forgets pending NEW-VIEWs by sender and view.
+    fn drop_pending(&mut self, gone: impl Fn(ReplicaId, View) -> bool) {
+        let messages = &mut self.messages;
+        self.pending.retain(|sender, pending| {
+            let gone = gone(*sender, pending.new_view.view);
+            if gone {
+                messages.release(pending.ticket);
+            }
+            !gone
+        });
     }
 
     /// TR listing 19, enterView.
@@ -438,9 +448,7 @@ impl<V: Verifier> Control<V> {
         let leader = self.config.leader(view) == self.id;
         let current = self.current;
         out.trace(|| TraceEvent::ViewEntered { view, current, leader });
-        if self.pending.as_ref().is_some_and(|pending| pending.new_view.view <= view) {
-            self.drop_pending();
-        }
+        self.drop_pending(|_, pending| pending <= view);
         self.left_since_stable = 0;
         let base = self.catch_up.stable().id.order;
         let mut next_slots = Vec::with_capacity(new_view.prepares.len());

@@ -117,11 +117,10 @@ fn check_chain(chain: &[Link], from: View, to: View) -> Result<OrderNumber, Reje
     if !rises || !(joined || mutants::active(Mutant::ChainNotJoined)) {
         return Err(Reject::BadChain);
     }
+    let over_from = first.previous.view() < from.0 && first.to > from;
     if first.previous.view() == from.0 {
         Ok(OrderNumber(first.previous.order()))
-    } else if first.previous.view() < from.0 && first.to > from {
-        Ok(OrderNumber(0))
-    } else if mutants::active(Mutant::LastLinkAlone) {
+    } else if over_from || mutants::active(Mutant::LastLinkAlone) {
         Ok(OrderNumber(0))
     } else {
         Err(Reject::BadChain)
