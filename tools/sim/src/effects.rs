@@ -11,11 +11,12 @@ use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::reply::{self, ReplyEntry};
 use hybster_proto::wire::{NewView, kind, kind_of};
 
+use crate::behaviour::{Departure, Host, Scene};
 use crate::network::Packet;
 use crate::replica::Stage;
 use crate::report::NewViewSeen;
 use crate::scenario::Fault;
-use crate::world::{What, World};
+use crate::world::{Event, What, World};
 
 impl World {
     /// Empties a replica's output after `stage` ran.
@@ -31,10 +32,10 @@ impl World {
                 Effect::Withdraw(mark) => self.network.withdraw(index, &mark),
             }
         }
-        let now = self.replicas[index].clock.local(self.now_us);
         for letter in out.letters.drain(..) {
+            self.coverage.letter(&mut self.counters, &self.oracles.seen[index], &letter);
             let mut letter = Some(letter);
-            self.replicas[index].hosts(now, &self.config, |host, scene| {
+            self.hosts(index, |host, scene| {
                 letter = letter.take().and_then(|l| host.letter(scene, l));
             });
             if let Some(letter) = letter {
@@ -71,9 +72,10 @@ impl World {
             TraceEvent::StateInstalled(_) => counters.transfers += 1,
             _ => {}
         }
+        let at = ReplicaId(index as u16);
+        self.coverage.event(&mut self.counters, &self.oracles.seen[index], &event);
         self.replicas[index].record.take(&mut self.executions);
         if self.replicas[index].honest() {
-            let at = ReplicaId(index as u16);
             let checked = self.oracles.check(at, &event, &mut self.executions);
             if let Err(breach) = checked {
                 self.violate(breach);
@@ -93,6 +95,19 @@ impl World {
         self.executions.clear();
     }
 
+    /// Lets the hosts of a replica do something; what they send of their own accord leaves.
+    pub(crate) fn hosts(&mut self, index: usize, hook: impl FnMut(&mut dyn Host, &mut Scene<'_>)) {
+        if self.replicas[index].honest() {
+            return;
+        }
+        let now = self.replicas[index].clock.local(self.now_us);
+        let mut own = Vec::new();
+        self.replicas[index].hosts(now, &self.config, &self.archive, &mut own, hook);
+        for leaving in own {
+            self.depart(index, leaving, SendTag::Transient);
+        }
+    }
+
     fn send(&mut self, index: usize, to: Destination, message: &Bytes, tag: SendTag) {
         if kind_of(message) == kind::NEW_VIEW {
             self.note_new_view(index, message);
@@ -109,26 +124,58 @@ impl World {
     }
 
     fn send_peer(&mut self, index: usize, to: ReplicaId, message: Bytes, tag: SendTag) {
-        let mut leaving = vec![(to, message)];
-        let now = self.replicas[index].clock.local(self.now_us);
-        self.replicas[index].hosts(now, &self.config, |host, scene| {
+        if self.replicas[index].honest() {
+            return self.leave(index, to, message, tag);
+        }
+        let mut leaving = vec![Departure { to, message, delay_us: 0 }];
+        self.hosts(index, |host, scene| {
             let mut next = Vec::new();
-            for (to, message) in leaving.drain(..) {
-                host.outgoing(scene, to, message, &mut next);
+            for departure in leaving.drain(..) {
+                host.outgoing(scene, departure, &mut next);
             }
             leaving = next;
         });
-        for (to, message) in leaving {
-            self.remember(index, || What::Sent(to, message.clone()));
-            self.transmit(index, usize::from(to.0), message, tag);
+        for departure in leaving {
+            self.depart(index, departure, tag);
         }
+    }
+
+    /// A message leaves a faulty host, now or later.
+    fn depart(&mut self, index: usize, leaving: Departure, tag: SendTag) {
+        let Departure { to, message, delay_us } = leaving;
+        if usize::from(to.0) >= self.replicas.len() || usize::from(to.0) == index {
+            return;
+        }
+        if delay_us == 0 {
+            return self.leave(index, to, message, tag);
+        }
+        let at_us = self.now_us + delay_us;
+        self.schedule(at_us, Event::Depart(index, to, message, tag));
+    }
+
+    /// A message leaves a replica for a peer.
+    pub(crate) fn leave(&mut self, index: usize, to: ReplicaId, message: Bytes, tag: SendTag) {
+        if self.replicas[index].crashed {
+            return;
+        }
+        if !self.scenario.hosts.is_empty() {
+            self.archive.keep(ReplicaId(index as u16), &message);
+        }
+        self.remember(index, || What::Sent(to, message.clone()));
+        self.transmit(index, usize::from(to.0), message, tag);
     }
 
     fn send_client(&mut self, index: usize, link: ClientLink, message: Bytes) {
         let Some(client) = self.clients.iter().position(|c| c.link == link) else {
             return;
         };
-        self.transmit(index, self.replicas.len() + client, message, SendTag::Transient);
+        let mut message = Some(message);
+        self.hosts(index, |host, scene| {
+            message = message.take().and_then(|m| host.reply(scene, m));
+        });
+        if let Some(message) = message {
+            self.transmit(index, self.replicas.len() + client, message, SendTag::Transient);
+        }
     }
 
     /// Puts a message on a link of the virtual network.
@@ -172,6 +219,7 @@ impl World {
         let Ok(new_view) = NewView::parse(message, &self.config) else {
             return;
         };
+        self.coverage.new_view(&mut self.counters, &new_view);
         let sender = ReplicaId(index as u16);
         if self.new_views.iter().any(|(by, seen)| *by == sender && seen.view == new_view.view) {
             return;

@@ -13,6 +13,7 @@
 
 pub mod behaviour;
 mod client;
+pub mod coverage;
 mod effects;
 mod finish;
 pub mod linear;
@@ -21,15 +22,19 @@ mod oracle;
 pub mod random;
 mod replica;
 mod report;
+mod rogue;
 mod scenario;
+pub mod shape;
+pub mod shrink;
 pub mod store;
 mod watched;
 pub mod words;
 mod world;
 
-pub use behaviour::{Behaviour, Host, Scene};
+pub use behaviour::{Behaviour, Departure, Host, Scene, Trick};
 pub use oracle::Violation;
 pub use report::{Counters, NewViewSeen, Report};
+pub use rogue::{RoguePlan, RogueTrick};
 pub use scenario::{
     Catch, ClientPlan, End, Fault, Filter, Latency, Layout, Scenario, TimedFault, Transport,
 };

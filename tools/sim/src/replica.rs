@@ -10,7 +10,7 @@ use hybster_proto::replica::Stages;
 use hybster_proto::time::{Time, earliest};
 use hybster_tss::{GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
 
-use crate::behaviour::{Host, Scene};
+use crate::behaviour::{Archive, Departure, Host, Scene, Workshop};
 use crate::random::Random;
 use crate::scenario::{Layout, Scenario};
 use crate::store::Store;
@@ -148,7 +148,9 @@ impl Replica {
             Recorded::new(store, record.clone()),
         );
         let stages = 5 + usize::from(config.pillars);
+        let workshop = Workshop { id, config, key, trinx: &trinx };
         let hosts = scenario.hosts.iter().filter(|(r, _)| *r == id);
+        let hosts = hosts.map(|(_, behaviour)| behaviour.build(&workshop)).collect();
         Replica {
             id,
             core,
@@ -161,7 +163,7 @@ impl Replica {
             slow: 1,
             run_scheduled: false,
             wake_us: None,
-            hosts: hosts.map(|(_, behaviour)| behaviour.build()).collect(),
+            hosts,
             trinx,
             layout: scenario.layout,
             stages,
@@ -187,6 +189,8 @@ impl Replica {
         &mut self,
         now: Time,
         group: &GroupConfig,
+        archive: &Archive,
+        own: &mut Vec<Departure>,
         mut hook: impl FnMut(&mut dyn Host, &mut Scene<'_>),
     ) {
         let mut hosts = std::mem::take(&mut self.hosts);
@@ -197,6 +201,8 @@ impl Replica {
                 group,
                 random: &mut self.random,
                 trinx: &mut self.trinx,
+                archive,
+                own,
             };
             hook(&mut **host, &mut scene);
         }
@@ -318,10 +324,13 @@ impl Replica {
     pub(crate) fn overflow(&self, group: &GroupConfig) -> Option<String> {
         let intervals = (group.window / group.checkpoint_interval) as usize;
         let log = 2 * group.window as usize;
+        let sessions = group.max_clients as usize * group.max_sessions_per_client as usize;
         [
             ("committed slots that wait for others", self.core.execution.queued(), log),
             ("snapshots", self.core.state.snapshots(), 2 * intervals + 4),
             ("stored requests", self.core.clients.stored(), 1 << 16),
+            ("bytes of requests", self.core.clients.pending_bytes(), 64 << 20),
+            ("sessions", self.core.execution.status().sessions as usize, sessions),
         ]
         .into_iter()
         .find(|(_, count, limit)| count > limit)

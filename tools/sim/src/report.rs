@@ -33,6 +33,8 @@ pub struct Counters {
     pub sent: BTreeMap<u8, u64>,
     /// Messages dropped by a core, by kind byte and reason.
     pub rejected: BTreeMap<(u8, Reject), u64>,
+    /// Branches of the protocol that were taken: those of [`crate::coverage::BRANCHES`].
+    pub branches: BTreeMap<&'static str, u64>,
     /// Operations that clients submitted.
     pub submitted: u64,
     /// Operations that were answered.
@@ -124,6 +126,9 @@ impl Counters {
         for (reason, count) in &other.rejected {
             *self.rejected.entry(*reason).or_default() += count;
         }
+        for (branch, count) in &other.branches {
+            *self.branches.entry(branch).or_default() += count;
+        }
         self.submitted += other.submitted;
         self.answered += other.answered;
         self.view = self.view.max(other.view);
@@ -179,6 +184,10 @@ impl fmt::Display for Counters {
         write!(f, "\n  rejected:")?;
         for ((kind, reason), count) in &self.rejected {
             write!(f, " {} {reason:?} {count}", kind_name(*kind))?;
+        }
+        write!(f, "\n  branches:")?;
+        for (branch, count) in &self.branches {
+            write!(f, " {count} {branch};")?;
         }
         writeln!(f)
     }

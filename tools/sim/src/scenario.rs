@@ -5,6 +5,7 @@ use hybster_proto::ids::ReplicaId;
 
 use crate::behaviour::Behaviour;
 use crate::random::Random;
+use crate::rogue::RoguePlan;
 
 /// How the stages of a replica take turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,8 +161,10 @@ pub struct Scenario {
     pub versioned_pages: bool,
     /// Faults, by rising time.
     pub faults: Vec<TimedFault>,
-    /// Faulty hosts.
+    /// Faulty hosts; a replica may have several behaviours.
     pub hosts: Vec<(ReplicaId, Behaviour)>,
+    /// Byzantine clients.
+    pub rogues: Vec<RoguePlan>,
     /// When all faults end but crashes.
     pub heal_at_us: u64,
     /// How long after that everything may take.
@@ -214,6 +217,7 @@ impl Scenario {
             versioned_pages: true,
             faults: Vec::new(),
             hosts: Vec::new(),
+            rogues: Vec::new(),
             heal_at_us: 500_000,
             patience_us: 60_000_000,
         }
@@ -272,6 +276,13 @@ impl Scenario {
         scenario.faults = random_faults(r, &scenario);
         scenario.hosts = random_hosts(r, &scenario);
         scenario
+    }
+
+    /// Draws other faults for a group that was changed afterwards.
+    pub(crate) fn redraw_faults(&mut self, seed: u64) {
+        let mut random = Random::new(seed ^ 0x7ed4_a110);
+        self.faults = random_faults(&mut random, self);
+        self.hosts = random_hosts(&mut random, self);
     }
 }
 

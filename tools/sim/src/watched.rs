@@ -96,6 +96,15 @@ impl Watched {
         let instance = inner.instance();
         Watched { inner: Arc::new(Mutex::new(inner)), instance, ledger }
     }
+
+    /// A clone that certifies what the first one has certified: what must not be possible. It has
+    /// a ledger of its own, so that other oracles have to find out.
+    #[cfg(feature = "controls")]
+    #[must_use]
+    pub fn cloned_for_attack(&self) -> Watched {
+        let inner = lock(&self.inner).cloned_for_attack();
+        Watched::new(inner, Ledger::default())
+    }
 }
 
 impl TrInX for Watched {

@@ -7,18 +7,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
-use hybster_proto::output::{Letter, ToPillar, route_client_message, route_peer_message};
+use hybster_proto::output::{
+    ClientLink, Letter, SendTag, ToPillar, route_client_message, route_peer_message,
+};
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::kind_of;
 use hybster_tss::GroupKey;
 
 use crate::Options;
+use crate::behaviour::Archive;
 use crate::client::Client;
+use crate::coverage::Coverage;
 use crate::network::{Delivery, Network};
 use crate::oracle::{Breach, Oracles, Violation};
 use crate::random::Random;
 use crate::replica::{Replica, Stage};
 use crate::report::{Counters, NewViewSeen, Report};
+use crate::rogue::Rogue;
 use crate::scenario::{Scenario, Transport};
 use crate::watched::{Execution, Ledger};
 use crate::words;
@@ -39,6 +44,12 @@ pub(crate) enum Event {
     Fault(usize),
     /// The end of all faults.
     Heal,
+    /// A message leaves a faulty host that kept it back.
+    Depart(usize, ReplicaId, Bytes, SendTag),
+    /// A faulty host acts of its own accord.
+    Host(usize),
+    /// A Byzantine client acts.
+    Rogue(usize),
     /// Is everything done?
     Check,
 }
@@ -95,7 +106,10 @@ pub struct World {
     pub(crate) replicas: Vec<Replica>,
     busy_until_us: Vec<u64>,
     pub(crate) clients: Vec<Client>,
+    rogues: Vec<Rogue>,
     pub(crate) network: Network,
+    pub(crate) archive: Archive,
+    pub(crate) coverage: Coverage,
     pub(crate) oracles: Oracles,
     ledger: Ledger,
     pub(crate) counters: Counters,
@@ -131,8 +145,12 @@ impl World {
         let clients: Vec<Client> = (0..scenario.clients.len() as u32)
             .map(|c| Client::new(c, &scenario, &config, &key, random.fork()))
             .collect();
-        let network =
-            Network::new(n, clients.len(), scenario.transport, scenario.latency, random.fork());
+        let ends = clients.len() + scenario.rogues.len();
+        let network = Network::new(n, ends, scenario.transport, scenario.latency, random.fork());
+        let rogues = scenario.rogues.iter().zip(clients.len() as u32..).map(|(plan, id)| {
+            Rogue::new(id, plan.clone(), scenario.keys, &config, &key, random.fork())
+        });
+        let rogues = rogues.collect();
         World {
             oracles: Oracles::new(&config),
             options,
@@ -145,7 +163,10 @@ impl World {
             replicas,
             busy_until_us: vec![0; n],
             clients,
+            rogues,
             network,
+            archive: Archive::default(),
+            coverage: Coverage::default(),
             ledger,
             counters: Counters::default(),
             new_views: Vec::new(),
@@ -194,8 +215,14 @@ impl World {
             let start_us = self.clients[client].plan.start_us;
             self.give_turns(client, start_us);
         }
+        for rogue in 0..self.rogues.len() {
+            self.schedule(self.rogues[rogue].plan.every_us, Event::Rogue(rogue));
+        }
         let n = self.replicas.len();
         for replica in 0..n {
+            if self.replicas[replica].hosts.iter().any(|host| host.ticks()) {
+                self.schedule(self.config.resend_us, Event::Host(replica));
+            }
             if self.scenario.transport != Transport::Datagrams {
                 for peer in (0..n).filter(|p| *p != replica) {
                     self.link_up(replica, peer);
@@ -258,6 +285,9 @@ impl World {
                 self.healed_at_us = Some(self.now_us);
                 self.schedule(self.now_us + self.calm_us(), Event::Check);
             }
+            Event::Depart(from, to, message, tag) => self.leave(from, to, message, tag),
+            Event::Host(replica) => self.host_turn(replica),
+            Event::Rogue(rogue) => self.rogue_turn(rogue),
             Event::Check => self.check_end(),
         }
     }
@@ -272,11 +302,42 @@ impl World {
         }
     }
 
+    fn host_turn(&mut self, replica: usize) {
+        if self.replicas[replica].crashed {
+            return;
+        }
+        if !self.replicas[replica].paused {
+            self.hosts(replica, |host, scene| host.tick(scene));
+        }
+        self.schedule(self.now_us + self.config.resend_us, Event::Host(replica));
+    }
+
+    fn rogue_turn(&mut self, index: usize) {
+        let rogue = &mut self.rogues[index];
+        let mischief = rogue.act(&self.config);
+        let more = rogue.done < rogue.plan.times;
+        let next_us = self.now_us + rogue.plan.every_us;
+        for signed in mischief.signed {
+            self.oracles.submitted(signed.session, signed.number, &signed.operation);
+        }
+        let from = self.replicas.len() + self.clients.len() + index;
+        for (to, message) in mischief.messages {
+            let tag = SendTag::Transient;
+            self.transmit(from, usize::from(to), message.into(), tag);
+        }
+        if more {
+            self.schedule(next_us, Event::Rogue(index));
+        }
+    }
+
     fn arrive(&mut self, delivery: Delivery) {
         let Delivery { from, to, .. } = delivery;
         let message = delivery.packet.message.clone();
         let n = self.replicas.len();
         self.mix_message(from, to, &message);
+        if to >= n + self.clients.len() {
+            return;
+        }
         if to >= n {
             let client = &mut self.clients[to - n];
             let now = client.clock.local(self.now_us);
@@ -298,6 +359,13 @@ impl World {
         }
     }
 
+    fn client_link(&self, client: usize) -> ClientLink {
+        match self.clients.get(client) {
+            Some(client) => client.link,
+            None => self.rogues[client - self.clients.len()].link,
+        }
+    }
+
     /// A replica's network stage takes a message.
     pub(crate) fn accept(&mut self, from: usize, to: usize, message: Bytes) {
         let n = self.replicas.len();
@@ -305,14 +373,19 @@ impl World {
         let letter = if from < n {
             let id = ReplicaId(from as u16);
             let mut message = Some(message);
-            let now = self.replicas[to].clock.local(self.now_us);
-            self.replicas[to].hosts(now, &self.config, |host, scene| {
+            self.hosts(to, |host, scene| {
                 message = message.take().and_then(|m| host.incoming(scene, id, m));
             });
             let Some(message) = message else { return };
             route_peer_message(id, message, self.config.pillars)
         } else {
-            route_client_message(self.clients[from - n].link, message)
+            let link = self.client_link(from - n);
+            let mut message = Some(message);
+            self.hosts(to, |host, scene| {
+                message = message.take().and_then(|m| host.request(scene, link, m));
+            });
+            let Some(message) = message else { return };
+            route_client_message(link, message)
         };
         if let Some(letter) = letter {
             self.replicas[to].post(Stage::Network, letter);
@@ -401,7 +474,7 @@ impl World {
             }
         }
         for (to, message) in messages {
-            self.transmit(from, to, message, hybster_proto::output::SendTag::Transient);
+            self.transmit(from, to, message, SendTag::Transient);
         }
         match finished {
             Ok(turns) => {

@@ -1,0 +1,286 @@
+//! What faulty hosts do: hooks around the real core, so that behaviours can be combined.
+//!
+//! A host owns its replica's network and the letters between its stages, but not its TrInX: through
+//! [`Scene::trinx`] it may certify what it likes, as far as the counters let it. It keeps every
+//! message that any replica ever sent ([`Archive`]). A faulty replica has any number of behaviours:
+//! what one lets leave passes through the next.
+
+mod archive;
+mod forge;
+mod new_view;
+mod order;
+mod replies;
+mod state;
+mod twin;
+mod views;
+mod wire;
+
+use bytes::Bytes;
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{PillarId, ReplicaId};
+use hybster_proto::output::{ClientLink, Letter};
+use hybster_proto::time::Time;
+
+use crate::random::Random;
+use crate::watched::Watched;
+
+pub use archive::Archive;
+pub use order::Trick;
+pub(crate) use twin::Workshop;
+
+/// A message that leaves a host.
+#[derive(Clone, Debug)]
+pub struct Departure {
+    /// The peer that gets it.
+    pub to: ReplicaId,
+    /// The message.
+    pub message: Bytes,
+    /// How long the host keeps it back, in microseconds.
+    pub delay_us: u64,
+}
+
+/// Where a hook stands.
+pub struct Scene<'a> {
+    /// The replica's clock.
+    pub now: Time,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The group.
+    pub group: &'a GroupConfig,
+    /// Chance.
+    pub random: &'a mut Random,
+    /// Its trusted subsystems, one per pillar: shared with the core.
+    pub trinx: &'a mut [Watched],
+    /// Everything that was ever sent.
+    pub archive: &'a Archive,
+    /// What the host sends of its own accord; it passes through no further hook.
+    pub own: &'a mut Vec<Departure>,
+}
+
+impl Scene<'_> {
+    /// The other replicas.
+    pub fn peers(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        let own = self.replica;
+        self.group.all_replicas().filter(move |r| *r != own)
+    }
+
+    /// Sends a message to a peer.
+    pub fn send(&mut self, to: ReplicaId, message: Bytes) {
+        self.own.push(Departure { to, message, delay_us: 0 });
+    }
+
+    /// Sends a message to all peers.
+    pub fn send_all(&mut self, message: &Bytes) {
+        for peer in self.peers() {
+            self.send(peer, message.clone());
+        }
+    }
+
+    /// Sends a message to some peers, at least one.
+    pub fn send_some(&mut self, message: &Bytes) {
+        let peers: Vec<ReplicaId> = self.peers().collect();
+        let count = self.random.between(1, peers.len() as u64) as usize;
+        for peer in self.random.sample(&peers, count) {
+            self.send(peer, message.clone());
+        }
+    }
+
+    /// Any pillar.
+    pub fn any_pillar(&mut self) -> PillarId {
+        PillarId(self.random.below(self.group.pillars.into()) as u16)
+    }
+}
+
+/// The hooks of a host. Each default does what an honest host does.
+pub trait Host {
+    /// A message is about to leave for a peer; what is pushed to `send` leaves instead.
+    fn outgoing(&mut self, scene: &mut Scene<'_>, leaving: Departure, send: &mut Vec<Departure>) {
+        let _ = scene;
+        send.push(leaving);
+    }
+
+    /// A message arrived from a peer; the core gets what is returned.
+    fn incoming(
+        &mut self,
+        scene: &mut Scene<'_>,
+        from: ReplicaId,
+        message: Bytes,
+    ) -> Option<Bytes> {
+        let _ = (scene, from);
+        Some(message)
+    }
+
+    /// A letter passes between two stages; its receiver gets what is returned.
+    fn letter(&mut self, scene: &mut Scene<'_>, letter: Letter) -> Option<Letter> {
+        let _ = scene;
+        Some(letter)
+    }
+
+    /// A message arrived from a client; the core gets what is returned.
+    fn request(
+        &mut self,
+        scene: &mut Scene<'_>,
+        link: ClientLink,
+        message: Bytes,
+    ) -> Option<Bytes> {
+        let _ = (scene, link);
+        Some(message)
+    }
+
+    /// Replies are about to leave for a client; what is returned leaves instead.
+    fn reply(&mut self, scene: &mut Scene<'_>, message: Bytes) -> Option<Bytes> {
+        let _ = scene;
+        Some(message)
+    }
+
+    /// Whether the host wants [`Host::tick`].
+    fn ticks(&self) -> bool {
+        false
+    }
+
+    /// Now and then.
+    fn tick(&mut self, scene: &mut Scene<'_>) {
+        let _ = scene;
+    }
+}
+
+/// A behaviour as data, for scenarios. Rates are in millionths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Behaviour {
+    /// Does its part as a follower, but proposes nothing and establishes no view.
+    SilentLeader,
+    /// Changes a bit of some messages after they were certified.
+    Corrupter {
+        /// Of how many.
+        ppm: u32,
+    },
+    /// Sends some messages to some peers only.
+    Splitter {
+        /// How many are kept back.
+        ppm: u32,
+    },
+    /// Keeps back the batches that it certified, and sends each PREPARE to one peer only.
+    Withholder,
+    /// Says nothing in one pillar.
+    SilentPillar(u16),
+    /// Sends everything almost too late.
+    Slowpoke {
+        /// How much too late.
+        by_us: u64,
+    },
+    /// Sends old messages of everybody again, as they were or with their fields exchanged.
+    Replayer {
+        /// How often.
+        ppm: u32,
+    },
+    /// Does something with the batches that it should propose.
+    OrderLiar(Trick, u32),
+    /// Acknowledges what it should not.
+    VoteLiar {
+        /// How often.
+        ppm: u32,
+    },
+    /// Makes its own VIEW-CHANGEs: hides, mixes, claims.
+    ViewLiar {
+        /// How often it lies.
+        ppm: u32,
+        /// How often it asks for a later view without any reason.
+        spam_ppm: u32,
+    },
+    /// Acknowledges views in which it took part, and views that never were.
+    FalseAck {
+        /// How often.
+        ppm: u32,
+    },
+    /// Re-issues something else than the abort states demand.
+    NewViewLiar {
+        /// How often.
+        ppm: u32,
+    },
+    /// Builds its own NEW-VIEWs from any VIEW-CHANGEs and NEW-VIEW-ACKs that it finds.
+    NewViewForger {
+        /// How often.
+        ppm: u32,
+    },
+    /// Lies when others fetch a state.
+    StateLiar {
+        /// How often.
+        ppm: u32,
+    },
+    /// Vouches for checkpoints that never were.
+    CheckpointLiar {
+        /// How often.
+        ppm: u32,
+    },
+    /// Lies to clients.
+    ReplyLiar {
+        /// How often.
+        ppm: u32,
+    },
+    /// Hears no clients.
+    Deaf {
+        /// How many messages are lost on it.
+        ppm: u32,
+    },
+    /// Runs a second core on the same TrInX instances, with another part of the group.
+    SharedTwin,
+    /// Runs a second core on a clone of its TrInX instances: what must not be possible.
+    #[cfg(feature = "controls")]
+    ClonedTwin,
+}
+
+impl Behaviour {
+    pub(crate) fn build(self, workshop: &Workshop<'_>) -> Box<dyn Host> {
+        match self {
+            Behaviour::SilentLeader => Box::new(wire::SilentLeader),
+            Behaviour::Corrupter { ppm } => Box::new(wire::Corrupter { ppm }),
+            Behaviour::Splitter { ppm } => Box::new(wire::Splitter { ppm }),
+            Behaviour::Withholder => Box::new(wire::Withholder),
+            Behaviour::SilentPillar(pillar) => Box::new(wire::SilentPillar { pillar }),
+            Behaviour::Slowpoke { by_us } => Box::new(wire::Slowpoke { by_us }),
+            Behaviour::Replayer { ppm } => Box::new(wire::Replayer { ppm }),
+            Behaviour::OrderLiar(trick, ppm) => Box::new(order::OrderLiar::new(trick, ppm)),
+            Behaviour::VoteLiar { ppm } => Box::new(order::VoteLiar { ppm }),
+            Behaviour::ViewLiar { ppm, spam_ppm } => {
+                Box::new(views::ViewLiar::new(ppm, spam_ppm, workshop.config))
+            }
+            Behaviour::FalseAck { ppm } => Box::new(new_view::FalseAck { ppm }),
+            Behaviour::NewViewLiar { ppm } => Box::new(new_view::NewViewLiar { ppm }),
+            Behaviour::NewViewForger { ppm } => Box::new(new_view::NewViewForger { ppm }),
+            Behaviour::StateLiar { ppm } => Box::new(state::StateLiar { ppm }),
+            Behaviour::CheckpointLiar { ppm } => Box::new(state::CheckpointLiar { ppm }),
+            Behaviour::ReplyLiar { ppm } => Box::new(replies::ReplyLiar { ppm }),
+            Behaviour::Deaf { ppm } => Box::new(replies::Deaf { ppm }),
+            Behaviour::SharedTwin => Box::new(twin::Twin::new(workshop, workshop.trinx.to_vec())),
+            #[cfg(feature = "controls")]
+            Behaviour::ClonedTwin => {
+                let clones = workshop.trinx.iter().map(Watched::cloned_for_attack).collect();
+                Box::new(twin::Twin::new(workshop, clones))
+            }
+        }
+    }
+
+    /// Any behaviour that an honest TrInX allows.
+    pub(crate) fn random(r: &mut Random, group: &GroupConfig) -> Behaviour {
+        let ppm = *r.pick(&[2_000, 20_000, 100_000, 300_000, 1_000_000]);
+        match r.below(24) {
+            0 => Behaviour::SilentLeader,
+            1 => Behaviour::Corrupter { ppm: ppm.min(300_000) },
+            2 => Behaviour::Splitter { ppm },
+            3 => Behaviour::Withholder,
+            4 => Behaviour::SilentPillar(r.below(group.pillars.into()) as u16),
+            5 => Behaviour::Slowpoke { by_us: group.request_timeout_us * r.between(1, 9) / 10 },
+            6 | 7 => Behaviour::Replayer { ppm },
+            8..=12 => Behaviour::OrderLiar(*r.pick(&Trick::ALL), ppm),
+            13 => Behaviour::VoteLiar { ppm },
+            14..=16 => Behaviour::ViewLiar { ppm, spam_ppm: *r.pick(&[0, 0, 0, 5_000, 100_000]) },
+            17 => Behaviour::FalseAck { ppm },
+            18 => Behaviour::NewViewLiar { ppm },
+            19 => Behaviour::NewViewForger { ppm },
+            20 => Behaviour::StateLiar { ppm },
+            21 => Behaviour::CheckpointLiar { ppm },
+            22 => *r.pick(&[Behaviour::ReplyLiar { ppm }, Behaviour::Deaf { ppm }]),
+            _ => Behaviour::SharedTwin,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Which branches of the protocol a run took, as far as one sees them from outside.
+
+use std::collections::HashSet;
+
+use hybster_proto::ids::View;
+use hybster_proto::output::{Letter, Reject, ToClients, ToControl, ToPillar};
+use hybster_proto::trace::TraceEvent;
+use hybster_proto::wire::{NewView, kind};
+
+use crate::oracle::Seen;
+use crate::report::Counters;
+use crate::words::kind_name;
+
+/// The branches that are counted.
+pub const BRANCHES: [&str; 30] = [
+    "a view is left for the next one",
+    "a view is left for one further on",
+    "an unfinished view is left",
+    "a view is entered as its follower",
+    "a view is entered as its leader",
+    "a view is entered without having left for it",
+    "a view is entered belatedly",
+    "the leader is suspected",
+    "a suspicion comes too late",
+    "a VIEW-CHANGE has a chain of several links",
+    "a NEW-VIEW has VIEW-CHANGEs of different v_from",
+    "a NEW-VIEW needs a NEW-VIEW-ACK",
+    "a NEW-VIEW-ACK names prepared batches",
+    "a NEW-VIEW has a checkpoint that some VIEW-CHANGE lacks",
+    "a NEW-VIEW re-issues nothing",
+    "a NEW-VIEW re-issues in one pillar only",
+    "a NEW-VIEW re-issues in several pillars",
+    "a NEW-VIEW re-issues a no-op",
+    "a NEW-VIEW drops PREPAREs of an older v_from",
+    "a NEW-VIEW has prepared sets of different lengths",
+    "batches of a view-change message are held",
+    "batches of a view-change message are not valid",
+    "a NEW-VIEW-ACK is certified",
+    "a NEW-VIEW is certified",
+    "a peer is behind",
+    "a stage is stuck",
+    "a gap is filled by a no-op",
+    "a request is found executed",
+    "a checkpoint is stable before it is reached",
+    "a state is installed",
+];
+
+/// Message kinds that replicas and clients send, in the order of their numbers.
+pub const KINDS: [u8; 16] = [
+    kind::REQUESTS,
+    kind::REPLIES,
+    kind::PREPARE,
+    kind::COMMIT,
+    kind::CHECKPOINT,
+    kind::VIEW_CHANGE,
+    kind::NEW_VIEW,
+    kind::NEW_VIEW_ACK,
+    kind::STATE_REQUEST,
+    kind::STATE,
+    kind::ORDER_REQUEST,
+    kind::BATCH_REQUEST,
+    kind::BATCH,
+    kind::FETCH,
+    kind::FETCHED,
+    kind::QUERIES,
+];
+
+/// Why messages are dropped.
+pub const REASONS: [Reject; 13] = [
+    Reject::Malformed,
+    Reject::WrongSender,
+    Reject::WrongView,
+    Reject::OutOfWindow,
+    Reject::BadCertificate,
+    Reject::BadRequest,
+    Reject::BadBatch,
+    Reject::BadPreparedSet,
+    Reject::BadChain,
+    Reject::BadQuorum,
+    Reject::BadTransition,
+    Reject::Irrelevant,
+    Reject::Overload,
+];
+
+/// What of all this a sum of runs did not reach, in words.
+#[must_use]
+pub fn missing(sum: &Counters) -> Vec<String> {
+    let kinds = KINDS.iter().filter(|kind| !sum.sent.contains_key(kind));
+    let kinds = kinds.map(|kind| format!("no {} was sent", kind_name(*kind)));
+    let rejected: HashSet<Reject> = sum.rejected.keys().map(|(_, reason)| *reason).collect();
+    let reasons = REASONS.iter().filter(|reason| !rejected.contains(reason));
+    let reasons = reasons.map(|reason| format!("nothing was rejected as {reason:?}"));
+    let branches = BRANCHES.iter().filter(|branch| !sum.branches.contains_key(*branch));
+    let branches = branches.map(|branch| format!("never: {branch}"));
+    kinds.chain(reasons).chain(branches).collect()
+}
+
+#[derive(Default)]
+pub(crate) struct Coverage {
+    highest_stable: u64,
+}
+
+fn took(counters: &mut Counters, branch: &'static str) {
+    debug_assert!(BRANCHES.contains(&branch), "{branch} is not listed");
+    *counters.branches.entry(branch).or_default() += 1;
+}
+
+impl Coverage {
+    /// A stage of a replica, of which `seen` is known, hands over a letter.
+    pub(crate) fn letter(&mut self, counters: &mut Counters, seen: &Seen, letter: &Letter) {
+        match letter {
+            Letter::Control(ToControl::Suspect { view }) => {
+                let late = !seen.in_view || seen.view != *view;
+                took(counters, if late { BRANCHES[8] } else { BRANCHES[7] });
+            }
+            Letter::Control(ToControl::Part { part, .. }) if part.chain.len() > 1 => {
+                took(counters, BRANCHES[9]);
+            }
+            Letter::Control(ToControl::Held { valid: true, .. }) => took(counters, BRANCHES[20]),
+            Letter::Control(ToControl::Held { valid: false, .. }) => took(counters, BRANCHES[21]),
+            Letter::Control(ToControl::AckCertified { .. }) => took(counters, BRANCHES[22]),
+            Letter::Control(ToControl::NewViewCertified { .. }) => took(counters, BRANCHES[23]),
+            Letter::Control(ToControl::PeerBehind(_)) => took(counters, BRANCHES[24]),
+            Letter::Control(ToControl::Stuck) => took(counters, BRANCHES[25]),
+            Letter::Pillar(_, ToPillar::FillGap { .. }) => took(counters, BRANCHES[26]),
+            Letter::Clients(ToClients::Executed { .. }) => took(counters, BRANCHES[27]),
+            _ => {}
+        }
+    }
+
+    /// A replica, of which `seen` was known before, did something.
+    pub(crate) fn event(&mut self, counters: &mut Counters, seen: &Seen, event: &TraceEvent) {
+        match event {
+            TraceEvent::ViewLeft { to, .. } => {
+                let next = seen.view.next() == *to;
+                took(counters, if next { BRANCHES[0] } else { BRANCHES[1] });
+                if !seen.in_view {
+                    took(counters, BRANCHES[2]);
+                }
+            }
+            TraceEvent::ViewEntered { view, current, leader } => {
+                took(counters, if *leader { BRANCHES[4] } else { BRANCHES[3] });
+                if view < current {
+                    took(counters, BRANCHES[6]);
+                } else if seen.in_view || seen.view < *view {
+                    took(counters, BRANCHES[5]);
+                }
+            }
+            TraceEvent::CheckpointStable(id) => {
+                self.highest_stable = self.highest_stable.max(id.order.0);
+                if seen.frontier < id.order.0 {
+                    took(counters, BRANCHES[28]);
+                }
+            }
+            TraceEvent::StateInstalled(_) => took(counters, BRANCHES[29]),
+            _ => {}
+        }
+    }
+
+    /// A NEW-VIEW leaves its leader or a replica that relays it.
+    pub(crate) fn new_view(&mut self, counters: &mut Counters, new_view: &NewView) {
+        let from: HashSet<View> = new_view.view_changes.iter().map(|c| c.from).collect();
+        let latest = from.iter().max().copied().unwrap_or_default();
+        if from.len() > 1 {
+            took(counters, BRANCHES[10]);
+        }
+        let vouching = new_view.view_changes.iter().filter(|c| c.from == latest).count();
+        if !new_view.acks.is_empty() && vouching < new_view.view_changes.len() {
+            took(counters, BRANCHES[11]);
+        }
+        if new_view.acks.iter().any(|ack| ack.prepared.iter().any(|set| !set.is_empty())) {
+            took(counters, BRANCHES[12]);
+        }
+        let order = new_view.checkpoint.id.order;
+        if new_view.view_changes.iter().any(|c| c.checkpoint.id.order < order) {
+            took(counters, BRANCHES[13]);
+        }
+        let filled = new_view.prepares.iter().filter(|set| !set.is_empty()).count();
+        took(counters, BRANCHES[14 + filled.min(2)]);
+        if new_view.prepares.iter().flatten().any(|header| header.noop) {
+            took(counters, BRANCHES[17]);
+        }
+        let dropped = |c: &&hybster_proto::wire::ViewChange| {
+            c.from < latest && c.parts.iter().any(|part| !part.prepared.is_empty())
+        };
+        if new_view.view_changes.iter().find(dropped).is_some() {
+            took(counters, BRANCHES[18]);
+        }
+        let lengths: HashSet<Vec<usize>> = new_view
+            .view_changes
+            .iter()
+            .filter(|c| c.from == latest)
+            .map(|c| c.parts.iter().map(|part| part.prepared.len()).collect())
+            .collect();
+        if lengths.len() > 1 {
+            took(counters, BRANCHES[19]);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Byzantine clients: they hold a key of their own and use it as they like.
+
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{ClientId, RequestNumber, SessionId};
+use hybster_proto::invocation::FIRST_NUMBER_MIN;
+use hybster_proto::output::ClientLink;
+use hybster_proto::wire::kind;
+use hybster_proto::wire::request::{append_request, requests_head, retransmission_head};
+use hybster_tss::{ClientKey, GroupKey};
+
+use crate::random::Random;
+use crate::store::{Action, Operation};
+
+/// What a Byzantine client does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RogueTrick {
+    /// Different operations under one number, to different replicas.
+    TwoFaced,
+    /// The numbers 0, the largest one, and others out of order.
+    Numbers,
+    /// Requests with a false MAC, or in another client's name.
+    Forged,
+    /// The same request again and again, to everybody.
+    Storm,
+    /// Opens sessions without end, so that old ones are evicted, and uses those again.
+    Sessions,
+    /// Bytes that are no requests, requests that are too long.
+    Garbage,
+    /// Ordinary requests in great number; no answer is ever waited for.
+    Flood,
+}
+
+impl RogueTrick {
+    /// All tricks.
+    pub const ALL: [RogueTrick; 7] = [
+        RogueTrick::TwoFaced,
+        RogueTrick::Numbers,
+        RogueTrick::Forged,
+        RogueTrick::Storm,
+        RogueTrick::Sessions,
+        RogueTrick::Garbage,
+        RogueTrick::Flood,
+    ];
+}
+
+/// A Byzantine client as data.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoguePlan {
+    /// What it does.
+    pub tricks: Vec<RogueTrick>,
+    /// How often, in microseconds.
+    pub every_us: u64,
+    /// How often altogether; then it vanishes.
+    pub times: u32,
+}
+
+/// A request that a client signed.
+pub(crate) struct Signed {
+    pub session: SessionId,
+    pub number: RequestNumber,
+    pub operation: Vec<u8>,
+}
+
+pub(crate) struct Rogue {
+    pub(crate) link: ClientLink,
+    pub(crate) plan: RoguePlan,
+    pub(crate) done: u32,
+    key: ClientKey,
+    random: Random,
+    /// It keeps to registers of its own, so that others' histories can be checked.
+    first_key: u16,
+    sessions: u32,
+    number: u64,
+    /// Messages that it sent.
+    sent: Vec<Vec<u8>>,
+}
+
+/// Messages that a rogue has for replicas, and what it signed for them.
+#[derive(Default)]
+pub(crate) struct Mischief {
+    pub messages: Vec<(u16, Vec<u8>)>,
+    pub signed: Vec<Signed>,
+}
+
+impl Rogue {
+    pub(crate) fn new(
+        client: u32,
+        plan: RoguePlan,
+        first_key: u16,
+        config: &GroupConfig,
+        key: &GroupKey,
+        mut random: Random,
+    ) -> Rogue {
+        let link = ClientLink { client: ClientId(client), incarnation: random.between(1, 1 << 30) };
+        Rogue {
+            link,
+            plan,
+            done: 0,
+            key: key.client_key(config.mac, client),
+            random,
+            first_key,
+            sessions: 1,
+            number: FIRST_NUMBER_MIN,
+            sent: Vec::new(),
+        }
+    }
+
+    fn operation(&mut self) -> Vec<u8> {
+        let key = self.first_key + self.random.below(4) as u16;
+        let action = Action::Put(self.random.next());
+        Operation { key, action }.encode(self.random.below(40) as usize)
+    }
+
+    fn session(&self, index: u32) -> SessionId {
+        SessionId::new(self.link.client, self.link.incarnation, index)
+    }
+
+    /// A REQUESTS message with one signed request.
+    fn signed(
+        &mut self,
+        session: SessionId,
+        number: u64,
+        again: bool,
+        out: &mut Mischief,
+    ) -> Vec<u8> {
+        let operation = self.operation();
+        let head = if again { retransmission_head() } else { requests_head(kind::REQUESTS) };
+        let mut message = Vec::from(head);
+        let number = RequestNumber(number);
+        append_request(&mut message, session, number, &operation, |bytes| self.key.tag(bytes));
+        out.signed.push(Signed { session, number, operation });
+        message
+    }
+
+    fn broadcast(&mut self, config: &GroupConfig, message: Vec<u8>, out: &mut Mischief) {
+        for replica in config.all_replicas() {
+            out.messages.push((replica.0, message.clone()));
+        }
+        if self.sent.len() >= 64 {
+            let at = self.random.index(self.sent.len());
+            self.sent.swap_remove(at);
+        }
+        self.sent.push(message);
+    }
+
+    /// One act.
+    pub(crate) fn act(&mut self, config: &GroupConfig) -> Mischief {
+        self.done += 1;
+        let mut out = Mischief::default();
+        let trick = *self.random.pick(&self.plan.tricks.clone());
+        let again = self.random.chance(600_000);
+        let own = self.session(0);
+        match trick {
+            RogueTrick::TwoFaced => {
+                self.number += 1;
+                for replica in config.all_replicas() {
+                    let message = self.signed(own, self.number, again, &mut out);
+                    out.messages.push((replica.0, message.clone()));
+                    self.sent.push(message);
+                }
+            }
+            RogueTrick::Numbers => {
+                let numbers = [0, 1, u64::MAX, u64::MAX - 1, self.number, self.number + 1_000];
+                let number = *self.random.pick(&numbers);
+                let index = self.random.between(1, 3) as u32;
+                let message = self.signed(self.session(index), number, again, &mut out);
+                self.broadcast(config, message, &mut out);
+            }
+            RogueTrick::Forged => self.forged(config, &mut out),
+            RogueTrick::Storm => {
+                if let Some(at) =
+                    (!self.sent.is_empty()).then(|| self.random.index(self.sent.len()))
+                {
+                    let message = self.sent[at].clone();
+                    for _ in 0..self.random.between(1, 6) {
+                        for replica in config.all_replicas() {
+                            out.messages.push((replica.0, message.clone()));
+                        }
+                    }
+                } else {
+                    self.number += 1;
+                    let message = self.signed(own, self.number, again, &mut out);
+                    self.broadcast(config, message, &mut out);
+                }
+            }
+            RogueTrick::Sessions => {
+                let index = if self.random.chance(700_000) {
+                    self.sessions += 1;
+                    self.sessions
+                } else {
+                    self.random.below(u64::from(self.sessions) + 1) as u32
+                };
+                let message = self.signed(self.session(index), FIRST_NUMBER_MIN, again, &mut out);
+                self.broadcast(config, message, &mut out);
+            }
+            RogueTrick::Garbage => self.garbage(config, &mut out),
+            RogueTrick::Flood => {
+                for _ in 0..self.random.between(2, 12) {
+                    self.number += 1;
+                    let message = self.signed(own, self.number, again, &mut out);
+                    self.broadcast(config, message, &mut out);
+                }
+            }
+        }
+        out
+    }
+
+    fn forged(&mut self, config: &GroupConfig, out: &mut Mischief) {
+        let mut ignored = Mischief::default();
+        self.number += 1;
+        let mut message = self.signed(self.session(0), self.number, true, &mut ignored);
+        match self.random.below(4) {
+            // A false MAC, beside a right request.
+            0 => {
+                let last = message.len() - 1;
+                message[last] ^= 1;
+                self.number += 1;
+                let right = self.signed(self.session(0), self.number, true, out);
+                message.extend_from_slice(&right[8..]);
+            }
+            1 => {
+                let last = message.len() - 1;
+                message[last] ^= 1;
+                message[1] = 0;
+            }
+            // Another client's name, and one that is no client's.
+            2 => message[12] ^= 1,
+            _ => message[15] = 0x7f,
+        }
+        self.broadcast(config, message, out);
+    }
+
+    fn garbage(&mut self, config: &GroupConfig, out: &mut Mischief) {
+        let mut ignored = Mischief::default();
+        self.number += 1;
+        let mut message = self.signed(self.session(0), self.number, false, &mut ignored);
+        match self.random.below(5) {
+            0 => message.truncate(message.len() / 2),
+            1 => message[0] = *self.random.pick(&[0, kind::QUERIES, kind::PREPARE, 99, 255]),
+            2 => message[self.random.index(20)] ^= 0x80,
+            3 => {
+                // Longer than the group allows, but authentic.
+                let operation = vec![9; config.max_operation_bytes as usize + 1];
+                let number = RequestNumber(self.number);
+                message = Vec::from(requests_head(kind::REQUESTS));
+                let tag = |bytes: &[u8]| self.key.tag(bytes);
+                append_request(&mut message, self.session(0), number, &operation, tag);
+            }
+            _ => {
+                message[0] = kind::QUERIES;
+                message.truncate(message.len() - 1);
+            }
+        }
+        self.broadcast(config, message, out);
+    }
+}

@@ -1,0 +1,198 @@
+//! What a user may fix about random scenarios: group, faults, faulty hosts.
+
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::ReplicaId;
+
+use crate::behaviour::Behaviour;
+use crate::random::Random;
+use crate::rogue::{RoguePlan, RogueTrick};
+use crate::scenario::{Fault, Scenario, TimedFault};
+
+/// A class of faults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultClass {
+    /// Messages get lost.
+    Loss,
+    /// Messages arrive twice.
+    Duplication,
+    /// Messages take longer.
+    Lag,
+    /// Messages in one direction, or both, do not arrive for a while.
+    Partition,
+    /// Links break and are made again.
+    Break,
+    /// Replicas stop for ever.
+    Crash,
+    /// Replicas stand still for a while.
+    Pause,
+    /// Replicas get slow for a while.
+    Slow,
+}
+
+impl FaultClass {
+    /// All classes with their names.
+    pub const ALL: [(&'static str, FaultClass); 8] = [
+        ("loss", FaultClass::Loss),
+        ("duplication", FaultClass::Duplication),
+        ("lag", FaultClass::Lag),
+        ("partition", FaultClass::Partition),
+        ("break", FaultClass::Break),
+        ("crash", FaultClass::Crash),
+        ("pause", FaultClass::Pause),
+        ("slow", FaultClass::Slow),
+    ];
+
+    /// The class of a fault; `None` for filters, which only hand-made scenarios have.
+    #[must_use]
+    pub fn of(fault: &Fault) -> Option<FaultClass> {
+        Some(match fault {
+            Fault::Loss(_) => FaultClass::Loss,
+            Fault::Duplication(_) => FaultClass::Duplication,
+            Fault::Lag(_) => FaultClass::Lag,
+            Fault::Cut(..) | Fault::Mend(..) => FaultClass::Partition,
+            Fault::Break(..) | Fault::Reconnect(..) => FaultClass::Break,
+            Fault::Crash(_) => FaultClass::Crash,
+            Fault::Pause(_) | Fault::Resume(_) => FaultClass::Pause,
+            Fault::Slow(..) => FaultClass::Slow,
+            Fault::Filter(_) | Fault::NoFilters => return None,
+        })
+    }
+}
+
+/// What is fixed about random scenarios.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Shape {
+    /// Replicas n; the group tolerates (n-1)/2 faults.
+    pub replicas: Option<u16>,
+    /// Pillars P.
+    pub pillars: Option<u16>,
+    /// The faults that may happen; all if `None`.
+    pub faults: Option<Vec<FaultClass>>,
+    /// Whether there are Byzantine hosts and clients.
+    pub byzantine: bool,
+}
+
+impl Shape {
+    /// The random scenario of a seed, in this shape.
+    #[must_use]
+    pub fn scenario(&self, seed: u64) -> Scenario {
+        let mut scenario = Scenario::random(seed);
+        let group = &mut scenario.group;
+        if let Some(replicas) = self.replicas {
+            (group.replicas, group.faults) = (replicas, replicas.saturating_sub(1) / 2);
+        }
+        if let Some(pillars) = self.pillars {
+            // Intervals and windows stay as long in slots as they were.
+            let of = |value: u64, old: u16| value / u64::from(old) * u64::from(pillars);
+            group.checkpoint_interval = of(group.checkpoint_interval, group.pillars);
+            group.window = of(group.window, group.pillars);
+            group.pillars = pillars;
+        }
+        if self.replicas.is_some() {
+            scenario.redraw_faults(seed);
+        }
+        if let Some(allowed) = &self.faults {
+            scenario
+                .faults
+                .retain(|f| FaultClass::of(&f.fault).is_some_and(|c| allowed.contains(&c)));
+        }
+        if self.byzantine {
+            make_byzantine(&mut scenario, seed);
+        }
+        scenario
+    }
+}
+
+impl Scenario {
+    /// A random run with Byzantine hosts and clients.
+    #[must_use]
+    pub fn byzantine(seed: u64) -> Scenario {
+        Shape { byzantine: true, ..Shape::default() }.scenario(seed)
+    }
+}
+
+/// Up to f faulty hosts, in any role, each with several behaviours; crashes only beside them.
+fn make_byzantine(scenario: &mut Scenario, seed: u64) {
+    let mut random = Random::new(seed ^ 0xb12a_47e5);
+    let r = &mut random;
+    scenario.name = "byzantine".into();
+    if r.chance(300_000) {
+        // The network is calm: all that goes wrong is the liars' work.
+        scenario.faults.clear();
+    }
+    let f = usize::from(scenario.group.faults);
+    let liars = r.between(u64::from(f > 0), f as u64) as usize;
+    let replicas: Vec<u16> = (0..scenario.group.replicas).collect();
+    let liars = r.sample(&replicas, liars);
+    let mut left = f - liars.len();
+    scenario.faults.retain(|TimedFault { fault, .. }| match fault {
+        Fault::Crash(id) if liars.contains(id) => false,
+        Fault::Crash(_) => {
+            let may = left > 0;
+            left = left.saturating_sub(1);
+            may
+        }
+        _ => true,
+    });
+    scenario.hosts = liars
+        .iter()
+        .flat_map(|liar| {
+            let behaviours = r.between(1, 4);
+            (0..behaviours)
+                .map(|_| (ReplicaId(*liar), random_behaviour(r, &scenario.group)))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    if r.chance(500_000) {
+        // Few sessions per client, so that they are evicted.
+        let most = scenario.clients.iter().map(|c| c.sessions).max().unwrap_or(1);
+        scenario.group.max_sessions_per_client = most + r.below(4) as u32;
+        let rogues = r.between(1, 3);
+        scenario.rogues = (0..rogues).map(|_| random_rogue(r, scenario.heal_at_us)).collect();
+    }
+}
+
+fn random_behaviour(r: &mut Random, group: &GroupConfig) -> Behaviour {
+    Behaviour::random(r, group)
+}
+
+fn random_rogue(r: &mut Random, heal_at_us: u64) -> RoguePlan {
+    let tricks = r.between(1, 4) as usize;
+    let times = r.between(1, 120) as u32;
+    RoguePlan {
+        tricks: r.sample(&RogueTrick::ALL, tricks),
+        every_us: 1 + 2 * r.below(heal_at_us) / u64::from(times),
+        times,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shaped_scenarios_are_valid_and_as_asked() {
+        for seed in 0..300 {
+            let shape = Shape {
+                replicas: [None, Some(3), Some(5)][seed as usize % 3],
+                pillars: [None, Some(1), Some(4)][seed as usize / 3 % 3],
+                faults: (seed % 2 == 0).then(|| vec![FaultClass::Crash, FaultClass::Loss]),
+                byzantine: seed % 4 < 2,
+            };
+            let scenario = shape.scenario(seed);
+            scenario.group.validate().unwrap();
+            assert_eq!(scenario, shape.scenario(seed));
+            assert!(shape.replicas.is_none_or(|n| scenario.group.replicas == n));
+            assert!(shape.pillars.is_none_or(|p| scenario.group.pillars == p));
+            let mut down: Vec<u16> = scenario.hosts.iter().map(|(r, _)| r.0).collect();
+            for fault in &scenario.faults {
+                if let Fault::Crash(r) = fault.fault {
+                    down.push(r);
+                }
+            }
+            down.sort_unstable();
+            down.dedup();
+            assert!(down.len() <= usize::from(scenario.group.faults), "seed {seed}");
+        }
+    }
+}
