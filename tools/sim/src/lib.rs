@@ -31,7 +31,7 @@ mod watched;
 pub mod words;
 mod world;
 
-pub use behaviour::{Behaviour, Departure, Host, Scene, Trick};
+pub use behaviour::{Behaviour, Departure, Host, Lie, Scene, Trick};
 pub use oracle::Violation;
 pub use report::{Counters, NewViewSeen, Report};
 pub use rogue::{RoguePlan, RogueTrick};

@@ -1,9 +1,11 @@
 //! Mutation tests: each broken rule of the protocol must be found within a bounded number of seeds.
 //! One that survives shows that an oracle or a behaviour is missing.
 
-use hybster_proto::ids::ReplicaId;
+mod staged;
+
+use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::mutants::{Mutant, choose};
-use hybster_sim::{Behaviour, Options, Scenario, Trick, run_scenario};
+use hybster_sim::{Behaviour, Lie, Options, Scenario, Trick, run_scenario};
 
 /// Runs scenarios with a broken rule until a property does not hold; the seed and the property.
 fn hunt(
@@ -38,13 +40,16 @@ fn views(ppm: u32) -> Behaviour {
 fn scenario(mutant: Mutant, seed: u64) -> Scenario {
     let ppm = 300_000;
     match mutant {
-        Mutant::CommitUnverified => liar(seed, &[Behaviour::VoteLiar { ppm }]),
-        Mutant::NoVouching
-        | Mutant::LastLinkAlone
-        | Mutant::LinkUnverified
-        | Mutant::ChainNotJoined
-        | Mutant::ReachUnchecked
-        | Mutant::PreparedUnverified => {
+        Mutant::CommitUnverified => staged::lonely_commit(seed, Some(2), Behaviour::HollowVoter),
+        Mutant::LinkUnverified => {
+            staged::lonely_commit(seed, None, Behaviour::ViewAttack(Lie::ForgeLink))
+        }
+        Mutant::LastLinkAlone => {
+            staged::lonely_commit(seed, Some(1), Behaviour::ViewAttack(Lie::HideLink))
+        }
+        Mutant::ChainNotJoined => staged::hidden_view(seed),
+        Mutant::MergeAllViews => staged::old_prepares(seed),
+        Mutant::NoVouching | Mutant::ReachUnchecked | Mutant::PreparedUnverified => {
             liar(seed, &[views(800_000), Behaviour::Splitter { ppm: 100_000 }])
         }
         Mutant::ViewChangeQuorum => {
@@ -77,13 +82,54 @@ fn is_found(mutant: Mutant, seeds: u64) {
     assert!(found.is_some(), "{mutant:?} survives {seeds} seeds");
 }
 
+/// The staged attacks fail against the unbroken rules.
+#[test]
+fn staged_attacks_are_harmless() {
+    use Behaviour::{HollowVoter, ViewAttack};
+    for seed in 0..60 {
+        let attacks = [
+            staged::lonely_commit(seed, Some(2), HollowVoter),
+            staged::lonely_commit(seed, None, ViewAttack(Lie::ForgeLink)),
+            staged::lonely_commit(seed, Some(1), ViewAttack(Lie::HideLink)),
+            staged::hidden_view(seed),
+            staged::old_prepares(seed),
+        ];
+        for attack in attacks {
+            run_scenario(attack, &Options::default()).assert_good();
+        }
+    }
+}
+
+/// Runs in which view 2 is established although only its leader's NEW-VIEW-ACK vouches for view 1.
+fn acknowledged_views(mutant: Option<Mutant>) -> usize {
+    choose(mutant);
+    let used = |seed: &u64| {
+        let report = run_scenario(staged::belated_new_view(*seed), &Options::default());
+        report.assert_good();
+        report.new_views.iter().any(|v| v.view == View(2) && !v.acks.is_empty())
+    };
+    let count = (0..60).filter(used).count();
+    choose(None);
+    count
+}
+
+/// Without NEW-VIEW-ACKs a view is lost and a later one follows, since everybody has entered the
+/// belated view by then: that is slower, not wrong, and only a count can tell.
+#[test]
+fn no_acks() {
+    let (with, without) = (acknowledged_views(None), acknowledged_views(Some(Mutant::NoAcks)));
+    println!("NoAcks: {with} of 60 views are saved by NEW-VIEW-ACKs, {without} with the mutant");
+    assert!(with >= 20 && without == 0);
+}
+
 macro_rules! mutants {
     ($($(#[$mark:meta])* $name:ident: $mutant:ident in $seeds:literal;)*) => {
         $(#[test] $(#[$mark])* fn $name() { is_found(Mutant::$mutant, $seeds); })*
 
         #[test]
         fn every_mutant_is_hunted() {
-            assert_eq!([$(Mutant::$mutant),*].len(), Mutant::ALL.len());
+            let hunted = [Mutant::NoAcks, $(Mutant::$mutant),*];
+            assert!(Mutant::ALL.iter().all(|mutant| hunted.contains(mutant)));
         }
     };
 }
@@ -91,19 +137,12 @@ macro_rules! mutants {
 mutants! {
     commit_quorum: CommitQuorum in 500;
     commit_twice: CommitTwice in 500;
-    #[ignore = "not found yet: a behaviour is missing"]
     commit_unverified: CommitUnverified in 500;
     view_change_quorum: ViewChangeQuorum in 500;
     no_vouching: NoVouching in 500;
-    #[ignore = "not found yet: a behaviour is missing"]
-    no_acks: NoAcks in 500;
-    #[ignore = "not found yet: a behaviour is missing"]
     merge_all_views: MergeAllViews in 500;
-    #[ignore = "not found yet: a behaviour is missing"]
     last_link_alone: LastLinkAlone in 500;
-    #[ignore = "not found yet: a behaviour is missing"]
     chain_not_joined: ChainNotJoined in 500;
-    #[ignore = "not found yet: a behaviour is missing"]
     link_unverified: LinkUnverified in 500;
     reach_unchecked: ReachUnchecked in 500;
     prepared_unverified: PreparedUnverified in 500;

@@ -27,6 +27,7 @@ use crate::watched::Watched;
 pub use archive::Archive;
 pub use order::Trick;
 pub(crate) use twin::Workshop;
+pub use views::Lie;
 
 /// A message that leaves a host.
 #[derive(Clone, Debug)]
@@ -187,6 +188,10 @@ pub enum Behaviour {
         /// How often it asks for a later view without any reason.
         spam_ppm: u32,
     },
+    /// Makes its own VIEW-CHANGEs, always with the same lie.
+    ViewAttack(Lie),
+    /// Acknowledges what it hears from leaders without a certificate, and certifies nothing.
+    HollowVoter,
     /// Acknowledges views in which it took part, and views that never were.
     FalseAck {
         /// How often.
@@ -244,6 +249,8 @@ impl Behaviour {
             Behaviour::ViewLiar { ppm, spam_ppm } => {
                 Box::new(views::ViewLiar::new(ppm, spam_ppm, workshop.config))
             }
+            Behaviour::ViewAttack(lie) => Box::new(views::ViewLiar::with(lie, workshop.config)),
+            Behaviour::HollowVoter => Box::new(order::HollowVoter),
             Behaviour::FalseAck { ppm } => Box::new(new_view::FalseAck { ppm }),
             Behaviour::NewViewLiar { ppm } => Box::new(new_view::NewViewLiar { ppm }),
             Behaviour::NewViewForger { ppm } => Box::new(new_view::NewViewForger { ppm }),

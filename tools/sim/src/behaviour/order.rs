@@ -339,3 +339,31 @@ impl Host for VoteLiar {
         Some(message)
     }
 }
+
+/// A follower whose word binds it to nothing: its counters stay where they are.
+pub(super) struct HollowVoter;
+
+impl Host for HollowVoter {
+    fn incoming(&mut self, scene: &mut Scene<'_>, _: ReplicaId, message: Bytes) -> Option<Bytes> {
+        if kind_of(&message) != kind::PREPARE {
+            return Some(message);
+        }
+        if let Ok(header) = PrepareHeader::parse(&message)
+            && scene.group.leader(header.view) != scene.replica
+            && header.pillar.0 < scene.group.pillars
+        {
+            let commit = Commit {
+                pillar: header.pillar,
+                sender: scene.replica,
+                view: header.view,
+                first: header.first,
+                last: header.last,
+                prepare: header.digest(),
+                proof: Proof([0; 32]),
+            };
+            scene.send_all(&commit.encode());
+        }
+        // Its core must not acknowledge the PREPARE in earnest.
+        None
+    }
+}

@@ -18,7 +18,8 @@ const MOST_LINKS: usize = 40;
 
 /// What is wrong with a VIEW-CHANGE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Lie {
+pub enum Lie {
+    /// Nothing.
     None,
     /// The prepared sets end too early.
     Truncate,
@@ -30,6 +31,8 @@ enum Lie {
     HideLink,
     /// The last stable view is said to be an older one, with all links since then.
     OldChain,
+    /// The last stable view is said to be the first one, with all links since then.
+    OldestChain,
     /// The view is left twice.
     TwiceLeft,
     /// A prepared set goes on with headers that nobody certified.
@@ -64,6 +67,8 @@ const LIES: [Lie; 12] = [
 pub(super) struct ViewLiar {
     ppm: u32,
     spam_ppm: u32,
+    /// The lies that it knows.
+    lies: Vec<Lie>,
     /// Certified PREPAREs by pillar, view and first slot.
     known: BTreeMap<(PillarId, View, u64), PrepareHeader>,
     /// Steps of each counter since the last stable view, and all that there ever were.
@@ -89,6 +94,7 @@ impl ViewLiar {
         ViewLiar {
             ppm,
             spam_ppm,
+            lies: LIES.to_vec(),
             known: BTreeMap::new(),
             chains: vec![Vec::new(); pillars],
             histories: vec![Vec::new(); pillars],
@@ -96,6 +102,11 @@ impl ViewLiar {
             checkpoints: vec![CheckpointCertificate::default()],
             crafted: BTreeMap::new(),
         }
+    }
+
+    /// One that always tells the same lie.
+    pub(super) fn with(lie: Lie, group: &GroupConfig) -> ViewLiar {
+        ViewLiar { lies: vec![lie], ..ViewLiar::new(1_000_000, 0, group) }
     }
 
     fn learn(&mut self, group: &GroupConfig, header: &PrepareHeader) {
@@ -136,7 +147,7 @@ impl ViewLiar {
     }
 
     fn choose(&self, scene: &mut Scene<'_>) -> Lie {
-        if scene.random.chance(self.ppm) { *scene.random.pick(&LIES) } else { Lie::None }
+        if scene.random.chance(self.ppm) { *scene.random.pick(&self.lies) } else { Lie::None }
     }
 
     fn claim(&self, scene: &mut Scene<'_>, to: View, lie: Lie) -> Claim {
@@ -152,6 +163,7 @@ impl ViewLiar {
             }
             Lie::HideLink => claim.to = to.next(),
             Lie::OldChain => claim.from = *scene.random.pick(&self.stable),
+            Lie::OldestChain => claim.from = self.stable[0],
             Lie::OldCheckpoint => claim.checkpoint = scene.random.pick(&self.checkpoints).clone(),
             Lie::FalseCheckpoint => claim.checkpoint.votes.truncate(1),
             _ => {}
@@ -199,7 +211,7 @@ impl ViewLiar {
             self.chains[p].clear();
         }
         let earlier = match lie {
-            Lie::OldChain => {
+            Lie::OldChain | Lie::OldestChain => {
                 let since = self.histories[p].iter().filter(|link| link.to > from);
                 since.copied().collect()
             }

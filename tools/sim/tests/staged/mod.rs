@@ -1,0 +1,97 @@
+//! Attacks staged by hand: schedules that random draws hardly reach, in which breaking a single
+//! rule of the view change costs agreement. Seeds vary pillars, timing and who lies.
+
+use hybster_proto::ids::ReplicaId;
+use hybster_proto::wire::kind;
+use hybster_sim::random::Random;
+use hybster_sim::{Behaviour, Catch, End, Fault, Filter, Lie, Scenario};
+
+fn stage(name: &str, seed: u64) -> (Scenario, Random) {
+    let mut random = Random::new(seed ^ 0x57a6_ed00);
+    let pillars = random.between(1, 3) as u16;
+    let mut scenario = Scenario::calm(name, seed, 1, pillars);
+    scenario.heal_at_us = 3_000_000;
+    for client in &mut scenario.clients {
+        (client.operations, client.think_us) = (400, random.between(1_000, 8_000));
+    }
+    (scenario, random)
+}
+
+fn part(scenario: Scenario, at_us: u64, a: u16, b: u16) -> Scenario {
+    let (a, b) = (End::Replica(a), End::Replica(b));
+    scenario.with(at_us, Fault::Cut(a, b)).with(at_us, Fault::Cut(b, a))
+}
+
+fn join(scenario: Scenario, at_us: u64, a: u16, b: u16) -> Scenario {
+    let (a, b) = (End::Replica(a), End::Replica(b));
+    scenario.with(at_us, Fault::Mend(a, b)).with(at_us, Fault::Mend(b, a))
+}
+
+fn drops(from: u16, to: u16, kinds: &[u8]) -> Fault {
+    Fault::Filter(Filter {
+        from: Some(End::Replica(from)),
+        to: Some(End::Replica(to)),
+        kinds: kinds.to_vec(),
+        pillar: None,
+        catch: Catch::Drop,
+    })
+}
+
+/// Leader and liar commit without the third replica; then the leader is cut off, and the liar
+/// changes views with the third one, whose only source it is. What was committed must not be lost.
+pub fn lonely_commit(seed: u64, liar: Option<u16>, behaviour: Behaviour) -> Scenario {
+    let (mut scenario, mut random) = stage("lonely commit", seed);
+    let liar = liar.unwrap_or_else(|| random.between(1, 2) as u16);
+    let third = 3 - liar;
+    scenario.hosts = vec![(ReplicaId(liar), behaviour)];
+    let alone_us = random.between(5, 400) * 1_000;
+    part(part(scenario, 0, 0, third), alone_us, 0, liar)
+}
+
+/// The first leader is cut off; the others establish view 1 and commit in it. Then its leader is
+/// cut off, and the liar changes views with the first leader as if view 1 had never been.
+pub fn hidden_view(seed: u64) -> Scenario {
+    let (mut scenario, mut random) = stage("hidden view", seed);
+    scenario.hosts = vec![(ReplicaId(2), Behaviour::ViewAttack(Lie::OldestChain))];
+    let swap_us = random.between(100, 400) * 1_000;
+    let of_view_1 = [kind::NEW_VIEW, kind::PREPARE, kind::COMMIT, kind::CHECKPOINT];
+    let scenario = part(part(scenario, 0, 0, 1), 0, 0, 2);
+    let scenario = join(part(scenario, swap_us, 1, 2), swap_us, 0, 2);
+    scenario.with(0, drops(2, 0, &of_view_1))
+}
+
+/// No liar. What the first leader prepares in view 0 reaches nobody. View 1 orders something else;
+/// then its leader dies, and the first leader, which has left view 0 for view 2 and learns of
+/// view 1 belatedly, brings its old PREPAREs along.
+pub fn old_prepares(seed: u64) -> Scenario {
+    let (scenario, mut random) = stage("old prepares", seed);
+    let dead_us = random.between(80, 400) * 1_000;
+    let told_us = dead_us + random.between(20, 300) * 1_000;
+    let (r0, r2) = (End::Replica(0), End::Replica(2));
+    let of_view_1 = [kind::NEW_VIEW, kind::PREPARE, kind::COMMIT, kind::CHECKPOINT];
+    part(scenario, 0, 0, 1)
+        .with(0, Fault::Cut(r0, r2))
+        .with(0, drops(2, 0, &of_view_1))
+        .with(dead_us, Fault::Crash(1))
+        .with(told_us, Fault::NoFilters)
+        .with(told_us, Fault::Mend(r0, r2))
+}
+
+/// No liar. NEW-VIEW of view 1 is so late that replica 2 has left for view 2, which it leads, while
+/// replica 1 was in view 1: view 2 needs the NEW-VIEW-ACK of replica 2.
+pub fn belated_new_view(seed: u64) -> Scenario {
+    let mut random = Random::new(seed);
+    let pillars = random.between(1, 4) as u16;
+    let late = Filter {
+        from: Some(End::Replica(1)),
+        to: None,
+        kinds: vec![kind::NEW_VIEW],
+        pillar: None,
+        catch: Catch::Delay { by_us: 200_000 },
+    };
+    let mut scenario = Scenario::calm("belated NEW-VIEW", seed, 1, pillars)
+        .with(10_000, Fault::Crash(0))
+        .with(10_000, Fault::Filter(late));
+    scenario.heal_at_us = 3_000_000;
+    scenario
+}
