@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod behaviour;
+pub mod campaign;
 mod client;
 pub mod coverage;
 mod effects;

@@ -97,6 +97,23 @@ pub struct Report {
 }
 
 impl Report {
+    /// The report of a run that ended before it could make one.
+    pub(crate) fn broken(seed: u64, violation: Violation) -> Report {
+        Report {
+            name: "random".into(),
+            seed,
+            violation: Some(violation),
+            last_events: Vec::new(),
+            trace: Vec::new(),
+            counters: Counters::default(),
+            new_views: Vec::new(),
+            ended_us: 0,
+            hash: 0,
+            latencies_us: Vec::new(),
+            frontiers: Vec::new(),
+        }
+    }
+
     /// Fails with the whole story if a property did not hold.
     ///
     /// # Panics
@@ -177,19 +194,32 @@ impl fmt::Display for Counters {
             "  peaks: letters {}, held {}; hot timers {}, lag at end {}, alone at end {}",
             self.peak_letters, self.peak_held, self.hot_timers, self.lag_at_end, self.alone_at_end
         )?;
-        write!(f, "  sent:")?;
+        // Corrupted messages have any kind byte.
+        let mut sent: BTreeMap<&str, u64> = BTreeMap::new();
         for (kind, count) in &self.sent {
-            write!(f, " {} {count}", kind_name(*kind))?;
+            *sent.entry(kind_name(*kind)).or_default() += count;
         }
-        write!(f, "\n  rejected:")?;
+        write!(f, "  sent:")?;
+        for (kind, count) in &sent {
+            write!(f, " {kind} {count}")?;
+        }
+        writeln!(f)?;
+        let mut rejected: BTreeMap<&str, BTreeMap<Reject, u64>> = BTreeMap::new();
         for ((kind, reason), count) in &self.rejected {
-            write!(f, " {} {reason:?} {count}", kind_name(*kind))?;
+            let of_kind = rejected.entry(kind_name(*kind)).or_default();
+            *of_kind.entry(*reason).or_default() += count;
         }
-        write!(f, "\n  branches:")?;
+        for (kind, reasons) in &rejected {
+            write!(f, "  rejected {kind}:")?;
+            for (reason, count) in reasons {
+                write!(f, " {reason:?} {count}")?;
+            }
+            writeln!(f)?;
+        }
         for (branch, count) in &self.branches {
-            write!(f, " {count} {branch};")?;
+            writeln!(f, "  {count} times {branch}")?;
         }
-        writeln!(f)
+        Ok(())
     }
 }
 

@@ -1,47 +1,49 @@
 //! Random scenarios with Byzantine hosts and clients.
 
-use hybster_sim::{Counters, Options, Report, Scenario, coverage, run_scenario};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Runs seeds on two threads; the sum of what happened and the failed runs.
-fn run_all(first: u64, count: u64) -> (Counters, Vec<Report>) {
-    let work = |start: u64| {
-        let (mut sum, mut failed) = (Counters::default(), Vec::new());
-        for seed in (first + start..first + count).step_by(2) {
-            let report = run_scenario(Scenario::byzantine(seed), &Options::default());
-            sum.add(&report.counters);
-            if report.violation.is_some() {
-                failed.push(report);
-            }
-        }
-        (sum, failed)
-    };
-    std::thread::scope(|scope| {
-        let other = scope.spawn(|| work(1));
-        let (mut sum, mut failed) = work(0);
-        let (more, others) = other.join().expect("no run panics");
-        sum.add(&more);
-        failed.extend(others);
-        (sum, failed)
-    })
+use hybster_proto::ids::ReplicaId;
+use hybster_sim::campaign::Campaign;
+use hybster_sim::random::spread;
+use hybster_sim::shape::Shape;
+use hybster_sim::{Behaviour, Counters, Lie, Options, Scenario, Trick, coverage, run_scenario};
+
+fn assert_all_good(first: u64, count: u64) -> Counters {
+    let shape = Shape { byzantine: true, ..Shape::default() };
+    let outcome = Campaign::new(shape, first, count).run(|_| {});
+    println!("{} seeds in {:?}\n{}{}", outcome.runs, outcome.elapsed, outcome.spread, outcome.sum);
+    println!("not reached: {:#?}", coverage::missing(&outcome.sum));
+    outcome.assert_good();
+    outcome.sum
 }
 
-/// `HYBSTER_BYZANTINE=5000:1000` runs other seeds than 0..500.
+/// Everything that the core can send, reject and do happens in these runs: what the oracles have
+/// never seen they cannot vouch for.
 #[test]
-fn byzantine_seeds() {
-    let range = std::env::var("HYBSTER_BYZANTINE").unwrap_or_else(|_| "0:500".into());
-    let (first, count) = range.split_once(':').expect("first:count");
-    let start = std::time::Instant::now();
-    let (sum, failed) = run_all(first.parse().expect("a seed"), count.parse().expect("a count"));
-    println!("{count} seeds in {:?}\n{sum}", start.elapsed());
-    println!("not reached: {:#?}", coverage::missing(&sum));
-    for report in &failed {
-        let violation = report.violation.as_ref().expect("the run failed");
-        println!("seed {}: {}: {}", report.seed, violation.property, violation.story);
-    }
-    if let Some(first) = failed.first() {
-        panic!("{} runs failed; the first:\n{first}", failed.len());
-    }
+fn byzantine_seeds_reach_everything() {
+    let mut sum = assert_all_good(0, 500);
     assert!(sum.answered > 10_000 && sum.views_entered > 500 && sum.transfers > 20);
+    // A liar that names its own invalid batches in a VIEW-CHANGE is rare.
+    for seed in 0..40 {
+        let mut scenario = Scenario::calm("invalid batches", seed, 1, 2);
+        let behaviours =
+            [Behaviour::OrderLiar(Trick::CountLie, 200_000), Behaviour::ViewAttack(Lie::None)];
+        scenario.hosts = behaviours.map(|behaviour| (ReplicaId(0), behaviour)).into();
+        let report = run_scenario(scenario, &Options::default());
+        sum.add(&report.assert_good().counters);
+    }
+    assert_eq!(coverage::missing(&sum), Vec::<String>::new());
+}
+
+/// `HYBSTER_FRESH_SEEDS=500 cargo test -p hybster-sim fresh_byzantine_seeds -- --nocapture`
+#[test]
+fn fresh_byzantine_seeds() {
+    let count = std::env::var("HYBSTER_FRESH_SEEDS").ok().and_then(|n| n.parse().ok());
+    let Some(count @ 1..) = count else { return };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let first = spread(now.as_nanos() as u64) >> 16;
+    println!("fresh Byzantine seeds {first}..={}", first + count - 1);
+    assert_all_good(first, count);
 }
 
 /// `HYBSTER_SEED=17 cargo test -p hybster-sim --test byzantine one_seed -- --nocapture`
@@ -74,7 +76,8 @@ fn seeds_that_found_something() {
 
 #[test]
 fn a_seed_reproduces_a_run() {
-    for seed in [5, 6, 7] {
+    // 416 once depended on the order of a hash set.
+    for seed in (0..100).chain([416]) {
         let once = run_scenario(Scenario::byzantine(seed), &Options::default());
         let again = run_scenario(Scenario::byzantine(seed), &Options::default());
         assert_eq!(once.hash, again.hash, "seed {seed}");

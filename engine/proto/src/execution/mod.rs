@@ -4,7 +4,7 @@
 mod sessions;
 
 use bytes::Bytes;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -51,7 +51,8 @@ pub struct Execution<S: Service> {
     queues: Vec<VecDeque<Committed>>,
     view: View,
     result: Vec<u8>,
-    watched: HashSet<(SessionId, RequestNumber)>,
+    /// Requests that the client stage waits for. In order, so that runs can be reproduced.
+    watched: BTreeSet<(SessionId, RequestNumber)>,
     /// Since when a pillar holds up the others.
     held_up_since: Option<Time>,
     /// The own state diverged: nothing runs until a transferred one is installed.
@@ -76,7 +77,7 @@ impl<S: Service> Execution<S> {
             queues: config.all_pillars().map(|_| VecDeque::new()).collect(),
             view: View(0),
             result: Vec::new(),
-            watched: HashSet::new(),
+            watched: BTreeSet::new(),
             held_up_since: None,
             halted: false,
             status: ExecutionStatus::default(),

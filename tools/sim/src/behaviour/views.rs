@@ -6,8 +6,11 @@ use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{PillarId, ReplicaId, View};
 use hybster_proto::output::{Letter, ToControl, ToPillar};
+use hybster_proto::wire::ordering::{encode_batch, parse_batch_request};
 use hybster_proto::wire::view::{Link, Part, PartScope};
-use hybster_proto::wire::{self, CheckpointCertificate, PrepareHeader, ViewChange, kind, kind_of};
+use hybster_proto::wire::{
+    self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, ViewChange, kind, kind_of,
+};
 use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX};
 
 use super::forge::step;
@@ -69,6 +72,8 @@ pub(super) struct ViewLiar {
     spam_ppm: u32,
     /// The lies that it knows.
     lies: Vec<Lie>,
+    /// Whether it knows what other behaviours of its host proposed.
+    studies: bool,
     /// Certified PREPAREs by pillar, view and first slot.
     known: BTreeMap<(PillarId, View, u64), PrepareHeader>,
     /// Steps of each counter since the last stable view, and all that there ever were.
@@ -95,6 +100,7 @@ impl ViewLiar {
             ppm,
             spam_ppm,
             lies: LIES.to_vec(),
+            studies: false,
             known: BTreeMap::new(),
             chains: vec![Vec::new(); pillars],
             histories: vec![Vec::new(); pillars],
@@ -106,7 +112,7 @@ impl ViewLiar {
 
     /// One that always tells the same lie.
     pub(super) fn with(lie: Lie, group: &GroupConfig) -> ViewLiar {
-        ViewLiar { lies: vec![lie], ..ViewLiar::new(1_000_000, 0, group) }
+        ViewLiar { lies: vec![lie], studies: true, ..ViewLiar::new(1_000_000, 0, group) }
     }
 
     fn learn(&mut self, group: &GroupConfig, header: &PrepareHeader) {
@@ -123,6 +129,11 @@ impl ViewLiar {
         {
             self.learn(group, &header);
         }
+    }
+
+    fn pillar_of(&self, digest: &Digest) -> PillarId {
+        let mut headers = self.known.values();
+        headers.find(|header| header.batch == *digest).map_or(PillarId(0), |header| header.pillar)
     }
 
     /// The prepared set that an honest host would show.
@@ -173,6 +184,11 @@ impl ViewLiar {
 
     /// Makes a VIEW-CHANGE; the counters of all pillars move.
     fn craft(&mut self, scene: &mut Scene<'_>, claim: &Claim) -> Option<ViewChange> {
+        if self.studies {
+            for (_, message) in scene.archive.of(kind::PREPARE) {
+                self.learn_message(scene.group, message);
+            }
+        }
         let mut parts = Vec::new();
         for pillar in scene.group.all_pillars() {
             parts.push(self.part(scene, pillar, claim)?);
@@ -283,8 +299,24 @@ impl Host for ViewLiar {
         send.push(leaving);
     }
 
-    fn incoming(&mut self, scene: &mut Scene<'_>, _: ReplicaId, message: Bytes) -> Option<Bytes> {
+    fn incoming(
+        &mut self,
+        scene: &mut Scene<'_>,
+        from: ReplicaId,
+        message: Bytes,
+    ) -> Option<Bytes> {
         self.learn_message(scene.group, &message);
+        if self.studies && kind_of(&message) == kind::BATCH_REQUEST {
+            // Its core does not have the batches that other behaviours made up.
+            for digest in parse_batch_request(&message).unwrap_or_default() {
+                let batches = scene.archive.of(kind::PREPARE);
+                let mut batches = batches.filter_map(|(_, m)| m.get(PREPARE_HEAD..));
+                if let Some(batch) = batches.find(|batch| wire::digest(batch) == digest) {
+                    let batch = encode_batch(self.pillar_of(&digest), batch);
+                    scene.send(from, batch);
+                }
+            }
+        }
         Some(message)
     }
 
