@@ -1,4 +1,5 @@
-//! The command `hybster`: make a group, run its replicas, use the key-value store, look at it.
+//! The command `hybster`: make a group, run its replicas, use the key-value store, look at it,
+//! simulate it.
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +8,7 @@ mod init;
 mod kv;
 mod replica;
 mod service;
+mod simulate;
 mod status;
 
 use std::fmt;
@@ -34,6 +36,8 @@ enum Command {
     Kv(kv::KvArgs),
     /// Show what every replica says about itself.
     Status(status::StatusArgs),
+    /// Run groups in simulated time, with faults and liars, and check what they promise.
+    Simulate(simulate::SimulateArgs),
 }
 
 /// How a command ended that did not fail.
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Command::Replica(args) => replica::replica(&args),
         Command::Kv(args) => kv::kv(&args),
         Command::Status(args) => status::status(&args),
+        Command::Simulate(args) => simulate::simulate(&args),
     };
     match result {
         Ok(Done::Yes) => ExitCode::SUCCESS,

@@ -95,6 +95,11 @@ impl Shape {
             scenario
                 .faults
                 .retain(|f| FaultClass::of(&f.fault).is_some_and(|c| allowed.contains(&c)));
+            // Faulty hosts are what `byzantine` stands for.
+            scenario.hosts.clear();
+            if !allowed.contains(&FaultClass::Lag) {
+                (scenario.latency.tail_ppm, scenario.drift_ppm) = (0, 0);
+            }
         }
         if self.byzantine {
             make_byzantine(&mut scenario, seed);

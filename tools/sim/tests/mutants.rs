@@ -159,3 +159,24 @@ mutants! {
     page_unchecked: PageUnchecked in 500;
     one_reply: OneReply in 500;
 }
+
+/// A smaller run of the same kind is found, and it still fails without the search.
+#[test]
+fn a_failing_run_shrinks() {
+    choose(Some(Mutant::DuplicateExecution));
+    let first = scenario(Mutant::DuplicateExecution, 0);
+    let shrunk = hybster_sim::shrink::shrink(first.clone(), 150).expect("the run fails");
+    let again = run_scenario(shrunk.scenario.clone(), &Options::default());
+    choose(None);
+    let operations =
+        |s: &Scenario| s.clients.iter().map(|c| c.operations * c.sessions).sum::<u32>();
+    assert!(operations(&shrunk.scenario) < operations(&first));
+    assert!(shrunk.scenario.faults.len() <= first.faults.len());
+    let property = |report: &hybster_sim::Report| {
+        report.violation.as_ref().map(|violation| violation.property)
+    };
+    assert_eq!(property(&again), Some("exactly once"));
+    assert_eq!(property(&shrunk.report), Some("exactly once"));
+    assert_eq!(again.hash, shrunk.report.hash);
+    assert!(hybster_sim::shrink::shrink(Scenario::random(1), 5).is_none());
+}
