@@ -69,7 +69,18 @@ pub trait Snapshot: Send + Sync {
         let _ = index;
         None
     }
+
+    /// As [`Snapshot::page_version`], for all pages from `group * PAGES_PER_GROUP` on,
+    /// [`PAGES_PER_GROUP`] of them: a number that changes whenever one of them does. Services with
+    /// many pages should tell it, or each checkpoint looks at every page.
+    fn group_version(&self, group: u64) -> Option<u64> {
+        let _ = group;
+        None
+    }
 }
+
+/// Pages that share a version in [`Snapshot::group_version`].
+pub const PAGES_PER_GROUP: u64 = 64;
 
 /// The largest page in bytes. A page travels in one message.
 pub const MAX_PAGE_BYTES: usize = 4 << 20;

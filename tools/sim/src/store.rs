@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hybster_proto::service::{Context, RestoreError, Service, Snapshot};
+use hybster_proto::service::{Context, PAGES_PER_GROUP, RestoreError, Service, Snapshot};
 
 /// An operation on one register.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -225,6 +225,11 @@ impl Snapshot for StoreSnapshot {
 
     fn page_version(&self, index: u64) -> Option<u64> {
         self.versioned.then(|| self.pages.get(index as usize).map(|p| p.1)).flatten()
+    }
+
+    fn group_version(&self, group: u64) -> Option<u64> {
+        let pages = self.pages.chunks(PAGES_PER_GROUP as usize).nth(group as usize);
+        self.versioned.then(|| pages.unwrap_or_default().iter().map(|p| p.1).max()).flatten()
     }
 }
 

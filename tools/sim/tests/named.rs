@@ -118,6 +118,9 @@ fn a_follower_paused_for_long_catches_up_by_state_transfer() {
                 .with(900_000, Fault::Resume(2));
             scenario.transport = transport;
             scenario.heal_at_us = 1_500_000;
+            // States of one group of pages, and of several.
+            (scenario.keys, scenario.versioned_pages) =
+                if seed % 2 == 0 { (6, seed % 4 == 0) } else { (900, seed % 4 == 1) };
             for client in &mut scenario.clients {
                 client.operations = 300;
                 client.think_us = 3_000;

@@ -24,7 +24,7 @@ use crate::wire::state::{Fetch, Fetched, NodeId};
 use crate::wire::{CheckpointId, kind};
 
 use transfer::Transfer;
-use tree::{ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_digest, node, place};
+use tree::{FANOUT, Group, ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_digest, node, place};
 
 /// Checkpoints before the stable one that are kept for those who still fetch them.
 const KEPT_BEFORE_STABLE: usize = 1;
@@ -38,7 +38,6 @@ struct Held {
     taken: TakenSnapshot,
     id: CheckpointId,
     trees: [Tree; TREES],
-    versions: [Vec<Option<u64>>; TREES],
 }
 
 impl Held {
@@ -79,8 +78,10 @@ fn root_record(taken: &TakenSnapshot, trees: &[Tree; TREES]) -> RootRecord {
 /// A snapshot that is being digested.
 struct Job {
     taken: TakenSnapshot,
-    digests: [Vec<Digest>; TREES],
-    versions: [Vec<Option<u64>>; TREES],
+    groups: [Vec<Arc<Group>>; TREES],
+    /// Of the group that is being digested.
+    digests: Vec<Digest>,
+    versions: Vec<Option<u64>>,
 }
 
 /// The state stage of a replica.
@@ -198,22 +199,24 @@ impl StateStage {
         }
         self.jobs.push_back(Job {
             taken,
-            digests: Default::default(),
-            versions: Default::default(),
+            groups: Default::default(),
+            digests: Vec::new(),
+            versions: Vec::new(),
         });
     }
 
     fn complete(&mut self, job: Job, out: &mut Output) {
         let old = self.latest.as_deref();
-        let [first, second] = job.digests;
-        let trees = [
-            Tree::build(first, old.map(|held| &held.trees[0])),
-            Tree::build(second, old.map(|held| &held.trees[1])),
-        ];
+        let mut tree = 0;
+        let trees = job.groups.map(|groups| {
+            let pages = pages_of(&job.taken, tree).page_count();
+            tree += 1;
+            Tree::over(groups, pages, old.map(|held| &held.trees[tree - 1]))
+        });
         let record = root_record(&job.taken, &trees);
         let digest = content_digest(ROOT, &record.encode());
         let id = CheckpointId { order: job.taken.order, digest };
-        let held = Arc::new(Held { taken: job.taken, id, trees, versions: job.versions });
+        let held = Arc::new(Held { taken: job.taken, id, trees });
         if self.transfer.as_ref().is_some_and(|t| t.id().order <= id.order) {
             self.transfer = None;
         }
@@ -321,34 +324,64 @@ impl StateStage {
 impl Job {
     /// Digests pages while the budget lasts; returns whether all are digested.
     fn advance(&mut self, old: Option<&Held>, budget: &mut usize) -> bool {
+        let mut compared = 0;
+        let mut compare = |budget: &mut usize, share: usize| {
+            // Comparing versions is far cheaper than hashing a page.
+            compared += 1;
+            if compared % share == 0 {
+                *budget -= 1;
+            }
+        };
         for tree in 0..TREES {
             let pages = pages_of(&self.taken, tree);
-            let mut compared = 0;
-            while (self.digests[tree].len() as u64) < pages.page_count() {
+            let count = pages.page_count();
+            loop {
+                let group = self.groups[tree].len();
+                let first = (group * FANOUT) as u64;
+                if first >= count {
+                    break;
+                }
                 if *budget == 0 {
                     return false;
                 }
-                let at = self.digests[tree].len();
-                let version = pages.page_version(at as u64);
-                let same = version.is_some_and(|version| {
-                    old.and_then(|held| held.versions[tree].get(at)) == Some(&Some(version))
-                });
-                let digest = match old.and_then(|held| held.trees[tree].digest(0, at as u64)) {
-                    Some(digest) if same => {
-                        // Comparing versions is far cheaper than hashing a page.
-                        compared += 1;
-                        if compared % 256 == 0 {
-                            *budget -= 1;
+                let length = (count - first).min(FANOUT as u64) as usize;
+                let old = old.and_then(|held| held.trees[tree].groups.get(group));
+                let version = pages.group_version(group as u64);
+                if let Some(old) = old
+                    && version.is_some()
+                    && (old.version, old.digests.len()) == (version, length)
+                {
+                    self.groups[tree].push(Arc::clone(old));
+                    compare(budget, 16);
+                    continue;
+                }
+                while self.digests.len() < length {
+                    if *budget == 0 {
+                        return false;
+                    }
+                    let at = self.digests.len();
+                    let index = first + at as u64;
+                    let version = pages.page_version(index);
+                    let same = old
+                        .filter(|old| version.is_some() && old.versions.get(at) == Some(&version));
+                    let digest = match same {
+                        Some(old) => {
+                            compare(budget, 64);
+                            old.digests[at]
                         }
-                        digest
-                    }
-                    _ => {
-                        *budget -= 1;
-                        content_digest(node(tree, 0, 0), &pages.page(at as u64))
-                    }
-                };
-                self.digests[tree].push(digest);
-                self.versions[tree].push(version);
+                        None => {
+                            *budget -= 1;
+                            content_digest(node(tree, 0, 0), &pages.page(index))
+                        }
+                    };
+                    self.digests.push(digest);
+                    self.versions.push(version);
+                }
+                let digests = std::mem::replace(&mut self.digests, Vec::with_capacity(FANOUT));
+                let versions = std::mem::replace(&mut self.versions, Vec::with_capacity(FANOUT));
+                let done = Group::new(digests, versions, version, old.map(|old| &**old));
+                self.groups[tree].push(Arc::new(done));
+                *budget = budget.saturating_sub(1);
             }
         }
         true

@@ -4,15 +4,18 @@
 //! of the service, and a root record that binds both and the order number. A tree has fan-out
 //! [`FANOUT`]; its shape follows from the number of pages alone.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hybster_tss::Digest;
 
 use crate::ids::OrderNumber;
+use crate::service::PAGES_PER_GROUP;
 use crate::wire::state::NodeId;
 use crate::wire::{Put, Reader, WireError};
 
 /// Children of a node.
-pub(super) const FANOUT: usize = 64;
+pub(super) const FANOUT: usize = PAGES_PER_GROUP as usize;
 /// Level of the root record.
 pub(super) const ROOT_LEVEL: u8 = 0x7f;
 /// Set in the level of nodes of the service's tree.
@@ -59,60 +62,102 @@ pub(super) fn shape(pages: u64) -> Vec<u64> {
     levels
 }
 
-/// Digests of a tree, level by level.
+/// The digests of [`FANOUT`] neighbouring pages, or fewer at the end. Checkpoints share those that
+/// did not change, so that a checkpoint costs what changed since the last one, not what there is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    pub digests: Vec<Digest>,
+    /// Of each page, as the service tells them.
+    pub versions: Vec<Option<u64>>,
+    /// Of all pages together, if the service tells it.
+    pub version: Option<u64>,
+    /// Digest of the node over the pages.
+    node: Digest,
+}
+
+impl Group {
+    /// The node keeps its digest without hashing if its children equal those of `old`.
+    pub fn new(
+        digests: Vec<Digest>,
+        versions: Vec<Option<u64>>,
+        version: Option<u64>,
+        old: Option<&Group>,
+    ) -> Group {
+        let node = match old {
+            Some(old) if old.digests == digests => old.node,
+            _ => content_digest(node(0, 1, 0), &concatenated(&digests)),
+        };
+        Group { digests, versions, version, node }
+    }
+}
+
+/// Digests of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tree {
-    pub levels: Vec<Vec<Digest>>,
+    /// The pages, level 0.
+    pub groups: Vec<Arc<Group>>,
+    pages: u64,
+    /// Levels from 1 on; none for a tree of one page or without pages.
+    upper: Vec<Vec<Digest>>,
 }
 
 impl Tree {
-    /// Builds the tree over page digests; nodes whose children equal those in `old` keep their
-    /// digest without hashing.
-    pub fn build(pages: Vec<Digest>, old: Option<&Tree>) -> Tree {
-        let mut levels = vec![pages];
-        while levels.last().is_some_and(|level| level.len() > 1) {
-            let depth = levels.len();
-            let below = &levels[depth - 1];
-            let old_below = old.and_then(|tree| tree.levels.get(depth - 1));
-            let old_here = old.and_then(|tree| tree.levels.get(depth));
+    /// Builds the tree over the digests of so many pages; nodes whose children equal those in `old`
+    /// keep their digest without hashing.
+    pub fn over(groups: Vec<Arc<Group>>, pages: u64, old: Option<&Tree>) -> Tree {
+        debug_assert_eq!(groups.len() as u64, pages.div_ceil(FANOUT as u64));
+        let mut upper = Vec::new();
+        if pages > 1 {
+            upper.push(groups.iter().map(|group| group.node).collect());
+        }
+        while upper.last().is_some_and(|level: &Vec<Digest>| level.len() > 1) {
+            let depth = upper.len();
+            let below = &upper[depth - 1];
+            let old_below = old.and_then(|tree| tree.upper.get(depth - 1));
+            let old_here = old.and_then(|tree| tree.upper.get(depth));
             let level = below
                 .chunks(FANOUT)
                 .enumerate()
                 .map(|(index, children)| {
-                    let from = index * FANOUT;
-                    let same = old_below
-                        .and_then(|old| old.get(from..from + children.len()))
-                        .is_some_and(|old| old == children)
-                        && old_below.is_some_and(|old| {
-                            old.len() == from + children.len() || children.len() == FANOUT
-                        });
+                    let old = old_below.and_then(|old| old.chunks(FANOUT).nth(index));
                     match old_here.and_then(|old| old.get(index)) {
-                        Some(digest) if same => *digest,
+                        Some(digest) if old == Some(children) => *digest,
                         _ => content_digest(node(0, 1, 0), &concatenated(children)),
                     }
                 })
                 .collect();
-            levels.push(level);
+            upper.push(level);
         }
-        Tree { levels }
+        Tree { groups, pages, upper }
     }
 
     /// The root's digest; zero for a tree without pages.
     pub fn root(&self) -> Digest {
-        self.levels.last().and_then(|level| level.first()).copied().unwrap_or_default()
+        match self.pages {
+            0 => Digest::default(),
+            1 => self.groups[0].digests[0],
+            _ => self.upper.last().expect("several pages have a node above them")[0],
+        }
     }
 
     /// The digest of a node.
     pub fn digest(&self, level: u8, index: u64) -> Option<Digest> {
-        self.levels.get(usize::from(level))?.get(usize::try_from(index).ok()?).copied()
+        let index = usize::try_from(index).ok()?;
+        match level {
+            0 => self.groups.get(index / FANOUT)?.digests.get(index % FANOUT).copied(),
+            level => self.upper.get(usize::from(level) - 1)?.get(index).copied(),
+        }
     }
 
     /// The content of an inner node: the digests of its children.
     pub fn children(&self, level: u8, index: u64) -> Option<Bytes> {
-        let below = self.levels.get(usize::from(level.checked_sub(1)?))?;
-        let from = usize::try_from(index).ok()?.checked_mul(FANOUT)?;
-        let to = (from + FANOUT).min(below.len());
-        (from < to).then(|| concatenated(&below[from..to]).into())
+        let index = usize::try_from(index).ok()?;
+        self.upper.get(usize::from(level.checked_sub(1)?))?.get(index)?;
+        let children = match level {
+            1 => &self.groups[index].digests[..],
+            level => self.upper[usize::from(level) - 2].chunks(FANOUT).nth(index)?,
+        };
+        Some(concatenated(children).into())
     }
 }
 
@@ -160,6 +205,14 @@ impl RootRecord {
 mod tests {
     use super::*;
 
+    fn build(pages: &[Digest], old: Option<&Tree>) -> Tree {
+        let groups = pages.chunks(FANOUT).enumerate().map(|(g, digests)| {
+            let old = old.and_then(|old| old.groups.get(g)).map(|group| &**group);
+            Arc::new(Group::new(digests.to_vec(), vec![None; digests.len()], None, old))
+        });
+        Tree::over(groups.collect(), pages.len() as u64, old)
+    }
+
     fn pages(count: u64) -> Vec<Digest> {
         (0..count).map(|i| content_digest(node(1, 0, i), &i.to_le_bytes())).collect()
     }
@@ -167,29 +220,30 @@ mod tests {
     #[test]
     fn rebuilding_on_an_old_tree_gives_the_same_tree() {
         for count in [0, 1, 2, 63, 64, 65, 4096, 4097, 5000] {
-            let old = Tree::build(pages(count), None);
-            let widths: Vec<u64> = old.levels.iter().map(|l| l.len() as u64).collect();
-            assert_eq!(widths, shape(count));
+            let old = build(&pages(count), None);
+            let upper = old.upper.iter().map(|level| level.len() as u64);
+            assert!([count].into_iter().chain(upper).eq(shape(count)), "{count} pages");
             for other in [count.saturating_sub(1), count, count + 1, count + 70] {
                 let mut changed = pages(other);
                 if let Some(first) = changed.get_mut(other as usize / 2) {
                     first.0[0] ^= 1;
                 }
-                assert_eq!(Tree::build(changed.clone(), Some(&old)), Tree::build(changed, None));
+                assert_eq!(build(&changed, Some(&old)), build(&changed, None));
             }
         }
     }
 
     #[test]
     fn a_nodes_content_has_its_digest() {
-        let tree = Tree::build(pages(5000), None);
-        for level in 1..tree.levels.len() as u8 {
-            for index in 0..tree.levels[usize::from(level)].len() as u64 {
+        let tree = build(&pages(5000), None);
+        for (level, width) in (1..).zip(shape(5000).into_iter().skip(1)) {
+            for index in 0..width {
                 let content = tree.children(level, index).unwrap();
                 let digest = content_digest(node(1, level, index), &content);
                 assert_eq!(tree.digest(level, index), Some(digest));
             }
         }
-        assert_eq!(tree.children(1, 1 << 40), None);
+        assert_eq!((tree.children(1, 1 << 40), tree.children(0, 0)), (None, None));
+        assert_eq!((build(&pages(1), None).children(1, 0), tree.children(4, 0)), (None, None));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hybster_proto::service::{RestoreError, Snapshot};
+use hybster_proto::service::{PAGES_PER_GROUP, RestoreError, Snapshot};
 
 use super::leaf::Leaf;
 
@@ -15,8 +15,8 @@ pub(super) type PageId = u32;
 pub(super) const MAX_PAGES: PageId = 1 << 26;
 
 /// Pages per chunk. A snapshot costs a step per chunk, the first write to a chunk after a
-/// snapshot a step per page of it.
-const CHUNK_PAGES: usize = 64;
+/// snapshot a step per page of it. A chunk is what checkpoints compare first.
+const CHUNK_PAGES: usize = PAGES_PER_GROUP as usize;
 
 /// All pages of a store.
 ///
@@ -33,7 +33,11 @@ pub(super) struct PageTable {
 }
 
 #[derive(Clone, Debug)]
-struct Chunk([Option<Arc<Leaf>>; CHUNK_PAGES]);
+struct Chunk {
+    /// Rises with each change of a page in it; unique in the store, 0 if it was always empty.
+    version: u64,
+    leaves: [Option<Arc<Leaf>>; CHUNK_PAGES],
+}
 
 impl PageTable {
     /// The number of pages, used and free.
@@ -51,7 +55,8 @@ impl PageTable {
         self.version += 1;
         let (chunk, slot) = place(page);
         let chunk = Arc::make_mut(&mut self.chunks[chunk]);
-        let leaf = Arc::make_mut(chunk.0[slot].as_mut().expect("the page is in use"));
+        chunk.version = self.version;
+        let leaf = Arc::make_mut(chunk.leaves[slot].as_mut().expect("the page is in use"));
         leaf.version = self.version;
         leaf
     }
@@ -78,9 +83,11 @@ impl PageTable {
 
     /// Frees a page and returns what it held.
     pub(super) fn release(&mut self, page: PageId) -> Arc<Leaf> {
+        self.version += 1;
         let (chunk, slot) = place(page);
         let chunk = Arc::make_mut(&mut self.chunks[chunk]);
-        let leaf = chunk.0[slot].take().expect("the page is in use");
+        chunk.version = self.version;
+        let leaf = chunk.leaves[slot].take().expect("the page is in use");
         let (mut first, mut end) = (page, page + 1);
         if let Some((&before, &before_end)) = self.free.range(..page).next_back()
             && before_end == page
@@ -113,7 +120,8 @@ impl PageTable {
             let what = format!("{count} pages are more than {MAX_PAGES}");
             return Err(RestoreError { page: u64::from(MAX_PAGES), what });
         }
-        let mut table = PageTable { version: self.version, ..PageTable::default() };
+        // A new version, since chunks may differ from those here though all their leaves are here.
+        let mut table = PageTable { version: self.version + 1, ..PageTable::default() };
         for page in 0..count as PageId {
             let bytes = source.page(page.into());
             if bytes.is_empty() {
@@ -151,10 +159,12 @@ impl PageTable {
         let (chunk, slot) = place(page);
         if chunk >= self.chunks.len() {
             // Chunks that are skipped stay the same empty one until they are written to.
-            let empty = Arc::new(Chunk([const { None }; CHUNK_PAGES]));
+            let empty = Arc::new(Chunk { version: 0, leaves: [const { None }; CHUNK_PAGES] });
             self.chunks.resize(chunk + 1, empty);
         }
-        Arc::make_mut(&mut self.chunks[chunk]).0[slot] = Some(leaf);
+        let chunk = Arc::make_mut(&mut self.chunks[chunk]);
+        chunk.version = self.version;
+        chunk.leaves[slot] = Some(leaf);
     }
 }
 
@@ -184,6 +194,11 @@ impl Snapshot for PageSnapshot {
     fn page_version(&self, index: u64) -> Option<u64> {
         Some(self.slot(index).map_or(0, |leaf| leaf.version))
     }
+
+    fn group_version(&self, group: u64) -> Option<u64> {
+        let chunk = usize::try_from(group).ok().and_then(|group| self.chunks.get(group));
+        Some(chunk.map_or(0, |chunk| chunk.version))
+    }
 }
 
 struct Page(Arc<Leaf>);
@@ -200,7 +215,7 @@ fn place(page: PageId) -> (usize, usize) {
 
 fn slot(chunks: &[Arc<Chunk>], page: PageId) -> Option<&Arc<Leaf>> {
     let (chunk, slot) = place(page);
-    chunks.get(chunk)?.0[slot].as_ref()
+    chunks.get(chunk)?.leaves[slot].as_ref()
 }
 
 #[cfg(test)]
@@ -247,6 +262,9 @@ mod tests {
         let changed =
             |page: u64| snapshot.page_version(page) != table.snapshot().page_version(page);
         assert!((0..3 * CHUNK_PAGES as u64).all(|page| changed(page) == (page == 1)));
+        let chunk_changed =
+            |chunk| snapshot.group_version(chunk) != table.snapshot().group_version(chunk);
+        assert!((0..3).all(|chunk| chunk_changed(chunk) == (chunk == 0)));
         assert!(!Arc::ptr_eq(&table.chunks[0], &snapshot.chunks[0]));
         assert!(Arc::ptr_eq(&table.chunks[1], &snapshot.chunks[1]));
         assert_eq!(Leaf::parse(&snapshot.page(1)).unwrap().value(0), [2]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use hybster_proto::service::Pages;
+use hybster_proto::service::{PAGES_PER_GROUP, Pages};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -230,6 +230,14 @@ proptest! {
             for page in 0..before.page_count().max(after.page_count()) {
                 if before.page_version(page) == after.page_version(page) {
                     prop_assert_eq!(before.page(page), after.page(page));
+                }
+            }
+            for group in 0..=before.page_count().max(after.page_count()) / PAGES_PER_GROUP {
+                if before.group_version(group) == after.group_version(group) {
+                    let first = group * PAGES_PER_GROUP;
+                    for page in first..first + PAGES_PER_GROUP {
+                        prop_assert_eq!(before.page(page), after.page(page));
+                    }
                 }
             }
             if matches!(step, Step::Restore) {
