@@ -16,6 +16,7 @@ const NOT_CLEAN: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    hybster::heap::keep_freed_memory();
     let result = match cli.command {
         None => run_command(&cli.run),
         Some(Command::Run(options)) => run_command(&options),

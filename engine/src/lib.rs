@@ -8,10 +8,13 @@
 //! - [`replica`]: starting, watching and stopping a replica; [`runtime`] says how it works inside.
 //! - [`client`]: sessions, asynchronous by design, with a blocking call on top.
 //! - [`services`]: services to begin with.
-#![forbid(unsafe_code)]
+//! - [`heap`]: what a program that runs replicas should tell its allocator.
+// One call into the C library needs it, in a module of its own.
+#![deny(unsafe_code)]
 
 pub mod client;
 pub mod group;
+pub mod heap;
 pub mod replica;
 pub mod runtime;
 pub mod services;

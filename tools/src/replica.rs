@@ -48,6 +48,7 @@ pub struct ReplicaArgs {
 
 /// Runs the replica.
 pub fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
+    hybster::heap::keep_freed_memory();
     log_to_stderr();
     let (stop, stopped) = mpsc::sync_channel::<()>(1);
     let signal = stop.clone();
