@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use hybster_proto::output::{Letter, Network, ReplyQueue};
-use rtrb::{Consumer, Producer, RingBuffer};
+
+use super::sync::{AtomicBool, Consumer, Ordering, Producer, RingBuffer, fence};
 
 /// Mails that a queue between two agents holds.
 pub(crate) const QUEUE_MAILS: usize = 2048;
@@ -31,7 +31,12 @@ pub(crate) enum Mail {
 pub(crate) struct Outbox {
     producer: Producer<Mail>,
     staged: VecDeque<Mail>,
+    /// Whether the sender is short of room: set before it tries for the last time, taken back when
+    /// all is sent. Only the sender writes it. Were the receiver to take it back, it could do so for
+    /// room that the sender has used up already, and the sender would sleep for ever.
     blocked: Arc<AtomicBool>,
+    /// What `blocked` is.
+    is_blocked: bool,
 }
 
 /// The receiving end.
@@ -43,9 +48,19 @@ pub(crate) struct Inbox {
 
 /// Makes a queue.
 pub(crate) fn connect() -> (Outbox, Inbox) {
-    let (producer, consumer) = RingBuffer::new(QUEUE_MAILS);
+    connect_with(QUEUE_MAILS)
+}
+
+/// Makes a queue that holds so many mails.
+pub(crate) fn connect_with(capacity: usize) -> (Outbox, Inbox) {
+    let (producer, consumer) = RingBuffer::new(capacity);
     let blocked = Arc::new(AtomicBool::new(false));
-    let outbox = Outbox { producer, staged: VecDeque::new(), blocked: Arc::clone(&blocked) };
+    let outbox = Outbox {
+        producer,
+        staged: VecDeque::new(),
+        blocked: Arc::clone(&blocked),
+        is_blocked: false,
+    };
     (outbox, Inbox { consumer, blocked })
 }
 
@@ -68,11 +83,18 @@ impl Outbox {
             return false;
         }
         let mut sent = self.push();
-        if !self.staged.is_empty() {
+        if !self.staged.is_empty() && !self.is_blocked {
             // The receiver makes room and then looks at the flag; we set it and then look for room.
+            // It stays set until nothing is staged, so once per shortage is enough: room that is made
+            // after this is either seen here or comes with a ring.
             self.blocked.store(true, Ordering::Relaxed);
+            self.is_blocked = true;
             fence(Ordering::SeqCst);
             sent |= self.push();
+        }
+        if self.is_blocked && self.staged.is_empty() {
+            self.blocked.store(false, Ordering::Relaxed);
+            self.is_blocked = false;
         }
         sent
     }
@@ -98,7 +120,7 @@ impl Inbox {
         self.consumer.is_empty()
     }
 
-    /// Hands over what is waiting, up to the limit of a turn. Returns whether the sender was short
+    /// Hands over what is waiting, up to the limit of a turn. Returns whether the sender is short
     /// of room: then its doorbell must be rung.
     #[must_use]
     pub(crate) fn take(&mut self, mut handle: impl FnMut(Mail)) -> bool {
@@ -109,69 +131,6 @@ impl Inbox {
         let chunk = self.consumer.read_chunk(count).expect("slots were counted");
         chunk.into_iter().for_each(&mut handle);
         fence(Ordering::SeqCst);
-        self.blocked.load(Ordering::Relaxed) && self.blocked.swap(false, Ordering::Relaxed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use hybster_proto::ids::{OrderNumber, View};
-    use hybster_proto::output::Watermark;
-
-    use super::*;
-
-    fn mail(number: u64) -> Mail {
-        Mail::Network(Network::Withdraw(Watermark { order: OrderNumber(number), view: View(0) }))
-    }
-
-    fn number(mail: &Mail) -> u64 {
-        match mail {
-            Mail::Network(Network::Withdraw(mark)) => mark.order.0,
-            _ => panic!("another mail"),
-        }
-    }
-
-    #[test]
-    fn a_full_queue_loses_nothing_and_keeps_the_order() {
-        let (mut outbox, mut inbox) = connect();
-        let total = 3 * QUEUE_MAILS as u64;
-        (0..total).for_each(|n| outbox.stage(mail(n)));
-        assert!(outbox.flush() && outbox.staged() == 2 * QUEUE_MAILS && !outbox.could_flush());
-        let mut next = 0;
-        while next < total {
-            let short = inbox.take(|mail| {
-                assert_eq!(number(&mail), next);
-                next += 1;
-            });
-            assert!(short || outbox.staged() == 0 || outbox.could_flush());
-            let _ = outbox.flush();
-        }
-        assert!(inbox.is_empty() && outbox.staged() == 0);
-    }
-
-    #[test]
-    fn two_threads_hand_over_everything_in_order() {
-        let (mut outbox, mut inbox) = connect();
-        let total = 200_000;
-        let sender = std::thread::spawn(move || {
-            for n in 0..total {
-                outbox.stage(mail(n));
-                if n % 7 == 0 || n + 1 == total {
-                    let _ = outbox.flush();
-                }
-            }
-            while outbox.staged() > 0 {
-                let _ = outbox.flush();
-                std::thread::yield_now();
-            }
-        });
-        let mut next = 0;
-        while next < total {
-            let _ = inbox.take(|mail| {
-                assert_eq!(number(&mail), next);
-                next += 1;
-            });
-        }
-        sender.join().unwrap();
+        self.blocked.load(Ordering::Relaxed)
     }
 }

@@ -31,6 +31,8 @@
 mod agent;
 mod board;
 mod clock;
+#[cfg(test)]
+mod concurrency;
 mod doorbell;
 mod layout;
 mod links;
@@ -39,6 +41,7 @@ mod network;
 mod shared;
 mod stage;
 mod status;
+mod sync;
 
 pub use layout::{Layout, UnknownLayout};
 pub use status::{

@@ -1,0 +1,53 @@
+//! Tests of what passes between agents: queues (`mailbox`) and wake-ups (`doorbell`).
+//!
+//! - `stress`: the real thing with real threads, in every `cargo test`.
+//! - `model`: loom runs the very sources over its own atomics and threads, through all interleavings
+//!   with a bounded number of preemptions and all values that the memory model lets a load see. It
+//!   covers the doorbell, the `blocked` flag of a full queue, the order of mails, and the stop of a
+//!   sleeping agent. Not covered: the slots of the ring itself, for which a model stands in that
+//!   orders `head` and `tail` as `rtrb` does (its own tests cover the slots), the waker of a hub, and
+//!   parking with a time-out, which only wakes more often.
+//!
+//! Both end after a fixed number of steps; the models take a few seconds. They need loom, which normal
+//! builds do without:
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
+//!     cargo test -p hybster --lib --release runtime::concurrency::model
+//! ```
+//!
+//! # Miri and ThreadSanitizer
+//!
+//! No crate of this workspace has `unsafe` code (each says `#![forbid(unsafe_code)]`), so there is none
+//! of ours for Miri to check. `stress` is where several threads use somebody else's in earnest, the
+//! slots of `rtrb`. It makes no system call but for parking, so both tools can run it on a nightly
+//! toolchain that has them:
+//!
+//! ```text
+//! cargo +nightly miri test -p hybster --lib runtime::concurrency::stress
+//! RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std \
+//!     --target x86_64-unknown-linux-gnu -p hybster --lib runtime::concurrency::stress
+//! ```
+//!
+//! ThreadSanitizer does not understand fences: what it says about `blocked` and `asleep`, which are
+//! atomics, cannot be a data race; a report about a slot of the ring would be one.
+
+#[cfg(loom)]
+mod model;
+mod stress;
+
+use hybster_proto::ids::{OrderNumber, View};
+use hybster_proto::output::{Network, Watermark};
+
+/// An effect that carries a number.
+fn effect(number: u64) -> Network {
+    Network::Withdraw(Watermark { order: OrderNumber(number), view: View(0) })
+}
+
+/// The number of an effect.
+fn number(effect: &Network) -> u64 {
+    match effect {
+        Network::Withdraw(mark) => mark.order.0,
+        Network::Send { .. } => panic!("another effect"),
+    }
+}

@@ -1,0 +1,114 @@
+//! Queues and doorbells with real threads.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::super::doorbell::{Bell, Doorbell};
+use super::super::mailbox::{Mail, QUEUE_MAILS, connect, connect_with};
+use super::{effect, number};
+
+fn mail(number: u64) -> Mail {
+    Mail::Network(effect(number))
+}
+
+fn number_of(mail: &Mail) -> u64 {
+    match mail {
+        Mail::Network(effect) => number(effect),
+        _ => panic!("another mail"),
+    }
+}
+
+#[test]
+fn a_full_queue_loses_nothing_and_keeps_the_order() {
+    let (mut outbox, mut inbox) = connect();
+    let total = 3 * QUEUE_MAILS as u64;
+    (0..total).for_each(|n| outbox.stage(mail(n)));
+    assert!(outbox.flush() && outbox.staged() == 2 * QUEUE_MAILS && !outbox.could_flush());
+    let mut next = 0;
+    while next < total {
+        let short = inbox.take(|mail| {
+            assert_eq!(number_of(&mail), next);
+            next += 1;
+        });
+        assert!(short || outbox.staged() == 0 || outbox.could_flush());
+        let _ = outbox.flush();
+    }
+    assert!(inbox.is_empty() && outbox.staged() == 0);
+}
+
+#[test]
+fn two_threads_hand_over_everything_in_order() {
+    let (mut outbox, mut inbox) = connect();
+    let total = 200_000;
+    let sender = thread::spawn(move || {
+        for n in 0..total {
+            outbox.stage(mail(n));
+            if n % 7 == 0 || n + 1 == total {
+                let _ = outbox.flush();
+            }
+        }
+        while outbox.staged() > 0 {
+            let _ = outbox.flush();
+            thread::yield_now();
+        }
+    });
+    let mut next = 0;
+    while next < total {
+        let _ = inbox.take(|mail| {
+            assert_eq!(number_of(&mail), next);
+            next += 1;
+        });
+    }
+    sender.join().unwrap();
+}
+
+/// Both agents sleep whenever they have nothing to do, and there is no time-out: one lost wake-up
+/// and the test hangs.
+#[test]
+fn two_agents_that_sleep_at_every_turn_finish() {
+    let rounds = if cfg!(miri) { 200 } else { 30_000 };
+    for capacity in [1, 2, 64] {
+        let (mut outbox, mut inbox) = connect_with(capacity);
+        let bells = Arc::new([Doorbell::default(), Doorbell::default()]);
+        let sender_bells = Arc::clone(&bells);
+        let sender = thread::spawn(move || {
+            let [own, other] = &*sender_bells;
+            own.install(Bell::Thread(thread::current()));
+            let mut staged = 0;
+            while staged < rounds || outbox.staged() > 0 {
+                // Runs of different lengths, some longer than the queue.
+                let until = (staged + 1 + staged % 5).min(rounds);
+                (staged..until).for_each(|n| outbox.stage(mail(n)));
+                staged = until;
+                if outbox.flush() {
+                    other.ring();
+                }
+                if outbox.staged() > 0 {
+                    own.going_to_sleep();
+                    if !outbox.could_flush() {
+                        thread::park();
+                    }
+                    own.awake();
+                }
+            }
+        });
+        let [other, own] = &*bells;
+        own.install(Bell::Thread(thread::current()));
+        let mut next = 0;
+        while next < rounds {
+            let sender_waits = inbox.take(|mail| {
+                assert_eq!(number_of(&mail), next);
+                next += 1;
+            });
+            if sender_waits {
+                other.ring();
+            }
+            own.going_to_sleep();
+            if inbox.is_empty() && next < rounds {
+                thread::park();
+            }
+            own.awake();
+        }
+        sender.join().unwrap();
+    }
+}
