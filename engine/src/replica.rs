@@ -6,6 +6,7 @@ mod running;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -24,8 +25,8 @@ pub use running::{RunningReplica, Stopper};
 use crate::group::GroupError;
 use crate::group::{Group, ReplicaKeys};
 use crate::runtime::{
-    Agent, Clients, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceHook,
-    connect, plan,
+    Agent, Clients, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceFile,
+    TraceTarget, connect, plan,
 };
 
 /// A replica of a group. Nothing but the way to a [`RunningReplica`].
@@ -80,7 +81,13 @@ pub struct ReplicaBuilder<S> {
     cores: Option<Vec<usize>>,
     listen: Option<SocketAddr>,
     is_replicated: bool,
-    trace: Option<TraceHook>,
+    trace: Option<Trace>,
+}
+
+/// Where protocol events shall go.
+enum Trace {
+    Hook(TraceTarget),
+    File(PathBuf),
 }
 
 impl<S> ReplicaBuilder<S> {
@@ -133,7 +140,15 @@ impl<S> ReplicaBuilder<S> {
 
     /// Calls `hook` with every protocol event, on the thread where it happens.
     pub fn trace(mut self, hook: impl Fn(Time, &TraceEvent) + Send + Sync + 'static) -> Self {
-        self.trace = Some(Arc::new(hook));
+        self.trace = Some(Trace::Hook(TraceTarget::Hook(Arc::new(hook))));
+        self
+    }
+
+    /// Writes every protocol event into a new file, for `hybster trace` and for checkers; see
+    /// [`hybster_proto::trace::file`]. The threads of the replica never wait for the disk: what it
+    /// cannot take is dropped and counted.
+    pub fn trace_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trace = Some(Trace::File(path.into()));
         self
     }
 }
@@ -143,7 +158,7 @@ impl<S: Service> ReplicaBuilder<S> {
     ///
     /// # Errors
     /// If the options do not fit the group or the machine, or the address is taken.
-    pub fn start(self) -> Result<RunningReplica, StartError> {
+    pub fn start(mut self) -> Result<RunningReplica, StartError> {
         let config = Arc::clone(self.group.config());
         self.check()?;
         let cores = self.resolve_cores()?;
@@ -152,12 +167,12 @@ impl<S: Service> ReplicaBuilder<S> {
         let roles = self.roles();
         let plans = plan(layout, &roles, &cores);
         let hub = self.open_hub()?;
+        let (trace, trace_file) = self.open_trace(plans.len())?;
         if self.is_replicated {
             self.keys.claim_epoch()?;
         }
         let local_address = hub.local_address().expect("a replica listens");
         let id = self.keys.id;
-        let trace = self.trace.clone();
         let is_replicated = self.is_replicated;
         let shared = Arc::new(Shared::new(id, config, layout, is_replicated, plans, trace));
         let peers = self.peers().map(|(peer, _)| peer).collect();
@@ -180,7 +195,21 @@ impl<S: Service> ReplicaBuilder<S> {
         }
         let mode = if is_replicated { "replica" } else { "unreplicated server" };
         log::info!("{mode} {} listens on {local_address}, {layout} layout", id.0);
-        Ok(RunningReplica::new(shared, threads, local_address))
+        Ok(RunningReplica::new(shared, threads, local_address, trace_file))
+    }
+
+    fn open_trace(
+        &mut self,
+        agents: usize,
+    ) -> Result<(Option<TraceTarget>, Option<TraceFile>), StartError> {
+        let path = match self.trace.take() {
+            None => return Ok((None, None)),
+            Some(Trace::Hook(target)) => return Ok((Some(target), None)),
+            Some(Trace::File(path)) => path,
+        };
+        let file = TraceFile::create(&path, self.group.config(), self.keys.id, agents)
+            .map_err(|error| StartError::Trace { path, error })?;
+        Ok((Some(file.target()), Some(file)))
     }
 
     fn check(&self) -> Result<(), StartError> {

@@ -10,6 +10,7 @@ mod replica;
 mod service;
 mod simulate;
 mod status;
+mod trace;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Run groups in simulated time, with faults and liars, and check what they promise.
     Simulate(simulate::SimulateArgs),
+    /// Show the protocol events that `hybster replica --trace` wrote, in words.
+    Trace(trace::TraceArgs),
 }
 
 /// How a command ended that did not fail.
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Command::Kv(args) => kv::kv(&args),
         Command::Status(args) => status::status(&args),
         Command::Simulate(args) => simulate::simulate(&args),
+        Command::Trace(args) => trace::trace(&args),
     };
     match result {
         Ok(Done::Yes) => ExitCode::SUCCESS,

@@ -40,6 +40,9 @@ pub struct ReplicaArgs {
     /// Bytes of a reply of the null service.
     #[arg(long, default_value_t = 0, value_name = "BYTES")]
     reply_size: u32,
+    /// Write all protocol events into this new file, for `hybster trace` and checkers.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Stop when standard input ends: a parent that holds a pipe to it takes the replica along,
     /// however the parent dies.
     #[arg(long)]
@@ -100,7 +103,10 @@ fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
     let group = Group::load(&args.group)?;
     let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id))?;
     let layout = args.layout.unwrap_or(group.layout());
-    let builder = Replica::builder(group, keys).layout(layout).pin(args.pin);
+    let mut builder = Replica::builder(group, keys).layout(layout).pin(args.pin);
+    if let Some(file) = &args.trace {
+        builder = builder.trace_file(file);
+    }
     Ok(match args.service {
         ServiceName::Null => builder.service(NullService::new(args.reply_size as usize)).start(),
         ServiceName::Counter => builder.service(CounterService::new()).start(),

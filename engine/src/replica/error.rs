@@ -1,6 +1,7 @@
 //! What can go wrong with a replica as a whole.
 
 use std::io;
+use std::path::PathBuf;
 
 use hybster_net::hub::HubError;
 use hybster_proto::output::Fatal;
@@ -25,6 +26,18 @@ pub enum StartError {
     /// The system gave no thread.
     #[error("a thread could not be started: {0}; check the limit of processes and threads")]
     Thread(io::Error),
+    /// The trace file could not be made.
+    #[error(
+        "{}: the trace file could not be made: {error}; name a file that does not exist yet, in a \
+         directory that is yours",
+        path.display()
+    )]
+    Trace {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
     /// The keys are those of a replica that the group does not have.
     #[error("the group has no replica {0}; use the keys and the group file of one directory")]
     UnknownReplica(u16),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hybster_proto::ids::ReplicaId;
 
 use super::ReplicaError;
-use crate::runtime::{Failure, Shared, Status};
+use crate::runtime::{Failure, Shared, Status, TraceFile};
 
 /// How long [`RunningReplica::shutdown`] waits for the threads.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,6 +19,8 @@ pub struct RunningReplica {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     local_address: SocketAddr,
+    /// Dropped last, when the threads have handed over all of their events.
+    _trace: Option<TraceFile>,
 }
 
 /// Stops a replica from anywhere, while another thread is in [`RunningReplica::wait`].
@@ -45,8 +47,9 @@ impl RunningReplica {
         shared: Arc<Shared>,
         threads: Vec<JoinHandle<()>>,
         local_address: SocketAddr,
+        trace: Option<TraceFile>,
     ) -> RunningReplica {
-        RunningReplica { shared, threads, local_address }
+        RunningReplica { shared, threads, local_address, _trace: trace }
     }
 
     /// The replica's number.

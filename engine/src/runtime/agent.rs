@@ -12,6 +12,7 @@ use super::doorbell::{Bell, Doorbell};
 use super::mailbox::{Inbox, Mail, Outbox};
 use super::network::RateLimit;
 use super::stage::Address;
+use super::tracing::Tracer;
 use super::{Failure, Network, Shared, Stage};
 
 /// After this time an agent flushes, even if letters are left, in microseconds.
@@ -47,6 +48,7 @@ pub(crate) struct Agent<T: Transport> {
     is_congested: bool,
     letters: u64,
     log: RateLimit,
+    tracer: Option<Tracer>,
 }
 
 /// A stage and what its agent remembers about it.
@@ -93,6 +95,7 @@ impl<T: Transport> Agent<T> {
         Agent {
             index,
             places: places(&shared, index),
+            tracer: shared.trace.as_ref().map(|target| target.tracer(index)),
             shared,
             stages: stages.into_iter().map(owned).collect(),
             network,
@@ -248,7 +251,7 @@ impl<T: Transport> Agent<T> {
         if !self.output.rejections.is_empty() {
             self.reject();
         }
-        if self.output.tracing {
+        if !self.output.trace.is_empty() {
             self.trace();
         }
         if let Some(fatal) = self.output.fatal.take() {
@@ -298,11 +301,10 @@ impl<T: Transport> Agent<T> {
     }
 
     fn trace(&mut self) {
-        let Some(hook) = &self.shared.trace else {
-            return;
-        };
         let now = self.shared.clock.now();
-        self.output.trace.drain(..).for_each(|event| hook(now, &event));
+        if let Some(tracer) = &mut self.tracer {
+            self.output.trace.drain(..).for_each(|event| tracer.record(now, &event));
+        }
     }
 
     // ------------------------------------------------------------------ the end of a turn
@@ -310,6 +312,9 @@ impl<T: Transport> Agent<T> {
     /// Lets everything out: replies as one message per link, mails as one run per agent.
     fn flush(&mut self) {
         self.flush_replies();
+        if let Some(tracer) = &mut self.tracer {
+            tracer.end_turn();
+        }
         let mut staged = 0;
         for to in 0..self.outboxes.len() {
             let Some(outbox) = &mut self.outboxes[to] else {

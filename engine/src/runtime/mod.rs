@@ -42,6 +42,7 @@ mod shared;
 mod stage;
 mod status;
 mod sync;
+mod tracing;
 
 pub use layout::{Layout, UnknownLayout};
 pub use status::{
@@ -53,5 +54,6 @@ pub(crate) use board::Board;
 pub(crate) use layout::{AgentPlan, Cores, Role, plan};
 pub(crate) use mailbox::{Inbox, Outbox, connect};
 pub(crate) use network::Network;
-pub(crate) use shared::{Failure, Shared, TraceHook};
+pub(crate) use shared::{Failure, Shared};
 pub(crate) use stage::{Clients, Stage};
+pub(crate) use tracing::{TraceFile, TraceTarget};

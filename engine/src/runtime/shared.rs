@@ -10,20 +10,16 @@ use hybster_net::Reason;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::output::Fatal;
-use hybster_proto::time::Time;
-use hybster_proto::trace::TraceEvent;
 use parking_lot::Mutex;
 
 use super::board::{Gauge, PillarBoard};
 use super::clock::Clock;
 use super::doorbell::Doorbell;
+use super::tracing::TraceTarget;
 use super::{
     AgentPlan, AgentStatus, Board, Layout, PeerStatus, PillarStatus, RefusalCount, RejectionCount,
     Status, TrafficStatus,
 };
-
-/// Called with every protocol event.
-pub(crate) type TraceHook = Arc<dyn Fn(Time, &TraceEvent) + Send + Sync>;
 
 /// Why a replica stopped by itself.
 #[derive(Debug)]
@@ -46,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) board: Board,
     pub(crate) doorbells: Vec<CachePadded<Doorbell>>,
-    pub(crate) trace: Option<TraceHook>,
+    pub(crate) trace: Option<TraceTarget>,
     stop: AtomicBool,
     /// How many agents are congested.
     congested: AtomicU32,
@@ -60,7 +56,7 @@ impl Shared {
         layout: Layout,
         replicated: bool,
         plans: Vec<AgentPlan>,
-        trace: Option<TraceHook>,
+        trace: Option<TraceTarget>,
     ) -> Shared {
         let replicas = if replicated { config.replicas } else { 0 };
         let pillars = if replicated { config.pillars } else { 0 };

@@ -137,7 +137,9 @@ impl Oracles {
                 self.seen[usize::from(at.0)].frontier = id.order.0;
                 self.checkpoint(at, id)
             }
-            TraceEvent::NewViewAcknowledged { .. } => Ok(()),
+            TraceEvent::NewViewAccepted { .. }
+            | TraceEvent::Reissued { .. }
+            | TraceEvent::NewViewAcknowledged { .. } => Ok(()),
         }
     }
 

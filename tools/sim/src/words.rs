@@ -1,6 +1,6 @@
 //! Messages and events in words.
 
-use hybster_proto::ids::{OrderNumber, View};
+use hybster_proto::ids::OrderNumber;
 use hybster_proto::output::Rejection;
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::{Commit, PrepareHeader, kind, kind_of};
@@ -69,32 +69,7 @@ pub fn describe(message: &[u8]) -> String {
 /// An event in words.
 #[must_use]
 pub fn event(event: &TraceEvent) -> String {
-    let at = |v: &View, f: &OrderNumber, l: &OrderNumber| format!("{} in {v}", orders(*f, *l));
-    match event {
-        TraceEvent::ViewLeft { from, to } => format!("left for {to}, last stable {from}"),
-        TraceEvent::ViewEntered { view, current, leader } => {
-            let role = if *leader { "leader" } else { "follower" };
-            format!("entered {view} as {role}, current {current}")
-        }
-        TraceEvent::NewViewAcknowledged { view } => format!("acknowledged NEW-VIEW {view}"),
-        TraceEvent::Proposed { pillar, view, first, last, batch, noop } => {
-            let what = if *noop { "no-op".into() } else { format!("{batch:?}") };
-            format!("{pillar} proposed {what} at {}", at(view, first, last))
-        }
-        TraceEvent::Acknowledged { pillar, view, first, last } => {
-            format!("{pillar} acknowledged {}", at(view, first, last))
-        }
-        TraceEvent::Committed { pillar, view, first, last, batch } => {
-            format!("{pillar} committed {batch:?} at {}", at(view, first, last))
-        }
-        TraceEvent::Executed { order, requests, ran } => {
-            format!("executed {order}: {ran} of {requests} requests ran")
-        }
-        TraceEvent::CheckpointTaken(id) => format!("took checkpoint {} {:?}", id.order, id.digest),
-        TraceEvent::CheckpointStable(id) => format!("checkpoint {} is stable", id.order),
-        TraceEvent::Diverged(id) => format!("own state differs at {}", id.order),
-        TraceEvent::StateInstalled(id) => format!("installed the state of {}", id.order),
-    }
+    event.to_string()
 }
 
 /// A dropped message in words.

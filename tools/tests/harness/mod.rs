@@ -169,10 +169,17 @@ impl Group {
     /// Starts a replica with another directory and waits until it is ready.
     #[track_caller]
     pub fn start_replica_from(&mut self, id: usize, path: &Path) {
+        self.start_replica_with(id, path, &[]);
+    }
+
+    /// The same with further options of `hybster replica`.
+    #[track_caller]
+    pub fn start_replica_with(&mut self, id: usize, path: &Path, options: &[&str]) {
         let number = id.to_string();
         let log = File::create(self.log_path(id)).unwrap();
-        let arguments =
-            ["replica", "--group", path.to_str().unwrap(), "--id", &number, "--exit-with-parent"];
+        let mut arguments = vec!["replica", "--group", path.to_str().unwrap(), "--id", &number];
+        arguments.push("--exit-with-parent");
+        arguments.extend(options);
         let mut process = Process::spawn(&arguments, log);
         let stdout = process.child.stdout.take().unwrap();
         let (sender, lines) = mpsc::channel();

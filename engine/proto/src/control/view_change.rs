@@ -447,6 +447,7 @@ impl<V: Verifier> Control<V> {
         self.views_entered += 1;
         let leader = self.config.leader(view) == self.id;
         let current = self.current;
+        out.trace(|| TraceEvent::accepted(&new_view, self.config.leader(view)));
         out.trace(|| TraceEvent::ViewEntered { view, current, leader });
         self.drop_pending(|_, pending| pending <= view);
         self.left_since_stable = 0;

@@ -11,6 +11,7 @@ use crate::ids::{ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl};
 use crate::time::Time;
+use crate::trace::TraceEvent;
 use crate::wire::ordering::{BATCH_HEAD, encode_batch, encode_batch_request, parse_batch_request};
 use crate::wire::view::{Link, Part, PartScope};
 use crate::wire::{self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, Requests};
@@ -111,6 +112,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
                 self.certify_batch(header, batch, out)
             };
             let Some(stored) = stored else { return };
+            let PrepareHeader { pillar, first, last, batch, noop, .. } = stored.header;
+            out.trace(|| TraceEvent::Reissued { pillar, view, first, last, batch, noop });
             established.push(stored);
         }
         let prepares = established.iter().map(|stored| stored.header).collect();

@@ -1,0 +1,286 @@
+//! Protocol events on their way into a trace file, off the agents' way.
+//!
+//! ```text
+//!   agent 0: records ──(end of turn)──▶ slot 0 ─┐
+//!   agent 1: records ──(end of turn)──▶ slot 1 ─┼─▶ writer thread ──▶ file
+//! ```
+//!
+//! An agent encodes events into memory of its own and hands them over once per turn, under a lock
+//! that the writer holds only while it swaps two vectors. The writer sleeps while all slots are
+//! empty; whoever fills an empty slot wakes it, and then it lets records gather for
+//! [`GATHER`]. A slot that is full drops what does not fit and counts it: the count stands in the
+//! stream's next block and in the log.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crossbeam::utils::CachePadded;
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::ReplicaId;
+use hybster_proto::time::Time;
+use hybster_proto::trace::TraceEvent;
+use hybster_proto::trace::file::{Header, Records, Writer};
+use parking_lot::Mutex;
+
+/// Called with every protocol event.
+pub(crate) type TraceHook = Arc<dyn Fn(Time, &TraceEvent) + Send + Sync>;
+
+/// Bytes of records that wait for the writer, per agent, at most.
+const SLOT_BYTES: usize = 8 << 20;
+/// How long records gather before they are written together.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Where the protocol events of a replica go.
+#[derive(Clone)]
+pub(crate) enum TraceTarget {
+    /// To a function.
+    Hook(TraceHook),
+    /// Into a file.
+    File(Arc<Slots>),
+}
+
+/// Where the protocol events of one agent go.
+pub(crate) enum Tracer {
+    /// To a function.
+    Hook(TraceHook),
+    /// Into a file.
+    File(Recorder),
+}
+
+impl TraceTarget {
+    /// The end for an agent.
+    pub(crate) fn tracer(&self, agent: usize) -> Tracer {
+        match self {
+            TraceTarget::Hook(hook) => Tracer::Hook(Arc::clone(hook)),
+            TraceTarget::File(slots) => Tracer::File(Recorder {
+                records: Records::default(),
+                slots: Arc::clone(slots),
+                agent,
+            }),
+        }
+    }
+}
+
+impl Tracer {
+    /// Takes an event.
+    #[inline]
+    pub(crate) fn record(&mut self, now: Time, event: &TraceEvent) {
+        match self {
+            Tracer::Hook(hook) => hook(now, event),
+            Tracer::File(recorder) => recorder.records.push(now, event),
+        }
+    }
+
+    /// Hands over what was recorded in this turn.
+    #[inline]
+    pub(crate) fn end_turn(&mut self) {
+        if let Tracer::File(recorder) = self
+            && !recorder.records.is_empty()
+        {
+            recorder.hand_over();
+        }
+    }
+}
+
+/// The records of an agent's present turn.
+pub(crate) struct Recorder {
+    records: Records,
+    slots: Arc<Slots>,
+    agent: usize,
+}
+
+impl Recorder {
+    fn hand_over(&mut self) {
+        let mut slot = self.slots.slots[self.agent].lock();
+        let was_idle = slot.records.is_empty() && slot.lost == 0;
+        if slot.records.bytes().len() + self.records.bytes().len() > SLOT_BYTES {
+            slot.lost = slot.lost.saturating_add(self.records.len());
+        } else {
+            slot.records.append(&mut self.records);
+        }
+        drop(slot);
+        self.records.clear();
+        if was_idle {
+            self.slots.writer.get().expect("the writer runs before the agents").unpark();
+        }
+    }
+}
+
+/// What waits for the writer.
+pub(crate) struct Slots {
+    slots: Vec<CachePadded<Mutex<Slot>>>,
+    writer: std::sync::OnceLock<Thread>,
+    closing: AtomicBool,
+}
+
+#[derive(Default)]
+struct Slot {
+    records: Records,
+    /// Records dropped since the writer looked last.
+    lost: u32,
+}
+
+/// A trace file that a thread writes. Dropping it writes the rest and ends the thread.
+pub(crate) struct TraceFile {
+    slots: Arc<Slots>,
+    thread: Option<JoinHandle<Totals>>,
+    path: PathBuf,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    written: u64,
+    lost: u64,
+}
+
+impl TraceFile {
+    /// Makes the file and starts the thread. Call it when the replica's clock starts.
+    pub(crate) fn create(
+        path: &Path,
+        config: &GroupConfig,
+        replica: ReplicaId,
+        agents: usize,
+    ) -> io::Result<TraceFile> {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let header = Header::new(Writer::Replica, config, started.as_micros() as u64);
+        // A trace may be all that is left to explain something: it is never overwritten.
+        let mut file = File::options().write(true).create_new(true).open(path)?;
+        file.write_all(&header.encode())?;
+        let slots = Arc::new(Slots {
+            slots: (0..agents).map(|_| CachePadded::default()).collect(),
+            writer: std::sync::OnceLock::new(),
+            closing: AtomicBool::new(false),
+        });
+        let mut writing = Writing {
+            slots: Arc::clone(&slots),
+            file: BufWriter::new(file),
+            replica,
+            taken: Records::default(),
+            totals: Totals::default(),
+            failure: None,
+        };
+        let thread = thread::Builder::new()
+            .name(format!("r{}-trace", replica.0))
+            .spawn(move || writing.run())?;
+        slots.writer.set(thread.thread().clone()).expect("set once");
+        Ok(TraceFile { slots, thread: Some(thread), path: path.to_owned() })
+    }
+
+    /// Where agents put their records.
+    pub(crate) fn target(&self) -> TraceTarget {
+        TraceTarget::File(Arc::clone(&self.slots))
+    }
+}
+
+impl Drop for TraceFile {
+    fn drop(&mut self) {
+        self.slots.closing.store(true, Ordering::Release);
+        let Some(thread) = self.thread.take() else { return };
+        thread.thread().unpark();
+        let path = self.path.display();
+        match thread.join() {
+            Ok(Totals { written, lost: 0 }) => log::info!("{path}: {written} events"),
+            Ok(Totals { written, lost }) => log::warn!(
+                "{path}: {written} events; {lost} more are missing, because the disk was too slow \
+                 or failed"
+            ),
+            Err(_) => log::error!("{path}: the thread that writes the trace panicked"),
+        }
+    }
+}
+
+impl std::fmt::Debug for TraceFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("TraceFile").field(&self.path).finish()
+    }
+}
+
+/// The writer thread.
+struct Writing<W: Write> {
+    slots: Arc<Slots>,
+    file: BufWriter<W>,
+    replica: ReplicaId,
+    /// Empty between two slots; its memory goes round.
+    taken: Records,
+    totals: Totals,
+    /// Since when nothing is written any more.
+    failure: Option<io::Error>,
+}
+
+impl<W: Write> Writing<W> {
+    fn run(&mut self) -> Totals {
+        loop {
+            // Read before the slots: what was handed over before the end is written.
+            let closing = self.slots.closing.load(Ordering::Acquire);
+            let found = self.write_all_slots();
+            if closing {
+                return self.totals;
+            }
+            if found {
+                thread::sleep(GATHER);
+            } else {
+                // Whoever fills a slot from now on has unparked us.
+                thread::park();
+            }
+        }
+    }
+
+    fn write_all_slots(&mut self) -> bool {
+        let mut found = false;
+        for stream in 0..self.slots.slots.len() {
+            let mut slot = self.slots.slots[stream].lock();
+            mem::swap(&mut slot.records, &mut self.taken);
+            let lost = mem::take(&mut slot.lost);
+            drop(slot);
+            if !self.taken.is_empty() || lost > 0 {
+                found = true;
+                self.write(stream as u16, lost);
+            }
+        }
+        if found && self.failure.is_none() {
+            self.failure = self.file.flush().err();
+            self.report_failure();
+        }
+        found
+    }
+
+    fn write(&mut self, stream: u16, lost: u32) {
+        let records = self.taken.len();
+        if lost > 0 && self.totals.lost == 0 {
+            log::warn!("the trace lost events, because they are not written fast enough");
+        }
+        self.totals.lost += u64::from(lost);
+        if self.failure.is_none() {
+            let head = self.taken.head(self.replica, stream, lost);
+            let written =
+                self.file.write_all(&head).and_then(|()| self.file.write_all(self.taken.bytes()));
+            match written {
+                Ok(()) => self.totals.written += u64::from(records),
+                Err(error) => {
+                    self.totals.lost += u64::from(records);
+                    self.failure = Some(error);
+                    self.report_failure();
+                }
+            }
+        } else {
+            self.totals.lost += u64::from(records);
+        }
+        self.taken.clear();
+    }
+
+    /// A replica is worth more than its trace: it goes on without.
+    fn report_failure(&self) {
+        if let Some(error) = &self.failure {
+            log::error!("the trace cannot be written any more: {error}; the replica goes on");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
