@@ -7,6 +7,7 @@ use hybster_proto::ids::{PillarId, ReplicaId, View};
 use hybster_proto::output::{
     ClientLink, Destination, Letter, Network as Effect, ReplyQueue, SendTag, ToControl, ToPillar,
 };
+use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::reply::{self, ReplyEntry};
 use hybster_proto::wire::{NewView, kind, kind_of};
@@ -58,6 +59,10 @@ impl World {
 
     /// Shows an event of a replica to counters and oracles.
     fn witness(&mut self, index: usize, event: TraceEvent) {
+        let id = ReplicaId(index as u16);
+        if let Some(recording) = &mut self.recording {
+            recording.push(id, Time(self.now_us), &event);
+        }
         let counters = &mut self.counters;
         match &event {
             TraceEvent::ViewEntered { view, current, .. } => {

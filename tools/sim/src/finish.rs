@@ -1,5 +1,7 @@
 //! The end of a run: is everything done, is the history linearizable, what is there to report?
 
+use hybster_proto::trace::file::Recording;
+
 use crate::client::Client;
 use crate::linear::{self, Verdict};
 use crate::report::Report;
@@ -80,6 +82,7 @@ impl World {
             violation: self.violation,
             last_events,
             trace: self.trace,
+            recording: self.recording.map(Recording::finish),
             counters: self.counters,
             new_views: self.new_views.into_iter().map(|(_, seen)| seen).collect(),
             ended_us: self.now_us,

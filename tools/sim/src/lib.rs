@@ -47,13 +47,15 @@ pub use world::World;
 pub struct Options {
     /// Whether the report tells the whole run in words.
     pub trace: bool,
+    /// Whether the report holds the protocol events in the format of `hybster trace`.
+    pub record: bool,
     /// Events per replica that a failing run tells.
     pub last_events: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { trace: false, last_events: 40 }
+        Options { trace: false, record: false, last_events: 40 }
     }
 }
 

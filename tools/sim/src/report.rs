@@ -82,6 +82,8 @@ pub struct Report {
     pub last_events: Vec<String>,
     /// The whole run in words, if asked for.
     pub trace: Vec<String>,
+    /// The protocol events as a trace file (`engine/proto/TRACE.md`), if asked for.
+    pub recording: Option<Vec<u8>>,
     /// What happened.
     pub counters: Counters,
     /// NEW-VIEWs, in the order they were first sent.

@@ -11,6 +11,7 @@ use hybster_proto::output::{
     ClientLink, Letter, SendTag, ToPillar, route_client_message, route_peer_message,
 };
 use hybster_proto::trace::TraceEvent;
+use hybster_proto::trace::file::{Header, Recording, Writer};
 use hybster_proto::wire::kind_of;
 use hybster_tss::GroupKey;
 
@@ -117,6 +118,7 @@ pub struct World {
     pub(crate) hash: u64,
     pub(crate) recent: Vec<VecDeque<(u64, u64, What)>>,
     pub(crate) trace: Vec<String>,
+    pub(crate) recording: Option<Recording>,
     pub(crate) violation: Option<Violation>,
     pub(crate) done: bool,
     pub(crate) healed_at_us: Option<u64>,
@@ -151,6 +153,7 @@ impl World {
             Rogue::new(id, plan.clone(), scenario.keys, &config, &key, random.fork())
         });
         let rogues = rogues.collect();
+        let header = Header::new(Writer::Simulator, &config, 0);
         World {
             oracles: Oracles::new(&config),
             options,
@@ -173,6 +176,7 @@ impl World {
             hash: scenario.seed,
             recent: (0..n).map(|_| VecDeque::new()).collect(),
             trace: Vec::new(),
+            recording: options.record.then_some(Recording::new(&header)),
             violation: None,
             done: false,
             healed_at_us: None,

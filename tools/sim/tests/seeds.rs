@@ -3,6 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hybster_sim::campaign::Campaign;
+use hybster_proto::trace::TraceEvent;
+use hybster_proto::trace::file::Trace;
 use hybster_sim::random::spread;
 use hybster_sim::shape::Shape;
 use hybster_sim::{Counters, Options, run};
@@ -56,7 +58,7 @@ fn a_seed_reproduces_a_run() {
     let mut hashes = Vec::new();
     for seed in 0..150 {
         let once = run(seed, &Options::default());
-        let again = run(seed, &Options { trace: true, last_events: 5 });
+        let again = run(seed, &Options { trace: true, last_events: 5, ..Options::default() });
         assert_eq!(once.hash, again.hash, "seed {seed}");
         assert_eq!(once.counters, again.counters, "seed {seed}");
         hashes.push(once.hash);
@@ -64,6 +66,22 @@ fn a_seed_reproduces_a_run() {
     hashes.sort_unstable();
     hashes.dedup();
     assert_eq!(hashes.len(), 150);
+}
+
+#[test]
+fn the_recording_of_a_run_is_a_trace_and_reproducible() {
+    let options = Options { record: true, ..Options::default() };
+    let report = run(77, &options);
+    let bytes = report.recording.as_deref().unwrap_or_default();
+    assert!(run(77, &options).recording.as_deref() == Some(bytes));
+    let mut trace = Trace::read(bytes).expect("the header is good");
+    let mut views = 0;
+    for entry in trace.by_ref() {
+        let entry = entry.expect("the blocks are good");
+        views += u64::from(matches!(entry.event, TraceEvent::ViewEntered { .. }));
+    }
+    assert!(!trace.is_cut() && trace.lost() == 0);
+    assert_eq!(views, report.counters.views_entered);
 }
 
 /// Seeds that failed once, with what was at fault in the core; most lie among the first thousand.
