@@ -86,6 +86,10 @@ impl Default for GroupConfig {
     }
 }
 
+/// Longest wait that can be configured, in microseconds: an hour, so that multiples of it are far
+/// from an overflow.
+const MAX_TIMEOUT_US: u64 = 3_600_000_000;
+
 /// Bytes that one prepared header takes in VIEW-CHANGE and NEW-VIEW.
 const HEADER_BYTES: u64 = crate::wire::PREPARE_HEAD as u64;
 
@@ -117,12 +121,14 @@ impl GroupConfig {
         if k == 0 || !k.is_multiple_of(p) {
             return fail("checkpoint_interval", k, format!("choose a multiple of pillars ({p})"));
         }
-        if self.window < 2 * k || !self.window.is_multiple_of(k) {
-            let cure =
-                format!("choose a multiple of checkpoint_interval ({k}), at least {}", 2 * k);
+        // The numbers come from a file: none may overflow before it is refused.
+        let least = k.saturating_mul(2);
+        if self.window < least || !self.window.is_multiple_of(k) {
+            let cure = format!("choose a multiple of checkpoint_interval ({k}), at least {least}");
             return fail("window", self.window, cure);
         }
-        let largest = self.window * HEADER_BYTES * (2 * n + 1) + (64 << 10);
+        let largest =
+            self.window.saturating_mul(HEADER_BYTES * (2 * n + 1)).saturating_add(64 << 10);
         if largest > MAX_MESSAGE_BYTES {
             let cure = format!("a NEW-VIEW could take {largest} bytes, over {MAX_MESSAGE_BYTES}");
             return fail("window", self.window, cure);
@@ -138,7 +144,6 @@ impl GroupConfig {
                 return fail(key, value.into(), format!("choose 1 to {max}"));
             }
         }
-        let room = u64::from(self.batch_max_bytes) - crate::wire::REQUEST_OVERHEAD as u64;
         if u64::from(self.max_operation_bytes) > 8 << 20 {
             let cure = "an operation may have at most 8 MiB".into();
             return fail("max_operation_bytes", self.max_operation_bytes.into(), cure);
@@ -147,14 +152,13 @@ impl GroupConfig {
             let cure = "a result may have at most 8 MiB".into();
             return fail("max_reply_bytes", self.max_reply_bytes.into(), cure);
         }
-        let _ = room;
         for (key, value) in [
             ("request_timeout_us", self.request_timeout_us),
             ("view_timeout_us", self.view_timeout_us),
             ("resend_us", self.resend_us),
         ] {
-            if value == 0 {
-                return fail(key, value, "choose at least 1 microsecond".into());
+            if value == 0 || value > MAX_TIMEOUT_US {
+                return fail(key, value, format!("choose 1 to {MAX_TIMEOUT_US} microseconds"));
             }
         }
         Ok(())
@@ -302,5 +306,18 @@ mod tests {
         assert_eq!(wrong.validate().unwrap_err().key, "checkpoint_interval");
         let wrong = GroupConfig { window: 300, ..GroupConfig::default() };
         assert_eq!(wrong.validate().unwrap_err().key, "window");
+    }
+
+    #[test]
+    fn no_constant_overflows() {
+        // Times the bytes of a header this is 0 modulo 2^64.
+        let wrong = GroupConfig { window: 1 << 62, ..GroupConfig::default() };
+        assert_eq!(wrong.validate().unwrap_err().key, "window");
+        let wrong = GroupConfig { checkpoint_interval: 1 << 63, ..GroupConfig::default() };
+        assert_eq!(wrong.validate().unwrap_err().key, "window");
+        let wrong = GroupConfig { request_timeout_us: u64::MAX / 2 + 1, ..GroupConfig::default() };
+        assert_eq!(wrong.validate().unwrap_err().key, "request_timeout_us");
+        // A request that is longer than a batch may be is a batch of its own.
+        GroupConfig { batch_max_bytes: 1, ..GroupConfig::default() }.validate().unwrap();
     }
 }
