@@ -82,7 +82,15 @@ impl Group {
         }
         let text = std::fs::read_to_string(&path)
             .map_err(|error| GroupError::Read { file: path.clone(), error })?;
-        file::parse(&path, &text)
+        Group::parse(&path, &text)
+    }
+
+    /// Reads the text of a `group.toml`; errors name `path`.
+    ///
+    /// # Errors
+    /// As [`Group::load`].
+    pub fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
+        file::parse(path, text)
     }
 
     /// The file that the group was read from.

@@ -1,0 +1,89 @@
+//! What replicas send to a client.
+
+use std::sync::Arc;
+
+use hybster_proto::GroupConfig;
+use hybster_proto::ids::{ClientId, ReplicaId, RequestNumber, View};
+use hybster_proto::invocation::{ClientCore, ClientOutput, Outcome, RequestKind};
+use hybster_proto::time::Time;
+use hybster_proto::wire::reply::{self, Replies, ReplyEntry, ReplyStatus};
+use hybster_tss::{ClientKey, MacAlgorithm};
+
+use super::{Input, joined};
+
+/// A client's core gets messages from three replicas, one of them faulty: no request ends with a
+/// result that only the faulty one gave.
+pub fn replies(data: &[u8]) {
+    let config =
+        Arc::new(GroupConfig { session_window: 4, resend_us: 1000, ..GroupConfig::default() });
+    let key = ClientKey::from_bytes(MacAlgorithm::default(), [3; 32]);
+    let mut core = ClientCore::new(Arc::clone(&config), ClientId(1), key, 7, 2, 0);
+    let mut out = ClientOutput::new(config.replicas);
+    let mut now = Time(1);
+    for session in [0, 0, 1] {
+        let _ = core.submit(session, b"op", RequestKind::Ordered, now, &mut out);
+    }
+    let _ = core.submit(1, b"query", RequestKind::ReadOnly, now, &mut out);
+    let mut honest: Vec<(u64, RequestNumber, ReplyStatus, Vec<u8>)> = Vec::new();
+    for piece in Input(data).pieces() {
+        let mut input = Input(piece);
+        let (replica, step) = (ReplicaId(input.below(4) as u16), input.below(8));
+        now = Time(now.0 + 700 * step as u64);
+        parsed(input.0);
+        match replica.0 {
+            // Replica 2 is the faulty one.
+            0 | 1 => remember(input.0, &mut honest),
+            2 => {}
+            _ => {
+                core.tick(now, &mut out);
+                continue;
+            }
+        }
+        core.handle(replica, input.0, now, &mut out);
+        let _ = core.deadline();
+    }
+    for done in out.completions.iter() {
+        if let Outcome::Done = done.outcome {
+            let known = honest.iter().any(|(session, number, status, result)| {
+                *session == core.session_id(done.session).session
+                    && *number == done.number
+                    && *status == ReplyStatus::Done
+                    && result == done.result
+            });
+            assert!(known, "a result that no correct replica gave");
+        }
+    }
+}
+
+fn parsed(message: &[u8]) {
+    let Ok(replies) = Replies::parse(message) else { return };
+    let mut again = Vec::new();
+    reply::begin(&mut again, replies.replica, replies.view);
+    for entry in replies {
+        let Ok(entry) = entry else { return };
+        reply::append(&mut again, &entry);
+    }
+    assert_eq!(again, message);
+}
+
+fn remember(message: &[u8], into: &mut Vec<(u64, RequestNumber, ReplyStatus, Vec<u8>)>) {
+    let Ok(replies) = Replies::parse(message) else { return };
+    for entry in replies.map_while(Result::ok) {
+        into.push((entry.session, entry.number, entry.status, entry.result.to_vec()));
+    }
+}
+
+pub fn reply_seeds() -> Vec<Vec<u8>> {
+    let first = hybster_proto::invocation::FIRST_NUMBER_MIN;
+    let message = |replica: u8, result: &[u8], number| {
+        let mut out = vec![replica, 1];
+        reply::begin(&mut out, ReplicaId(replica.into()), View(0));
+        let session = 7 << 14;
+        let number = RequestNumber(number);
+        reply::append(&mut out, &ReplyEntry { session, number, status: ReplyStatus::Done, result });
+        out
+    };
+    let (a, b) = (message(0, b"result", first), message(2, b"result", first));
+    let c = message(1, b"other", first + 1);
+    vec![joined(&[&a, &b]), joined(&[&c, &[3, 7], &b, &a]), joined(&[&a[..20], &b])]
+}

@@ -1,0 +1,414 @@
+//! Three cores, what is on its way between them, and what must hold of what they do.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId};
+use hybster_proto::output::{
+    ClientLink, Destination, Letter, Network, Output, route_client_message, route_peer_message,
+};
+use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
+use hybster_proto::time::Time;
+use hybster_proto::trace::TraceEvent;
+use hybster_proto::wire::request::append_request;
+use hybster_proto::{GroupConfig, Stages};
+use hybster_tss::{
+    ClientKey, ContinuingCertificate, Counter, CounterValue, Digest, GroupKey, InProcessTrInX,
+    InProcessVerifier, IndependentCertificate, InstanceId, Refusal, TrInX, TrustedMac,
+};
+
+pub(super) const REPLICAS: usize = 3;
+/// Messages that are on their way at once; older ones are lost.
+const PENDING: usize = 4096;
+/// Messages that are kept for replays.
+const HISTORY: usize = 512;
+/// The one client.
+const LINK: ClientLink = ClientLink { client: ClientId(3), incarnation: 77 };
+
+/// An instance that a core and its host share.
+#[derive(Clone)]
+pub(super) struct Shared(Arc<Mutex<InProcessTrInX>>, InstanceId);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, InProcessTrInX> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TrInX for Shared {
+    fn instance(&self) -> InstanceId {
+        self.1
+    }
+
+    fn current(&self, counter: Counter) -> CounterValue {
+        self.lock().current(counter)
+    }
+
+    fn certify_independent(
+        &mut self,
+        counter: Counter,
+        value: CounterValue,
+        digest: &Digest,
+    ) -> Result<IndependentCertificate, Refusal> {
+        self.lock().certify_independent(counter, value, digest)
+    }
+
+    fn certify_continuing(
+        &mut self,
+        counter: Counter,
+        value: CounterValue,
+        digest: &Digest,
+    ) -> Result<ContinuingCertificate, Refusal> {
+        self.lock().certify_continuing(counter, value, digest)
+    }
+
+    fn certify_mac(&mut self, digest: &Digest) -> Result<TrustedMac, Refusal> {
+        self.lock().certify_mac(digest)
+    }
+
+    fn forward(&mut self, counter: Counter, value: CounterValue) -> Result<(), Refusal> {
+        self.lock().forward(counter, value)
+    }
+}
+
+/// Order number, session, number, operation.
+type Execution = (OrderNumber, SessionId, RequestNumber, Vec<u8>);
+type Executions = Arc<Mutex<Vec<Execution>>>;
+
+/// Keeps what it executes: as its state, and for the checks.
+#[derive(Default)]
+struct Journal {
+    state: Vec<u8>,
+    executed: Executions,
+}
+
+impl Service for Journal {
+    fn execute(&mut self, context: &Context, operation: &[u8], reply: &mut Vec<u8>) {
+        self.state.extend_from_slice(operation);
+        reply.extend_from_slice(&(self.state.len() as u64).to_le_bytes());
+        let Context { session, number, order } = *context;
+        let mut executed = self.executed.lock().unwrap_or_else(PoisonError::into_inner);
+        executed.push((order, session, number, operation.to_vec()));
+    }
+
+    fn query(&self, _: &[u8], reply: &mut Vec<u8>) -> bool {
+        reply.extend_from_slice(&(self.state.len() as u64).to_le_bytes());
+        true
+    }
+
+    fn snapshot(&mut self) -> Arc<dyn Snapshot> {
+        Arc::new(Pages(vec![self.state.clone().into()]))
+    }
+
+    fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
+        self.state = source.page(0).to_vec();
+        Ok(())
+    }
+}
+
+struct Replica {
+    core: Stages<Shared, InProcessVerifier, Journal>,
+    executed: Executions,
+    /// A faulty host's core may stop: its counters are used up behind its back.
+    stopped: bool,
+}
+
+/// The steps that correct replicas can take, by bit of [`REACHED`].
+const STEPS: [&str; 12] = [
+    "proposed",
+    "acknowledged",
+    "committed",
+    "executed",
+    "checkpoint taken",
+    "checkpoint stable",
+    "state installed",
+    "view left",
+    "NEW-VIEW accepted",
+    "view entered",
+    "NEW-VIEW-ACK sent",
+    "re-issued",
+];
+
+/// Steps that correct replicas have taken in this process: a run in which nothing happens finds
+/// nothing.
+static REACHED: AtomicU32 = AtomicU32::new(0);
+
+/// The place in [`STEPS`]; beyond it what correct replicas never do.
+fn step_of(event: &TraceEvent) -> usize {
+    match event {
+        TraceEvent::Proposed { .. } => 0,
+        TraceEvent::Acknowledged { .. } => 1,
+        TraceEvent::Committed { .. } => 2,
+        TraceEvent::Executed { .. } => 3,
+        TraceEvent::CheckpointTaken(_) => 4,
+        TraceEvent::CheckpointStable(_) => 5,
+        TraceEvent::StateInstalled(_) => 6,
+        TraceEvent::ViewLeft { .. } => 7,
+        TraceEvent::NewViewAccepted { .. } => 8,
+        TraceEvent::ViewEntered { .. } => 9,
+        TraceEvent::NewViewAcknowledged { .. } => 10,
+        TraceEvent::Reissued { .. } => 11,
+        TraceEvent::Diverged(_) => STEPS.len(),
+    }
+}
+
+/// The steps that no correct replica has taken yet.
+pub(super) fn not_reached() -> Vec<&'static str> {
+    let reached = REACHED.load(Ordering::Relaxed);
+    let missing = STEPS.iter().enumerate().filter(|(bit, _)| reached >> bit & 1 == 0);
+    missing.map(|(_, step)| *step).collect()
+}
+
+/// What all correct replicas must agree on.
+#[derive(Default)]
+struct Agreed {
+    committed: BTreeMap<u64, Digest>,
+    checkpoints: BTreeMap<OrderNumber, Digest>,
+    places: HashMap<(SessionId, RequestNumber), (OrderNumber, Vec<u8>)>,
+}
+
+pub(super) struct Group {
+    pub(super) config: Arc<GroupConfig>,
+    pub(super) traitor: Option<usize>,
+    /// The instances of the faulty host.
+    pub(super) trinx: Vec<Shared>,
+    replicas: Vec<Replica>,
+    client: ClientKey,
+    submitted: HashSet<(SessionId, RequestNumber, Vec<u8>)>,
+    pending: VecDeque<(usize, usize, Bytes)>,
+    history: Vec<Bytes>,
+    now: Time,
+    agreed: Agreed,
+}
+
+impl Group {
+    pub(super) fn new(pillars: u16, traitor: Option<usize>) -> Group {
+        let config = Arc::new(GroupConfig {
+            pillars,
+            window: 4 * u64::from(pillars),
+            checkpoint_interval: 2 * u64::from(pillars),
+            batch_max_requests: 2,
+            session_window: 2,
+            max_sessions_per_client: 3,
+            ..GroupConfig::default()
+        });
+        config.validate().expect("the constants fit");
+        let key = GroupKey::from_bytes([9; 32]);
+        let (digest, mac) = (config.digest(), config.mac);
+        let mut trinx = Vec::new();
+        let mut replica = |id: ReplicaId| {
+            let instances = config.all_pillars().map(|pillar| {
+                let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+                let inner = InProcessTrInX::new(&key, mac, digest, instance);
+                Shared(Arc::new(Mutex::new(inner)), instance)
+            });
+            let instances: Vec<Shared> = instances.collect();
+            if traitor == Some(usize::from(id.0)) {
+                trinx.clone_from(&instances);
+            }
+            let journal = Journal::default();
+            let executed = Arc::clone(&journal.executed);
+            let verifier = || InProcessVerifier::new(&key, mac, digest);
+            let core = Stages::new(Arc::clone(&config), id, instances, verifier, journal);
+            Replica { core, executed, stopped: false }
+        };
+        let replicas = config.all_replicas().map(&mut replica).collect();
+        Group {
+            client: key.client_key(mac, LINK.client.0),
+            traitor,
+            trinx,
+            replicas,
+            submitted: HashSet::new(),
+            pending: VecDeque::new(),
+            history: Vec::new(),
+            now: Time(1),
+            agreed: Agreed::default(),
+            config,
+        }
+    }
+
+    // ------------------------------------------------------------------ what the input plays
+
+    /// Appends a request record; a forged one carries a wrong MAC.
+    pub(super) fn append_request(
+        &mut self,
+        out: &mut Vec<u8>,
+        session: u32,
+        number: RequestNumber,
+        operation: u8,
+        forged: bool,
+    ) {
+        let session = SessionId::new(LINK.client, LINK.incarnation, session);
+        append_request(out, session, number, &[operation], |covered| {
+            let mut tag = self.client.tag(covered);
+            tag[0] ^= u8::from(forged);
+            tag
+        });
+        if !forged {
+            self.submitted.insert((session, number, vec![operation]));
+        }
+    }
+
+    pub(super) fn client_sends(&mut self, to: usize, message: Bytes) {
+        if let Some(letter) = route_client_message(LINK, message) {
+            self.handle(to, letter);
+        }
+    }
+
+    /// From whom to whom the oldest message goes that is on its way.
+    pub(super) fn oldest_message(&self) -> Option<(usize, usize)> {
+        self.pending.front().map(|(from, to, _)| (*from, *to))
+    }
+
+    fn place(&self, at: usize) -> Option<usize> {
+        (!self.pending.is_empty()).then(|| at % self.pending.len())
+    }
+
+    pub(super) fn deliver(&mut self, at: usize) {
+        let message = self.place(at).and_then(|at| self.pending.remove(at));
+        let Some((from, to, message)) = message else { return };
+        let from = ReplicaId(from as u16);
+        if let Some(letter) = route_peer_message(from, message, self.config.pillars) {
+            self.handle(to, letter);
+        }
+    }
+
+    pub(super) fn drop_message(&mut self, at: usize) {
+        let _ = self.place(at).and_then(|at| self.pending.remove(at));
+    }
+
+    pub(super) fn duplicate(&mut self, at: usize) {
+        if let Some(at) = self.place(at) {
+            self.pending.push_back(self.pending[at].clone());
+        }
+    }
+
+    pub(super) fn old_message(&self, at: usize) -> Option<Bytes> {
+        (!self.history.is_empty()).then(|| self.history[at % self.history.len()].clone())
+    }
+
+    /// A message of the faulty host that is on its way.
+    pub(super) fn traitors_message(&mut self, at: usize) -> Option<&mut Bytes> {
+        let traitor = self.traitor?;
+        let count = self.pending.iter().filter(|(from, _, _)| *from == traitor).count();
+        let mut own = self.pending.iter_mut().filter(|(from, _, _)| *from == traitor);
+        own.nth(at % count.max(1)).map(|(_, _, message)| message)
+    }
+
+    pub(super) fn send_as_traitor(&mut self, to: usize, message: Bytes) {
+        if let Some(traitor) = self.traitor
+            && traitor != to
+        {
+            self.pending.push_back((traitor, to, message));
+        }
+    }
+
+    /// Time passes, and timers go off.
+    pub(super) fn advance(&mut self, by_us: u64) {
+        self.now = self.now.after_us(by_us);
+        for at in 0..REPLICAS {
+            if self.replicas[at].core.deadline().is_some_and(|due| due <= self.now) {
+                self.run(at, None);
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------ replicas
+
+    /// A replica handles a letter and all that follow from it inside.
+    pub(super) fn handle(&mut self, at: usize, letter: Letter) {
+        self.run(at, Some(letter));
+    }
+
+    fn run(&mut self, at: usize, letter: Option<Letter>) {
+        if self.replicas[at].stopped {
+            return;
+        }
+        let mut out = Output { tracing: true, ..Output::default() };
+        if letter.is_none() {
+            self.replicas[at].core.tick(self.now, &mut out);
+        }
+        let mut letters: VecDeque<Letter> = letter.into_iter().collect();
+        while out.fatal.is_none() {
+            letters.extend(out.letters.drain(..));
+            let core = &mut self.replicas[at].core;
+            if let Some(letter) = letters.pop_front() {
+                core.handle(letter, self.now, &mut out);
+                continue;
+            }
+            core.flush(self.now, &mut out);
+            core.state.work(self.now, usize::MAX, &mut out);
+            if out.letters.is_empty() {
+                break;
+            }
+        }
+        self.effects(at, &mut out);
+        if self.traitor == Some(at) {
+            self.replicas[at].stopped = out.fatal.is_some();
+            return;
+        }
+        assert_eq!(out.fatal, None, "replica {at} is correct and stopped");
+        for event in out.trace {
+            self.agreed.check(at, &event, &self.config);
+        }
+        let executed = &self.replicas[at].executed;
+        let executed =
+            std::mem::take(&mut *executed.lock().unwrap_or_else(PoisonError::into_inner));
+        for (order, session, number, operation) in executed {
+            let request = (session, number, operation);
+            let known = self.submitted.contains(&request);
+            assert!(known, "replica {at} executed {session} {number}, which nobody submitted");
+            let place = (order, request.2);
+            let before = self.agreed.places.entry((session, number)).or_insert(place.clone());
+            assert_eq!(*before, place, "{session} {number} ran twice or in two ways");
+        }
+    }
+
+    fn effects(&mut self, at: usize, out: &mut Output) {
+        for effect in out.network.drain(..) {
+            let Network::Send { to, message, .. } = effect else { continue };
+            for peer in (0..REPLICAS).filter(|peer| *peer != at) {
+                let addressed = match to {
+                    Destination::Peer(id) => usize::from(id.0) == peer,
+                    Destination::AllPeers => true,
+                    Destination::Client(_) => false,
+                };
+                if addressed {
+                    self.pending.push_back((at, peer, message.clone()));
+                }
+            }
+            if self.history.len() < HISTORY {
+                self.history.push(message);
+            }
+        }
+        while self.pending.len() > PENDING {
+            self.pending.pop_front();
+        }
+    }
+}
+
+impl Agreed {
+    fn check(&mut self, at: usize, event: &TraceEvent, config: &GroupConfig) {
+        REACHED.fetch_or(1 << step_of(event), Ordering::Relaxed);
+        match *event {
+            TraceEvent::Committed { first, last, batch, .. } => {
+                for order in (first.0..=last.0).step_by(config.pillars.into()) {
+                    let known = *self.committed.entry(order).or_insert(batch);
+                    assert_eq!(known, batch, "replica {at} committed something else at o{order}");
+                }
+            }
+            TraceEvent::CheckpointTaken(id)
+            | TraceEvent::CheckpointStable(id)
+            | TraceEvent::StateInstalled(id) => {
+                let known = *self.checkpoints.entry(id.order).or_insert(id.digest);
+                assert_eq!(known, id.digest, "replica {at} has another state at {}", id.order);
+            }
+            TraceEvent::Diverged(id) => {
+                panic!("replica {at} is correct and differs at {}", id.order)
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What state transfer brings, operations of the key-value store, and trace files.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hybster::services::KvService;
+use hybster::services::kv::{KvOperation, KvReply};
+use hybster_proto::ids::{
+    ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
+};
+use hybster_proto::output::{Letter, Output, ToExecution, ToState, TransferredState};
+use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
+use hybster_proto::time::Time;
+use hybster_proto::trace::TraceEvent;
+use hybster_proto::trace::file::{Header, Recording, Trace, Writer};
+use hybster_proto::wire::CheckpointId;
+use hybster_proto::wire::request::append_request;
+use hybster_proto::{Execution, GroupConfig};
+
+use super::{Input, joined};
+
+/// A service without state.
+struct Nothing;
+
+impl Service for Nothing {
+    fn execute(&mut self, _: &Context, operation: &[u8], reply: &mut Vec<u8>) {
+        reply.extend_from_slice(operation);
+    }
+
+    fn snapshot(&mut self) -> Arc<dyn Snapshot> {
+        Arc::new(Pages::default())
+    }
+
+    fn restore(&mut self, _: &dyn Snapshot) -> Result<(), RestoreError> {
+        Ok(())
+    }
+}
+
+fn pages(pieces: &[&[u8]]) -> Pages {
+    Pages(pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect())
+}
+
+fn pages_of(snapshot: &dyn Snapshot) -> Vec<Bytes> {
+    (0..snapshot.page_count()).map(|page| snapshot.page(page)).collect()
+}
+
+fn small_group() -> Arc<GroupConfig> {
+    Arc::new(GroupConfig {
+        pillars: 1,
+        window: 8,
+        checkpoint_interval: 4,
+        session_window: 2,
+        max_sessions_per_client: 2,
+        ..GroupConfig::default()
+    })
+}
+
+/// Two requests of each of three sessions, committed at these orders and the next ones.
+fn committed(first_slot: u64) -> ToExecution {
+    let mut batch = Vec::new();
+    for (session, number) in [(1, 1), (2, 1), (1, 2), (3, 7), (1, 1), (2, 9)] {
+        let session = SessionId::new(ClientId(5), 1, session);
+        append_request(&mut batch, session, RequestNumber(number), b"operation", |_| [0; 16]);
+    }
+    let batch = batch.into();
+    ToExecution::Committed { pillar: PillarId(0), first_slot, last_slot: first_slot, batch }
+}
+
+fn snapshots(out: &Output) -> Vec<Vec<Bytes>> {
+    let taken = out.letters.iter().filter_map(|letter| match letter {
+        Letter::State(ToState::Taken(taken)) => Some(pages_of(&*taken.bookkeeping)),
+        _ => None,
+    });
+    taken.collect()
+}
+
+/// Pages of a session table: refused with an error, or taken, and then requests execute.
+pub fn sessions(data: &[u8]) {
+    let mut execution = Execution::new(small_group(), ReplicaId(0), Nothing);
+    let (mut out, now) = (Output::default(), Time(1));
+    let id = CheckpointId { order: OrderNumber(4), ..CheckpointId::default() };
+    let state =
+        TransferredState { bookkeeping: pages(&Input(data).pieces()), service: Pages::default() };
+    execution.handle(ToExecution::Install { id, state: Arc::new(state) }, now, &mut out);
+    if out.fatal.is_some() {
+        return;
+    }
+    for slot in 4..9 {
+        execution.handle(committed(slot), now, &mut out);
+    }
+    assert!(out.fatal.is_none() && snapshots(&out).len() == 2, "it goes on from there");
+}
+
+pub fn session_seeds() -> Vec<Vec<u8>> {
+    let mut execution = Execution::new(small_group(), ReplicaId(0), Nothing);
+    let mut out = Output::default();
+    let empty = ToExecution::Committed {
+        pillar: PillarId(0),
+        first_slot: 0,
+        last_slot: 2,
+        batch: Bytes::new(),
+    };
+    execution.handle(empty, Time(1), &mut out);
+    execution.handle(committed(3), Time(1), &mut out);
+    let full = snapshots(&out).remove(0);
+    vec![joined(&full.iter().map(|page| &page[..]).collect::<Vec<_>>())]
+}
+
+fn context(number: u64) -> Context {
+    let session = SessionId::new(ClientId(5), 1, 0);
+    Context { session, number: RequestNumber(number), order: OrderNumber(number) }
+}
+
+/// Pages of a key-value store: refused with an error that changes nothing, or taken, and then the
+/// store has just these pages.
+pub fn kv_pages(data: &[u8]) {
+    let source = pages(&Input(data).pieces());
+    let mut service = filled_kv(3);
+    let before = pages_of(&*service.snapshot());
+    if service.restore(&source).is_err() {
+        assert_eq!(pages_of(&*service.snapshot()), before, "an error changed the state");
+        return;
+    }
+    // Free pages at the end are not kept: the table ends with the last page in use.
+    let used = source.0.iter().rposition(|page| !page.is_empty()).map_or(0, |last| last + 1);
+    assert_eq!(pages_of(&*service.snapshot()), source.0[..used]);
+    let (mut reply, count) = (Vec::new(), service.len());
+    for operation in kv_seeds().iter().chain(&kv_seeds()) {
+        reply.clear();
+        service.execute(&context(1), operation, &mut reply);
+    }
+    assert!(service.len() <= count + 8);
+}
+
+fn filled_kv(keys: u8) -> KvService {
+    let mut service = KvService::new();
+    let mut operation = Vec::new();
+    for key in 0..keys {
+        operation.clear();
+        let put = KvOperation::Put { key: &[key; 5], value: &[key; 40] };
+        put.encode(&mut operation).expect("short");
+        service.execute(&context(1), &operation, &mut Vec::new());
+    }
+    service
+}
+
+pub fn kv_page_seeds() -> Vec<Vec<u8>> {
+    let seed = |keys| {
+        let pages = pages_of(&*filled_kv(keys).snapshot());
+        joined(&pages.iter().map(|page| &page[..]).collect::<Vec<_>>())
+    };
+    vec![seed(0), seed(1), seed(6)]
+}
+
+/// Operations from clients, and replies as a client reads them.
+pub fn kv(data: &[u8]) {
+    let mut service = filled_kv(2);
+    let mut reply = Vec::new();
+    for operation in Input(data).pieces().into_iter().chain([data]) {
+        if let Ok(parsed) = KvOperation::decode(operation) {
+            let mut again = Vec::new();
+            parsed.encode(&mut again).expect("what was read can be written");
+            assert_eq!(again, operation);
+        }
+        let mut answered = Vec::new();
+        if service.query(operation, &mut answered) {
+            reply.clear();
+            service.execute(&context(1), operation, &mut reply);
+            assert_eq!(reply, answered, "a query and an ordered read differ");
+        }
+        reply.clear();
+        service.execute(&context(1), operation, &mut reply);
+        KvReply::decode(&reply).expect("the store's own replies can be read");
+        if let Ok(parsed) = KvReply::decode(operation) {
+            let mut again = Vec::new();
+            parsed.encode(&mut again);
+            assert_eq!(again, operation);
+        }
+    }
+}
+
+pub fn kv_seeds() -> Vec<Vec<u8>> {
+    let operations = [
+        KvOperation::Get { key: b"key" },
+        KvOperation::Put { key: b"key", value: b"value" },
+        KvOperation::CompareAndSwap { key: b"key", expected: Some(b"value"), value: b"other" },
+        KvOperation::CompareAndSwap { key: b"new", expected: None, value: b"" },
+        KvOperation::Scan { start: b"a", end: Some(b"z"), limit: 9 },
+        KvOperation::Delete { key: b"key" },
+    ];
+    let encode = |operation: &KvOperation<'_>| {
+        let mut out = Vec::new();
+        operation.encode(&mut out).expect("short");
+        out
+    };
+    operations.iter().map(encode).collect()
+}
+
+/// A trace file: what is read is written as the same bytes.
+pub fn trace(data: &[u8]) {
+    let Ok(mut trace) = Trace::read(data) else { return };
+    let mut records = 0;
+    let mut again = Recording::new(trace.header());
+    for entry in trace.by_ref() {
+        let Ok(entry) = entry else { return };
+        let _ = (entry.event.to_string(), entry.event.orders());
+        again.push(entry.replica, entry.time, &entry.event);
+        records += 1;
+    }
+    let again = again.finish();
+    let found = Trace::read(&again).expect("it was just written");
+    assert_eq!(found.filter(Result::is_ok).count(), records);
+}
+
+pub fn trace_seeds() -> Vec<Vec<u8>> {
+    let header = Header::new(Writer::Simulator, &small_group(), 0);
+    let mut recording = Recording::new(&header);
+    let id = CheckpointId { order: OrderNumber(4), ..CheckpointId::default() };
+    let events = [
+        TraceEvent::Executed { order: OrderNumber(1), requests: 2, ran: 1 },
+        TraceEvent::CheckpointStable(id),
+        TraceEvent::NewViewAccepted {
+            view: View(2),
+            leader: ReplicaId(2),
+            checkpoint: id,
+            members: vec![(ReplicaId(0), View(0)), (ReplicaId(2), View(1))],
+            vouchers: vec![ReplicaId(1)],
+            reissued: vec![OrderNumber(6)],
+        },
+    ];
+    for (at, event) in events.iter().enumerate() {
+        recording.push(ReplicaId(at as u16 % 2), Time(at as u64), event);
+    }
+    vec![recording.finish()]
+}
