@@ -27,6 +27,10 @@
 //! congested; while anybody is congested, the network agent does not read from clients. It always
 //! reads from peers: what they may have in flight is bounded by the order window. No send blocks, so
 //! there is no cycle of waiting.
+//!
+//! **Tests.** `concurrency` has what runs queues and doorbells with real threads and, under
+//! `--cfg loom`, through all interleavings, and says what Miri and ThreadSanitizer can do here: no
+//! crate of the workspace has `unsafe` code of its own.
 
 mod agent;
 mod board;
