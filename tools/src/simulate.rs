@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -51,6 +51,9 @@ pub struct SimulateArgs {
     /// Writes one run in words to this file; `-` is the terminal.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Writes the protocol events of one run to this file, for `hybster trace`.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// Threads [default: as many as there are cores].
     #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
@@ -108,8 +111,10 @@ pub fn simulate(args: &SimulateArgs) -> Result<Done, Failure> {
         (Some(_), None) => 1,
         (None, None) => 1_000,
     });
-    if args.trace.is_some() && (args.seed.is_none() || count != 1) {
-        return Err(Failure::new("--trace tells a single run: give --seed S and no --seeds"));
+    let told = args.trace.is_some() || args.record.is_some();
+    if told && (args.seed.is_none() || count != 1) {
+        let text = "--trace and --record tell a single run: give --seed S and no --seeds";
+        return Err(Failure::new(text));
     }
     let first = args.seed.unwrap_or_else(fresh_seed);
     let shape = Shape {
@@ -119,8 +124,8 @@ pub fn simulate(args: &SimulateArgs) -> Result<Done, Failure> {
         byzantine: args.faults.byzantine,
     };
     name_seed_on_panic(args);
-    if let Some(path) = &args.trace {
-        return tell(args, shape.scenario(first), path);
+    if told {
+        return tell(args, shape.scenario(first));
     }
     match count {
         u64::MAX => println!("seeds from {first} on"),
@@ -241,25 +246,22 @@ fn explain(args: &SimulateArgs, shape: &Shape, outcome: &Outcome, failed: &Repor
 }
 
 /// Makes one run and writes it down.
-fn tell(args: &SimulateArgs, scenario: Scenario, path: &PathBuf) -> Result<Done, Failure> {
+fn tell(args: &SimulateArgs, scenario: Scenario) -> Result<Done, Failure> {
     let head = format!("{}\n{scenario:#?}", replay(args, scenario.seed));
-    let report = run_scenario(scenario, &Options { trace: true, ..Options::default() });
-    let write = |out: &mut dyn Write| -> std::io::Result<()> {
-        writeln!(out, "{head}")?;
-        for line in &report.trace {
-            writeln!(out, "{line}")?;
-        }
-        writeln!(out, "hash of the run: {:016x}\n{report}", report.hash)?;
-        out.flush()
-    };
-    let written = if path.as_os_str() == "-" {
-        write(&mut stdout().lock())
-    } else {
-        File::create(path).and_then(|file| write(&mut BufWriter::new(file)))
-    };
-    written.map_err(|error| {
-        Failure::new(format!("cannot write the trace to {}: {error}", path.display()))
-    })?;
+    let (trace, record) = (args.trace.is_some(), args.record.is_some());
+    let report = run_scenario(scenario, &Options { trace, record, ..Options::default() });
+    if let Some(path) = &args.trace {
+        write(path, |out| {
+            writeln!(out, "{head}")?;
+            for line in &report.trace {
+                writeln!(out, "{line}")?;
+            }
+            writeln!(out, "hash of the run: {:016x}\n{report}", report.hash)
+        })?;
+    }
+    if let Some(path) = &args.record {
+        write(path, |out| out.write_all(report.recording.as_deref().unwrap_or_default()))?;
+    }
     match &report.violation {
         None => Ok(Done::Yes),
         Some(violation) => Err(Failure::new(format!(
@@ -267,6 +269,23 @@ fn tell(args: &SimulateArgs, scenario: Scenario, path: &PathBuf) -> Result<Done,
             report.seed, violation.property, violation.step, violation.story
         ))),
     }
+}
+
+/// Writes a file, or to the terminal if it is called `-`.
+fn write(
+    path: &Path,
+    content: impl Fn(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<(), Failure> {
+    let written = if path.as_os_str() == "-" {
+        content(&mut stdout().lock())
+    } else {
+        File::create(path).and_then(|file| {
+            let mut file = BufWriter::new(file);
+            content(&mut file)?;
+            file.flush()
+        })
+    };
+    written.map_err(|error| Failure::new(format!("cannot write to {}: {error}", path.display())))
 }
 
 #[cfg(test)]

@@ -28,6 +28,16 @@ fn a_trace_is_the_same_each_time() {
 }
 
 #[test]
+fn a_recorded_run_can_be_read_as_a_protocol_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.trace");
+    let path = path.to_str().unwrap();
+    hybster(&["simulate", "--seed", "7", "--faults", "none", "--record", path]).ok();
+    let told = hybster(&["trace", "--order", "1..4", path]).ok();
+    assert!(told.contains("proposed") && told.contains("committed"), "{told}");
+}
+
+#[test]
 fn what_is_fixed_is_fixed() {
     let told = trace(&["--seed", "3", "--replicas", "5", "--pillars", "3", "--faults", "none"]);
     assert!(told.contains("replicas: 5") && told.contains("pillars: 3"), "{told}");

@@ -113,6 +113,7 @@ impl Report {
             hash: 0,
             latencies_us: Vec::new(),
             frontiers: Vec::new(),
+            recording: None,
         }
     }
 

@@ -27,7 +27,8 @@ impl Search {
             return false;
         }
         self.runs += 1;
-        let report = run_scenario(scenario.clone(), &Options { trace: false, last_events: 0 });
+        let report =
+            run_scenario(scenario.clone(), &Options { last_events: 0, ..Options::default() });
         let fails = report.violation.is_some_and(|v| v.property == self.property);
         if fails {
             self.best = scenario;
@@ -92,6 +93,9 @@ pub fn shrink(scenario: Scenario, limit: u32) -> Option<Shrunk> {
         search.thin(|s| &mut s.clients, 1);
         search.simplify();
     }
-    let report = run_scenario(search.best.clone(), &Options { trace: true, last_events: 60 });
+    let report = run_scenario(
+        search.best.clone(),
+        &Options { trace: true, last_events: 60, ..Options::default() },
+    );
     Some(Shrunk { scenario: search.best, report, runs: search.runs })
 }

@@ -15,7 +15,8 @@ fn hunt(
 ) -> Option<(u64, &'static str)> {
     choose(Some(mutant));
     let found = (0..seeds).find_map(|seed| {
-        let report = run_scenario(scenario(seed), &Options { trace: false, last_events: 0 });
+        let report =
+            run_scenario(scenario(seed), &Options { last_events: 0, ..Options::default() });
         report.violation.map(|violation| (seed, violation.property))
     });
     choose(None);

@@ -2,9 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hybster_sim::campaign::Campaign;
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::trace::file::Trace;
+use hybster_sim::campaign::Campaign;
 use hybster_sim::random::spread;
 use hybster_sim::shape::Shape;
 use hybster_sim::{Counters, Options, run};
