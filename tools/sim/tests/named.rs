@@ -154,6 +154,28 @@ fn a_leader_crashes_under_load() {
     }
 }
 
+/// The smallest windows there are, wrapped thousands of times, with a change of the view and a
+/// follower that is left behind on the way.
+#[test]
+fn tiny_windows_wrap_thousands_of_times() {
+    for (seed, pillars) in [(0, 1), (1, 2)] {
+        let mut scenario = Scenario::calm("tiny windows", seed, 1, pillars)
+            .with(200_000, Fault::Pause(0))
+            .with(400_000, Fault::Resume(0));
+        scenario.group.checkpoint_interval = u64::from(pillars);
+        scenario.group.window = 2 * u64::from(pillars);
+        scenario.group.batch_max_requests = 1;
+        scenario.heal_at_us = 600_000;
+        for client in &mut scenario.clients {
+            (client.operations, client.think_us) = (3_000, 0);
+        }
+        let window = scenario.group.window;
+        let report = good(scenario);
+        assert!(report.counters.orders / window > 1_900, "seed {seed}: {report}");
+        assert!(report.counters.view > 0 && report.counters.transfers > 0, "seed {seed}: {report}");
+    }
+}
+
 #[test]
 fn two_clients_see_one_store_under_faults() {
     for seed in SEEDS {
