@@ -183,6 +183,10 @@ impl Verifier for InProcessVerifier {
     fn verify_client(&self, client: u32, message: &[u8], mac: &[u8; 16]) -> bool {
         self.clients.verify(client, message, mac)
     }
+
+    fn verify_client_batch(&self, requests: &[(u32, &[u8], &[u8; 16])]) -> Result<(), usize> {
+        self.clients.verify_batch(requests)
+    }
 }
 
 impl fmt::Debug for InProcessVerifier {

@@ -24,7 +24,8 @@
 //!
 //! # What is certified
 //! The module [`certificate`] holds the byte diagram.
-#![forbid(unsafe_code)]
+// `lanes` alone needs it.
+#![deny(unsafe_code)]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
@@ -37,6 +38,8 @@ pub mod in_process;
 #[cfg(feature = "std")]
 pub mod keyfile;
 mod keys;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+mod lanes;
 pub mod mac;
 mod trinx;
 

@@ -149,6 +149,15 @@ impl MacKey {
         }
     }
 
+    /// The key and the initial value of AEGIS-128L.
+    #[cfg(all(target_arch = "x86_64", feature = "std"))]
+    pub(crate) fn aegis_bytes(&self) -> Option<&[u8; 32]> {
+        match &self.0 {
+            State::Aegis128L(key) => Some(&key.0),
+            State::Blake3(_) | State::HmacSha256(_) => None,
+        }
+    }
+
     /// The 32-byte tag of `message`.
     pub fn tag32(&self, message: &[u8]) -> [u8; 32] {
         match &self.0 {
