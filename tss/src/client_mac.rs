@@ -171,7 +171,7 @@ impl ClientVerifier {
         keys.zeroize();
         match tags {
             Some(tags) => {
-                let bad = |((_, _, mac), tag): (&ClientRequest<'_>, &[u8; 16])| !equal(tag, *mac);
+                let bad = |((_, _, mac), tag): (&ClientRequest<'_>, &[u8; 16])| !equal(tag, mac);
                 group.iter().zip(&tags).position(bad).map_or(Ok(()), Err)
             }
             // Messages of different lengths.

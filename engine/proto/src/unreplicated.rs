@@ -10,6 +10,7 @@ use crate::ids::{PillarId, ReplicaId};
 use crate::output::{Letter, Output, Reject, Source, ToClients, ToExecution};
 use crate::service::Service;
 use crate::time::Time;
+use crate::verify::requests::RequestChecks;
 use crate::wire::Requests;
 use crate::wire::request::requests_body;
 
@@ -44,6 +45,7 @@ impl<V: Verifier, S: Service> Unreplicated<V, S> {
         match letter {
             Letter::Clients(ToClients::Requests { from: Source::Client(link), message }) => {
                 let checked = requests_body(&message).map_err(Reject::from).and_then(|body| {
+                    let mut checks = RequestChecks::new(&self.verifier, &self.config);
                     for request in Requests::new(body) {
                         let request = request?;
                         let session = request.session;
@@ -52,14 +54,9 @@ impl<V: Verifier, S: Service> Unreplicated<V, S> {
                         {
                             return Err(Reject::WrongSender);
                         }
-                        let client = session.client.0;
-                        if client >= self.config.max_clients
-                            || request.operation.len() > self.config.max_operation_bytes as usize
-                            || !self.verifier.verify_client(client, request.covered, request.mac)
-                        {
-                            return Err(Reject::BadRequest);
-                        }
+                        checks.push(&request)?;
                     }
+                    checks.finish()?;
                     Ok(message.slice(message.len() - body.len()..))
                 });
                 match checked {

@@ -10,11 +10,9 @@ use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Output, Reject, SendTag, ToExecution};
 use crate::time::Time;
 use crate::trace::TraceEvent;
+use crate::verify::requests::{RequestChecks, is_within_limits};
 use crate::verify::verify_prepare;
 use crate::wire::{self, Commit, PREPARE_HEAD, PrepareHeader, Requests};
-
-/// Requests whose MACs are checked together.
-const VERIFIED_TOGETHER: usize = 32;
 
 impl<T: TrInX, V: Verifier> Pillar<T, V> {
     // ------------------------------------------------------------------ the leader
@@ -63,14 +61,9 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         (count > 0).then_some((kept, count))
     }
 
-    fn is_within_limits(&self, request: &wire::RequestRef<'_>) -> bool {
-        request.session.client.0 < self.config.max_clients
-            && request.operation.len() <= self.config.max_operation_bytes as usize
-    }
-
     fn is_authentic(&self, request: &wire::RequestRef<'_>) -> bool {
         let client = request.session.client.0;
-        self.is_within_limits(request)
+        is_within_limits(&self.config, request)
             && (self.verifier.verify_client(client, request.covered, request.mac)
                 || mutants::active(Mutant::RequestMac))
     }
@@ -83,34 +76,14 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             return Err(Reject::BadBatch);
         }
         let mut left = count;
-        // Together, because several MACs at once are cheaper than one after the other.
-        let mut group: [(u32, &[u8], &[u8; 16]); VERIFIED_TOGETHER] =
-            [(0, &[], &[0; 16]); VERIFIED_TOGETHER];
-        let mut filled = 0;
+        let mut checks = RequestChecks::new(&self.verifier, &self.config);
         for request in Requests::new(body) {
             let request = request.map_err(|_| Reject::BadBatch)?;
             left = left.checked_sub(1).ok_or(Reject::BadBatch)?;
-            if !self.is_within_limits(&request) {
-                return Err(Reject::BadRequest);
-            }
-            group[filled] = (request.session.client.0, request.covered, request.mac);
-            filled += 1;
-            if filled == VERIFIED_TOGETHER {
-                self.check_macs(&group)?;
-                filled = 0;
-            }
+            checks.push(&request)?;
         }
-        self.check_macs(&group[..filled])?;
+        checks.finish()?;
         if left == 0 { Ok(()) } else { Err(Reject::BadBatch) }
-    }
-
-    fn check_macs(&self, requests: &[(u32, &[u8], &[u8; 16])]) -> Result<(), Reject> {
-        let checked = self.verifier.verify_client_batch(requests);
-        if checked.is_ok() || mutants::active(Mutant::RequestMac) {
-            Ok(())
-        } else {
-            Err(Reject::BadRequest)
-        }
     }
 
     /// TR listing 16, proposalReady. Returns the number of batches that left the queue.

@@ -309,5 +309,6 @@ pub(crate) fn verify_new_view<V: Verifier>(
     Ok(())
 }
 
+pub(crate) mod requests;
 #[cfg(test)]
 mod tests;
