@@ -191,7 +191,7 @@ mod tests {
         let keys: Vec<[u8; 32]> =
             (0..LANES as u8).map(|lane| core::array::from_fn(|i| lane * 31 + i as u8)).collect();
         let keys: [&[u8; 32]; LANES] = core::array::from_fn(|lane| &keys[lane]);
-        let text: Vec<u8> = (0..5000_u32).map(|i| (i * i >> 3) as u8).collect();
+        let text: Vec<u8> = (0..5000_u32).map(|i| ((i * i) >> 3) as u8).collect();
         for length in (0..130).chain([1000, 1024, 4097]) {
             let blocks = usize::div_ceil(length, BLOCK_BYTES);
             let messages: [&[u8]; LANES] = core::array::from_fn(|lane| {

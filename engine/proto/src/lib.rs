@@ -22,6 +22,8 @@ pub mod clients;
 pub mod config;
 pub mod control;
 pub mod execution;
+#[cfg(feature = "model")]
+pub mod fingerprint;
 pub mod ids;
 pub mod invocation;
 pub mod mutants;

@@ -80,6 +80,36 @@ impl CatchUp {
     }
 }
 
+#[cfg(feature = "model")]
+impl CatchUp {
+    pub fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
+        use super::fingerprint::certificate_into;
+        let CatchUp {
+            stable,
+            left_with,
+            taken,
+            ahead,
+            transferring,
+            diverged,
+            asked: _,
+            helped: _,
+        } = self;
+        certificate_into(stable, into);
+        certificate_into(left_with, into);
+        into.number(taken.len() as u64);
+        for (order, digest) in taken {
+            into.number(order.0);
+            into.bytes(&digest.0);
+        }
+        into.flag(ahead.is_some());
+        if let Some((certificate, _)) = ahead {
+            certificate_into(certificate, into);
+        }
+        into.number(transferring.map_or(0, |id| id.order.0));
+        into.flag(*diverged);
+    }
+}
+
 impl<V: Verifier> Control<V> {
     /// A certificate that came in a STATE message.
     pub(super) fn learn_certificate(

@@ -236,3 +236,44 @@ impl Messages {
         self.changes.get(&(to, sender)).map(|kept| &kept.message)
     }
 }
+
+#[cfg(feature = "model")]
+impl Messages {
+    /// Appends the messages, and to `names` what the tickets stand for.
+    pub fn fingerprint(
+        &self,
+        names: &mut BTreeMap<u64, Vec<u8>>,
+        into: &mut crate::fingerprint::Fingerprint,
+    ) {
+        use crate::fingerprint::Fingerprint;
+        let Messages { changes, acks, tickets, next_ticket: _, released, pillars: _ } = self;
+        assert!(released.is_empty(), "the stage tells the pillars before it rests");
+        let mut name = |ticket, sender: ReplicaId, view: View, kind| {
+            let mut name = Fingerprint::default();
+            name.number(u64::from(sender.0));
+            name.number(view.0);
+            name.number(kind);
+            names.insert(ticket, name.0);
+        };
+        into.number(changes.len() as u64);
+        for ((to, sender), kept) in changes {
+            into.bytes(&kept.message.encode());
+            into.flag(kept.held);
+            name(kept.ticket, *sender, *to, 1);
+        }
+        into.number(acks.len() as u64);
+        for (sender, kept) in acks {
+            into.bytes(&kept.message.encode());
+            into.flag(kept.held);
+            name(kept.ticket, *sender, kept.message.view, 2);
+        }
+        let waiting = tickets.iter().map(|(ticket, entry)| {
+            let mut item = Fingerprint::default();
+            item.bytes(names.get(ticket).map_or(&[], Vec::as_slice));
+            item.number(u64::from(entry.waiting));
+            item.bytes(format!("{:?}", entry.subject).as_bytes());
+            item
+        });
+        into.sorted(waiting.collect());
+    }
+}

@@ -7,6 +7,8 @@
 //! all P counters move or none does, and no part leaves the host before all have moved.
 
 mod catch_up;
+#[cfg(feature = "model")]
+mod fingerprint;
 mod messages;
 mod view_change;
 

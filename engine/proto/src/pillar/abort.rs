@@ -43,6 +43,34 @@ struct Named {
     slot: u64,
 }
 
+#[cfg(feature = "model")]
+impl Body {
+    pub fn requests(&self) -> u32 {
+        self.requests
+    }
+}
+
+#[cfg(feature = "model")]
+impl Hold {
+    pub fn is_waiting(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    pub fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
+        let Hold { source, named, missing, under_way, asked: _ } = self;
+        into.number(u64::from(source.0));
+        into.number(*under_way as u64);
+        for list in [named, missing] {
+            into.number(list.len() as u64);
+            for Named { digest, requests, slot } in list {
+                into.bytes(&digest.0);
+                into.number(u64::from(*requests));
+                into.number(*slot);
+            }
+        }
+    }
+}
+
 /// Digests that one BATCH-REQUEST names at most; all of them are answered.
 const BATCHES_PER_REQUEST: usize = 8;
 

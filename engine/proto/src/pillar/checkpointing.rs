@@ -132,6 +132,27 @@ impl Checkpointing {
     }
 }
 
+#[cfg(feature = "model")]
+impl Checkpointing {
+    pub fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
+        let Checkpointing { votes, reported, own } = self;
+        into.number(reported.0);
+        into.flag(own.is_some());
+        let of_votes = votes.values().flat_map(|votes| votes.iter());
+        into.sorted(
+            of_votes
+                .map(|vote| {
+                    let mut item = crate::fingerprint::Fingerprint::default();
+                    item.number(vote.id.order.0);
+                    item.bytes(&vote.id.digest.0);
+                    item.number(u64::from(vote.sender.0));
+                    item
+                })
+                .collect(),
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

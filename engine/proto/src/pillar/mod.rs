@@ -11,6 +11,8 @@
 
 mod abort;
 mod checkpointing;
+#[cfg(feature = "model")]
+mod fingerprint;
 mod ordering;
 mod slots;
 

@@ -1,0 +1,45 @@
+//! Canonical bytes of the protocol state of stages, for model checkers (feature `model`).
+//!
+//! Two replicas of one identity with equal fingerprints do the same from here on, as far as the
+//! safety of the protocol is concerned. Left out is what only paces work or helps peers with
+//! messages that were sent before: points in time, timeouts, rate limits, counts for displays.
+//! The stages take their fields apart one by one, so a new field does not compile until somebody
+//! has decided about it.
+
+use hybster_tss::CounterValue;
+
+/// Bytes that grow field by field.
+#[derive(Default, Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub Vec<u8>);
+
+impl Fingerprint {
+    /// Appends a number.
+    pub fn number(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// Appends a truth value.
+    pub fn flag(&mut self, flag: bool) {
+        self.0.push(u8::from(flag));
+    }
+
+    /// Appends bytes and their length.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Appends a counter value.
+    pub fn counter(&mut self, value: CounterValue) {
+        self.0.extend_from_slice(&value.as_u128().to_le_bytes());
+    }
+
+    /// Appends items and their number, in an order that does not depend on where they came from.
+    pub fn sorted(&mut self, mut items: Vec<Fingerprint>) {
+        items.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        self.number(items.len() as u64);
+        for item in items {
+            self.bytes(&item.0);
+        }
+    }
+}

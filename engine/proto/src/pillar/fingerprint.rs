@@ -1,0 +1,141 @@
+//! The canonical state of a pillar, for model checkers.
+
+use hybster_tss::{Counter, TrInX, Verifier};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Pillar;
+use super::slots::{Slot, StoredPrepare};
+use crate::fingerprint::Fingerprint;
+
+impl<T: TrInX, V: Verifier> Pillar<T, V> {
+    /// Appends the pillar's state. `names` tells what the tickets of the control stage stand for:
+    /// their numbers depend on the order in which messages came.
+    pub fn fingerprint(&self, names: &BTreeMap<u64, Vec<u8>>, into: &mut Fingerprint) {
+        let Pillar {
+            config: _,
+            id: _,
+            pillar: _,
+            trinx,
+            verifier: _,
+            view,
+            active,
+            slots,
+            prepared,
+            committed,
+            handed,
+            pending,
+            fill_through,
+            chain,
+            bodies,
+            holds: _,
+            established,
+            future,
+            checkpointing,
+            outstanding_since: _,
+            backoff: _,
+            uncommitted_since: _,
+            commit_timeout: _,
+            last_hint: _,
+            answered: _,
+        } = self;
+        for counter in Counter::ALL {
+            into.counter(trinx.current(counter));
+        }
+        into.number(view.0);
+        into.flag(*active);
+        into.number(slots.base());
+        for slot in slots.base()..slots.end() {
+            slot_into(slots.get(slot).expect("inside the log"), into);
+        }
+        for number in [*prepared, *committed, *handed] {
+            into.number(number);
+        }
+        into.number(pending.len() as u64);
+        for (batch, requests) in pending {
+            into.bytes(&batch[crate::wire::PREPARE_HEAD..]);
+            into.number(u64::from(*requests));
+        }
+        into.number(fill_through.map_or(0, |through| through + 1));
+        into.number(chain.len() as u64);
+        for link in chain {
+            into.number(link.to.0);
+            into.counter(link.previous);
+            into.bytes(&link.digest.0);
+        }
+        into.sorted(
+            bodies
+                .iter()
+                .map(|(digest, body)| {
+                    let mut item = Fingerprint::default();
+                    item.bytes(&digest.0);
+                    item.number(u64::from(body.requests()));
+                    item
+                })
+                .collect(),
+        );
+        self.holds_into(names, into);
+        into.flag(established.is_some());
+        if let Some((view, prepares)) = established {
+            into.number(view.0);
+            prepares_into(prepares, into);
+        }
+        for queue in future {
+            // What came twice is handled twice, and the second time is of no use.
+            let mut seen = BTreeSet::new();
+            for (view, message) in queue {
+                if seen.insert(message) {
+                    into.number(view.0);
+                    into.bytes(message);
+                }
+            }
+            into.number(u64::MAX);
+        }
+        checkpointing.fingerprint(into);
+    }
+
+    fn holds_into(&self, names: &BTreeMap<u64, Vec<u8>>, into: &mut Fingerprint) {
+        let (mut waiting, mut settled) = (Vec::new(), Vec::new());
+        for (ticket, hold) in &self.holds {
+            let mut item = Fingerprint::default();
+            item.bytes(names.get(ticket).map_or(&[], Vec::as_slice));
+            hold.fingerprint(&mut item);
+            // Those that wait are answered in the order of their tickets.
+            if hold.is_waiting() { &mut waiting } else { &mut settled }.push(item);
+        }
+        into.number(waiting.len() as u64);
+        for item in waiting {
+            into.bytes(&item.0);
+        }
+        into.sorted(settled);
+    }
+}
+
+fn slot_into(slot: &Slot, into: &mut Fingerprint) {
+    into.flag(slot.prepare.is_some());
+    if let Some(stored) = &slot.prepare {
+        into.bytes(&stored.message);
+    }
+    into.sorted(
+        slot.votes
+            .iter()
+            .map(|vote| {
+                let mut item = Fingerprint::default();
+                item.number(u64::from(vote.replica.0));
+                item.bytes(&vote.prepare.0);
+                item.number(vote.last.0);
+                item
+            })
+            .collect(),
+    );
+    into.flag(slot.own.is_some());
+    if let Some(own) = &slot.own {
+        into.bytes(&own.encode());
+    }
+}
+
+fn prepares_into(prepares: &[StoredPrepare], into: &mut Fingerprint) {
+    into.number(prepares.len() as u64);
+    for stored in prepares {
+        into.bytes(&stored.message);
+    }
+}

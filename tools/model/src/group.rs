@@ -1,0 +1,180 @@
+//! What is checked: the bounds of a model, and the small group that they describe.
+
+use bytes::{Bytes, BytesMut};
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId};
+use hybster_proto::mutants::Mutant;
+use hybster_proto::wire::request::append_request;
+use hybster_proto::wire::{self, PREPARE_HEAD};
+use hybster_tss::{Digest, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The bounds of a model. Inside them, everything that can happen is explored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The replica with the faulty host; `None` if all are correct.
+    pub faulty: Option<u16>,
+    /// Pillars.
+    pub pillars: u16,
+    /// Slots of each pillar that a leader may fill.
+    pub slots: u64,
+    /// The highest view that anybody asks for.
+    pub views: u64,
+    /// Client requests that exist.
+    pub requests: u8,
+    /// Whether leaders propose no-ops.
+    pub noops: bool,
+    /// Whether every slot ends with a checkpoint (P order numbers); else there is none in bounds.
+    pub checkpoints: bool,
+    /// Whether batches that are asked for arrive at any later time; else they arrive at once.
+    pub slow_batches: bool,
+    /// How many VIEW-CHANGEs the faulty host may certify.
+    pub faulty_changes: u8,
+    /// A rule of the protocol that is broken.
+    pub mutant: Option<Mutant>,
+}
+
+impl Bounds {
+    /// One pillar, one slot, views 0 and 1, two requests.
+    #[must_use]
+    pub fn small(faulty: Option<u16>) -> Bounds {
+        Bounds {
+            faulty,
+            pillars: 1,
+            slots: 1,
+            views: 1,
+            requests: 2,
+            noops: false,
+            checkpoints: false,
+            slow_batches: false,
+            faulty_changes: u8::MAX,
+            mutant: None,
+        }
+    }
+}
+
+/// Replicas of every model: n = 3, f = 1.
+pub const REPLICAS: u16 = 3;
+
+/// A client's request, as the only one of a batch.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its record.
+    pub record: Bytes,
+    /// Digest of the batch.
+    pub batch: Digest,
+    /// Digest of its operation.
+    pub operation: Digest,
+    /// Its session and number.
+    pub name: (SessionId, RequestNumber),
+}
+
+/// The group of a model: constants, keys and requests.
+pub struct Group {
+    /// The bounds.
+    pub bounds: Bounds,
+    /// The group's constants.
+    pub config: Arc<GroupConfig>,
+    /// All requests.
+    pub requests: Vec<Request>,
+    key: GroupKey,
+    /// Behind a lock, because it remembers clients' keys.
+    verifier: Mutex<InProcessVerifier>,
+    digest: Digest,
+}
+
+impl Group {
+    /// The group of some bounds.
+    ///
+    /// # Panics
+    /// If the bounds do not fit together.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Group {
+        let interval = u64::from(bounds.pillars)
+            * if bounds.checkpoints { 1 } else { (bounds.slots + 1).next_power_of_two() };
+        let config = GroupConfig {
+            replicas: REPLICAS,
+            faults: 1,
+            pillars: bounds.pillars,
+            checkpoint_interval: interval,
+            window: 2 * interval,
+            batch_max_requests: 1,
+            batch_max_bytes: 1024,
+            session_window: 4,
+            max_sessions_per_client: 4,
+            max_clients: 2,
+            max_operation_bytes: 64,
+            max_reply_bytes: 64,
+            ..GroupConfig::default()
+        };
+        config.validate().expect("the bounds fit together");
+        let key = GroupKey::from_bytes([0x2a; 32]);
+        let digest = config.digest();
+        let requests = (0..bounds.requests).map(|r| request(&key, &config, r)).collect();
+        Group {
+            verifier: Mutex::new(InProcessVerifier::new(&key, config.mac, digest)),
+            config: Arc::new(config),
+            requests,
+            key,
+            digest,
+            bounds,
+        }
+    }
+
+    /// A new TrInX instance of a replica.
+    #[must_use]
+    pub fn trinx(&self, replica: ReplicaId, pillar: PillarId) -> InProcessTrInX {
+        let instance =
+            InstanceId { replica: replica.0, pillar: pillar.0, epoch: self.config.epoch };
+        InProcessTrInX::new(&self.key, self.config.mac, self.digest, instance)
+    }
+
+    /// A verifier.
+    #[must_use]
+    pub fn verifier(&self) -> InProcessVerifier {
+        self.verifier.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The replicas whose hosts are correct.
+    pub fn correct(&self) -> impl Iterator<Item = u16> + use<> {
+        let faulty = self.bounds.faulty;
+        (0..REPLICAS).filter(move |r| Some(*r) != faulty)
+    }
+
+    /// The request with a batch of this digest.
+    #[must_use]
+    pub fn request_of(&self, batch: &Digest) -> Option<usize> {
+        self.requests.iter().position(|request| request.batch == *batch)
+    }
+
+    /// A batch as the client stage hands it to a pillar.
+    #[must_use]
+    pub fn buffer(&self, request: usize) -> BytesMut {
+        let mut buffer = BytesMut::zeroed(PREPARE_HEAD);
+        buffer.extend_from_slice(&self.requests[request].record);
+        buffer
+    }
+
+    /// The last order number in bounds.
+    #[must_use]
+    pub fn last_order(&self) -> OrderNumber {
+        OrderNumber(self.bounds.slots * u64::from(self.config.pillars))
+    }
+}
+
+fn request(key: &GroupKey, config: &GroupConfig, index: u8) -> Request {
+    let client = u32::from(index % 2);
+    let session = SessionId::new(ClientId(client), 1, 0);
+    let number = RequestNumber(1 + u64::from(index / 2));
+    let operation = [b'a' + index];
+    let mut record = Vec::new();
+    let client_key = key.client_key(config.mac, client);
+    append_request(&mut record, session, number, &operation, |covered| client_key.tag(covered));
+    Request {
+        batch: wire::digest(&record),
+        record: record.into(),
+        operation: Digest::of(&operation),
+        name: (session, number),
+    }
+}

@@ -1,0 +1,401 @@
+//! A correct replica as a local automaton: the real stages, run to rest after every event.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use hybster_proto::fingerprint::Fingerprint;
+use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use hybster_proto::mutants;
+use hybster_proto::output::{
+    Letter, Network, Output, Rejection, ToControl, ToExecution, ToPillar, route_peer_message,
+};
+use hybster_proto::replica::Stages;
+use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
+use hybster_proto::time::Time;
+use hybster_proto::trace::TraceEvent;
+use hybster_proto::wire::ordering::{encode_batch, parse_batch_request};
+use hybster_proto::wire::{NewView, kind, kind_of};
+use hybster_tss::{Counter, CounterValue, Digest, InProcessTrInX, InProcessVerifier, TrInX};
+
+use crate::group::Group;
+
+/// All events but time-outs happen at this time: nothing depends on it.
+const NOW: Time = Time(0);
+/// The time at which every timer has expired.
+const LATE: Time = Time(1 << 50);
+
+/// Something that happens to a correct replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stimulus {
+    /// A message arrives.
+    Message(ReplicaId, Bytes),
+    /// The client stage of a leader hands out a request.
+    Submit(PillarId, usize),
+    /// The client stage of a leader wants a no-op through a slot.
+    Fill(PillarId, u64),
+    /// A request or a slot waits for too long in a stable view.
+    Suspect,
+    /// A NEW-VIEW does not come.
+    Timeout,
+}
+
+/// A request that ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// Where in the total order.
+    pub order: OrderNumber,
+    /// Its session and number.
+    pub name: (SessionId, RequestNumber),
+    /// Digest of its operation.
+    pub operation: Digest,
+}
+
+/// What an observer saw a replica do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Digests of the batches that were committed, by order number.
+    pub commits: BTreeMap<u64, Digest>,
+    /// Requests that ran.
+    pub ran: Vec<Ran>,
+    /// The last order number that execution passed.
+    pub executed: u64,
+    /// A property that this replica broke by itself.
+    pub breach: Option<String>,
+    /// Remarkable things that happened, see the constants of [`facts`].
+    pub facts: u16,
+}
+
+/// Remarkable things.
+pub mod facts {
+    /// A request ran while the replica's stable view was 0.
+    pub const RAN_IN_VIEW_0: u16 = 1;
+    /// A request ran in a later view.
+    pub const RAN_LATER: u16 = 2;
+    /// A view was entered by a NEW-VIEW that the faulty host certified.
+    pub const ENTERED_FAULTY_LEADER: u16 = 4;
+    /// A view was entered by a NEW-VIEW with a VIEW-CHANGE of the faulty host.
+    pub const ENTERED_WITH_FAULTY: u16 = 8;
+    /// A NEW-VIEW demanded that something be issued again.
+    pub const REISSUED: u16 = 16;
+    /// A NEW-VIEW was acknowledged after its view had been left.
+    pub const ACKNOWLEDGED: u16 = 32;
+    /// A no-op was executed.
+    pub const NOOP: u16 = 64;
+    /// A checkpoint became stable.
+    pub const CHECKPOINT: u16 = 128;
+    /// A view was entered after more than one had been left.
+    pub const CHAIN: u16 = 256;
+    /// A NEW-VIEW with NEW-VIEW-ACKs was entered.
+    pub const WITH_ACKS: u16 = 512;
+}
+
+/// What a replica did in answer to a stimulus.
+#[derive(Default, Debug)]
+pub struct Effects {
+    /// Messages that it sent, requests for help left out.
+    pub sent: Vec<Bytes>,
+    /// Messages that it refused.
+    pub rejections: Vec<Rejection>,
+}
+
+/// A correct replica.
+pub struct Automaton {
+    id: ReplicaId,
+    group: Arc<Group>,
+    stages: Stages<InProcessTrInX, InProcessVerifier, Recorder>,
+    out: Output,
+    record: Arc<Mutex<Vec<Ran>>>,
+    /// Per pillar, what was handed to the execution stage: its state is a function of it.
+    handed: Vec<Fingerprint>,
+    /// Letters to the state stage and those to the execution stage that are no batches.
+    others: Fingerprint,
+    seen: Seen,
+}
+
+impl Automaton {
+    /// A replica in the initial state.
+    #[must_use]
+    pub fn new(group: Arc<Group>, id: ReplicaId) -> Automaton {
+        let config = Arc::clone(&group.config);
+        let record = Arc::new(Mutex::new(Vec::new()));
+        let trinx = config.all_pillars().map(|p| group.trinx(id, p)).collect();
+        let service = Recorder(Arc::clone(&record));
+        let stages = Stages::new(config, id, trinx, || group.verifier(), service);
+        Automaton {
+            id,
+            stages,
+            out: Output { tracing: true, ..Output::default() },
+            record,
+            handed: vec![Fingerprint::default(); usize::from(group.config.pillars)],
+            others: Fingerprint::default(),
+            seen: Seen::default(),
+            group,
+        }
+    }
+
+    /// What an observer saw so far.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Last stable and current view.
+    #[must_use]
+    pub fn views(&self) -> (View, View) {
+        let status = self.stages.control.status();
+        (status.stable_view, status.current_view)
+    }
+
+    /// The next slot of each pillar.
+    #[must_use]
+    pub fn next_slots(&self) -> Vec<u64> {
+        let next = |p: &hybster_proto::Pillar<_, _>| self.group.config.slot_of(p.progress().0);
+        self.stages.pillars.iter().map(next).collect()
+    }
+
+    /// Where all counters stand.
+    #[must_use]
+    pub fn counters(&self) -> Vec<CounterValue> {
+        let all = |p: &hybster_proto::Pillar<InProcessTrInX, _>| {
+            Counter::ALL.map(|counter| p.trinx().current(counter))
+        };
+        self.stages.pillars.iter().flat_map(all).collect()
+    }
+
+    /// Lets something happen, and everything that follows from it inside the replica.
+    pub fn step(&mut self, stimulus: Stimulus) -> Effects {
+        let mut effects = Effects::default();
+        if self.seen.breach.is_some() {
+            return effects;
+        }
+        let group = Arc::clone(&self.group);
+        mutants_of(&group);
+        let before = self.counters();
+        let mut line = VecDeque::new();
+        match stimulus {
+            Stimulus::Message(from, message) => {
+                line.extend(route_peer_message(from, message, group.config.pillars));
+            }
+            Stimulus::Submit(pillar, request) => {
+                let (view, buffer) = (self.views().0, group.buffer(request));
+                line.push_back(Letter::Pillar(
+                    pillar,
+                    ToPillar::Batch { view, buffer, requests: 1 },
+                ));
+            }
+            Stimulus::Fill(pillar, through) => {
+                let view = self.views().0;
+                line.push_back(Letter::Pillar(pillar, ToPillar::FillGap { view, through }));
+            }
+            Stimulus::Suspect => {
+                let view = self.views().0;
+                line.push_back(Letter::Control(ToControl::Suspect { view }));
+            }
+            Stimulus::Timeout => {
+                self.stages.control.tick(LATE, &mut self.out);
+                self.settle(&mut line, &mut effects);
+            }
+        }
+        while let Some(letter) = line.pop_front() {
+            self.handle(letter);
+            self.settle(&mut line, &mut effects);
+            if let Some(fatal) = self.out.fatal.take() {
+                self.seen.breach = Some(format!("{} stops: {fatal}", self.id));
+                return effects;
+            }
+        }
+        if self.counters().iter().zip(&before).any(|(now, before)| now < before) {
+            self.seen.breach = Some(format!("a counter of {} went back", self.id));
+        }
+        effects
+    }
+
+    fn handle(&mut self, letter: Letter) {
+        match &letter {
+            // What clients do is modelled by stimuli.
+            Letter::Clients(_) => return,
+            Letter::Execution(ToExecution::Committed { pillar, first_slot, last_slot, batch }) => {
+                let handed = &mut self.handed[usize::from(pillar.0)];
+                handed.number(*first_slot);
+                handed.number(*last_slot);
+                handed.bytes(batch);
+            }
+            // The view stands in replies only.
+            Letter::Execution(ToExecution::View(_)) => {}
+            Letter::Execution(_) | Letter::State(_) => {
+                self.others.bytes(format!("{letter:?}").as_bytes());
+            }
+            Letter::Pillar(..) | Letter::Control(_) => {}
+        }
+        let digests = matches!(letter, Letter::State(_));
+        self.stages.handle(letter, NOW, &mut self.out);
+        if digests {
+            while self.stages.state.work(NOW, usize::MAX, &mut self.out) {}
+        }
+    }
+
+    /// Sorts what a stage has put out.
+    fn settle(&mut self, line: &mut VecDeque<Letter>, effects: &mut Effects) {
+        for event in std::mem::take(&mut self.out.trace) {
+            self.observe(&event);
+        }
+        self.out.replies.clear();
+        effects.rejections.append(&mut self.out.rejections);
+        let mut batches = Vec::new();
+        for network in std::mem::take(&mut self.out.network) {
+            let Network::Send { message, .. } = network else {
+                continue;
+            };
+            match kind_of(&message) {
+                kind::VIEW_CHANGE | kind::NEW_VIEW_ACK | kind::PREPARE | kind::COMMIT => {
+                    effects.sent.push(message);
+                }
+                kind::NEW_VIEW => effects.sent.push(message),
+                kind::CHECKPOINT if self.group.bounds.checkpoints => effects.sent.push(message),
+                kind::BATCH_REQUEST => batches.push(message),
+                // Requests for help and answers to them: all messages stay in the network.
+                _ => {}
+            }
+        }
+        line.extend(self.out.letters.drain(..));
+        for request in batches {
+            self.answer(&request, line, effects);
+        }
+    }
+
+    /// Whoever is asked for the batch of a request has it.
+    fn answer(&self, request: &Bytes, line: &mut VecDeque<Letter>, effects: &mut Effects) {
+        let pillar = hybster_proto::wire::pillar_field(request).expect("an own message");
+        for digest in parse_batch_request(request).expect("an own message") {
+            let Some(known) = self.group.request_of(&digest) else {
+                continue;
+            };
+            let message = encode_batch(pillar, &self.group.requests[known].record);
+            if self.group.bounds.slow_batches {
+                effects.sent.push(message);
+            } else {
+                line.extend(route_peer_message(self.id, message, self.group.config.pillars));
+            }
+        }
+    }
+
+    fn observe(&mut self, event: &TraceEvent) {
+        let stable = self.stages.control.status().stable_view;
+        match *event {
+            TraceEvent::Committed { first, last, batch, view, .. } => {
+                let step = usize::from(self.group.config.pillars);
+                for order in (first.0..=last.0).step_by(step) {
+                    let known = *self.seen.commits.entry(order).or_insert(batch);
+                    if known != batch {
+                        let story = format!("{} commits two batches at o{order}, {view}", self.id);
+                        self.seen.breach.get_or_insert(story);
+                    }
+                }
+            }
+            TraceEvent::Executed { order, requests, ran } => {
+                if order.0 != self.seen.executed + 1 {
+                    let story = format!("{} executes {order} out of order", self.id);
+                    self.seen.breach.get_or_insert(story);
+                }
+                self.seen.executed = order.0;
+                let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+                self.seen.ran.append(&mut record);
+                let facts = match (requests, ran) {
+                    (0, _) => facts::NOOP,
+                    (_, 0) => 0,
+                    _ if stable == View(0) => facts::RAN_IN_VIEW_0,
+                    _ => facts::RAN_LATER,
+                };
+                self.seen.facts |= facts;
+            }
+            TraceEvent::NewViewAcknowledged { .. } => self.seen.facts |= facts::ACKNOWLEDGED,
+            TraceEvent::CheckpointStable(_) => self.seen.facts |= facts::CHECKPOINT,
+            TraceEvent::StateInstalled(_) | TraceEvent::Diverged(_) => {
+                let story = format!("{}: {event:?}", self.id);
+                self.seen.breach.get_or_insert(story);
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes what is remarkable about a NEW-VIEW that brought the replica into its view.
+    pub fn note_new_view(&mut self, new_view: &NewView) {
+        let seen = &mut self.seen;
+        let faulty = self.group.bounds.faulty.map(ReplicaId);
+        let changes = &new_view.view_changes;
+        for (fact, holds) in [
+            (
+                facts::ENTERED_FAULTY_LEADER,
+                faulty == Some(self.group.config.leader(new_view.view)),
+            ),
+            (facts::ENTERED_WITH_FAULTY, changes.iter().any(|c| Some(c.sender) == faulty)),
+            (facts::REISSUED, new_view.prepares.iter().any(|p| !p.is_empty())),
+            (facts::WITH_ACKS, !new_view.acks.is_empty()),
+            (
+                facts::CHAIN,
+                changes.iter().any(|c| c.parts.iter().any(|part| part.chain.len() > 1)),
+            ),
+        ] {
+            if holds {
+                seen.facts |= fact;
+            }
+        }
+    }
+
+    /// A digest of everything that decides about what the replica does from here on, and of what
+    /// was seen of it.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut print = Fingerprint::default();
+        if let Some(breach) = &self.seen.breach {
+            print.bytes(breach.as_bytes());
+            return *blake3::hash(&print.0).as_bytes();
+        }
+        let names = self.stages.control.fingerprint(&mut print);
+        for pillar in &self.stages.pillars {
+            pillar.fingerprint(&names, &mut print);
+        }
+        for handed in &self.handed {
+            print.bytes(&handed.0);
+        }
+        print.bytes(&self.others.0);
+        print.number(u64::from(self.seen.facts));
+        print.number(self.seen.commits.len() as u64);
+        for (order, batch) in &self.seen.commits {
+            print.number(*order);
+            print.bytes(&batch.0);
+        }
+        *blake3::hash(&print.0).as_bytes()
+    }
+}
+
+/// Breaks the rule that the bounds name on the present thread.
+pub(crate) fn mutants_of(group: &Group) {
+    #[cfg(feature = "mutants")]
+    mutants::choose(group.bounds.mutant);
+    #[cfg(not(feature = "mutants"))]
+    assert!(group.bounds.mutant.is_none_or(mutants::active), "mutants are not compiled in");
+}
+
+/// A service that only records what it executes.
+struct Recorder(Arc<Mutex<Vec<Ran>>>);
+
+impl Service for Recorder {
+    fn execute(&mut self, context: &Context, operation: &[u8], _: &mut Vec<u8>) {
+        let ran = Ran {
+            order: context.order,
+            name: (context.session, context.number),
+            operation: Digest::of(operation),
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(ran);
+    }
+
+    fn snapshot(&mut self) -> Arc<dyn Snapshot> {
+        Arc::new(Pages::default())
+    }
+
+    fn restore(&mut self, _: &dyn Snapshot) -> Result<(), RestoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,317 @@
+//! All local states of replicas and all messages that were ever reached, by small numbers.
+//!
+//! A correct replica is deterministic, so what an event does to it in a state is found out once
+//! and remembered. To find it out, the replica is needed in that state: some are kept alive, the
+//! others are built again from the events that led there first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hybster_proto::ids::{PillarId, ReplicaId, View};
+use hybster_proto::wire::{
+    Checkpoint, Commit, NewView, NewViewAck, PrepareHeader, ViewChange, kind, kind_of,
+};
+use hybster_tss::CounterValue;
+
+use crate::group::{Group, REPLICAS};
+use crate::replica::{Automaton, Seen, Stimulus};
+
+/// Number of a message.
+pub type MessageId = u16;
+
+/// An event at a correct replica, with the message by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A message arrives.
+    Deliver(MessageId),
+    /// A request is handed to a pillar of the leader.
+    Submit(u16, u8),
+    /// A no-op is asked for.
+    Fill(u16, u8),
+    /// The view is given up.
+    Suspect,
+    /// The NEW-VIEW does not come.
+    Timeout,
+}
+
+/// A message and what it says.
+pub struct Message {
+    /// Who made it.
+    pub from: ReplicaId,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Prepared headers that it proves, of their own view.
+    pub headers: Vec<PrepareHeader>,
+    /// The bits of the requests that it proposes.
+    pub requests: u8,
+    /// What it is.
+    pub body: Body,
+}
+
+/// Messages that the faulty host makes use of, parsed.
+pub enum Body {
+    /// A VIEW-CHANGE.
+    Change(Box<ViewChange>),
+    /// A NEW-VIEW.
+    NewView(Box<NewView>),
+    /// A NEW-VIEW-ACK.
+    Ack(Box<NewViewAck>),
+    /// A CHECKPOINT.
+    Checkpoint(Checkpoint),
+    /// Something else.
+    Other,
+}
+
+/// A local state of a correct replica.
+pub struct Local {
+    parent: Option<(u32, Event)>,
+    digest: [u8; 32],
+    /// What was seen of it.
+    pub seen: Arc<Seen>,
+    /// Stable and current view.
+    pub views: (View, View),
+    /// Next slots.
+    pub next_slots: Vec<u64>,
+    /// Counters.
+    pub counters: Vec<CounterValue>,
+}
+
+/// What an event did.
+#[derive(Clone)]
+pub struct Done {
+    /// The state after it.
+    pub state: u32,
+    /// Messages sent, rising.
+    pub sent: Arc<[MessageId]>,
+}
+
+#[derive(Default)]
+struct Locals {
+    all: Vec<Local>,
+    by_digest: HashMap<[u8; 32], u32>,
+    done: HashMap<(u32, Event), Done>,
+    alive: HashMap<u32, Automaton>,
+}
+
+/// Replicas that are kept alive, of each identity.
+const ALIVE: usize = 4_000;
+
+/// Everything reached so far.
+pub struct World {
+    /// The group.
+    pub group: Arc<Group>,
+    messages: Vec<Message>,
+    by_bytes: HashMap<Bytes, MessageId>,
+    locals: Vec<Locals>,
+    /// Events that were computed, and events replayed to do so.
+    pub work: (u64, u64),
+}
+
+impl World {
+    /// The world with all replicas in their initial states, which have number 0.
+    #[must_use]
+    pub fn new(group: Arc<Group>) -> World {
+        let mut world = World {
+            messages: Vec::new(),
+            by_bytes: HashMap::new(),
+            locals: (0..REPLICAS).map(|_| Locals::default()).collect(),
+            work: (0, 0),
+            group,
+        };
+        for replica in world.group.correct() {
+            let automaton = Automaton::new(Arc::clone(&world.group), ReplicaId(replica));
+            world.intern(replica, automaton, None);
+        }
+        world
+    }
+
+    /// A message.
+    #[must_use]
+    pub fn message(&self, id: MessageId) -> &Message {
+        &self.messages[usize::from(id)]
+    }
+
+    /// Number of messages that exist.
+    #[must_use]
+    pub fn messages(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Number of local states, by replica.
+    #[must_use]
+    pub fn local_states(&self) -> Vec<usize> {
+        self.locals.iter().map(|locals| locals.all.len()).collect()
+    }
+
+    /// A local state.
+    #[must_use]
+    pub fn local(&self, replica: u16, state: u32) -> &Local {
+        &self.locals[usize::from(replica)].all[state as usize]
+    }
+
+    /// The number of a message.
+    pub fn message_id(&mut self, bytes: &Bytes) -> MessageId {
+        if let Some(id) = self.by_bytes.get(bytes) {
+            return *id;
+        }
+        let message = parse(&self.group, bytes);
+        let id = MessageId::try_from(self.messages.len()).expect("fewer than 65536 messages");
+        self.messages.push(message);
+        self.by_bytes.insert(bytes.clone(), id);
+        id
+    }
+
+    /// What an event does to a correct replica.
+    pub fn step(&mut self, replica: u16, state: u32, event: Event) -> Done {
+        let locals = &self.locals[usize::from(replica)];
+        if let Some(done) = locals.done.get(&(state, event)) {
+            return done.clone();
+        }
+        let mut automaton = self.automaton(replica, state);
+        self.work.0 += 1;
+        let sent = self.apply(&mut automaton, event);
+        let mut sent: Vec<MessageId> = sent.iter().map(|bytes| self.message_id(bytes)).collect();
+        sent.sort_unstable();
+        sent.dedup();
+        let after = self.intern(replica, automaton, Some((state, event)));
+        let done = Done { state: after, sent: sent.into() };
+        self.locals[usize::from(replica)].done.insert((state, event), done.clone());
+        done
+    }
+
+    fn apply(&self, automaton: &mut Automaton, event: Event) -> Vec<Bytes> {
+        let before = automaton.views().0;
+        let effects = automaton.step(self.stimulus(event));
+        if automaton.views().0 > before {
+            let own = effects.sent.iter().find(|m| kind_of(m) == kind::NEW_VIEW);
+            let own = own.and_then(|m| NewView::parse(m, &self.group.config).ok());
+            let delivered = match event {
+                Event::Deliver(id) => match &self.message(id).body {
+                    Body::NewView(new_view) => Some(NewView::clone(new_view)),
+                    _ => None,
+                },
+                _ => None,
+            };
+            if let Some(new_view) = own.or(delivered) {
+                automaton.note_new_view(&new_view);
+            }
+        }
+        effects.sent
+    }
+
+    /// An event with its message.
+    #[must_use]
+    pub fn stimulus(&self, event: Event) -> Stimulus {
+        match event {
+            Event::Deliver(id) => {
+                let message = self.message(id);
+                Stimulus::Message(message.from, message.bytes.clone())
+            }
+            Event::Submit(pillar, request) => {
+                Stimulus::Submit(PillarId(pillar), usize::from(request))
+            }
+            Event::Fill(pillar, through) => Stimulus::Fill(PillarId(pillar), u64::from(through)),
+            Event::Suspect => Stimulus::Suspect,
+            Event::Timeout => Stimulus::Timeout,
+        }
+    }
+
+    /// The replica in a state: one that is alive, or one that goes through its past again.
+    fn automaton(&mut self, replica: u16, state: u32) -> Automaton {
+        let locals = &mut self.locals[usize::from(replica)];
+        let mut events = Vec::new();
+        let mut at = state;
+        let mut automaton = loop {
+            if let Some(automaton) = locals.alive.remove(&at) {
+                break automaton;
+            }
+            match locals.all[at as usize].parent {
+                Some((parent, event)) => {
+                    events.push(event);
+                    at = parent;
+                }
+                None => break Automaton::new(Arc::clone(&self.group), ReplicaId(replica)),
+            }
+        };
+        for event in events.into_iter().rev() {
+            self.work.1 += 1;
+            self.apply(&mut automaton, event);
+        }
+        debug_assert_eq!(automaton.digest(), self.local(replica, state).digest);
+        automaton
+    }
+
+    fn intern(&mut self, replica: u16, automaton: Automaton, parent: Option<(u32, Event)>) -> u32 {
+        let digest = automaton.digest();
+        let locals = &mut self.locals[usize::from(replica)];
+        let state = *locals.by_digest.entry(digest).or_insert_with(|| {
+            locals.all.push(Local {
+                parent,
+                digest,
+                seen: Arc::new(automaton.seen().clone()),
+                views: automaton.views(),
+                next_slots: automaton.next_slots(),
+                counters: automaton.counters(),
+            });
+            u32::try_from(locals.all.len() - 1).expect("fewer than 2^32 local states")
+        });
+        if locals.alive.len() >= ALIVE {
+            locals.alive.clear();
+        }
+        locals.alive.insert(state, automaton);
+        state
+    }
+}
+
+fn parse(group: &Group, bytes: &Bytes) -> Message {
+    let config = &group.config;
+    let mut headers = Vec::new();
+    let ours = "made inside the model";
+    let (from, body) = match kind_of(bytes) {
+        kind::PREPARE => {
+            let header = PrepareHeader::parse(bytes).expect(ours);
+            headers.push(header);
+            (config.leader(header.view), Body::Other)
+        }
+        kind::COMMIT => (Commit::parse(bytes).expect(ours).sender, Body::Other),
+        kind::VIEW_CHANGE => {
+            let change = ViewChange::parse(bytes, config).expect(ours);
+            (change.sender, Body::Change(Box::new(change)))
+        }
+        kind::NEW_VIEW => {
+            let new_view = NewView::parse(bytes, config).expect(ours);
+            headers.extend(new_view.prepares.iter().flatten());
+            (config.leader(new_view.view), Body::NewView(Box::new(new_view)))
+        }
+        kind::NEW_VIEW_ACK => {
+            let ack = NewViewAck::parse(bytes, config).expect(ours);
+            (ack.sender, Body::Ack(Box::new(ack)))
+        }
+        kind::CHECKPOINT => {
+            let checkpoint = Checkpoint::parse(bytes, config).expect(ours);
+            (checkpoint.sender, Body::Checkpoint(checkpoint))
+        }
+        // Batches come from anywhere.
+        _ => (ReplicaId(u16::MAX), Body::Other),
+    };
+    let bits = headers.iter().filter_map(|h| group.request_of(&h.batch)).map(|r| 1 << r);
+    let requests = bits.fold(0, |all, bit: u8| all | bit);
+    Message { from, bytes: bytes.clone(), requests, headers, body }
+}
+
+/// Prepared headers that messages prove, by pillar and view, each once.
+#[must_use]
+pub fn known_headers(
+    world: &World,
+    messages: &[MessageId],
+) -> BTreeMap<(PillarId, View), Vec<PrepareHeader>> {
+    let mut known: BTreeMap<(PillarId, View), Vec<PrepareHeader>> = BTreeMap::new();
+    for header in messages.iter().flat_map(|m| &world.message(*m).headers) {
+        let of_view = known.entry((header.pillar, header.view)).or_default();
+        if !of_view.contains(header) {
+            of_view.push(*header);
+        }
+    }
+    known
+}
