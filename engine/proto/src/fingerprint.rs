@@ -1,8 +1,9 @@
 //! Canonical bytes of the protocol state of stages, for model checkers (feature `model`).
 //!
 //! Two replicas of one identity with equal fingerprints do the same from here on, as far as the
-//! safety of the protocol is concerned. Left out is what only paces work or helps peers with
-//! messages that were sent before: points in time, timeouts, rate limits, counts for displays.
+//! safety of the protocol is concerned. Left out is what only paces work or is there for peers that
+//! missed a message: points in time, timeouts, rate limits, counts for displays, and the NEW-VIEW and
+//! NEW-VIEW-ACK that are sent to single peers again.
 //! The stages take their fields apart one by one, so a new field does not compile until somebody
 //! has decided about it.
 

@@ -2,14 +2,15 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hybster_proto::ids::ReplicaId;
+use bytes::Bytes;
+use hybster_proto::ids::{ReplicaId, View};
 use stateright::{Model, Property};
 
 use crate::faulty::{Craft, Host};
 use crate::group::{Bounds, Group, REPLICAS};
-use crate::replica::{Ran, Seen, facts};
+use crate::replica::{Ran, Seen, Stimulus, facts};
 use crate::schedule::{Schedule, Step};
-use crate::world::{Event, MessageId, World};
+use crate::world::{Body, Event, MessageId, World};
 
 /// A global state: a number for what each replica has become, and the messages that exist.
 ///
@@ -90,16 +91,57 @@ impl CoreModel {
         Schedule { bounds: self.group.bounds.clone(), steps }
     }
 
+    /// An event with its message.
+    #[must_use]
+    pub fn stimulus(&self, event: Event) -> Stimulus {
+        self.reached().0.stimulus(event)
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
+    /// What an event does to a correct replica in a state: the digest of the replica after it,
+    /// and the messages that it sends.
+    #[must_use]
+    pub fn local_step(&self, state: &State, replica: u16, event: Event) -> ([u8; 32], Vec<Bytes>) {
+        let mut reached = self.reached();
+        let done = reached.0.step(replica, state.replicas[usize::from(replica)], event);
+        let sent = done.sent.iter().map(|m| reached.0.message(*m).bytes.clone()).collect();
+        (reached.0.local(replica, done.state).digest, sent)
+    }
+
     fn seen(&self, state: &State) -> Vec<Arc<Seen>> {
         let reached = self.reached();
-        let of = |r: u16| {
-            Arc::clone(&reached.0.local(r, state.replicas[usize::from(r)]).seen)
-        };
+        let of = |r: u16| Arc::clone(&reached.0.local(r, state.replicas[usize::from(r)]).seen);
         self.group.correct().map(of).collect()
     }
 
-    fn has(&self, state: &State, fact: u16) -> bool {
-        self.seen(state).iter().any(|seen| seen.facts & fact != 0)
+    /// Whether something remarkable has happened in some state that was reached.
+    fn has(&self, fact: u16) -> bool {
+        self.reached().0.facts & fact != 0
+    }
+
+    /// Whether a message may arrive at a correct replica, as far as the bounds go.
+    fn may_arrive(&self, world: &World, replica: u16, stable: View, id: MessageId) -> bool {
+        let message = world.message(id);
+        let ordering = matches!(message.body, Body::Prepare | Body::Commit);
+        message.from != ReplicaId(replica)
+            && !(ordering
+                && (message.view < stable || message.view > stable && !self.group.bounds.early))
+    }
+
+    /// Whether nobody will ever look at a message again: its view is behind all correct replicas.
+    fn is_dead(&self, world: &World, replicas: &[u32], id: MessageId) -> bool {
+        let message = world.message(id);
+        let stable = |r: u16| world.local(r, replicas[usize::from(r)]).views.0;
+        match message.body {
+            Body::Commit => self.group.correct().all(|r| stable(r) > message.view),
+            Body::Change(_) => self.group.correct().all(|r| stable(r) >= message.view),
+            _ => false,
+        }
     }
 
     /// Enumerates what may happen at a correct replica, besides the arrival of messages.
@@ -146,7 +188,8 @@ impl Model for CoreModel {
         let (world, host) = &mut *reached;
         for replica in self.group.correct() {
             for message in state.messages.iter() {
-                if world.message(*message).from != ReplicaId(replica) {
+                let stable = world.local(replica, state.replicas[usize::from(replica)]).views.0;
+                if self.may_arrive(world, replica, stable, *message) {
                     actions.push(Action::At(replica, Event::Deliver(*message)));
                 }
             }
@@ -180,13 +223,12 @@ impl Model for CoreModel {
         }
         let mut next = last.clone();
         next.replicas[slot] = state;
-        if !new.is_empty() {
-            let mut messages = last.messages.to_vec();
-            messages.extend(new);
-            messages.sort_unstable();
-            next.messages = messages.into();
-        }
-        Some(next)
+        let mut messages = last.messages.to_vec();
+        messages.extend(new);
+        messages.retain(|m| !self.is_dead(&reached.0, &next.replicas, *m));
+        messages.sort_unstable();
+        next.messages = messages.into();
+        (next != *last).then_some(next)
     }
 
     fn format_action(&self, action: &Action) -> String {
@@ -201,26 +243,27 @@ impl Model for CoreModel {
             Property::always(VALIDITY, |m: &Self, s| validity(&m.group, &m.seen(s)).is_ok()),
             Property::always(EXACTLY_ONCE, |m: &Self, s| exactly_once(&m.seen(s)).is_ok()),
             Property::always(SOUND, |m: &Self, s| sound(&m.seen(s)).is_ok()),
-            Property::sometimes("a request runs in view 0", |m: &Self, s| {
-                m.has(s, facts::RAN_IN_VIEW_0)
+            Property::sometimes("a request runs in view 0", |m: &Self, _| {
+                m.has(facts::RAN_IN_VIEW_0)
             }),
         ];
         if bounds.views > 0 {
-            all.push(Property::sometimes("a request runs in a later view", |m: &Self, s| {
-                m.has(s, facts::RAN_LATER)
+            all.push(Property::sometimes("a request runs in a later view", |m: &Self, _| {
+                m.has(facts::RAN_LATER)
             }));
-            all.push(Property::sometimes("a NEW-VIEW issues something again", |m: &Self, s| {
-                m.has(s, facts::REISSUED)
+            all.push(Property::sometimes("a NEW-VIEW issues something again", |m: &Self, _| {
+                m.has(facts::REISSUED)
             }));
         }
         if bounds.views > 0 && bounds.faulty.is_some() {
-            all.push(Property::sometimes("a NEW-VIEW with the faulty host's part", |m: &Self, s| {
-                m.has(s, facts::ENTERED_WITH_FAULTY)
-            }));
+            all.push(Property::sometimes(
+                "a NEW-VIEW with the faulty host's part",
+                |m: &Self, _| m.has(facts::ENTERED_WITH_FAULTY),
+            ));
         }
         if bounds.faulty.is_some_and(|f| f > 0 && u64::from(f) <= bounds.views) {
-            all.push(Property::sometimes("a NEW-VIEW of the faulty host", |m: &Self, s| {
-                m.has(s, facts::ENTERED_FAULTY_LEADER)
+            all.push(Property::sometimes("a NEW-VIEW of the faulty host", |m: &Self, _| {
+                m.has(facts::ENTERED_FAULTY_LEADER)
             }));
         }
         if bounds.faulty == Some(0) && bounds.requests > 1 {
@@ -229,24 +272,22 @@ impl Model for CoreModel {
             }));
         }
         if bounds.views > 1 {
-            all.push(Property::sometimes("a NEW-VIEW is acknowledged belatedly", |m: &Self, s| {
-                m.has(s, facts::ACKNOWLEDGED)
+            all.push(Property::sometimes("a NEW-VIEW is acknowledged belatedly", |m: &Self, _| {
+                m.has(facts::ACKNOWLEDGED)
             }));
-            all.push(Property::sometimes("a NEW-VIEW with acknowledgements", |m: &Self, s| {
-                m.has(s, facts::WITH_ACKS)
+            all.push(Property::sometimes("a NEW-VIEW with acknowledgements", |m: &Self, _| {
+                m.has(facts::WITH_ACKS)
             }));
-            all.push(Property::sometimes("a NEW-VIEW after two steps", |m: &Self, s| {
-                m.has(s, facts::CHAIN)
+            all.push(Property::sometimes("a NEW-VIEW after two steps", |m: &Self, _| {
+                m.has(facts::CHAIN)
             }));
         }
         if bounds.noops {
-            all.push(Property::sometimes("a no-op is executed", |m: &Self, s| {
-                m.has(s, facts::NOOP)
-            }));
+            all.push(Property::sometimes("a no-op is executed", |m: &Self, _| m.has(facts::NOOP)));
         }
         if bounds.checkpoints {
-            all.push(Property::sometimes("a checkpoint is stable", |m: &Self, s| {
-                m.has(s, facts::CHECKPOINT)
+            all.push(Property::sometimes("a checkpoint is stable", |m: &Self, _| {
+                m.has(facts::CHECKPOINT)
             }));
         }
         all

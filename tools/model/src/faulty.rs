@@ -112,7 +112,7 @@ impl Host {
         // COMMITs and batches are of no use to it.
         let of_use = |m: &&MessageId| {
             let message = world.message(**m);
-            !message.headers.is_empty() || !matches!(message.body, Body::Other)
+            !matches!(message.body, Body::Commit | Body::Other)
         };
         let key: Arc<[MessageId]> = messages.iter().filter(of_use).copied().collect();
         if let Some(known) = self.crafts.get(&(state, Arc::clone(&key))) {
@@ -230,8 +230,7 @@ impl Workshop<'_> {
             (header.previous, header.proof) = (made.previous, made.proof);
         } else {
             header.previous = CounterValue::ZERO;
-            header.proof =
-                trinx.certify_independent(Counter::Ordering, value, &digest).ok()?.proof;
+            header.proof = trinx.certify_independent(Counter::Ordering, value, &digest).ok()?.proof;
         }
         state.ordering[usize::from(header.pillar.0)] = value;
         Some(header)

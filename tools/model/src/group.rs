@@ -29,6 +29,9 @@ pub struct Bounds {
     pub checkpoints: bool,
     /// Whether batches that are asked for arrive at any later time; else they arrive at once.
     pub slow_batches: bool,
+    /// Whether ordering messages may arrive before their view is entered. If not, they arrive
+    /// after it at the earliest, which comes to the same: a replica keeps them until then.
+    pub early: bool,
     /// How many VIEW-CHANGEs the faulty host may certify.
     pub faulty_changes: u8,
     /// A rule of the protocol that is broken.
@@ -48,6 +51,7 @@ impl Bounds {
             noops: false,
             checkpoints: false,
             slow_batches: false,
+            early: false,
             faulty_changes: u8::MAX,
             mutant: None,
         }

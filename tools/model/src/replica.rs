@@ -8,7 +8,8 @@ use hybster_proto::fingerprint::Fingerprint;
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use hybster_proto::mutants;
 use hybster_proto::output::{
-    Letter, Network, Output, Rejection, ToControl, ToExecution, ToPillar, route_peer_message,
+    Destination, Letter, Network, Output, Rejection, ToControl, ToExecution, ToPillar,
+    route_peer_message,
 };
 use hybster_proto::replica::Stages;
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
@@ -62,8 +63,6 @@ pub struct Seen {
     pub executed: u64,
     /// A property that this replica broke by itself.
     pub breach: Option<String>,
-    /// Remarkable things that happened, see the constants of [`facts`].
-    pub facts: u16,
 }
 
 /// Remarkable things.
@@ -88,6 +87,8 @@ pub mod facts {
     pub const CHAIN: u16 = 256;
     /// A NEW-VIEW with NEW-VIEW-ACKs was entered.
     pub const WITH_ACKS: u16 = 512;
+    /// A request was ordered again and did not run again.
+    pub const DUPLICATE: u16 = 1024;
 }
 
 /// What a replica did in answer to a stimulus.
@@ -97,6 +98,8 @@ pub struct Effects {
     pub sent: Vec<Bytes>,
     /// Messages that it refused.
     pub rejections: Vec<Rejection>,
+    /// Remarkable things that happened, see the constants of [`facts`].
+    pub facts: u16,
 }
 
 /// A correct replica.
@@ -195,6 +198,8 @@ impl Automaton {
             Stimulus::Timeout => {
                 self.stages.control.tick(LATE, &mut self.out);
                 self.settle(&mut line, &mut effects);
+                // Until the letters are handled, these are messages that were sent before.
+                effects.sent.clear();
             }
         }
         while let Some(letter) = line.pop_front() {
@@ -238,23 +243,28 @@ impl Automaton {
     /// Sorts what a stage has put out.
     fn settle(&mut self, line: &mut VecDeque<Letter>, effects: &mut Effects) {
         for event in std::mem::take(&mut self.out.trace) {
-            self.observe(&event);
+            effects.facts |= self.observe(&event);
         }
         self.out.replies.clear();
         effects.rejections.append(&mut self.out.rejections);
         let mut batches = Vec::new();
         for network in std::mem::take(&mut self.out.network) {
-            let Network::Send { message, .. } = network else {
+            let Network::Send { to, message, .. } = network else {
                 continue;
             };
             match kind_of(&message) {
-                kind::VIEW_CHANGE | kind::NEW_VIEW_ACK | kind::PREPARE | kind::COMMIT => {
-                    effects.sent.push(message);
-                }
-                kind::NEW_VIEW => effects.sent.push(message),
-                kind::CHECKPOINT if self.group.bounds.checkpoints => effects.sent.push(message),
                 kind::BATCH_REQUEST => batches.push(message),
-                // Requests for help and answers to them: all messages stay in the network.
+                // What goes to one peer only was sent to all before, by this replica or by the one
+                // that certified it: messages stay in the network, so it adds nothing.
+                _ if to != Destination::AllPeers => {}
+                kind::CHECKPOINT if !self.group.bounds.checkpoints => {}
+                kind::VIEW_CHANGE
+                | kind::NEW_VIEW
+                | kind::NEW_VIEW_ACK
+                | kind::PREPARE
+                | kind::COMMIT
+                | kind::CHECKPOINT => effects.sent.push(message),
+                // Requests for help.
                 _ => {}
             }
         }
@@ -280,7 +290,8 @@ impl Automaton {
         }
     }
 
-    fn observe(&mut self, event: &TraceEvent) {
+    /// Enters an event into what was seen; returns what is remarkable about it.
+    fn observe(&mut self, event: &TraceEvent) -> u16 {
         let stable = self.stages.control.status().stable_view;
         match *event {
             TraceEvent::Committed { first, last, batch, view, .. } => {
@@ -301,46 +312,37 @@ impl Automaton {
                 self.seen.executed = order.0;
                 let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
                 self.seen.ran.append(&mut record);
-                let facts = match (requests, ran) {
+                return match (requests, ran) {
                     (0, _) => facts::NOOP,
-                    (_, 0) => 0,
+                    (_, 0) => facts::DUPLICATE,
                     _ if stable == View(0) => facts::RAN_IN_VIEW_0,
                     _ => facts::RAN_LATER,
                 };
-                self.seen.facts |= facts;
             }
-            TraceEvent::NewViewAcknowledged { .. } => self.seen.facts |= facts::ACKNOWLEDGED,
-            TraceEvent::CheckpointStable(_) => self.seen.facts |= facts::CHECKPOINT,
+            TraceEvent::NewViewAcknowledged { .. } => return facts::ACKNOWLEDGED,
+            TraceEvent::CheckpointStable(_) => return facts::CHECKPOINT,
             TraceEvent::StateInstalled(_) | TraceEvent::Diverged(_) => {
                 let story = format!("{}: {event:?}", self.id);
                 self.seen.breach.get_or_insert(story);
             }
             _ => {}
         }
+        0
     }
 
-    /// Notes what is remarkable about a NEW-VIEW that brought the replica into its view.
-    pub fn note_new_view(&mut self, new_view: &NewView) {
-        let seen = &mut self.seen;
+    /// What is remarkable about a NEW-VIEW that brought the replica into its view.
+    #[must_use]
+    pub fn facts_of(&self, new_view: &NewView) -> u16 {
         let faulty = self.group.bounds.faulty.map(ReplicaId);
         let changes = &new_view.view_changes;
-        for (fact, holds) in [
-            (
-                facts::ENTERED_FAULTY_LEADER,
-                faulty == Some(self.group.config.leader(new_view.view)),
-            ),
+        let all = [
+            (facts::ENTERED_FAULTY_LEADER, faulty == Some(self.group.config.leader(new_view.view))),
             (facts::ENTERED_WITH_FAULTY, changes.iter().any(|c| Some(c.sender) == faulty)),
             (facts::REISSUED, new_view.prepares.iter().any(|p| !p.is_empty())),
             (facts::WITH_ACKS, !new_view.acks.is_empty()),
-            (
-                facts::CHAIN,
-                changes.iter().any(|c| c.parts.iter().any(|part| part.chain.len() > 1)),
-            ),
-        ] {
-            if holds {
-                seen.facts |= fact;
-            }
-        }
+            (facts::CHAIN, changes.iter().any(|c| c.parts.iter().any(|part| part.chain.len() > 1))),
+        ];
+        all.into_iter().filter(|(_, holds)| *holds).fold(0, |facts, (fact, _)| facts | fact)
     }
 
     /// A digest of everything that decides about what the replica does from here on, and of what
@@ -360,7 +362,6 @@ impl Automaton {
             print.bytes(&handed.0);
         }
         print.bytes(&self.others.0);
-        print.number(u64::from(self.seen.facts));
         print.number(self.seen.commits.len() as u64);
         for (order, batch) in &self.seen.commits {
             print.number(*order);

@@ -72,8 +72,7 @@ impl Schedule {
                 outcome.violated.get_or_insert((number, property));
             }
         }
-        outcome.seen =
-            group.correct().map(|r| replicas[usize::from(r)].seen().clone()).collect();
+        outcome.seen = group.correct().map(|r| replicas[usize::from(r)].seen().clone()).collect();
         outcome
     }
 }

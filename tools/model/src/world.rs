@@ -47,6 +47,9 @@ pub struct Message {
     pub requests: u8,
     /// What it is.
     pub body: Body,
+    /// The view that an ordering message, a NEW-VIEW or a NEW-VIEW-ACK is of, and the one that a
+    /// VIEW-CHANGE is for.
+    pub view: View,
 }
 
 /// Messages that the faulty host makes use of, parsed.
@@ -59,14 +62,19 @@ pub enum Body {
     Ack(Box<NewViewAck>),
     /// A CHECKPOINT.
     Checkpoint(Checkpoint),
-    /// Something else.
+    /// A PREPARE.
+    Prepare,
+    /// A COMMIT.
+    Commit,
+    /// A batch.
     Other,
 }
 
 /// A local state of a correct replica.
 pub struct Local {
     parent: Option<(u32, Event)>,
-    digest: [u8; 32],
+    /// Digest of the replica.
+    pub digest: [u8; 32],
     /// What was seen of it.
     pub seen: Arc<Seen>,
     /// Stable and current view.
@@ -106,6 +114,8 @@ pub struct World {
     locals: Vec<Locals>,
     /// Events that were computed, and events replayed to do so.
     pub work: (u64, u64),
+    /// Remarkable things that happened to correct replicas, see [`crate::replica::facts`].
+    pub facts: u16,
 }
 
 impl World {
@@ -117,6 +127,7 @@ impl World {
             by_bytes: HashMap::new(),
             locals: (0..REPLICAS).map(|_| Locals::default()).collect(),
             work: (0, 0),
+            facts: 0,
             group,
         };
         for replica in world.group.correct() {
@@ -170,7 +181,8 @@ impl World {
         }
         let mut automaton = self.automaton(replica, state);
         self.work.0 += 1;
-        let sent = self.apply(&mut automaton, event);
+        let (sent, facts) = self.apply(&mut automaton, event);
+        self.facts |= facts;
         let mut sent: Vec<MessageId> = sent.iter().map(|bytes| self.message_id(bytes)).collect();
         sent.sort_unstable();
         sent.dedup();
@@ -180,9 +192,9 @@ impl World {
         done
     }
 
-    fn apply(&self, automaton: &mut Automaton, event: Event) -> Vec<Bytes> {
+    fn apply(&self, automaton: &mut Automaton, event: Event) -> (Vec<Bytes>, u16) {
         let before = automaton.views().0;
-        let effects = automaton.step(self.stimulus(event));
+        let mut effects = automaton.step(self.stimulus(event));
         if automaton.views().0 > before {
             let own = effects.sent.iter().find(|m| kind_of(m) == kind::NEW_VIEW);
             let own = own.and_then(|m| NewView::parse(m, &self.group.config).ok());
@@ -194,10 +206,10 @@ impl World {
                 _ => None,
             };
             if let Some(new_view) = own.or(delivered) {
-                automaton.note_new_view(&new_view);
+                effects.facts |= automaton.facts_of(&new_view);
             }
         }
-        effects.sent
+        (effects.sent, effects.facts)
     }
 
     /// An event with its message.
@@ -236,7 +248,7 @@ impl World {
         };
         for event in events.into_iter().rev() {
             self.work.1 += 1;
-            self.apply(&mut automaton, event);
+            let _ = self.apply(&mut automaton, event);
         }
         debug_assert_eq!(automaton.digest(), self.local(replica, state).digest);
         automaton
@@ -268,24 +280,33 @@ fn parse(group: &Group, bytes: &Bytes) -> Message {
     let config = &group.config;
     let mut headers = Vec::new();
     let ours = "made inside the model";
+    let mut view = View(0);
     let (from, body) = match kind_of(bytes) {
         kind::PREPARE => {
             let header = PrepareHeader::parse(bytes).expect(ours);
             headers.push(header);
-            (config.leader(header.view), Body::Other)
+            view = header.view;
+            (config.leader(header.view), Body::Prepare)
         }
-        kind::COMMIT => (Commit::parse(bytes).expect(ours).sender, Body::Other),
+        kind::COMMIT => {
+            let commit = Commit::parse(bytes).expect(ours);
+            view = commit.view;
+            (commit.sender, Body::Commit)
+        }
         kind::VIEW_CHANGE => {
             let change = ViewChange::parse(bytes, config).expect(ours);
+            view = change.to;
             (change.sender, Body::Change(Box::new(change)))
         }
         kind::NEW_VIEW => {
             let new_view = NewView::parse(bytes, config).expect(ours);
+            view = new_view.view;
             headers.extend(new_view.prepares.iter().flatten());
             (config.leader(new_view.view), Body::NewView(Box::new(new_view)))
         }
         kind::NEW_VIEW_ACK => {
             let ack = NewViewAck::parse(bytes, config).expect(ours);
+            view = ack.view;
             (ack.sender, Body::Ack(Box::new(ack)))
         }
         kind::CHECKPOINT => {
@@ -297,7 +318,7 @@ fn parse(group: &Group, bytes: &Bytes) -> Message {
     };
     let bits = headers.iter().filter_map(|h| group.request_of(&h.batch)).map(|r| 1 << r);
     let requests = bits.fold(0, |all, bit: u8| all | bit);
-    Message { from, bytes: bytes.clone(), requests, headers, body }
+    Message { from, bytes: bytes.clone(), requests, headers, body, view }
 }
 
 /// Prepared headers that messages prove, by pillar and view, each once.

@@ -1,6 +1,6 @@
 use hybster_model::{Bounds, CoreModel};
 use stateright::{Checker, HasDiscoveries, Model};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[test]
 #[ignore]
@@ -16,6 +16,7 @@ fn probe() {
         noops: var("N", 0) > 0,
         checkpoints: var("K", 0) > 0,
         slow_batches: var("B", 0) > 0,
+        early: var("E", 0) > 0,
         faulty_changes: var("C", 255) as u8,
         mutant: None,
     };
@@ -23,7 +24,7 @@ fn probe() {
     let checker = CoreModel::new(bounds)
         .checker()
         .finish_when(HasDiscoveries::AnyFailures)
-        .timeout(Duration::from_secs(var("T", 60)))
+        .target_state_count(var("T", 4_000_000) as usize)
         .spawn_bfs()
         .join();
     println!(

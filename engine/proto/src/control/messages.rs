@@ -145,14 +145,28 @@ impl Messages {
 
     pub fn drop_ack(&mut self, sender: ReplicaId, view: View) {
         if self.acks.get(&sender).is_some_and(|kept| kept.message.view == view) {
-            self.acks.remove(&sender);
+            self.remove_ack(sender);
+        }
+    }
+
+    fn remove_ack(&mut self, sender: ReplicaId) {
+        if let Some(kept) = self.acks.remove(&sender) {
+            self.release(kept.ticket);
         }
     }
 
     /// Forgets what a stable view has left behind.
     pub fn discard(&mut self, stable: View, current: View) {
-        self.changes.retain(|(to, _), _| *to > stable && *to >= current);
-        self.acks.retain(|_, kept| kept.message.view >= stable);
+        self.retain_changes(|_, to| to > stable && to >= current);
+        let gone: Vec<ReplicaId> = self
+            .acks
+            .iter()
+            .filter(|(_, kept)| kept.message.view < stable)
+            .map(|(sender, _)| *sender)
+            .collect();
+        for sender in gone {
+            self.remove_ack(sender);
+        }
     }
 
     /// The views beyond `after` that are asked for, with the number of replicas that ask.
