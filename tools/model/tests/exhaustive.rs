@@ -1,0 +1,45 @@
+//! Larger bounds, explored to the end in under five minutes:
+//! `cargo test --release -p hybster-model --test exhaustive -- --ignored --test-threads 1 --nocapture`
+
+use hybster_model::{Bounds, explore};
+
+fn safe(bounds: Bounds, states: usize) {
+    let outcome = explore(&bounds, None);
+    println!("{outcome}");
+    assert!(outcome.broken.is_none(), "{outcome}");
+    assert!(outcome.missed.is_empty(), "{:?} never happened: {outcome}", outcome.missed);
+    assert_eq!(outcome.states, states, "another number of states: find out why");
+}
+
+macro_rules! bounds {
+    ($($name:ident: $bounds:expr, $states:expr;)*) => {
+        $(
+            #[test]
+            #[ignore = "minutes in all; run with --release"]
+            fn $name() {
+                safe($bounds, $states);
+            }
+        )*
+    };
+}
+
+fn small(faulty: u16) -> Bounds {
+    Bounds::small(Some(faulty))
+}
+
+bounds! {
+    p1_views_2_faulty_0: Bounds { views: 2, ..small(0) }, 2_315_949;
+    p1_views_2_faulty_1: Bounds { views: 2, ..small(1) }, 5_842_132;
+
+    p2_noops_faulty_0: Bounds { pillars: 2, noops: true, ..small(0) }, 280_270;
+    p2_noops_faulty_1: Bounds { pillars: 2, noops: true, ..small(1) }, 703_278;
+    p2_noops_faulty_2: Bounds { pillars: 2, noops: true, ..small(2) }, 286_696;
+
+    slots_2_noops_faulty_0: Bounds { slots: 2, noops: true, ..small(0) }, 136_210;
+    slots_2_noops_faulty_1: Bounds { slots: 2, noops: true, ..small(1) }, 324_096;
+    slots_2_noops_faulty_2: Bounds { slots: 2, noops: true, ..small(2) }, 149_788;
+
+    checkpoints_faulty_0: Bounds { checkpoints: true, ..small(0) }, 137_585;
+    checkpoints_faulty_1: Bounds { checkpoints: true, ..small(1) }, 0;
+    checkpoints_faulty_2: Bounds { checkpoints: true, ..small(2) }, 168_100;
+}
