@@ -61,12 +61,15 @@ pub struct Craft {
     pub message: MessageId,
 }
 
+/// A state of the faulty host and the messages that it can make use of.
+type Scene = (u32, Arc<[MessageId]>);
+
 /// All states of the faulty host, and what it can do in them.
 #[derive(Default)]
 pub struct Host {
     states: Vec<Faulty>,
     numbers: HashMap<Faulty, u32>,
-    crafts: HashMap<(u32, Arc<[MessageId]>), Arc<[Craft]>>,
+    crafts: HashMap<Scene, Arc<[Craft]>>,
     judged: HashMap<Bytes, bool>,
 }
 
@@ -489,8 +492,8 @@ impl Workshop<'_> {
             let mut new_view = NewView {
                 view,
                 checkpoint: checkpoint.clone(),
-                view_changes: changes.iter().map(|c| ViewChange::clone(c)).collect(),
-                acks: acks.iter().map(|a| NewViewAck::clone(a)).collect(),
+                view_changes: changes.iter().copied().cloned().collect(),
+                acks: acks.iter().copied().cloned().collect(),
                 prepares,
                 proof: Proof([0; 32]),
             };

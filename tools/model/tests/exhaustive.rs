@@ -40,6 +40,6 @@ bounds! {
     slots_2_noops_faulty_2: Bounds { slots: 2, noops: true, ..small(2) }, 149_788;
 
     checkpoints_faulty_0: Bounds { checkpoints: true, ..small(0) }, 137_585;
-    checkpoints_faulty_1: Bounds { checkpoints: true, ..small(1) }, 0;
+    checkpoints_faulty_1: Bounds { checkpoints: true, ..small(1) }, 2_026_297;
     checkpoints_faulty_2: Bounds { checkpoints: true, ..small(2) }, 168_100;
 }

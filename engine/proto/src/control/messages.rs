@@ -155,7 +155,7 @@ impl Messages {
         }
     }
 
-    /// Forgets what a stable view has left behind.
+    /// Forgets what a stable view has left behind, and lets the pillars forget it, too.
     pub fn discard(&mut self, stable: View, current: View) {
         self.retain_changes(|_, to| to > stable && to >= current);
         let gone: Vec<ReplicaId> = self
@@ -289,5 +289,27 @@ impl Messages {
             item
         });
         into.sorted(waiting.collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::CheckpointCertificate;
+
+    #[test]
+    fn what_is_discarded_is_released() {
+        let mut messages = Messages::new(&GroupConfig::default());
+        let ticket = messages.ticket(Subject::ViewChange(ReplicaId(1), View(1)));
+        let change = ViewChange {
+            sender: ReplicaId(1),
+            from: View(0),
+            to: View(1),
+            checkpoint: CheckpointCertificate::default(),
+            parts: Vec::new(),
+        };
+        messages.store_change(Arc::new(change), ticket, View(0));
+        messages.discard(View(1), View(1));
+        assert_eq!(messages.take_released(), [ticket]);
     }
 }
