@@ -285,6 +285,10 @@ impl Model for CoreModel {
         if bounds.noops {
             all.push(Property::sometimes("a no-op is executed", |m: &Self, _| m.has(facts::NOOP)));
         }
+        if u64::from(bounds.pillars) * bounds.slots > 1 {
+            let name = "a request is ordered twice and runs once";
+            all.push(Property::sometimes(name, |m: &Self, _| m.has(facts::DUPLICATE)));
+        }
         if bounds.checkpoints {
             all.push(Property::sometimes("a checkpoint is stable", |m: &Self, _| {
                 m.has(facts::CHECKPOINT)

@@ -31,7 +31,7 @@
 //! whose view is behind all correct replicas are dropped from the state.
 //!
 //! # What was explored to the end
-//! n = 3, f = 1, two requests; "slots" are per pillar. States by the faulty replica, 0 (leader of
+//! n = 3, f = 1, two requests where nothing else is said; "slots" are per pillar. States by the faulty replica, 0 (leader of
 //! view 0), 1 (leader of view 1) and 2:
 //!
 //! | bounds | faulty 0 | faulty 1 | faulty 2 | test |
@@ -42,10 +42,13 @@
 //! | P = 1, 2 slots, views 0..1, no-ops | 136,210 | 324,096 | 149,788 | `exhaustive` |
 //! | P = 1, 1 slot, views 0..1, a checkpoint per slot | 137,585 | 2,026,297 | 168,100 | `exhaustive` |
 //! | P = 2, 1 slot, views 0..1, no-ops | 280,270 | 703,278 | 286,696 | `exhaustive` |
+//! | P = 2, 1 slot, views 0..1, a checkpoint at 2, one request | 1,256,237 | – | 1,435,758 | `exhaustive` |
+//! | P = 2, 2 slots, views 0..1, one request | 5,246,306 | – | 8,172,924 | `exhaustive`, `long` |
 //! | P = 1, 1 slot, views 0..2 | 2,315,949 | 5,842,132 | 15,522,466 | `exhaustive`, `long` |
 //!
-//! Not finished: P = 2 with views 0..2, P = 1 with 2 slots and a checkpoint each (over 2,000,000
-//! states at depth 12). All properties hold in all of these, and everything that should be possible
+//! Not finished: P = 2 with views 0..2 (one request, faulty 0: 6,491,401 states before depth 12, no
+//! end in sight), P = 1 with 2 slots and a checkpoint each (over 2,000,000 states at depth 12), and
+//! what has a dash. All properties hold in all of these, and everything that should be possible
 //! happens. stateright tells states apart by 64 bits, so a state may be overlooked with a
 //! probability of about 10⁻⁵ in the largest of these.
 //!

@@ -42,4 +42,11 @@ bounds! {
     checkpoints_faulty_0: Bounds { checkpoints: true, ..small(0) }, 137_585;
     checkpoints_faulty_1: Bounds { checkpoints: true, ..small(1) }, 2_026_297;
     checkpoints_faulty_2: Bounds { checkpoints: true, ..small(2) }, 168_100;
+
+    p2_checkpoints_faulty_0:
+        Bounds { pillars: 2, checkpoints: true, requests: 1, ..small(0) }, 1_256_237;
+    p2_checkpoints_faulty_2:
+        Bounds { pillars: 2, checkpoints: true, requests: 1, ..small(2) }, 1_435_758;
+
+    p2_slots_2_faulty_0: Bounds { pillars: 2, slots: 2, requests: 1, ..small(0) }, 5_246_306;
 }
