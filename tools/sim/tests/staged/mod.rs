@@ -64,9 +64,14 @@ pub fn hidden_view(seed: u64) -> Scenario {
 /// then its leader dies, and the first leader, which has left view 0 for view 2 and learns of
 /// view 1 belatedly, brings its old PREPAREs along.
 pub fn old_prepares(seed: u64) -> Scenario {
-    let (scenario, mut random) = stage("old prepares", seed);
-    let dead_us = random.between(80, 400) * 1_000;
-    let told_us = dead_us + random.between(20, 300) * 1_000;
+    let (mut scenario, mut random) = stage("old prepares", seed);
+    // The first leader has a full window to bring along, and view 1 does not last for long.
+    scenario.group.batch_max_requests = 1;
+    for client in &mut scenario.clients {
+        (client.sessions, client.operations, client.think_us) = (6, 60, 500);
+    }
+    let dead_us = random.between(52_000, 80_000);
+    let told_us = dead_us + random.between(60, 200) * 1_000;
     let (r0, r2) = (End::Replica(0), End::Replica(2));
     let of_view_1 = [kind::NEW_VIEW, kind::PREPARE, kind::COMMIT, kind::CHECKPOINT];
     part(scenario, 0, 0, 1)
