@@ -9,7 +9,7 @@ use hybster::client::{
 };
 use hybster::group::{Addresses, ClientKeys, CreateOptions, Group, ReplicaKeys, create};
 use hybster::services::{CounterService, KvService, NullService, counter};
-use hybster::{ClientId, GroupConfig, Replica, ReplicaId, RunningReplica};
+use hybster::{ClientId, GroupConfig, Replica, ReplicaId, RunningReplica, TransportKind};
 use hybster_net::LinkCipher;
 
 pub use hybster::Status;
@@ -66,7 +66,7 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
     let group = Group::load(&args.group).map_err(|e| told(&e))?;
     let keys =
         ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id)).map_err(|e| told(&e))?;
-    let builder = Replica::builder(group, keys).layout(args.layout);
+    let builder = Replica::builder(group, keys).layout(args.layout).transport(args.transport);
     let builder = if args.unreplicated { builder.unreplicated() } else { builder };
     let started = match args.service {
         ServiceKind::Null => builder.service(NullService::new(args.reply_size as usize)).start(),
@@ -104,9 +104,10 @@ pub fn connect(
     group: &Path,
     identity: u32,
     sessions: u32,
+    transport: TransportKind,
     stop: &Stop,
 ) -> Result<DriverSessions, Error> {
-    let (mut driver, replicas) = driver(group, identity, sessions)?;
+    let (mut driver, replicas) = driver(group, identity, sessions, transport)?;
     let deadline = Instant::now() + CONNECT;
     while driver.connected() < replicas {
         stop.check()?;
@@ -119,13 +120,22 @@ pub fn connect(
     Ok(DriverSessions { driver, completions: Completions::default(), count: sessions })
 }
 
-fn driver(group: &Path, identity: u32, sessions: u32) -> Result<(ClientDriver, usize), Error> {
+fn driver(
+    group: &Path,
+    identity: u32,
+    sessions: u32,
+    transport: TransportKind,
+) -> Result<(ClientDriver, usize), Error> {
     let told = |e: &dyn std::fmt::Display| Error::new(e.to_string());
     let group = Group::load(group).map_err(|e| told(&e))?;
     let keys =
         ClientKeys::load(&group, group.directory(), ClientId(identity)).map_err(|e| told(&e))?;
-    let options =
-        ClientOptions { sessions, request_timeout: REQUEST_TIMEOUT, ..ClientOptions::default() };
+    let options = ClientOptions {
+        sessions,
+        request_timeout: REQUEST_TIMEOUT,
+        transport,
+        ..ClientOptions::default()
+    };
     let driver = ClientDriver::connect(&group, &keys, &options).map_err(|e| told(&e))?;
     Ok((driver, group.replicas().len()))
 }
@@ -184,7 +194,7 @@ const LONG: Duration = Duration::from_millis(20);
 /// # Errors
 /// If the group does not answer.
 pub fn counter_value(group: &Path, identity: u32, stop: &Stop) -> Result<u64, Error> {
-    let (driver, _) = driver(group, identity, 1)?;
+    let (driver, _) = driver(group, identity, 1, TransportKind::Epoll)?;
     let mut sessions = DriverSessions { driver, completions: Completions::default(), count: 1 };
     let links = sessions.driver.await_links(CONNECT);
     links.map_err(|e| Error::new(e.to_string()))?;
@@ -220,7 +230,7 @@ impl Monitor {
     /// # Errors
     /// If the group's files are wrong or the network of this process fails.
     pub fn open(group: &Path, identity: u32) -> Result<Monitor, Error> {
-        let (mut driver, replicas) = driver(group, identity, 1)?;
+        let (mut driver, replicas) = driver(group, identity, 1, TransportKind::Epoll)?;
         driver.await_links(CONNECT).map_err(|e| Error::new(e.to_string()))?;
         Ok(Monitor { driver, replicas: replicas as u16 })
     }

@@ -2,7 +2,8 @@
 //!
 //! It starts a group of replica processes on loopback ([`launch`]), drives them with real
 //! authenticated clients ([`load`], [`workload`]), and reports what it measured ([`report`]).
-//! [`run()`] measures a group without faults, [`scenario`] breaks something under load. [`engine`] is
+//! [`run()`] measures a group without faults, [`scenario`] breaks something under load, [`sweep`]
+//! measures a series, [`profile`] tells where the time goes. [`engine`] is
 //! the one module that knows the engine's interface.
 //!
 //! Whatever happens (the end, an error, Ctrl-C, kill -9), no process stays behind: see
@@ -17,11 +18,13 @@ pub mod load;
 pub mod machine;
 pub mod options;
 pub mod process;
+pub mod profile;
 pub mod progress;
 pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod stop;
+pub mod sweep;
 pub mod workload;
 
 pub use error::Error;

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hybster_bench::options::{Cli, Command, FaultOptions, RunOptions};
+use hybster_bench::profile::{IdleOptions, ProfileOptions, idle, profile};
 use hybster_bench::report::write_json;
 use hybster_bench::stop::Stop;
+use hybster_bench::sweep::{SweepOptions, sweep, write_csv};
 use hybster_bench::{Error, launch, run, scenario};
 
 /// Measured, but operations failed or a check did not hold.
@@ -21,6 +23,9 @@ fn main() -> ExitCode {
         None => run_command(&cli.run),
         Some(Command::Run(options)) => run_command(&options),
         Some(Command::Fault(options)) => fault_command(&options),
+        Some(Command::Sweep(options)) => sweep_command(&options),
+        Some(Command::Flamegraph(options)) => profile_command(&options),
+        Some(Command::Idle(options)) => idle_command(&options),
         Some(Command::Replica(args)) => launch::run_replica(&args).map(|()| true),
     };
     match result {
@@ -51,6 +56,40 @@ fn fault_command(options: &FaultOptions) -> Result<bool, Error> {
         write_json(path, &report)?;
     }
     Ok(report.is_clean())
+}
+
+fn sweep_command(options: &SweepOptions) -> Result<bool, Error> {
+    writable(options.run.json.as_deref())?;
+    writable(options.csv.as_deref())?;
+    let report = sweep(options, &Stop::on_signals()?)?;
+    print!("{report}");
+    if let Some(path) = &options.run.json {
+        write_json(path, &report)?;
+    }
+    if let Some(path) = &options.csv {
+        write_csv(path, &report)?;
+    }
+    Ok(report.is_clean())
+}
+
+fn profile_command(options: &ProfileOptions) -> Result<bool, Error> {
+    writable(options.run.json.as_deref())?;
+    let report = profile(options, &Stop::on_signals()?)?;
+    print!("{report}");
+    if let Some(path) = &options.run.json {
+        write_json(path, &report)?;
+    }
+    Ok(report.run.errors == 0 && report.run.completed > 0)
+}
+
+fn idle_command(options: &IdleOptions) -> Result<bool, Error> {
+    writable(options.json.as_deref())?;
+    let report = idle(options, &Stop::on_signals()?)?;
+    print!("{report}");
+    if let Some(path) = &options.json {
+        write_json(path, &report)?;
+    }
+    Ok(true)
 }
 
 /// A report that cannot be written shall be known before the measurement, not after it.

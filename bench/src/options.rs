@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use hybster::Layout;
+use hybster::{Layout, TransportKind};
 use hybster_tss::MacAlgorithm;
 
 use crate::launch::ReplicaArgs;
+use crate::profile::{IdleOptions, ProfileOptions};
+use crate::sweep::SweepOptions;
 
 /// Measures Hybster: starts a group on loopback, drives it with clients, reports.
 #[derive(Debug, Parser)]
@@ -29,6 +31,12 @@ pub enum Command {
     Run(RunOptions),
     /// Break something under load and measure what clients notice.
     Fault(FaultOptions),
+    /// Measure a series: one option takes several values.
+    Sweep(SweepOptions),
+    /// Profile a load: flamegraphs, and where the nanoseconds of an operation go.
+    Flamegraph(ProfileOptions),
+    /// Watch a group without load: its CPU use.
+    Idle(IdleOptions),
     /// One replica, started by this program itself.
     #[command(hide = true)]
     Replica(ReplicaArgs),
@@ -87,6 +95,9 @@ pub struct GroupOptions {
     /// Which threads and cores a replica's stages run on.
     #[arg(long, default_value = "auto")]
     pub layout: Layout,
+    /// What carries the bytes, in replicas and clients: auto, io-uring or epoll.
+    #[arg(long, default_value_t)]
+    pub transport: TransportKind,
     /// MAC algorithm of certificates and client requests.
     #[arg(long, default_value_t)]
     pub authenticator: MacAlgorithm,
@@ -152,7 +163,7 @@ pub struct FaultOptions {
     pub group: GroupOptions,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if (0.0..=86_400.0).contains(&value) => Ok(value),
         _ => Err("give seconds from 0 to 86400".into()),

@@ -31,11 +31,26 @@ const RUN_UP: Duration = Duration::from_millis(100);
 /// # Errors
 /// If the group does not start, ends early, or the user interrupts.
 pub fn run(options: &RunOptions, stop: &Stop) -> Result<RunReport, Error> {
+    run_observed(options, stop, &mut |_| Ok(()))
+}
+
+/// Called when the measured interval begins.
+pub type Observer<'a> = &'a mut dyn FnMut(&mut Group) -> Result<(), Error>;
+
+/// [`run`] with somebody who looks on from the start of the measured interval.
+///
+/// # Errors
+/// As [`run`], and if the observer fails.
+pub fn run_observed(
+    options: &RunOptions,
+    stop: &Stop,
+    observer: Observer<'_>,
+) -> Result<RunReport, Error> {
     check(options)?;
     let connections = options.group.connections.min(options.group.clients);
     let spec = GroupSpec::new(&options.group, options.service, connections + 1)?;
     let mut group = Group::launch(&spec, stop)?;
-    let result = measure_group(options, connections, &mut group, stop);
+    let result = measure_group(options, &mut group, observer, stop);
     // The group is stopped either way; an error of the measurement is the one to tell.
     match result {
         Ok(report) => group.shutdown().map(|()| report),
@@ -69,11 +84,11 @@ fn check(options: &RunOptions) -> Result<(), Error> {
 
 fn measure_group(
     options: &RunOptions,
-    connections: u32,
     group: &mut Group,
+    observer: Observer<'_>,
     stop: &Stop,
 ) -> Result<RunReport, Error> {
-    let mut parts = connect_all(&group.path(), options.group.clients, connections, stop)?;
+    let mut parts = connect_all(&group.path(), &options.group, stop)?;
     if options.service == ServiceKind::Kv {
         parts = prefill(parts, options, stop)?;
     }
@@ -81,12 +96,12 @@ fn measure_group(
         ServiceKind::Kv => {
             let keys = options.keys;
             let (size, reads) = (options.group.request_size, options.read_percent);
-            run_with(options, group, parts, stop, |i| Kv::new(keys, size, reads, i))
+            run_with(options, group, parts, observer, stop, |i| Kv::new(keys, size, reads, i))
         }
         ServiceKind::Null | ServiceKind::Counter => {
             let (request, reply) = (options.group.request_size, options.group.reply_size);
             let reads = options.read_percent;
-            run_with(options, group, parts, stop, |i| Null::new(request, reply, reads, i))
+            run_with(options, group, parts, observer, stop, |i| Null::new(request, reply, reads, i))
         }
     }
 }
@@ -97,14 +112,15 @@ fn measure_group(
 /// If a driver cannot reach the group.
 pub fn connect_all(
     group: &Path,
-    clients: u32,
-    connections: u32,
+    options: &GroupOptions,
     stop: &Stop,
 ) -> Result<Vec<DriverSessions>, Error> {
+    let GroupOptions { clients, connections, transport, .. } = *options;
+    let connections = connections.min(clients);
     (0..connections)
         .map(|index| {
             let share = clients / connections + u32::from(index < clients % connections);
-            engine::connect(group, index, share, stop)
+            engine::connect(group, index, share, transport, stop)
         })
         .collect()
 }
@@ -132,6 +148,7 @@ fn run_with<W: Workload + 'static>(
     options: &RunOptions,
     group: &mut Group,
     drivers: Vec<DriverSessions>,
+    observer: Observer<'_>,
     stop: &Stop,
     workload: impl Fn(u64) -> W,
 ) -> Result<RunReport, Error> {
@@ -161,7 +178,8 @@ fn run_with<W: Workload + 'static>(
         part
     });
     let mut monitor = Monitor::open(&group.path(), connections)?;
-    let watch = |tallies: &[Arc<Tallies>]| watch(&plan, group, &mut monitor, tallies, stop);
+    let watch =
+        |tallies: &[Arc<Tallies>]| watch(&plan, group, &mut monitor, tallies, observer, stop);
     let (runs, interval) = measure(parts.collect(), stop, watch)?;
     Ok(report(options, connections, group.spec(), runs, interval))
 }
@@ -178,6 +196,7 @@ fn watch(
     group: &mut Group,
     monitor: &mut Monitor,
     tallies: &[Arc<Tallies>],
+    observer: Observer<'_>,
     stop: &Stop,
 ) -> Result<Interval, Error> {
     let mut progress = Progress::new(plan.warmup + plan.measured);
@@ -189,6 +208,7 @@ fn watch(
         group.expect_running(&[])
     };
     stop.sleep_until(begin, || show(group))?;
+    observer(group)?;
     let used_before = group.usage()?;
     let before = monitor.all();
     stop.sleep_until(begin + plan.measured, || show(group))?;
@@ -264,6 +284,7 @@ pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
         warmup_s: 0.0,
         batch_max: spec.batch_max,
         layout: spec.layout.to_string(),
+        transport: spec.transport.to_string(),
         authenticator: spec.authenticator.to_string(),
         unreplicated: spec.unreplicated,
     }
@@ -278,6 +299,7 @@ fn replicas(before: &[Status], after: &[Status]) -> Vec<ReplicaReport> {
             requests_per_batch: then.and_then(|then| now.requests_per_batch_since(then)),
             rejections: engine::rejections(now),
             layout: now.layout.clone(),
+            transport: now.transport.clone(),
         }
     };
     after.iter().map(report).collect()

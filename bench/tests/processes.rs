@@ -154,6 +154,33 @@ fn the_store_is_measured_with_reads_in_an_open_loop_over_two_connections() {
 }
 
 #[test]
+fn a_series_takes_turns_and_is_written_as_json_and_csv() {
+    let results = tempfile::tempdir().unwrap();
+    let (json, csv) = (results.path().join("series.json"), results.path().join("series.csv"));
+    let files = ["--json", json.to_str().unwrap(), "--csv", csv.to_str().unwrap()];
+    let short = ["--duration", "0.3", "--warmup", "0.1", "--clients", "8", "--repeat", "2"];
+    let mut all = vec!["sweep", "--over", "pillars", "--values", "1,2"];
+    all.extend(short);
+    all.extend(files);
+    expect_success(&run(&all));
+    let series: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let points = series["points"].as_array().unwrap();
+    let values: Vec<_> = points.iter().map(|p| p["value"].as_str().unwrap()).collect();
+    assert_eq!(values, ["1", "2"]);
+    assert!(points.iter().all(|p| p["runs"].as_array().unwrap().len() == 2));
+    assert_eq!(points[1]["runs"][0]["config"]["pillars"], 2);
+    assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 5);
+}
+
+#[test]
+fn a_group_without_load_is_watched() {
+    let output = run(&["idle", "--seconds", "0.5"]);
+    expect_success(&output);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("replica 2") && text.contains("of a core"), "{text}");
+}
+
+#[test]
 fn a_killed_leader_loses_nothing() {
     let results = tempfile::tempdir().unwrap();
     let file = results.path().join("report.json");
@@ -230,6 +257,7 @@ fn wrong_options_are_told_before_anything_starts() {
     for (arguments, text) in [
         (&["--replicas", "3", "--faults", "2"][..], "at least 5 replicas"),
         (&["--layout", "cubist"], "cubist"),
+        (&["sweep", "--over", "layout", "--values", "fused,cubist"], "cubist"),
         (&["--authenticator", "rot13"], "aegis-128l"),
         (&["--json", "/nonexistent/x.json"], "/nonexistent/x.json"),
         (&["--service", "counter"], "fault"),

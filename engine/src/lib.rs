@@ -20,7 +20,7 @@ pub mod runtime;
 pub mod services;
 
 pub use group::{ClientKeys, Group, GroupError, ReplicaKeys};
-pub use hybster_net::LinkCipher;
+pub use hybster_net::{LinkCipher, TransportKind};
 pub use hybster_proto::config::GroupConfig;
 pub use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId, View};
 pub use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};

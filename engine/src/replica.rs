@@ -10,8 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use hybster_net::limits::PollLimits;
-use hybster_net::{Hub, HubConfig, Identity, PollTransport};
+use hybster_net::{AnyTransport, Hub, HubConfig, Identity, TransportKind};
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
@@ -61,6 +60,7 @@ impl Replica {
             keys,
             service: (),
             layout,
+            transport: TransportKind::Auto,
             pin: false,
             cores: None,
             listen: None,
@@ -77,6 +77,7 @@ pub struct ReplicaBuilder<S> {
     keys: ReplicaKeys,
     service: S,
     layout: Layout,
+    transport: TransportKind,
     pin: bool,
     cores: Option<Vec<usize>>,
     listen: Option<SocketAddr>,
@@ -98,6 +99,7 @@ impl<S> ReplicaBuilder<S> {
             group: self.group,
             keys: self.keys,
             layout: self.layout,
+            transport: self.transport,
             pin: self.pin,
             cores: self.cores,
             listen: self.listen,
@@ -109,6 +111,12 @@ impl<S> ReplicaBuilder<S> {
     /// How stages are spread over threads. Without it the group's default holds.
     pub fn layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
+        self
+    }
+
+    /// What carries the bytes of all links. Without it the replica chooses.
+    pub fn transport(mut self, transport: TransportKind) -> Self {
+        self.transport = transport;
         self
     }
 
@@ -166,7 +174,9 @@ impl<S: Service> ReplicaBuilder<S> {
         let layout = self.layout.resolve(config.pillars, available);
         let roles = self.roles();
         let plans = plan(layout, &roles, &cores);
-        let hub = self.open_hub()?;
+        let transport = AnyTransport::new(self.transport).map_err(StartError::Transport)?;
+        let transport_kind = transport.kind();
+        let hub = self.open_hub(transport)?;
         let (trace, trace_file) = self.open_trace(plans.len())?;
         if self.is_replicated {
             self.keys.claim_epoch()?;
@@ -174,7 +184,8 @@ impl<S: Service> ReplicaBuilder<S> {
         let local_address = hub.local_address().expect("a replica listens");
         let id = self.keys.id;
         let is_replicated = self.is_replicated;
-        let shared = Arc::new(Shared::new(id, config, layout, is_replicated, plans, trace));
+        let shared = Shared::new(id, config, layout, transport_kind, is_replicated, plans, trace);
+        let shared = Arc::new(shared);
         let peers = self.peers().map(|(peer, _)| peer).collect();
         let mut network = Some(Network::new(hub, Arc::clone(&shared), peers));
         let mut stages = self.stages();
@@ -194,7 +205,7 @@ impl<S: Service> ReplicaBuilder<S> {
             }
         }
         let mode = if is_replicated { "replica" } else { "unreplicated server" };
-        log::info!("{mode} {} listens on {local_address}, {layout} layout", id.0);
+        log::info!("{mode} {} listens on {local_address}, {layout} layout, {transport_kind}", id.0);
         Ok(RunningReplica::new(shared, threads, local_address, trace_file))
     }
 
@@ -258,8 +269,7 @@ impl<S: Service> ReplicaBuilder<S> {
         others.map(|entry| (entry.id.0, entry.address))
     }
 
-    fn open_hub(&self) -> Result<Hub<PollTransport>, StartError> {
-        let transport = PollTransport::new(PollLimits::default()).map_err(StartError::Transport)?;
+    fn open_hub(&self, transport: AnyTransport) -> Result<Hub<AnyTransport>, StartError> {
         let config = self.group.config();
         let own = &self.group.replicas()[usize::from(self.keys.id.0)];
         let hub = HubConfig {
@@ -314,6 +324,7 @@ impl<S> fmt::Debug for ReplicaBuilder<S> {
         f.debug_struct("ReplicaBuilder")
             .field("replica", &self.keys.id)
             .field("layout", &self.layout)
+            .field("transport", &self.transport)
             .field("pin", &self.pin)
             .finish_non_exhaustive()
     }
@@ -360,7 +371,7 @@ impl Queues {
 fn spawn(
     index: usize,
     shared: &Arc<Shared>,
-    agent: Agent<PollTransport>,
+    agent: Agent<AnyTransport>,
 ) -> io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     let name = &shared.plans[index].name;

@@ -5,17 +5,21 @@
 //! - [`hub::Hub`] is what a replica's network stage and a client use: links to all peers and
 //!   clients, reconnection, limits, back-pressure. Bytes in, bytes out, one thread, no lock.
 //! - [`transport::Transport`] is the seam to the operating system, in completion style so that
-//!   `io_uring` fits. Back ends: [`poll::PollTransport`] (epoll) and [`memory::MemoryTransport`]
-//!   (in process, deterministic).
+//!   `io_uring` fits. Back ends: [`uring::UringTransport`], [`poll::PollTransport`] (epoll) and
+//!   [`memory::MemoryTransport`] (in process, deterministic). [`any::AnyTransport`] is whichever
+//!   of the first two the system has and its user wants.
 //! - [`handshake::Handshake`] and [`link::Link`] are sans-IO: TLS 1.3 with raw public keys first,
 //!   then frames with one MAC each.
 //! - [`frame`] is the layout on the wire. `net/WIRE.md` shows it byte by byte.
 //!
 //! What a peer sends is hostile until its MAC has been checked: anything else closes the link with
 //! a counted [`reject::Reason`].
+//!
+//! Unsafe code is denied, but for `uring::ring` and `uring::buffers`, which exist to contain it.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod any;
 pub mod cipher;
 pub mod frame;
 pub mod handshake;
@@ -27,10 +31,14 @@ pub mod memory;
 pub mod poll;
 pub mod reject;
 pub mod transport;
+#[cfg(target_os = "linux")]
+pub mod uring;
 
+mod blocks;
 mod random;
 mod slots;
 
+pub use any::{AnyTransport, TransportKind, UnknownTransport};
 pub use cipher::LinkCipher;
 pub use frame::Messages;
 pub use hub::{DownReason, Event, Hub, HubConfig, LinkId, SendError, Source, Tag};
@@ -40,3 +48,5 @@ pub use memory::{MemoryNetwork, MemoryTransport};
 pub use poll::PollTransport;
 pub use reject::{Reason, Rejections};
 pub use transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
+#[cfg(target_os = "linux")]
+pub use uring::UringTransport;

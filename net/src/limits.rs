@@ -48,6 +48,8 @@ pub struct Limits {
     pub backoff_min: Duration,
     /// Longest pause before an outgoing link is tried again. Default 2 s.
     pub backoff_max: Duration,
+    /// Longest wait of a message for one to go along with, if nobody waits for it. Default 5 ms.
+    pub may_wait: Duration,
     /// Unused send buffers kept for reuse, in bytes. Default 64 MiB.
     pub pool_bytes: usize,
     /// Log lines about refused or lost connections, per second. Default 20.
@@ -70,6 +72,7 @@ impl Default for Limits {
             handshake_bytes: 32 << 10,
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(2),
+            may_wait: Duration::from_millis(5),
             pool_bytes: 64 << 20,
             log_lines_per_second: 20,
         }
@@ -107,6 +110,48 @@ impl Default for PollLimits {
             accepts_per_poll: 32,
             unacknowledged_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Limits of [`UringTransport`](crate::UringTransport).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UringLimits {
+    /// Operations that one system call can submit; more take several calls. A power of two.
+    /// Default 256.
+    pub submissions: u32,
+    /// Results that the kernel can report without a further call. A power of two. Default 4096.
+    pub completions: u32,
+    /// Receive buffers lent to the kernel; a power of two. Together they bound what one poll takes
+    /// from all connections. Default 64.
+    pub buffers: u16,
+    /// Size of a receive buffer, in bytes. Default 64 KiB.
+    pub buffer_bytes: usize,
+    /// Size of the blocks that received bytes are handed out in; not less than a buffer.
+    /// Default 256 KiB.
+    pub block_bytes: usize,
+    /// Pause before a listener accepts again after the system refused a connection, for want of
+    /// descriptors most likely. Default 100 ms.
+    pub accept_pause: Duration,
+    /// As [`PollLimits::unacknowledged_timeout`]. Default 10 s.
+    pub unacknowledged_timeout: Duration,
+    /// As [`PollLimits::keepalive`]. Default 5 s.
+    pub keepalive: Duration,
+}
+
+impl Default for UringLimits {
+    fn default() -> Self {
+        let PollLimits { block_bytes, unacknowledged_timeout, keepalive, .. } =
+            PollLimits::default();
+        Self {
+            submissions: 256,
+            completions: 4096,
+            buffers: 64,
+            buffer_bytes: 64 << 10,
+            block_bytes,
+            accept_pause: Duration::from_millis(100),
+            unacknowledged_timeout,
+            keepalive,
         }
     }
 }

@@ -106,7 +106,7 @@ pub trait Transport {
     fn pause_reading(&mut self, connection: ConnectionId, paused: bool);
 
     /// Submits what is queued, waits at most `timeout` (`None`: until something happens) and
-    /// appends what happened. Returns early when woken.
+    /// appends what happened. Returns early when woken, and may do so for no reason.
     ///
     /// # Errors
     /// Only for failures of the back end itself, never for those of a connection.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use hybster::services::{CounterService, KvService, NullService};
-use hybster::{Group, Layout, Replica, ReplicaId, ReplicaKeys, RunningReplica};
+use hybster::{Group, Layout, Replica, ReplicaId, ReplicaKeys, RunningReplica, TransportKind};
 
 use crate::service::ServiceName;
 use crate::{Done, Failure};
@@ -34,6 +34,9 @@ pub struct ReplicaArgs {
     /// Layout of the stages on threads: auto, fused or split; by default what group.toml says.
     #[arg(long)]
     layout: Option<Layout>,
+    /// What carries the bytes: auto, io-uring or epoll. Without io_uring in the system it is epoll.
+    #[arg(long, default_value_t)]
+    transport: TransportKind,
     /// Pin the threads to cores of their own.
     #[arg(long)]
     pin: bool,
@@ -103,7 +106,8 @@ fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
     let group = Group::load(&args.group)?;
     let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id))?;
     let layout = args.layout.unwrap_or(group.layout());
-    let mut builder = Replica::builder(group, keys).layout(layout).pin(args.pin);
+    let mut builder =
+        Replica::builder(group, keys).layout(layout).transport(args.transport).pin(args.pin);
     if let Some(file) = &args.trace {
         builder = builder.trace_file(file);
     }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hybster::{Layout, SessionId};
+use hybster::{Layout, SessionId, TransportKind};
 use hybster_tss::MacAlgorithm;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -45,6 +45,8 @@ pub struct GroupSpec {
     pub batch_max: u32,
     /// Layout of stages on cores.
     pub layout: Layout,
+    /// Transport of replicas and clients.
+    pub transport: TransportKind,
     /// MAC algorithm.
     pub authenticator: MacAlgorithm,
     /// The service.
@@ -96,6 +98,7 @@ impl GroupSpec {
             pillars: if options.unreplicated { 1 } else { options.pillars },
             batch_max: options.batch_max,
             layout: options.layout,
+            transport: options.transport,
             authenticator: options.authenticator,
             service,
             reply_size: options.reply_size,
@@ -158,6 +161,7 @@ impl Group {
         let mut command = Command::new(program);
         command.arg("replica").arg("--group").arg(self.path());
         command.args(["--id", &replica.to_string(), "--layout", spec.layout.name()]);
+        command.args(["--transport", spec.transport.name()]);
         command.args(["--service", spec.service.name()]);
         command.args(["--reply-size", &spec.reply_size.to_string()]);
         if spec.unreplicated {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use hybster::Layout;
+use hybster::{Layout, TransportKind};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::Error;
@@ -24,6 +24,9 @@ pub struct ReplicaArgs {
     /// Layout of stages on cores.
     #[arg(long)]
     pub layout: Layout,
+    /// What carries the bytes.
+    #[arg(long, default_value_t)]
+    pub transport: TransportKind,
     /// The service.
     #[arg(long, value_enum)]
     pub service: ServiceKind,

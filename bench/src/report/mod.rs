@@ -100,6 +100,8 @@ pub struct ReplicaReport {
     pub rejections: u64,
     /// The layout in use, `auto` decided.
     pub layout: String,
+    /// The transport in use, `auto` decided.
+    pub transport: String,
 }
 
 /// What only an open loop can say.
@@ -140,6 +142,8 @@ pub struct Config {
     pub batch_max: u32,
     /// Layout of a replica's stages on cores.
     pub layout: String,
+    /// What carries the bytes.
+    pub transport: String,
     /// MAC algorithm of certificates and client requests.
     pub authenticator: String,
     /// One server and no protocol.

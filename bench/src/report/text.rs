@@ -62,8 +62,8 @@ impl fmt::Display for RunReport {
         )?;
         writeln!(
             f,
-            "layout {}, authenticator {}, batches of at most {} requests",
-            config.layout, config.authenticator, config.batch_max
+            "layout {}, transport {}, authenticator {}, batches of at most {} requests",
+            config.layout, config.transport, config.authenticator, config.batch_max
         )?;
         writeln!(f)?;
         let throughput = count(self.throughput_ops_s.round() as u64);
@@ -102,7 +102,8 @@ impl fmt::Display for RunReport {
                 write!(f, ", {size:.1} requests per batch")?;
             }
             let rejections = count(replica.rejections);
-            writeln!(f, ", {rejections} messages rejected, {} layout", replica.layout)?;
+            let (layout, transport) = (&replica.layout, &replica.transport);
+            writeln!(f, ", {rejections} messages rejected, {layout} layout, {transport}")?;
         }
         writeln!(f)?;
         processes(f, &self.processes)?;

@@ -124,7 +124,7 @@ pub fn play<T>(
     script: impl FnOnce(&mut Stage<'_>) -> Result<T, Error>,
 ) -> Result<Finished<T>, Error> {
     let mut group = Group::launch(spec, stop)?;
-    let drivers = connect_all(&group.path(), options.group.clients, connections, stop)?;
+    let drivers = connect_all(&group.path(), &options.group, stop)?;
     let mut monitor = Monitor::open(&group.path(), connections)?;
     let plan = Plan {
         origin: Instant::now() + RUN_UP,

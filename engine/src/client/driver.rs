@@ -5,9 +5,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hybster_net::hub::Traffic;
-use hybster_net::limits::PollLimits;
 use hybster_net::{
-    Event, Hub, HubConfig, Identity, PollTransport, Reason, SendError, Source, Transport, Waker,
+    AnyTransport, Event, Hub, HubConfig, Identity, Reason, SendError, Source, Transport, Waker,
 };
 use hybster_proto::ids::{ReplicaId, RequestNumber, SessionId, View};
 use hybster_proto::invocation::{
@@ -44,7 +43,7 @@ const STATUSES_MAX: usize = 64;
 /// Each driver is an incarnation of its client identity with sessions of its own; several may be
 /// used at the same time, in one process or in many.
 #[derive(Debug)]
-pub struct ClientDriver<T: Transport = PollTransport> {
+pub struct ClientDriver<T: Transport = AnyTransport> {
     core: ClientCore,
     out: ClientOutput,
     hub: Hub<T>,
@@ -72,7 +71,7 @@ impl ClientDriver {
         keys: &ClientKeys,
         options: &ClientOptions,
     ) -> Result<ClientDriver, ClientError> {
-        let transport = PollTransport::new(PollLimits::default())?;
+        let transport = AnyTransport::new(options.transport)?;
         Self::with_transport(transport, group, keys, options)
     }
 }

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use hybster_net::Limits;
+use hybster_net::{Limits, TransportKind};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::SessionId;
 
@@ -68,6 +68,8 @@ pub struct ClientOptions {
     pub queue: usize,
     /// Limits of the links. Frames are made long enough for the group's operations and results.
     pub limits: Limits,
+    /// What carries the bytes of the links. By default the client chooses.
+    pub transport: TransportKind,
 }
 
 impl Default for ClientOptions {
@@ -78,6 +80,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(5),
             queue: 1024,
             limits: Limits { peer_queue_bytes: 64 << 20, ..Limits::default() },
+            transport: TransportKind::Auto,
         }
     }
 }

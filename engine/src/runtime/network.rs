@@ -62,6 +62,10 @@ impl<T: Transport> Network<T> {
         letters: &mut Vec<Letter>,
     ) -> io::Result<()> {
         self.hub.pause_clients(self.shared.is_congested());
+        let view = View(self.shared.board.control.current.get());
+        // A leader's PREPARE is what the others wait for, a follower's reply what the client does.
+        let leads = self.shared.config.leader(view) == self.shared.replica;
+        self.hub.serve_clients_first(!leads);
         let mut events = std::mem::take(&mut self.events);
         let polled = self.hub.poll(timeout, Instant::now(), &mut events);
         for event in events.drain(..) {
@@ -76,7 +80,12 @@ impl<T: Transport> Network<T> {
         match effect {
             Effect::Send { to: Destination::AllPeers, message, tag } => {
                 for index in 0..self.peers.len() {
-                    self.send_to_peer(self.peers[index], message.clone(), tag);
+                    let peer = self.peers[index];
+                    if self.may_wait(peer, &message, tag) {
+                        self.send_to_peer_later(peer, message.clone(), tag);
+                    } else {
+                        self.send_to_peer(peer, message.clone(), tag);
+                    }
                 }
             }
             Effect::Send { to: Destination::Peer(peer), message, tag } => {
@@ -215,6 +224,26 @@ impl<T: Transport> Network<T> {
             Ok(()) => {}
             Err(error) => self.dropped(peer, &error),
         }
+    }
+
+    fn send_to_peer_later(&mut self, peer: u16, message: Bytes, tag: SendTag) {
+        match self.hub.send_to_peer_later(peer, message, tag_of(tag)) {
+            Ok(()) => {}
+            Err(error) => self.dropped(peer, &error),
+        }
+    }
+
+    /// Whether a message makes no difference to a peer now. With a quorum of two a follower commits
+    /// by the PREPARE and its own COMMIT. The COMMITs of other followers reach it all the same, for
+    /// the case that the PREPARE does not.
+    fn may_wait(&self, peer: u16, message: &[u8], tag: SendTag) -> bool {
+        let SendTag::Ordering(view, _) = tag else {
+            return false;
+        };
+        let config = &self.shared.config;
+        config.quorum() <= 2
+            && kind_of(message) == kind::COMMIT
+            && config.leader(view) != ReplicaId(peer)
     }
 
     #[cold]

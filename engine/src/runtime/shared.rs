@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crossbeam::utils::CachePadded;
-use hybster_net::Reason;
+use hybster_net::{Reason, TransportKind};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::output::Fatal;
@@ -37,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) replica: ReplicaId,
     pub(crate) config: Arc<GroupConfig>,
     pub(crate) layout: Layout,
+    pub(crate) transport: TransportKind,
     pub(crate) replicated: bool,
     pub(crate) plans: Vec<AgentPlan>,
     pub(crate) clock: Clock,
@@ -54,6 +55,7 @@ impl Shared {
         replica: ReplicaId,
         config: Arc<GroupConfig>,
         layout: Layout,
+        transport: TransportKind,
         replicated: bool,
         plans: Vec<AgentPlan>,
         trace: Option<TraceTarget>,
@@ -66,6 +68,7 @@ impl Shared {
             doorbells: plans.iter().map(|_| CachePadded::default()).collect(),
             config,
             layout,
+            transport,
             replicated,
             plans,
             clock: Clock::start(),
@@ -153,6 +156,7 @@ impl Shared {
             refusals: self.refusals(),
             traffic: self.traffic(),
             layout: self.layout.to_string(),
+            transport: self.transport.to_string(),
             agents: self.agents(),
         }
     }

@@ -71,6 +71,8 @@ pub struct Status {
     pub traffic: TrafficStatus,
     /// The layout in use: `fused` or `split`.
     pub layout: String,
+    /// The transport in use: `io-uring` or `epoll`.
+    pub transport: String,
     /// The threads.
     pub agents: Vec<AgentStatus>,
 }

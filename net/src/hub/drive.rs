@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Connection, Dial, DownReason, Event, Hub, LogLimit, Source, State, find, find_peer};
+use super::{
+    Connection, Dial, DownReason, Event, Hub, Latest, LogLimit, Source, State, find, find_peer,
+};
 use crate::frame::Messages;
 use crate::keys::Identity;
 use crate::link::LinkError;
@@ -53,6 +55,9 @@ impl<T: Transport> Hub<T> {
             if let Dial::Pause(pause) = peer.dial {
                 peer.dial = Dial::At(now + pause);
             }
+            if peer.latest == Latest::Pause {
+                peer.latest = Latest::At(now + self.limits.may_wait);
+            }
         }
     }
 
@@ -67,6 +72,17 @@ impl<T: Transport> Hub<T> {
             self.half_open.pop_front();
         }
         for index in 0..self.peers.len() {
+            let Some(peer) = &mut self.peers[index] else {
+                continue;
+            };
+            if let Latest::At(at) = peer.latest
+                && at <= now
+            {
+                peer.latest = Latest::Never;
+                if let Some(id) = peer.link {
+                    self.mark_dirty(id);
+                }
+            }
             let Some(peer) = &mut self.peers[index] else {
                 continue;
             };

@@ -35,7 +35,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use self::outbound::{Live, Sealed};
-use self::peers::{Dial, Peer};
+use self::peers::{Dial, Latest, Peer};
 use self::pool::Pool;
 use crate::frame::MESSAGE_HEADER_BYTES;
 use crate::handshake::{Handshake, HandshakeConfig, HandshakeError, Handshaker};
@@ -68,8 +68,11 @@ pub struct Hub<T: Transport> {
     /// came since the last poll have none yet. May hold connections that are done.
     half_open: VecDeque<(Option<Instant>, ConnectionId)>,
     half_open_count: usize,
-    /// Live links with something to send, each once.
-    dirty: Vec<ConnectionId>,
+    /// Live links of peers with something to send, each once.
+    dirty_peers: Vec<ConnectionId>,
+    /// Live links of clients with something to send, each once.
+    dirty_clients: Vec<ConnectionId>,
+    clients_first: bool,
     pool: Pool,
     completions: Vec<Completion>,
     /// Events that the next poll reports.
@@ -143,7 +146,9 @@ impl<T: Transport> Hub<T> {
             links_per_client: HashMap::new(),
             half_open: VecDeque::new(),
             half_open_count: 0,
-            dirty: Vec::new(),
+            dirty_peers: Vec::new(),
+            dirty_clients: Vec::new(),
+            clients_first: false,
             completions: Vec::new(),
             pending: Vec::new(),
             clients_paused: false,
@@ -160,6 +165,39 @@ impl<T: Transport> Hub<T> {
     /// # Errors
     /// If the message cannot be queued.
     pub fn send_to_peer(&mut self, peer: u16, message: Bytes, tag: Tag) -> Result<(), SendError> {
+        let it = self.queue(peer, message, tag)?;
+        if let Some(id) = it.link {
+            self.mark_dirty(id);
+        }
+        Ok(())
+    }
+
+    /// As [`Self::send_to_peer`], for a message that nobody waits for: it goes along with the next
+    /// one that somebody does, or after [`Limits::may_wait`](crate::Limits), and so costs neither a
+    /// system call nor a wake-up of its own.
+    ///
+    /// # Errors
+    /// If the message cannot be queued.
+    pub fn send_to_peer_later(
+        &mut self,
+        peer: u16,
+        message: Bytes,
+        tag: Tag,
+    ) -> Result<(), SendError> {
+        let full = self.limits.frame_target_bytes;
+        let it = self.queue(peer, message, tag)?;
+        if it.latest == Latest::Never {
+            it.latest = Latest::Pause;
+        }
+        if it.queue.bytes() >= full
+            && let Some(id) = it.link
+        {
+            self.mark_dirty(id);
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, peer: u16, message: Bytes, tag: Tag) -> Result<&mut Peer, SendError> {
         let limit = self.frame_bytes_to_peers() - MESSAGE_HEADER_BYTES;
         let queue_limit = self.limits.peer_queue_bytes;
         let it = find_peer(&mut self.peers, peer).ok_or(SendError::UnknownPeer(peer))?;
@@ -170,10 +208,7 @@ impl<T: Transport> Hub<T> {
             return Err(SendError::QueueFull { queued: it.queue.bytes() });
         }
         it.queue.push(message, tag);
-        if let Some(id) = it.link {
-            self.mark_dirty(id);
-        }
-        Ok(())
+        Ok(it)
     }
 
     /// Appends a message to the current frame of a peer's link. It cannot be withdrawn, and is
@@ -257,6 +292,12 @@ impl<T: Transport> Hub<T> {
         for &id in self.clients.values() {
             self.transport.pause_reading(id, paused);
         }
+    }
+
+    /// Whether a poll sends to clients before it sends to peers. The order in which the system
+    /// gets messages is the order in which it wakes those who wait for them.
+    pub const fn serve_clients_first(&mut self, first: bool) {
+        self.clients_first = first;
     }
 
     /// Closes a client's link; [`Event::ClientDown`] follows.
@@ -350,7 +391,7 @@ impl<T: Transport> Hub<T> {
         let appended = live.append(&mut self.pool, target, write);
         if !live.is_dirty {
             live.is_dirty = true;
-            self.dirty.push(id);
+            dirty_list(live.source, &mut self.dirty_peers, &mut self.dirty_clients).push(id);
         }
         match appended {
             Ok(Ok(None)) => Ok(()),
@@ -374,7 +415,7 @@ impl<T: Transport> Hub<T> {
             && !live.is_dirty
         {
             live.is_dirty = true;
-            self.dirty.push(id);
+            dirty_list(live.source, &mut self.dirty_peers, &mut self.dirty_clients).push(id);
         }
     }
 
@@ -391,7 +432,25 @@ impl<T: Transport> Hub<T> {
 
     /// Hands to the transport what each link has to send and may have in flight.
     fn flush(&mut self) {
-        while let Some(id) = self.dirty.pop() {
+        if self.clients_first {
+            self.flush_clients();
+        }
+        let mut links = std::mem::take(&mut self.dirty_peers);
+        self.flush_links(&mut links);
+        self.dirty_peers = links;
+        if !self.clients_first {
+            self.flush_clients();
+        }
+    }
+
+    fn flush_clients(&mut self) {
+        let mut links = std::mem::take(&mut self.dirty_clients);
+        self.flush_links(&mut links);
+        self.dirty_clients = links;
+    }
+
+    fn flush_links(&mut self, links: &mut Vec<ConnectionId>) {
+        for id in links.drain(..) {
             if let Err(error) = self.flush_link(id) {
                 self.fail_link(id, error);
             }
@@ -416,6 +475,7 @@ impl<T: Transport> Hub<T> {
                 && let Source::Peer(peer) = live.source
                 && let Some(peer) = find_peer(&mut self.peers, peer)
             {
+                peer.latest = Latest::Never;
                 let target = self.limits.frame_target_bytes;
                 sealed = live.seal_queued(&mut peer.queue, target, &mut self.pool)?;
             }
@@ -424,6 +484,17 @@ impl<T: Transport> Hub<T> {
                 None => return Ok(()),
             }
         }
+    }
+}
+
+fn dirty_list<'a>(
+    source: Source,
+    peers: &'a mut Vec<ConnectionId>,
+    clients: &'a mut Vec<ConnectionId>,
+) -> &'a mut Vec<ConnectionId> {
+    match source {
+        Source::Peer(_) => peers,
+        Source::Client { .. } => clients,
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Peer {
     pub(super) dial: Dial,
     pub(super) link: Option<ConnectionId>,
     pub(super) queue: Queue,
+    /// When what is queued goes out at the latest, if nothing else takes it along before.
+    pub(super) latest: Latest,
     /// Attempts to connect since the last link stood.
     failures: u32,
     /// Whether this side connects, or waits to be connected to.
@@ -38,10 +40,30 @@ pub(super) enum Dial {
     Busy(ConnectionId, Instant),
 }
 
+/// The end of the wait of messages that may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Latest {
+    /// None wait.
+    Never,
+    /// A pause that begins with the next poll, which knows the time.
+    Pause,
+    /// The end of the pause.
+    At(Instant),
+}
+
 impl Peer {
     pub(super) fn new(id: u16, address: SocketAddr, dials: bool) -> Self {
         let dial = if dials { Dial::Pause(Duration::ZERO) } else { Dial::Idle };
-        Self { id, address, dial, link: None, queue: Queue::default(), failures: 0, dials }
+        Self {
+            id,
+            address,
+            dial,
+            link: None,
+            queue: Queue::default(),
+            latest: Latest::Never,
+            failures: 0,
+            dials,
+        }
     }
 
     /// The link stands.
@@ -69,9 +91,14 @@ impl Peer {
 
     /// When something is to be done about this peer.
     pub(super) const fn deadline(&self) -> Option<Instant> {
-        match self.dial {
+        let dial = match self.dial {
             Dial::At(at) | Dial::Busy(_, at) => Some(at),
             Dial::Idle | Dial::Pause(_) => None,
+        };
+        match (dial, self.latest) {
+            // A link that does not stand takes nothing along.
+            (None, Latest::At(at)) if self.link.is_some() => Some(at),
+            (dial, _) => dial,
         }
     }
 }

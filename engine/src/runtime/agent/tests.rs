@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hybster_net::{
     Hub, HubConfig, Identity, KeyRing, Limits, LinkCipher, MemoryNetwork, MemoryTransport,
-    StaticKey,
+    StaticKey, TransportKind,
 };
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{PillarId, ReplicaId, View};
@@ -96,7 +96,15 @@ fn a_full_queue_pauses_clients_and_loses_nothing() {
     let plan = |name: &str, role| AgentPlan { name: name.into(), roles: vec![role], core: None };
     let plans = vec![plan("network", Role::Execution), plan("sink", Role::Clients)];
     let config = Arc::new(GroupConfig { pillars: 1, ..GroupConfig::default() });
-    let shared = Arc::new(Shared::new(ReplicaId(0), config, Layout::Split, true, plans, None));
+    let shared = Arc::new(Shared::new(
+        ReplicaId(0),
+        config,
+        Layout::Split,
+        TransportKind::Epoll,
+        true,
+        plans,
+        None,
+    ));
     let hub = Hub::new(MemoryNetwork::new().endpoint(), lonely_hub()).unwrap();
     let network = Network::new(hub, Arc::clone(&shared), Vec::new());
     let (seen, blocked) = (Arc::default(), Arc::new(AtomicBool::new(true)));

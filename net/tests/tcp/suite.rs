@@ -9,11 +9,12 @@ use bytes::{Bytes, BytesMut};
 use hybster_net::cipher::TAG_BYTES;
 use hybster_net::frame;
 use hybster_net::handshake::{Established, HandshakeConfig, Handshaker, Progress};
-use hybster_net::limits::PollLimits;
 use hybster_net::{
-    DownReason, Event, Hub, HubConfig, Identity, KeyRing, Limits, LinkCipher, LinkId,
-    PollTransport, Reason, Source, StaticKey, Tag,
+    AnyTransport, DownReason, Event, Hub, HubConfig, Identity, KeyRing, Limits, LinkCipher, LinkId,
+    Reason, Source, StaticKey, Tag,
 };
+
+use crate::KIND;
 
 const CLIENT: Identity = Identity::Client(9);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,13 +59,13 @@ fn nowhere() -> SocketAddr {
 }
 
 struct Node {
-    hub: Hub<PollTransport>,
+    hub: Hub<AnyTransport>,
     events: Vec<Event>,
 }
 
 impl Node {
     fn new(config: HubConfig) -> Self {
-        let transport = PollTransport::new(PollLimits::default()).unwrap();
+        let transport = AnyTransport::new(KIND).unwrap();
         Self { hub: Hub::new(transport, config).unwrap(), events: Vec::new() }
     }
 
@@ -240,11 +241,10 @@ fn an_unknown_client_is_refused_and_told() {
 fn a_burst_of_connections_is_accepted_to_the_last() {
     let mut server = Node::server();
     let burst: Vec<_> = (0..100).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
-    // One poll accepts 32. The others must not wait for another connection to come.
+    // A poll may accept some of them only. The others must not wait for another connection to come.
     for _ in 0..4 {
-        let now = Instant::now();
-        server.hub.poll(Some(PATIENCE), now, &mut server.events).unwrap();
-        assert!(now.elapsed() < PATIENCE / 2);
+        let timeout = Some(Duration::from_millis(20));
+        server.hub.poll(timeout, Instant::now(), &mut server.events).unwrap();
     }
     drop(burst);
     until("all gone", &mut [&mut server], |nodes| {

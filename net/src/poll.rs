@@ -12,8 +12,6 @@
 //! Reads of all connections go into one block, one behind the other; what was read is handed out
 //! as slices of it. A block is used again once all its slices are gone.
 
-mod blocks;
-
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
@@ -22,9 +20,9 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 
-use self::blocks::Blocks;
+use crate::blocks::Blocks;
 use crate::limits::PollLimits;
 use crate::slots::Slots;
 use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
@@ -108,7 +106,8 @@ impl PollTransport {
     }
 
     fn add(&mut self, stream: TcpStream, phase: Phase) -> io::Result<ConnectionId> {
-        set_options(&stream, &self.limits)?;
+        let limits = &self.limits;
+        set_options(&SockRef::from(&stream), limits.keepalive, limits.unacknowledged_timeout)?;
         let id = self.connections.insert(Connection {
             stream,
             phase,
@@ -133,13 +132,15 @@ impl PollTransport {
     }
 
     fn write_all_unsent(&mut self, completions: &mut Vec<Completion>) {
-        while let Some(id) = self.unsent.pop() {
+        let mut unsent = std::mem::take(&mut self.unsent);
+        for id in unsent.drain(..) {
             let Some(connection) = self.connections.find_mut(id) else {
                 continue;
             };
             connection.is_unsent = false;
             self.write(id, completions);
         }
+        self.unsent = unsent;
     }
 
     fn write(&mut self, id: ConnectionId, completions: &mut Vec<Completion>) {
@@ -499,13 +500,17 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
 }
 
-fn set_options(stream: &TcpStream, limits: &PollLimits) -> io::Result<()> {
-    let socket = SockRef::from(stream);
+/// What every connection is set to, of whatever back end.
+pub(crate) fn set_options(
+    socket: &Socket,
+    keepalive: Duration,
+    unacknowledged: Duration,
+) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(limits.keepalive).with_interval(limits.keepalive);
-    socket.set_tcp_keepalive(&keepalive)?;
+    let probes = TcpKeepalive::new().with_time(keepalive).with_interval(keepalive);
+    socket.set_tcp_keepalive(&probes)?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(limits.unacknowledged_timeout))?;
+    socket.set_tcp_user_timeout(Some(unacknowledged))?;
     Ok(())
 }
 

@@ -1,0 +1,95 @@
+//! `hybster-bench idle`: what a group without load costs.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::Error;
+use crate::launch::{Group, GroupSpec};
+use crate::machine::Machine;
+use crate::options::{GroupOptions, ServiceKind};
+use crate::report::{Config, FORMAT, ProcessReport, machine_line};
+use crate::stop::Stop;
+
+/// Links and handshakes are done by then.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Options of `idle`.
+#[derive(Clone, Debug, Args)]
+pub struct IdleOptions {
+    /// Seconds to watch.
+    #[arg(long, default_value_t = 30.0, value_parser = crate::options::seconds)]
+    pub seconds: f64,
+    /// Write the report as JSON to this file too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// The group.
+    #[command(flatten)]
+    pub group: GroupOptions,
+}
+
+/// The report of `hybster-bench idle`.
+#[derive(Clone, Debug, Serialize)]
+pub struct IdleReport {
+    /// Version of this form.
+    pub format: u32,
+    /// `idle`.
+    pub kind: String,
+    /// Length of the watch.
+    pub seconds: f64,
+    /// The replicas: CPU seconds of the watch, and memory.
+    pub processes: Vec<ProcessReport>,
+    /// What was asked for.
+    pub config: Config,
+    /// Where.
+    pub machine: Machine,
+}
+
+/// Starts a group and watches it do nothing.
+///
+/// # Errors
+/// If the group does not start or ends, or the user interrupts.
+pub fn idle(options: &IdleOptions, stop: &Stop) -> Result<IdleReport, Error> {
+    let spec = GroupSpec::new(&options.group, ServiceKind::Null, 1)?;
+    let mut group = Group::launch(&spec, stop)?;
+    let wait = |length: Duration, group: &mut Group| {
+        stop.sleep_until(Instant::now() + length, || group.expect_running(&[]))
+    };
+    wait(SETTLE, &mut group)?;
+    let before = group.usage()?;
+    wait(Duration::from_secs_f64(options.seconds), &mut group)?;
+    let mut processes = group.usage()?;
+    group.shutdown()?;
+    processes.retain(|p| p.name != "load");
+    for process in &mut processes {
+        let earlier = before.iter().find(|b| b.name == process.name);
+        process.cpu_s -= earlier.map_or(0.0, |b| b.cpu_s);
+    }
+    Ok(IdleReport {
+        format: FORMAT,
+        kind: "idle".into(),
+        seconds: options.seconds,
+        processes,
+        config: crate::run::config(&options.group, &spec),
+        machine: Machine::here(),
+    })
+}
+
+impl fmt::Display for IdleReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "no load for {:.0} s (CPU time counts in hundredths of a second)\n",
+            self.seconds
+        )?;
+        for p in &self.processes {
+            let percent = p.cpu_s / self.seconds.max(1e-9) * 100.0;
+            writeln!(f, "  {:<12} {:>6.2} CPU s, {percent:.3} % of a core", p.name, p.cpu_s)?;
+        }
+        writeln!(f)?;
+        machine_line(f, &self.machine)
+    }
+}

@@ -1,0 +1,125 @@
+//! `hybster-bench flamegraph`: where the CPU time of each process goes.
+//!
+//! While a load runs, `perf record` samples every replica process and this process, which generates
+//! the load; `perf stat` counts their system calls. Afterwards there are, per process, the samples
+//! (`NAME.perf.data`), the stacks as text (`NAME.script`), folded stacks (`NAME.folded`) and a
+//! flamegraph (`NAME.svg`); a stage that has a thread of its own is a tower of its own. From the
+//! same stacks comes a table of what one operation costs where ([`shares`]), in nanoseconds that add
+//! up, beside the CPU time that `/proc` reports.
+//!
+//! perf and inferno are programs that are run, not linked.
+
+mod idle;
+mod perf;
+mod report;
+pub mod shares;
+
+pub use idle::{IdleOptions, IdleReport, idle};
+pub use report::{ProcessProfile, ProfileReport};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::Error;
+use crate::launch::Group;
+use crate::options::RunOptions;
+use crate::report::{FORMAT, RunReport};
+use crate::run::run_observed;
+use crate::stop::Stop;
+use perf::{Recorder, Tools};
+use shares::{Kind, Shares};
+
+/// perf needs so long to attach, and the load outlives it by this, in seconds.
+const MARGIN_S: f64 = 1.0;
+
+/// Options of `flamegraph`.
+#[derive(Clone, Debug, Args)]
+pub struct ProfileOptions {
+    /// Seconds to sample.
+    #[arg(long, default_value_t = 5.0, value_parser = crate::options::seconds)]
+    pub seconds: f64,
+    /// Samples per second and process.
+    #[arg(long, default_value_t = 997, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub frequency: u32,
+    /// Directory for samples, stacks and flamegraphs; it is made if it is not there.
+    #[arg(long, default_value = "flamegraphs")]
+    pub out: PathBuf,
+    /// The load; `--duration` follows from `--seconds`.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+/// Runs a load and profiles all processes.
+///
+/// # Errors
+/// If perf is missing or not permitted, the group does not start, or the user interrupts.
+pub fn profile(options: &ProfileOptions, stop: &Stop) -> Result<ProfileReport, Error> {
+    if options.seconds < 1.0 {
+        return Err(Error::new("--seconds: sample for at least 1 second"));
+    }
+    let tools = Tools::find()?;
+    std::fs::create_dir_all(&options.out)
+        .map_err(|e| Error::new(format!("cannot make {}: {e}", options.out.display())))?;
+    let mut run = options.run.clone();
+    run.duration = options.seconds + MARGIN_S;
+    let mut recorders: Vec<Recorder> = Vec::new();
+    let report = run_observed(&run, stop, &mut |group: &mut Group| {
+        recorders = record(&tools, options, group)?;
+        Ok(())
+    })?;
+    // perf reads what it needs of this process's image from the file, so nothing must be alive.
+    let processes = recorders
+        .into_iter()
+        .map(|recorder| finish(&tools, options, recorder, &report))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(ProfileReport {
+        format: FORMAT,
+        kind: "profile".into(),
+        seconds: options.seconds,
+        frequency: options.frequency,
+        out: options.out.clone(),
+        missing: tools.missing(),
+        processes,
+        run: report,
+    })
+}
+
+fn record(
+    tools: &Tools,
+    options: &ProfileOptions,
+    group: &mut Group,
+) -> Result<Vec<Recorder>, Error> {
+    let replicas = group.children().iter().map(|c| (c.name().to_owned(), c.pid()));
+    let load = ("load".to_owned(), std::process::id());
+    let all: Vec<_> = replicas.chain([load]).collect();
+    let seconds = Duration::from_secs_f64(options.seconds);
+    all.into_iter()
+        .map(|(name, pid)| tools.record(&options.out, &name, pid, seconds, options.frequency))
+        .collect()
+}
+
+fn finish(
+    tools: &Tools,
+    options: &ProfileOptions,
+    recorder: Recorder,
+    report: &RunReport,
+) -> Result<ProcessProfile, Error> {
+    let kind = if recorder.name() == "load" { Kind::Load } else { Kind::Replica };
+    let recorded = recorder.finish(tools)?;
+    let shares = Shares::of(&recorded.stacks, kind);
+    tools.draw(&recorded)?;
+    let operations = report.throughput_ops_s * options.seconds;
+    let cpu_s = report.processes.iter().find(|p| p.name == recorded.name).map_or(0.0, |p| p.cpu_s);
+    let per_operation =
+        |seconds: f64| if operations > 0.0 { seconds * 1e9 / operations } else { 0.0 };
+    Ok(ProcessProfile {
+        measured_ns_per_op: per_operation(cpu_s * options.seconds / report.duration_s),
+        sampled_ns_per_op: per_operation(shares.seconds()),
+        samples: shares.samples(),
+        system_calls_per_op: recorded.system_calls.map(|calls| calls as f64 / operations.max(1.0)),
+        ns_per_op: shares.iter().map(|(name, s)| (name.to_owned(), per_operation(s))).collect(),
+        name: recorded.name,
+    })
+}

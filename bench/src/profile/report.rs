@@ -1,0 +1,91 @@
+//! What a profile says.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::shares::{NAMES, OTHER};
+use crate::report::{RunReport, count, machine_line};
+
+/// The report of `hybster-bench flamegraph`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProfileReport {
+    /// Version of this form.
+    pub format: u32,
+    /// `profile`.
+    pub kind: String,
+    /// Seconds that were sampled.
+    pub seconds: f64,
+    /// Samples per second and process.
+    pub frequency: u32,
+    /// Where the stacks and flamegraphs are.
+    pub out: PathBuf,
+    /// A tool that was missing, in words.
+    pub missing: Option<String>,
+    /// Per process what an operation costs.
+    pub processes: Vec<ProcessProfile>,
+    /// The run that was profiled; perf makes it slower.
+    pub run: RunReport,
+}
+
+/// What an operation costs one process.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProcessProfile {
+    /// `replica 0`, `server`, `load`.
+    pub name: String,
+    /// CPU time per operation as `/proc` counts it.
+    pub measured_ns_per_op: f64,
+    /// CPU time per operation as the samples tell it.
+    pub sampled_ns_per_op: f64,
+    /// Number of samples.
+    pub samples: u64,
+    /// System calls per operation; absent if they cannot be counted here.
+    pub system_calls_per_op: Option<f64>,
+    /// The samples by what was done.
+    pub ns_per_op: BTreeMap<String, f64>,
+}
+
+impl fmt::Display for ProfileReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let throughput = count(self.run.throughput_ops_s.round() as u64);
+        writeln!(f, "{throughput} operations/s while perf sampled; CPU ns per operation")?;
+        write!(f, "\n  {:<26}", "")?;
+        self.processes.iter().try_for_each(|p| write!(f, "{:>11}", p.name))?;
+        writeln!(f, "{:>11}", "all")?;
+        for name in NAMES.into_iter().chain([OTHER]) {
+            let of = |p: &ProcessProfile| p.ns_per_op.get(name).copied().unwrap_or(0.0);
+            if self.processes.iter().any(|p| of(p) > 0.0) {
+                self.line(f, name, of)?;
+            }
+        }
+        self.line(f, "sum of samples", |p| p.sampled_ns_per_op)?;
+        self.line(f, "measured (/proc)", |p| p.measured_ns_per_op)?;
+        write!(f, "  {:<26}", "samples")?;
+        self.processes.iter().try_for_each(|p| write!(f, "{:>11}", p.samples))?;
+        writeln!(f)?;
+        if self.processes.iter().all(|p| p.system_calls_per_op.is_some()) {
+            let calls = |p: &ProcessProfile| p.system_calls_per_op.unwrap_or(0.0) * 1e3;
+            self.line(f, "system calls / 1000 op", calls)?;
+        }
+        writeln!(f, "\n  stacks and flamegraphs: {}", self.out.display())?;
+        if let Some(text) = &self.missing {
+            writeln!(f, "  {text}")?;
+        }
+        machine_line(f, &self.run.machine)
+    }
+}
+
+impl ProfileReport {
+    fn line(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        name: &str,
+        of: impl Fn(&ProcessProfile) -> f64,
+    ) -> fmt::Result {
+        write!(f, "  {name:<26}")?;
+        self.processes.iter().try_for_each(|p| write!(f, "{:>11.1}", of(p)))?;
+        writeln!(f, "{:>11.1}", self.processes.iter().map(of).sum::<f64>())
+    }
+}

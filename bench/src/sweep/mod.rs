@@ -1,0 +1,75 @@
+//! `hybster-bench sweep`: the same measurement again and again with one option changed.
+//!
+//! The values take turns, round by round, so that what changes on the machine meanwhile hits all of
+//! them alike; what is told of a value is the median of its runs, with the lowest and the highest.
+
+mod axis;
+mod report;
+
+pub use axis::Axis;
+pub use report::{Point, Spread, SweepReport, write_csv};
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::Error;
+use crate::machine::Machine;
+use crate::options::RunOptions;
+use crate::report::{FORMAT, RunReport, count};
+use crate::stop::Stop;
+
+/// Options of `sweep`.
+#[derive(Clone, Debug, Args)]
+pub struct SweepOptions {
+    /// What to change.
+    #[arg(long, value_enum)]
+    pub over: Axis,
+    /// Its values, with commas in between; by default those that make sense for the option.
+    #[arg(long, value_delimiter = ',', value_name = "VALUES")]
+    pub values: Vec<String>,
+    /// Runs per value; the values take turns.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+    /// Write the series as CSV to this file too, one line per run.
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Everything that stays the same.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+/// Runs the series.
+///
+/// # Errors
+/// If a value is wrong (before anything starts), a run fails, or the user interrupts.
+pub fn sweep(options: &SweepOptions, stop: &Stop) -> Result<SweepReport, Error> {
+    let values = options.over.values_or_default(&options.values);
+    let settings = values
+        .iter()
+        .map(|value| options.over.apply(&options.run, value))
+        .collect::<Result<Vec<RunOptions>, _>>()?;
+    let mut runs: Vec<Vec<RunReport>> = vec![Vec::new(); values.len()];
+    for round in 1..=options.repeat {
+        for ((value, setting), of_value) in values.iter().zip(&settings).zip(&mut runs) {
+            let name = options.over.name();
+            let report = crate::run(setting, stop)
+                .map_err(|e| e.context(format!("{name} {value}, round {round}")))?;
+            eprintln!(
+                "round {round} of {}: {name} {value}: {} operations/s",
+                options.repeat,
+                count(report.throughput_ops_s.round() as u64)
+            );
+            of_value.push(report);
+        }
+    }
+    let points = values.into_iter().zip(runs).map(|(value, runs)| Point::new(value, runs));
+    Ok(SweepReport {
+        format: FORMAT,
+        kind: "sweep".into(),
+        over: options.over.name().into(),
+        repeat: options.repeat,
+        points: points.collect(),
+        machine: Machine::here(),
+    })
+}

@@ -1,0 +1,257 @@
+//! A series as table, JSON and CSV.
+
+use std::fmt::{self, Write as _};
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::Error;
+use crate::machine::Machine;
+use crate::report::{RunReport, count, machine_line};
+
+/// The report of `hybster-bench sweep`.
+#[derive(Clone, Debug, Serialize)]
+pub struct SweepReport {
+    /// Version of this form.
+    pub format: u32,
+    /// `sweep`.
+    pub kind: String,
+    /// The option that was changed.
+    pub over: String,
+    /// Runs per value.
+    pub repeat: u32,
+    /// One point per value, in the order asked for.
+    pub points: Vec<Point>,
+    /// Where.
+    pub machine: Machine,
+}
+
+/// All runs with one value.
+#[derive(Clone, Debug, Serialize)]
+pub struct Point {
+    /// The value.
+    pub value: String,
+    /// Operations per second.
+    pub throughput_ops_s: Spread,
+    /// Median latency.
+    pub latency_p50_us: Spread,
+    /// 99th percentile of the latency.
+    pub latency_p99_us: Spread,
+    /// CPU microseconds per operation of all processes.
+    pub cpu_us_per_op: Spread,
+    /// Those of replica 0, which leads (or of the server).
+    pub leader_cpu_us_per_op: Spread,
+    /// Those of a follower, on average; 0 without followers.
+    pub follower_cpu_us_per_op: Spread,
+    /// Those of the load generator with the client.
+    pub load_cpu_us_per_op: Spread,
+    /// Requests per batch at the leader; absent if no replica counts them.
+    pub requests_per_batch: Option<Spread>,
+    /// Failed operations of all runs.
+    pub errors: u64,
+    /// The runs.
+    pub runs: Vec<RunReport>,
+}
+
+/// Median and range of several runs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// The median; of an even number the mean of the two in the middle.
+    pub median: f64,
+    /// The lowest.
+    pub min: f64,
+    /// The highest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of some values; all zero if there is none.
+    #[must_use]
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Spread {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let (Some(min), Some(max)) = (sorted.first(), sorted.last()) else {
+            return Spread { median: 0.0, min: 0.0, max: 0.0 };
+        };
+        let upper = sorted.len() / 2;
+        let lower = (sorted.len() - 1) / 2;
+        Spread { median: (sorted[lower] + sorted[upper]) / 2.0, min: *min, max: *max }
+    }
+}
+
+/// CPU microseconds per operation of one run.
+struct Cost {
+    leader: f64,
+    follower: f64,
+    load: f64,
+}
+
+impl Cost {
+    fn of(run: &RunReport) -> Cost {
+        let per_op = |cpu_s: f64| crate::report::per_million(cpu_s, run.completed);
+        let load = run.processes.iter().find(|p| p.name == "load").map_or(0.0, |p| p.cpu_s);
+        let replicas: Vec<f64> =
+            run.processes.iter().filter(|p| p.name != "load").map(|p| p.cpu_s).collect();
+        let followers = replicas.get(1..).unwrap_or_default();
+        let follower = followers.iter().sum::<f64>() / followers.len().max(1) as f64;
+        let leader = replicas.first().copied().unwrap_or(0.0);
+        Cost { leader: per_op(leader), follower: per_op(follower), load: per_op(load) }
+    }
+}
+
+fn batch(run: &RunReport) -> Option<f64> {
+    run.replicas.first()?.requests_per_batch
+}
+
+impl Point {
+    /// The point of one value.
+    #[must_use]
+    pub fn new(value: String, runs: Vec<RunReport>) -> Point {
+        let over = |of: fn(&RunReport) -> f64| Spread::of(runs.iter().map(of));
+        let batches: Vec<f64> = runs.iter().filter_map(batch).collect();
+        Point {
+            value,
+            throughput_ops_s: over(|r| r.throughput_ops_s),
+            latency_p50_us: over(|r| r.latency_us.p50),
+            latency_p99_us: over(|r| r.latency_us.p99),
+            cpu_us_per_op: over(|r| r.cpu_s_per_mop),
+            leader_cpu_us_per_op: over(|r| Cost::of(r).leader),
+            follower_cpu_us_per_op: over(|r| Cost::of(r).follower),
+            load_cpu_us_per_op: over(|r| Cost::of(r).load),
+            requests_per_batch: (!batches.is_empty()).then(|| Spread::of(batches)),
+            errors: runs.iter().map(|r| r.errors).sum(),
+            runs,
+        }
+    }
+}
+
+impl SweepReport {
+    /// Whether every run completed operations and none failed.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        let mut runs = self.points.iter().flat_map(|point| &point.runs);
+        runs.all(|run| run.errors == 0 && run.completed > 0)
+    }
+
+    /// One line per run, the values in the order of the series.
+    #[must_use]
+    pub fn csv(&self) -> String {
+        let mut text = format!(
+            "{},round,throughput_ops_s,latency_p50_us,latency_p99_us,cpu_us_per_op,\
+             leader_cpu_us_per_op,follower_cpu_us_per_op,load_cpu_us_per_op,requests_per_batch,\
+             errors\n",
+            self.over.replace('-', "_")
+        );
+        for point in &self.points {
+            for (round, run) in point.runs.iter().enumerate() {
+                let (cost, latency) = (Cost::of(run), &run.latency_us);
+                let batch = batch(run).map_or(String::new(), |b| format!("{b:.2}"));
+                let _ = writeln!(
+                    text,
+                    "{},{},{:.0},{:.2},{:.2},{:.4},{:.4},{:.4},{:.4},{batch},{}",
+                    point.value,
+                    round + 1,
+                    run.throughput_ops_s,
+                    latency.p50,
+                    latency.p99,
+                    run.cpu_s_per_mop,
+                    cost.leader,
+                    cost.follower,
+                    cost.load,
+                    run.errors,
+                );
+            }
+        }
+        text
+    }
+}
+
+/// Writes the series as CSV.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_csv(path: &Path, report: &SweepReport) -> Result<(), Error> {
+    let failed = |e| Error::new(format!("cannot write {}: {e}", path.display()));
+    std::fs::write(path, report.csv()).map_err(failed)
+}
+
+impl fmt::Display for SweepReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "median of {} runs each, lowest and highest in brackets", self.repeat)?;
+        writeln!(f, "CPU in microseconds per operation: all, leader, follower (mean), load\n")?;
+        writeln!(
+            f,
+            "  {:>12} {:>34} {:>10} {:>10} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7}",
+            self.over,
+            "operations/s",
+            "p50 us",
+            "p99 us",
+            "CPU",
+            "leader",
+            "follow",
+            "load",
+            "batch",
+            "errors"
+        )?;
+        for p in &self.points {
+            let t = &p.throughput_ops_s;
+            let whole = |value: f64| count(value.round() as u64);
+            let batch =
+                p.requests_per_batch.map_or("-".into(), |batch| format!("{:.1}", batch.median));
+            writeln!(
+                f,
+                "  {:>12} {:>34} {:>10.1} {:>10.1} {:>7.3} {:>7.3} {:>7.3} {:>7.3} {batch:>8} {:>7}",
+                p.value,
+                format!("{} [{} {}]", whole(t.median), whole(t.min), whole(t.max)),
+                p.latency_p50_us.median,
+                p.latency_p99_us.median,
+                p.cpu_us_per_op.median,
+                p.leader_cpu_us_per_op.median,
+                p.follower_cpu_us_per_op.median,
+                p.load_cpu_us_per_op.median,
+                p.errors,
+            )?;
+        }
+        writeln!(f)?;
+        machine_line(f, &self.machine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_are_in_the_middle() {
+        let of = |values: &[f64]| Spread::of(values.iter().copied());
+        assert_eq!(of(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
+        assert_eq!(of(&[]).median, 0.0);
+    }
+
+    fn report() -> RunReport {
+        let text = include_str!("../../tests/fixtures/run-report.json");
+        serde_json::from_str(text).expect("the fixture is a report")
+    }
+
+    #[test]
+    fn a_series_is_a_table_and_a_line_per_run() {
+        let runs = vec![report(), report()];
+        let (completed, replicas) = (runs[0].completed, runs[0].processes.len() - 1);
+        assert!(completed > 0 && replicas > 0);
+        let sweep = SweepReport {
+            format: 1,
+            kind: "sweep".into(),
+            over: "request-size".into(),
+            repeat: 2,
+            points: vec![Point::new("64".into(), runs)],
+            machine: Machine::here(),
+        };
+        let csv = sweep.csv();
+        let lines: Vec<&str> = csv.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[0].starts_with("request_size,round,") && lines[2].starts_with("64,2,"));
+        assert!(lines.iter().all(|line| line.matches(',').count() == 10), "{csv}");
+        assert!(sweep.to_string().contains("request-size"));
+    }
+}

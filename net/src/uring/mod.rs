@@ -1,0 +1,629 @@
+//! TCP over `io_uring`.
+//!
+//! # Data path
+//!
+//! A poll makes one system call, whatever happened and however many connections it concerns: it
+//! submits all sends, waits, and lets the kernel carry out what became possible meanwhile.
+//!
+//! *Out.* The buffers that were queued for a connection go out as one send (of up to 64 buffers),
+//! those of all connections with one submission, in the order in which the connections were first
+//! sent to. Sends do not wait and report only failure, so they neither end the wait of the same
+//! call nor cost a completion. What a full socket does not take stays here; the ring then says when
+//! the socket has room. A connection has never more than one of the two under way, so its bytes
+//! stay in order.
+//!
+//! *In.* Each connection has one receive that stays armed. The kernel picks a receive buffer when
+//! bytes arrive; they are copied to a block, one behind the other (a hot copy of what is a few
+//! hundred bytes mostly), and the receive buffer is lent again at once. So the receive buffers
+//! bound what one poll takes, the kernel never waits for the owner of a frame, and whoever gets the
+//! bytes owns them. When the kernel finds no buffer, a receive ends and is armed again by the next
+//! poll. Listeners have one accept that stays armed.
+//!
+//! *Not reading.* A paused connection's receive is cancelled. What comes in before that has
+//! happened is kept until reading is resumed.
+//!
+//! # Wake path
+//!
+//! Another thread wakes a poll by a write to an event descriptor, which the ring watches; the
+//! descriptor is never read, since each write is an event. While the polling thread is awake a
+//! wake-up costs one atomic swap (see [`Waker`]). A poll that must not wait makes no system call at
+//! all if there is nothing to submit: the kernel shows in shared memory whether it has something.
+//!
+//! Time-outs are an operation that stays armed and is moved only to come earlier, so that most waits
+//! touch no timer; in exchange a poll may end without an event before its time is over.
+//!
+//! # Threads
+//!
+//! The ring belongs to the thread that polls (`SINGLE_ISSUER`), and the kernel works for it only
+//! inside its own calls (`DEFER_TASKRUN`). A transport that is polled by another thread than before
+//! makes a new ring and arms everything anew: nothing is lost, because no send outlasts a call and
+//! a cancelled receive has taken nothing.
+//!
+//! # Needs
+//!
+//! Asked for at start, never concluded from a version; [`UringTransport::new`] says what is missing:
+//! rings of one thread with deferred work, buffer rings, receives that stay armed, operations that
+//! report only failure. Linux 6.1 has them, if it does not forbid `io_uring` altogether.
+//!
+//! All unsafe code is in `ring` and `buffers`. Miri knows no `io_uring`, so it checks none of it;
+//! the tests run over real sockets, also those of `net/tests`, once for each back end.
+
+mod buffers;
+mod probe;
+mod ring;
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use rustix::event::{EventfdFlags, eventfd};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use self::ring::{Event, Ring, Sent, Token};
+use crate::blocks::Blocks;
+use crate::limits::UringLimits;
+use crate::poll::set_options;
+use crate::slots::Slots;
+use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
+
+/// TCP over `io_uring`.
+#[derive(Debug)]
+pub struct UringTransport {
+    limits: UringLimits,
+    ring: Ring,
+    waker: Waker,
+    event: Arc<OwnedFd>,
+    /// The ring watches the event descriptor.
+    is_watching: bool,
+    listeners: Vec<Listener>,
+    connections: Slots<Connection>,
+    blocks: Blocks,
+    /// Connections with queued buffers, each once.
+    unsent: Vec<ConnectionId>,
+    /// Connections whose receive is to be armed.
+    to_receive: Vec<ConnectionId>,
+    /// Connections that shall be told when they can be written to.
+    to_watch: Vec<ConnectionId>,
+    to_cancel: Vec<Token>,
+    events: Vec<Event>,
+    /// Completions of calls that cannot report them.
+    early: Vec<Completion>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: Socket,
+    is_accepting: bool,
+    /// It does not accept before this time.
+    pause: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    socket: Socket,
+    phase: Phase,
+    outgoing: VecDeque<Vec<u8>>,
+    /// Bytes of the first outgoing buffer that are sent already.
+    sent: usize,
+    /// The socket has no room; the ring says when it has.
+    is_full: bool,
+    /// Stands in `unsent`.
+    is_unsent: bool,
+    is_receiving: bool,
+    paused: bool,
+    /// What arrived while reading was paused.
+    held: Vec<BytesMut>,
+    /// What ended the stream while reading was paused.
+    held_end: Option<Option<io::Error>>,
+    write_error: Option<io::ErrorKind>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Open,
+}
+
+impl UringTransport {
+    /// A transport without connections.
+    ///
+    /// # Errors
+    /// If the kernel lacks something that is needed, or forbids `io_uring` to this process. The
+    /// error says what.
+    pub fn new(limits: UringLimits) -> io::Result<Self> {
+        probe::check()?;
+        let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let bell = Arc::clone(&event);
+        let waker = Waker::new(move || {
+            // It cannot fail while the descriptor is open, which this closure sees to.
+            let _ = rustix::io::write(&*bell, &1_u64.to_ne_bytes());
+        });
+        Ok(Self {
+            ring: Ring::new(&limits)?,
+            blocks: Blocks::new(limits.block_bytes.max(limits.buffer_bytes), 1),
+            limits,
+            waker,
+            event,
+            is_watching: false,
+            listeners: Vec::new(),
+            connections: Slots::new(),
+            unsent: Vec::new(),
+            to_receive: Vec::new(),
+            to_watch: Vec::new(),
+            to_cancel: Vec::new(),
+            events: Vec::new(),
+            early: Vec::new(),
+        })
+    }
+
+    /// System calls that its polls have made.
+    #[must_use]
+    pub const fn system_calls(&self) -> u64 {
+        self.ring.enters
+    }
+
+    fn add(&mut self, socket: Socket, phase: Phase) -> io::Result<ConnectionId> {
+        let (keepalive, limit) = (self.limits.keepalive, self.limits.unacknowledged_timeout);
+        set_options(&socket, keepalive, limit)?;
+        let id = self.connections.insert(Connection {
+            socket,
+            phase,
+            outgoing: VecDeque::new(),
+            sent: 0,
+            is_full: false,
+            is_unsent: false,
+            is_receiving: false,
+            paused: false,
+            held: Vec::new(),
+            held_end: None,
+            write_error: None,
+        });
+        match phase {
+            Phase::Open => self.to_receive.push(id),
+            Phase::Connecting => self.to_watch.push(id),
+        }
+        Ok(id)
+    }
+
+    /// The ring belongs to one thread: another one that polls gets a new one.
+    fn claim(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        if self.ring.is_mine() {
+            return Ok(());
+        }
+        // What has completed is taken; without a system call this works from any thread.
+        let mut events = std::mem::take(&mut self.events);
+        self.ring.take_completed(&mut self.blocks, &mut events);
+        events.drain(..).for_each(|event| self.handle(event, completions));
+        self.events = events;
+        self.ring = Ring::new(&self.limits)?;
+        self.is_watching = false;
+        self.listeners.iter_mut().for_each(|listener| listener.is_accepting = false);
+        self.to_cancel.clear();
+        self.to_receive.clear();
+        self.to_watch.clear();
+        let ids: Vec<ConnectionId> = self.connections.ids().collect();
+        for id in ids {
+            let connection = self.connections.find_mut(id).expect("just listed");
+            connection.is_receiving = false;
+            if connection.phase == Phase::Connecting || connection.is_full {
+                self.to_watch.push(id);
+            }
+            if connection.phase == Phase::Open {
+                self.to_receive.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues whatever is not armed but should be.
+    fn arm(&mut self) -> io::Result<()> {
+        if !self.is_watching {
+            self.ring.watch(self.event.as_fd())?;
+            self.is_watching = true;
+        }
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            if listener.pause.is_some_and(|until| Instant::now() >= until) {
+                listener.pause = None;
+            }
+            if !listener.is_accepting && listener.pause.is_none() {
+                self.ring.accept(listener.socket.as_fd(), Token(index as u64))?;
+                listener.is_accepting = true;
+            }
+        }
+        for token in self.to_cancel.drain(..) {
+            self.ring.cancel(token)?;
+        }
+        for id in self.to_watch.drain(..) {
+            if let Some(connection) = self.connections.find(id) {
+                self.ring.when_writable(connection.socket.as_fd(), token(id))?;
+            }
+        }
+        for id in self.to_receive.drain(..) {
+            if let Some(connection) = self.connections.find_mut(id)
+                && !connection.is_receiving
+                && !connection.paused
+                && connection.held_end.is_none()
+            {
+                self.ring.receive(connection.socket.as_fd(), token(id))?;
+                connection.is_receiving = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues sends, one for each connection that can take one. Returns whether that is everything.
+    fn queue_sends(&mut self) -> io::Result<bool> {
+        let mut is_everything = true;
+        for id in self.unsent.drain(..) {
+            let Some(connection) = self.connections.find_mut(id) else {
+                continue;
+            };
+            connection.is_unsent = false;
+            if !connection.is_full && !connection.outgoing.is_empty() {
+                let buffers = std::mem::take(&mut connection.outgoing);
+                let socket = connection.socket.as_fd();
+                is_everything &= self.ring.send(socket, token(id), buffers, connection.sent)?;
+            }
+        }
+        Ok(is_everything)
+    }
+
+    fn finish_sends(&mut self, completions: &mut Vec<Completion>) {
+        let mut failed = Vec::new();
+        for sent in self.ring.take_sends() {
+            let id = id_of(sent.token);
+            let Some(connection) = self.connections.find_mut(id) else {
+                continue;
+            };
+            let Sent { mut buffers, offered, result, .. } = sent;
+            match result {
+                Ok(count) => {
+                    let mut done = connection.sent + count;
+                    while buffers.front().is_some_and(|first| first.len() <= done) {
+                        let buffer = buffers.pop_front().expect("there is a first one");
+                        done -= buffer.len();
+                        completions.push(Completion::Sent { connection: id, buffer });
+                    }
+                    connection.sent = done;
+                    connection.outgoing = buffers;
+                    if count < offered {
+                        connection.is_full = true;
+                        self.to_watch.push(id);
+                    } else if !connection.outgoing.is_empty() {
+                        connection.is_unsent = true;
+                        self.unsent.push(id);
+                    }
+                }
+                Err(error) => failed.push((id, error)),
+            }
+        }
+        for (id, error) in failed {
+            self.fail_write(id, error, completions);
+        }
+    }
+
+    /// What the other side said before it closed is still worth reading: the receive will find the
+    /// end of the stream or the error itself.
+    fn fail_write(&mut self, id: ConnectionId, error: io::Error, out: &mut Vec<Completion>) {
+        let Some(connection) = self.connections.find_mut(id) else {
+            return;
+        };
+        connection.write_error = Some(error.kind());
+        connection.outgoing.clear();
+        // It ends also if the system would go on with the other direction.
+        let _ = connection.socket.shutdown(Shutdown::Both);
+        if connection.paused {
+            self.end(id, Some(error), out);
+        }
+    }
+
+    fn handle(&mut self, event: Event, completions: &mut Vec<Completion>) {
+        match event {
+            Event::Received { token, data } => {
+                let id = id_of(token);
+                let Some(connection) = self.connections.find_mut(id) else {
+                    return;
+                };
+                if connection.paused {
+                    connection.held.push(data);
+                } else {
+                    completions.push(Completion::Received { connection: id, data });
+                }
+            }
+            Event::ReceiveEnded { token, end } => {
+                self.receive_ended(id_of(token), end, completions)
+            }
+            Event::Accepted { token, socket } => self.accepted(token, socket, completions),
+            Event::AcceptEnded { token } => {
+                self.listeners[token.0 as usize].is_accepting = false;
+            }
+            Event::Ready { token } => self.ready(id_of(token), completions),
+            Event::WatchEnded => self.is_watching = false,
+        }
+    }
+
+    fn receive_ended(
+        &mut self,
+        id: ConnectionId,
+        end: io::Result<bool>,
+        completions: &mut Vec<Completion>,
+    ) {
+        let Some(connection) = self.connections.find_mut(id) else {
+            return;
+        };
+        connection.is_receiving = false;
+        let error = match end {
+            Ok(false) => {
+                if !connection.paused {
+                    self.to_receive.push(id);
+                }
+                return;
+            }
+            Ok(true) => connection.write_error.map(io::Error::from),
+            Err(error) => Some(error),
+        };
+        if connection.paused {
+            connection.held_end = Some(error);
+        } else {
+            self.end(id, error, completions);
+        }
+    }
+
+    fn accepted(
+        &mut self,
+        token: Token,
+        socket: io::Result<OwnedFd>,
+        completions: &mut Vec<Completion>,
+    ) {
+        let listener = ListenerId(token.0 as u32);
+        let added = socket.map(Socket::from).map_err(|error| {
+            // Out of descriptors, most likely.
+            log::warn!("cannot accept connections at the moment: {error}");
+            let until = Instant::now() + self.limits.accept_pause;
+            self.listeners[token.0 as usize].pause = Some(until);
+        });
+        let Ok(socket) = added else {
+            return;
+        };
+        let added =
+            address_of(&socket).and_then(|address| Ok((address, self.add(socket, Phase::Open)?)));
+        match added {
+            Ok((address, connection)) => {
+                completions.push(Completion::Accepted { listener, connection, address });
+            }
+            Err(error) => log::debug!("lost a connection that was just accepted: {error}"),
+        }
+    }
+
+    /// A connection is made or failed, or a full socket has room again.
+    fn ready(&mut self, id: ConnectionId, completions: &mut Vec<Completion>) {
+        let Some(connection) = self.connections.find_mut(id) else {
+            return;
+        };
+        if connection.phase == Phase::Connecting {
+            match connection.connect_result() {
+                Ok(true) => {
+                    connection.phase = Phase::Open;
+                    self.to_receive.push(id);
+                    completions.push(Completion::Connected { connection: id });
+                }
+                Ok(false) => self.to_watch.push(id),
+                Err(error) => {
+                    self.connections.remove(id);
+                    completions.push(Completion::ConnectFailed { connection: id, error });
+                }
+            }
+            return;
+        }
+        connection.is_full = false;
+        if !connection.outgoing.is_empty() && !connection.is_unsent {
+            connection.is_unsent = true;
+            self.unsent.push(id);
+        }
+    }
+
+    fn end(&mut self, id: ConnectionId, error: Option<io::Error>, out: &mut Vec<Completion>) {
+        if let Some(connection) = self.connections.remove(id) {
+            self.let_go(id, &connection);
+            out.push(Completion::Closed { connection: id, error });
+        }
+    }
+
+    /// What is armed holds the socket open, so it is cancelled.
+    fn let_go(&mut self, id: ConnectionId, connection: &Connection) {
+        if connection.is_receiving || connection.is_full || connection.phase == Phase::Connecting {
+            self.to_cancel.push(token(id));
+        }
+    }
+
+    /// When a listener is to accept again.
+    fn deadline(&self) -> Option<Instant> {
+        self.listeners.iter().filter_map(|listener| listener.pause).min()
+    }
+}
+
+impl Transport for UringTransport {
+    fn listen(&mut self, address: SocketAddr) -> io::Result<(ListenerId, SocketAddr)> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&SockAddr::from(address))?;
+        socket.listen(BACKLOG)?;
+        let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+        let index = self.listeners.len();
+        self.listeners.push(Listener { socket, is_accepting: false, pause: None });
+        Ok((ListenerId(index as u32), bound))
+    }
+
+    fn connect(&mut self, address: SocketAddr) -> ConnectionId {
+        let added =
+            start_to_connect(address).and_then(|socket| self.add(socket, Phase::Connecting));
+        added.unwrap_or_else(|error| {
+            // An id that is never valid: no connection ever has this slot.
+            let connection = ConnectionId { slot: u32::MAX, generation: self.early.len() as u32 };
+            self.early.push(Completion::ConnectFailed { connection, error });
+            connection
+        })
+    }
+
+    fn send(&mut self, connection: ConnectionId, buffer: Vec<u8>) {
+        let Some(it) = self.connections.find_mut(connection) else {
+            return;
+        };
+        if it.phase != Phase::Open || it.write_error.is_some() {
+            return;
+        }
+        it.outgoing.push_back(buffer);
+        if !it.is_unsent && !it.is_full {
+            it.is_unsent = true;
+            self.unsent.push(connection);
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        if let Some(it) = self.connections.remove(connection) {
+            it.write_once();
+            let _ = it.socket.shutdown(Shutdown::Write);
+            self.let_go(connection, &it);
+        }
+    }
+
+    fn pause_reading(&mut self, connection: ConnectionId, paused: bool) {
+        let Some(it) = self.connections.find_mut(connection) else {
+            return;
+        };
+        if it.paused == paused {
+            return;
+        }
+        it.paused = paused;
+        if paused {
+            if it.is_receiving {
+                self.to_cancel.push(token(connection));
+                // It also ends the watch for room, if there is one.
+                if it.is_full {
+                    self.to_watch.push(connection);
+                }
+            }
+            return;
+        }
+        let held = it.held.drain(..);
+        self.early.extend(held.map(|data| Completion::Received { connection, data }));
+        match it.held_end.take() {
+            Some(error) => {
+                let mut early = std::mem::take(&mut self.early);
+                self.end(connection, error, &mut early);
+                self.early = early;
+            }
+            None => self.to_receive.push(connection),
+        }
+    }
+
+    fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        let before = completions.len();
+        self.claim(completions)?;
+        completions.append(&mut self.early);
+        self.arm()?;
+        let is_everything = self.queue_sends()?;
+        let pause = self.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.map_or(pause, |it| Some(pause.map_or(it, |pause| pause.min(it))));
+        let is_busy = timeout == Some(Duration::ZERO) || completions.len() > before;
+        let waits = !is_busy && is_everything && !self.ring.is_pending() && self.waker.may_sleep();
+        let mut events = std::mem::take(&mut self.events);
+        let entered = self.ring.enter(waits.then_some(timeout), &mut self.blocks, &mut events);
+        self.waker.awake();
+        if entered.is_ok() {
+            self.finish_sends(completions);
+        }
+        events.drain(..).for_each(|event| self.handle(event, completions));
+        self.events = events;
+        entered
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}
+
+impl Drop for UringTransport {
+    fn drop(&mut self) {
+        // If another thread drops it, what is armed ends a little later than the sockets should.
+        for listener in &self.listeners {
+            let _ = listener.socket.shutdown(Shutdown::Both);
+        }
+        for id in self.connections.ids() {
+            if let Some(connection) = self.connections.find(id) {
+                let _ = connection.socket.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// True: connected. False: not yet.
+    fn connect_result(&self) -> io::Result<bool> {
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One attempt to send what is queued.
+    fn write_once(&self) {
+        if self.outgoing.is_empty() || self.is_full {
+            return;
+        }
+        let mut skip = self.sent;
+        let slices: Vec<IoSlice<'_>> = self
+            .outgoing
+            .iter()
+            .map(|buffer| IoSlice::new(&buffer[std::mem::take(&mut skip)..]))
+            .collect();
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let _ = self.socket.send_vectored_with_flags(&slices, flags);
+    }
+}
+
+fn start_to_connect(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::from(address)) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    // The ring arms only operations on descriptors that may wait.
+    socket.set_nonblocking(false)?;
+    Ok(socket)
+}
+
+fn address_of(socket: &Socket) -> io::Result<SocketAddr> {
+    let address = socket.peer_addr()?.as_socket();
+    address.ok_or_else(|| io::Error::other("an accepted connection has no internet address"))
+}
+
+fn token(id: ConnectionId) -> Token {
+    // Slots are reused, so 2^28 are more than any process has descriptors.
+    assert!(id.slot < 1 << 28, "fewer than 2^28 connections at a time");
+    Token(u64::from(id.slot) << 32 | u64::from(id.generation))
+}
+
+const fn id_of(token: Token) -> ConnectionId {
+    ConnectionId { slot: (token.0 >> 32) as u32, generation: token.0 as u32 }
+}
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A transport; `None`, and no test, where the system has no `io_uring`.
+fn transport(limits: UringLimits) -> Option<UringTransport> {
+    match UringTransport::new(limits) {
+        Ok(transport) => Some(transport),
+        Err(error) => {
+            eprintln!("not tested: {error}");
+            None
+        }
+    }
+}
+
+fn small() -> UringLimits {
+    UringLimits {
+        submissions: 2,
+        completions: 4,
+        buffers: 2,
+        buffer_bytes: 512,
+        ..UringLimits::default()
+    }
+}
+
+fn listen(transport: &mut UringTransport) -> SocketAddr {
+    transport.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap().1
+}
+
+fn until(
+    transport: &mut UringTransport,
+    completions: &mut Vec<Completion>,
+    mut done: impl FnMut(&[Completion]) -> bool,
+) {
+    let start = Instant::now();
+    while !done(completions) {
+        assert!(start.elapsed() < PATIENCE, "never happened: {completions:?}");
+        transport.poll(Some(Duration::from_millis(5)), completions).unwrap();
+    }
+}
+
+fn accepted(completions: &[Completion]) -> Vec<ConnectionId> {
+    let id = |it: &Completion| match it {
+        Completion::Accepted { connection, .. } => Some(*connection),
+        _ => None,
+    };
+    completions.iter().filter_map(id).collect()
+}
+
+fn received(completions: &[Completion], from: ConnectionId) -> Vec<u8> {
+    let mut all = Vec::new();
+    for completion in completions {
+        if let Completion::Received { connection, data } = completion
+            && *connection == from
+        {
+            all.extend_from_slice(data);
+        }
+    }
+    all
+}
+
+fn pattern(length: usize, seed: usize) -> Vec<u8> {
+    (0..length).map(|index| (index * 31 + seed) as u8).collect()
+}
+
+/// Two entries to submit with, four results and two buffers of 512 bytes for eight connections.
+#[test]
+fn rings_that_are_far_too_small_lose_nothing() {
+    let Some(mut transport) = transport(small()) else { return };
+    let address = listen(&mut transport);
+    let mut streams: Vec<_> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut seen = Vec::new();
+    until(&mut transport, &mut seen, |seen| accepted(seen).len() == 8);
+    for (index, stream) in streams.iter_mut().enumerate() {
+        stream.write_all(&pattern(50_000, index)).unwrap();
+    }
+    let ids = accepted(&seen);
+    let all = |seen: &[Completion]| ids.iter().all(|id| received(seen, *id).len() == 50_000);
+    until(&mut transport, &mut seen, all);
+    let local = |stream: &TcpStream| stream.local_addr().unwrap();
+    for completion in &seen {
+        let Completion::Accepted { connection, address, .. } = completion else { continue };
+        let index = streams.iter().position(|stream| local(stream) == *address).unwrap();
+        assert!(received(&seen, *connection) == pattern(50_000, index));
+    }
+    // Far more sends than fit a submission, answered on all connections in one poll.
+    for id in &ids {
+        (0..100).for_each(|part| transport.send(*id, pattern(1000, part)));
+    }
+    seen.clear();
+    let sent = |it: &&Completion| matches!(it, Completion::Sent { .. });
+    until(&mut transport, &mut seen, |seen| seen.iter().filter(sent).count() == 800);
+    let expected: Vec<u8> = (0..100).flat_map(|part| pattern(1000, part)).collect();
+    for stream in &mut streams {
+        let mut answer = vec![0; expected.len()];
+        stream.read_exact(&mut answer).unwrap();
+        assert!(answer == expected);
+    }
+}
+
+#[test]
+fn what_a_full_socket_does_not_take_goes_out_in_order_later() {
+    let Some(mut transport) = transport(UringLimits::default()) else { return };
+    let address = listen(&mut transport);
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut seen = Vec::new();
+    until(&mut transport, &mut seen, |seen| accepted(seen).len() == 1);
+    let id = accepted(&seen)[0];
+    let parts: Vec<Vec<u8>> = (0..200).map(|part| pattern(100_003, part)).collect();
+    parts.iter().for_each(|part| transport.send(id, part.clone()));
+    for _ in 0..20 {
+        transport.poll(Some(Duration::from_millis(1)), &mut seen).unwrap();
+    }
+    let sent = |it: &&Completion| matches!(it, Completion::Sent { .. });
+    assert!(seen.iter().filter(sent).count() < 200, "the socket took 20 MB at once");
+    let reader = thread::spawn(move || {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        all
+    });
+    until(&mut transport, &mut seen, |seen| seen.iter().filter(sent).count() == 200);
+    transport.close(id);
+    transport.poll(Some(Duration::ZERO), &mut seen).unwrap();
+    assert!(reader.join().unwrap() == parts.concat());
+}
+
+#[test]
+fn a_transport_that_moves_between_threads_loses_nothing() {
+    let Some(mut transport) = transport(UringLimits::default()) else { return };
+    let address = listen(&mut transport);
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut seen = Vec::new();
+    until(&mut transport, &mut seen, |seen| accepted(seen).len() == 1);
+    let id = accepted(&seen)[0];
+    let mut expected = Vec::new();
+    for round in 0..20 {
+        // Some of it arrives while the receive is armed in the ring of the thread before.
+        let part = pattern(3000, round);
+        stream.write_all(&part).unwrap();
+        expected.extend_from_slice(&part);
+        let moved = thread::spawn(move || {
+            let length = expected.len();
+            until(&mut transport, &mut seen, |seen| received(seen, id).len() == length);
+            transport.send(id, vec![round as u8]);
+            transport.poll(Some(Duration::ZERO), &mut seen).unwrap();
+            (transport, seen, expected)
+        });
+        (transport, seen, expected) = moved.join().unwrap();
+        let mut answer = [0];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(usize::from(answer[0]), round);
+    }
+    assert!(received(&seen, id) == expected);
+    // A new connection is accepted in the ring of yet another thread, and its waker works there.
+    let other = TcpStream::connect(address).unwrap();
+    until(&mut transport, &mut seen, |seen| accepted(seen).len() == 2);
+    let waker = transport.waker();
+    let start = Instant::now();
+    let bell = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(20));
+        waker.wake();
+    });
+    transport.poll(Some(PATIENCE), &mut seen).unwrap();
+    assert!(start.elapsed() < PATIENCE / 2);
+    bell.join().unwrap();
+    drop(other);
+}
+
+#[test]
+fn a_paused_connection_is_silent_and_then_says_everything() {
+    let Some(mut transport) = transport(UringLimits::default()) else { return };
+    let address = listen(&mut transport);
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut seen = Vec::new();
+    until(&mut transport, &mut seen, |seen| accepted(seen).len() == 1);
+    let id = accepted(&seen)[0];
+    let mut expected = Vec::new();
+    for round in 0..30 {
+        transport.pause_reading(id, true);
+        let part = pattern(2000, round);
+        stream.write_all(&part).unwrap();
+        for _ in 0..3 {
+            transport.poll(Some(Duration::from_millis(1)), &mut seen).unwrap();
+        }
+        assert!(received(&seen, id) == expected);
+        expected.extend_from_slice(&part);
+        transport.pause_reading(id, false);
+        // Paused and resumed again before a poll.
+        transport.pause_reading(id, true);
+        transport.pause_reading(id, false);
+        until(&mut transport, &mut seen, |seen| received(seen, id).len() == expected.len());
+    }
+    drop(stream);
+    until(&mut transport, &mut seen, |seen| {
+        seen.iter()
+            .any(|it| matches!(it, Completion::Closed { connection, .. } if *connection == id))
+    });
+}
+
+#[test]
+fn a_connection_that_cannot_be_made_says_so() {
+    let Some(mut transport) = transport(UringLimits::default()) else { return };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let id = transport.connect(free);
+    let mut seen = Vec::new();
+    until(&mut transport, &mut seen, |seen| {
+        seen.iter().any(
+            |it| matches!(it, Completion::ConnectFailed { connection, .. } if *connection == id),
+        )
+    });
+}
+
+#[test]
+fn a_dropped_transport_leaves_no_port_and_no_connection() {
+    for elsewhere in [false, true] {
+        let Some(mut transport) = transport(UringLimits::default()) else { return };
+        let address = listen(&mut transport);
+        let mut stream = TcpStream::connect(address).unwrap();
+        until(&mut transport, &mut Vec::new(), |seen| accepted(seen).len() == 1);
+        if elsewhere {
+            thread::spawn(move || drop(transport)).join().unwrap();
+        } else {
+            drop(transport);
+        }
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(matches!(stream.read(&mut [0; 8]), Ok(0) | Err(_)));
+        let start = Instant::now();
+        // On another thread the kernel may need a moment to let go.
+        while let Err(error) = std::net::TcpListener::bind(address) {
+            assert!(elsewhere && start.elapsed() < PATIENCE, "{error}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn timeouts_are_kept_while_they_shrink_and_grow() {
+    let Some(mut transport) = transport(UringLimits::default()) else { return };
+    let mut seen = Vec::new();
+    for milliseconds in [200, 5, 30, 1, 10] {
+        let timeout = Duration::from_millis(milliseconds);
+        let start = Instant::now();
+        transport.poll(Some(timeout), &mut seen).unwrap();
+        // Early is allowed, late is not (but for a machine that is busy otherwise).
+        assert!(start.elapsed() < timeout + Duration::from_secs(5));
+    }
+    assert!(seen.is_empty());
+    // It sleeps: a second of waiting takes a few system calls.
+    let (start, before) = (Instant::now(), transport.system_calls());
+    while start.elapsed() < Duration::from_secs(1) {
+        let left = Duration::from_secs(1).saturating_sub(start.elapsed());
+        transport.poll(Some(left), &mut seen).unwrap();
+    }
+    assert!(transport.system_calls() - before < 20);
+}

@@ -1,0 +1,115 @@
+//! Keys, configuration and requests for benchmarks.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId};
+use hybster_proto::output::ClientLink;
+use hybster_proto::pillar;
+use hybster_proto::replica;
+use hybster_proto::service::Service;
+use hybster_proto::wire::kind;
+use hybster_proto::wire::request::{append_request, requests_head};
+use hybster_tss::{ClientKey, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
+
+/// The link of the one client that all benchmarks use.
+pub const LINK: ClientLink = ClientLink { client: ClientId(3), incarnation: 77 };
+
+/// A pillar over the in-process TrInX.
+pub type Pillar = pillar::Pillar<InProcessTrInX, InProcessVerifier>;
+
+/// The stages of a replica over the in-process TrInX.
+pub type Stages<S> = replica::Stages<InProcessTrInX, InProcessVerifier, S>;
+
+/// A group's constants and its key.
+#[derive(Clone, Debug)]
+pub struct Fixture {
+    /// The group's constants.
+    pub config: Arc<GroupConfig>,
+    key: GroupKey,
+}
+
+/// Numbers for requests: each use of a session gets the next one.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbered(u64);
+
+impl Default for Numbered {
+    fn default() -> Self {
+        Numbered(1)
+    }
+}
+
+impl Numbered {
+    /// The next number.
+    pub fn draw(&mut self) -> RequestNumber {
+        let number = RequestNumber(self.0);
+        self.0 += 1;
+        number
+    }
+}
+
+impl Fixture {
+    /// A group with these constants.
+    ///
+    /// # Panics
+    /// If they contradict each other.
+    #[must_use]
+    pub fn new(config: GroupConfig) -> Fixture {
+        config.validate().expect("a benchmark's configuration is valid");
+        Fixture { config: Arc::new(config), key: GroupKey::from_bytes([9; 32]) }
+    }
+
+    /// The default group of three with P pillars and batches of at most so many requests.
+    #[must_use]
+    pub fn of_three(pillars: u16, batch_max_requests: u32) -> Fixture {
+        Fixture::new(GroupConfig { pillars, batch_max_requests, ..GroupConfig::default() })
+    }
+
+    /// A TrInX instance of the group.
+    #[must_use]
+    pub fn trinx(&self, replica: ReplicaId, pillar: PillarId) -> InProcessTrInX {
+        let config = &self.config;
+        let instance = InstanceId { replica: replica.0, pillar: pillar.0, epoch: config.epoch };
+        InProcessTrInX::new(&self.key, config.mac, config.digest(), instance)
+    }
+
+    /// A verifier of the group.
+    #[must_use]
+    pub fn verifier(&self) -> InProcessVerifier {
+        InProcessVerifier::new(&self.key, self.config.mac, self.config.digest())
+    }
+
+    /// The key of the one client.
+    #[must_use]
+    pub fn client_key(&self) -> ClientKey {
+        self.key.client_key(self.config.mac, LINK.client.0)
+    }
+
+    /// A replica in the initial state.
+    #[must_use]
+    pub fn stages<S: Service>(&self, replica: ReplicaId, service: S) -> Stages<S> {
+        let trinx = self.config.all_pillars().map(|p| self.trinx(replica, p)).collect();
+        Stages::new(self.config.clone(), replica, trinx, || self.verifier(), service)
+    }
+
+    /// A pillar in the initial state.
+    #[must_use]
+    pub fn pillar(&self, replica: ReplicaId, pillar: PillarId) -> Pillar {
+        let trinx = self.trinx(replica, pillar);
+        Pillar::new(self.config.clone(), replica, pillar, trinx, self.verifier())
+    }
+
+    /// A REQUESTS message: one authentic request in each of the first `sessions` sessions.
+    #[must_use]
+    pub fn requests(&self, sessions: u32, numbers: &mut Numbered, operation: &[u8]) -> Bytes {
+        let key = self.client_key();
+        let mut message = requests_head(kind::REQUESTS).to_vec();
+        let number = numbers.draw();
+        for index in 0..sessions {
+            let session = SessionId::new(LINK.client, LINK.incarnation, index);
+            append_request(&mut message, session, number, operation, |bytes| key.tag(bytes));
+        }
+        message.into()
+    }
+}

@@ -1,0 +1,158 @@
+//! Allocations per request at steady state: of the replica core and of the client core.
+//!
+//! An allocator that counts stands under a group on one thread ([`Rig`]). Once all tables and
+//! buffers have grown, a request must allocate nothing: what is allocated belongs to a batch, a
+//! message or a checkpoint, so it does not grow with the number of requests in a batch. The test
+//! compares batches of 64 with batches of 512, and prints both: `cargo test -p hybster-perf --test
+//! allocations -- --nocapture`.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use hybster::services::NullService;
+use hybster_perf::{Fixture, Place, Probe, Rig};
+
+/// Rounds before counting: several checkpoints, so that every table has grown.
+const WARM_UP: u32 = 3_000;
+/// Rounds counted: a multiple of the checkpoint interval.
+const ROUNDS: u32 = 2_560;
+
+const PLACES: usize = Place::ALL.len();
+
+thread_local! {
+    /// Where the thread is at work; allocations elsewhere are the rig's own.
+    static PLACE: Cell<Option<Place>> = const { Cell::new(None) };
+    static COUNTS: [Cell<u64>; PLACES] = const { [const { Cell::new(0) }; PLACES] };
+    static BYTES: [Cell<u64>; PLACES] = const { [const { Cell::new(0) }; PLACES] };
+}
+
+/// The system's allocator, counting what each place asks for.
+struct Counting;
+
+fn count(bytes: usize) {
+    // While a thread ends, its cells are gone: then nobody counts.
+    let Ok(Some(place)) = PLACE.try_with(Cell::get) else { return };
+    let add = |cells: &[Cell<u64>; PLACES], value| {
+        let cell = &cells[place as usize];
+        cell.set(cell.get() + value);
+    };
+    let _ = COUNTS.try_with(|cells| add(cells, 1));
+    let _ = BYTES.try_with(|cells| add(cells, bytes as u64));
+}
+
+// SAFETY: every call is handed on to the system's allocator unchanged, so its guarantees hold;
+// counting touches thread-local cells only, which neither allocate nor have destructors.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller keeps the promises of `GlobalAlloc::alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller keeps the promises of `GlobalAlloc::alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size);
+        // SAFETY: the caller keeps the promises of `GlobalAlloc::realloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the promises of `GlobalAlloc::dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Tells the allocator where the thread is at work.
+struct Counter;
+
+impl Probe for Counter {
+    fn enter(&mut self, place: Place) {
+        PLACE.set(Some(place));
+    }
+
+    fn leave(&mut self) {
+        PLACE.set(None);
+    }
+}
+
+/// Allocations (and bytes) per batch, of all replicas together, by place.
+fn per_batch(pillars: u16, requests: u32, operation: &[u8], reply: usize) -> [(f64, f64); PLACES] {
+    let fixture = Fixture::of_three(pillars, requests);
+    let mut rig = Rig::new(&fixture, requests, || NullService::new(reply));
+    for _ in 0..WARM_UP {
+        rig.round(requests, operation, &mut Counter);
+    }
+    let read = || {
+        let counts = COUNTS.with(|cells| cells.each_ref().map(Cell::get));
+        let bytes = BYTES.with(|cells| cells.each_ref().map(Cell::get));
+        (counts, bytes)
+    };
+    let (before, bytes_before) = read();
+    for _ in 0..ROUNDS {
+        rig.round(requests, operation, &mut Counter);
+    }
+    let (after, bytes_after) = read();
+    std::array::from_fn(|at| {
+        let share = |now: u64, then: u64| (now - then) as f64 / f64::from(ROUNDS);
+        (share(after[at], before[at]), share(bytes_after[at], bytes_before[at]))
+    })
+}
+
+fn show(title: &str, requests: u32, list: &[(f64, f64); PLACES]) {
+    println!("{title}: allocations per batch of {requests} (three replicas and the client)");
+    for (place, (count, bytes)) in Place::ALL.iter().zip(list) {
+        let name = format!("{place:?}");
+        let each = count / f64::from(requests);
+        println!("  {name:<10} {count:>8.2} per batch {bytes:>10.0} B {each:>8.4} per request");
+    }
+    let all: f64 = list.iter().map(|(count, _)| count).sum();
+    println!(
+        "  {:<10} {all:>8.2} per batch {:>21.4} per request",
+        "all",
+        all / f64::from(requests)
+    );
+}
+
+/// No stage allocates per request: eight times as many requests in a batch cost the same number of
+/// allocations, but for what a checkpoint copies (pages of the session table, once per interval).
+fn no_allocation_per_request(operation: &[u8], reply: usize) {
+    for pillars in [1, 2] {
+        let (few, many) = (64, 512);
+        let small = per_batch(pillars, few, operation, reply);
+        let large = per_batch(pillars, many, operation, reply);
+        let title = format!("{pillars} pillar(s), {} B, reply {reply} B", operation.len());
+        show(&title, few, &small);
+        show(&title, many, &large);
+        for (place, ((small, _), (large, _))) in Place::ALL.iter().zip(small.iter().zip(&large)) {
+            let each = (large - small) / f64::from(many - few);
+            let limit = match place {
+                // Once per checkpoint interval: pages of the session table that are written for the
+                // first time after a snapshot are copied, and digested.
+                Place::Execution | Place::State => 0.02,
+                // The growth of the batch's buffer: logarithmic.
+                Place::Clients => 0.02,
+                _ => 0.001,
+            };
+            assert!(each <= limit, "{title}: {place:?} allocates {each:.4} times per request");
+        }
+    }
+}
+
+#[test]
+fn empty_requests_allocate_nothing_each() {
+    no_allocation_per_request(b"", 0);
+}
+
+#[test]
+fn requests_and_replies_with_content_allocate_nothing_each() {
+    no_allocation_per_request(&[7; 100], 100);
+}
