@@ -66,7 +66,10 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
     let group = Group::load(&args.group).map_err(|e| told(&e))?;
     let keys =
         ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id)).map_err(|e| told(&e))?;
-    let builder = Replica::builder(group, keys).layout(args.layout).transport(args.transport);
+    let builder = Replica::builder(group, keys)
+        .layout(args.layout)
+        .transport(args.transport)
+        .linger(Duration::from_micros(args.linger_us));
     let builder = if args.unreplicated { builder.unreplicated() } else { builder };
     let started = match args.service {
         ServiceKind::Null => builder.service(NullService::new(args.reply_size as usize)).start(),
@@ -96,6 +99,20 @@ pub struct DriverSessions {
     count: u32,
 }
 
+/// How a client waits for replies.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// What carries the bytes.
+    pub transport: TransportKind,
+    /// How long it looks for more before it sleeps.
+    pub linger: Duration,
+}
+
+impl Wait {
+    /// For those whose speed does not matter.
+    const SLEEP: Wait = Wait { transport: TransportKind::Epoll, linger: Duration::ZERO };
+}
+
 /// Connects the sessions of a client identity to all replicas of a group.
 ///
 /// # Errors
@@ -104,10 +121,10 @@ pub fn connect(
     group: &Path,
     identity: u32,
     sessions: u32,
-    transport: TransportKind,
+    wait: Wait,
     stop: &Stop,
 ) -> Result<DriverSessions, Error> {
-    let (mut driver, replicas) = driver(group, identity, sessions, transport)?;
+    let (mut driver, replicas) = driver(group, identity, sessions, wait)?;
     let deadline = Instant::now() + CONNECT;
     while driver.connected() < replicas {
         stop.check()?;
@@ -124,18 +141,19 @@ fn driver(
     group: &Path,
     identity: u32,
     sessions: u32,
-    transport: TransportKind,
+    wait: Wait,
 ) -> Result<(ClientDriver, usize), Error> {
     let told = |e: &dyn std::fmt::Display| Error::new(e.to_string());
     let group = Group::load(group).map_err(|e| told(&e))?;
     let keys =
         ClientKeys::load(&group, group.directory(), ClientId(identity)).map_err(|e| told(&e))?;
-    let options = ClientOptions {
+    let mut options = ClientOptions {
         sessions,
         request_timeout: REQUEST_TIMEOUT,
-        transport,
+        transport: wait.transport,
         ..ClientOptions::default()
     };
+    options.limits.linger = wait.linger;
     let driver = ClientDriver::connect(&group, &keys, &options).map_err(|e| told(&e))?;
     Ok((driver, group.replicas().len()))
 }
@@ -194,7 +212,7 @@ const LONG: Duration = Duration::from_millis(20);
 /// # Errors
 /// If the group does not answer.
 pub fn counter_value(group: &Path, identity: u32, stop: &Stop) -> Result<u64, Error> {
-    let (driver, _) = driver(group, identity, 1, TransportKind::Epoll)?;
+    let (driver, _) = driver(group, identity, 1, Wait::SLEEP)?;
     let mut sessions = DriverSessions { driver, completions: Completions::default(), count: 1 };
     let links = sessions.driver.await_links(CONNECT);
     links.map_err(|e| Error::new(e.to_string()))?;
@@ -230,7 +248,7 @@ impl Monitor {
     /// # Errors
     /// If the group's files are wrong or the network of this process fails.
     pub fn open(group: &Path, identity: u32) -> Result<Monitor, Error> {
-        let (mut driver, replicas) = driver(group, identity, 1, TransportKind::Epoll)?;
+        let (mut driver, replicas) = driver(group, identity, 1, Wait::SLEEP)?;
         driver.await_links(CONNECT).map_err(|e| Error::new(e.to_string()))?;
         Ok(Monitor { driver, replicas: replicas as u16 })
     }

@@ -98,6 +98,10 @@ pub struct GroupOptions {
     /// What carries the bytes, in replicas and clients: auto, io-uring or epoll.
     #[arg(long, default_value_t)]
     pub transport: TransportKind,
+    /// Microseconds that threads look for more messages before they sleep, while messages follow
+    /// each other closely; 0: they sleep at once.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub linger_us: u64,
     /// MAC algorithm of certificates and client requests.
     #[arg(long, default_value_t)]
     pub authenticator: MacAlgorithm,

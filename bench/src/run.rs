@@ -115,12 +115,13 @@ pub fn connect_all(
     options: &GroupOptions,
     stop: &Stop,
 ) -> Result<Vec<DriverSessions>, Error> {
-    let GroupOptions { clients, connections, transport, .. } = *options;
+    let GroupOptions { clients, connections, transport, linger_us, .. } = *options;
+    let wait = engine::Wait { transport, linger: Duration::from_micros(linger_us) };
     let connections = connections.min(clients);
     (0..connections)
         .map(|index| {
             let share = clients / connections + u32::from(index < clients % connections);
-            engine::connect(group, index, share, transport, stop)
+            engine::connect(group, index, share, wait, stop)
         })
         .collect()
 }
@@ -285,6 +286,7 @@ pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
         batch_max: spec.batch_max,
         layout: spec.layout.to_string(),
         transport: spec.transport.to_string(),
+        linger_us: spec.linger_us,
         authenticator: spec.authenticator.to_string(),
         unreplicated: spec.unreplicated,
     }

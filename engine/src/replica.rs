@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use hybster_net::{AnyTransport, Hub, HubConfig, Identity, TransportKind};
+use hybster_net::{AnyTransport, Hub, HubConfig, Identity, Limits, TransportKind};
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
@@ -61,6 +62,7 @@ impl Replica {
             service: (),
             layout,
             transport: TransportKind::Auto,
+            linger: Limits::default().linger,
             pin: false,
             cores: None,
             listen: None,
@@ -78,6 +80,7 @@ pub struct ReplicaBuilder<S> {
     service: S,
     layout: Layout,
     transport: TransportKind,
+    linger: Duration,
     pin: bool,
     cores: Option<Vec<usize>>,
     listen: Option<SocketAddr>,
@@ -100,6 +103,7 @@ impl<S> ReplicaBuilder<S> {
             keys: self.keys,
             layout: self.layout,
             transport: self.transport,
+            linger: self.linger,
             pin: self.pin,
             cores: self.cores,
             listen: self.listen,
@@ -117,6 +121,13 @@ impl<S> ReplicaBuilder<S> {
     /// What carries the bytes of all links. Without it the replica chooses.
     pub fn transport(mut self, transport: TransportKind) -> Self {
         self.transport = transport;
+        self
+    }
+
+    /// How long a thread looks for more messages before it sleeps, at most, while messages follow
+    /// each other closely; [`Limits::linger`] is the default. Zero: it sleeps at once.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
         self
     }
 
@@ -282,7 +293,7 @@ impl<S: Service> ReplicaBuilder<S> {
             cipher: self.group.link_cipher(),
             listen: Some(self.listen.unwrap_or(own.address)),
             peers: self.peers().collect(),
-            limits: self.group.link_limits(),
+            limits: Limits { linger: self.linger, ..self.group.link_limits() },
             jitter_seed: None,
         };
         Ok(Hub::new(transport, hub)?)

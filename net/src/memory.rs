@@ -351,13 +351,16 @@ impl Transport for MemoryTransport {
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
         let before = completions.len();
+        let may_wait = timeout != Some(Duration::ZERO);
         completions.append(&mut self.early);
         while let Some(id) = self.unsent.pop() {
             self.write(id, completions);
         }
-        let busy = completions.len() > before || !self.waker.may_sleep();
+        let busy = !may_wait || completions.len() > before || !self.waker.may_sleep();
         let notes = self.take_notes(if busy { Some(Duration::ZERO) } else { timeout });
-        self.waker.awake();
+        if may_wait {
+            self.waker.awake();
+        }
         for note in notes {
             self.handle(note, completions);
         }

@@ -351,6 +351,7 @@ impl Transport for PollTransport {
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
         let before = completions.len();
+        let may_wait = timeout != Some(Duration::ZERO);
         completions.append(&mut self.early);
         self.write_all_unsent(completions);
         let busy = self.accepts_wait || !self.ready.is_empty() || completions.len() > before;
@@ -358,7 +359,9 @@ impl Transport for PollTransport {
         let waits = timeout != Some(Duration::ZERO) && self.waker.may_sleep();
         let timeout = if waits { timeout } else { Some(Duration::ZERO) };
         let waited = self.wait(timeout);
-        self.waker.awake();
+        if may_wait {
+            self.waker.awake();
+        }
         waited?;
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {

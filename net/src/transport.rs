@@ -87,6 +87,13 @@ pub enum Completion {
     },
 }
 
+impl Completion {
+    /// Whether somebody else caused it: more than a buffer that comes back.
+    pub(crate) const fn is_incoming(&self) -> bool {
+        !matches!(self, Self::Sent { .. })
+    }
+}
+
 /// Byte streams to other processes. All calls but [`Transport::poll`] return at once.
 pub trait Transport {
     /// Listens; returns the address really bound (port 0 asks for any).
@@ -106,7 +113,8 @@ pub trait Transport {
     fn pause_reading(&mut self, connection: ConnectionId, paused: bool);
 
     /// Submits what is queued, waits at most `timeout` (`None`: until something happens) and
-    /// appends what happened. Returns early when woken, and may do so for no reason.
+    /// appends what happened. Returns early when woken, and may do so for no reason. A poll with a
+    /// `timeout` of zero leaves wake-ups for the next one.
     ///
     /// # Errors
     /// Only for failures of the back end itself, never for those of a connection.
@@ -144,6 +152,11 @@ impl Waker {
     /// Announces that the thread is about to wait. False: it was woken and must not.
     pub(crate) fn may_sleep(&self) -> bool {
         self.state.phase.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Whether a wake-up waits for the next poll that may wait.
+    pub(crate) fn is_notified(&self) -> bool {
+        self.state.phase.load(Ordering::SeqCst) == NOTIFIED
     }
 
     /// The thread is awake again; wake-ups up to here are consumed.

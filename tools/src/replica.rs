@@ -37,6 +37,11 @@ pub struct ReplicaArgs {
     /// What carries the bytes: auto, io-uring or epoll. Without io_uring in the system it is epoll.
     #[arg(long, default_value_t)]
     transport: TransportKind,
+    /// Microseconds that a thread looks for more messages before it sleeps, while messages follow
+    /// each other closely; 0: it sleeps at once.
+    #[arg(long, default_value_t = 50, value_name = "MICROSECONDS",
+          value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    linger_us: u64,
     /// Pin the threads to cores of their own.
     #[arg(long)]
     pin: bool,
@@ -106,8 +111,11 @@ fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
     let group = Group::load(&args.group)?;
     let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id))?;
     let layout = args.layout.unwrap_or(group.layout());
-    let mut builder =
-        Replica::builder(group, keys).layout(layout).transport(args.transport).pin(args.pin);
+    let mut builder = Replica::builder(group, keys)
+        .layout(layout)
+        .transport(args.transport)
+        .linger(Duration::from_micros(args.linger_us))
+        .pin(args.pin);
     if let Some(file) = &args.trace {
         builder = builder.trace_file(file);
     }

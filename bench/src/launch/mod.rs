@@ -47,6 +47,8 @@ pub struct GroupSpec {
     pub layout: Layout,
     /// Transport of replicas and clients.
     pub transport: TransportKind,
+    /// How long threads look for more messages before they sleep, in microseconds.
+    pub linger_us: u64,
     /// MAC algorithm.
     pub authenticator: MacAlgorithm,
     /// The service.
@@ -99,6 +101,7 @@ impl GroupSpec {
             batch_max: options.batch_max,
             layout: options.layout,
             transport: options.transport,
+            linger_us: options.linger_us,
             authenticator: options.authenticator,
             service,
             reply_size: options.reply_size,
@@ -162,6 +165,7 @@ impl Group {
         command.arg("replica").arg("--group").arg(self.path());
         command.args(["--id", &replica.to_string(), "--layout", spec.layout.name()]);
         command.args(["--transport", spec.transport.name()]);
+        command.args(["--linger-us", &spec.linger_us.to_string()]);
         command.args(["--service", spec.service.name()]);
         command.args(["--reply-size", &spec.reply_size.to_string()]);
         if spec.unreplicated {

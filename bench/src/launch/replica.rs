@@ -27,6 +27,9 @@ pub struct ReplicaArgs {
     /// What carries the bytes.
     #[arg(long, default_value_t)]
     pub transport: TransportKind,
+    /// Microseconds to look for more messages before sleeping.
+    #[arg(long, default_value_t = 50)]
+    pub linger_us: u64,
     /// The service.
     #[arg(long, value_enum)]
     pub service: ServiceKind,

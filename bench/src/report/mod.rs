@@ -144,6 +144,8 @@ pub struct Config {
     pub layout: String,
     /// What carries the bytes.
     pub transport: String,
+    /// Microseconds that threads look for more messages before they sleep, at most.
+    pub linger_us: u64,
     /// MAC algorithm of certificates and client requests.
     pub authenticator: String,
     /// One server and no protocol.

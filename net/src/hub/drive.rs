@@ -34,12 +34,52 @@ impl<T: Transport> Hub<T> {
         self.flush();
         let timeout = self.timeout(timeout, now);
         let mut completions = std::mem::take(&mut self.completions);
-        let polled = self.transport.poll(timeout, &mut completions);
+        let polled = self.wait(timeout, now, &mut completions);
         for completion in completions.drain(..) {
             self.complete(completion);
         }
         self.completions = completions;
         events.append(&mut self.pending);
+        polled
+    }
+
+    /// Polls the transport; looks several times before it lets the thread sleep, if that pays.
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        now: Instant,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        if timeout == Some(Duration::ZERO) || !self.linger.is_possible() {
+            return self.transport.poll(timeout, completions);
+        }
+        if let Some(time) = self.linger.time() {
+            let waker = self.transport.waker();
+            let mut start = now;
+            let mut is_first = true;
+            // Polls that do not wait leave wake-ups to the one that does.
+            while !waker.is_notified() {
+                self.transport.poll(Some(Duration::ZERO), completions)?;
+                let passed = if is_first { Duration::ZERO } else { start.elapsed() };
+                if std::mem::take(&mut is_first) {
+                    // What was done so far was sending.
+                    start = Instant::now();
+                }
+                if completions.iter().any(Completion::is_incoming) {
+                    self.linger.waited(passed);
+                    return Ok(());
+                }
+                if passed >= time {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+        }
+        let start = Instant::now();
+        let polled = self.transport.poll(timeout, completions);
+        if completions.iter().any(Completion::is_incoming) {
+            self.linger.waited(start.elapsed());
+        }
         polled
     }
 

@@ -24,6 +24,7 @@ mod admit;
 mod config;
 mod drive;
 mod event;
+mod linger;
 mod outbound;
 mod peers;
 mod pool;
@@ -34,6 +35,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
+use self::linger::Linger;
 use self::outbound::{Live, Sealed};
 use self::peers::{Dial, Latest, Peer};
 use self::pool::Pool;
@@ -82,6 +84,7 @@ pub struct Hub<T: Transport> {
     traffic: Traffic,
     jitter: Jitter,
     log: LogLimit,
+    linger: Linger,
 }
 
 #[derive(Debug)]
@@ -137,6 +140,7 @@ impl<T: Transport> Hub<T> {
             transport,
             identity: config.identity,
             pool: Pool::new(config.limits.pool_bytes),
+            linger: Linger::new(config.limits.linger),
             limits: config.limits,
             handshaker,
             local_address,

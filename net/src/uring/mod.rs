@@ -527,6 +527,7 @@ impl Transport for UringTransport {
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
         let before = completions.len();
+        let may_wait = timeout != Some(Duration::ZERO);
         self.claim(completions)?;
         completions.append(&mut self.early);
         self.arm()?;
@@ -537,7 +538,9 @@ impl Transport for UringTransport {
         let waits = !is_busy && is_everything && !self.ring.is_pending() && self.waker.may_sleep();
         let mut events = std::mem::take(&mut self.events);
         let entered = self.ring.enter(waits.then_some(timeout), &mut self.blocks, &mut events);
-        self.waker.awake();
+        if may_wait {
+            self.waker.awake();
+        }
         if entered.is_ok() {
             self.finish_sends(completions);
         }

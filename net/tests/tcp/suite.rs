@@ -99,6 +99,11 @@ impl Node {
         })
     }
 
+    /// Its link to the other replica stands.
+    fn has_peer(&self) -> bool {
+        (0..2).any(|peer| self.hub.is_peer_up(peer))
+    }
+
     fn client_link(&self) -> Option<LinkId> {
         self.events.iter().rev().find_map(|event| match event {
             Event::ClientUp { link, .. } => Some(*link),
@@ -213,6 +218,43 @@ fn a_sleeping_poll_is_woken_from_another_thread() {
     server.hub.waker().wake();
     server.hub.poll(Some(PATIENCE), Instant::now(), &mut server.events).unwrap();
     assert!(start.elapsed() < PATIENCE);
+}
+
+/// A hub that looks again before it sleeps must not take a wake-up for nothing.
+#[test]
+fn a_lingering_poll_is_woken_from_another_thread() {
+    let mut server = Node::server();
+    let quick = config(Identity::Replica(1), &[(0, server.address())]);
+    let linger = Duration::from_millis(2);
+    let limits = Limits { linger, ..Limits::default() };
+    let mut a = Node::new(HubConfig { limits, ..quick });
+    until("up", &mut [&mut server, &mut a], |nodes| nodes.iter().all(|node| node.has_peer()));
+    // Messages that follow each other closely make it linger.
+    for _ in 0..30 {
+        server.hub.send_to_peer(1, Bytes::from_static(b"m"), Tag::default()).unwrap();
+        server.step();
+        a.hub.poll(Some(PATIENCE), Instant::now(), &mut a.events).unwrap();
+    }
+    let waker = a.hub.waker();
+    let start = Instant::now();
+    let (give, take) = std::sync::mpsc::channel::<u64>();
+    let (gave, woke) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        for delay in take {
+            std::thread::sleep(Duration::from_micros(delay));
+            gave.send(()).unwrap();
+            waker.wake();
+        }
+    });
+    for round in 0..200 {
+        give.send(round * 20).unwrap();
+        while woke.try_recv().is_err() {
+            a.hub.poll(Some(PATIENCE), Instant::now(), &mut a.events).unwrap();
+            assert!(start.elapsed() < PATIENCE, "the wake-up of round {round} was lost");
+        }
+    }
+    drop(give);
+    thread.join().unwrap();
 }
 
 #[test]
