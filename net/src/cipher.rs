@@ -16,10 +16,12 @@ pub const TAG_BYTES: usize = 16;
 /// How the frames of a link are protected. Both ends must have the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LinkCipher {
-    /// AES-128-GMAC: authentication only. The fastest.
-    #[default]
+    /// AES-128-GMAC (crate `aes-gcm`): authentication only.
     Gmac,
-    /// AES-128-GCM: authentication and encryption.
+    /// AES-128-GCM (crate `ring`): authentication and encryption. The fastest all the same: its
+    /// GHASH and AES run interleaved over the widest registers that the CPU has. (`ring` itself
+    /// takes a GMAC, as associated data, at less than half the speed.)
+    #[default]
     Aes128Gcm,
     /// Keyed BLAKE3, cut to 16 bytes: authentication only, safe even if a nonce repeated.
     Blake3,
