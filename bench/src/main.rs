@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run_command(options: &RunOptions) -> Result<bool, Error> {
-    writable(options.json.as_deref())?;
+    writable("--json", options.json.as_deref())?;
     let report = run(options, &Stop::on_signals()?)?;
     print!("{report}");
     if let Some(path) = &options.json {
@@ -49,7 +49,7 @@ fn run_command(options: &RunOptions) -> Result<bool, Error> {
 }
 
 fn fault_command(options: &FaultOptions) -> Result<bool, Error> {
-    writable(options.json.as_deref())?;
+    writable("--json", options.json.as_deref())?;
     let report = scenario::fault(options, &Stop::on_signals()?)?;
     print!("{report}");
     if let Some(path) = &options.json {
@@ -59,8 +59,8 @@ fn fault_command(options: &FaultOptions) -> Result<bool, Error> {
 }
 
 fn sweep_command(options: &SweepOptions) -> Result<bool, Error> {
-    writable(options.run.json.as_deref())?;
-    writable(options.csv.as_deref())?;
+    writable("--json", options.run.json.as_deref())?;
+    writable("--csv", options.csv.as_deref())?;
     let report = sweep(options, &Stop::on_signals()?)?;
     print!("{report}");
     if let Some(path) = &options.run.json {
@@ -73,7 +73,7 @@ fn sweep_command(options: &SweepOptions) -> Result<bool, Error> {
 }
 
 fn profile_command(options: &ProfileOptions) -> Result<bool, Error> {
-    writable(options.run.json.as_deref())?;
+    writable("--json", options.run.json.as_deref())?;
     let report = profile(options, &Stop::on_signals()?)?;
     print!("{report}");
     if let Some(path) = &options.run.json {
@@ -83,7 +83,7 @@ fn profile_command(options: &ProfileOptions) -> Result<bool, Error> {
 }
 
 fn idle_command(options: &IdleOptions) -> Result<bool, Error> {
-    writable(options.json.as_deref())?;
+    writable("--json", options.json.as_deref())?;
     let report = idle(options, &Stop::on_signals()?)?;
     print!("{report}");
     if let Some(path) = &options.json {
@@ -93,11 +93,11 @@ fn idle_command(options: &IdleOptions) -> Result<bool, Error> {
 }
 
 /// A report that cannot be written shall be known before the measurement, not after it.
-fn writable(path: Option<&Path>) -> Result<(), Error> {
+fn writable(option: &str, path: Option<&Path>) -> Result<(), Error> {
     let Some(path) = path else { return Ok(()) };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() || !folder.is_dir() {
-        let text = "give --json a file in an existing directory";
+        let text = format!("give {option} a file in an existing directory");
         return Err(Error::new(format!("cannot write {}: {text}", path.display())));
     }
     Ok(())

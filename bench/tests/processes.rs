@@ -180,6 +180,51 @@ fn a_group_without_load_is_watched() {
     assert!(text.contains("replica 2") && text.contains("of a core"), "{text}");
 }
 
+/// A profile needs perf and the right to sample; where either is missing, the program must say so
+/// in words and the rest cannot be tested, which the test prints.
+#[test]
+fn a_profile_adds_up_to_its_samples() {
+    let results = tempfile::tempdir().unwrap();
+    let (json, out) = (results.path().join("profile.json"), results.path().join("stacks"));
+    let output = run(&[
+        "flamegraph",
+        "--seconds",
+        "1",
+        "--frequency",
+        "199",
+        "--warmup",
+        "0.2",
+        "--clients",
+        "16",
+        "--out",
+        out.to_str().unwrap(),
+        "--json",
+        json.to_str().unwrap(),
+    ]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let reasons = ["perf is not installed", "perf may not sample here"];
+    if let Some(reason) = reasons.into_iter().find(|reason| stderr.contains(reason)) {
+        assert_eq!(output.status.code(), Some(1));
+        println!("skipped: {reason}");
+        return;
+    }
+    expect_success(&output);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("sum of samples") && text.contains("measured (/proc)"), "{text}");
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let processes = report["processes"].as_array().unwrap();
+    let names: Vec<_> = processes.iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["replica 0", "replica 1", "replica 2", "load"]);
+    for process in processes {
+        assert!(process["samples"].as_u64().unwrap() > 0, "{process}");
+        let shares = process["ns_per_op"].as_object().unwrap().values();
+        let sum: f64 = shares.map(|share| share.as_f64().unwrap()).sum();
+        let sampled = process["sampled_ns_per_op"].as_f64().unwrap();
+        assert!((sum - sampled).abs() <= sampled * 1e-6, "{process}");
+    }
+    assert!(out.join("replica-0.script").is_file() && out.join("load.script").is_file());
+}
+
 #[test]
 fn a_killed_leader_loses_nothing() {
     let results = tempfile::tempdir().unwrap();
@@ -259,7 +304,8 @@ fn wrong_options_are_told_before_anything_starts() {
         (&["--layout", "cubist"], "cubist"),
         (&["sweep", "--over", "layout", "--values", "fused,cubist"], "cubist"),
         (&["--authenticator", "rot13"], "aegis-128l"),
-        (&["--json", "/nonexistent/x.json"], "/nonexistent/x.json"),
+        (&["--json", "/nonexistent/x.json"], "give --json a file"),
+        (&["sweep", "--over", "pillars", "--csv", "/nonexistent/x.csv"], "give --csv a file"),
         (&["--service", "counter"], "fault"),
         (&["--clients", "20000"], "--connections 2"),
         (&["fault", "--kill-leader", "--replicas", "1"], "f >= 1"),
