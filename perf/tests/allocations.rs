@@ -8,9 +8,12 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::hint::black_box;
+use std::sync::Arc;
 
 use hybster::services::NullService;
 use hybster_perf::{Fixture, Place, Probe, Rig};
+use hybster_proto::service::{Context, RestoreError, Service, Snapshot};
 
 /// Rounds before counting: several checkpoints, so that every table has grown.
 const WARM_UP: u32 = 3_000;
@@ -85,9 +88,14 @@ impl Probe for Counter {
 }
 
 /// Allocations (and bytes) per batch, of all replicas together, by place.
-fn per_batch(pillars: u16, requests: u32, operation: &[u8], reply: usize) -> [(f64, f64); PLACES] {
+fn per_batch<S: Service>(
+    pillars: u16,
+    requests: u32,
+    operation: &[u8],
+    service: impl FnMut() -> S,
+) -> [(f64, f64); PLACES] {
     let fixture = Fixture::of_three(pillars, requests);
-    let mut rig = Rig::new(&fixture, requests, || NullService::new(reply));
+    let mut rig = Rig::new(&fixture, requests, service);
     for _ in 0..WARM_UP {
         rig.round(requests, operation, &mut Counter);
     }
@@ -122,18 +130,25 @@ fn show(title: &str, requests: u32, list: &[(f64, f64); PLACES]) {
     );
 }
 
+/// Allocations that one more request in a batch brings, by place.
+fn growth(
+    (few, small): (u32, &[(f64, f64); PLACES]),
+    (many, large): (u32, &[(f64, f64); PLACES]),
+) -> [f64; PLACES] {
+    std::array::from_fn(|at| (large[at].0 - small[at].0) / f64::from(many - few))
+}
+
 /// No stage allocates per request: eight times as many requests in a batch cost the same number of
 /// allocations, but for what a checkpoint copies (pages of the session table, once per interval).
 fn no_allocation_per_request(operation: &[u8], reply: usize) {
     for pillars in [1, 2] {
         let (few, many) = (64, 512);
-        let small = per_batch(pillars, few, operation, reply);
-        let large = per_batch(pillars, many, operation, reply);
+        let small = per_batch(pillars, few, operation, || NullService::new(reply));
+        let large = per_batch(pillars, many, operation, || NullService::new(reply));
         let title = format!("{pillars} pillar(s), {} B, reply {reply} B", operation.len());
         show(&title, few, &small);
         show(&title, many, &large);
-        for (place, ((small, _), (large, _))) in Place::ALL.iter().zip(small.iter().zip(&large)) {
-            let each = (large - small) / f64::from(many - few);
+        for (place, each) in Place::ALL.iter().zip(growth((few, &small), (many, &large))) {
             let limit = match place {
                 // Once per checkpoint interval: pages of the session table that are written for the
                 // first time after a snapshot are copied, and digested.
@@ -155,4 +170,31 @@ fn empty_requests_allocate_nothing_each() {
 #[test]
 fn requests_and_replies_with_content_allocate_nothing_each() {
     no_allocation_per_request(&[7; 100], 100);
+}
+
+/// Allocates once per request, as a stage must not.
+struct Wasteful(NullService);
+
+impl Service for Wasteful {
+    fn execute(&mut self, context: &Context, operation: &[u8], reply: &mut Vec<u8>) {
+        drop(black_box(Box::new(0_u8)));
+        self.0.execute(context, operation, reply);
+    }
+
+    fn snapshot(&mut self) -> Arc<dyn Snapshot> {
+        self.0.snapshot()
+    }
+
+    fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
+        self.0.restore(source)
+    }
+}
+
+/// The counter sees what it shall: one allocation per request at each of three replicas.
+#[test]
+fn an_allocation_per_request_is_seen() {
+    let measure = |requests| per_batch(1, requests, b"", || Wasteful(NullService::new(0)));
+    let each = growth((64, &measure(64)), (512, &measure(512)));
+    let execution = each[Place::Execution as usize];
+    assert!((3.0..3.1).contains(&execution), "{execution:.4} allocations per request");
 }
