@@ -15,6 +15,10 @@
 //! What a peer sends is hostile until its MAC has been checked: anything else closes the link with
 //! a counted [`reject::Reason`].
 //!
+//! Packages: `io-uring` and `mio` (epoll) below the transports, `bytes` for frames that are parsed in
+//! place, `rustls` and `ring` for the handshake. [`cipher`] says why frames are sealed by `ring` and
+//! not by `aes-gcm`.
+//!
 //! Unsafe code is denied, but for `uring::ring` and `uring::buffers`, which exist to contain it.
 
 #![deny(unsafe_code)]

@@ -31,6 +31,13 @@
 //! **Tests.** `concurrency` has what runs queues and doorbells with real threads and, under
 //! `--cfg loom`, through all interleavings, and says what Miri and ThreadSanitizer can do here: no
 //! crate of the workspace has `unsafe` code of its own.
+//!
+//! # Packages
+//! Queues are `rtrb`'s and not `crossbeam`'s: each has one sender and one receiver, and `rtrb` hands
+//! over runs of mails with one store per run, where `crossbeam`'s queues pay a compare-and-swap per
+//! mail for senders and receivers that are not there. `crossbeam` gives the padding that keeps the
+//! doorbells of different threads on different cache lines, `core_affinity` pins threads, and
+//! `parking_lot` guards what is touched only when a replica stops.
 
 mod agent;
 mod board;
