@@ -14,6 +14,7 @@
 //!   derived.
 //! - [`MacKey`] and [`MacAlgorithm`] are the deterministic, nonce-free MACs underneath, and the
 //!   module [`mac`] says why nothing with a nonce may stand here.
+//! - `lanes` makes several MACs at once where the CPU can; it has the crate's only unsafe code.
 //! - [`keyfile`] (feature `std`) keeps the group key on disk, sealed for one replica.
 //!
 //! # Back ends to come

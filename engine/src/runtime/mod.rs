@@ -21,7 +21,9 @@
 //! **One turn of an agent** (`agent`): take what the network and the other agents brought, let the
 //! stages handle letters until none is left (or the slice of time is over), flush: replies as one
 //! message per link, letters as one run per agent, sends as one write per link. Then sleep until
-//! something arrives or a stage's deadline passes. Nothing spins, nothing is done per request.
+//! something arrives or a stage's deadline passes. While messages follow each other closely the network
+//! looks again for some microseconds before it sleeps (`Limits::linger`); without traffic nothing
+//! spins. No system call, lock or log line is made per request.
 //!
 //! **Back-pressure.** When a queue is full, its sender keeps the letters in order and counts as
 //! congested; while anybody is congested, the network agent does not read from clients. It always
@@ -29,8 +31,7 @@
 //! there is no cycle of waiting.
 //!
 //! **Tests.** `concurrency` has what runs queues and doorbells with real threads and, under
-//! `--cfg loom`, through all interleavings, and says what Miri and ThreadSanitizer can do here: no
-//! crate of the workspace has `unsafe` code of its own.
+//! `--cfg loom`, through all interleavings, and says what Miri and ThreadSanitizer can do here.
 //!
 //! # Packages
 //! Queues are `rtrb`'s and not `crossbeam`'s: each has one sender and one receiver, and `rtrb` hands

@@ -18,10 +18,11 @@
 //!
 //! # Miri and ThreadSanitizer
 //!
-//! No crate of this workspace has `unsafe` code (each says `#![forbid(unsafe_code)]`), so there is none
-//! of ours for Miri to check. `stress` is where several threads use somebody else's in earnest, the
-//! slots of `rtrb`. It makes no system call but for parking, so both tools can run it on a nightly
-//! toolchain that has them:
+//! The workspace's own `unsafe` code is out of Miri's reach: it hands memory to the kernel
+//! (`hybster_net::uring`), uses AVX-512 (`lanes` of `hybster-tss`) and calls the C library
+//! ([`crate::heap`]); each has tests over the real thing instead. `stress` is where several threads use
+//! somebody else's in earnest, the slots of `rtrb`. It makes no system call but for parking, so both
+//! tools can run it on a nightly toolchain that has them:
 //!
 //! ```text
 //! cargo +nightly miri test -p hybster --lib runtime::concurrency::stress
