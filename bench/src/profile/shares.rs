@@ -177,18 +177,18 @@ mod tests {
 
     const SCRIPT: &str = "\
 r0-all 14968  7928.543142:    1003009 cpu-clock:ppp: 
-\t           3c8ac4 state_mac_final+0x354 (/tmp/hb)
-\t           2acdbe <X as hybster_tss::trinx::Verifier>::verify_client+0x3ce (/tmp/hb)
-\t           202ee7 hybster_proto::pillar::Pillar<T,V>::handle+0x4877 (/tmp/hb)
+\t           3c8ac4 state_mac_final+0x354 (/usr/bin/hb)
+\t           2acdbe <X as hybster_tss::trinx::Verifier>::verify_client+0x3ce (/usr/bin/hb)
+\t           202ee7 hybster_proto::pillar::Pillar<T,V>::handle+0x4877 (/usr/bin/hb)
 
 r0-all 14968  7928.553665:    1003009 cpu-clock:ppp: 
 \tffffffff813a2413 finish_task_switch+0x93 ([kernel.kallsyms])
 \tffffffff81000130 __x64_sys_writev+0x76 ([kernel.kallsyms])
-\t           202ee7 mio::net::write (/tmp/hb)
+\t           202ee7 mio::net::write (/usr/bin/hb)
 
 r0-all 14968  7928.653665:    1003009 cpu-clock:ppp: 
-\t           202ee7 polyval::proc_par_blocks (/tmp/hb)
-\t           202ee8 hybster_net::link::Opener::open (/tmp/hb)
+\t           202ee7 polyval::proc_par_blocks (/usr/bin/hb)
+\t           202ee8 hybster_net::link::Opener::open (/usr/bin/hb)
 
 r0-all 14968  7928.753665:    1003009 cpu-clock:ppp: 
 \t           202ee7 memcpy (/lib/libc.so.6)
