@@ -188,6 +188,15 @@ impl Service for Wasteful {
     fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
         self.0.restore(source)
     }
+
+    fn restore_changed(
+        &mut self,
+        source: &dyn Snapshot,
+        base: &dyn Snapshot,
+        changed: &[u64],
+    ) -> Result<(), RestoreError> {
+        self.0.restore_changed(source, base, changed)
+    }
 }
 
 /// The counter sees what it shall: one allocation per request at each of three replicas.

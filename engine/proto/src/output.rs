@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::service::Snapshot;
+use crate::state::TransferredState;
 use crate::trace::TraceEvent;
 use crate::wire::view::Part;
 use crate::wire::{CheckpointCertificate, CheckpointId, PrepareHeader, ReplyStatus, WireError};
@@ -247,23 +248,6 @@ pub enum ToExecution {
     },
 }
 
-/// A complete transferred state whose pages were checked against the certified root.
-pub struct TransferredState {
-    /// Pages of meta data and sessions.
-    pub bookkeeping: crate::service::Pages,
-    /// Pages of the service.
-    pub service: crate::service::Pages,
-}
-
-impl std::fmt::Debug for TransferredState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TransferredState")
-            .field("bookkeeping_pages", &self.bookkeeping.0.len())
-            .field("service_pages", &self.service.0.len())
-            .finish()
-    }
-}
-
 /// A snapshot that the execution stage took: an immutable handle, to be digested elsewhere.
 #[derive(Clone)]
 pub struct TakenSnapshot {
@@ -273,7 +257,7 @@ pub struct TakenSnapshot {
     pub bookkeeping: Arc<dyn Snapshot>,
     /// Pages of the service.
     pub service: Arc<dyn Snapshot>,
-    /// Whether the state was just installed: page versions start anew.
+    /// Whether the state was just installed: the versions of bookkeeping pages start anew.
     pub installed: bool,
 }
 
@@ -290,8 +274,13 @@ pub enum ToState {
     Taken(TakenSnapshot),
     /// A checkpoint is stable; older ones are discarded.
     Stable(CheckpointId),
-    /// Fetch this stable checkpoint: execution cannot reach it by itself.
-    Transfer(CheckpointId),
+    /// Fetch a stable checkpoint: execution cannot reach it by itself.
+    Transfer {
+        /// The checkpoint.
+        id: CheckpointId,
+        /// Whether the own state diverged, so that nothing of it may be used again.
+        whole: bool,
+    },
     /// A FETCH or FETCHED message.
     Message {
         /// The link's peer.

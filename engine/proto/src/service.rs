@@ -52,6 +52,24 @@ pub trait Service: Send + 'static {
     /// The pages were checked against a digest that f+1 replicas vouch for. An error means that
     /// this replica's service cannot read them (another version, say) and stops the replica.
     fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError>;
+
+    /// As [`Service::restore`], for a state that differs from an earlier one of this service in
+    /// some pages only: `base` is a snapshot that this very service took, and `changed` lists, in
+    /// ascending order, the pages in which `source` differs from it.
+    ///
+    /// The present state may be a later one than `base`: a page is to be kept only if it is not
+    /// listed and is still as it was in `base`, which its version tells. A service of many pages
+    /// should implement this; a replica that fell behind under load needs it to catch up, since a
+    /// transfer then costs what changed, not what there is.
+    fn restore_changed(
+        &mut self,
+        source: &dyn Snapshot,
+        base: &dyn Snapshot,
+        changed: &[u64],
+    ) -> Result<(), RestoreError> {
+        let _ = (base, changed);
+        self.restore(source)
+    }
 }
 
 /// An immutable state as pages.
@@ -63,7 +81,8 @@ pub trait Snapshot: Send + Sync {
     fn page(&self, index: u64) -> Bytes;
 
     /// A number that changes whenever the content of the page changes between snapshots of one
-    /// service instance; an equal version lets the digest of the last checkpoint be used again.
+    /// service instance, also by a restore between them; an equal version lets the digest of the
+    /// last checkpoint be used again.
     /// `None` if the service does not track it: then the page is hashed again.
     fn page_version(&self, index: u64) -> Option<u64> {
         let _ = index;

@@ -8,8 +8,9 @@ use hybster::services::kv::{KvOperation, KvReply};
 use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
 };
-use hybster_proto::output::{Letter, Output, ToExecution, ToState, TransferredState};
+use hybster_proto::output::{Letter, Output, ToExecution, ToState};
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
+use hybster_proto::state::TransferredState;
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::trace::file::{Header, Recording, Trace, Writer};
@@ -79,8 +80,9 @@ pub fn sessions(data: &[u8]) {
     let mut execution = Execution::new(small_group(), ReplicaId(0), Nothing);
     let (mut out, now) = (Output::default(), Time(1));
     let id = CheckpointId { order: OrderNumber(4), ..CheckpointId::default() };
+    let bookkeeping = pages(&Input(data).pieces());
     let state =
-        TransferredState { bookkeeping: pages(&Input(data).pieces()), service: Pages::default() };
+        TransferredState { bookkeeping: bookkeeping.into(), service: Pages::default().into() };
     execution.handle(ToExecution::Install { id, state: Arc::new(state) }, now, &mut out);
     if out.fatal.is_some() {
         return;

@@ -207,6 +207,22 @@ impl Service for Store {
         }
         Ok(())
     }
+
+    fn restore_changed(
+        &mut self,
+        source: &dyn Snapshot,
+        base: &dyn Snapshot,
+        changed: &[u64],
+    ) -> Result<(), RestoreError> {
+        let before = std::mem::take(&mut self.pages);
+        self.restore(source)?;
+        for (index, (page, before)) in (0..).zip(self.pages.iter_mut().zip(before)) {
+            if base.page_version(index) == Some(before.version) && !changed.contains(&index) {
+                *page = before;
+            }
+        }
+        Ok(())
+    }
 }
 
 struct StoreSnapshot {

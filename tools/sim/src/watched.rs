@@ -210,4 +210,13 @@ impl<S: Service> Service for Recorded<S> {
     fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
         self.inner.restore(source)
     }
+
+    fn restore_changed(
+        &mut self,
+        source: &dyn Snapshot,
+        base: &dyn Snapshot,
+        changed: &[u64],
+    ) -> Result<(), RestoreError> {
+        self.inner.restore_changed(source, base, changed)
+    }
 }

@@ -181,7 +181,8 @@ impl<V: Verifier> Control<V> {
 
     fn transfer(&mut self, id: CheckpointId, out: &mut Output) {
         self.catch_up.transferring = Some(id);
-        out.state(ToState::Transfer(id));
+        let whole = self.catch_up.diverged;
+        out.state(ToState::Transfer { id, whole });
     }
 
     /// The own state differs from what f+1 replicas vouch for: it is replaced.

@@ -11,9 +11,10 @@ use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::output::{
     ClientLink, Fatal, Letter, Output, TakenSnapshot, ToClients, ToControl, ToExecution, ToPillar,
-    ToState, TransferredState,
+    ToState,
 };
 use crate::service::{Context, Service};
+use crate::state::TransferredState;
 use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::wire::request::requests_body;
@@ -305,7 +306,12 @@ impl<S: Service> Execution<S> {
         if id.order < self.executed && !self.halted {
             return;
         }
-        if let Err(error) = self.service.restore(&state.service) {
+        let pages = &state.service;
+        let restored = match pages.base() {
+            Some(base) => self.service.restore_changed(pages, base, &pages.changed()),
+            None => self.service.restore(pages),
+        };
+        if let Err(error) = restored {
             out.fail(Fatal::Restore(error.to_string()));
             return;
         }

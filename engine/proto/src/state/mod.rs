@@ -5,6 +5,7 @@
 //! change since the last checkpoint are not read again.
 
 mod transfer;
+mod transferred;
 mod tree;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,12 +25,15 @@ use crate::wire::state::{Fetch, Fetched, NodeId};
 use crate::wire::{CheckpointId, kind};
 
 use transfer::Transfer;
+pub use transferred::{TransferredPages, TransferredState};
 use tree::{FANOUT, Group, ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_digest, node, place};
 
 /// Checkpoints before the stable one that are kept for those who still fetch them.
 const KEPT_BEFORE_STABLE: usize = 1;
 /// A checkpoint that was fetched from within this time is kept, in microseconds.
 const PIN_US: u64 = 1_000_000;
+/// The tree of the replica's own pages.
+const BOOKKEEPING: usize = 0;
 /// Bytes that answer one FETCH at most.
 const ANSWER_BYTES: usize = 4 << 20;
 
@@ -43,6 +47,10 @@ struct Held {
 impl Held {
     fn pages(&self, tree: usize) -> &dyn Snapshot {
         pages_of(&self.taken, tree)
+    }
+
+    fn shared_pages(&self, tree: usize) -> Arc<dyn Snapshot> {
+        Arc::clone(if tree == 0 { &self.taken.bookkeeping } else { &self.taken.service })
     }
 
     fn record(&self) -> RootRecord {
@@ -96,6 +104,9 @@ pub struct StateStage {
     /// The last digested checkpoint: what the next one is compared with.
     latest: Option<Arc<Held>>,
     transfer: Option<Transfer>,
+    /// A transfer that starts once the installed state is digested: it is what the next one is
+    /// compared with.
+    deferred: Option<CheckpointId>,
     transfers: u64,
 }
 
@@ -112,6 +123,7 @@ impl StateStage {
             stable: OrderNumber(0),
             latest: None,
             transfer: None,
+            deferred: None,
             transfers: 0,
         }
     }
@@ -133,7 +145,7 @@ impl StateStage {
         match letter {
             ToState::Taken(taken) => self.taken(taken),
             ToState::Stable(id) => self.stable(id, now),
-            ToState::Transfer(id) => self.start_transfer(id, now, out),
+            ToState::Transfer { id, whole } => self.start_transfer(id, whole, now, out),
             ToState::Message { from, message } => {
                 let result = match crate::wire::kind_of(&message) {
                     kind::FETCH => self.fetch(from, &message, now, out),
@@ -148,7 +160,7 @@ impl StateStage {
     }
 
     /// Digests up to `budget` pages; returns whether work is left.
-    pub fn work(&mut self, _now: Time, mut budget: usize, out: &mut Output) -> bool {
+    pub fn work(&mut self, now: Time, mut budget: usize, out: &mut Output) -> bool {
         while let Some(job) = self.jobs.front_mut() {
             if budget == 0 {
                 return true;
@@ -156,7 +168,7 @@ impl StateStage {
             let old = self.latest.as_deref();
             if job.advance(old, &mut budget) {
                 let job = self.jobs.pop_front().expect("it is the front");
-                self.complete(job, out);
+                self.complete(job, now, out);
             }
         }
         false
@@ -175,7 +187,8 @@ impl StateStage {
         let stalled = self.transfer.as_ref().filter(|t| t.is_stalled(now, self.config.resend_us));
         let Some(transfer) = stalled else { return };
         let target = transfer.next_target().unwrap_or(transfer.id());
-        self.restart_transfer(target, now, out);
+        let whole = transfer.is_whole();
+        self.restart_transfer(target, whole, now, out);
         out.control(ToControl::Stuck);
     }
 
@@ -188,10 +201,8 @@ impl StateStage {
 
     fn taken(&mut self, taken: TakenSnapshot) {
         if taken.installed {
-            // What was taken before belongs to a state that is gone, and page versions start
-            // anew: nothing digested before may be compared with what comes.
+            // What was taken before and is not digested yet belongs to a state that is gone.
             self.jobs.clear();
-            self.latest = None;
         }
         if self.transfer.as_ref().is_some_and(|t| t.id().order <= taken.order) {
             // Execution got there by itself, or has just installed the transferred state.
@@ -205,7 +216,8 @@ impl StateStage {
         });
     }
 
-    fn complete(&mut self, job: Job, out: &mut Output) {
+    fn complete(&mut self, job: Job, now: Time, out: &mut Output) {
+        let installed = job.taken.installed;
         let old = self.latest.as_deref();
         let mut tree = 0;
         let trees = job.groups.map(|groups| {
@@ -225,14 +237,26 @@ impl StateStage {
         out.trace(|| TraceEvent::CheckpointTaken(id));
         out.control(ToControl::CheckpointTaken(id));
         out.pillar(self.config.checkpoint_pillar(id.order), ToPillar::CertifyCheckpoint { id });
+        if installed
+            && let Some(next) = self.deferred.take()
+            && next.order > id.order
+        {
+            self.start_transfer(next, false, now, out);
+        }
+    }
+
+    fn is_digesting_installed(&self) -> bool {
+        self.jobs.iter().any(|job| job.taken.installed)
     }
 
     /// Forgets what nobody will fetch any more.
     fn stable(&mut self, id: CheckpointId, now: Time) {
         self.stable = self.stable.max(id.order);
         let stable = self.stable;
-        while self.jobs.len() > 1 && self.jobs[0].taken.order < stable {
-            self.jobs.pop_front();
+        // An installed state stays: it is what later ones are compared with.
+        let first = usize::from(self.is_digesting_installed());
+        while self.jobs.len() > first + 1 && self.jobs[first].taken.order < stable {
+            self.jobs.remove(first);
         }
         self.fetched.retain(|_, at| now.since_us(*at) < PIN_US);
         let older: Vec<OrderNumber> = self.held.range(..stable).map(|(o, _)| *o).collect();
@@ -272,24 +296,33 @@ impl StateStage {
         Ok(())
     }
 
-    fn start_transfer(&mut self, id: CheckpointId, now: Time, out: &mut Output) {
+    fn start_transfer(&mut self, id: CheckpointId, whole: bool, now: Time, out: &mut Output) {
         // A checkpoint taken here with that digest needs no transfer.
-        if self.held.get(&id.order).is_some_and(|held| held.id == id) {
+        if !whole && self.held.get(&id.order).is_some_and(|held| held.id == id) {
+            return;
+        }
+        if !whole && self.is_digesting_installed() {
+            if self.deferred.is_none_or(|deferred| deferred.order < id.order) {
+                self.deferred = Some(id);
+            }
             return;
         }
         let resend_us = self.config.resend_us;
         match &mut self.transfer {
+            Some(running) if whole && !running.is_whole() => {
+                self.restart_transfer(id, whole, now, out);
+            }
             // One that moves on is finished first: what it fetched is the base of the next.
             Some(running) if !running.is_stalled(now, resend_us) => running.remember(id),
             Some(running) if running.id().order > id.order => {}
-            _ => self.restart_transfer(id, now, out),
+            _ => self.restart_transfer(id, whole, now, out),
         }
     }
 
-    fn restart_transfer(&mut self, id: CheckpointId, now: Time, out: &mut Output) {
-        let cache = self.transfer.take().map(Transfer::into_cache).unwrap_or_default();
+    fn restart_transfer(&mut self, id: CheckpointId, whole: bool, now: Time, out: &mut Output) {
+        let earlier = self.transfer.take().map(Transfer::into_fetches).unwrap_or_default();
         let peers = self.config.all_replicas().filter(|r| *r != self.id).collect();
-        let mut transfer = Transfer::new(id, peers, self.latest.clone(), cache);
+        let mut transfer = Transfer::new(id, peers, self.latest.clone(), whole, earlier);
         transfer.pump(now, out);
         self.transfer = Some(transfer);
     }
@@ -311,6 +344,11 @@ impl StateStage {
         transfer.arrived(from, fetched, now, out)?;
         if let Some(state) = transfer.finished() {
             let id = transfer.id();
+            if transfer.is_whole() {
+                // Versions of an own state that diverged say nothing.
+                self.latest = None;
+                self.jobs.clear();
+            }
             self.transfers += 1;
             self.transfer = None;
             out.execution(ToExecution::Install { id, state: Arc::new(state) });
@@ -324,6 +362,7 @@ impl StateStage {
 impl Job {
     /// Digests pages while the budget lasts; returns whether all are digested.
     fn advance(&mut self, old: Option<&Held>, budget: &mut usize) -> bool {
+        let installed = self.taken.installed;
         let mut compared = 0;
         let mut compare = |budget: &mut usize, share: usize| {
             // Comparing versions is far cheaper than hashing a page.
@@ -335,6 +374,7 @@ impl Job {
         for tree in 0..TREES {
             let pages = pages_of(&self.taken, tree);
             let count = pages.page_count();
+            let old = old.filter(|_| tree != BOOKKEEPING || !installed);
             loop {
                 let group = self.groups[tree].len();
                 let first = (group * FANOUT) as u64;

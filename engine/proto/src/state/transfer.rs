@@ -2,19 +2,20 @@
 //! differs from the own latest checkpoint, and checks every byte against its digest.
 //!
 //! Any replica may answer, and a single correct holder is enough. What was fetched for one
-//! checkpoint is used again for the next, so a transfer under load converges.
+//! checkpoint is used again for the next, and an installed checkpoint is what the next one is
+//! compared with: each transfer under load costs what changed during the one before, so they
+//! become shorter until execution goes on by itself.
 
 use bytes::Bytes;
 use hybster_tss::Digest;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::Held;
 use super::tree::{FANOUT, ROOT, RootRecord, TREES, content_digest, node, place, shape};
+use super::{Held, TransferredPages, TransferredState};
 use crate::ids::ReplicaId;
 use crate::mutants::{self, Mutant};
-use crate::output::{Destination, Output, Reject, SendTag, TransferredState};
-use crate::service::Pages;
+use crate::output::{Destination, Output, Reject, SendTag};
 use crate::time::{Time, earliest};
 use crate::wire::CheckpointId;
 use crate::wire::state::{Fetch, Fetched, NodeId};
@@ -32,8 +33,8 @@ struct Asked {
     at: Time,
 }
 
-/// Pages by digest, from an earlier transfer.
-pub(super) type Cache = HashMap<Digest, Bytes>;
+/// Fetched pages by index, with their digests.
+pub(super) type Fetches = [BTreeMap<u64, (Digest, Bytes)>; TREES];
 
 pub(super) struct Transfer {
     id: CheckpointId,
@@ -41,13 +42,17 @@ pub(super) struct Transfer {
     /// Peers that do not hold the checkpoint, or lied about it.
     useless: Vec<(ReplicaId, Time)>,
     turn: usize,
+    /// The own checkpoint that this one is compared with.
     reference: Option<Arc<Held>>,
-    cache: Cache,
+    /// The own state diverged: it is no reference.
+    whole: bool,
+    /// What was fetched for an earlier target and may be of use again.
+    earlier: Fetches,
     record: Option<RootRecord>,
     wanted: VecDeque<(NodeId, Digest)>,
     asked: BTreeMap<NodeId, Asked>,
-    pages: [Vec<Option<(Digest, Bytes)>>; TREES],
-    missing: u64,
+    /// Once nothing is wanted or asked for, all other pages are as in the reference.
+    fetched: Fetches,
     next: Option<CheckpointId>,
     /// When something useful arrived last.
     progressed: Option<Time>,
@@ -58,20 +63,21 @@ impl Transfer {
         id: CheckpointId,
         peers: Vec<ReplicaId>,
         reference: Option<Arc<Held>>,
-        cache: Cache,
+        whole: bool,
+        earlier: Fetches,
     ) -> Transfer {
         Transfer {
             id,
             peers,
             useless: Vec::new(),
             turn: id.order.0 as usize,
-            reference,
-            cache,
+            reference: reference.filter(|_| !whole),
+            whole,
+            earlier,
             record: None,
             wanted: VecDeque::from([(ROOT, id.digest)]),
             asked: BTreeMap::new(),
-            pages: Default::default(),
-            missing: 0,
+            fetched: Default::default(),
             next: None,
             progressed: None,
         }
@@ -100,31 +106,33 @@ impl Transfer {
         self.next
     }
 
-    /// What was fetched, for the next transfer.
-    pub fn into_cache(self) -> Cache {
-        let mut cache = self.cache;
-        // What this transfer did not find in it is of an older state: it may go.
-        if cache.len() as u64 > self.pages.iter().map(|pages| pages.len() as u64).sum() {
-            cache.clear();
+    /// Whether nothing of the own state is used, as it diverged.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// What was fetched, for the next transfer: one content of each page at most.
+    pub fn into_fetches(self) -> Fetches {
+        let mut fetches = self.earlier;
+        for (kept, newer) in fetches.iter_mut().zip(self.fetched) {
+            kept.extend(newer);
         }
-        cache.extend(self.pages.into_iter().flatten().flatten());
-        cache
+        fetches
     }
 
     /// The state, once every page is there.
     pub fn finished(&mut self) -> Option<TransferredState> {
-        if self.record.is_none() || self.missing > 0 {
+        let record = self.record?;
+        if !self.wanted.is_empty() || !self.asked.is_empty() {
             return None;
         }
-        let mut collect = |tree: usize| -> Option<Pages> {
-            let pages = std::mem::take(&mut self.pages[tree]);
-            pages
-                .into_iter()
-                .map(|page| page.map(|(_, content)| content))
-                .collect::<Option<_>>()
-                .map(Pages)
+        let mut collect = |tree: usize| {
+            let base = self.reference.as_ref().map(|held| held.shared_pages(tree));
+            let fetched = std::mem::take(&mut self.fetched[tree]);
+            let fetched = fetched.into_iter().map(|(index, (_, content))| (index, content));
+            TransferredPages::new(record.pages[tree], base, fetched.collect())
         };
-        Some(TransferredState { bookkeeping: collect(0)?, service: collect(1)? })
+        Some(TransferredState { bookkeeping: collect(0), service: collect(1) })
     }
 
     pub fn deadline(&self, resend_us: u64) -> Option<Time> {
@@ -225,8 +233,6 @@ impl Transfer {
             }
             self.record = Some(record);
             for tree in 0..TREES {
-                self.missing += record.pages[tree];
-                self.pages[tree] = vec![None; record.pages[tree] as usize];
                 if record.pages[tree] > 0 {
                     let top = shape(record.pages[tree]).len() as u8 - 1;
                     self.expect(node(tree, top, 0), record.roots[tree]);
@@ -236,7 +242,9 @@ impl Transfer {
         }
         let (tree, level) = place(at);
         if level == 0 {
-            self.page(tree, at.index, digest, content);
+            // A copy, or a page would hold on to the whole buffer that it came in.
+            let content = Bytes::copy_from_slice(&content);
+            self.fetched[tree].insert(at.index, (digest, content));
             return Ok(());
         }
         let widths = shape(self.record.as_ref().ok_or(Reject::Irrelevant)?.pages[tree]);
@@ -254,34 +262,21 @@ impl Transfer {
         Ok(())
     }
 
-    fn page(&mut self, tree: usize, index: u64, digest: Digest, content: Bytes) {
-        let place = &mut self.pages[tree][index as usize];
-        if place.is_none() {
-            *place = Some((digest, content));
-            self.missing -= 1;
-        }
-    }
-
     /// A node with this digest belongs to the checkpoint: take it from what is here, or ask.
     fn expect(&mut self, at: NodeId, digest: Digest) {
         let (tree, level) = place(at);
-        let reference = self.reference.clone();
-        let same = reference
-            .as_ref()
-            .filter(|held| held.trees[tree].digest(level, at.index) == Some(digest));
-        match same {
-            Some(held) if level == 0 => {
-                self.page(tree, at.index, digest, held.pages(tree).page(at.index));
-            }
-            Some(held) => match held.trees[tree].children(level, at.index) {
-                // Equal digests mean equal subtrees.
-                Some(children) if self.install(at, digest, children.clone()).is_ok() => {}
-                _ => self.wanted.push_back((at, digest)),
-            },
-            None => match self.cache.get(&digest).cloned().filter(|_| level == 0) {
-                Some(content) => self.page(tree, at.index, digest, content),
-                None => self.wanted.push_back((at, digest)),
-            },
+        let of_reference = |held: &Arc<Held>| held.trees[tree].digest(level, at.index);
+        if self.reference.as_ref().and_then(of_reference) == Some(digest) {
+            // Equal digests mean equal subtrees.
+            return;
         }
+        if level == 0
+            && let Some(page) = self.earlier[tree].remove(&at.index)
+            && page.0 == digest
+        {
+            self.fetched[tree].insert(at.index, page);
+            return;
+        }
+        self.wanted.push_back((at, digest));
     }
 }

@@ -9,7 +9,7 @@ use super::pages::PageId;
 const GROUP_LEAVES: usize = 256;
 
 /// The leaves of a store in the order of their keys.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Directory {
     /// The groups by the low key of their first leaf; none of them is empty.
     groups: KeyList<KeyList<PageId>>,
@@ -110,7 +110,7 @@ impl Directory {
 ///
 /// To search without following pointers, it keeps the first eight bytes of each key after the
 /// prefix that all keys share; only keys that agree in these are compared as a whole.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct KeyList<V> {
     prefix: Vec<u8>,
     heads: Vec<u64>,

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use hybster_proto::service::{Context, RestoreError, Service, Snapshot};
 
+use self::pages::Base;
 use self::store::{Full, Store};
 pub use self::wire::{
     BadKvReply, KvEntries, KvOperation, KvRefusal, KvReply, MAX_BOUND_BYTES, MAX_KEY_BYTES,
@@ -149,6 +150,16 @@ impl Service for KvService {
 
     /// Pages that are as before keep their versions. After an error the state is as before.
     fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
-        self.store.restore(source)
+        self.store.restore(source, None)
+    }
+
+    /// Costs what changed, and a look at each page that is kept.
+    fn restore_changed(
+        &mut self,
+        source: &dyn Snapshot,
+        base: &dyn Snapshot,
+        changed: &[u64],
+    ) -> Result<(), RestoreError> {
+        self.store.restore(source, Some(Base { snapshot: base, changed }))
     }
 }

@@ -114,41 +114,106 @@ impl PageTable {
 
     /// Reads the pages of a checkpoint into a new table. Pages that are as in this table are
     /// shared with it and keep their versions.
-    pub(super) fn load(&self, source: &dyn Snapshot) -> Result<PageTable, RestoreError> {
+    pub(super) fn load(
+        &self,
+        source: &dyn Snapshot,
+        base: Option<Base<'_>>,
+    ) -> Result<Loaded, RestoreError> {
         let count = source.page_count();
         if count > u64::from(MAX_PAGES) {
             let what = format!("{count} pages are more than {MAX_PAGES}");
             return Err(RestoreError { page: u64::from(MAX_PAGES), what });
         }
         // A new version, since chunks may differ from those here though all their leaves are here.
-        let mut table = PageTable { version: self.version + 1, ..PageTable::default() };
-        for page in 0..count as PageId {
-            let bytes = source.page(page.into());
-            if bytes.is_empty() {
-                continue;
-            }
-            let leaf = match self.slot(page) {
-                Some(leaf) if leaf.bytes() == bytes => Arc::clone(leaf),
-                _ => {
-                    table.version += 1;
-                    let mut leaf = Leaf::parse(&bytes)
-                        .map_err(|what| RestoreError { page: page.into(), what })?;
-                    leaf.version = table.version;
-                    Arc::new(leaf)
+        let pages = PageTable { version: self.version + 1, ..PageTable::default() };
+        let mut loaded = Loaded { pages, removed: Vec::new(), added: Vec::new() };
+        let count = count as PageId;
+        for first in (0..count).step_by(CHUNK_PAGES) {
+            let end = count.min(first + CHUNK_PAGES as PageId);
+            match self.kept_chunk(first, end, base) {
+                Some(chunk) => loaded.pages.share(first, end, chunk),
+                None => {
+                    for page in first..end {
+                        self.load_page(page, source, base, &mut loaded)?;
+                    }
                 }
-            };
-            if table.length < page {
-                table.free.insert(table.length, page);
             }
-            table.length = page + 1;
-            table.put(page, leaf);
         }
-        Ok(table)
+        let beyond = count..self.length.max(count);
+        loaded.removed.extend(beyond.filter(|page| self.slot(*page).is_some()));
+        Ok(loaded)
     }
 
-    /// The pages in use.
-    pub(super) fn leaves(&self) -> impl Iterator<Item = (PageId, &Leaf)> {
-        (0..self.length).filter_map(|page| Some((page, &**self.slot(page)?)))
+    /// The chunk of these pages, if all of them are to stay as they are here.
+    fn kept_chunk(
+        &self,
+        first: PageId,
+        end: PageId,
+        base: Option<Base<'_>>,
+    ) -> Option<&Arc<Chunk>> {
+        let at = first as usize / CHUNK_PAGES;
+        let (base, chunk) = (base?, self.chunks.get(at)?);
+        let known = base.snapshot.group_version(at as u64) == Some(chunk.version);
+        let none_beyond = chunk.leaves[(end - first) as usize..].iter().all(Option::is_none);
+        (known && none_beyond && base.listed(first, end).is_empty()).then_some(chunk)
+    }
+
+    fn load_page(
+        &self,
+        page: PageId,
+        source: &dyn Snapshot,
+        base: Option<Base<'_>>,
+        loaded: &mut Loaded,
+    ) -> Result<(), RestoreError> {
+        let here = self.slot(page);
+        if here.is_some_and(|leaf| base.is_some_and(|base| base.has(page, leaf.version))) {
+            loaded.pages.place_loaded(page, Arc::clone(here.expect("checked above")));
+            return Ok(());
+        }
+        let bytes = source.page(page.into());
+        if let Some(leaf) = here {
+            if leaf.bytes() == bytes {
+                loaded.pages.place_loaded(page, Arc::clone(leaf));
+                return Ok(());
+            }
+            loaded.removed.push(page);
+        }
+        if !bytes.is_empty() {
+            let mut leaf =
+                Leaf::parse(&bytes).map_err(|what| RestoreError { page: page.into(), what })?;
+            loaded.pages.version += 1;
+            leaf.version = loaded.pages.version;
+            loaded.pages.place_loaded(page, Arc::new(leaf));
+            loaded.added.push(page);
+        }
+        Ok(())
+    }
+
+    /// Puts a leaf after all others.
+    fn place_loaded(&mut self, page: PageId, leaf: Arc<Leaf>) {
+        self.extend_to(page);
+        self.put(page, leaf);
+    }
+
+    /// Takes over a chunk for the pages from `first` to before `end`, after all others.
+    fn share(&mut self, first: PageId, end: PageId, chunk: &Arc<Chunk>) {
+        for page in first..end {
+            if chunk.leaves[page as usize % CHUNK_PAGES].is_some() {
+                self.extend_to(page);
+            }
+        }
+        if self.length > first {
+            self.make_room(first as usize / CHUNK_PAGES);
+            self.chunks.push(Arc::clone(chunk));
+        }
+    }
+
+    /// Makes `page` the last one; those skipped are free.
+    fn extend_to(&mut self, page: PageId) {
+        if self.length < page {
+            self.free.insert(self.length, page);
+        }
+        self.length = page + 1;
     }
 
     fn slot(&self, page: PageId) -> Option<&Arc<Leaf>> {
@@ -157,15 +222,51 @@ impl PageTable {
 
     fn put(&mut self, page: PageId, leaf: Arc<Leaf>) {
         let (chunk, slot) = place(page);
-        if chunk >= self.chunks.len() {
-            // Chunks that are skipped stay the same empty one until they are written to.
-            let empty = Arc::new(Chunk { version: 0, leaves: [const { None }; CHUNK_PAGES] });
-            self.chunks.resize(chunk + 1, empty);
-        }
+        self.make_room(chunk + 1);
         let chunk = Arc::make_mut(&mut self.chunks[chunk]);
         chunk.version = self.version;
         chunk.leaves[slot] = Some(leaf);
     }
+
+    /// Adds chunks until there are so many.
+    fn make_room(&mut self, chunks: usize) {
+        if chunks > self.chunks.len() {
+            // Chunks that are skipped stay the same empty one until they are written to.
+            let empty = Arc::new(Chunk { version: 0, leaves: [const { None }; CHUNK_PAGES] });
+            self.chunks.resize(chunks, empty);
+        }
+    }
+}
+
+/// An earlier snapshot of a store that is to be restored, and where the source differs from it.
+#[derive(Clone, Copy)]
+pub(super) struct Base<'a> {
+    pub(super) snapshot: &'a dyn Snapshot,
+    /// Ascending.
+    pub(super) changed: &'a [u64],
+}
+
+impl Base<'_> {
+    /// The listed pages from `first` to before `end`.
+    fn listed(&self, first: PageId, end: PageId) -> &[u64] {
+        let below = |limit: PageId| self.changed.partition_point(|page| *page < limit.into());
+        &self.changed[below(first)..below(end)]
+    }
+
+    /// Whether the source has a page as it is in the store with this version.
+    fn has(&self, page: PageId, version: u64) -> bool {
+        self.snapshot.page_version(page.into()) == Some(version)
+            && self.listed(page, page + 1).is_empty()
+    }
+}
+
+/// A table read from the pages of a checkpoint.
+pub(super) struct Loaded {
+    pub(super) pages: PageTable,
+    /// Pages of the table before whose leaves are gone.
+    pub(super) removed: Vec<PageId>,
+    /// Pages whose leaves are new.
+    pub(super) added: Vec<PageId>,
 }
 
 /// The pages of a store at one moment.
@@ -286,9 +387,9 @@ mod tests {
                 }
             }
         }
-        let fault = PageTable::default().load(&Sparse(u64::MAX)).unwrap_err();
+        let fault = PageTable::default().load(&Sparse(u64::MAX), None).err().unwrap();
         assert!(fault.what.contains("more than"), "{fault}");
-        let table = PageTable::default().load(&Sparse(1 << 20)).unwrap();
+        let table = PageTable::default().load(&Sparse(1 << 20), None).unwrap().pages;
         assert_eq!((table.len(), table.free.len()), (1 << 20, 1));
         assert!(Arc::ptr_eq(&table.chunks[0], &table.chunks[1]));
     }
@@ -299,7 +400,8 @@ mod tests {
         let pages: Vec<_> = (0..2).map(|page| table.snapshot().page(page)).collect();
         table.leaf_mut(1).replace(0, b"other");
         let before = table.snapshot();
-        let loaded = table.load(&Pages([&pages[..], &[Bytes::new()]].concat())).unwrap();
+        let loaded =
+            table.load(&Pages([&pages[..], &[Bytes::new()]].concat()), None).unwrap().pages;
         assert_eq!(loaded.len(), 2);
         let after = loaded.snapshot();
         assert_eq!(after.page_version(0), before.page_version(0));
@@ -323,9 +425,9 @@ mod tests {
                     used.insert(page);
                 }
                 prop_assert_eq!(table.len(), used.last().map_or(0, |last| last + 1));
-                let leaves: Vec<_> = table.leaves().map(|(page, _)| page).collect();
-                prop_assert!(leaves.iter().eq(used.iter()));
-                let loaded = PageTable::default().load(&table.snapshot()).unwrap();
+                let leaves = (0..table.len()).filter(|page| table.slot(*page).is_some());
+                prop_assert!(leaves.eq(used.iter().copied()));
+                let loaded = PageTable::default().load(&table.snapshot(), None).unwrap().pages;
                 prop_assert_eq!(loaded.free, table.free.clone());
             }
         }

@@ -9,7 +9,7 @@ use hybster_proto::service::{RestoreError, Snapshot};
 
 use super::directory::{Directory, Spot};
 use super::leaf::{LEAF_BYTES, Leaf, entry_bytes};
-use super::pages::{MAX_PAGES, PageId, PageTable};
+use super::pages::{Base, Loaded, MAX_PAGES, PageId, PageTable};
 use super::wire::{ENTRIES_HEADER_BYTES, MAX_SCAN_REPLY_BYTES, entries_header};
 
 /// A leaf that shrinks below this length is merged with a neighbour, if that is possible.
@@ -158,22 +158,43 @@ impl Store {
     }
 
     /// Replaces the state by the pages of `source`; on an error it is as before.
-    pub(super) fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
-        let pages = self.pages.load(source)?;
-        let mut leaves: Vec<(PageId, &Leaf)> = pages.leaves().collect();
-        leaves.sort_unstable_by_key(|(page, leaf)| (leaf.low_key(), *page));
-        for pair in leaves.windows(2) {
-            let [(left_page, left), (page, leaf)] = [pair[0], pair[1]];
-            if left.key(left.count() - 1) >= leaf.low_key() {
-                let what = format!("its keys overlap with those of page {left_page}");
-                return Err(RestoreError { page: page.into(), what });
-            }
+    pub(super) fn restore(
+        &mut self,
+        source: &dyn Snapshot,
+        base: Option<Base<'_>>,
+    ) -> Result<(), RestoreError> {
+        let Loaded { pages, removed, mut added } = self.pages.load(source, base)?;
+        let mut directory = self.directory.clone();
+        let (mut entries, mut bytes) = (self.entries, self.bytes);
+        for page in removed {
+            let leaf = self.pages.leaf(page);
+            directory.remove(directory.find(leaf.low_key()).expect("the leaf was here"));
+            entries -= leaf.count() as u64;
+            bytes -= leaf.entries_bytes() as u64;
         }
-        let (mut directory, mut entries, mut bytes) = (Directory::default(), 0, 0);
-        for (page, leaf) in leaves {
+        // In the order of the keys, to fill the groups of the directory.
+        added.sort_unstable_by_key(|page| (pages.leaf(*page).low_key(), *page));
+        for &page in &added {
+            let leaf = pages.leaf(page);
+            let before = directory.find(leaf.low_key()).map(|spot| spot.page);
+            if let Some(other) = before.filter(|b| pages.leaf(*b).low_key() == leaf.low_key()) {
+                return Err(overlap(page, other));
+            }
             directory.insert(leaf.low_key(), page);
             entries += leaf.count() as u64;
             bytes += leaf.entries_bytes() as u64;
+        }
+        let is_above = |left: Spot, right: Spot| {
+            let leaf = pages.leaf(left.page);
+            leaf.key(leaf.count() - 1) < pages.leaf(right.page).low_key()
+        };
+        for page in added {
+            let spot = directory.find(pages.leaf(page).low_key()).expect("it was inserted");
+            let previous = directory.previous(spot).filter(|left| !is_above(*left, spot));
+            let next = directory.next(spot).filter(|right| !is_above(spot, *right));
+            if let Some(other) = previous.or(next) {
+                return Err(overlap(page, other.page));
+            }
         }
         *self = Store { pages, directory, entries, bytes, limit_bytes: self.limit_bytes };
         Ok(())
@@ -257,4 +278,9 @@ impl Store {
         self.pages.leaf_mut(left.page).append(&leaf);
         self.directory.remove(right);
     }
+}
+
+fn overlap(page: PageId, other: PageId) -> RestoreError {
+    let what = format!("its keys overlap with those of page {other}");
+    RestoreError { page: page.into(), what }
 }

@@ -172,6 +172,22 @@ fn operations(step: &Step, model: &Model, mut each: impl FnMut(KvOperation<'_>))
     }
 }
 
+/// A page of the same version has the same content, and a group as well.
+fn versions_tell_changes(before: &dyn Snapshot, after: &dyn Snapshot) {
+    let count = before.page_count().max(after.page_count());
+    for page in (0..count).filter(|page| before.page_version(*page) == after.page_version(*page)) {
+        assert_eq!(before.page(page), after.page(page));
+    }
+    for group in 0..=count / PAGES_PER_GROUP {
+        if before.group_version(group) == after.group_version(group) {
+            let first = group * PAGES_PER_GROUP;
+            for page in first..first + PAGES_PER_GROUP {
+                assert_eq!(before.page(page), after.page(page));
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -212,6 +228,36 @@ proptest! {
         }
     }
 
+    /// A store that fell behind takes over what changed, wherever it stands itself.
+    #[test]
+    fn a_store_that_lags_catches_up(steps in proptest::collection::vec(step(), 1..300)) {
+        let (mut steady, mut lagging) = (KvService::new(), KvService::new());
+        let mut model = Model::new();
+        let (mut base, mut since) = (lagging.snapshot(), 0);
+        for step in &steps {
+            operations(step, &model.clone(), |operation| {
+                run_model(&mut model, operation);
+                run(&mut steady, operation);
+                since += 1;
+                if since < 8 {
+                    run(&mut lagging, operation);
+                }
+            });
+            if matches!(step, Step::Restore) {
+                let (before, target) = (lagging.snapshot(), steady.snapshot());
+                let differs = |page: &u64| base.page(*page) != target.page(*page);
+                let changed: Vec<u64> = (0..target.page_count()).filter(differs).collect();
+                let source = Pages(pages(&*target));
+                lagging.restore_changed(&source, &*base, &changed).unwrap();
+                let after = lagging.snapshot();
+                prop_assert_eq!(pages(&*target), pages(&*after));
+                versions_tell_changes(&*before, &*after);
+                (base, since) = (after, 0);
+            }
+        }
+        prop_assert_eq!(lagging.len() > 0, !pages(&*lagging.snapshot()).is_empty());
+    }
+
     /// Snapshots stay as they were, and a page of the same version has the same content.
     #[test]
     fn snapshots_stay_and_versions_tell_changes(
@@ -227,19 +273,7 @@ proptest! {
                 run_model(&mut model, operation);
             });
             let after = service.snapshot();
-            for page in 0..before.page_count().max(after.page_count()) {
-                if before.page_version(page) == after.page_version(page) {
-                    prop_assert_eq!(before.page(page), after.page(page));
-                }
-            }
-            for group in 0..=before.page_count().max(after.page_count()) / PAGES_PER_GROUP {
-                if before.group_version(group) == after.group_version(group) {
-                    let first = group * PAGES_PER_GROUP;
-                    for page in first..first + PAGES_PER_GROUP {
-                        prop_assert_eq!(before.page(page), after.page(page));
-                    }
-                }
-            }
+            versions_tell_changes(&*before, &*after);
             if matches!(step, Step::Restore) {
                 let copy: Vec<_> =
                     pages(&*after).iter().map(|page| Bytes::copy_from_slice(page)).collect();

@@ -1,0 +1,90 @@
+//! A state that was transferred: pages fetched from peers over those of an own checkpoint.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::service::{Pages, Snapshot};
+
+/// A complete transferred state whose pages were checked against the certified root.
+#[derive(Debug)]
+pub struct TransferredState {
+    /// Pages of meta data and sessions.
+    pub bookkeeping: TransferredPages,
+    /// Pages of the service.
+    pub service: TransferredPages,
+}
+
+/// Pages of one tree: what was fetched, and an own earlier checkpoint for all others.
+pub struct TransferredPages {
+    count: u64,
+    base: Option<Arc<dyn Snapshot>>,
+    fetched: BTreeMap<u64, Bytes>,
+}
+
+impl TransferredPages {
+    /// So many pages; each is in `fetched` or else as in `base`.
+    #[must_use]
+    pub fn new(
+        count: u64,
+        base: Option<Arc<dyn Snapshot>>,
+        fetched: BTreeMap<u64, Bytes>,
+    ) -> TransferredPages {
+        TransferredPages { count, base, fetched }
+    }
+
+    /// The own checkpoint that pages were taken from.
+    #[must_use]
+    pub fn base(&self) -> Option<&dyn Snapshot> {
+        self.base.as_deref()
+    }
+
+    /// The pages that differ from those of [`TransferredPages::base`], ascending.
+    #[must_use]
+    pub fn changed(&self) -> Vec<u64> {
+        self.fetched.keys().copied().collect()
+    }
+}
+
+impl Snapshot for TransferredPages {
+    fn page_count(&self) -> u64 {
+        self.count
+    }
+
+    fn page(&self, index: u64) -> Bytes {
+        let of_base = || self.base.as_ref().filter(|_| index < self.count).map(|b| b.page(index));
+        self.fetched.get(&index).cloned().or_else(of_base).unwrap_or_default()
+    }
+}
+
+impl From<Pages> for TransferredPages {
+    fn from(pages: Pages) -> TransferredPages {
+        let count = pages.page_count();
+        TransferredPages::new(count, None, (0..).zip(pages.0).collect())
+    }
+}
+
+impl std::fmt::Debug for TransferredPages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TransferredPages")
+            .field("count", &self.count)
+            .field("fetched", &self.fetched.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fetched_pages_lie_over_those_of_the_base() {
+        let base = Pages(["a", "b", "c"].map(|page| Bytes::from(page.to_owned())).to_vec());
+        let fetched = BTreeMap::from([(1, Bytes::from_static(b"B"))]);
+        let pages = TransferredPages::new(2, Some(Arc::new(base)), fetched);
+        let read: Vec<Bytes> = (0..4).map(|index| pages.page(index)).collect();
+        assert_eq!(read, ["a", "B", "", ""].map(|page| Bytes::from(page.to_owned())));
+        assert_eq!((pages.page_count(), pages.changed()), (2, vec![1]));
+    }
+}
