@@ -198,10 +198,13 @@ impl<V: Verifier> Control<V> {
     /// The own execution digested a checkpoint.
     pub(super) fn checkpoint_taken(&mut self, id: CheckpointId, now: Time, out: &mut Output) {
         let stable = self.catch_up.stable.id;
-        if self.catch_up.diverged || id.order < stable.order {
+        if self.catch_up.diverged {
             return;
         }
         self.catch_up.transferring.take_if(|target| target.order <= id.order);
+        if id.order < stable.order {
+            return;
+        }
         if id.order == stable.order {
             if id.digest != stable.digest {
                 let certificate = CheckpointCertificate::clone(&self.catch_up.stable);
