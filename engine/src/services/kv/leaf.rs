@@ -44,15 +44,13 @@ pub(super) const fn entry_bytes(key: usize, value: usize) -> usize {
 /// A page that is in use.
 #[derive(Clone, Debug)]
 pub(super) struct Leaf {
-    /// Rises with each change; unique in the store, never 0.
-    pub(super) version: u64,
     buffer: Buffer,
 }
 
 impl Leaf {
     /// A leaf with one entry.
     pub(super) fn single(key: &[u8], value: &[u8]) -> Leaf {
-        let mut leaf = Leaf { version: 0, buffer: Buffer::new(&[FORMAT, 0, 0, 0, 0, 0]) };
+        let mut leaf = Leaf { buffer: Buffer::new(&[FORMAT, 0, 0, 0, 0, 0]) };
         leaf.insert(0, key, value);
         leaf
     }
@@ -96,7 +94,7 @@ impl Leaf {
         if !reader.0.is_empty() {
             return Err(format!("{} bytes follow the last entry", reader.0.len()));
         }
-        let leaf = Leaf { version: 0, buffer: Buffer::new(page) };
+        let leaf = Leaf { buffer: Buffer::new(page) };
         if leaf.prefix() != leaf.common_prefix() {
             return Err(format!("the prefix is not {}", leaf.common_prefix()));
         }
@@ -237,7 +235,7 @@ impl Leaf {
     pub(super) fn split_off(&mut self, i: usize) -> Leaf {
         let (entries, start, count) = (self.entries(), self.start(i), self.count());
         let (slots, end) = (entries - slot_at(i), self.len() - entries - start);
-        let mut right = Leaf { version: 0, buffer: Buffer::new(&self.bytes()[..HEADER_BYTES]) };
+        let mut right = Leaf { buffer: Buffer::new(&self.bytes()[..HEADER_BYTES]) };
         right.buffer.resize(HEADER_BYTES + slots + end);
         let (left_bytes, right_bytes) = (self.buffer.bytes_mut(), right.buffer.bytes_mut());
         right_bytes[HEADER_BYTES..][..slots].copy_from_slice(&left_bytes[slot_at(i)..entries]);

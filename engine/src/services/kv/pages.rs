@@ -14,9 +14,13 @@ pub(super) type PageId = u32;
 /// The most pages, used and free, that a store may have.
 pub(super) const MAX_PAGES: PageId = 1 << 26;
 
-/// Pages per chunk. A snapshot costs a step per chunk, the first write to a chunk after a
-/// snapshot a step per page of it. A chunk is what checkpoints compare first.
+/// Pages per chunk. A snapshot costs a step per chunk. A chunk is what checkpoints compare first.
 const CHUNK_PAGES: usize = PAGES_PER_GROUP as usize;
+
+/// Pages per node of a chunk. The first write to a chunk after a snapshot costs a step per node,
+/// the first write to a node a step per page of it. Each step touches what lies far off, when the
+/// write and when the snapshot goes, so there should be few: the fewest are at the square root.
+const NODE_PAGES: usize = 8;
 
 /// All pages of a store.
 ///
@@ -36,7 +40,33 @@ pub(super) struct PageTable {
 struct Chunk {
     /// Rises with each change of a page in it; unique in the store, 0 if it was always empty.
     version: u64,
-    leaves: [Option<Arc<Leaf>>; CHUNK_PAGES],
+    /// As that of the chunk, for each page; 0 for a free one. Here, as checkpoints read them all.
+    versions: [u64; CHUNK_PAGES],
+    nodes: [Arc<Node>; CHUNK_PAGES / NODE_PAGES],
+}
+
+type Node = [Option<Arc<Leaf>>; NODE_PAGES];
+
+impl Chunk {
+    fn empty() -> Chunk {
+        let node = Arc::new([const { None }; NODE_PAGES]);
+        Chunk {
+            version: 0,
+            versions: [0; CHUNK_PAGES],
+            nodes: std::array::from_fn(|_| Arc::clone(&node)),
+        }
+    }
+
+    fn slot(&self, slot: usize) -> Option<&Arc<Leaf>> {
+        self.nodes[slot / NODE_PAGES][slot % NODE_PAGES].as_ref()
+    }
+
+    /// The place of a page that changes to this version.
+    fn slot_mut(&mut self, slot: usize, version: u64) -> &mut Option<Arc<Leaf>> {
+        self.version = version;
+        self.versions[slot] = version;
+        &mut Arc::make_mut(&mut self.nodes[slot / NODE_PAGES])[slot % NODE_PAGES]
+    }
 }
 
 impl PageTable {
@@ -54,17 +84,13 @@ impl PageTable {
     pub(super) fn leaf_mut(&mut self, page: PageId) -> &mut Leaf {
         self.version += 1;
         let (chunk, slot) = place(page);
-        let chunk = Arc::make_mut(&mut self.chunks[chunk]);
-        chunk.version = self.version;
-        let leaf = Arc::make_mut(chunk.leaves[slot].as_mut().expect("the page is in use"));
-        leaf.version = self.version;
-        leaf
+        let leaf = Arc::make_mut(&mut self.chunks[chunk]).slot_mut(slot, self.version);
+        Arc::make_mut(leaf.as_mut().expect("the page is in use"))
     }
 
     /// Puts a leaf into the lowest free page.
-    pub(super) fn allocate(&mut self, mut leaf: Leaf) -> PageId {
+    pub(super) fn allocate(&mut self, leaf: Leaf) -> PageId {
         self.version += 1;
-        leaf.version = self.version;
         let page = match self.free.pop_first() {
             Some((first, end)) => {
                 if first + 1 < end {
@@ -77,7 +103,7 @@ impl PageTable {
                 self.length - 1
             }
         };
-        self.put(page, Arc::new(leaf));
+        self.put(page, Arc::new(leaf), self.version);
         page
     }
 
@@ -86,8 +112,8 @@ impl PageTable {
         self.version += 1;
         let (chunk, slot) = place(page);
         let chunk = Arc::make_mut(&mut self.chunks[chunk]);
-        chunk.version = self.version;
-        let leaf = chunk.leaves[slot].take().expect("the page is in use");
+        let leaf = chunk.slot_mut(slot, self.version).take().expect("the page is in use");
+        chunk.versions[slot] = 0;
         let (mut first, mut end) = (page, page + 1);
         if let Some((&before, &before_end)) = self.free.range(..page).next_back()
             && before_end == page
@@ -154,7 +180,8 @@ impl PageTable {
         let at = first as usize / CHUNK_PAGES;
         let (base, chunk) = (base?, self.chunks.get(at)?);
         let known = base.snapshot.group_version(at as u64) == Some(chunk.version);
-        let none_beyond = chunk.leaves[(end - first) as usize..].iter().all(Option::is_none);
+        let used = (end - first) as usize;
+        let none_beyond = chunk.versions[used..].iter().all(|version| *version == 0);
         (known && none_beyond && base.listed(first, end).is_empty()).then_some(chunk)
     }
 
@@ -165,40 +192,41 @@ impl PageTable {
         base: Option<Base<'_>>,
         loaded: &mut Loaded,
     ) -> Result<(), RestoreError> {
-        let here = self.slot(page);
-        if here.is_some_and(|leaf| base.is_some_and(|base| base.has(page, leaf.version))) {
-            loaded.pages.place_loaded(page, Arc::clone(here.expect("checked above")));
+        let here = self.slot(page).map(|leaf| (leaf, self.page_version(page)));
+        if let Some((leaf, version)) = here
+            && base.is_some_and(|base| base.has(page, version))
+        {
+            loaded.pages.append(page, Arc::clone(leaf), version);
             return Ok(());
         }
         let bytes = source.page(page.into());
-        if let Some(leaf) = here {
+        if let Some((leaf, version)) = here {
             if leaf.bytes() == bytes {
-                loaded.pages.place_loaded(page, Arc::clone(leaf));
+                loaded.pages.append(page, Arc::clone(leaf), version);
                 return Ok(());
             }
             loaded.removed.push(page);
         }
         if !bytes.is_empty() {
-            let mut leaf =
+            let leaf =
                 Leaf::parse(&bytes).map_err(|what| RestoreError { page: page.into(), what })?;
             loaded.pages.version += 1;
-            leaf.version = loaded.pages.version;
-            loaded.pages.place_loaded(page, Arc::new(leaf));
+            loaded.pages.append(page, Arc::new(leaf), loaded.pages.version);
             loaded.added.push(page);
         }
         Ok(())
     }
 
     /// Puts a leaf after all others.
-    fn place_loaded(&mut self, page: PageId, leaf: Arc<Leaf>) {
+    fn append(&mut self, page: PageId, leaf: Arc<Leaf>, version: u64) {
         self.extend_to(page);
-        self.put(page, leaf);
+        self.put(page, leaf, version);
     }
 
     /// Takes over a chunk for the pages from `first` to before `end`, after all others.
     fn share(&mut self, first: PageId, end: PageId, chunk: &Arc<Chunk>) {
         for page in first..end {
-            if chunk.leaves[page as usize % CHUNK_PAGES].is_some() {
+            if chunk.versions[page as usize % CHUNK_PAGES] != 0 {
                 self.extend_to(page);
             }
         }
@@ -220,20 +248,23 @@ impl PageTable {
         slot(&self.chunks, page)
     }
 
-    fn put(&mut self, page: PageId, leaf: Arc<Leaf>) {
+    fn page_version(&self, page: PageId) -> u64 {
+        page_version(&self.chunks, page)
+    }
+
+    fn put(&mut self, page: PageId, leaf: Arc<Leaf>, version: u64) {
         let (chunk, slot) = place(page);
         self.make_room(chunk + 1);
         let chunk = Arc::make_mut(&mut self.chunks[chunk]);
+        *chunk.slot_mut(slot, version) = Some(leaf);
         chunk.version = self.version;
-        chunk.leaves[slot] = Some(leaf);
     }
 
     /// Adds chunks until there are so many.
     fn make_room(&mut self, chunks: usize) {
         if chunks > self.chunks.len() {
             // Chunks that are skipped stay the same empty one until they are written to.
-            let empty = Arc::new(Chunk { version: 0, leaves: [const { None }; CHUNK_PAGES] });
-            self.chunks.resize(chunks, empty);
+            self.chunks.resize(chunks, Arc::new(Chunk::empty()));
         }
     }
 }
@@ -293,7 +324,7 @@ impl Snapshot for PageSnapshot {
 
     /// A free page has version 0, which no page in use has.
     fn page_version(&self, index: u64) -> Option<u64> {
-        Some(self.slot(index).map_or(0, |leaf| leaf.version))
+        Some(index.try_into().map_or(0, |page| page_version(&self.chunks, page)))
     }
 
     fn group_version(&self, group: u64) -> Option<u64> {
@@ -316,7 +347,12 @@ fn place(page: PageId) -> (usize, usize) {
 
 fn slot(chunks: &[Arc<Chunk>], page: PageId) -> Option<&Arc<Leaf>> {
     let (chunk, slot) = place(page);
-    chunks.get(chunk)?.leaves[slot].as_ref()
+    chunks.get(chunk)?.slot(slot)
+}
+
+fn page_version(chunks: &[Arc<Chunk>], page: PageId) -> u64 {
+    let (chunk, slot) = place(page);
+    chunks.get(chunk).map_or(0, |chunk| chunk.versions[slot])
 }
 
 #[cfg(test)]
@@ -356,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_after_a_snapshot_copies_one_leaf_and_one_chunk() {
+    fn a_write_after_a_snapshot_copies_one_leaf_node_and_chunk() {
         let mut table = table_of(3 * CHUNK_PAGES);
         let snapshot = table.snapshot();
         table.leaf_mut(1).replace(0, b"new");
@@ -368,6 +404,10 @@ mod tests {
         assert!((0..3).all(|chunk| chunk_changed(chunk) == (chunk == 0)));
         assert!(!Arc::ptr_eq(&table.chunks[0], &snapshot.chunks[0]));
         assert!(Arc::ptr_eq(&table.chunks[1], &snapshot.chunks[1]));
+        let shared = |node: usize| {
+            Arc::ptr_eq(&table.chunks[0].nodes[node], &snapshot.chunks[0].nodes[node])
+        };
+        assert!((0..8).all(|node| shared(node) == (node != 0)));
         assert_eq!(Leaf::parse(&snapshot.page(1)).unwrap().value(0), [2]);
         assert_eq!(table.leaf(1).value(0), b"new");
     }
