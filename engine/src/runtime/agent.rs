@@ -17,6 +17,9 @@ use super::{Failure, Network, Shared, Stage};
 
 /// After this time an agent flushes, even if letters are left, in microseconds.
 const SLICE_US: u64 = 1000;
+/// The bounds of a slice of work in the background, in microseconds.
+const MIN_WORK_US: u64 = 100;
+const MAX_WORK_US: u64 = 1000;
 /// The clock is read once per so many letters.
 const CLOCK_LETTERS: u64 = 64;
 /// With more letters than this in its ring an agent counts as congested.
@@ -224,13 +227,29 @@ impl<T: Transport> Agent<T> {
         }
     }
 
+    /// Lets stages work in the background, for as long as the rest of the turn took: digests of a
+    /// checkpoint must not fall behind what is executed meanwhile, or the window fills up and all
+    /// wait for them; nor may they hold up messages for long.
     fn work(&mut self, now: Time) {
+        let mut slice_ends = None;
         for index in 0..self.stages.len() {
-            let owned = &mut self.stages[index];
-            if owned.working || owned.touched {
+            if !self.stages[index].working && !self.stages[index].touched {
+                continue;
+            }
+            loop {
+                let owned = &mut self.stages[index];
                 owned.working = owned.stage.work(now, &mut self.output);
                 owned.touched |= owned.working;
+                let is_done = !owned.working;
                 self.dispatch();
+                if is_done {
+                    break;
+                }
+                let at = self.shared.clock.now();
+                let share = || at.since_us(now).clamp(MIN_WORK_US, MAX_WORK_US);
+                if at >= *slice_ends.get_or_insert_with(|| at.after_us(share())) {
+                    break;
+                }
             }
         }
     }
@@ -362,7 +381,8 @@ impl<T: Transport> Agent<T> {
 
     /// Sleeps until something arrives or a deadline passes, unless there is something to do.
     fn wait(&mut self) {
-        let is_busy = !self.ring.is_empty() || self.stages.iter().any(|owned| owned.working);
+        let is_working = self.stages.iter().any(|owned| owned.working);
+        let is_busy = !self.ring.is_empty() || is_working;
         let may_sleep = !is_busy && self.falls_asleep();
         let timeout = if may_sleep { self.timeout() } else { Some(Duration::ZERO) };
         if may_sleep {
@@ -380,6 +400,12 @@ impl<T: Transport> Agent<T> {
                 None => std::thread::park(),
             },
             None => {}
+        }
+        if is_working && self.ring.is_empty() && self.arrived.is_empty() {
+            // Nothing but background work: whoever shares the core may have messages to handle.
+            // The scheduler would let them wait for the rest of a slice of milliseconds, at each
+            // hop of a request.
+            std::thread::yield_now();
         }
         self.doorbell().awake();
         let mut arrived = std::mem::take(&mut self.arrived);
