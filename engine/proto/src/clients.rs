@@ -34,6 +34,8 @@ const MAX_PENDING_BYTES: usize = 64 << 20;
 const MAX_STORED: usize = 65_536;
 /// Bytes of such requests at most.
 const MAX_STORED_BYTES: usize = 64 << 20;
+/// Memory that batches are cut from: many small ones share a block, which lives as long as any.
+const BLOCK_BYTES: usize = 64 << 10;
 /// Requests in one forwarded message at most.
 const FORWARD_CHUNK: usize = 64;
 
@@ -73,6 +75,8 @@ struct Turn {
 struct OpenBatch {
     buffer: BytesMut,
     requests: u32,
+    /// Bytes of the batch before: what to expect of the next.
+    expected: usize,
 }
 
 struct Stored {
@@ -512,6 +516,10 @@ impl OpenBatch {
 
     fn push(&mut self, request: &RequestRef<'_>) {
         if self.buffer.is_empty() {
+            if self.buffer.capacity() < self.expected.max(PREPARE_HEAD) {
+                // Not `reserve`, which would size the block by what is left of the one before.
+                self.buffer = BytesMut::with_capacity(self.expected.max(BLOCK_BYTES));
+            }
             self.buffer.resize(PREPARE_HEAD, 0);
         }
         self.buffer.extend_from_slice(request.covered);
@@ -521,6 +529,7 @@ impl OpenBatch {
 
     fn take(&mut self) -> (BytesMut, u32) {
         let requests = std::mem::take(&mut self.requests);
+        self.expected = self.buffer.len();
         (self.buffer.split(), requests)
     }
 }

@@ -8,10 +8,10 @@
 //!
 //! The table is part of the checkpointed state: everything in it, the positions included, is a
 //! function of the executed requests. Entries live in pages that a snapshot shares and that are
-//! copied on the first write after it.
+//! copied on the first write after it, into the memory of pages whose snapshots are gone.
 
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -25,16 +25,29 @@ const PAGE: usize = 32;
 const NONE: u32 = u32::MAX;
 const FORMAT: u32 = 1;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Recorded {
     number: u64,
     status: ReplyStatus,
     result: Vec<u8>,
 }
 
+impl Clone for Recorded {
+    fn clone(&self) -> Recorded {
+        Recorded { number: self.number, status: self.status, result: self.result.clone() }
+    }
+
+    /// Keeps the memory of the result.
+    fn clone_from(&mut self, source: &Recorded) {
+        let Recorded { number, status, result } = source;
+        (self.number, self.status) = (*number, *status);
+        self.result.clone_from(result);
+    }
+}
+
 const EMPTY: Recorded = Recorded { number: 0, status: ReplyStatus::Done, result: Vec::new() };
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Entry {
     id: SessionId,
     highest: u64,
@@ -61,10 +74,58 @@ impl Entry {
     }
 }
 
-#[derive(Clone, Debug)]
+impl Clone for Entry {
+    fn clone(&self) -> Entry {
+        let Entry { id, highest, used, ref first, ref more } = *self;
+        Entry { id, highest, used, first: first.clone(), more: more.clone() }
+    }
+
+    /// Keeps the memory of the results.
+    fn clone_from(&mut self, source: &Entry) {
+        let Entry { id, highest, used, first, more } = source;
+        (self.id, self.highest, self.used) = (*id, *highest, *used);
+        self.first.clone_from(first);
+        self.more.clone_from(more);
+    }
+}
+
+/// Its version is set by whoever writes to it.
+#[derive(Debug)]
 struct Page {
     version: u64,
     entries: Vec<Entry>,
+}
+
+/// Pages that snapshots share or shared, the oldest first: memory for the next copies. Whether a
+/// snapshot is gone depends on other threads, and decides only where a copy lies.
+#[derive(Debug, Default)]
+struct Retired(VecDeque<Arc<Page>>);
+
+impl Retired {
+    /// Snapshots whose pages are kept: the one that is being digested and the stable one before.
+    const SNAPSHOTS: usize = 2;
+
+    /// `page` to write to: copied first if a snapshot shares it. `limit` pages are kept.
+    fn make_mut<'a>(&mut self, page: &'a mut Arc<Page>, limit: usize) -> &'a mut Page {
+        if Arc::get_mut(page).is_none() {
+            let copy = self.copy(page);
+            self.0.push_back(std::mem::replace(page, copy));
+            if self.0.len() > limit {
+                self.0.pop_front();
+            }
+        }
+        Arc::get_mut(page).expect("nobody shares a copy")
+    }
+
+    fn copy(&mut self, page: &Page) -> Arc<Page> {
+        if let Some(spare) = self.0.front_mut().and_then(Arc::get_mut) {
+            spare.entries.clone_from(&page.entries);
+            return self.0.pop_front().expect("it has a front");
+        }
+        let mut entries = Vec::with_capacity(PAGE);
+        entries.extend_from_slice(&page.entries);
+        Arc::new(Page { version: page.version, entries })
+    }
 }
 
 /// What a client has in the table.
@@ -86,6 +147,7 @@ pub(super) struct SessionTable {
     max_sessions: u32,
     group: [u8; 32],
     pages: Vec<Arc<Page>>,
+    retired: Retired,
     length: u32,
     index: HashMap<SessionId, u32, BuildMix>,
     clients: HashMap<ClientId, Client>,
@@ -114,6 +176,7 @@ impl SessionTable {
             max_sessions: config.max_sessions_per_client,
             group: config.digest().0,
             pages: Vec::new(),
+            retired: Retired::default(),
             length: 0,
             index: HashMap::default(),
             clients: HashMap::new(),
@@ -133,7 +196,8 @@ impl SessionTable {
 
     fn entry_mut(&mut self, at: u32) -> &mut Entry {
         self.version += 1;
-        let page = Arc::make_mut(&mut self.pages[at as usize / PAGE]);
+        let limit = Retired::SNAPSHOTS * self.pages.len();
+        let page = self.retired.make_mut(&mut self.pages[at as usize / PAGE], limit);
         page.version = self.version;
         &mut page.entries[at as usize % PAGE]
     }
@@ -221,7 +285,9 @@ impl SessionTable {
             let entries = Vec::with_capacity(PAGE);
             self.pages.push(Arc::new(Page { version: 0, entries }));
         }
-        let page = Arc::make_mut(self.pages.last_mut().expect("there is a page"));
+        let limit = Retired::SNAPSHOTS * self.pages.len();
+        let last = self.pages.last_mut().expect("there is a page");
+        let page = self.retired.make_mut(last, limit);
         page.entries.push(Entry { id, highest: 0, used: 0, first: EMPTY, more: Vec::new() });
         self.links.push((NONE, NONE));
         self.length += 1;
@@ -546,6 +612,30 @@ mod tests {
         // The snapshot taken before is unchanged by what came after.
         let again = SessionTable::restore(&config, &snapshot, order).unwrap();
         assert!(again.clock < table.clock);
+    }
+
+    #[test]
+    fn copies_use_the_memory_of_pages_whose_snapshots_are_gone() {
+        let mut table = SessionTable::new(&config(2, 40));
+        let mut snapshots = VecDeque::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for order in 1..100u64 {
+            for client in 0..100 {
+                run(&mut table, session(client, 1), order);
+            }
+            let pages = table.pages.iter().map(|page| Arc::as_ptr(page) as usize);
+            seen.extend(pages);
+            let snapshot = table.snapshot(OrderNumber(order));
+            let content: Vec<Bytes> = (0..5).map(|page| snapshot.page(page)).collect();
+            snapshots.push_back((snapshot, content));
+            if snapshots.len() > Retired::SNAPSHOTS {
+                // What was written since has not changed it.
+                let (snapshot, content) = snapshots.pop_front().expect("it is not empty");
+                assert!((0..5).all(|page| snapshot.page(page) == content[page as usize]));
+            }
+        }
+        assert!(seen.len() <= 4 * (Retired::SNAPSHOTS + 1), "{} places", seen.len());
+        assert!(table.retired.0.len() <= 4 * Retired::SNAPSHOTS);
     }
 
     #[test]
