@@ -4,6 +4,7 @@
 //! and forges what it likes. Use it for tests, for measurement, and where hosts are trusted not to
 //! lie; use an isolated back end where they are not.
 
+use alloc::sync::Arc;
 use core::fmt;
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     digest::Digest,
     keys::{CertificateKeys, GroupKey},
     mac::{MacAlgorithm, MacKey, equal},
+    signature::{ClientPublicKeys, SIGNATURE_BYTES, SignedRequest},
     trinx::{Refusal, TrInX, Verifier},
 };
 
@@ -151,6 +153,8 @@ pub struct InProcessVerifier {
     group: Digest,
     keys: CertificateKeys,
     clients: ClientVerifier,
+    /// If clients sign their requests: then a MAC proves nothing.
+    signers: Option<Arc<ClientPublicKeys>>,
 }
 
 impl InProcessVerifier {
@@ -161,7 +165,14 @@ impl InProcessVerifier {
             group,
             keys: CertificateKeys::new(group_key, algorithm),
             clients: ClientVerifier::new(group_key, algorithm),
+            signers: None,
         }
+    }
+
+    /// The same for a group whose clients sign their requests: with these keys, and no other way.
+    #[must_use]
+    pub fn with_signers(self, signers: Arc<ClientPublicKeys>) -> Self {
+        Self { signers: Some(signers), ..self }
     }
 }
 
@@ -181,11 +192,27 @@ impl Verifier for InProcessVerifier {
     }
 
     fn verify_client(&self, client: u32, message: &[u8], mac: &[u8; 16]) -> bool {
-        self.clients.verify(client, message, mac)
+        self.signers.is_none() && self.clients.verify(client, message, mac)
     }
 
     fn verify_client_batch(&self, requests: &[(u32, &[u8], &[u8; 16])]) -> Result<(), usize> {
+        if self.signers.is_some() && !requests.is_empty() {
+            return Err(0);
+        }
         self.clients.verify_batch(requests)
+    }
+
+    fn verify_signed(
+        &self,
+        client: u32,
+        message: &[u8],
+        signature: &[u8; SIGNATURE_BYTES],
+    ) -> bool {
+        self.signers.as_ref().is_some_and(|keys| keys.verify(client, message, signature))
+    }
+
+    fn verify_signed_batch(&self, requests: &[SignedRequest<'_>]) -> bool {
+        self.signers.as_ref().is_some_and(|keys| keys.verify_batch(requests))
     }
 }
 

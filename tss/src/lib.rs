@@ -14,6 +14,8 @@
 //!   derived.
 //! - [`MacKey`] and [`MacAlgorithm`] are the deterministic, nonce-free MACs underneath, and the
 //!   module [`mac`] says why nothing with a nonce may stand here.
+//! - [`ClientSigningKey`] and [`ClientPublicKeys`] are for groups whose requests are signed instead;
+//!   the module [`signature`] says what each form is worth and why ZIP 215.
 //! - `lanes` makes several MACs at once where the CPU can; it has the crate's only unsafe code.
 //! - [`keyfile`] (feature `std`) keeps the group key on disk, sealed for one replica.
 //!
@@ -42,6 +44,7 @@ mod keys;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod lanes;
 pub mod mac;
+pub mod signature;
 mod trinx;
 
 pub use certificate::{ContinuingCertificate, IndependentCertificate, Proof, TrustedMac};
@@ -53,4 +56,8 @@ pub use in_process::{InProcessTrInX, InProcessVerifier};
 pub use keyfile::{KeyFileError, SealingSecret};
 pub use keys::{GroupKey, RandomSourceError};
 pub use mac::{MacAlgorithm, MacKey, UnknownMacAlgorithm};
+pub use signature::{
+    ClientPublicKey, ClientPublicKeys, ClientSigningKey, RequestAuthenticator, RequestKey,
+    SIGNATURE_BYTES,
+};
 pub use trinx::{Answer, Command, Refusal, TrInX, Verifier};

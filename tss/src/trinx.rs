@@ -8,6 +8,7 @@ use crate::{
     certificate::{ContinuingCertificate, IndependentCertificate, TrustedMac},
     counter::{Counter, CounterValue, InstanceId},
     digest::Digest,
+    signature::{SIGNATURE_BYTES, SignedRequest},
 };
 
 /// One TrInX instance: its counters and the right to certify with them (TR listing 10).
@@ -171,7 +172,7 @@ pub enum Refusal {
     Unavailable,
 }
 
-/// Checks certificates of every instance of the group and the MACs of clients.
+/// Checks certificates of every instance of the group and the MACs or signatures of clients.
 ///
 /// It needs no counter, so any thread may own one. Every check is against the group digest the
 /// verifier was made with: a certificate of a group with another configuration is refused.
@@ -202,6 +203,25 @@ pub trait Verifier: Send {
             !self.verify_client(client, message, mac)
         };
         requests.iter().position(bad).map_or(Ok(()), Err)
+    }
+
+    /// Whether `signature` is the client's for `message`, in a group whose requests are signed.
+    #[must_use]
+    fn verify_signed(
+        &self,
+        client: u32,
+        message: &[u8],
+        signature: &[u8; SIGNATURE_BYTES],
+    ) -> bool;
+
+    /// Whether [`verify_signed`](Verifier::verify_signed) holds for every request, given as
+    /// (client, message, signature). Which one is bad costs as much again as to check each alone,
+    /// so it is not said.
+    #[must_use]
+    fn verify_signed_batch(&self, requests: &[SignedRequest<'_>]) -> bool {
+        requests
+            .iter()
+            .all(|&(client, message, signature)| self.verify_signed(client, message, signature))
     }
 }
 
@@ -268,5 +288,18 @@ impl<V: Verifier + ?Sized> Verifier for Box<V> {
 
     fn verify_client_batch(&self, requests: &[(u32, &[u8], &[u8; 16])]) -> Result<(), usize> {
         (**self).verify_client_batch(requests)
+    }
+
+    fn verify_signed(
+        &self,
+        client: u32,
+        message: &[u8],
+        signature: &[u8; SIGNATURE_BYTES],
+    ) -> bool {
+        (**self).verify_signed(client, message, signature)
+    }
+
+    fn verify_signed_batch(&self, requests: &[SignedRequest<'_>]) -> bool {
+        (**self).verify_signed_batch(requests)
     }
 }

@@ -23,6 +23,7 @@ use crate::output::{
 };
 use crate::time::Time;
 use crate::timeouts::AdaptiveTimeout;
+use crate::verify::requests::{is_admissible, is_proved};
 use crate::wire::request::{is_retransmission, requests_body, requests_head};
 use crate::wire::{PREPARE_HEAD, ReplyStatus, RequestRef, Requests, kind};
 
@@ -261,7 +262,7 @@ impl<V: Verifier> ClientStage<V> {
         result
     }
 
-    /// What can be said without the MAC: a client speaks for its own sessions only.
+    /// What can be said without the proof: a client speaks for its own sessions only.
     fn check(&self, from: Source, request: &RequestRef<'_>) -> Result<(), Reject> {
         let session = request.session;
         if let Source::Client(link) = from
@@ -269,12 +270,7 @@ impl<V: Verifier> ClientStage<V> {
         {
             return Err(Reject::WrongSender);
         }
-        if session.client.0 >= self.config.max_clients
-            || request.operation.len() > self.config.max_operation_bytes as usize
-        {
-            return Err(Reject::BadRequest);
-        }
-        Ok(())
+        if is_admissible(&self.config, request) { Ok(()) } else { Err(Reject::BadRequest) }
     }
 
     /// A stored request has not been executed: a leader orders it, unless it did so lately.
@@ -376,7 +372,7 @@ impl<V: Verifier> ClientStage<V> {
             out.execution(ToExecution::Resend { session: key.0, number: key.1 });
             return Ok(());
         }
-        if !self.verifier.verify_client(request.session.client.0, request.covered, request.mac) {
+        if !is_proved(&self.verifier, request) {
             return Err(Reject::BadRequest);
         }
         let length = request.record_len();
@@ -393,7 +389,7 @@ impl<V: Verifier> ClientStage<V> {
         }
         let mut record = Vec::with_capacity(length);
         record.extend_from_slice(request.covered);
-        record.extend_from_slice(request.mac);
+        record.extend_from_slice(request.proof.bytes());
         let record = Bytes::from(record);
         let due = now.after_us(self.timeout.delay_us() / 2);
         self.stored_bytes += length;
@@ -523,7 +519,7 @@ impl OpenBatch {
             self.buffer.resize(PREPARE_HEAD, 0);
         }
         self.buffer.extend_from_slice(request.covered);
-        self.buffer.extend_from_slice(request.mac);
+        self.buffer.extend_from_slice(request.proof.bytes());
         self.requests += 1;
     }
 

@@ -1,6 +1,6 @@
 //! Group constants: everything that all replicas of a group must agree on, and its digest.
 
-use hybster_tss::{Digest, MacAlgorithm};
+use hybster_tss::{Digest, MacAlgorithm, RequestAuthenticator};
 
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 
@@ -39,8 +39,13 @@ pub struct GroupConfig {
     pub max_operation_bytes: u32,
     /// Bytes of a result, at most; a longer one is replaced by an error reply.
     pub max_reply_bytes: u32,
-    /// MAC algorithm of certificates and client requests.
+    /// MAC algorithm of certificates, and of client requests unless they are signed.
     pub mac: MacAlgorithm,
+    /// What proves that a request is its client's; requests with another proof are refused.
+    pub request_authenticator: RequestAuthenticator,
+    /// Digest of the clients' public keys, if they sign: replicas that disagreed on a key would not
+    /// take the same requests.
+    pub request_keys: Digest,
     /// First and additional wait for a request known to a follower, in microseconds (TR listing 8).
     pub request_timeout_us: u64,
     /// First and additional wait for a NEW-VIEW, in microseconds.
@@ -79,6 +84,8 @@ impl Default for GroupConfig {
             max_operation_bytes: 1 << 20,
             max_reply_bytes: 1 << 20,
             mac: MacAlgorithm::default(),
+            request_authenticator: RequestAuthenticator::default(),
+            request_keys: Digest::default(),
             request_timeout_us: 500_000,
             view_timeout_us: 500_000,
             resend_us: 50_000,
@@ -189,7 +196,11 @@ impl GroupConfig {
         ] {
             hasher.update(&value.to_le_bytes());
         }
-        hasher.update(self.mac.to_string().as_bytes());
+        hasher.update(self.mac.name().as_bytes());
+        if self.request_authenticator != RequestAuthenticator::Mac {
+            hasher.update(self.request_authenticator.name().as_bytes());
+            hasher.update(&self.request_keys.0);
+        }
         Digest(*hasher.finalize().as_bytes())
     }
 
@@ -296,6 +307,10 @@ mod tests {
         assert_ne!(base.digest(), other.digest());
         let other = GroupConfig { resend_us: 1, ..base.clone() };
         assert_ne!(base.digest(), other.digest());
+        let signed = GroupConfig { request_authenticator: RequestAuthenticator::Ed25519, ..base };
+        let other = GroupConfig { request_keys: Digest([1; 32]), ..signed.clone() };
+        assert_ne!(signed.digest(), GroupConfig::default().digest());
+        assert_ne!(signed.digest(), other.digest());
     }
 
     #[test]

@@ -52,13 +52,13 @@ mod tests;
 
 use std::sync::Arc;
 
-use hybster_tss::ClientKey;
+use hybster_tss::RequestKey;
 
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, ReplicaId, RequestNumber, SessionId, View};
 use crate::time::Time;
 use crate::wire::REQUEST_MAC;
-use crate::wire::request::append_request;
+use crate::wire::request::{append_proved, append_request};
 use output::Lane;
 use table::{QUERY, Table};
 use timing::Timing;
@@ -79,7 +79,7 @@ pub const FIRST_NUMBER_MIN: u64 = 1 << 48;
 pub struct ClientCore {
     config: Arc<GroupConfig>,
     client: ClientId,
-    key: ClientKey,
+    key: RequestKey,
     incarnation: u64,
     /// F: the first ordinary number.
     first: u64,
@@ -123,7 +123,7 @@ impl ClientCore {
     pub fn new(
         config: Arc<GroupConfig>,
         client: ClientId,
-        key: ClientKey,
+        key: impl Into<RequestKey>,
         incarnation: u64,
         sessions: u32,
         first_number: u64,
@@ -137,7 +137,7 @@ impl ClientCore {
         let all = u64::MAX >> (64 - u32::from(config.replicas));
         ClientCore {
             client,
-            key,
+            key: key.into(),
             incarnation,
             first,
             sessions: vec![
@@ -311,7 +311,7 @@ impl ClientCore {
         if targets == 0 {
             return 0;
         }
-        // No query can be ordered: replicas accept no request in a PREPARE without its MAC.
+        // No query can be ordered: replicas accept no request in a PREPARE without its proof.
         let query = lane == Lane::Query;
         let request = self.table.slot(slot);
         let (session, number) = (request.session, request.number);
@@ -320,18 +320,22 @@ impl ClientCore {
             client: self.client,
             session: self.incarnation << SessionId::INDEX_BITS | u64::from(session),
         };
-        let tag = |bytes: &[u8]| {
-            if query { [0; REQUEST_MAC] } else { self.key.tag(bytes) }
+        let append = |out: &mut Vec<u8>| {
+            if query {
+                append_request(out, name, number, &request.operation, |_| [0; REQUEST_MAC]);
+            } else {
+                append_proved(out, name, number, &request.operation, &self.key);
+            }
         };
         if targets.is_power_of_two() {
             let buffer = out.buffer(lane, targets.trailing_zeros() as usize);
             let start = buffer.len();
-            append_request(buffer, name, number, &request.operation, tag);
+            append(buffer);
             return buffer.len() - start;
         }
         let mut record = std::mem::take(&mut out.scratch);
         record.clear();
-        append_request(&mut record, name, number, &request.operation, tag);
+        append(&mut record);
         let mut left = targets;
         while left != 0 {
             out.buffer(lane, left.trailing_zeros() as usize).extend_from_slice(&record);

@@ -3,7 +3,7 @@
 use crate::ids::{ReplicaId, RequestNumber};
 use crate::time::Time;
 use crate::wire::request::{REQUESTS_HEAD, RequestRef, requests_head, retransmission_head};
-use crate::wire::{REQUEST_OVERHEAD, kind};
+use crate::wire::{REQUEST_OVERHEAD_MAX, kind};
 
 /// How a request is to be carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -244,7 +244,7 @@ pub(super) enum Lane {
 /// the message's head ([`REQUESTS_HEAD`] bytes) has at most `limit` bytes, or is one record.
 pub fn pieces(message: &[u8], limit: usize) -> impl Iterator<Item = &[u8]> {
     let mut rest = message.get(REQUESTS_HEAD..).unwrap_or_default();
-    let room = limit.saturating_sub(REQUESTS_HEAD).max(REQUEST_OVERHEAD);
+    let room = limit.saturating_sub(REQUESTS_HEAD).max(REQUEST_OVERHEAD_MAX);
     std::iter::from_fn(move || {
         let mut end = rest.len();
         if end > room {

@@ -10,7 +10,7 @@ use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Output, Reject, SendTag, ToExecution};
 use crate::time::Time;
 use crate::trace::TraceEvent;
-use crate::verify::requests::{RequestChecks, is_within_limits};
+use crate::verify::requests::{RequestChecks, is_admissible, is_proved};
 use crate::verify::verify_prepare;
 use crate::wire::{self, Commit, PREPARE_HEAD, PrepareHeader, Requests};
 
@@ -31,7 +31,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.announce(taken, out);
     }
 
-    /// Checks the requests of a batch; a forged one is cut out (rare, so it may cost a copy).
+    /// Checks the requests of a batch; a forged one is cut out (rare, so it may cost a copy, and a
+    /// check of each request alone): it is not the fault of the clients beside it.
     fn authentic_only(
         &self,
         buffer: BytesMut,
@@ -48,7 +49,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         for request in Requests::new(body).flatten() {
             if self.is_authentic(&request) {
                 kept.extend_from_slice(request.covered);
-                kept.extend_from_slice(request.mac);
+                kept.extend_from_slice(request.proof.bytes());
                 count += 1;
             } else {
                 out.rejections.push(crate::output::Rejection {
@@ -62,10 +63,8 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     }
 
     fn is_authentic(&self, request: &wire::RequestRef<'_>) -> bool {
-        let client = request.session.client.0;
-        is_within_limits(&self.config, request)
-            && (self.verifier.verify_client(client, request.covered, request.mac)
-                || mutants::active(Mutant::RequestMac))
+        is_admissible(&self.config, request)
+            && (is_proved(&self.verifier, request) || mutants::active(Mutant::RequestMac))
     }
 
     /// Checks that a batch consists of exactly `count` authentic requests within the limits.
@@ -195,7 +194,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
     ) -> Result<(), Reject> {
         let header = PrepareHeader::parse(&message)?;
         let longest = self.config.batch_max_bytes.max(self.config.max_operation_bytes) as usize;
-        if message.len() > PREPARE_HEAD + wire::REQUEST_OVERHEAD + longest {
+        if message.len() > PREPARE_HEAD + wire::REQUEST_OVERHEAD_MAX + longest {
             return Err(Reject::BadBatch);
         }
         if header.view > self.view {

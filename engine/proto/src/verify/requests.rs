@@ -1,51 +1,77 @@
-//! Checks of client requests, several MACs at once: that is cheaper than one after the other.
+//! Checks of client requests, several at once: that is cheaper than one after the other.
 
-use hybster_tss::Verifier;
+use hybster_tss::{SIGNATURE_BYTES, Verifier};
 
 use crate::config::GroupConfig;
 use crate::mutants::{self, Mutant};
 use crate::output::Reject;
-use crate::wire::RequestRef;
+use crate::wire::{RequestProof, RequestRef};
 
 /// Requests whose MACs are checked together.
 const TOGETHER: usize = 32;
 
-/// Whether a request is from a client of the group and no longer than allowed.
-pub(crate) fn is_within_limits(config: &GroupConfig, request: &RequestRef<'_>) -> bool {
+/// Whether a request is from a client of the group, no longer than allowed, and with a proof of the
+/// form that the group wants.
+pub(crate) fn is_admissible(config: &GroupConfig, request: &RequestRef<'_>) -> bool {
     request.session.client.0 < config.max_clients
         && request.operation.len() <= config.max_operation_bytes as usize
+        && request.proof.authenticator() == config.request_authenticator
 }
 
-/// Takes requests and checks them in groups.
+/// Whether a request is its client's. Its form has been compared with the group's.
+pub(crate) fn is_proved<V: Verifier>(verifier: &V, request: &RequestRef<'_>) -> bool {
+    let client = request.session.client.0;
+    match request.proof {
+        RequestProof::Mac(mac) => verifier.verify_client(client, request.covered, mac),
+        RequestProof::Signature(s) => verifier.verify_signed(client, request.covered, s),
+    }
+}
+
+/// Takes requests and checks them in groups: MACs by the dozen, signatures all at the end, since
+/// their checks get the cheaper the more they are.
 pub(crate) struct RequestChecks<'a, V> {
     verifier: &'a V,
     config: &'a GroupConfig,
     /// Client, what its MAC covers, and the MAC.
     group: [(u32, &'a [u8], &'a [u8; 16]); TOGETHER],
     filled: usize,
+    /// Client, what its signature covers, and the signature. Without signatures it allocates nothing.
+    signed: Vec<(u32, &'a [u8], &'a [u8; SIGNATURE_BYTES])>,
 }
 
 impl<'a, V: Verifier> RequestChecks<'a, V> {
     pub(crate) fn new(verifier: &'a V, config: &'a GroupConfig) -> Self {
-        RequestChecks { verifier, config, group: [(0, &[], &[0; 16]); TOGETHER], filled: 0 }
+        let group = [(0, &[][..], &[0; 16]); TOGETHER];
+        RequestChecks { verifier, config, group, filled: 0, signed: Vec::new() }
     }
 
     /// Takes a request. An error may be about an earlier one.
     pub(crate) fn push(&mut self, request: &RequestRef<'a>) -> Result<(), Reject> {
-        if !is_within_limits(self.config, request) {
+        if !is_admissible(self.config, request) {
             return Err(Reject::BadRequest);
         }
-        self.group[self.filled] = (request.session.client.0, request.covered, request.mac);
-        self.filled += 1;
-        if self.filled == TOGETHER { self.check() } else { Ok(()) }
+        let client = request.session.client.0;
+        match request.proof {
+            RequestProof::Mac(mac) => {
+                self.group[self.filled] = (client, request.covered, mac);
+                self.filled += 1;
+                if self.filled == TOGETHER { self.check_macs() } else { Ok(()) }
+            }
+            RequestProof::Signature(signature) => {
+                self.signed.push((client, request.covered, signature));
+                Ok(())
+            }
+        }
     }
 
     /// Checks what is left; nothing counts as checked before.
     pub(crate) fn finish(mut self) -> Result<(), Reject> {
-        self.check()
+        self.check_macs()?;
+        let good = self.signed.is_empty() || self.verifier.verify_signed_batch(&self.signed);
+        if good || mutants::active(Mutant::RequestMac) { Ok(()) } else { Err(Reject::BadRequest) }
     }
 
-    fn check(&mut self) -> Result<(), Reject> {
+    fn check_macs(&mut self) -> Result<(), Reject> {
         let group = &self.group[..std::mem::take(&mut self.filled)];
         match self.verifier.verify_client_batch(group) {
             Err(_) if !mutants::active(Mutant::RequestMac) => Err(Reject::BadRequest),

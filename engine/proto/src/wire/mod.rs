@@ -12,7 +12,10 @@ pub mod view;
 
 pub use ordering::{Commit, PREPARE_HEAD, PrepareHeader};
 pub use reply::{ReplyEntry, ReplyStatus};
-pub use request::{REQUEST_HEADER, REQUEST_MAC, REQUEST_OVERHEAD, RequestRef, Requests};
+pub use request::{
+    REQUEST_HEADER, REQUEST_MAC, REQUEST_OVERHEAD_MAX, REQUEST_SIGNATURE, RequestProof, RequestRef,
+    Requests,
+};
 pub use state::{Checkpoint, CheckpointCertificate, CheckpointId};
 pub use view::{NewView, NewViewAck, ViewChange};
 

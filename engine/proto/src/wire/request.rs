@@ -1,24 +1,60 @@
 //! Client requests: the records inside a REQUESTS message and inside a batch.
 //!
 //! ```text
-//!  0      4        8         16       24            24+len    +16
-//!  | len  | client | session | number | operation … | mac     |
+//!  0      4        8         16       24            24+len    +16 or +64
+//!  | len  | client | session | number | operation … | proof    |
 //! ```
-//! The MAC (one trusted MAC under the client's key, DESIGN 6) covers everything before it.
+//! The proof covers everything before it: one trusted MAC under the client's key, or, if the top bit
+//! of `len` is set, its Ed25519 signature (DESIGN 6). Being covered, the bit cannot be changed.
+
+use hybster_tss::{RequestAuthenticator, RequestKey};
 
 use super::{WireError, kind};
 use crate::ids::{ClientId, RequestNumber, SessionId};
 
 /// Bytes before the operation.
 pub const REQUEST_HEADER: usize = 24;
-/// Bytes after the operation.
+/// Bytes after the operation, if they are a MAC.
 pub const REQUEST_MAC: usize = 16;
-/// Bytes of a request beside the operation.
-pub const REQUEST_OVERHEAD: usize = REQUEST_HEADER + REQUEST_MAC;
+/// Bytes after the operation, if they are a signature.
+pub const REQUEST_SIGNATURE: usize = hybster_tss::SIGNATURE_BYTES;
+/// Bytes of a request beside the operation, at most.
+pub const REQUEST_OVERHEAD_MAX: usize = REQUEST_HEADER + REQUEST_SIGNATURE;
+/// Set in the length of a signed request.
+const SIGNED: u32 = 1 << 31;
 /// Bytes before the first record of a REQUESTS or QUERIES message: kind and padding.
 pub const REQUESTS_HEAD: usize = 8;
 
-/// A request parsed in place. Its MAC has not been checked.
+/// What is to prove that a request is its client's. It has not been checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestProof<'a> {
+    /// The trusted MAC under the client's key.
+    Mac(&'a [u8; REQUEST_MAC]),
+    /// The client's signature.
+    Signature(&'a [u8; REQUEST_SIGNATURE]),
+}
+
+impl<'a> RequestProof<'a> {
+    /// The bytes as they stand in the record.
+    #[must_use]
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            RequestProof::Mac(mac) => mac,
+            RequestProof::Signature(signature) => signature,
+        }
+    }
+
+    /// Which form it has.
+    #[must_use]
+    pub fn authenticator(self) -> RequestAuthenticator {
+        match self {
+            RequestProof::Mac(_) => RequestAuthenticator::Mac,
+            RequestProof::Signature(_) => RequestAuthenticator::Ed25519,
+        }
+    }
+}
+
+/// A request parsed in place. Its proof has not been checked.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestRef<'a> {
     /// The session that issued it.
@@ -27,10 +63,10 @@ pub struct RequestRef<'a> {
     pub number: RequestNumber,
     /// The service's operation.
     pub operation: &'a [u8],
-    /// What the MAC covers.
+    /// What the proof covers.
     pub covered: &'a [u8],
-    /// The trusted MAC under the client's key.
-    pub mac: &'a [u8; REQUEST_MAC],
+    /// The client's proof.
+    pub proof: RequestProof<'a>,
 }
 
 impl<'a> RequestRef<'a> {
@@ -47,16 +83,22 @@ impl<'a> RequestRef<'a> {
             u64::from_le_bytes(value)
         };
         let first = field(0);
-        let (length, client) = (first as u32 as usize, (first >> 32) as u32);
+        let (length, client) = ((first as u32 & !SIGNED) as usize, (first >> 32) as u32);
         let (covered, rest) =
             bytes.split_at_checked(REQUEST_HEADER + length).ok_or(WireError::Short)?;
-        let (mac, rest) = rest.split_first_chunk::<REQUEST_MAC>().ok_or(WireError::Short)?;
+        let (proof, rest) = if first as u32 & SIGNED == 0 {
+            let (mac, rest) = rest.split_first_chunk().ok_or(WireError::Short)?;
+            (RequestProof::Mac(mac), rest)
+        } else {
+            let (signature, rest) = rest.split_first_chunk().ok_or(WireError::Short)?;
+            (RequestProof::Signature(signature), rest)
+        };
         let request = RequestRef {
             session: SessionId { client: ClientId(client), session: field(8) },
             number: RequestNumber(field(16)),
             operation: &covered[REQUEST_HEADER..],
             covered,
-            mac,
+            proof,
         };
         Ok((request, rest))
     }
@@ -64,7 +106,7 @@ impl<'a> RequestRef<'a> {
     /// The whole record.
     #[must_use]
     pub fn record_len(&self) -> usize {
-        self.covered.len() + REQUEST_MAC
+        self.covered.len() + self.proof.bytes().len()
     }
 }
 
@@ -109,23 +151,58 @@ impl<'a> Iterator for Requests<'a> {
     }
 }
 
-/// Appends a request record; `tag` computes the MAC over the covered bytes.
-pub fn append_request(
+/// The bytes of a proof; their form goes into the record's length.
+pub trait ProofBytes: AsRef<[u8]> {
+    /// Which form it is.
+    const AUTHENTICATOR: RequestAuthenticator;
+}
+
+impl ProofBytes for [u8; REQUEST_MAC] {
+    const AUTHENTICATOR: RequestAuthenticator = RequestAuthenticator::Mac;
+}
+
+impl ProofBytes for [u8; REQUEST_SIGNATURE] {
+    const AUTHENTICATOR: RequestAuthenticator = RequestAuthenticator::Ed25519;
+}
+
+/// Appends a request record; `prove` makes the MAC or signature over the covered bytes.
+pub fn append_request<P: ProofBytes>(
     out: &mut Vec<u8>,
     session: SessionId,
     number: RequestNumber,
     operation: &[u8],
-    tag: impl FnOnce(&[u8]) -> [u8; REQUEST_MAC],
+    prove: impl FnOnce(&[u8]) -> P,
 ) {
     let start = out.len();
     let length = u32::try_from(operation.len()).expect("the caller bounds operations");
-    out.extend_from_slice(&length.to_le_bytes());
+    assert!(length < SIGNED, "the caller bounds operations");
+    let form = if P::AUTHENTICATOR == RequestAuthenticator::Mac { 0 } else { SIGNED };
+    out.extend_from_slice(&(length | form).to_le_bytes());
     out.extend_from_slice(&session.client.0.to_le_bytes());
     out.extend_from_slice(&session.session.to_le_bytes());
     out.extend_from_slice(&number.0.to_le_bytes());
     out.extend_from_slice(operation);
-    let mac = tag(&out[start..]);
-    out.extend_from_slice(&mac);
+    let proof = prove(&out[start..]);
+    out.extend_from_slice(proof.as_ref());
+}
+
+/// Appends a request record that the client with this key proves in the way of its group.
+#[inline]
+pub fn append_proved(
+    out: &mut Vec<u8>,
+    session: SessionId,
+    number: RequestNumber,
+    operation: &[u8],
+    key: &RequestKey,
+) {
+    match key {
+        RequestKey::Mac(key) => {
+            append_request(out, session, number, operation, |covered| key.tag(covered));
+        }
+        RequestKey::Ed25519(key) => {
+            append_request(out, session, number, operation, |covered| key.sign(covered));
+        }
+    }
 }
 
 /// The head of a REQUESTS or QUERIES message.
@@ -179,12 +256,30 @@ mod tests {
         assert_eq!(parsed.len(), 3);
         assert_eq!(parsed[2].operation, [2; 10]);
         assert_eq!(parsed[2].session, session);
-        assert_eq!(parsed[1].mac, &[29; 16]);
+        assert_eq!(parsed[1].proof, RequestProof::Mac(&[29; 16]));
         for cut in 1..bytes.len() {
             let whole = Requests::new(&bytes[..cut]).filter(Result::is_ok).count();
             let bad = Requests::new(&bytes[..cut]).any(|r| r.is_err());
             assert!(whole < 3 && (bad || cut == 40 || cut == 85));
         }
+    }
+
+    #[test]
+    fn a_signed_record_says_so_and_stands_beside_others() {
+        let session = SessionId::new(ClientId(7), 99, 3);
+        let mut bytes = Vec::new();
+        for _ in 0..2 {
+            append_request(&mut bytes, session, RequestNumber(1), b"one", |_| [1; 64]);
+            append_request(&mut bytes, session, RequestNumber(2), b"two", |_| [2; 16]);
+        }
+        let parsed: Vec<_> = Requests::new(&bytes).collect::<Result<_, _>>().unwrap();
+        assert_eq!(parsed[0].proof, RequestProof::Signature(&[1; 64]));
+        assert_eq!(parsed[3].proof, RequestProof::Mac(&[2; 16]));
+        assert_eq!((parsed[2].operation, parsed[2].record_len()), (&b"one"[..], 24 + 3 + 64));
+        assert!(parsed.iter().all(|r| r.record_len() <= REQUEST_OVERHEAD_MAX + r.operation.len()));
+        // The form is covered.
+        assert_eq!(parsed[0].covered[3], 0x80);
+        assert!(RequestRef::split(&bytes[..90]).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use hybster_tss::{ClientKey, MacAlgorithm};
 use super::*;
 use crate::wire::kind;
 use crate::wire::reply::{append, begin};
-use crate::wire::request::{RequestRef, Requests, is_retransmission, requests_body};
+use crate::wire::request::{RequestProof, RequestRef, Requests, is_retransmission, requests_body};
 use crate::wire::{ReplyEntry, ReplyStatus, kind_of};
 
 const INCARNATION: u64 = 77;
@@ -66,7 +66,7 @@ impl Client {
             for request in Requests::new(requests_body(message).unwrap()) {
                 let request: RequestRef<'_> = request.unwrap();
                 let mac = if query { [0; REQUEST_MAC] } else { key.tag(request.covered) };
-                assert_eq!(*request.mac, mac);
+                assert_eq!(request.proof, RequestProof::Mac(&mac));
                 assert_eq!(request.session.client, ClientId(5));
                 seen.push(Seen {
                     replica: replica.0,
