@@ -45,6 +45,7 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
         batch_max_requests: spec.batch_max,
         max_clients: defaults.max_clients.max(spec.identities),
         mac: spec.authenticator,
+        request_authenticator: spec.request_authenticator,
         ..defaults
     };
     let options = CreateOptions {

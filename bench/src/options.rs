@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hybster::{Layout, TransportKind};
-use hybster_tss::MacAlgorithm;
+use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 
 use crate::launch::ReplicaArgs;
 use crate::profile::{IdleOptions, ProfileOptions};
@@ -102,9 +102,12 @@ pub struct GroupOptions {
     /// each other closely; 0: they sleep at once.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub linger_us: u64,
-    /// MAC algorithm of certificates and client requests.
+    /// MAC algorithm of certificates, and of client requests unless they are signed.
     #[arg(long, default_value_t)]
     pub authenticator: MacAlgorithm,
+    /// What proves a client's request: mac, or ed25519 for a signature.
+    #[arg(long, default_value_t)]
+    pub request_authenticator: RequestAuthenticator,
     /// One server and no protocol: the baseline to compare with.
     #[arg(long)]
     pub unreplicated: bool,

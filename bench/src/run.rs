@@ -288,6 +288,7 @@ pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
         transport: spec.transport.to_string(),
         linger_us: spec.linger_us,
         authenticator: spec.authenticator.to_string(),
+        request_authenticator: spec.request_authenticator.to_string(),
         unreplicated: spec.unreplicated,
     }
 }

@@ -154,6 +154,15 @@ fn the_store_is_measured_with_reads_in_an_open_loop_over_two_connections() {
 }
 
 #[test]
+fn signed_requests_are_measured() {
+    let report = measure(&["--request-authenticator", "ed25519"]);
+    assert_eq!(report.errors, 0, "{:?}", report.errors_by_kind);
+    assert!(report.completed > 0);
+    assert_eq!(report.config.request_authenticator, "ed25519");
+    assert!(report.replicas.iter().all(|replica| replica.rejections == 0));
+}
+
+#[test]
 fn a_series_takes_turns_and_is_written_as_json_and_csv() {
     let results = tempfile::tempdir().unwrap();
     let (json, csv) = (results.path().join("series.json"), results.path().join("series.csv"));
@@ -304,6 +313,7 @@ fn wrong_options_are_told_before_anything_starts() {
         (&["--layout", "cubist"], "cubist"),
         (&["sweep", "--over", "layout", "--values", "fused,cubist"], "cubist"),
         (&["--authenticator", "rot13"], "aegis-128l"),
+        (&["--request-authenticator", "rot13"], "ed25519"),
         (&["--json", "/nonexistent/x.json"], "give --json a file"),
         (&["sweep", "--over", "pillars", "--csv", "/nonexistent/x.csv"], "give --csv a file"),
         (&["--service", "counter"], "fault"),

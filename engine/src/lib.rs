@@ -24,5 +24,6 @@ pub use hybster_net::{LinkCipher, TransportKind};
 pub use hybster_proto::config::GroupConfig;
 pub use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId, View};
 pub use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
+pub use hybster_tss::RequestAuthenticator;
 pub use replica::{Replica, ReplicaBuilder, ReplicaError, RunningReplica, StartError, Stopper};
 pub use runtime::{Layout, Status};

@@ -304,7 +304,14 @@ impl<S: Service> ReplicaBuilder<S> {
         let ReplicaBuilder { group, keys, service, is_replicated, .. } = self;
         let config = group.config();
         let digest = config.digest();
-        let verifier = || InProcessVerifier::new(&keys.group_key, config.mac, digest);
+        let signers = group.request_keys();
+        let verifier = || {
+            let verifier = InProcessVerifier::new(&keys.group_key, config.mac, digest);
+            match &signers {
+                Some(signers) => verifier.with_signers(Arc::clone(signers)),
+                None => verifier,
+            }
+        };
         if !is_replicated {
             let server = Unreplicated::new(Arc::clone(config), verifier(), service);
             return vec![(Role::Server, Box::new(server))];

@@ -13,8 +13,10 @@ use hybster::group::{Addresses, CreateOptions, create};
 use hybster::services::CounterService;
 use hybster::services::counter::{decode_reply, encode_add, encode_get};
 use hybster::{
-    ClientId, ClientKeys, GroupConfig, Layout, Replica, ReplicaId, ReplicaKeys, StartError, Status,
+    ClientId, ClientKeys, GroupConfig, Layout, Replica, ReplicaId, ReplicaKeys,
+    RequestAuthenticator, StartError, Status,
 };
+use hybster_tss::{ClientSigningKey, RequestKey};
 
 /// Adds 1 `count` times on each of several threads and returns the counter's value then.
 fn add_in_parallel(client: &Client, threads: u32, count: u32) -> i64 {
@@ -32,6 +34,37 @@ fn add_in_parallel(client: &Client, threads: u32, count: u32) -> i64 {
 
 fn config(pillars: u16) -> GroupConfig {
     GroupConfig { pillars, ..GroupConfig::default() }
+}
+
+/// Requests with signatures go the same way; one that its client did not sign goes nowhere, also
+/// beside others in one batch, and harms none of them.
+#[test]
+fn signed_requests_count_and_forged_ones_do_not() {
+    let request_authenticator = RequestAuthenticator::Ed25519;
+    let config = GroupConfig { request_authenticator, ..config(2) };
+    let running = Running::start("signed", config, Layout::Fused);
+    let honest = running.client(0);
+    assert_eq!(add_in_parallel(&honest, 4, 50), 200);
+
+    let keys = ClientKeys::load(&running.group, running.scratch.path(), ClientId(1)).unwrap();
+    let mac = match &keys.requests {
+        RequestKey::Ed25519(key) => {
+            hybster_tss::ClientKey::from_bytes(running.group.config().mac, *key.expose_bytes())
+        }
+        RequestKey::Mac(_) => panic!("the group's clients sign"),
+    };
+    let request_timeout = Duration::from_millis(300);
+    let options = ClientOptions { request_timeout, ..ClientOptions::default() };
+    for forged in [ClientSigningKey::generate().unwrap().into(), RequestKey::from(mac)] {
+        let forger = ClientKeys { requests: forged, ..keys.clone() };
+        let forger = Client::connect(&running.group, &forger, options.clone()).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| forger.call(&encode_add(1)).unwrap_err());
+            add_in_parallel(&honest, 4, 50);
+        });
+    }
+    assert_eq!(add_in_parallel(&honest, 1, 1), 601);
+    assert!(running.status(0).rejected > 0);
 }
 
 #[test]

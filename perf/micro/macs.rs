@@ -1,5 +1,5 @@
-//! MACs of all algorithms from 32 B to 4 KiB, client MACs one by one and as a batch, certificates,
-//! the MAC of a link's frame, and the digest.
+//! MACs of all algorithms from 32 B to 4 KiB, client MACs and signatures one by one and as a batch,
+//! certificates, the MAC of a link's frame, and the digest.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -11,9 +11,12 @@ use hybster_net::link::Link;
 use hybster_perf::{Fixture, LINK, Numbered};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{PillarId, ReplicaId};
-use hybster_proto::wire::Requests;
+use hybster_proto::wire::{REQUEST_MAC, RequestProof, RequestRef, Requests};
 use hybster_proto::wire::request::requests_body;
-use hybster_tss::{Counter, CounterValue, Digest, MacAlgorithm, MacKey, TrInX, Verifier};
+use hybster_tss::{
+    ClientPublicKeys, ClientSigningKey, Counter, CounterValue, Digest, MacAlgorithm, MacKey, TrInX,
+    Verifier,
+};
 
 fn tags(c: &mut Criterion) {
     for algorithm in MacAlgorithm::ALL {
@@ -54,8 +57,7 @@ fn client_macs(c: &mut Criterion) {
             let message = fixture.requests(count, &mut Numbered::default(), b"");
             let body = requests_body(&message).expect("it is well-formed");
             let requests: Vec<_> = Requests::new(body).flatten().collect();
-            let batch: Vec<_> =
-                requests.iter().map(|r| (r.session.client.0, r.covered, r.mac)).collect();
+            let batch: Vec<_> = requests.iter().filter_map(mac_of).collect();
             group.throughput(Throughput::Elements(count.into()));
             group.bench_function(BenchmarkId::new("check-batch", count), |b| {
                 b.iter(|| verifier.verify_client_batch(black_box(&batch)));
@@ -63,6 +65,46 @@ fn client_macs(c: &mut Criterion) {
         }
         group.finish();
     }
+}
+
+fn mac_of<'a>(request: &RequestRef<'a>) -> Option<(u32, &'a [u8], &'a [u8; REQUEST_MAC])> {
+    match request.proof {
+        RequestProof::Mac(mac) => Some((request.session.client.0, request.covered, mac)),
+        RequestProof::Signature(_) => None,
+    }
+}
+
+/// One signature per request instead: of one client, whose key a batch takes once, and of as many
+/// clients as requests.
+fn client_signatures(c: &mut Criterion) {
+    let mut group = c.benchmark_group("client-signature/ed25519");
+    let seed = |client: u16| Digest::of(&client.to_le_bytes()).0;
+    let keys: Vec<_> = (0..512).map(|c| ClientSigningKey::from_bytes(seed(c))).collect();
+    let signers = ClientPublicKeys::new((0..).zip(keys.iter().map(ClientSigningKey::public)));
+    let message = [4; 24];
+    let signature = keys[0].sign(&message);
+    group.bench_function("make", |b| b.iter(|| keys[0].sign(black_box(&message))));
+    group.bench_function("check", |b| {
+        b.iter(|| signers.verify(0, black_box(&message), &signature));
+    });
+    for count in [32, 128, 512] {
+        for clients in [1, count] {
+            let signed: Vec<_> = (0..count)
+                .map(|i| {
+                    let (client, message) = (i % clients, [i as u8; 24]);
+                    (client as u32, message, keys[client].sign(&message))
+                })
+                .collect();
+            let batch: Vec<_> = signed.iter().map(|(c, m, s)| (*c, &m[..], s)).collect();
+            assert!(signers.verify_batch(&batch));
+            group.throughput(Throughput::Elements(count as u64));
+            let name = format!("check-batch/of-{clients}-clients");
+            group.bench_function(BenchmarkId::new(name, count), |b| {
+                b.iter(|| signers.verify_batch(black_box(&batch)));
+            });
+        }
+    }
+    group.finish();
 }
 
 fn certificates(c: &mut Criterion) {
@@ -123,6 +165,6 @@ criterion_group! {
     name = benches;
     config = Criterion::default().measurement_time(Duration::from_secs(1))
         .warm_up_time(Duration::from_millis(300)).sample_size(30);
-    targets = tags, client_macs, certificates, frames
+    targets = tags, client_macs, client_signatures, certificates, frames
 }
 criterion_main!(benches);

@@ -10,8 +10,11 @@ use hybster_proto::pillar;
 use hybster_proto::replica;
 use hybster_proto::service::Service;
 use hybster_proto::wire::kind;
-use hybster_proto::wire::request::{append_request, requests_head};
-use hybster_tss::{ClientKey, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
+use hybster_proto::wire::request::{append_proved, requests_head};
+use hybster_tss::{
+    ClientKey, ClientPublicKeys, ClientSigningKey, GroupKey, InProcessTrInX, InProcessVerifier,
+    InstanceId, RequestAuthenticator, RequestKey,
+};
 
 /// The link of the one client that all benchmarks use.
 pub const LINK: ClientLink = ClientLink { client: ClientId(3), incarnation: 77 };
@@ -77,10 +80,26 @@ impl Fixture {
     /// A verifier of the group.
     #[must_use]
     pub fn verifier(&self) -> InProcessVerifier {
-        InProcessVerifier::new(&self.key, self.config.mac, self.config.digest())
+        let verifier = InProcessVerifier::new(&self.key, self.config.mac, self.config.digest());
+        match self.request_key().public() {
+            Some(public) => {
+                let signers = ClientPublicKeys::new([(LINK.client.0, public)]);
+                verifier.with_signers(Arc::new(signers))
+            }
+            None => verifier,
+        }
     }
 
-    /// The key of the one client.
+    /// What the one client proves its requests with, in the way of the group.
+    #[must_use]
+    pub fn request_key(&self) -> RequestKey {
+        match self.config.request_authenticator {
+            RequestAuthenticator::Ed25519 => ClientSigningKey::from_bytes([8; 32]).into(),
+            _ => self.client_key().into(),
+        }
+    }
+
+    /// The MAC key of the one client.
     #[must_use]
     pub fn client_key(&self) -> ClientKey {
         self.key.client_key(self.config.mac, LINK.client.0)
@@ -103,12 +122,12 @@ impl Fixture {
     /// A REQUESTS message: one authentic request in each of the first `sessions` sessions.
     #[must_use]
     pub fn requests(&self, sessions: u32, numbers: &mut Numbered, operation: &[u8]) -> Bytes {
-        let key = self.client_key();
+        let key = self.request_key();
         let mut message = requests_head(kind::REQUESTS).to_vec();
         let number = numbers.draw();
         for index in 0..sessions {
             let session = SessionId::new(LINK.client, LINK.incarnation, index);
-            append_request(&mut message, session, number, operation, |bytes| key.tag(bytes));
+            append_proved(&mut message, session, number, operation, &key);
         }
         message.into()
     }

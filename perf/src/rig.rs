@@ -44,7 +44,7 @@ impl<S: Service> Rig<S> {
         let hosts = replicas
             .map(|r| Host::new(usize::from(r.0), fixture.stages(r, service())))
             .collect::<Vec<_>>();
-        let key = fixture.client_key();
+        let key = fixture.request_key();
         Rig {
             client: ClientCore::new(
                 config.clone(),

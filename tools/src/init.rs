@@ -7,7 +7,7 @@ use clap::Args;
 use hybster::group::{Addresses, CreateOptions, Group, create};
 use hybster::{GroupConfig, Layout};
 use hybster_net::LinkCipher;
-use hybster_tss::MacAlgorithm;
+use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 
 use crate::service::ServiceName;
 use crate::{Done, Failure};
@@ -38,9 +38,13 @@ pub struct InitArgs {
     /// The service that the printed commands start (the group file does not fix it).
     #[arg(long, value_enum, default_value = "kv")]
     service: ServiceName,
-    /// MAC algorithm of certificates and client requests: aegis-128l, blake3 or hmac-sha256.
+    /// MAC algorithm of certificates, and of client requests unless they are signed: aegis-128l, blake3 or hmac-sha256.
     #[arg(long, default_value_t)]
     authenticator: MacAlgorithm,
+    /// What proves a client's request: mac, or ed25519 for a signature by the client's own key, which
+    /// a leaked group key cannot forge and which costs much more CPU.
+    #[arg(long, default_value_t)]
+    request_authenticator: RequestAuthenticator,
     /// How links are protected: gmac, blake3 (authentic only) or aes-128-gcm (encrypted too).
     #[arg(long, value_parser = link_cipher, default_value = LinkCipher::default().name())]
     link_cipher: LinkCipher,
@@ -81,6 +85,7 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
         window: checkpoint_interval.saturating_mul(4),
         batch_max_requests: args.batch_max.unwrap_or(defaults.batch_max_requests),
         mac: args.authenticator,
+        request_authenticator: args.request_authenticator,
         ..defaults
     };
     let addresses = if args.addresses.is_empty() {

@@ -110,7 +110,12 @@ fn options_that_contradict_each_other_are_told() {
         .fails_with(&["addresses", "3"]);
     hybster(&["init", path, "--addresses", "127.0.0.1:1,127.0.0.1:2,127.0.0.1:1"])
         .fails_with(&["127.0.0.1:1", "twice"]);
-    for wrong in [["--authenticator", "rot13"], ["--layout", "cubist"], ["--addresses", "here"]] {
+    for wrong in [
+        ["--authenticator", "rot13"],
+        ["--request-authenticator", "rot13"],
+        ["--layout", "cubist"],
+        ["--addresses", "here"],
+    ] {
         let result = hybster(&["init", path, wrong[0], wrong[1]]);
         assert_eq!(result.status.code(), Some(2), "{result:?}");
         assert!(result.stderr.contains(wrong[1]), "{}", result.stderr);

@@ -113,6 +113,14 @@ impl RequestKey {
         }
     }
 
+    /// What checks its signatures; none for MACs.
+    pub fn public(&self) -> Option<ClientPublicKey> {
+        match self {
+            RequestKey::Mac(_) => None,
+            RequestKey::Ed25519(key) => Some(key.public()),
+        }
+    }
+
     /// The bytes themselves, for the client's key file.
     pub fn expose_bytes(&self) -> &[u8; 32] {
         match self {

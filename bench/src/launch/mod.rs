@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hybster::{Layout, SessionId, TransportKind};
-use hybster_tss::MacAlgorithm;
+use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -51,6 +51,8 @@ pub struct GroupSpec {
     pub linger_us: u64,
     /// MAC algorithm.
     pub authenticator: MacAlgorithm,
+    /// What proves a client's request.
+    pub request_authenticator: RequestAuthenticator,
     /// The service.
     pub service: ServiceKind,
     /// Bytes of a null service's reply.
@@ -103,6 +105,7 @@ impl GroupSpec {
             transport: options.transport,
             linger_us: options.linger_us,
             authenticator: options.authenticator,
+            request_authenticator: options.request_authenticator,
             service,
             reply_size: options.reply_size,
             identities,

@@ -146,8 +146,10 @@ pub struct Config {
     pub transport: String,
     /// Microseconds that threads look for more messages before they sleep, at most.
     pub linger_us: u64,
-    /// MAC algorithm of certificates and client requests.
+    /// MAC algorithm of certificates, and of client requests unless they are signed.
     pub authenticator: String,
+    /// What proves a client's request: `mac` or `ed25519`.
+    pub request_authenticator: String,
     /// One server and no protocol.
     pub unreplicated: bool,
 }

@@ -60,10 +60,14 @@ impl fmt::Display for RunReport {
             config.reply_size,
             config.read_percent,
         )?;
+        let signed = match config.request_authenticator.as_str() {
+            "mac" => String::new(),
+            form => format!(", each signed ({form})"),
+        };
         writeln!(
             f,
-            "layout {}, transport {}, authenticator {}, batches of at most {} requests",
-            config.layout, config.transport, config.authenticator, config.batch_max
+            "layout {}, transport {}, authenticator {}, batches of at most {} requests{}",
+            config.layout, config.transport, config.authenticator, config.batch_max, signed
         )?;
         writeln!(f)?;
         let throughput = count(self.throughput_ops_s.round() as u64);

@@ -23,6 +23,8 @@ pub enum Axis {
     Replicas,
     /// `--authenticator`
     Authenticator,
+    /// `--request-authenticator`
+    RequestAuthenticator,
     /// `--transport`
     Transport,
     /// `--layout`
@@ -40,6 +42,7 @@ impl Axis {
             Axis::RequestSize => "request-size",
             Axis::Replicas => "replicas",
             Axis::Authenticator => "authenticator",
+            Axis::RequestAuthenticator => "request-authenticator",
             Axis::Transport => "transport",
             Axis::Layout => "layout",
         }
@@ -58,6 +61,7 @@ impl Axis {
             Axis::RequestSize => &["0", "128", "1024", "4096"],
             Axis::Replicas => &["3", "5", "7"],
             Axis::Authenticator => &["aegis-128l", "blake3", "hmac-sha256"],
+            Axis::RequestAuthenticator => &["mac", "ed25519"],
             Axis::Transport => &["epoll", "io-uring"],
             Axis::Layout => &["fused", "split"],
         };
@@ -78,6 +82,7 @@ impl Axis {
             Axis::RequestSize => group.request_size = self.number(value, 0..=u32::MAX)?,
             Axis::Replicas => group.replicas = self.number(value, 1..=64)?,
             Axis::Authenticator => group.authenticator = self.parse(value)?,
+            Axis::RequestAuthenticator => group.request_authenticator = self.parse(value)?,
             Axis::Transport => group.transport = self.parse(value)?,
             Axis::Layout => group.layout = self.parse(value)?,
         }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use hybster_net::{LinkCipher, StaticKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ClientId;
-use hybster_tss::GroupKey;
+use hybster_tss::{ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey};
 
 use super::{
     ClientEntry, ClientKeys, GROUP_FILE, Group, GroupError, ReplicaEntry, ReplicaKeys, file,
+    request_keys,
 };
 use crate::runtime::Layout;
 
@@ -28,7 +29,8 @@ pub enum Addresses {
 /// What a new group shall be.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// The constants; `group` is replaced by a random identifier.
+    /// The constants; `group` is replaced by a random identifier, `request_keys` by the digest of
+    /// the clients' keys.
     pub config: GroupConfig,
     /// Where the replicas listen.
     pub addresses: Addresses,
@@ -102,9 +104,18 @@ fn generate(
     let (mut clients, mut client_keys) = (Vec::new(), Vec::new());
     for id in (0..options.clients).map(ClientId) {
         let link = StaticKey::generate().map_err(|error| random(&error))?;
-        clients.push(ClientEntry { id, public_key: link.public() });
-        let requests = group_key.client_key(config.mac, id.0);
+        let requests: RequestKey = match config.request_authenticator {
+            RequestAuthenticator::Ed25519 => {
+                ClientSigningKey::generate().map_err(|error| random(&error))?.into()
+            }
+            _ => group_key.client_key(config.mac, id.0).into(),
+        };
+        let request_key = requests.public();
+        clients.push(ClientEntry { id, public_key: link.public(), request_key });
         client_keys.push(ClientKeys { id, link, requests });
+    }
+    if config.request_authenticator == RequestAuthenticator::Ed25519 {
+        config.request_keys = request_keys(&clients).digest();
     }
     let group = Group {
         path: dir.join(GROUP_FILE),

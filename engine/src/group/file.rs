@@ -8,9 +8,10 @@ use std::sync::Arc;
 use hybster_net::{LinkCipher, PublicKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, ReplicaId};
+use hybster_tss::{ClientPublicKey, Digest, RequestAuthenticator};
 use serde::Deserialize;
 
-use super::{ClientEntry, Group, GroupError, ReplicaEntry, hex};
+use super::{ClientEntry, Group, GroupError, ReplicaEntry, hex, request_keys};
 use crate::runtime::Layout;
 
 /// The version of the file's form.
@@ -34,6 +35,8 @@ struct GroupFile {
     max_operation_bytes: u32,
     max_reply_bytes: u32,
     mac: String,
+    #[serde(default)]
+    request_authenticator: Option<String>,
     request_timeout_us: u64,
     view_timeout_us: u64,
     resend_us: u64,
@@ -59,6 +62,8 @@ struct ReplicaTable {
 struct ClientTable {
     id: u32,
     public_key: String,
+    #[serde(default)]
+    request_key: Option<String>,
 }
 
 /// Parses the text of `path` and checks everything that can be checked without a key.
@@ -81,7 +86,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         .ok_or_else(|| bad("group", &table.group, "write 32 hexadecimal digits"))?;
     let replicas = u16::try_from(table.replica.len())
         .map_err(|_| bad("replica", &table.replica.len(), "list at most 64 replicas"))?;
-    let config = GroupConfig {
+    let mut config = GroupConfig {
         group,
         epoch: table.epoch,
         replicas,
@@ -100,6 +105,13 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
             .mac
             .parse()
             .map_err(|_| bad("mac", &table.mac, "write aegis-128l, blake3 or hmac-sha256"))?,
+        request_authenticator: match &table.request_authenticator {
+            Some(name) => name
+                .parse()
+                .map_err(|_| bad("request_authenticator", name, "write mac or ed25519"))?,
+            None => RequestAuthenticator::Mac,
+        },
+        request_keys: Digest::default(),
         request_timeout_us: table.request_timeout_us,
         view_timeout_us: table.view_timeout_us,
         resend_us: table.resend_us,
@@ -114,13 +126,17 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         }
         None => Layout::Auto,
     };
+    let clients = client_entries(path, &table.client, &config)?;
+    if config.request_authenticator == RequestAuthenticator::Ed25519 {
+        config.request_keys = request_keys(&clients).digest();
+    }
     let group = Group {
         path: path.to_owned(),
         config: Arc::new(config),
         link_cipher,
         layout,
         replicas: replica_entries(path, &table.replica)?,
-        clients: client_entries(path, &table.client, table.max_clients)?,
+        clients,
     };
     group.key_ring()?;
     Ok(group)
@@ -157,23 +173,52 @@ fn replica_entries(path: &Path, tables: &[ReplicaTable]) -> Result<Vec<ReplicaEn
 fn client_entries(
     path: &Path,
     tables: &[ClientTable],
-    max_clients: u32,
+    config: &GroupConfig,
 ) -> Result<Vec<ClientEntry>, GroupError> {
     let mut entries: Vec<ClientEntry> = Vec::with_capacity(tables.len());
     for (index, table) in tables.iter().enumerate() {
         let key = |name: &str| format!("client[{index}].{name}");
-        if table.id >= max_clients {
+        if table.id >= config.max_clients {
             return Err(GroupError::Value {
                 file: path.to_owned(),
                 key: key("id"),
                 value: table.id.to_string(),
-                cure: format!("choose a number below max_clients ({max_clients})"),
+                cure: format!("choose a number below max_clients ({})", config.max_clients),
             });
         }
         let public_key = parse_public_key(path, key("public_key"), &table.public_key)?;
-        entries.push(ClientEntry { id: ClientId(table.id), public_key });
+        let request_key = parse_request_key(path, key("request_key"), table, config)?;
+        entries.push(ClientEntry { id: ClientId(table.id), public_key, request_key });
     }
     Ok(entries)
+}
+
+/// A client has a key for its requests if the group's clients sign, and else none.
+fn parse_request_key(
+    path: &Path,
+    key: String,
+    table: &ClientTable,
+    config: &GroupConfig,
+) -> Result<Option<ClientPublicKey>, GroupError> {
+    let signed = config.request_authenticator == RequestAuthenticator::Ed25519;
+    let bad = |cure: &str| GroupError::Value {
+        file: path.to_owned(),
+        key,
+        value: format!("\"{}\"", table.request_key.as_deref().unwrap_or_default()),
+        cure: cure.to_owned(),
+    };
+    match (&table.request_key, signed) {
+        (None, false) => Ok(None),
+        (None, true) => Err(bad("where clients sign requests, each needs its public key")),
+        (Some(_), false) => {
+            Err(bad("remove it, or set request_authenticator = \"ed25519\" for the group"))
+        }
+        (Some(text), true) => match hex::decode_array(text).map(ClientPublicKey::from_bytes) {
+            Some(Ok(request_key)) => Ok(Some(request_key)),
+            Some(Err(_)) => Err(bad("these digits are no Ed25519 public key; copy it anew")),
+            None => Err(bad("a public key has 64 hexadecimal digits")),
+        },
+    }
 }
 
 fn parse_public_key(path: &Path, key: String, text: &str) -> Result<PublicKey, GroupError> {
@@ -258,6 +303,12 @@ pub(super) fn write(group: &Group) -> String {
         quoted(&c.mac),
     );
     key(
+        "What proves a client's request: mac (fast; who learns the group key of a replica can speak\n\
+         for every client) or ed25519 (a signature by the client's own key; much more CPU).",
+        "request_authenticator",
+        quoted(&c.request_authenticator),
+    );
+    key(
         "First wait for a request before the leader is suspected, in microseconds; adapts.",
         "request_timeout_us",
         c.request_timeout_us.to_string(),
@@ -297,10 +348,17 @@ pub(super) fn write(group: &Group) -> String {
         let _ = writeln!(
             text,
             "# The public half of the link key in client-{id}.key.\n[[client]]\nid = {id}\n\
-             public_key = \"{}\"\n",
+             public_key = \"{}\"",
             client.public_key,
             id = client.id.0,
         );
+        if let Some(request_key) = &client.request_key {
+            let _ = writeln!(
+                text,
+                "# The public half of the request key there.\nrequest_key = \"{request_key}\"",
+            );
+        }
+        text.push('\n');
     }
     text
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use hybster_net::{PublicKey, StaticKey};
 use hybster_proto::ids::{ClientId, ReplicaId};
 use hybster_tss::keyfile::{read_private, seal, unseal, write_private};
-use hybster_tss::{ClientKey, GroupKey, SealingSecret};
+use hybster_tss::{
+    ClientKey, ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey, SealingSecret,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -34,8 +36,8 @@ pub struct ClientKeys {
     pub id: ClientId,
     /// Authenticates the client's links.
     pub link: StaticKey,
-    /// Authenticates the client's requests, at every replica alike.
-    pub requests: ClientKey,
+    /// Proves the client's requests, at every replica alike.
+    pub requests: RequestKey,
 }
 
 #[derive(Deserialize)]
@@ -181,12 +183,25 @@ impl ClientKeys {
         file.check(table.client == id.0, || format!("holds the keys of client {}", table.client))?;
         file.check_group(group, &table.group)?;
         let link = file.link_key(&table.link_key_seed, &entry.public_key)?;
-        let requests = file.secret("request_key", &table.request_key)?;
-        Ok(ClientKeys { id, link, requests: ClientKey::from_bytes(group.config.mac, requests) })
+        let secret = file.secret("request_key", &table.request_key)?;
+        let requests: RequestKey = match group.config.request_authenticator {
+            RequestAuthenticator::Ed25519 => ClientSigningKey::from_bytes(secret).into(),
+            _ => ClientKey::from_bytes(group.config.mac, secret).into(),
+        };
+        file.check(requests.public() == entry.request_key, || {
+            "request_key is not the private half of the request_key in group.toml".to_owned()
+        })?;
+        Ok(ClientKeys { id, link, requests })
     }
 
     /// Writes the file for a new group.
     pub(super) fn write(&self, group: &Group, dir: &Path) -> Result<(), GroupError> {
+        let what = match self.requests {
+            RequestKey::Mac(_) => {
+                "Authenticates the client's requests at all replicas; derived from the group key."
+            }
+            RequestKey::Ed25519(_) => "Seed of the Ed25519 key that signs the client's requests.",
+        };
         let text = Zeroizing::new(format!(
             "# Secrets of client {id}. Whoever reads this file can act as this client: keep it at\n\
              # mode 0600.\n\
@@ -194,7 +209,7 @@ impl ClientKeys {
              client = {id}\n\
              # Seed of the Ed25519 key that authenticates the client's links.\n\
              link_key_seed = \"{link}\"\n\
-             # Authenticates the client's requests at all replicas; derived from the group key.\n\
+             # {what}\n\
              request_key = \"{requests}\"\n",
             id = self.id.0,
             group = group.name(),

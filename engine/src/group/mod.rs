@@ -22,6 +22,7 @@ use std::sync::Arc;
 use hybster_net::{Identity, KeyRing, Limits, LinkCipher, PublicKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, ReplicaId};
+use hybster_tss::{ClientPublicKey, ClientPublicKeys, RequestAuthenticator};
 
 pub use create::{Addresses, CreateOptions, create};
 pub use error::GroupError;
@@ -67,6 +68,8 @@ pub struct ClientEntry {
     pub id: ClientId,
     /// Its link key.
     pub public_key: PublicKey,
+    /// What checks its requests, in a group whose clients sign them.
+    pub request_key: Option<ClientPublicKey>,
 }
 
 impl Group {
@@ -158,7 +161,14 @@ impl Group {
         hex::encode(&self.config.group).to_string()
     }
 
-    /// The public keys of all replicas and clients.
+    /// The keys that check the requests of all clients, decoded; `None` if the requests carry MACs.
+    #[must_use]
+    pub fn request_keys(&self) -> Option<Arc<ClientPublicKeys>> {
+        let signed = self.config.request_authenticator == RequestAuthenticator::Ed25519;
+        signed.then(|| Arc::new(request_keys(&self.clients)))
+    }
+
+    /// The public link keys of all replicas and clients.
     ///
     /// # Errors
     /// If one key or one number is given twice.
@@ -178,6 +188,10 @@ impl Group {
         }
         Ok(ring)
     }
+}
+
+fn request_keys(clients: &[ClientEntry]) -> ClientPublicKeys {
+    ClientPublicKeys::new(clients.iter().filter_map(|c| Some((c.id.0, c.request_key?))))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use hybster_tss::RequestKey;
+
 use super::*;
 
 /// A directory that goes away with the test.
@@ -49,6 +51,47 @@ fn a_directory_survives_the_round_trip() {
     let client = ClientKeys::load(&made, &scratch.0, ClientId(1)).unwrap();
     let derived = group_key.client_key(made.config().mac, 1);
     assert_eq!(client.requests.expose_bytes(), derived.expose_bytes());
+}
+
+#[test]
+fn clients_that_sign_have_keys_of_their_own_and_the_group_knows_the_public_halves() {
+    let scratch = Scratch::new("signed");
+    let request_authenticator = RequestAuthenticator::Ed25519;
+    let config = GroupConfig { request_authenticator, ..GroupConfig::default() };
+    let options = CreateOptions { clients: 2, config, ..CreateOptions::default() };
+    let made = create(&scratch.0, &options).unwrap();
+    let group = Group::load(&scratch.0).unwrap();
+    assert_eq!((group.config(), group.clients()), (made.config(), made.clients()));
+    let signers = group.request_keys().unwrap();
+    assert_eq!(signers.digest(), group.config().request_keys);
+    for id in [0, 1] {
+        let keys = ClientKeys::load(&group, &scratch.0, ClientId(id)).unwrap();
+        let RequestKey::Ed25519(key) = &keys.requests else { panic!("not for signatures") };
+        assert!(signers.verify(id, b"request", &key.sign(b"request")));
+        assert!(!signers.verify(1 - id, b"request", &key.sign(b"request")));
+    }
+
+    let path = scratch.0.join(GROUP_FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    let public = group.clients()[0].request_key.unwrap().to_string();
+    let other = group.clients()[1].request_key.unwrap().to_string();
+    let line = format!("request_key = \"{public}\"\n");
+    for (from, to, told) in [
+        (&line[..], "", "client[0].request_key"),
+        (&public[..], "12", "64 hexadecimal digits"),
+        (&public, &format!("02{:062}", 0), "no Ed25519 public key"),
+        ("\"ed25519\"", "\"rot13\"", "write mac or ed25519"),
+        ("\"ed25519\"", "\"mac\"", "remove it, or set request_authenticator"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let error = Group::parse(&path, &text.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+    // The wrong key of a client makes another group, and does not fit the client's file.
+    let swapped = Group::parse(&path, &text.replacen(&public, &other, 1)).unwrap();
+    assert_ne!(swapped.config().digest(), group.config().digest());
+    let error = ClientKeys::load(&swapped, &scratch.0, ClientId(0)).unwrap_err().to_string();
+    assert!(error.contains("request_key is not the private half"), "{error}");
 }
 
 #[cfg(unix)]

@@ -177,10 +177,21 @@ pub fn requests(data: &[u8]) {
     let mut again = Vec::new();
     for request in Requests::new(body) {
         let Ok(request) = request else { return };
-        append_request(&mut again, request.session, request.number, request.operation, |covered| {
-            assert_eq!(covered, request.covered);
-            *request.mac
-        });
+        let RequestRef { session, number, operation, covered, proof } = request;
+        match proof {
+            RequestProof::Mac(mac) => {
+                append_request(&mut again, session, number, operation, |bytes| {
+                    assert_eq!(bytes, covered);
+                    *mac
+                });
+            }
+            RequestProof::Signature(signature) => {
+                append_request(&mut again, session, number, operation, |bytes| {
+                    assert_eq!(bytes, covered);
+                    *signature
+                });
+            }
+        }
         assert!(request.record_len() <= body.len());
     }
     assert_eq!(again, body);
@@ -193,6 +204,13 @@ fn one_request() -> Vec<u8> {
     out
 }
 
+fn signed_request() -> Vec<u8> {
+    let mut out = Vec::new();
+    let session = SessionId::new(ClientId(1), 2, 3);
+    append_request(&mut out, session, RequestNumber(5), b"operation", |_| [6; 64]);
+    out
+}
+
 pub fn request_seeds() -> Vec<Vec<u8>> {
     let message =
         |kind, records: &[Vec<u8>]| [&requests_head(kind)[..], &records.concat()].concat();
@@ -201,5 +219,6 @@ pub fn request_seeds() -> Vec<Vec<u8>> {
         message(kind::REQUESTS, &[one_request(), one_request()]),
         message(kind::QUERIES, &[one_request()]),
         one_request(),
+        message(kind::REQUESTS, &[signed_request(), one_request(), signed_request()]),
     ]
 }

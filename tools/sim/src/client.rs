@@ -7,8 +7,8 @@ use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, RequestNumber, SessionId};
 use hybster_proto::invocation::{ClientCore, ClientOutput, Outcome, RequestKind};
 use hybster_proto::output::ClientLink;
-use hybster_tss::GroupKey;
 
+use crate::keys::Keys;
 use crate::linear::Call;
 use crate::random::Random;
 use crate::replica::Clock;
@@ -47,12 +47,12 @@ impl Client {
         index: u32,
         scenario: &Scenario,
         config: &Arc<GroupConfig>,
-        key: &GroupKey,
+        keys: &Keys,
         mut random: Random,
     ) -> Client {
         let plan = scenario.clients[index as usize].clone();
         let link = ClientLink { client: ClientId(index), incarnation: random.between(1, 1 << 30) };
-        let key = key.client_key(config.mac, index);
+        let key = keys.client(config, index);
         let sessions = plan.sessions;
         Client {
             link,

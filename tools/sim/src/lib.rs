@@ -17,6 +17,7 @@ mod client;
 pub mod coverage;
 mod effects;
 mod finish;
+mod keys;
 pub mod linear;
 mod network;
 mod oracle;

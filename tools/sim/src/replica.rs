@@ -8,9 +8,10 @@ use hybster_proto::ids::{PillarId, ReplicaId};
 use hybster_proto::output::{Letter, Output};
 use hybster_proto::replica::Stages;
 use hybster_proto::time::{Time, earliest};
-use hybster_tss::{GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
+use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
 
 use crate::behaviour::{Archive, Departure, Host, Scene, Workshop};
+use crate::keys::Keys;
 use crate::random::Random;
 use crate::scenario::{Layout, Scenario};
 use crate::store::Store;
@@ -124,7 +125,7 @@ impl Replica {
         id: ReplicaId,
         scenario: &Scenario,
         config: &Arc<GroupConfig>,
-        key: &GroupKey,
+        keys: &Keys,
         ledger: &Ledger,
         mut random: Random,
     ) -> Replica {
@@ -133,7 +134,7 @@ impl Replica {
             .all_pillars()
             .map(|p| {
                 let instance = InstanceId { replica: id.0, pillar: p.0, epoch: config.epoch };
-                let inner = InProcessTrInX::new(key, config.mac, digest, instance);
+                let inner = InProcessTrInX::new(&keys.group, config.mac, digest, instance);
                 Watched::new(inner, ledger.clone())
             })
             .collect();
@@ -144,11 +145,11 @@ impl Replica {
             config.clone(),
             id,
             trinx.clone(),
-            || InProcessVerifier::new(key, config.mac, digest),
+            || keys.verifier(config),
             Recorded::new(store, record.clone()),
         );
         let stages = 5 + usize::from(config.pillars);
-        let workshop = Workshop { id, config, key, trinx: &trinx };
+        let workshop = Workshop { id, config, keys, trinx: &trinx };
         let hosts = scenario.hosts.iter().filter(|(r, _)| *r == id);
         let hosts = hosts.map(|(_, behaviour)| behaviour.build(&workshop)).collect();
         Replica {

@@ -5,9 +5,12 @@ use hybster_proto::ids::{ClientId, RequestNumber, SessionId};
 use hybster_proto::invocation::FIRST_NUMBER_MIN;
 use hybster_proto::output::ClientLink;
 use hybster_proto::wire::kind;
-use hybster_proto::wire::request::{append_request, requests_head, retransmission_head};
-use hybster_tss::{ClientKey, GroupKey};
+use hybster_proto::wire::request::{
+    REQUESTS_HEAD, append_proved, requests_head, retransmission_head,
+};
+use hybster_tss::{ClientKey, RequestKey};
 
+use crate::keys::Keys;
 use crate::random::Random;
 use crate::store::{Action, Operation};
 
@@ -18,7 +21,7 @@ pub enum RogueTrick {
     TwoFaced,
     /// The numbers 0, the largest one, and others out of order.
     Numbers,
-    /// Requests with a false MAC, or in another client's name.
+    /// Requests with a false proof, or in another client's name.
     Forged,
     /// The same request again and again, to everybody.
     Storm,
@@ -65,7 +68,7 @@ pub(crate) struct Rogue {
     pub(crate) link: ClientLink,
     pub(crate) plan: RoguePlan,
     pub(crate) done: u32,
-    key: ClientKey,
+    key: RequestKey,
     random: Random,
     /// It keeps to registers of its own, so that others' histories can be checked.
     first_key: u16,
@@ -88,7 +91,7 @@ impl Rogue {
         plan: RoguePlan,
         first_key: u16,
         config: &GroupConfig,
-        key: &GroupKey,
+        keys: &Keys,
         mut random: Random,
     ) -> Rogue {
         let link = ClientLink { client: ClientId(client), incarnation: random.between(1, 1 << 30) };
@@ -96,7 +99,7 @@ impl Rogue {
             link,
             plan,
             done: 0,
-            key: key.client_key(config.mac, client),
+            key: keys.client(config, client),
             random,
             first_key,
             sessions: 1,
@@ -127,7 +130,7 @@ impl Rogue {
         let head = if again { retransmission_head() } else { requests_head(kind::REQUESTS) };
         let mut message = Vec::from(head);
         let number = RequestNumber(number);
-        append_request(&mut message, session, number, &operation, |bytes| self.key.tag(bytes));
+        append_proved(&mut message, session, number, &operation, &self.key);
         out.signed.push(Signed { session, number, operation });
         message
     }
@@ -209,8 +212,9 @@ impl Rogue {
         let mut ignored = Mischief::default();
         self.number += 1;
         let mut message = self.signed(self.session(0), self.number, true, &mut ignored);
-        match self.random.below(4) {
-            // A false MAC, beside a right request.
+        let forms = if matches!(self.key, RequestKey::Mac(_)) { 4 } else { 5 };
+        match self.random.below(forms) {
+            // A false proof, beside a right request.
             0 => {
                 let last = message.len() - 1;
                 message[last] ^= 1;
@@ -225,7 +229,14 @@ impl Rogue {
             }
             // Another client's name, and one that is no client's.
             2 => message[12] ^= 1,
-            _ => message[15] = 0x7f,
+            3 => message[15] = 0x7f,
+            // Where clients sign: the MAC that would do elsewhere.
+            _ => {
+                let (session, number) = (self.session(0), RequestNumber(self.number));
+                let key = ClientKey::from_bytes(config.mac, *self.key.expose_bytes());
+                message.truncate(REQUESTS_HEAD);
+                append_proved(&mut message, session, number, b"", &key.into());
+            }
         }
         self.broadcast(config, message, out);
     }
@@ -243,8 +254,7 @@ impl Rogue {
                 let operation = vec![9; config.max_operation_bytes as usize + 1];
                 let number = RequestNumber(self.number);
                 message = Vec::from(requests_head(kind::REQUESTS));
-                let tag = |bytes: &[u8]| self.key.tag(bytes);
-                append_request(&mut message, self.session(0), number, &operation, tag);
+                append_proved(&mut message, self.session(0), number, &operation, &self.key);
             }
             _ => {
                 message[0] = kind::QUERIES;

@@ -2,10 +2,14 @@
 
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
+use hybster_tss::RequestAuthenticator;
 
 use crate::behaviour::Behaviour;
 use crate::random::Random;
 use crate::rogue::RoguePlan;
+
+/// How many of a million random groups have their clients sign requests.
+const SIGNED_PPM: u32 = 125_000;
 
 /// How the stages of a replica take turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -275,6 +279,10 @@ impl Scenario {
         scenario.clients = (0..clients).map(|_| random_client(r, heal_at_us)).collect();
         scenario.faults = random_faults(r, &scenario);
         scenario.hosts = random_hosts(r, &scenario);
+        // Drawn apart, so that the rest of a seed's run is as it would be without.
+        if Random::new(seed ^ 0x51_96ed).chance(SIGNED_PPM) {
+            scenario.group.request_authenticator = RequestAuthenticator::Ed25519;
+        }
         scenario
     }
 

@@ -13,12 +13,12 @@ use hybster_proto::output::{
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::trace::file::{Header, Recording, Writer};
 use hybster_proto::wire::kind_of;
-use hybster_tss::GroupKey;
 
 use crate::Options;
 use crate::behaviour::Archive;
 use crate::client::Client;
 use crate::coverage::Coverage;
+use crate::keys::Keys;
 use crate::network::{Delivery, Network};
 use crate::oracle::{Breach, Oracles, Violation};
 use crate::random::Random;
@@ -136,21 +136,22 @@ impl World {
     pub fn new(scenario: Scenario, options: Options) -> World {
         scenario.group.validate().expect("the scenario's group is valid");
         let mut random = Random::new(scenario.seed);
-        let config = Arc::new(scenario.group.clone());
-        let key = GroupKey::from_bytes([0x2a; 32]);
+        let mut config = scenario.group.clone();
+        let keys = Keys::new(&mut config);
+        let config = Arc::new(config);
         let ledger = Ledger::default();
         let n = usize::from(config.replicas);
         let replicas = config
             .all_replicas()
-            .map(|id| Replica::new(id, &scenario, &config, &key, &ledger, random.fork()))
+            .map(|id| Replica::new(id, &scenario, &config, &keys, &ledger, random.fork()))
             .collect();
         let clients: Vec<Client> = (0..scenario.clients.len() as u32)
-            .map(|c| Client::new(c, &scenario, &config, &key, random.fork()))
+            .map(|c| Client::new(c, &scenario, &config, &keys, random.fork()))
             .collect();
         let ends = clients.len() + scenario.rogues.len();
         let network = Network::new(n, ends, scenario.transport, scenario.latency, random.fork());
         let rogues = scenario.rogues.iter().zip(clients.len() as u32..).map(|(plan, id)| {
-            Rogue::new(id, plan.clone(), scenario.keys, &config, &key, random.fork())
+            Rogue::new(id, plan.clone(), scenario.keys, &config, &keys, random.fork())
         });
         let rogues = rogues.collect();
         let header = Header::new(Writer::Simulator, &config, 0);

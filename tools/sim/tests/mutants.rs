@@ -6,6 +6,7 @@ mod staged;
 use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::mutants::{Mutant, choose};
 use hybster_sim::{Behaviour, Lie, Options, Scenario, Trick, run_scenario};
+use hybster_tss::RequestAuthenticator;
 
 /// Runs scenarios with a broken rule until a property does not hold; the seed and the property.
 fn hunt(
@@ -81,6 +82,17 @@ fn is_found(mutant: Mutant, seeds: u64) {
     let found = hunt(mutant, more.unwrap_or(seeds), |seed| scenario(mutant, seed));
     println!("{mutant:?}: {found:?}");
     assert!(found.is_some(), "{mutant:?} survives {seeds} seeds");
+}
+
+/// The rule that requests are checked is looked for in groups with MACs and with signatures.
+#[test]
+fn unchecked_signatures_are_found() {
+    let found = hunt(Mutant::RequestMac, 200, |seed| {
+        let mut scenario = scenario(Mutant::RequestMac, seed);
+        scenario.group.request_authenticator = RequestAuthenticator::Ed25519;
+        scenario
+    });
+    assert!(found.is_some());
 }
 
 /// The staged attacks fail against the unbroken rules.

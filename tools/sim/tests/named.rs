@@ -1,11 +1,13 @@
 //! Hand-made scenarios: what issue 2 names, each with the proof that it happened.
 
 use hybster_proto::ids::ReplicaId;
+use hybster_proto::output::Reject;
 use hybster_proto::wire::kind;
 use hybster_sim::{
-    Behaviour, Catch, ClientPlan, End, Fault, Filter, Options, Report, Scenario, Transport,
-    run_scenario,
+    Behaviour, Catch, ClientPlan, End, Fault, Filter, Options, Report, RoguePlan, RogueTrick,
+    Scenario, Transport, Trick, run_scenario,
 };
+use hybster_tss::RequestAuthenticator;
 
 const SEEDS: std::ops::Range<u64> = 0..12;
 
@@ -197,6 +199,33 @@ fn two_clients_see_one_store_under_faults() {
         let report = good(scenario);
         assert!(report.counters.answered > 200, "seed {seed}: {report}");
     }
+}
+
+/// Clients sign their requests, some of them sign what they should not, and hosts lie: signatures
+/// are checked by the batch, and what is wrong is refused at every replica alike.
+#[test]
+fn signed_requests_are_ordered_and_forged_ones_are_not() {
+    let (mut answered, mut refused) = (0, 0);
+    for seed in 0..60 {
+        let mut scenario = Scenario::byzantine(seed);
+        scenario.group.request_authenticator = RequestAuthenticator::Ed25519;
+        scenario.hosts.push((ReplicaId(0), Behaviour::OrderLiar(Trick::Forge, 50_000)));
+        // Whoever lies beside replica 0 would be one too many.
+        scenario.hosts.retain(|(replica, _)| *replica == ReplicaId(0));
+        scenario.faults.retain(|fault| !matches!(fault.fault, Fault::Crash(_)));
+        scenario.rogues = vec![RoguePlan {
+            tricks: vec![RogueTrick::Forged, RogueTrick::TwoFaced, RogueTrick::Garbage],
+            every_us: 5_000,
+            times: 60,
+        }];
+        let report = good(scenario);
+        answered += report.counters.answered;
+        let rejected = report.counters.rejected.iter();
+        let bad = rejected.filter(|((_, reason), _)| *reason == Reject::BadRequest);
+        refused += bad.map(|(_, count)| *count).sum::<u64>();
+    }
+    println!("{answered} requests answered, {refused} messages refused for a bad request");
+    assert!(answered > 2_000 && refused > 500);
 }
 
 fn one_client(pillars: u16, seed: u64) -> Report {

@@ -5,7 +5,7 @@ use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, View};
 use hybster_proto::output::{Letter, ToPillar};
 use hybster_proto::wire::request::append_request;
 use hybster_proto::wire::{
-    self, Commit, PREPARE_HEAD, PrepareHeader, RequestRef, Requests, kind, kind_of,
+    self, Commit, PREPARE_HEAD, PrepareHeader, RequestProof, RequestRef, Requests, kind, kind_of,
 };
 use hybster_tss::Proof;
 
@@ -218,7 +218,6 @@ fn forged(scene: &mut Scene<'_>, body: &Bytes) -> Bytes {
         return body.clone();
     };
     let mut out = Vec::new();
-    let mac = *request.mac;
     let (mut session, mut number) = (request.session, request.number);
     let mut operation = request.operation.to_vec();
     match scene.random.below(5) {
@@ -228,7 +227,12 @@ fn forged(scene: &mut Scene<'_>, body: &Bytes) -> Bytes {
         3 => session.client.0 = scene.group.max_clients + 1,
         _ => operation.extend_from_slice(b"more"),
     }
-    append_request(&mut out, session, number, &operation, |_| mac);
+    match request.proof {
+        RequestProof::Mac(mac) => append_request(&mut out, session, number, &operation, |_| *mac),
+        RequestProof::Signature(signature) => {
+            append_request(&mut out, session, number, &operation, |_| *signature);
+        }
+    }
     out.extend_from_slice(rest);
     out.into()
 }

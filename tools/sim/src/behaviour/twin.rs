@@ -10,9 +10,9 @@ use hybster_proto::output::{
     ClientLink, Destination, Letter, Network, Output, route_client_message, route_peer_message,
 };
 use hybster_proto::replica::Stages;
-use hybster_tss::{GroupKey, InProcessVerifier};
 
 use super::{Departure, Host, Scene};
+use crate::keys::Keys;
 use crate::replica::Core;
 use crate::store::Store;
 use crate::watched::{Record, Recorded, Watched};
@@ -21,7 +21,7 @@ use crate::watched::{Record, Recorded, Watched};
 pub(crate) struct Workshop<'a> {
     pub id: ReplicaId,
     pub config: &'a Arc<GroupConfig>,
-    pub key: &'a GroupKey,
+    pub keys: &'a Keys,
     pub trinx: &'a [Watched],
 }
 
@@ -43,9 +43,9 @@ pub(super) struct Twin {
 
 impl Twin {
     pub(super) fn new(workshop: &Workshop<'_>, trinx: Vec<Watched>) -> Twin {
-        let Workshop { id, config, key, .. } = workshop;
+        let Workshop { id, config, keys, .. } = workshop;
         let service = Recorded::new(Store::default(), Record::default());
-        let verifier = || InProcessVerifier::new(key, config.mac, config.digest());
+        let verifier = || keys.verifier(config);
         let core = Stages::new(Arc::clone(config), *id, trinx, verifier, service);
         Twin {
             core: Box::new(core),

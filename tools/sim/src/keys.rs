@@ -1,0 +1,49 @@
+//! The keys of a simulated group: made from constants, so that a seed reproduces every byte.
+
+use std::sync::Arc;
+
+use hybster_proto::config::GroupConfig;
+use hybster_tss::{
+    ClientPublicKeys, ClientSigningKey, GroupKey, InProcessVerifier, RequestAuthenticator,
+    RequestKey,
+};
+
+/// All keys of a group, of replicas and clients.
+pub(crate) struct Keys {
+    pub group: GroupKey,
+    signers: Option<Arc<ClientPublicKeys>>,
+}
+
+impl Keys {
+    /// The keys of a group with this configuration, which is given the digest of the clients'.
+    pub(crate) fn new(config: &mut GroupConfig) -> Keys {
+        let mut keys = Keys { group: GroupKey::from_bytes([0x2a; 32]), signers: None };
+        if config.request_authenticator == RequestAuthenticator::Ed25519 {
+            let public = |client| (client, keys.signing(config, client).public());
+            let signers = ClientPublicKeys::new((0..config.max_clients).map(public));
+            config.request_keys = signers.digest();
+            keys.signers = Some(Arc::new(signers));
+        }
+        keys
+    }
+
+    pub(crate) fn verifier(&self, config: &GroupConfig) -> InProcessVerifier {
+        let verifier = InProcessVerifier::new(&self.group, config.mac, config.digest());
+        match &self.signers {
+            Some(signers) => verifier.with_signers(Arc::clone(signers)),
+            None => verifier,
+        }
+    }
+
+    /// What a client proves its requests with.
+    pub(crate) fn client(&self, config: &GroupConfig, client: u32) -> RequestKey {
+        match self.signers {
+            Some(_) => self.signing(config, client).into(),
+            None => self.group.client_key(config.mac, client).into(),
+        }
+    }
+
+    fn signing(&self, config: &GroupConfig, client: u32) -> ClientSigningKey {
+        ClientSigningKey::from_bytes(*self.group.client_key(config.mac, client).expose_bytes())
+    }
+}
