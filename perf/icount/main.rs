@@ -18,8 +18,8 @@ use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, Sessio
 use hybster_proto::output::{Letter, Output};
 use hybster_proto::service::{Context, Service};
 use hybster_proto::time::Time;
-use hybster_proto::wire::Requests;
 use hybster_proto::wire::request::requests_body;
+use hybster_proto::wire::{RequestProof, Requests};
 use hybster_tss::{InProcessVerifier, MacAlgorithm, MacKey, Verifier};
 
 /// Batches of a run; counted figures are of the whole run.

@@ -11,8 +11,8 @@ use hybster_net::link::Link;
 use hybster_perf::{Fixture, LINK, Numbered};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{PillarId, ReplicaId};
-use hybster_proto::wire::{REQUEST_MAC, RequestProof, RequestRef, Requests};
 use hybster_proto::wire::request::requests_body;
+use hybster_proto::wire::{REQUEST_MAC, RequestProof, RequestRef, Requests};
 use hybster_tss::{
     ClientPublicKeys, ClientSigningKey, Counter, CounterValue, Digest, MacAlgorithm, MacKey, TrInX,
     Verifier,

@@ -268,7 +268,8 @@ impl ClientPublicKeys {
     }
 
     /// Whether every one of the requests, given as (client, message, signature), is its client's:
-    /// the same as [`verify`](Self::verify) for each of them, in less time.
+    /// the same as [`verify`](Self::verify) for each of them, in less time. `ed25519-zebra` decodes
+    /// the key of each client in the batch anew, once, however many of the requests are its own.
     #[must_use]
     pub fn verify_batch(&self, requests: &[SignedRequest<'_>]) -> bool {
         if let &[(client, message, signature)] = requests {
@@ -280,7 +281,11 @@ impl ClientPublicKeys {
             let Some(key) = self.key(client) else { return false };
             hasher.update(key.as_ref()).update(signature);
             hasher.update(&(message.len() as u64).to_le_bytes()).update(message);
-            batch.queue((VerificationKeyBytes::from(*key), Signature::from_bytes(signature), message));
+            batch.queue((
+                VerificationKeyBytes::from(*key),
+                Signature::from_bytes(signature),
+                message,
+            ));
         }
         batch.verify(Coefficients(hasher.finalize_xof())).is_ok()
     }

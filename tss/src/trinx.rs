@@ -207,12 +207,8 @@ pub trait Verifier: Send {
 
     /// Whether `signature` is the client's for `message`, in a group whose requests are signed.
     #[must_use]
-    fn verify_signed(
-        &self,
-        client: u32,
-        message: &[u8],
-        signature: &[u8; SIGNATURE_BYTES],
-    ) -> bool;
+    fn verify_signed(&self, client: u32, message: &[u8], signature: &[u8; SIGNATURE_BYTES])
+    -> bool;
 
     /// Whether [`verify_signed`](Verifier::verify_signed) holds for every request, given as
     /// (client, message, signature). Which one is bad costs as much again as to check each alone,

@@ -148,10 +148,15 @@ pub struct Config {
     pub linger_us: u64,
     /// MAC algorithm of certificates, and of client requests unless they are signed.
     pub authenticator: String,
-    /// What proves a client's request: `mac` or `ed25519`.
+    /// What proves a client's request: `mac` or `ed25519`. Reports from before it existed lack it.
+    #[serde(default = "by_mac")]
     pub request_authenticator: String,
     /// One server and no protocol.
     pub unreplicated: bool,
+}
+
+fn by_mac() -> String {
+    "mac".into()
 }
 
 impl LatencyUs {

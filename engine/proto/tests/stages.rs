@@ -6,10 +6,13 @@ use hybster_proto::output::{ClientLink, Destination, Letter, Network, Output, To
 use hybster_proto::output::{route_client_message, route_peer_message};
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::trace::TraceEvent;
-use hybster_proto::wire::request::{append_request, requests_head};
+use hybster_proto::wire::request::{REQUESTS_HEAD, append_proved, requests_head};
 use hybster_proto::wire::{ReplyStatus, kind};
 use hybster_proto::{GroupConfig, Stages, Time};
-use hybster_tss::{ClientKey, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
+use hybster_tss::{
+    ClientPublicKeys, ClientSigningKey, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId,
+    RequestAuthenticator, RequestKey,
+};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -36,7 +39,7 @@ impl Service for Journal {
 struct Group {
     config: Arc<GroupConfig>,
     replicas: Vec<Stages<InProcessTrInX, InProcessVerifier, Journal>>,
-    client: ClientKey,
+    client: RequestKey,
     network: VecDeque<(usize, usize, Bytes)>,
     replies: Vec<(usize, RequestNumber, ReplyStatus)>,
     trace: Vec<(usize, TraceEvent)>,
@@ -49,8 +52,13 @@ const LINK: ClientLink = ClientLink { client: ClientId(3), incarnation: 77 };
 
 impl Group {
     fn new(pillars: u16) -> Group {
+        Group::proving(pillars, RequestAuthenticator::Mac)
+    }
+
+    fn proving(pillars: u16, request_authenticator: RequestAuthenticator) -> Group {
         let config = Arc::new(GroupConfig {
             pillars,
+            request_authenticator,
             window: 8 * u64::from(pillars),
             checkpoint_interval: 4 * u64::from(pillars),
             batch_max_requests: 4,
@@ -59,6 +67,10 @@ impl Group {
         config.validate().unwrap();
         let key = GroupKey::from_bytes([9; 32]);
         let (digest, mac) = (config.digest(), config.mac);
+        let client: RequestKey = match request_authenticator {
+            RequestAuthenticator::Ed25519 => ClientSigningKey::from_bytes([8; 32]).into(),
+            _ => key.client_key(mac, LINK.client.0).into(),
+        };
         let replicas = config
             .all_replicas()
             .map(|r| {
@@ -66,12 +78,21 @@ impl Group {
                     let instance = InstanceId { replica: r.0, pillar: p.0, epoch: config.epoch };
                     InProcessTrInX::new(&key, mac, digest, instance)
                 });
-                let verifier = || InProcessVerifier::new(&key, mac, digest);
+                let verifier = || {
+                    let verifier = InProcessVerifier::new(&key, mac, digest);
+                    match client.public() {
+                        Some(public) => {
+                            let signers = ClientPublicKeys::new([(LINK.client.0, public)]);
+                            verifier.with_signers(Arc::new(signers))
+                        }
+                        None => verifier,
+                    }
+                };
                 Stages::new(config.clone(), r, trinx.collect(), verifier, Journal::default())
             })
             .collect();
         Group {
-            client: key.client_key(mac, LINK.client.0),
+            client,
             config,
             replicas,
             network: VecDeque::new(),
@@ -82,22 +103,15 @@ impl Group {
         }
     }
 
-    /// A REQUESTS message with one request per number; forged ones carry a wrong MAC.
+    /// A REQUESTS message with one request per number; forged ones carry a wrong proof.
     fn requests(&self, numbers: std::ops::Range<u64>, forged: bool) -> Bytes {
         let mut message = requests_head(kind::REQUESTS).to_vec();
         for number in numbers {
             let session = SessionId::new(LINK.client, LINK.incarnation, number as u32);
-            append_request(
-                &mut message,
-                session,
-                RequestNumber(number),
-                &[number as u8],
-                |covered| {
-                    let mut tag = self.client.tag(covered);
-                    tag[0] ^= u8::from(forged);
-                    tag
-                },
-            );
+            let operation = [number as u8];
+            append_proved(&mut message, session, RequestNumber(number), &operation, &self.client);
+            let last = message.len() - 1;
+            message[last] ^= u8::from(forged);
         }
         message.into()
     }
@@ -184,6 +198,31 @@ fn pillars_take_turns_and_need_no_noops() {
     }
 }
 
+/// A forged request is cut out of the batch that it shares with others, in either form of proof, and
+/// so is one with a right proof of the form that is not the group's.
+#[test]
+fn a_forged_request_does_no_harm_to_those_beside_it() {
+    for form in RequestAuthenticator::ALL {
+        let mut group = Group::proving(1, form);
+        let mut message = group.requests(1..3, false).to_vec();
+        message.extend_from_slice(&group.requests(3..4, true)[REQUESTS_HEAD..]);
+        message.extend_from_slice(&group.requests(4..5, false)[REQUESTS_HEAD..]);
+        group.client_sends(0, message.into());
+
+        let other = RequestAuthenticator::ALL.into_iter().find(|other| *other != form).unwrap();
+        group.client_sends(0, Group::proving(1, other).requests(5..6, false));
+        group.settle();
+        for replica in 0..3 {
+            assert_eq!(group.executed(replica).1, [1, 2, 4], "{form}, replica {replica}");
+        }
+        // A follower looks before it keeps and forwards, too.
+        group.client_sends(1, Group::proving(1, other).requests(6..7, false));
+        group.client_sends(1, group.requests(7..8, true));
+        group.client_sends(1, group.requests(8..9, false));
+        assert_eq!(group.replicas[1].clients.stored(), 1);
+    }
+}
+
 /// A batch of forged requests gives its pillar nothing to propose; the pillar covers the gap with
 /// one no-op, and what the others proposed meanwhile is executed.
 #[test]
@@ -239,8 +278,7 @@ fn a_hot_session_does_not_stall_the_others() {
     let mut hot = requests_head(kind::REQUESTS).to_vec();
     let session = SessionId::new(LINK.client, LINK.incarnation, 9000);
     for number in 1..1000 {
-        let tag = |covered: &[u8]| group.client.tag(covered);
-        append_request(&mut hot, session, RequestNumber(number), &[0], tag);
+        append_proved(&mut hot, session, RequestNumber(number), &[0], &group.client);
     }
     let hot = Bytes::from(hot);
     group.client_sends(0, hot.clone());

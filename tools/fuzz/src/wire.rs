@@ -14,7 +14,7 @@ use hybster_proto::wire::state::{Fetch, Fetched, NodeId, StateRequest, encode_st
 use hybster_proto::wire::view::{Link, Part};
 use hybster_proto::wire::{
     Checkpoint, CheckpointCertificate, CheckpointId, Commit, NewView, NewViewAck, PREPARE_HEAD,
-    PrepareHeader, Requests, ViewChange, kind, pillar_field,
+    PrepareHeader, RequestProof, RequestRef, Requests, ViewChange, kind, pillar_field,
 };
 use hybster_tss::{CounterValue, Digest, Proof};
 
