@@ -27,7 +27,7 @@ pub(crate) fn is_proved<V: Verifier>(verifier: &V, request: &RequestRef<'_>) -> 
     }
 }
 
-/// Takes requests and checks them in groups: MACs by the dozen, signatures all at the end, since
+/// Takes requests and checks them in groups: MACs a few at a time, signatures all at the end, since
 /// their checks get the cheaper the more they are.
 pub(crate) struct RequestChecks<'a, V> {
     verifier: &'a V,
