@@ -255,7 +255,7 @@ proptest! {
                 (base, since) = (after, 0);
             }
         }
-        prop_assert_eq!(lagging.len() > 0, !pages(&*lagging.snapshot()).is_empty());
+        prop_assert_eq!(lagging.is_empty(), pages(&*lagging.snapshot()).is_empty());
     }
 
     /// Snapshots stay as they were, and a page of the same version has the same content.
