@@ -427,3 +427,6 @@ impl Job {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

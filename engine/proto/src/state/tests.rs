@@ -1,0 +1,216 @@
+//! Two state stages that fetch from each other, with the network and execution played by the test.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::output::{Letter, Network};
+use crate::service::{PAGES_PER_GROUP, Pages};
+
+const COUNT: u64 = 300;
+
+/// Pages that tell versions, as those of one service.
+struct Versioned {
+    pages: Vec<(Bytes, u64)>,
+}
+
+impl Snapshot for Versioned {
+    fn page_count(&self) -> u64 {
+        self.pages.len() as u64
+    }
+
+    fn page(&self, index: u64) -> Bytes {
+        self.pages[index as usize].0.clone()
+    }
+
+    fn page_version(&self, index: u64) -> Option<u64> {
+        Some(self.pages[index as usize].1)
+    }
+
+    fn group_version(&self, group: u64) -> Option<u64> {
+        let first = (group * PAGES_PER_GROUP) as usize;
+        self.pages[first..].iter().take(PAGES_PER_GROUP as usize).map(|page| page.1).max()
+    }
+}
+
+/// The content of a page that was last written at an order number.
+fn content(index: u64, written: u64) -> Bytes {
+    Bytes::from(format!("page {index} of {written}"))
+}
+
+/// The state at an order number, where page i is written at every multiple of i + 1 intervals.
+fn state_at(order: u64) -> Arc<dyn Snapshot> {
+    Arc::new(versioned_at(order))
+}
+
+fn versioned_at(order: u64) -> Versioned {
+    let page = |index| {
+        let step = 256 * (index + 1);
+        let written = order / step * step;
+        (content(index, written), written)
+    };
+    Versioned { pages: (0..COUNT).map(page).collect() }
+}
+
+fn taken(order: u64, service: Arc<dyn Snapshot>, installed: bool) -> ToState {
+    let bookkeeping = Arc::new(Pages(vec![content(0, order)]));
+    ToState::Taken(TakenSnapshot { order: OrderNumber(order), bookkeeping, service, installed })
+}
+
+struct Pair {
+    stages: [StateStage; 2],
+    /// Pages that were asked for by the second one.
+    fetched: Vec<u64>,
+    /// What it got, not taken in by execution yet.
+    installs: Vec<(CheckpointId, Arc<TransferredState>)>,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let config = Arc::new(GroupConfig::default());
+        let stage = |id| StateStage::new(Arc::clone(&config), ReplicaId(id));
+        Pair { stages: [stage(0), stage(1)], fetched: Vec::new(), installs: Vec::new() }
+    }
+
+    /// Hands a letter to a stage and carries out what follows; returns the last checkpoint digested.
+    fn handle(&mut self, at: usize, letter: ToState) -> Option<CheckpointId> {
+        let (mut digested, mut letters) = (None, VecDeque::from([(at, letter)]));
+        while let Some((at, letter)) = letters.pop_front() {
+            let mut out = Output::default();
+            self.stages[at].handle(letter, Time(1), &mut out);
+            self.stages[at].work(Time(1), usize::MAX, &mut out);
+            for letter in std::mem::take(&mut out.letters) {
+                match letter {
+                    Letter::Control(ToControl::CheckpointTaken(id)) => digested = Some(id),
+                    Letter::Execution(ToExecution::Install { id, state }) => {
+                        self.installs.push((id, state));
+                    }
+                    _ => {}
+                }
+            }
+            for effect in std::mem::take(&mut out.network) {
+                let Network::Send { to: Destination::Peer(to), message, .. } = effect else {
+                    panic!("a state stage talks to single peers");
+                };
+                if let Ok(fetch) = Fetch::parse(&message) {
+                    let pages = fetch.nodes.iter().filter(|node| place(**node) == (1, 0));
+                    self.fetched.extend(pages.map(|node| node.index));
+                }
+                if to.0 < 2 {
+                    let from = ReplicaId(at as u16);
+                    letters.push_back((usize::from(to.0), ToState::Message { from, message }));
+                } else {
+                    // The third replica holds nothing.
+                    for node in Fetch::parse(&message).expect("only the second one asks").nodes {
+                        let order = Fetch::parse(&message).expect("as above").order;
+                        let message = Fetched { order, node, content: None }.encode();
+                        let letter = ToState::Message { from: ReplicaId(2), message };
+                        letters.push_back((at, letter));
+                    }
+                }
+            }
+        }
+        digested
+    }
+
+    fn take(&mut self, at: usize, order: u64) -> CheckpointId {
+        self.handle(at, taken(order, state_at(order), false)).expect("it is digested at once")
+    }
+
+    fn fetched_pages(&mut self) -> Vec<u64> {
+        let mut fetched = std::mem::take(&mut self.fetched);
+        fetched.sort_unstable();
+        fetched.dedup();
+        fetched
+    }
+
+    /// Execution takes in what was transferred.
+    fn install(&mut self) -> CheckpointId {
+        let (id, state) = self.installs.pop().expect("a state was transferred");
+        let order = id.order.0;
+        let expected = state_at(order);
+        for index in 0..COUNT {
+            assert_eq!(state.service.page(index), expected.page(index));
+        }
+        self.handle(1, taken(order, expected, true)).expect("it is digested")
+    }
+}
+
+fn written_between(from: u64, to: u64) -> Vec<u64> {
+    (0..COUNT).filter(|i| from / (256 * (i + 1)) != to / (256 * (i + 1))).collect()
+}
+
+#[test]
+fn only_what_differs_is_fetched_and_an_installed_state_is_a_base_too() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.take(0, 256), pair.take(1, 256));
+    let far = pair.take(0, 256 * 40);
+    pair.handle(1, ToState::Transfer { id: far, whole: false });
+    assert_eq!(pair.fetched_pages(), written_between(256, 256 * 40));
+    let state = &pair.installs[0].1;
+    assert_eq!(state.service.changed(), written_between(256, 256 * 40));
+    assert_eq!(pair.install(), far);
+
+    let next = pair.take(0, 256 * 41);
+    pair.handle(1, ToState::Transfer { id: next, whole: false });
+    assert_eq!(pair.fetched_pages(), written_between(256 * 40, 256 * 41));
+    assert_eq!(pair.install(), next);
+    assert_eq!(pair.stages[1].transfers(), 2);
+}
+
+#[test]
+fn a_transfer_waits_until_the_installed_state_is_digested() {
+    let mut pair = Pair::new();
+    pair.take(1, 256);
+    let far = pair.take(0, 256 * 40);
+    pair.handle(1, ToState::Transfer { id: far, whole: false });
+    pair.fetched_pages();
+    let next = pair.take(0, 256 * 41);
+    let (id, _) = pair.installs.pop().unwrap();
+    let mut out = Output::default();
+    let stage = &mut pair.stages[1];
+    stage.handle(taken(id.order.0, state_at(id.order.0), true), Time(1), &mut out);
+    stage.work(Time(1), 5, &mut out);
+    // The control stage asks for the newest checkpoint as soon as a state is installed.
+    stage.handle(ToState::Transfer { id: next, whole: false }, Time(1), &mut out);
+    assert!(out.network.is_empty() && stage.transfer.is_none());
+    // Nor does it fall victim to a newer checkpoint.
+    stage.handle(taken(next.order.0 + 256, state_at(1), false), Time(1), &mut out);
+    stage.handle(
+        ToState::Stable(CheckpointId { order: OrderNumber(1 << 20), ..next }),
+        Time(1),
+        &mut out,
+    );
+    assert!(stage.is_digesting_installed());
+    stage.jobs.pop_back();
+    // Any letter sees to it that the work goes on.
+    pair.handle(1, ToState::Stable(next));
+    assert_eq!(pair.fetched_pages(), written_between(256 * 40, 256 * 41));
+}
+
+#[test]
+fn of_a_state_that_diverged_nothing_is_used() {
+    let mut pair = Pair::new();
+    let mut state = versioned_at(256 * 40);
+    state.pages[299].0 = Bytes::from_static(b"wrong, and nobody noticed the change");
+    pair.handle(1, taken(256 * 40, Arc::new(state), false));
+    let far = pair.take(0, 256 * 41);
+    pair.handle(1, ToState::Transfer { id: far, whole: true });
+    assert_eq!(pair.fetched_pages(), (0..COUNT).collect::<Vec<_>>());
+    let state = &pair.installs[0].1;
+    assert!(state.service.base().is_none());
+    // By its version page 299 is as it was: were that believed, the digest would differ.
+    assert_eq!(pair.install(), far);
+}
+
+#[test]
+fn a_running_transfer_becomes_whole_when_the_state_diverges() {
+    let mut pair = Pair::new();
+    pair.take(1, 256);
+    let far = pair.take(0, 256 * 40);
+    let mut out = Output::default();
+    pair.stages[1].handle(ToState::Transfer { id: far, whole: false }, Time(1), &mut out);
+    assert!(!pair.stages[1].transfer.as_ref().unwrap().is_whole());
+    pair.handle(1, ToState::Transfer { id: far, whole: true });
+    assert_eq!(pair.fetched_pages(), (0..COUNT).collect::<Vec<_>>());
+    assert_eq!(pair.install(), far);
+}
