@@ -54,7 +54,7 @@ fn requests(count: u32) -> (InProcessVerifier, bytes::Bytes) {
 fn parse_and_check_requests((verifier, message): (InProcessVerifier, bytes::Bytes)) -> usize {
     let body = requests_body(black_box(&message)).expect("it is well-formed");
     let authentic = |r: &hybster_proto::wire::RequestRef<'_>| {
-        let RequestProof::Mac(mac) = r.proof else { return false };
+        let RequestProof::Mac(mac) = r.proof() else { return false };
         verifier.verify_client(r.session.client.0, r.covered, mac)
     };
     Requests::new(body).flatten().filter(authentic).count()

@@ -22,7 +22,7 @@ fn requests(c: &mut Criterion) {
             b.iter(|| {
                 let body = requests_body(black_box(&message)).expect("it is well-formed");
                 let requests = Requests::new(body).flatten();
-                requests.fold(0, |sum, r| sum ^ r.number.0 ^ u64::from(r.proof.bytes()[0]))
+                requests.fold(0, |sum, r| sum ^ r.number.0 ^ u64::from(r.proof().bytes()[0]))
             });
         });
     }

@@ -68,7 +68,7 @@ fn client_macs(c: &mut Criterion) {
 }
 
 fn mac_of<'a>(request: &RequestRef<'a>) -> Option<(u32, &'a [u8], &'a [u8; REQUEST_MAC])> {
-    match request.proof {
+    match request.proof() {
         RequestProof::Mac(mac) => Some((request.session.client.0, request.covered, mac)),
         RequestProof::Signature(_) => None,
     }

@@ -301,7 +301,7 @@ impl<V: Verifier> ClientStage<V> {
     }
 
     fn append(&mut self, request: &RequestRef<'_>, out: &mut Output) {
-        let length = request.record_len();
+        let length = request.record.len();
         if self.pending_bytes + length > MAX_PENDING_BYTES {
             let status = ReplyStatus::Overloaded;
             out.replies.push(request.session, request.number, self.view, status, &[]);
@@ -375,7 +375,7 @@ impl<V: Verifier> ClientStage<V> {
         if !is_proved(&self.verifier, request) {
             return Err(Reject::BadRequest);
         }
-        let length = request.record_len();
+        let length = request.record.len();
         // TR listing 15, storeRequest: a session's later requests displace its earlier ones.
         let of_session = (request.session, RequestNumber(0))..=(request.session, key.1);
         if self.stored.range(of_session).count() >= self.config.session_window as usize {
@@ -388,8 +388,7 @@ impl<V: Verifier> ClientStage<V> {
             self.make_room(request.session.client, out)?;
         }
         let mut record = Vec::with_capacity(length);
-        record.extend_from_slice(request.covered);
-        record.extend_from_slice(request.proof.bytes());
+        record.extend_from_slice(request.record);
         let record = Bytes::from(record);
         let due = now.after_us(self.timeout.delay_us() / 2);
         self.stored_bytes += length;
@@ -518,8 +517,7 @@ impl OpenBatch {
             }
             self.buffer.resize(PREPARE_HEAD, 0);
         }
-        self.buffer.extend_from_slice(request.covered);
-        self.buffer.extend_from_slice(request.proof.bytes());
+        self.buffer.extend_from_slice(request.record);
         self.requests += 1;
     }
 

@@ -177,8 +177,9 @@ pub fn requests(data: &[u8]) {
     let mut again = Vec::new();
     for request in Requests::new(body) {
         let Ok(request) = request else { return };
-        let RequestRef { session, number, operation, covered, proof } = request;
-        match proof {
+        let RequestRef { session, number, operation, covered, record } = request;
+        let start = again.len();
+        match request.proof() {
             RequestProof::Mac(mac) => {
                 append_request(&mut again, session, number, operation, |bytes| {
                     assert_eq!(bytes, covered);
@@ -192,7 +193,7 @@ pub fn requests(data: &[u8]) {
                 });
             }
         }
-        assert!(request.record_len() <= body.len());
+        assert_eq!(&again[start..], record);
     }
     assert_eq!(again, body);
 }

@@ -250,10 +250,10 @@ pub fn pieces(message: &[u8], limit: usize) -> impl Iterator<Item = &[u8]> {
         if end > room {
             end = 0;
             while let Ok((request, _)) = RequestRef::split(&rest[end..]) {
-                if end > 0 && end + request.record_len() > room {
+                if end > 0 && end + request.record.len() > room {
                     break;
                 }
-                end += request.record_len();
+                end += request.record.len();
             }
         }
         let (piece, left) = rest.split_at(end);

@@ -48,8 +48,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         let mut count = 0;
         for request in Requests::new(body).flatten() {
             if self.is_authentic(&request) {
-                kept.extend_from_slice(request.covered);
-                kept.extend_from_slice(request.proof.bytes());
+                kept.extend_from_slice(request.record);
                 count += 1;
             } else {
                 out.rejections.push(crate::output::Rejection {

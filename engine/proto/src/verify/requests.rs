@@ -15,13 +15,13 @@ const TOGETHER: usize = 32;
 pub(crate) fn is_admissible(config: &GroupConfig, request: &RequestRef<'_>) -> bool {
     request.session.client.0 < config.max_clients
         && request.operation.len() <= config.max_operation_bytes as usize
-        && request.proof.authenticator() == config.request_authenticator
+        && request.authenticator() == config.request_authenticator
 }
 
 /// Whether a request is its client's. Its form has been compared with the group's.
 pub(crate) fn is_proved<V: Verifier>(verifier: &V, request: &RequestRef<'_>) -> bool {
     let client = request.session.client.0;
-    match request.proof {
+    match request.proof() {
         RequestProof::Mac(mac) => verifier.verify_client(client, request.covered, mac),
         RequestProof::Signature(s) => verifier.verify_signed(client, request.covered, s),
     }
@@ -51,7 +51,7 @@ impl<'a, V: Verifier> RequestChecks<'a, V> {
             return Err(Reject::BadRequest);
         }
         let client = request.session.client.0;
-        match request.proof {
+        match request.proof() {
             RequestProof::Mac(mac) => {
                 self.group[self.filled] = (client, request.covered, mac);
                 self.filled += 1;

@@ -43,15 +43,6 @@ impl<'a> RequestProof<'a> {
             RequestProof::Signature(signature) => signature,
         }
     }
-
-    /// Which form it has.
-    #[must_use]
-    pub fn authenticator(self) -> RequestAuthenticator {
-        match self {
-            RequestProof::Mac(_) => RequestAuthenticator::Mac,
-            RequestProof::Signature(_) => RequestAuthenticator::Ed25519,
-        }
-    }
 }
 
 /// A request parsed in place. Its proof has not been checked.
@@ -65,8 +56,8 @@ pub struct RequestRef<'a> {
     pub operation: &'a [u8],
     /// What the proof covers.
     pub covered: &'a [u8],
-    /// The client's proof.
-    pub proof: RequestProof<'a>,
+    /// All of it, the proof at the end.
+    pub record: &'a [u8],
 }
 
 impl<'a> RequestRef<'a> {
@@ -84,29 +75,41 @@ impl<'a> RequestRef<'a> {
         };
         let first = field(0);
         let (length, client) = ((first as u32 & !SIGNED) as usize, (first >> 32) as u32);
-        let (covered, rest) =
-            bytes.split_at_checked(REQUEST_HEADER + length).ok_or(WireError::Short)?;
-        let (proof, rest) = if first as u32 & SIGNED == 0 {
-            let (mac, rest) = rest.split_first_chunk().ok_or(WireError::Short)?;
-            (RequestProof::Mac(mac), rest)
-        } else {
-            let (signature, rest) = rest.split_first_chunk().ok_or(WireError::Short)?;
-            (RequestProof::Signature(signature), rest)
-        };
+        let is_signed = first as u32 & SIGNED != 0;
+        let covered = REQUEST_HEADER + length;
+        let proof = if is_signed { REQUEST_SIGNATURE } else { REQUEST_MAC };
+        let (record, rest) = bytes.split_at_checked(covered + proof).ok_or(WireError::Short)?;
+        let covered = &record[..covered];
         let request = RequestRef {
             session: SessionId { client: ClientId(client), session: field(8) },
             number: RequestNumber(field(16)),
             operation: &covered[REQUEST_HEADER..],
             covered,
-            proof,
+            record,
         };
         Ok((request, rest))
     }
 
-    /// The whole record.
+    /// The client's proof.
+    #[inline]
     #[must_use]
-    pub fn record_len(&self) -> usize {
-        self.covered.len() + self.proof.bytes().len()
+    pub fn proof(&self) -> RequestProof<'a> {
+        let proof = &self.record[self.covered.len()..];
+        match proof.first_chunk() {
+            Some(signature) => RequestProof::Signature(signature),
+            None => RequestProof::Mac(proof.first_chunk().expect("the record was split so")),
+        }
+    }
+
+    /// Which form the proof has.
+    #[inline]
+    #[must_use]
+    pub fn authenticator(&self) -> RequestAuthenticator {
+        if self.record.len() - self.covered.len() == REQUEST_MAC {
+            RequestAuthenticator::Mac
+        } else {
+            RequestAuthenticator::Ed25519
+        }
     }
 }
 
@@ -256,7 +259,7 @@ mod tests {
         assert_eq!(parsed.len(), 3);
         assert_eq!(parsed[2].operation, [2; 10]);
         assert_eq!(parsed[2].session, session);
-        assert_eq!(parsed[1].proof, RequestProof::Mac(&[29; 16]));
+        assert_eq!(parsed[1].proof(), RequestProof::Mac(&[29; 16]));
         for cut in 1..bytes.len() {
             let whole = Requests::new(&bytes[..cut]).filter(Result::is_ok).count();
             let bad = Requests::new(&bytes[..cut]).any(|r| r.is_err());
@@ -273,10 +276,10 @@ mod tests {
             append_request(&mut bytes, session, RequestNumber(2), b"two", |_| [2; 16]);
         }
         let parsed: Vec<_> = Requests::new(&bytes).collect::<Result<_, _>>().unwrap();
-        assert_eq!(parsed[0].proof, RequestProof::Signature(&[1; 64]));
-        assert_eq!(parsed[3].proof, RequestProof::Mac(&[2; 16]));
-        assert_eq!((parsed[2].operation, parsed[2].record_len()), (&b"one"[..], 24 + 3 + 64));
-        assert!(parsed.iter().all(|r| r.record_len() <= REQUEST_OVERHEAD_MAX + r.operation.len()));
+        assert_eq!(parsed[0].proof(), RequestProof::Signature(&[1; 64]));
+        assert_eq!(parsed[3].proof(), RequestProof::Mac(&[2; 16]));
+        assert_eq!((parsed[2].operation, parsed[2].record.len()), (&b"one"[..], 24 + 3 + 64));
+        assert!(parsed.iter().all(|r| r.record.len() <= REQUEST_OVERHEAD_MAX + r.operation.len()));
         // The form is covered.
         assert_eq!(parsed[0].covered[3], 0x80);
         assert!(RequestRef::split(&bytes[..90]).is_err());

@@ -227,7 +227,7 @@ fn forged(scene: &mut Scene<'_>, body: &Bytes) -> Bytes {
         3 => session.client.0 = scene.group.max_clients + 1,
         _ => operation.extend_from_slice(b"more"),
     }
-    match request.proof {
+    match request.proof() {
         RequestProof::Mac(mac) => append_request(&mut out, session, number, &operation, |_| *mac),
         RequestProof::Signature(signature) => {
             append_request(&mut out, session, number, &operation, |_| *signature);

@@ -66,7 +66,7 @@ impl Client {
             for request in Requests::new(requests_body(message).unwrap()) {
                 let request: RequestRef<'_> = request.unwrap();
                 let mac = if query { [0; REQUEST_MAC] } else { key.tag(request.covered) };
-                assert_eq!(request.proof, RequestProof::Mac(&mac));
+                assert_eq!(request.proof(), RequestProof::Mac(&mac));
                 assert_eq!(request.session.client, ClientId(5));
                 seen.push(Seen {
                     replica: replica.0,
