@@ -45,12 +45,8 @@ struct Held {
 }
 
 impl Held {
-    fn pages(&self, tree: usize) -> &dyn Snapshot {
+    fn pages(&self, tree: usize) -> &Arc<dyn Snapshot> {
         pages_of(&self.taken, tree)
-    }
-
-    fn shared_pages(&self, tree: usize) -> Arc<dyn Snapshot> {
-        Arc::clone(if tree == 0 { &self.taken.bookkeeping } else { &self.taken.service })
     }
 
     fn record(&self) -> RootRecord {
@@ -71,8 +67,8 @@ impl Held {
     }
 }
 
-fn pages_of(taken: &TakenSnapshot, tree: usize) -> &dyn Snapshot {
-    if tree == 0 { &*taken.bookkeeping } else { &*taken.service }
+fn pages_of(taken: &TakenSnapshot, tree: usize) -> &Arc<dyn Snapshot> {
+    if tree == BOOKKEEPING { &taken.bookkeeping } else { &taken.service }
 }
 
 fn root_record(taken: &TakenSnapshot, trees: &[Tree; TREES]) -> RootRecord {

@@ -127,7 +127,7 @@ impl Transfer {
             return None;
         }
         let mut collect = |tree: usize| {
-            let base = self.reference.as_ref().map(|held| held.shared_pages(tree));
+            let base = self.reference.as_ref().map(|held| Arc::clone(held.pages(tree)));
             let fetched = std::mem::take(&mut self.fetched[tree]);
             let fetched = fetched.into_iter().map(|(index, (_, content))| (index, content));
             TransferredPages::new(record.pages[tree], base, fetched.collect())
