@@ -178,13 +178,19 @@ impl StateStage {
         }
     }
 
-    /// A transfer that comes to a stand is started again, for the newest checkpoint known.
+    /// A transfer that comes to a stand gives way to one for a newer checkpoint, if one is known.
     fn leave_stalled(&mut self, now: Time, out: &mut Output) {
-        let stalled = self.transfer.as_ref().filter(|t| t.is_stalled(now, self.config.resend_us));
+        let stalled = self.transfer.as_mut().filter(|t| t.is_stalled(now, self.config.resend_us));
         let Some(transfer) = stalled else { return };
-        let target = transfer.next_target().unwrap_or(transfer.id());
-        let whole = transfer.is_whole();
-        self.restart_transfer(target, whole, now, out);
+        let (next, whole) = (transfer.next_target(), transfer.is_whole());
+        if let Some(next) = next {
+            self.restart_transfer(next, whole, now, out);
+        } else if transfer.is_silent(now, self.config.resend_us) {
+            transfer.begin_anew(now, out);
+        } else {
+            // Nobody holds it, as far as they say: they are asked again when that was long ago.
+            return;
+        }
         out.control(ToControl::Stuck);
     }
 
@@ -316,7 +322,7 @@ impl StateStage {
     }
 
     fn restart_transfer(&mut self, id: CheckpointId, whole: bool, now: Time, out: &mut Output) {
-        let earlier = self.transfer.take().map(Transfer::into_fetches).unwrap_or_default();
+        let earlier = self.transfer.take();
         let peers = self.config.all_replicas().filter(|r| *r != self.id).collect();
         let mut transfer = Transfer::new(id, peers, self.latest.clone(), whole, earlier);
         transfer.pump(now, out);

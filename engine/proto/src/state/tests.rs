@@ -214,3 +214,55 @@ fn a_running_transfer_becomes_whole_when_the_state_diverges() {
     assert_eq!(pair.fetched_pages(), (0..COUNT).collect::<Vec<_>>());
     assert_eq!(pair.install(), far);
 }
+
+/// Of five replicas two are dead, and one lacks the checkpoint: whoever holds it is found, again and
+/// again, wherever the turn begins (seed 811, where a transfer began anew for ever).
+#[test]
+fn one_holder_among_the_dead_is_enough() {
+    const HOLDER: u16 = 4;
+    const LACKING: u16 = 3;
+    let config = Arc::new(GroupConfig { replicas: 5, faults: 2, ..GroupConfig::default() });
+    config.validate().unwrap();
+    for order in (1..=24).map(|i| 256 * i + i) {
+        let stage = |id| StateStage::new(Arc::clone(&config), ReplicaId(id));
+        let (mut holder, mut behind) = (stage(HOLDER), stage(2));
+        let mut out = Output::default();
+        holder.handle(taken(order, state_at(order), false), Time(1), &mut out);
+        holder.work(Time(1), usize::MAX, &mut out);
+        let id = holder.latest.as_ref().expect("it is digested").id;
+        out = Output::default();
+        behind.handle(ToState::Transfer { id, whole: false }, Time(1), &mut out);
+        let mut now = Time(1);
+        while behind.transfers() == 0 {
+            assert!(now < Time(60 * config.resend_us), "order {order}: no transfer");
+            let mut answers = Output::default();
+            for effect in std::mem::take(&mut out.network) {
+                let Network::Send { to: Destination::Peer(to), message, .. } = effect else {
+                    panic!("a state stage talks to single peers");
+                };
+                let fetch = Fetch::parse(&message).unwrap();
+                match to.0 {
+                    HOLDER => holder.fetch(ReplicaId(2), &message, now, &mut answers).unwrap(),
+                    LACKING => {
+                        for node in fetch.nodes {
+                            let lacks = Fetched { order: fetch.order, node, content: None };
+                            let message = lacks.encode();
+                            let from = ReplicaId(LACKING);
+                            behind.handle(ToState::Message { from, message }, now, &mut out);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            for effect in answers.network {
+                let Network::Send { message, .. } = effect else { continue };
+                let from = ReplicaId(HOLDER);
+                behind.handle(ToState::Message { from, message }, now, &mut out);
+            }
+            if out.network.is_empty() && behind.transfers() == 0 {
+                now = behind.deadline().expect("it waits for answers");
+                behind.tick(now, &mut out);
+            }
+        }
+    }
+}

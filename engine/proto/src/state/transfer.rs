@@ -24,6 +24,10 @@ use crate::wire::state::{Fetch, Fetched, NodeId};
 const IN_FLIGHT: usize = 256;
 /// Nodes that one FETCH asks for.
 const PER_FETCH: usize = 32;
+/// Resend intervals for which a peer that did not answer is not asked, if there are others.
+const SILENT: u64 = 8;
+/// Resend intervals without progress after which a transfer begins anew.
+const PATIENCE: u64 = 4;
 /// Pages that a checkpoint may have.
 const MAX_PAGES: u64 = 1 << 32;
 
@@ -41,6 +45,9 @@ pub(super) struct Transfer {
     peers: Vec<ReplicaId>,
     /// Peers that do not hold the checkpoint, or lied about it.
     useless: Vec<(ReplicaId, Time)>,
+    /// Peers that did not answer in time. They are asked again now and then, and all of them if
+    /// nobody else is left: the only holder must get its turn, however many are dead.
+    silent: Vec<(ReplicaId, Time)>,
     turn: usize,
     /// The own checkpoint that this one is compared with.
     reference: Option<Arc<Held>>,
@@ -59,21 +66,28 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
+    /// `earlier`: a transfer that this one takes the place of.
     pub fn new(
         id: CheckpointId,
         peers: Vec<ReplicaId>,
         reference: Option<Arc<Held>>,
         whole: bool,
-        earlier: Fetches,
+        earlier: Option<Transfer>,
     ) -> Transfer {
+        let (mut silent, mut turn) = (Vec::new(), id.order.0 as usize);
+        let earlier = earlier.map(|mut earlier| {
+            (silent, turn) = (std::mem::take(&mut earlier.silent), earlier.turn);
+            earlier.into_fetches()
+        });
         Transfer {
             id,
             peers,
             useless: Vec::new(),
-            turn: id.order.0 as usize,
+            silent,
+            turn,
             reference: reference.filter(|_| !whole),
             whole,
-            earlier,
+            earlier: earlier.unwrap_or_default(),
             record: None,
             wanted: VecDeque::from([(ROOT, id.digest)]),
             asked: BTreeMap::new(),
@@ -90,9 +104,23 @@ impl Transfer {
     /// Whether the checkpoint seems to be out of reach: no peer holds it, or one has discarded it
     /// and a newer one is known, or nothing comes any more.
     pub fn is_stalled(&self, now: Time, resend_us: u64) -> bool {
-        let silent = self.progressed.is_some_and(|at| now.since_us(at) >= 4 * resend_us);
         let discarded = self.next.is_some() && !self.useless.is_empty();
-        silent || discarded || self.useless.len() >= self.peers.len()
+        self.is_silent(now, resend_us) || discarded || self.useless.len() >= self.peers.len()
+    }
+
+    /// Whether nothing useful has come for long.
+    pub fn is_silent(&self, now: Time, resend_us: u64) -> bool {
+        self.progressed.is_some_and(|at| now.since_us(at) >= PATIENCE * resend_us)
+    }
+
+    /// Asks everybody again for what is missing: what is here stays right.
+    pub fn begin_anew(&mut self, now: Time, out: &mut Output) {
+        self.useless.clear();
+        self.silent.clear();
+        self.progressed = Some(now);
+        let asked = std::mem::take(&mut self.asked);
+        self.wanted.extend(asked.into_iter().map(|(at, asked)| (at, asked.digest)));
+        self.pump(now, out);
     }
 
     /// A newer checkpoint became stable meanwhile.
@@ -112,7 +140,7 @@ impl Transfer {
     }
 
     /// What was fetched, for the next transfer: one content of each page at most.
-    pub fn into_fetches(self) -> Fetches {
+    fn into_fetches(self) -> Fetches {
         let mut fetches = self.earlier;
         for (kept, newer) in fetches.iter_mut().zip(self.fetched) {
             kept.extend(newer);
@@ -137,13 +165,14 @@ impl Transfer {
 
     pub fn deadline(&self, resend_us: u64) -> Option<Time> {
         let asked = self.asked.values().map(|asked| asked.at.after_us(resend_us)).min();
-        let useless = self.useless.iter().map(|(_, at)| at.after_us(4 * resend_us)).min();
+        let useless = self.useless.iter().map(|(_, at)| at.after_us(PATIENCE * resend_us)).min();
         earliest(asked, useless)
     }
 
     /// Asks others for what was not answered in time.
     pub fn tick(&mut self, now: Time, resend_us: u64, out: &mut Output) {
-        self.useless.retain(|(_, at)| now.since_us(*at) < 4 * resend_us);
+        self.useless.retain(|(_, at)| now.since_us(*at) < PATIENCE * resend_us);
+        self.silent.retain(|(_, at)| now.since_us(*at) < SILENT * resend_us);
         let late: Vec<NodeId> = self
             .asked
             .iter()
@@ -152,6 +181,9 @@ impl Transfer {
             .collect();
         for at in late {
             let asked = self.asked.remove(&at).expect("listed above");
+            if !self.silent.iter().any(|(peer, _)| *peer == asked.peer) {
+                self.silent.push((asked.peer, now));
+            }
             self.wanted.push_front((at, asked.digest));
         }
         self.pump(now, out);
@@ -160,12 +192,12 @@ impl Transfer {
     /// Keeps a bounded number of questions under way, spread over the peers.
     pub fn pump(&mut self, now: Time, out: &mut Output) {
         self.progressed.get_or_insert(now);
-        let useful: Vec<ReplicaId> = self
-            .peers
-            .iter()
-            .filter(|peer| !self.useless.iter().any(|(useless, _)| useless == *peer))
-            .copied()
-            .collect();
+        let is_in = |list: &[(ReplicaId, Time)], peer| list.iter().any(|(it, _)| *it == peer);
+        let mut useful = self.peers.clone();
+        useful.retain(|peer| !is_in(&self.useless, *peer));
+        if useful.iter().any(|peer| !is_in(&self.silent, *peer)) {
+            useful.retain(|peer| !is_in(&self.silent, *peer));
+        }
         if useful.is_empty() {
             return;
         }
@@ -194,6 +226,7 @@ impl Transfer {
         now: Time,
         out: &mut Output,
     ) -> Result<(), Reject> {
+        self.silent.retain(|(peer, _)| *peer != from);
         let at = fetched.node;
         let Some(asked) = self.asked.get(&at) else {
             return Err(Reject::Irrelevant);
