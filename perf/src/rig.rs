@@ -7,9 +7,7 @@ use bytes::{Bytes, BytesMut};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::invocation::{ClientCore, ClientOutput, Outcome, RequestKind};
-use hybster_proto::output::{
-    Destination, Network, Output, route_client_message, route_peer_message,
-};
+use hybster_proto::output::{Network, Output, route_client_message, route_peer_message};
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 use hybster_proto::wire::ReplyEntry;
@@ -125,12 +123,7 @@ impl<S: Service> Rig<S> {
         for effect in network.drain(..) {
             let Network::Send { to, message, .. } = effect else { continue };
             for peer in 0..self.replies.len() {
-                let addressed = match to {
-                    Destination::Peer(id) => usize::from(id.0) == peer,
-                    Destination::AllPeers => peer != replica,
-                    Destination::Client(_) => false,
-                };
-                if addressed {
+                if to.reaches(ReplicaId(replica as u16), ReplicaId(peer as u16)) {
                     self.wire.push_back((replica, peer, message.clone()));
                 }
             }

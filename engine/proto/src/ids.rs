@@ -47,6 +47,25 @@ number!(
     RequestNumber(u64), "#"
 );
 
+/// A set of replicas; a group has at most 64.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Peers(u64);
+
+impl Peers {
+    /// Whether a replica is in it.
+    #[must_use]
+    pub fn contains(self, replica: ReplicaId) -> bool {
+        replica.0 < 64 && self.0 >> replica.0 & 1 == 1
+    }
+}
+
+impl FromIterator<ReplicaId> for Peers {
+    fn from_iter<I: IntoIterator<Item = ReplicaId>>(replicas: I) -> Peers {
+        let members = replicas.into_iter().filter(|replica| replica.0 < 64);
+        Peers(members.fold(0, |set, replica| set | 1 << replica.0))
+    }
+}
+
 impl View {
     /// The view after this one.
     #[must_use]

@@ -11,7 +11,9 @@ use bytes::{Bytes, BytesMut};
 use hybster_tss::{Digest, Proof};
 use std::sync::Arc;
 
-use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::ids::{
+    ClientId, OrderNumber, Peers, PillarId, ReplicaId, RequestNumber, SessionId, View,
+};
 use crate::service::Snapshot;
 use crate::state::TransferredState;
 use crate::trace::TraceEvent;
@@ -369,8 +371,24 @@ pub enum Destination {
     Peer(ReplicaId),
     /// All other replicas.
     AllPeers,
+    /// All other replicas: these at once, the others when there is something else for them to
+    /// wait for, or after a few milliseconds at the latest; in order with what goes to them
+    /// before and after.
+    Thrifty(Peers),
     /// A client's link, for what is not a reply.
     Client(ClientLink),
+}
+
+impl Destination {
+    /// Whether a message of replica `from` goes to replica `to`, sooner or later.
+    #[must_use]
+    pub fn reaches(self, from: ReplicaId, to: ReplicaId) -> bool {
+        match self {
+            Destination::Peer(peer) => peer == to,
+            Destination::AllPeers | Destination::Thrifty(_) => from != to,
+            Destination::Client(_) => false,
+        }
+    }
 }
 
 /// What a queued message is about; tells whether the protocol has withdrawn it (TR listing 9).

@@ -7,7 +7,7 @@ use hybster_proto::output::{route_client_message, route_peer_message};
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::request::{REQUESTS_HEAD, append_proved, requests_head};
-use hybster_proto::wire::{ReplyStatus, kind};
+use hybster_proto::wire::{ReplyStatus, kind, kind_of};
 use hybster_proto::{GroupConfig, Stages, Time};
 use hybster_tss::{
     ClientPublicKeys, ClientSigningKey, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId,
@@ -43,6 +43,8 @@ struct Group {
     network: VecDeque<(usize, usize, Bytes)>,
     replies: Vec<(usize, RequestNumber, ReplyStatus)>,
     trace: Vec<(usize, TraceEvent)>,
+    /// To whom PREPAREs went.
+    prepares_to: Vec<Destination>,
     /// Peers that messages neither reach nor leave.
     cut_off: Vec<usize>,
     now: Time,
@@ -98,6 +100,7 @@ impl Group {
             network: VecDeque::new(),
             replies: Vec::new(),
             trace: Vec::new(),
+            prepares_to: Vec::new(),
             cut_off: Vec::new(),
             now: Time(1),
         }
@@ -136,13 +139,11 @@ impl Group {
             letters.extend(out.letters.drain(..));
             for effect in out.network.drain(..) {
                 let Network::Send { to, message, .. } = effect else { continue };
+                if kind_of(&message) == kind::PREPARE {
+                    self.prepares_to.push(to);
+                }
                 for peer in 0..self.replicas.len() {
-                    let addressed = match to {
-                        Destination::Peer(id) => usize::from(id.0) == peer,
-                        Destination::AllPeers => peer != replica,
-                        Destination::Client(_) => false,
-                    };
-                    if addressed {
+                    if to.reaches(ReplicaId(replica as u16), ReplicaId(peer as u16)) {
                         self.network.push_back((replica, peer, message.clone()));
                     }
                 }
@@ -318,8 +319,9 @@ fn a_full_window_holds_the_client_stage_back() {
                 group.run(replica, letter);
             }
             for effect in out.network.drain(..) {
-                if let Network::Send { to: Destination::AllPeers, message, .. } = effect {
-                    for peer in (0..3).filter(|peer| *peer != replica) {
+                let Network::Send { to, message, .. } = effect else { continue };
+                for peer in 0..3 {
+                    if to.reaches(ReplicaId(replica as u16), ReplicaId(peer as u16)) {
                         group.network.push_back((replica, peer, message.clone()));
                     }
                 }
@@ -328,4 +330,33 @@ fn a_full_window_holds_the_client_stage_back() {
         group.settle();
     }
     assert!(group.executed(1).1.len() >= 190, "{:?}", group.executed(1).0);
+}
+
+/// One request at a time: the follower that commits is asked first, all at the end of each interval
+/// (four slots), and all once it does not answer.
+#[test]
+fn the_nearest_follower_is_asked_first() {
+    let mut group = Group::new(1);
+    let ask = |group: &mut Group, number: u64| {
+        group.client_sends(0, group.requests(number..number + 1, false));
+        group.settle();
+        assert_eq!(group.replies.iter().filter(|(_, n, _)| n.0 == number).count(), 3);
+        *group.prepares_to.last().unwrap()
+    };
+    let all = Destination::AllPeers;
+    let destinations: Vec<Destination> = (0..8).map(|n| ask(&mut group, n)).collect();
+    let Destination::Thrifty(nearest) = destinations[1] else { panic!("{destinations:?}") };
+    let first = destinations[1];
+    assert_eq!(destinations, [all, first, first, all, first, first, first, all]);
+    let is_near = |replica: &usize| nearest.contains(ReplicaId(*replica as u16));
+    let near: Vec<usize> = (0..3).filter(is_near).collect();
+    assert_eq!(near.len(), 1);
+    group.cut_off = near;
+    let request = |group: &Group, number: u64| group.requests(number..number + 1, false);
+    group.client_sends(0, request(&group, 8));
+    group.settle();
+    group.client_sends(0, request(&group, 9));
+    group.settle();
+    assert_eq!(group.prepares_to[8..], [first, all]);
+    assert_eq!(group.replies.iter().filter(|(_, n, _)| n.0 == 9).count(), 2);
 }

@@ -10,7 +10,7 @@ use hybster_net::hub::Traffic;
 use hybster_net::{
     DownReason, Event, Hub, LinkId, Messages, SendError, Source, Tag, Transport, Waker,
 };
-use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, View};
+use hybster_proto::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
 use hybster_proto::output::{
     ClientLink, Destination, Letter, Network as Effect, Reject, Rejection, ReplyQueue, SendTag,
     ToControl, ToPillar, Watermark, route_client_message, route_peer_message,
@@ -62,10 +62,6 @@ impl<T: Transport> Network<T> {
         letters: &mut Vec<Letter>,
     ) -> io::Result<()> {
         self.hub.pause_clients(self.shared.is_congested());
-        let view = View(self.shared.board.control.current.get());
-        // A leader's PREPARE is what the others wait for, a follower's reply what the client does.
-        let leads = self.shared.config.leader(view) == self.shared.replica;
-        self.hub.serve_clients_first(!leads);
         let mut events = std::mem::take(&mut self.events);
         let polled = self.hub.poll(timeout, Instant::now(), &mut events);
         for event in events.drain(..) {
@@ -79,14 +75,16 @@ impl<T: Transport> Network<T> {
     pub(crate) fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Send { to: Destination::AllPeers, message, tag } => {
-                for index in 0..self.peers.len() {
-                    let peer = self.peers[index];
-                    if self.may_wait(peer, &message, tag) {
-                        self.send_to_peer_later(peer, message.clone(), tag);
-                    } else {
-                        self.send_to_peer(peer, message.clone(), tag);
-                    }
-                }
+                self.send_to_peers(None, &message, tag);
+            }
+            Effect::Send { to: Destination::Thrifty(first), message, tag } => {
+                // Whoever has no link cannot be the first.
+                let first = self
+                    .peers
+                    .iter()
+                    .all(|peer| !first.contains(ReplicaId(*peer)) || self.hub.is_peer_up(*peer))
+                    .then_some(first);
+                self.send_to_peers(first, &message, tag);
             }
             Effect::Send { to: Destination::Peer(peer), message, tag } => {
                 self.send_to_peer(peer.0, message, tag);
@@ -216,6 +214,19 @@ impl<T: Transport> Network<T> {
         log::warn!("replica {}: lost the link to replica {peer}: {reason}", self.shared.replica.0);
         if let Some(board) = self.shared.board.peers.get(usize::from(peer)) {
             board.up.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// To all peers; only to `first` at once, if it is given.
+    fn send_to_peers(&mut self, first: Option<Peers>, message: &Bytes, tag: SendTag) {
+        for index in 0..self.peers.len() {
+            let peer = self.peers[index];
+            let is_late = first.is_some_and(|first| !first.contains(ReplicaId(peer)));
+            if is_late || self.may_wait(peer, message, tag) {
+                self.send_to_peer_later(peer, message.clone(), tag);
+            } else {
+                self.send_to_peer(peer, message.clone(), tag);
+            }
         }
     }
 

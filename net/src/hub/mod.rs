@@ -74,7 +74,6 @@ pub struct Hub<T: Transport> {
     dirty_peers: Vec<ConnectionId>,
     /// Live links of clients with something to send, each once.
     dirty_clients: Vec<ConnectionId>,
-    clients_first: bool,
     pool: Pool,
     completions: Vec<Completion>,
     /// Events that the next poll reports.
@@ -152,7 +151,6 @@ impl<T: Transport> Hub<T> {
             half_open_count: 0,
             dirty_peers: Vec::new(),
             dirty_clients: Vec::new(),
-            clients_first: false,
             completions: Vec::new(),
             pending: Vec::new(),
             clients_paused: false,
@@ -298,12 +296,6 @@ impl<T: Transport> Hub<T> {
         }
     }
 
-    /// Whether a poll sends to clients before it sends to peers. The order in which the system
-    /// gets messages is the order in which it wakes those who wait for them.
-    pub const fn serve_clients_first(&mut self, first: bool) {
-        self.clients_first = first;
-    }
-
     /// Closes a client's link; [`Event::ClientDown`] follows.
     pub fn disconnect_client(&mut self, link: LinkId) {
         self.close(link.0, DownReason::Disconnected);
@@ -436,18 +428,11 @@ impl<T: Transport> Hub<T> {
 
     /// Hands to the transport what each link has to send and may have in flight.
     fn flush(&mut self) {
-        if self.clients_first {
-            self.flush_clients();
-        }
+        // The order in which the system gets messages is the order in which it wakes those who
+        // wait for them. Peers have work to do with theirs before a client has what it waits for.
         let mut links = std::mem::take(&mut self.dirty_peers);
         self.flush_links(&mut links);
         self.dirty_peers = links;
-        if !self.clients_first {
-            self.flush_clients();
-        }
-    }
-
-    fn flush_clients(&mut self) {
         let mut links = std::mem::take(&mut self.dirty_clients);
         self.flush_links(&mut links);
         self.dirty_clients = links;

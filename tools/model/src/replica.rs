@@ -256,7 +256,7 @@ impl Automaton {
                 kind::BATCH_REQUEST => batches.push(message),
                 // What goes to one peer only was sent to all before, by this replica or by the one
                 // that certified it: messages stay in the network, so it adds nothing.
-                _ if to != Destination::AllPeers => {}
+                _ if !matches!(to, Destination::AllPeers | Destination::Thrifty(_)) => {}
                 kind::CHECKPOINT if !self.group.bounds.checkpoints => {}
                 kind::VIEW_CHANGE
                 | kind::NEW_VIEW

@@ -12,7 +12,7 @@ use crate::report::Counters;
 use crate::words::kind_name;
 
 /// The branches that are counted.
-pub const BRANCHES: [&str; 30] = [
+pub const BRANCHES: [&str; 31] = [
     "a view is left for the next one",
     "a view is left for one further on",
     "an unfinished view is left",
@@ -43,6 +43,7 @@ pub const BRANCHES: [&str; 30] = [
     "a request is found executed",
     "a checkpoint is stable before it is reached",
     "a state is installed",
+    "a PREPARE goes to some followers first",
 ];
 
 /// Message kinds that replicas and clients send, in the order of their numbers.
@@ -106,6 +107,11 @@ fn took(counters: &mut Counters, branch: &'static str) {
 }
 
 impl Coverage {
+    /// A replica lets some peers wait for a message.
+    pub(crate) fn thrifty(&mut self, counters: &mut Counters) {
+        took(counters, BRANCHES[30]);
+    }
+
     /// A stage of a replica, of which `seen` is known, hands over a letter.
     pub(crate) fn letter(&mut self, counters: &mut Counters, seen: &Seen, letter: &Letter) {
         match letter {

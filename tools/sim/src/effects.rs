@@ -13,7 +13,7 @@ use hybster_proto::wire::reply::{self, ReplyEntry};
 use hybster_proto::wire::{NewView, kind, kind_of};
 
 use crate::behaviour::{Departure, Host, Scene};
-use crate::network::Packet;
+use crate::network::{LATE_US, Packet};
 use crate::replica::Stage;
 use crate::report::NewViewSeen;
 use crate::scenario::Fault;
@@ -117,15 +117,46 @@ impl World {
         if kind_of(message) == kind::NEW_VIEW {
             self.note_new_view(index, message);
         }
-        match to {
-            Destination::Peer(peer) => self.send_peer(index, peer, message.clone(), tag),
-            Destination::AllPeers => {
-                for peer in self.config.all_replicas().filter(|p| usize::from(p.0) != index) {
-                    self.send_peer(index, peer, message.clone(), tag);
-                }
-            }
-            Destination::Client(link) => self.send_client(index, link, message.clone()),
+        if let Destination::Client(link) = to {
+            return self.send_client(index, link, message.clone());
         }
+        if let Destination::Thrifty(_) = to {
+            self.coverage.thrifty(&mut self.counters);
+        }
+        let own = ReplicaId(index as u16);
+        for peer in self.config.all_replicas().filter(|peer| to.reaches(own, *peer)) {
+            match to {
+                Destination::Thrifty(first) if !first.contains(peer) => {
+                    self.send_peer_later(index, peer, message.clone(), tag);
+                }
+                _ => self.send_peer(index, peer, message.clone(), tag),
+            }
+        }
+    }
+
+    /// As [`World::send_peer`]; it may wait for something to go along with. When a faulty host's
+    /// messages leave is the host's affair.
+    fn send_peer_later(&mut self, index: usize, to: ReplicaId, message: Bytes, tag: SendTag) {
+        if !self.replicas[index].honest() {
+            return self.send_peer(index, to, message, tag);
+        }
+        if !self.may_leave(index, to, &message) {
+            return;
+        }
+        let peer = usize::from(to.0);
+        *self.counters.sent.entry(kind_of(&message)).or_default() += 1;
+        if self.network.send_later(index, peer, Packet { message, tag }) {
+            self.schedule(self.now_us + LATE_US, Event::Late(index, peer));
+        }
+    }
+
+    pub(crate) fn transmit_late(&mut self, from: usize, to: usize) {
+        if self.replicas[from].crashed {
+            return;
+        }
+        let mut deliveries = Vec::new();
+        self.network.send_late(self.now_us, from, to, &mut deliveries);
+        self.launch(&mut deliveries);
     }
 
     fn send_peer(&mut self, index: usize, to: ReplicaId, message: Bytes, tag: SendTag) {
@@ -160,14 +191,21 @@ impl World {
 
     /// A message leaves a replica for a peer.
     pub(crate) fn leave(&mut self, index: usize, to: ReplicaId, message: Bytes, tag: SendTag) {
+        if self.may_leave(index, to, &message) {
+            self.transmit(index, usize::from(to.0), message, tag);
+        }
+    }
+
+    /// Notes what a replica sends; false if it has crashed.
+    fn may_leave(&mut self, index: usize, to: ReplicaId, message: &Bytes) -> bool {
         if self.replicas[index].crashed {
-            return;
+            return false;
         }
         if !self.scenario.hosts.is_empty() {
-            self.archive.keep(ReplicaId(index as u16), &message);
+            self.archive.keep(ReplicaId(index as u16), message);
         }
         self.remember(index, || What::Sent(to, message.clone()));
-        self.transmit(index, usize::from(to.0), message, tag);
+        true
     }
 
     fn send_client(&mut self, index: usize, link: ClientLink, message: Bytes) {

@@ -36,7 +36,12 @@ struct Link {
     life: u32,
     last_us: u64,
     held: VecDeque<Packet>,
+    /// What waits for something to go along with.
+    late: VecDeque<Packet>,
 }
+
+/// How long a message waits for one to go along with, at most.
+pub(crate) const LATE_US: u64 = 2_000;
 
 /// All links; ends are numbered, replicas first.
 pub(crate) struct Network {
@@ -92,8 +97,40 @@ impl Network {
         self.transport != Transport::Datagrams
     }
 
-    /// Puts a message on a link.
+    /// Puts a message on a link, behind what waits for one to go along with.
     pub(crate) fn send(
+        &mut self,
+        now_us: u64,
+        from: usize,
+        to: usize,
+        packet: Packet,
+        deliveries: &mut Vec<Delivery>,
+    ) {
+        self.send_late(now_us, from, to, deliveries);
+        self.put(now_us, from, to, packet, deliveries);
+    }
+
+    /// Lets a message wait for one to go along with; whether nothing waited before it.
+    pub(crate) fn send_later(&mut self, from: usize, to: usize, packet: Packet) -> bool {
+        let late = &mut self.link(from, to).late;
+        late.push_back(packet);
+        late.len() == 1
+    }
+
+    /// Puts what waits on its link.
+    pub(crate) fn send_late(
+        &mut self,
+        now_us: u64,
+        from: usize,
+        to: usize,
+        deliveries: &mut Vec<Delivery>,
+    ) {
+        for packet in std::mem::take(&mut self.link(from, to).late) {
+            self.put(now_us, from, to, packet, deliveries);
+        }
+    }
+
+    fn put(
         &mut self,
         now_us: u64,
         from: usize,
@@ -254,7 +291,9 @@ impl Network {
     /// Drops what a sender has withdrawn (TR listing 9, remove).
     pub(crate) fn withdraw(&mut self, from: usize, mark: &Watermark) {
         for to in 0..self.ends {
-            self.link(from, to).held.retain(|packet| !packet.tag.is_withdrawn(mark));
+            let link = self.link(from, to);
+            link.held.retain(|packet| !packet.tag.is_withdrawn(mark));
+            link.late.retain(|packet| !packet.tag.is_withdrawn(mark));
         }
     }
 

@@ -47,6 +47,8 @@ pub(crate) enum Event {
     Heal,
     /// A message leaves a faulty host that kept it back.
     Depart(usize, ReplicaId, Bytes, SendTag),
+    /// What waits on a link goes.
+    Late(usize, usize),
     /// A faulty host acts of its own accord.
     Host(usize),
     /// A Byzantine client acts.
@@ -291,6 +293,7 @@ impl World {
                 self.schedule(self.now_us + self.calm_us(), Event::Check);
             }
             Event::Depart(from, to, message, tag) => self.leave(from, to, message, tag),
+            Event::Late(from, to) => self.transmit_late(from, to),
             Event::Host(replica) => self.host_turn(replica),
             Event::Rogue(rogue) => self.rogue_turn(rogue),
             Event::Check => self.check_end(),

@@ -6,6 +6,7 @@ use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX, Verifier};
 use std::collections::{HashMap, HashSet};
 
 use super::Pillar;
+use super::nearest::Nearest;
 use super::slots::StoredPrepare;
 use crate::ids::{ReplicaId, View};
 use crate::mutants::{self, Mutant};
@@ -209,6 +210,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.active = current == view;
         self.pending.clear();
         self.fill_through = None;
+        self.nearest = Nearest::default();
         self.keep_bodies();
         let base = self.slots.base();
         self.prepared = base;

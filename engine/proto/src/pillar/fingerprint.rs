@@ -25,6 +25,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             handed,
             pending,
             fill_through,
+            nearest: _,
             chain,
             bodies,
             holds: _,

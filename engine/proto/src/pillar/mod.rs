@@ -13,6 +13,7 @@ mod abort;
 mod checkpointing;
 #[cfg(feature = "model")]
 mod fingerprint;
+mod nearest;
 mod ordering;
 mod slots;
 
@@ -33,6 +34,7 @@ use crate::wire::{Checkpoint, Commit, PrepareHeader, kind};
 
 use abort::{Body, Hold};
 use checkpointing::{Checkpointing, Relevance};
+use nearest::Nearest;
 use slots::{Slots, StoredPrepare};
 
 /// Bytes that answer one ORDER-REQUEST at most.
@@ -68,6 +70,8 @@ pub struct Pillar<T: TrInX, V: Verifier> {
     pending: VecDeque<(BytesMut, u32)>,
     /// Slots to cover by no-ops if nothing is pending (leader).
     fill_through: Option<u64>,
+    /// Who commits soonest (leader).
+    nearest: Nearest,
 
     /// Steps of O since the last stable view (DESIGN 9, second correction).
     chain: Vec<Link>,
@@ -120,6 +124,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             handed: 0,
             pending: VecDeque::new(),
             fill_through: None,
+            nearest: Nearest::default(),
             chain: Vec::new(),
             bodies: HashMap::new(),
             holds: BTreeMap::new(),

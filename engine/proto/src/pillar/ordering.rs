@@ -172,12 +172,15 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             batch: header.batch,
             noop: header.noop,
         });
+        let (slot, last) = (self.prepared, self.last_slot(&header));
+        let ends_interval = (last + 1).is_multiple_of(self.config.interval_slots());
+        let to = self.nearest.destination(slot, slot == self.committed, ends_interval);
         let tag = SendTag::Ordering(header.view, header.last);
-        out.send(Destination::AllPeers, stored.message.clone(), tag);
+        out.send(to, stored.message.clone(), tag);
         let slot = self.slots.get_mut(self.prepared).expect("the window has room");
         debug_assert!(slot.prepare.is_none());
         slot.prepare = Some(stored);
-        self.prepared = self.last_slot(&header) + 1;
+        self.prepared = last + 1;
         self.commit_ready(out);
     }
 
@@ -389,6 +392,10 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             }
             let header = stored.header;
             let last = self.last_slot(&header);
+            if self.is_leader() {
+                let by = slot.votes.iter().filter(|v| v.acknowledges(stored)).map(|v| v.replica);
+                self.nearest.committed(self.committed, by.take(needed - 1).collect());
+            }
             if self.committed >= self.handed {
                 out.execution(ToExecution::Committed {
                     pillar: self.pillar,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId};
 use hybster_proto::output::{
-    ClientLink, Destination, Letter, Network, Output, route_client_message, route_peer_message,
+    ClientLink, Letter, Network, Output, route_client_message, route_peer_message,
 };
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::time::Time;
@@ -370,12 +370,7 @@ impl Group {
         for effect in out.network.drain(..) {
             let Network::Send { to, message, .. } = effect else { continue };
             for peer in (0..REPLICAS).filter(|peer| *peer != at) {
-                let addressed = match to {
-                    Destination::Peer(id) => usize::from(id.0) == peer,
-                    Destination::AllPeers => true,
-                    Destination::Client(_) => false,
-                };
-                if addressed {
+                if to.reaches(ReplicaId(at as u16), ReplicaId(peer as u16)) {
                     self.pending.push_back((at, peer, message.clone()));
                 }
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::{
-    ClientLink, Destination, Letter, Network, Output, route_client_message, route_peer_message,
+    ClientLink, Letter, Network, Output, route_client_message, route_peer_message,
 };
 use hybster_proto::replica::Stages;
 
@@ -97,11 +97,8 @@ impl Twin {
             self.letters.extend(self.out.letters.drain(..));
             for effect in self.out.network.drain(..) {
                 if let Network::Send { to, message, .. } = effect {
-                    let peers: Vec<ReplicaId> = match to {
-                        Destination::Peer(peer) => vec![peer],
-                        Destination::AllPeers => scene.peers().collect(),
-                        Destination::Client(_) => continue,
-                    };
+                    let peers: Vec<ReplicaId> =
+                        scene.peers().filter(|peer| to.reaches(scene.replica, *peer)).collect();
                     for peer in peers {
                         if self.sides[usize::from(peer.0)] != Side::First {
                             scene.send(peer, message.clone());
