@@ -25,6 +25,11 @@
 //! bytes owns them. When the kernel finds no buffer, a receive ends and is armed again by the next
 //! poll. Listeners have one accept that stays armed.
 //!
+//! *The end.* A receive that stays armed may sleep through it: Linux (6.18 still) lets it take what has
+//! arrived and then wait for a wake-up that has been, if a reset came with the data; liburing issue
+//! 1549 tells of a case. So the ring also watches each connection for its end. Once that has come, the
+//! receive is armed again and again until it has found it.
+//!
 //! *Not reading.* A paused connection's receive is cancelled. What comes in before that has
 //! happened is kept until reading is resumed.
 //!
@@ -94,6 +99,13 @@ pub struct UringTransport {
     to_receive: Vec<ConnectionId>,
     /// Connections that shall be told when they can be written to.
     to_watch: Vec<ConnectionId>,
+    /// Connections whose end is to be watched for.
+    to_await_end: Vec<ConnectionId>,
+    /// Connections that have come to their end, but for what is still to be received.
+    ended: Vec<ConnectionId>,
+    /// Connections whose receive is to be ended.
+    to_stop: Vec<ConnectionId>,
+    /// Connections that are gone.
     to_cancel: Vec<Token>,
     events: Vec<Event>,
     /// Completions of calls that cannot report them.
@@ -160,6 +172,9 @@ impl UringTransport {
             unsent: Vec::new(),
             to_receive: Vec::new(),
             to_watch: Vec::new(),
+            to_await_end: Vec::new(),
+            ended: Vec::new(),
+            to_stop: Vec::new(),
             to_cancel: Vec::new(),
             events: Vec::new(),
             early: Vec::new(),
@@ -189,10 +204,16 @@ impl UringTransport {
             write_error: None,
         });
         match phase {
-            Phase::Open => self.to_receive.push(id),
+            Phase::Open => self.begin(id),
             Phase::Connecting => self.to_watch.push(id),
         }
         Ok(id)
+    }
+
+    /// A connection stands.
+    fn begin(&mut self, id: ConnectionId) {
+        self.to_receive.push(id);
+        self.to_await_end.push(id);
     }
 
     /// The ring belongs to one thread: another one that polls gets a new one.
@@ -209,8 +230,10 @@ impl UringTransport {
         self.is_watching = false;
         self.listeners.iter_mut().for_each(|listener| listener.is_accepting = false);
         self.to_cancel.clear();
+        self.to_stop.clear();
         self.to_receive.clear();
         self.to_watch.clear();
+        self.to_await_end.clear();
         let ids: Vec<ConnectionId> = self.connections.ids().collect();
         for id in ids {
             let connection = self.connections.find_mut(id).expect("just listed");
@@ -219,7 +242,7 @@ impl UringTransport {
                 self.to_watch.push(id);
             }
             if connection.phase == Phase::Open {
-                self.to_receive.push(id);
+                self.begin(id);
             }
         }
         Ok(())
@@ -242,6 +265,18 @@ impl UringTransport {
         }
         for token in self.to_cancel.drain(..) {
             self.ring.cancel(token)?;
+        }
+        // One that is armed again below has a poll of its own before it is ended here.
+        self.ended.retain(|id| self.connections.find(*id).is_some());
+        for id in self.to_stop.drain(..).chain(self.ended.iter().copied()) {
+            if self.connections.find(id).is_some_and(|connection| connection.is_receiving) {
+                self.ring.cancel_receive(token(id))?;
+            }
+        }
+        for id in self.to_await_end.drain(..) {
+            if let Some(connection) = self.connections.find(id) {
+                self.ring.when_hung_up(connection.socket.as_fd(), token(id))?;
+            }
         }
         for id in self.to_watch.drain(..) {
             if let Some(connection) = self.connections.find(id) {
@@ -347,6 +382,7 @@ impl UringTransport {
             Event::AcceptEnded { token } => {
                 self.listeners[token.0 as usize].is_accepting = false;
             }
+            Event::HungUp { token } => self.hung_up(id_of(token)),
             Event::Ready { token } => self.ready(id_of(token), completions),
             Event::WatchEnded => self.is_watching = false,
         }
@@ -414,7 +450,7 @@ impl UringTransport {
             match connection.connect_result() {
                 Ok(true) => {
                     connection.phase = Phase::Open;
-                    self.to_receive.push(id);
+                    self.begin(id);
                     completions.push(Completion::Connected { connection: id });
                 }
                 Ok(false) => self.to_watch.push(id),
@@ -432,18 +468,22 @@ impl UringTransport {
         }
     }
 
+    fn hung_up(&mut self, id: ConnectionId) {
+        if self.connections.find(id).is_some() && !self.ended.contains(&id) {
+            self.ended.push(id);
+        }
+    }
+
     fn end(&mut self, id: ConnectionId, error: Option<io::Error>, out: &mut Vec<Completion>) {
-        if let Some(connection) = self.connections.remove(id) {
-            self.let_go(id, &connection);
+        if self.connections.remove(id).is_some() {
+            self.let_go(id);
             out.push(Completion::Closed { connection: id, error });
         }
     }
 
     /// What is armed holds the socket open, so it is cancelled.
-    fn let_go(&mut self, id: ConnectionId, connection: &Connection) {
-        if connection.is_receiving || connection.is_full || connection.phase == Phase::Connecting {
-            self.to_cancel.push(token(id));
-        }
+    fn let_go(&mut self, id: ConnectionId) {
+        self.to_cancel.push(token(id));
     }
 
     /// When a listener is to accept again.
@@ -493,7 +533,7 @@ impl Transport for UringTransport {
         if let Some(it) = self.connections.remove(connection) {
             it.write_once();
             let _ = it.socket.shutdown(Shutdown::Write);
-            self.let_go(connection, &it);
+            self.let_go(connection);
         }
     }
 
@@ -506,13 +546,7 @@ impl Transport for UringTransport {
         }
         it.paused = paused;
         if paused {
-            if it.is_receiving {
-                self.to_cancel.push(token(connection));
-                // It also ends the watch for room, if there is one.
-                if it.is_full {
-                    self.to_watch.push(connection);
-                }
-            }
+            self.to_stop.push(connection);
             return;
         }
         let held = it.held.drain(..);

@@ -56,6 +56,8 @@ pub(super) enum Event {
     AcceptEnded { token: Token },
     /// A descriptor became ready. Reported once.
     Ready { token: Token },
+    /// The other side has closed or reset, or the system has given up. Reported once.
+    HungUp { token: Token },
     /// The event descriptor is no longer watched.
     WatchEnded,
 }
@@ -160,6 +162,12 @@ impl Ring {
         self.arm(poll.build(), Kind::Ready, token)
     }
 
+    /// Reports once that the other side sends nothing any more, or that the socket has failed.
+    pub(super) fn when_hung_up(&mut self, socket: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        let poll = opcode::PollAdd::new(Fd(socket.as_raw_fd()), libc::POLLRDHUP as u32);
+        self.arm(poll.build(), Kind::HangUp, token)
+    }
+
     /// Ends [`Ring::enter`] each time that something is written to an event descriptor.
     pub(super) fn watch(&mut self, event: BorrowedFd<'_>) -> io::Result<()> {
         let poll = opcode::PollAdd::new(Fd(event.as_raw_fd()), libc::POLLIN as u32).multi(true);
@@ -168,11 +176,19 @@ impl Ring {
 
     /// Ends what is armed under a token.
     pub(super) fn cancel(&mut self, token: Token) -> io::Result<()> {
-        for kind in [Kind::Receive, Kind::Ready] {
-            let cancel = opcode::AsyncCancel::new(kind.data(token.0)).build();
-            self.push(cancel.user_data(Kind::Cancel.data(0)))?;
-        }
-        Ok(())
+        [Kind::Receive, Kind::Ready, Kind::HangUp]
+            .into_iter()
+            .try_for_each(|kind| self.cancel_one(kind, token))
+    }
+
+    /// Ends the receive that is armed under a token.
+    pub(super) fn cancel_receive(&mut self, token: Token) -> io::Result<()> {
+        self.cancel_one(Kind::Receive, token)
+    }
+
+    fn cancel_one(&mut self, kind: Kind, token: Token) -> io::Result<()> {
+        let cancel = opcode::AsyncCancel::new(kind.data(token.0)).build();
+        self.push(cancel.user_data(Kind::Cancel.data(0)))
     }
 
     /// Sends buffers, from byte `skip` of the first on, as far as the socket has room, with the
@@ -327,6 +343,7 @@ impl Ring {
                     }
                 }
                 Kind::Ready => events.push(Event::Ready { token }),
+                Kind::HangUp => events.push(Event::HungUp { token }),
                 // A send reports only if something is left of it.
                 Kind::Send => sends[number as usize].sent.result = short(result),
                 Kind::Timer => *timer = None,
@@ -449,6 +466,7 @@ enum Kind {
     Wake,
     Send,
     Timer,
+    HangUp,
 }
 
 impl Kind {
@@ -468,12 +486,13 @@ impl Kind {
             Self::Wake,
             Self::Send,
             Self::Timer,
+            Self::HangUp,
         ];
         (kinds[(data >> Self::SHIFT) as usize], data & ((1 << Self::SHIFT) - 1))
     }
 
     const fn stays_armed(self) -> bool {
-        matches!(self, Self::Receive | Self::Accept | Self::Ready | Self::Wake | Self::Timer)
+        !matches!(self, Self::Cancel | Self::Send)
     }
 }
 
