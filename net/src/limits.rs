@@ -48,7 +48,7 @@ pub struct Limits {
     pub backoff_min: Duration,
     /// Longest pause before an outgoing link is tried again. Default 2 s.
     pub backoff_max: Duration,
-    /// Longest wait of a message for one to go along with, if nobody waits for it. Default 2 ms.
+    /// Longest wait of a message for one to go along with, if nobody waits for it. Default 5 ms.
     pub may_wait: Duration,
     /// Unused send buffers kept for reuse, in bytes. Default 64 MiB.
     pub pool_bytes: usize,
@@ -75,7 +75,7 @@ impl Default for Limits {
             handshake_bytes: 32 << 10,
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(2),
-            may_wait: Duration::from_millis(2),
+            may_wait: Duration::from_millis(5),
             pool_bytes: 64 << 20,
             linger: Duration::from_micros(50),
             log_lines_per_second: 20,

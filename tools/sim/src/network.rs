@@ -41,7 +41,7 @@ struct Link {
 }
 
 /// How long a message waits for one to go along with, at most.
-pub(crate) const LATE_US: u64 = 2_000;
+pub(crate) const LATE_US: u64 = 5_000;
 
 /// All links; ends are numbered, replicas first.
 pub(crate) struct Network {

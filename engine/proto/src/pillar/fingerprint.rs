@@ -26,6 +26,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             pending,
             fill_through,
             nearest: _,
+            now: _,
             chain,
             bodies,
             holds: _,

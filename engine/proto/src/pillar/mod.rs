@@ -72,6 +72,8 @@ pub struct Pillar<T: TrInX, V: Verifier> {
     fill_through: Option<u64>,
     /// Who commits soonest (leader).
     nearest: Nearest,
+    /// When the letter came that is being handled.
+    now: Time,
 
     /// Steps of O since the last stable view (DESIGN 9, second correction).
     chain: Vec<Link>,
@@ -125,6 +127,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             pending: VecDeque::new(),
             fill_through: None,
             nearest: Nearest::default(),
+            now: Time(0),
             chain: Vec::new(),
             bodies: HashMap::new(),
             holds: BTreeMap::new(),
@@ -167,6 +170,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
 
     /// Handles a letter.
     pub fn handle(&mut self, letter: ToPillar, now: Time, out: &mut Output) {
+        self.now = now;
         match letter {
             ToPillar::Batch { view, buffer, requests } => {
                 if view == self.view {

@@ -6,9 +6,10 @@
 //! q − 1 followers that were the fastest last time, and to the others a little later, along with
 //! what follows (as in "thrifty" Paxos; DEVIATIONS.md). Each follower still gets each PREPARE.
 //!
-//! A follower may be fast and then fall silent, by fault or on purpose. Then the others commit the
-//! slot, late by the time that a message may wait, and the next [`CAREFUL`] PREPAREs go to all at
-//! once: a liar gains one such wait in that many slots.
+//! A follower may be fast and then be slow, by fault or on purpose. If slots that go to some first
+//! take twice as long as those that go to all, on average, what they took too long is paid back:
+//! so many PREPAREs go to all at once that [`LOSS_US`] are lost for each. Single slots that take long
+//! mean nothing: often nobody is to blame, and to go from one way to the other and back costs more.
 //!
 //! The last slot of each checkpoint interval always goes to all at once, for two reasons: it shows
 //! anew who is the fastest, and nothing from before a checkpoint still waits here when that
@@ -16,50 +17,107 @@
 
 use crate::ids::Peers;
 use crate::output::Destination;
+use crate::time::Time;
 
-/// PREPAREs that go to all at once after one that its followers did not commit in time.
-pub(super) const CAREFUL: u32 = 1024;
+/// What is lost for each PREPARE by followers that have become too slow, in microseconds.
+const LOSS_US: u64 = 4;
+/// Slots over which it shows that they are too slow.
+const SLOTS: u64 = 64;
+/// Slots in a row after which others count as the fastest.
+const WINS: u32 = 32;
 
 /// What a leader knows about the speed of its followers. It belongs to one view.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Nearest {
-    /// Those whose COMMITs completed the last quorum that all were asked for.
+    /// Those whose COMMITs completed the quorums that all were asked for.
     fastest: Option<Peers>,
-    /// The slot that only some were asked for at once.
-    thrifty: Option<(u64, Peers)>,
+    /// Who was faster than those in the last slots, and how many times in a row.
+    rival: (Peers, u32),
+    /// What a slot takes that all are asked for.
+    usual: Average<8>,
+    /// What a slot takes that only some are asked for at once.
+    thrifty: Average<SLOTS>,
+    /// The only slot under way.
+    alone: Option<Alone>,
     /// PREPAREs that still go to all at once.
-    careful: u32,
+    careful: u64,
+}
+
+/// A moving average of times, over so many.
+#[derive(Clone, Copy, Debug, Default)]
+struct Average<const OVER: u64> {
+    sum_us: u64,
+}
+
+impl<const OVER: u64> Average<OVER> {
+    fn set(&mut self, us: u64) {
+        self.sum_us = OVER * us;
+    }
+
+    fn add(&mut self, us: u64) {
+        self.sum_us = self.sum_us - self.sum_us / OVER + us;
+    }
+
+    fn us(&self) -> u64 {
+        self.sum_us / OVER
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Alone {
+    slot: u64,
+    since: Time,
+    thrifty: bool,
 }
 
 impl Nearest {
     /// To whom the PREPARE of a slot goes. `alone`: nothing else is under way.
-    pub fn destination(&mut self, slot: u64, alone: bool, ends_interval: bool) -> Destination {
-        // One that goes to all takes along what waits for the slow, so it tells nothing any more.
-        self.thrifty = None;
-        if self.careful > 0 {
-            self.careful -= 1;
-            return Destination::AllPeers;
-        }
-        match self.fastest {
-            Some(first) if alone && !ends_interval => {
-                self.thrifty = Some((slot, first));
-                Destination::Thrifty(first)
-            }
-            _ => Destination::AllPeers,
-        }
+    pub fn destination(
+        &mut self,
+        slot: u64,
+        alone: bool,
+        ends_interval: bool,
+        now: Time,
+    ) -> Destination {
+        let may_be_thrifty = alone && !ends_interval && self.careful == 0;
+        let first = self.fastest.filter(|_| may_be_thrifty);
+        self.careful = self.careful.saturating_sub(1);
+        // One that goes to all takes along what waits, so the slot before it tells nothing.
+        self.alone = alone.then_some(Alone { slot, since: now, thrifty: first.is_some() });
+        first.map_or(Destination::AllPeers, Destination::Thrifty)
     }
 
     /// A slot is committed by the COMMITs of `by`, the first q − 1 that came.
-    pub fn committed(&mut self, slot: u64, by: Peers) {
-        match self.thrifty {
-            Some((asked, first)) if asked == slot => {
-                self.thrifty = None;
-                if by != first {
-                    *self = Nearest { careful: CAREFUL, ..Nearest::default() };
+    pub fn committed(&mut self, slot: u64, by: Peers, now: Time) {
+        let Some(alone) = self.alone.take_if(|alone| alone.slot == slot) else {
+            return;
+        };
+        let took_us = now.since_us(alone.since);
+        if alone.thrifty {
+            self.thrifty.add(took_us);
+            let lost_us = self.thrifty.us().saturating_sub(self.usual.us());
+            if lost_us > self.usual.us() {
+                self.careful = SLOTS * lost_us / LOSS_US;
+                self.thrifty.set(self.usual.us());
+            }
+            return;
+        }
+        match self.fastest {
+            None => {
+                self.fastest = Some(by);
+                self.usual.set(took_us);
+                self.thrifty.set(took_us);
+            }
+            Some(fastest) if fastest == by => self.rival.1 = 0,
+            Some(_) => {
+                let wins = if self.rival.0 == by { self.rival.1 + 1 } else { 1 };
+                self.rival = (by, wins);
+                if wins == WINS {
+                    (self.fastest, self.rival.1) = (Some(by), 0);
                 }
             }
-            _ => self.fastest = Some(by),
         }
+        self.usual.add(took_us);
     }
 }
 
@@ -68,41 +126,86 @@ mod tests {
     use super::*;
     use crate::ids::ReplicaId;
 
-    const FAST: u16 = 2;
-    const SLOW: u16 = 1;
+    const USUAL_US: u64 = 40;
+    const LATE_US: u64 = 5_000;
 
     fn peers(id: u16) -> Peers {
         [ReplicaId(id)].into_iter().collect()
     }
 
-    #[test]
-    fn the_fastest_are_asked_first_when_nothing_else_is_under_way() {
-        let mut nearest = Nearest::default();
-        assert_eq!(nearest.destination(0, true, false), Destination::AllPeers);
-        nearest.committed(0, peers(FAST));
-        assert_eq!(nearest.destination(1, true, false), Destination::Thrifty(peers(FAST)));
-        nearest.committed(1, peers(FAST));
-        assert_eq!(nearest.destination(2, false, false), Destination::AllPeers);
-        assert_eq!(nearest.destination(3, true, true), Destination::AllPeers);
-        nearest.committed(3, peers(SLOW));
-        assert_eq!(nearest.destination(4, true, false), Destination::Thrifty(peers(SLOW)));
+    /// One slot after the other; `answer` tells who commits and after how long.
+    fn run(
+        nearest: &mut Nearest,
+        slots: std::ops::Range<u64>,
+        mut answer: impl FnMut(Destination) -> (u16, u64),
+    ) -> (Vec<Destination>, u64) {
+        let (mut asked, mut now) = (Vec::new(), Time(0));
+        for slot in slots {
+            let to = nearest.destination(slot, true, false, now);
+            let (by, took_us) = answer(to);
+            now = now.after_us(took_us);
+            nearest.committed(slot, peers(by), now);
+            asked.push(to);
+        }
+        (asked, now.0)
     }
 
     #[test]
-    fn who_falls_silent_delays_one_slot_in_many() {
+    fn the_fastest_are_asked_first_when_nothing_else_is_under_way() {
         let mut nearest = Nearest::default();
-        let mut delayed = 0;
-        let slots = 4 * u64::from(CAREFUL);
-        for slot in 0..slots {
-            // It answers when all were asked, and not when it alone was.
-            match nearest.destination(slot, true, false) {
-                Destination::Thrifty(_) => {
-                    delayed += 1;
-                    nearest.committed(slot, peers(SLOW));
-                }
-                _ => nearest.committed(slot, peers(FAST)),
-            }
+        let (asked, _) = run(&mut nearest, 0..3, |_| (2, USUAL_US));
+        let first = Destination::Thrifty(peers(2));
+        assert_eq!(asked, [Destination::AllPeers, first, first]);
+        assert_eq!(nearest.destination(3, false, false, Time(0)), Destination::AllPeers);
+        assert_eq!(nearest.destination(4, true, true, Time(0)), Destination::AllPeers);
+    }
+
+    #[test]
+    fn others_take_their_place_when_they_are_faster_again_and_again() {
+        let mut nearest = Nearest::default();
+        run(&mut nearest, 0..1, |_| (2, USUAL_US));
+        for probe in 1..=u64::from(WINS) {
+            assert_eq!(
+                nearest.destination(2 * probe - 1, true, false, Time(0)),
+                Destination::Thrifty(peers(2))
+            );
+            nearest.committed(2 * probe - 1, peers(2), Time(USUAL_US));
+            nearest.destination(2 * probe, true, true, Time(0));
+            nearest.committed(2 * probe, peers(1), Time(USUAL_US));
         }
-        assert!((1..=4).contains(&delayed), "{delayed} of {slots}");
+        let to = nearest.destination(100, true, false, Time(0));
+        assert_eq!(to, Destination::Thrifty(peers(1)));
+    }
+
+    /// Whether it never answers when it is asked first, or does so with some delay, or now and then.
+    #[test]
+    fn the_loss_by_a_liar_is_bounded() {
+        for (late_us, every) in [(LATE_US, 1), (LATE_US, 50), (LATE_US, 2000), (500, 1), (100, 1)] {
+            let mut count = 0;
+            let slots = 20_000;
+            let (_, took_us) = run(&mut Nearest::default(), 0..slots, |to| match to {
+                Destination::Thrifty(_) => {
+                    count += 1;
+                    let late = count % every == 0;
+                    (if late { 1 } else { 2 }, if late { late_us } else { USUAL_US })
+                }
+                _ => (2, USUAL_US),
+            });
+            let loss_us = took_us.saturating_sub(slots * USUAL_US);
+            let bound = slots * (LOSS_US + USUAL_US) + LATE_US;
+            assert!(loss_us <= bound, "{late_us} us every {every}: {loss_us} of {bound}");
+        }
+    }
+
+    #[test]
+    fn a_dead_follower_is_replaced() {
+        let mut nearest = Nearest::default();
+        run(&mut nearest, 0..10, |_| (2, USUAL_US));
+        let (asked, _) = run(&mut nearest, 10..5_000, |to| match to {
+            Destination::Thrifty(first) if first == peers(2) => (1, LATE_US),
+            _ => (1, USUAL_US),
+        });
+        let late = asked.iter().filter(|to| **to == Destination::Thrifty(peers(2))).count();
+        assert_eq!((late, asked.last()), (1, Some(&Destination::Thrifty(peers(1)))));
     }
 }

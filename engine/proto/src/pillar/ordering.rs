@@ -174,7 +174,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         });
         let (slot, last) = (self.prepared, self.last_slot(&header));
         let ends_interval = (last + 1).is_multiple_of(self.config.interval_slots());
-        let to = self.nearest.destination(slot, slot == self.committed, ends_interval);
+        let to = self.nearest.destination(slot, slot == self.committed, ends_interval, self.now);
         let tag = SendTag::Ordering(header.view, header.last);
         out.send(to, stored.message.clone(), tag);
         let slot = self.slots.get_mut(self.prepared).expect("the window has room");
@@ -394,7 +394,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             let last = self.last_slot(&header);
             if self.is_leader() {
                 let by = slot.votes.iter().filter(|v| v.acknowledges(stored)).map(|v| v.replica);
-                self.nearest.committed(self.committed, by.take(needed - 1).collect());
+                self.nearest.committed(self.committed, by.take(needed - 1).collect(), self.now);
             }
             if self.committed >= self.handed {
                 out.execution(ToExecution::Committed {
