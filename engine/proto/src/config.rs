@@ -2,7 +2,7 @@
 
 use hybster_tss::{Digest, MacAlgorithm, RequestAuthenticator};
 
-use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
+use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
 
 /// The constants of a replica group.
 ///
@@ -220,6 +220,14 @@ impl GroupConfig {
     #[must_use]
     pub fn leader(&self, view: View) -> ReplicaId {
         ReplicaId((view.0 % u64::from(self.replicas)) as u16)
+    }
+
+    /// The q − 1 replicas that follow a view's leader in the order of their ids, round and round.
+    #[must_use]
+    pub fn next_to_leader(&self, view: View) -> Peers {
+        let leader = self.leader(view).0;
+        let others = 1..self.quorum() as u16;
+        others.map(|i| ReplicaId((leader + i) % self.replicas)).collect()
     }
 
     /// All replicas.

@@ -60,11 +60,12 @@
 //! the tests run over real sockets, also those of `net/tests`, once for each back end.
 
 mod buffers;
+mod connection;
 mod probe;
 mod ring;
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -74,6 +75,7 @@ use bytes::BytesMut;
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use self::connection::{Connection, Phase, address_of, start_to_connect};
 use self::ring::{Event, Ring, Sent, Token};
 use crate::blocks::Blocks;
 use crate::limits::UringLimits;
@@ -120,32 +122,6 @@ struct Listener {
     pause: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Connection {
-    socket: Socket,
-    phase: Phase,
-    outgoing: VecDeque<Vec<u8>>,
-    /// Bytes of the first outgoing buffer that are sent already.
-    sent: usize,
-    /// The socket has no room; the ring says when it has.
-    is_full: bool,
-    /// Stands in `unsent`.
-    is_unsent: bool,
-    is_receiving: bool,
-    paused: bool,
-    /// What arrived while reading was paused.
-    held: Vec<BytesMut>,
-    /// What ended the stream while reading was paused.
-    held_end: Option<Option<io::Error>>,
-    write_error: Option<io::ErrorKind>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Connecting,
-    Open,
-}
-
 impl UringTransport {
     /// A transport without connections.
     ///
@@ -190,19 +166,7 @@ impl UringTransport {
     fn add(&mut self, socket: Socket, phase: Phase) -> io::Result<ConnectionId> {
         let (keepalive, limit) = (self.limits.keepalive, self.limits.unacknowledged_timeout);
         set_options(&socket, keepalive, limit)?;
-        let id = self.connections.insert(Connection {
-            socket,
-            phase,
-            outgoing: VecDeque::new(),
-            sent: 0,
-            is_full: false,
-            is_unsent: false,
-            is_receiving: false,
-            paused: false,
-            held: Vec::new(),
-            held_end: None,
-            write_error: None,
-        });
+        let id = self.connections.insert(Connection::new(socket, phase));
         match phase {
             Phase::Open => self.begin(id),
             Phase::Connecting => self.to_watch.push(id),
@@ -606,53 +570,6 @@ impl Drop for UringTransport {
             }
         }
     }
-}
-
-impl Connection {
-    /// True: connected. False: not yet.
-    fn connect_result(&self) -> io::Result<bool> {
-        if let Some(error) = self.socket.take_error()? {
-            return Err(error);
-        }
-        match self.socket.peer_addr() {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// One attempt to send what is queued.
-    fn write_once(&self) {
-        if self.outgoing.is_empty() || self.is_full {
-            return;
-        }
-        let mut skip = self.sent;
-        let slices: Vec<IoSlice<'_>> = self
-            .outgoing
-            .iter()
-            .map(|buffer| IoSlice::new(&buffer[std::mem::take(&mut skip)..]))
-            .collect();
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        let _ = self.socket.send_vectored_with_flags(&slices, flags);
-    }
-}
-
-fn start_to_connect(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    match socket.connect(&SockAddr::from(address)) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        Err(error) => return Err(error),
-    }
-    // The ring arms only operations on descriptors that may wait.
-    socket.set_nonblocking(false)?;
-    Ok(socket)
-}
-
-fn address_of(socket: &Socket) -> io::Result<SocketAddr> {
-    let address = socket.peer_addr()?.as_socket();
-    address.ok_or_else(|| io::Error::other("an accepted connection has no internet address"))
 }
 
 fn token(id: ConnectionId) -> Token {

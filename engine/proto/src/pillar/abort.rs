@@ -210,7 +210,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.active = current == view;
         self.pending.clear();
         self.fill_through = None;
-        self.nearest = Nearest::default();
+        self.nearest = Nearest::new(self.config.next_to_leader(view));
         self.keep_bodies();
         let base = self.slots.base();
         self.prepared = base;

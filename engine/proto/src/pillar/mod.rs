@@ -126,7 +126,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             handed: 0,
             pending: VecDeque::new(),
             fill_through: None,
-            nearest: Nearest::default(),
+            nearest: Nearest::new(config.next_to_leader(View(0))),
             now: Time(0),
             chain: Vec::new(),
             bodies: HashMap::new(),

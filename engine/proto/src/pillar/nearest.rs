@@ -2,9 +2,10 @@
 //!
 //! A leader commits with the COMMITs of q − 1 followers, and a client is content with the replies
 //! of the same replicas. Under light load, when nothing else is under way, every further message
-//! only takes cores and wake-ups from those that somebody waits for. So a PREPARE then goes to the
-//! q − 1 followers that were the fastest last time, and to the others a little later, along with
-//! what follows (as in "thrifty" Paxos; DEVIATIONS.md). Each follower still gets each PREPARE.
+//! only takes cores and wake-ups from those that somebody waits for. So a PREPARE then goes to
+//! q − 1 followers, and to the others a little later, along with what follows (as in "thrifty" Paxos;
+//! DEVIATIONS.md). Each follower still gets each PREPARE. At first these are the followers next to
+//! the leader, the same in all pillars: the others can sleep. They change if others are faster.
 //!
 //! A follower may be fast and then be slow, by fault or on purpose. If slots that go to some first
 //! take twice as long as those that go to all, on average, what they took too long is paid back:
@@ -27,10 +28,10 @@ const SLOTS: u64 = 64;
 const WINS: u32 = 32;
 
 /// What a leader knows about the speed of its followers. It belongs to one view.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Nearest {
-    /// Those whose COMMITs completed the quorums that all were asked for.
-    fastest: Option<Peers>,
+    /// Those that are asked first.
+    fastest: Peers,
     /// Who was faster than those in the last slots, and how many times in a row.
     rival: (Peers, u32),
     /// What a slot takes that all are asked for.
@@ -71,6 +72,18 @@ struct Alone {
 }
 
 impl Nearest {
+    /// Nothing is known yet; `first` are to be asked first.
+    pub fn new(first: Peers) -> Nearest {
+        Nearest {
+            fastest: first,
+            rival: (first, 0),
+            usual: Average::default(),
+            thrifty: Average::default(),
+            alone: None,
+            careful: 0,
+        }
+    }
+
     /// To whom the PREPARE of a slot goes. `alone`: nothing else is under way.
     pub fn destination(
         &mut self,
@@ -79,12 +92,13 @@ impl Nearest {
         ends_interval: bool,
         now: Time,
     ) -> Destination {
-        let may_be_thrifty = alone && !ends_interval && self.careful == 0;
-        let first = self.fastest.filter(|_| may_be_thrifty);
+        // The first slot shows what is usual.
+        let is_known = self.usual.us() > 0;
+        let thrifty = is_known && alone && !ends_interval && self.careful == 0;
         self.careful = self.careful.saturating_sub(1);
         // One that goes to all takes along what waits, so the slot before it tells nothing.
-        self.alone = alone.then_some(Alone { slot, since: now, thrifty: first.is_some() });
-        first.map_or(Destination::AllPeers, Destination::Thrifty)
+        self.alone = alone.then_some(Alone { slot, since: now, thrifty });
+        if thrifty { Destination::Thrifty(self.fastest) } else { Destination::AllPeers }
     }
 
     /// A slot is committed by the COMMITs of `by`, the first q − 1 that came.
@@ -92,7 +106,7 @@ impl Nearest {
         let Some(alone) = self.alone.take_if(|alone| alone.slot == slot) else {
             return;
         };
-        let took_us = now.since_us(alone.since);
+        let took_us = now.since_us(alone.since).max(1);
         if alone.thrifty {
             self.thrifty.add(took_us);
             let lost_us = self.thrifty.us().saturating_sub(self.usual.us());
@@ -102,22 +116,19 @@ impl Nearest {
             }
             return;
         }
-        match self.fastest {
-            None => {
-                self.fastest = Some(by);
-                self.usual.set(took_us);
-                self.thrifty.set(took_us);
-            }
-            Some(fastest) if fastest == by => self.rival.1 = 0,
-            Some(_) => {
-                let wins = if self.rival.0 == by { self.rival.1 + 1 } else { 1 };
-                self.rival = (by, wins);
-                if wins == WINS {
-                    (self.fastest, self.rival.1) = (Some(by), 0);
-                }
-            }
+        if self.usual.us() == 0 {
+            self.usual.set(took_us);
+            self.thrifty.set(took_us);
         }
         self.usual.add(took_us);
+        if by == self.fastest {
+            self.rival.1 = 0;
+            return;
+        }
+        self.rival = (by, if self.rival.0 == by { self.rival.1 + 1 } else { 1 });
+        if self.rival.1 == WINS {
+            self.fastest = by;
+        }
     }
 }
 
@@ -152,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_fastest_are_asked_first_when_nothing_else_is_under_way() {
-        let mut nearest = Nearest::default();
+        let mut nearest = Nearest::new(peers(2));
         let (asked, _) = run(&mut nearest, 0..3, |_| (2, USUAL_US));
         let first = Destination::Thrifty(peers(2));
         assert_eq!(asked, [Destination::AllPeers, first, first]);
@@ -162,7 +173,7 @@ mod tests {
 
     #[test]
     fn others_take_their_place_when_they_are_faster_again_and_again() {
-        let mut nearest = Nearest::default();
+        let mut nearest = Nearest::new(peers(2));
         run(&mut nearest, 0..1, |_| (2, USUAL_US));
         for probe in 1..=u64::from(WINS) {
             assert_eq!(
@@ -183,7 +194,7 @@ mod tests {
         for (late_us, every) in [(LATE_US, 1), (LATE_US, 50), (LATE_US, 2000), (500, 1), (100, 1)] {
             let mut count = 0;
             let slots = 20_000;
-            let (_, took_us) = run(&mut Nearest::default(), 0..slots, |to| match to {
+            let (_, took_us) = run(&mut Nearest::new(peers(2)), 0..slots, |to| match to {
                 Destination::Thrifty(_) => {
                     count += 1;
                     let late = count % every == 0;
@@ -199,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_dead_follower_is_replaced() {
-        let mut nearest = Nearest::default();
+        let mut nearest = Nearest::new(peers(2));
         run(&mut nearest, 0..10, |_| (2, USUAL_US));
         let (asked, _) = run(&mut nearest, 10..5_000, |to| match to {
             Destination::Thrifty(first) if first == peers(2) => (1, LATE_US),
