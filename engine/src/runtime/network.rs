@@ -25,6 +25,9 @@ const LOG_LINES_PER_SECOND: u32 = 10;
 /// Status requests answered per second; more are dropped and counted.
 const STATUSES_PER_SECOND: u32 = 200;
 
+/// PREPAREs that go to all peers at once after a query.
+const PROMPT_PREPARES: u32 = 1024;
+
 /// The network stage of a replica. It belongs to agent 0.
 pub(crate) struct Network<T: Transport> {
     hub: Hub<T>,
@@ -32,6 +35,7 @@ pub(crate) struct Network<T: Transport> {
     peers: Vec<u16>,
     links: Links,
     events: Vec<Event>,
+    prompt: Prompt,
     log: RateLimit,
     statuses: RateLimit,
 }
@@ -45,6 +49,7 @@ impl<T: Transport> Network<T> {
             peers,
             links: Links::default(),
             events: Vec::new(),
+            prompt: Prompt::default(),
             log: RateLimit::new(LOG_LINES_PER_SECOND),
             statuses: RateLimit::new(STATUSES_PER_SECOND),
         }
@@ -78,12 +83,7 @@ impl<T: Transport> Network<T> {
                 self.send_to_peers(None, &message, tag);
             }
             Effect::Send { to: Destination::Thrifty(first), message, tag } => {
-                // Whoever has no link cannot be the first.
-                let first = self
-                    .peers
-                    .iter()
-                    .all(|peer| !first.contains(ReplicaId(*peer)) || self.hub.is_peer_up(*peer))
-                    .then_some(first);
+                let first = self.may_be_thrifty(first).then_some(first);
                 self.send_to_peers(first, &message, tag);
             }
             Effect::Send { to: Destination::Peer(peer), message, tag } => {
@@ -167,6 +167,9 @@ impl<T: Transport> Network<T> {
                 self.answer_status(link);
                 continue;
             }
+            if kind_of(message) == kind::QUERIES {
+                self.prompt.queried();
+            }
             match self.route(client, messages.slice(message)) {
                 Some(letter) => letters.push(letter),
                 None => self.reject(None, message, Reject::Malformed),
@@ -215,6 +218,16 @@ impl<T: Transport> Network<T> {
         if let Some(board) = self.shared.board.peers.get(usize::from(peer)) {
             board.up.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a message may go to some peers first and to the others later.
+    fn may_be_thrifty(&mut self, first: Peers) -> bool {
+        if self.prompt.is_needed() {
+            return false;
+        }
+        // Whoever has no link cannot be the first.
+        let mut peers = self.peers.iter().filter(|peer| first.contains(ReplicaId(**peer)));
+        peers.all(|peer| self.hub.is_peer_up(*peer))
     }
 
     /// To all peers; only to `first` at once, if it is given.
@@ -332,6 +345,27 @@ fn send_tag_of(tag: &Tag) -> SendTag {
     }
 }
 
+/// Whether all peers shall get PREPAREs at once. A query wants equal answers of all replicas, and
+/// those that get a PREPARE later would give the old one: while clients send queries, nobody waits.
+#[derive(Debug, Default)]
+struct Prompt {
+    left: u32,
+}
+
+impl Prompt {
+    /// A client sent queries.
+    fn queried(&mut self) {
+        self.left = PROMPT_PREPARES;
+    }
+
+    /// Whether the next PREPARE goes to all.
+    fn is_needed(&mut self) -> bool {
+        let is_needed = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_needed
+    }
+}
+
 /// Lets through so many events per second.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
@@ -371,6 +405,15 @@ mod tests {
         ] {
             assert_eq!(send_tag_of(&tag_of(tag)), tag);
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_while_after_a_query() {
+        let mut prompt = Prompt::default();
+        assert!(!prompt.is_needed());
+        prompt.queried();
+        let prompt_ones = (0..2 * PROMPT_PREPARES).filter(|_| prompt.is_needed()).count();
+        assert_eq!(prompt_ones, PROMPT_PREPARES as usize);
     }
 
     #[test]
