@@ -117,10 +117,14 @@ impl Nearest {
             return;
         }
         if self.usual.us() == 0 {
-            self.usual.set(took_us);
             self.thrifty.set(took_us);
         }
-        self.usual.add(took_us);
+        // The first slots of a view may take very long, which must not excuse a slow follower.
+        if self.usual.us() == 0 || took_us < self.usual.us() / 2 {
+            self.usual.set(took_us);
+        } else {
+            self.usual.add(took_us);
+        }
         if by == self.fastest {
             self.rival.1 = 0;
             return;
@@ -206,6 +210,23 @@ mod tests {
             let bound = slots * (LOSS_US + USUAL_US) + LATE_US;
             assert!(loss_us <= bound, "{late_us} us every {every}: {loss_us} of {bound}");
         }
+    }
+
+    #[test]
+    fn a_slow_start_does_not_excuse_a_slow_follower() {
+        const INTERVAL: u64 = 128;
+        let mut nearest = Nearest::new(peers(2));
+        let mut late = 0;
+        for slot in 0..4 * INTERVAL {
+            let ends_interval = (slot + 1).is_multiple_of(INTERVAL);
+            let to = nearest.destination(slot, true, ends_interval, Time(0));
+            let is_late = to == Destination::Thrifty(peers(2));
+            late += u64::from(is_late);
+            let usual_us = if slot == 0 { 1_000_000 } else { USUAL_US };
+            let took_us = if is_late { LATE_US } else { usual_us };
+            nearest.committed(slot, peers(1), Time(took_us));
+        }
+        assert!(late <= INTERVAL, "{late} slots");
     }
 
     #[test]
