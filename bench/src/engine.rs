@@ -72,6 +72,7 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
         .transport(args.transport)
         .linger(Duration::from_micros(args.linger_us));
     let builder = if args.unreplicated { builder.unreplicated() } else { builder };
+    let builder = if args.cores.is_empty() { builder } else { builder.cores(args.cores.clone()) };
     let started = match args.service {
         ServiceKind::Null => builder.service(NullService::new(args.reply_size as usize)).start(),
         ServiceKind::Counter => builder.service(CounterService::new()).start(),

@@ -95,6 +95,10 @@ pub struct GroupOptions {
     /// Which threads and cores a replica's stages run on.
     #[arg(long, default_value = "auto")]
     pub layout: Layout,
+    /// Pin each replica and load thread to cores of its own, or to shared ones if there are too
+    /// few. The latency of few clients gains; an uneven load can no longer be evened out.
+    #[arg(long)]
+    pub pin: bool,
     /// What carries the bytes, in replicas and clients: auto, io-uring or epoll.
     #[arg(long, default_value_t)]
     pub transport: TransportKind,

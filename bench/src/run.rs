@@ -90,7 +90,7 @@ fn measure_group(
 ) -> Result<RunReport, Error> {
     let mut parts = connect_all(&group.path(), &options.group, stop)?;
     if options.service == ServiceKind::Kv {
-        parts = prefill(parts, options, stop)?;
+        parts = prefill(parts, options, &group.spec().cores.loads, stop)?;
     }
     match options.service {
         ServiceKind::Kv => {
@@ -130,6 +130,7 @@ pub fn connect_all(
 fn prefill(
     drivers: Vec<DriverSessions>,
     options: &RunOptions,
+    cores: &[usize],
     stop: &Stop,
 ) -> Result<Vec<DriverSessions>, Error> {
     let share = drivers.len() as u32;
@@ -141,7 +142,7 @@ fn prefill(
         });
         part
     });
-    let (drivers, ()) = measure(parts.collect(), stop, |_| Ok(()))?;
+    let (drivers, ()) = measure(parts.collect(), cores, stop, |_| Ok(()))?;
     Ok(drivers)
 }
 
@@ -179,9 +180,10 @@ fn run_with<W: Workload + 'static>(
         part
     });
     let mut monitor = Monitor::open(&group.path(), connections)?;
+    let cores = group.spec().cores.loads.clone();
     let watch =
         |tallies: &[Arc<Tallies>]| watch(&plan, group, &mut monitor, tallies, observer, stop);
-    let (runs, interval) = measure(parts.collect(), stop, watch)?;
+    let (runs, interval) = measure(parts.collect(), &cores, stop, watch)?;
     Ok(report(options, connections, group.spec(), runs, interval))
 }
 
@@ -285,6 +287,7 @@ pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
         warmup_s: 0.0,
         batch_max: spec.batch_max,
         layout: spec.layout.to_string(),
+        pin: options.pin,
         transport: spec.transport.to_string(),
         linger_us: spec.linger_us,
         authenticator: spec.authenticator.to_string(),

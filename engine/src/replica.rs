@@ -137,7 +137,8 @@ impl<S> ReplicaBuilder<S> {
         self
     }
 
-    /// Pins the threads to these cores, in the order network, pillars, execution, state.
+    /// Pins the threads to these cores, in the order network, pillars, execution, state; the layout
+    /// is chosen for so many.
     pub fn cores(mut self, cores: Vec<usize>) -> Self {
         self.pin = true;
         self.cores = Some(cores);
@@ -181,7 +182,10 @@ impl<S: Service> ReplicaBuilder<S> {
         let config = Arc::clone(self.group.config());
         self.check()?;
         let cores = self.resolve_cores()?;
-        let available = thread::available_parallelism().map_or(1, usize::from);
+        let available = match &cores {
+            Cores::Pinned(cores) => cores.len(),
+            Cores::Unpinned => thread::available_parallelism().map_or(1, usize::from),
+        };
         let layout = self.layout.resolve(config.pillars, available);
         let roles = self.roles();
         let plans = plan(layout, &roles, &cores);

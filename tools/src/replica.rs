@@ -45,6 +45,10 @@ pub struct ReplicaArgs {
     /// Pin the threads to cores of their own.
     #[arg(long)]
     pin: bool,
+    /// Pin the threads to these cores, in the order network, pillars, execution, state; if there
+    /// are too few, from the first again. The layout `auto` is chosen for so many cores.
+    #[arg(long, value_name = "CORE,...", value_delimiter = ',')]
+    cores: Vec<usize>,
     /// Bytes of a reply of the null service.
     #[arg(long, default_value_t = 0, value_name = "BYTES")]
     reply_size: u32,
@@ -116,6 +120,9 @@ fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
         .transport(args.transport)
         .linger(Duration::from_micros(args.linger_us))
         .pin(args.pin);
+    if !args.cores.is_empty() {
+        builder = builder.cores(args.cores.clone());
+    }
     if let Some(file) = &args.trace {
         builder = builder.trace_file(file);
     }

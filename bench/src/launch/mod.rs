@@ -1,9 +1,11 @@
 //! Groups of replica processes that a benchmark starts and stops.
 
 mod child;
+mod cores;
 mod replica;
 
 pub use child::Child;
+pub use cores::Cores;
 pub use replica::{ReplicaArgs, run_replica};
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -45,6 +47,8 @@ pub struct GroupSpec {
     pub batch_max: u32,
     /// Layout of stages on cores.
     pub layout: Layout,
+    /// Where the processes run; empty if the system decides.
+    pub cores: Cores,
     /// Transport of replicas and clients.
     pub transport: TransportKind,
     /// How long threads look for more messages before they sleep, in microseconds.
@@ -79,7 +83,8 @@ impl GroupSpec {
             (false, None) => (options.replicas, options.replicas.saturating_sub(1) / 2),
         };
         // The identities but one, the monitor's, are the connection groups.
-        let room = LARGEST_SHARE * identities.saturating_sub(1).max(1);
+        let connections = identities.saturating_sub(1).max(1);
+        let room = LARGEST_SHARE * connections;
         if options.clients > room {
             let needed = options.clients.div_ceil(LARGEST_SHARE);
             return Err(Error::new(format!(
@@ -95,6 +100,13 @@ impl GroupSpec {
                 replicas.saturating_sub(1) / 2,
             )));
         }
+        let cores = if options.pin {
+            let usable = core_affinity::get_core_ids().unwrap_or_default();
+            let usable: Vec<usize> = usable.iter().map(|core| core.id).collect();
+            Cores::divide(&usable, replicas.into(), connections as usize)
+        } else {
+            Cores::default()
+        };
         Ok(GroupSpec {
             replicas,
             faults,
@@ -102,6 +114,7 @@ impl GroupSpec {
             pillars: if options.unreplicated { 1 } else { options.pillars },
             batch_max: options.batch_max,
             layout: options.layout,
+            cores,
             transport: options.transport,
             linger_us: options.linger_us,
             authenticator: options.authenticator,
@@ -171,6 +184,10 @@ impl Group {
         command.args(["--linger-us", &spec.linger_us.to_string()]);
         command.args(["--service", spec.service.name()]);
         command.args(["--reply-size", &spec.reply_size.to_string()]);
+        if let Some(cores) = spec.cores.replicas.get(usize::from(replica)) {
+            let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+            command.args(["--cores", &cores.join(",")]);
+        }
         if spec.unreplicated {
             command.arg("--unreplicated");
         }

@@ -24,6 +24,9 @@ pub struct ReplicaArgs {
     /// Layout of stages on cores.
     #[arg(long)]
     pub layout: Layout,
+    /// Cores that its threads are pinned to.
+    #[arg(long, value_delimiter = ',')]
+    pub cores: Vec<usize>,
     /// What carries the bytes.
     #[arg(long, default_value_t)]
     pub transport: TransportKind,

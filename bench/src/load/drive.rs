@@ -200,7 +200,8 @@ fn elapsed(origin: Instant) -> u64 {
 /// What one thread of a measurement does.
 pub type Part<T> = Box<dyn FnOnce(&Tallies, &Stop) -> Result<T, Error> + Send>;
 
-/// Runs one thread per part of the load, and `watch` on the calling thread meanwhile.
+/// Runs one thread per part of the load, and `watch` on the calling thread meanwhile. The threads
+/// are pinned to `cores`, unless that is empty.
 ///
 /// `watch` is handed the threads' tallies; its error, like one of a thread, stops all.
 ///
@@ -208,6 +209,7 @@ pub type Part<T> = Box<dyn FnOnce(&Tallies, &Stop) -> Result<T, Error> + Send>;
 /// The first error of a thread or of `watch`.
 pub fn measure<T: Send, V>(
     parts: Vec<Part<T>>,
+    cores: &[usize],
     stop: &Stop,
     watch: impl FnOnce(&[Arc<Tallies>]) -> Result<V, Error>,
 ) -> Result<(Vec<T>, V), Error> {
@@ -221,10 +223,11 @@ pub fn measure<T: Send, V>(
             .map(|(index, part)| {
                 let tallies = Arc::clone(&tallies[index]);
                 let (stop, failure) = (stop.clone(), failure.clone());
+                let core = cores.get(index).copied();
                 std::thread::Builder::new()
                     .name(format!("load-{index}"))
                     .spawn_scoped(scope, move || {
-                        let result = part(&tallies, &stop);
+                        let result = pin(core).and_then(|()| part(&tallies, &stop));
                         if result.is_err() {
                             failure.raise();
                             stop.raise();
@@ -256,6 +259,15 @@ pub fn measure<T: Send, V>(
             (None, Ok(watched)) => Ok((runs, watched)),
         }
     })
+}
+
+fn pin(core: Option<usize>) -> Result<(), Error> {
+    match core {
+        Some(id) if !core_affinity::set_for_current(core_affinity::CoreId { id }) => {
+            Err(Error::new(format!("a load thread cannot be pinned to core {id}: omit --pin")))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -350,7 +362,7 @@ mod tests {
         let watch = |_: &[Arc<Tallies>]| {
             stop.sleep_until(Instant::now() + Duration::from_secs(600), || Ok(()))
         };
-        let error = measure(parts, &stop, watch).unwrap_err();
+        let error = measure(parts, &[], &stop, watch).unwrap_err();
         assert_eq!(error.to_string(), "no such key");
     }
 }

@@ -142,6 +142,9 @@ pub struct Config {
     pub batch_max: u32,
     /// Layout of a replica's stages on cores.
     pub layout: String,
+    /// Processes are pinned to cores. Reports from before it existed lack it: they were not.
+    #[serde(default)]
+    pub pin: bool,
     /// What carries the bytes.
     pub transport: String,
     /// Microseconds that threads look for more messages before they sleep, at most.

@@ -64,10 +64,11 @@ impl fmt::Display for RunReport {
             "mac" => String::new(),
             form => format!(", each signed ({form})"),
         };
+        let pinned = if config.pin { ", pinned" } else { "" };
         writeln!(
             f,
-            "layout {}, transport {}, authenticator {}, batches of at most {} requests{}",
-            config.layout, config.transport, config.authenticator, config.batch_max, signed
+            "layout {}{}, transport {}, authenticator {}, batches of at most {} requests{}",
+            config.layout, pinned, config.transport, config.authenticator, config.batch_max, signed
         )?;
         writeln!(f)?;
         let throughput = count(self.throughput_ops_s.round() as u64);

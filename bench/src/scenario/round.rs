@@ -141,7 +141,8 @@ pub fn play<T>(
         part
     });
     let mut dead = Vec::new();
-    let (runs, script) = measure(parts.collect(), stop, |tallies| {
+    let cores = spec.cores.loads.clone();
+    let (runs, script) = measure(parts.collect(), &cores, stop, |tallies| {
         let mut stage = Stage {
             group: &mut group,
             monitor: &mut monitor,
