@@ -197,6 +197,13 @@ pub enum ToPillar {
     },
     /// Ask the peers for what this pillar lacks.
     AskPeers,
+    /// Pillar 0 of a leader has found followers that are faster: all pillars ask these first.
+    AskFirst {
+        /// The view that it leads.
+        view: View,
+        /// The followers.
+        first: Peers,
+    },
     /// The link to a peer is up (again): send what is not withdrawn (TR listing 9).
     PeerUp(ReplicaId),
 }

@@ -1,8 +1,12 @@
 //! A small group on a perfect network, message by message: what the simulator cannot steer to.
 
 use bytes::Bytes;
-use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId, View};
-use hybster_proto::output::{ClientLink, Destination, Letter, Network, Output, ToControl};
+use hybster_proto::ids::{
+    ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
+};
+use hybster_proto::output::{
+    ClientLink, Destination, Letter, Network, Output, ToControl, ToPillar,
+};
 use hybster_proto::output::{route_client_message, route_peer_message};
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::trace::TraceEvent;
@@ -45,6 +49,8 @@ struct Group {
     trace: Vec<(usize, TraceEvent)>,
     /// To whom PREPAREs went.
     prepares_to: Vec<Destination>,
+    /// Pillars that were told whom to ask first.
+    told: Vec<PillarId>,
     /// Peers that messages neither reach nor leave.
     cut_off: Vec<usize>,
     now: Time,
@@ -101,6 +107,7 @@ impl Group {
             replies: Vec::new(),
             trace: Vec::new(),
             prepares_to: Vec::new(),
+            told: Vec::new(),
             cut_off: Vec::new(),
             now: Time(1),
         }
@@ -136,7 +143,12 @@ impl Group {
             }
             self.replicas[replica].state.work(self.now, usize::MAX, &mut out);
             assert_eq!(out.fatal, None, "replica {replica}");
-            letters.extend(out.letters.drain(..));
+            for letter in out.letters.drain(..) {
+                if let Letter::Pillar(pillar, ToPillar::AskFirst { .. }) = letter {
+                    self.told.push(pillar);
+                }
+                letters.push_back(letter);
+            }
             for effect in out.network.drain(..) {
                 let Network::Send { to, message, .. } = effect else { continue };
                 if kind_of(&message) == kind::PREPARE {
@@ -357,4 +369,37 @@ fn the_nearest_follower_is_asked_first() {
     group.settle();
     assert_eq!(group.prepares_to[8], first);
     assert_eq!(group.replies.iter().filter(|(_, n, _)| n.0 == 8).count(), 2);
+}
+
+/// Pillar 0 decides for all pillars who is asked first: the others can then sleep.
+#[test]
+fn all_pillars_ask_the_same_followers_first() {
+    let mut group = Group::new(2);
+    let all = Destination::AllPeers;
+    let mut near = None;
+    // The last slot of each interval (eight order numbers, two slots in each pillar) goes to all.
+    for number in 0..1000 {
+        group.client_sends(0, group.requests(number..number + 1, false));
+        group.settle();
+        let to = *group.prepares_to.last().unwrap();
+        if near.is_none() && to != all {
+            near = Some(to);
+            let Destination::Thrifty(first) = to else { panic!("{to:?}") };
+            let is_near = |replica: &usize| first.contains(ReplicaId(*replica as u16));
+            group.cut_off = (0..3).filter(is_near).collect();
+        }
+        if !group.told.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(group.told, [PillarId(0), PillarId(1)]);
+    let before = group.prepares_to.len();
+    for number in 1000..1040 {
+        group.client_sends(0, group.requests(number..number + 1, false));
+        group.settle();
+    }
+    let after = &group.prepares_to[before..];
+    let other = after.iter().find(|to| **to != all).unwrap();
+    assert!(near != Some(*other) && after.iter().all(|to| to == other || *to == all), "{after:?}");
+    assert_eq!(group.told.len(), 2);
 }

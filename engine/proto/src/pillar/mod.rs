@@ -199,6 +199,11 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             ToPillar::ForwardWindow { to } => self.forward_window(to, out),
             ToPillar::CertifyCheckpoint { id } => self.certify_checkpoint(id, now, out),
             ToPillar::AskPeers => self.ask_peers(out),
+            ToPillar::AskFirst { view, first } => {
+                if view == self.view {
+                    self.nearest.ask_first(first);
+                }
+            }
             ToPillar::PeerUp(peer) => self.peer_up(peer, out),
         }
         self.note_progress(now);

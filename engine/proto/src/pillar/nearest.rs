@@ -5,7 +5,8 @@
 //! only takes cores and wake-ups from those that somebody waits for. So a PREPARE then goes to
 //! q − 1 followers, and to the others a little later, along with what follows (as in "thrifty" Paxos;
 //! DEVIATIONS.md). Each follower still gets each PREPARE. At first these are the followers next to
-//! the leader, the same in all pillars: the others can sleep. They change if others are faster.
+//! the leader. They change if others are faster, as pillar 0 sees it: were it not the same followers
+//! in all pillars, the others could not sleep.
 //!
 //! A follower may be fast and then be slow, by fault or on purpose. If slots that go to some first
 //! take twice as long as those that go to all, on average, what they took too long is paid back:
@@ -101,11 +102,16 @@ impl Nearest {
         if thrifty { Destination::Thrifty(self.fastest) } else { Destination::AllPeers }
     }
 
-    /// A slot is committed by the COMMITs of `by`, the first q − 1 that came.
-    pub fn committed(&mut self, slot: u64, by: Peers, now: Time) {
-        let Some(alone) = self.alone.take_if(|alone| alone.slot == slot) else {
-            return;
-        };
+    /// From now on these are asked first.
+    pub fn ask_first(&mut self, first: Peers) {
+        self.fastest = first;
+        self.rival = (first, 0);
+    }
+
+    /// A slot is committed by the COMMITs of `by`, the first q − 1 that came. Returns followers that
+    /// have been faster, again and again, than those that are asked first.
+    pub fn committed(&mut self, slot: u64, by: Peers, now: Time) -> Option<Peers> {
+        let alone = self.alone.take_if(|alone| alone.slot == slot)?;
         let took_us = now.since_us(alone.since).max(1);
         if alone.thrifty {
             self.thrifty.add(took_us);
@@ -114,7 +120,7 @@ impl Nearest {
                 self.careful = SLOTS * lost_us / LOSS_US;
                 self.thrifty.set(self.usual.us());
             }
-            return;
+            return None;
         }
         if self.usual.us() == 0 {
             self.thrifty.set(took_us);
@@ -127,12 +133,10 @@ impl Nearest {
         }
         if by == self.fastest {
             self.rival.1 = 0;
-            return;
+            return None;
         }
         self.rival = (by, if self.rival.0 == by { self.rival.1 + 1 } else { 1 });
-        if self.rival.1 == WINS {
-            self.fastest = by;
-        }
+        self.rival.1.is_multiple_of(WINS).then_some(by)
     }
 }
 
@@ -159,7 +163,9 @@ mod tests {
             let to = nearest.destination(slot, true, false, now);
             let (by, took_us) = answer(to);
             now = now.after_us(took_us);
-            nearest.committed(slot, peers(by), now);
+            if let Some(first) = nearest.committed(slot, peers(by), now) {
+                nearest.ask_first(first);
+            }
             asked.push(to);
         }
         (asked, now.0)
@@ -186,10 +192,12 @@ mod tests {
             );
             nearest.committed(2 * probe - 1, peers(2), Time(USUAL_US));
             nearest.destination(2 * probe, true, true, Time(0));
-            nearest.committed(2 * probe, peers(1), Time(USUAL_US));
+            let faster = nearest.committed(2 * probe, peers(1), Time(USUAL_US));
+            assert_eq!(faster, (probe == u64::from(WINS)).then_some(peers(1)));
         }
-        let to = nearest.destination(100, true, false, Time(0));
-        assert_eq!(to, Destination::Thrifty(peers(1)));
+        assert_eq!(nearest.destination(100, true, false, Time(0)), Destination::Thrifty(peers(2)));
+        nearest.ask_first(peers(1));
+        assert_eq!(nearest.destination(101, true, false, Time(0)), Destination::Thrifty(peers(1)));
     }
 
     /// Whether it never answers when it is asked first, or does so with some delay, or now and then.

@@ -5,9 +5,9 @@ use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX, Verifier};
 
 use super::Pillar;
 use super::slots::{StoredPrepare, Vote};
-use crate::ids::ReplicaId;
+use crate::ids::{PillarId, ReplicaId};
 use crate::mutants::{self, Mutant};
-use crate::output::{Destination, Output, Reject, SendTag, ToExecution};
+use crate::output::{Destination, Output, Reject, SendTag, ToExecution, ToPillar};
 use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::verify::requests::{RequestChecks, is_admissible, is_proved};
@@ -394,7 +394,13 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             let last = self.last_slot(&header);
             if self.is_leader() {
                 let by = slot.votes.iter().filter(|v| v.acknowledges(stored)).map(|v| v.replica);
-                self.nearest.committed(self.committed, by.take(needed - 1).collect(), self.now);
+                let by = by.take(needed - 1).collect();
+                let faster = self.nearest.committed(self.committed, by, self.now);
+                if let (Some(first), PillarId(0)) = (faster, self.pillar) {
+                    for pillar in self.config.all_pillars() {
+                        out.pillar(pillar, ToPillar::AskFirst { view: self.view, first });
+                    }
+                }
             }
             if self.committed >= self.handed {
                 out.execution(ToExecution::Committed {
