@@ -128,6 +128,41 @@ fn the_unreplicated_baseline_is_measured() {
     assert_eq!(report.processes.len(), 2);
 }
 
+/// The cores that the system lets the threads of a replica run on.
+fn cores_of(pid: u32) -> Vec<String> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok())
+        .filter(|status| status.lines().next().is_some_and(|name| name.contains("\tr0-")))
+        .filter_map(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+            Some(line.trim().to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn a_pinned_group_has_each_thread_on_one_core() {
+    assert!(measure(&["--pin"]).config.pin);
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["run", "--pin", "--duration", "60", "--warmup", "0", "--clients", "4"];
+    let benchmark = start(directory.path(), &arguments);
+    let deadline = Instant::now() + PATIENCE;
+    let is_pinned = |cores: &Vec<String>| {
+        !cores.is_empty() && cores.iter().all(|list| list.parse::<usize>().is_ok())
+    };
+    while !processes_of(directory.path()).iter().any(|pid| is_pinned(&cores_of(*pid))) {
+        assert!(Instant::now() < deadline, "no replica with pinned threads");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(benchmark);
+    let deadline = Instant::now() + PATIENCE;
+    while !processes_of(directory.path()).is_empty() {
+        assert!(Instant::now() < deadline, "replicas stay behind");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn the_store_is_measured_with_reads_in_an_open_loop_over_two_connections() {
     let report = measure(&[

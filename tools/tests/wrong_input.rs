@@ -49,6 +49,10 @@ fn missing_and_unreadable_files_are_named_with_a_cure() {
     replica(&copy, "0").fails_with(&["replica-0.key", "0644", "chmod 600"]);
     replica(&group.path(), "3").fails_with(&["there is no replica 3", "numbered from 0"]);
 
+    let path = group.path();
+    let arguments = ["replica", "--group", path.to_str().unwrap(), "--id", "0", "--cores", "9999"];
+    hybster(&arguments).fails_with(&["core 9999 cannot be used", "usable cores"]);
+
     let copy = group.copy("garbled");
     edit(&copy.join("group.toml"), |text| text.replace("pillars = 2", "pillars = \"many\""));
     replica(&copy, "0").fails_with(&["group.toml", "pillars"]);
