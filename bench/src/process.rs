@@ -20,6 +20,26 @@ pub fn cpu_time(pid: u32) -> Result<Duration, Error> {
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
+/// CPU time that the host of a virtual machine has given to others while this machine had work,
+/// summed over its cores since it started; 0 on a machine of its own.
+///
+/// # Errors
+/// If `/proc` is not mounted.
+pub fn stolen_time() -> Result<Duration, Error> {
+    let path = "/proc/stat";
+    let text = fs::read_to_string(path).map_err(|e| Error::new(format!("{path}: {e}")))?;
+    let ticks = steal_ticks(&text)
+        .ok_or_else(|| Error::new(format!("{path} is not laid out as proc(5) says")))?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
+/// proc(5): `cpu user nice system idle iowait irq softirq steal …`, of all cores together.
+fn steal_ticks(stat: &str) -> Option<u64> {
+    let all = stat.lines().find(|line| line.starts_with("cpu "))?;
+    all.split_ascii_whitespace().nth(8)?.parse().ok()
+}
+
 /// utime + stime of a `/proc/PID/stat` line. The command name in parentheses may hold anything.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -71,6 +91,14 @@ pub fn is_running(pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stolen_time_is_the_eighth_figure_of_all_cores() {
+        let stat = "cpu  10 20 30 40 50 60 70 81 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n";
+        assert_eq!(steal_ticks(stat), Some(81));
+        assert_eq!(steal_ticks("cpu 1 2 3\n"), None);
+        assert!(stolen_time().unwrap() <= stolen_time().unwrap());
+    }
 
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {

@@ -13,6 +13,7 @@ use crate::load::{
 };
 use crate::machine::Machine;
 use crate::options::{GroupOptions, RunOptions, ServiceKind};
+use crate::process::stolen_time;
 use crate::progress::Progress;
 use crate::report::{
     Config, FORMAT, LatencyUs, OpenLoopReport, ProcessReport, ReplicaReport, RunReport,
@@ -189,6 +190,7 @@ fn run_with<W: Workload + 'static>(
 
 /// What the watching thread saw at the two ends of the measured interval.
 struct Interval {
+    stolen: Duration,
     usage: Vec<ProcessReport>,
     before: Vec<Status>,
     after: Vec<Status>,
@@ -213,9 +215,11 @@ fn watch(
     stop.sleep_until(begin, || show(group))?;
     observer(group)?;
     let used_before = group.usage()?;
+    let stolen_before = stolen_time()?;
     let before = monitor.all();
     stop.sleep_until(begin + plan.measured, || show(group))?;
     let used_after = group.usage()?;
+    let stolen = stolen_time()?.saturating_sub(stolen_before);
     let after = monitor.all();
     progress.finish();
     let usage = used_after
@@ -226,7 +230,7 @@ fn watch(
             after
         })
         .collect();
-    Ok(Interval { usage, before, after })
+    Ok(Interval { stolen, usage, before, after })
 }
 
 fn report<W>(
@@ -256,6 +260,7 @@ fn report<W>(
         duration_s: options.duration,
         latency_us: LatencyUs::of(&measured.latency_ns),
         longest_gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
+        stolen_s: interval.stolen.as_secs_f64(),
         cpu_s_per_mop: per_million(cpu_s, completed),
         processes: interval.usage,
         replicas: replicas(&interval.before, &interval.after),

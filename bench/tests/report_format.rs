@@ -37,6 +37,7 @@ fn the_text_forms_name_what_matters() {
         "4.75 s per million operations",
         "187.5 requests per batch",
         "DID NOT KEEP UP",
+        "stolen       0.25 s",
         "replica 0         5.50     20.0 MiB     24.0 MiB",
         "AMD EPYC, 2 cores",
     ] {

@@ -42,6 +42,10 @@ pub struct RunReport {
     pub latency_us: LatencyUs,
     /// Longest time between two completions.
     pub longest_gap_ms: f64,
+    /// CPU seconds that the host of a virtual machine gave to others in the interval. Reports from
+    /// before it existed lack it.
+    #[serde(default)]
+    pub stolen_s: f64,
     /// CPU seconds of all processes per million completed operations.
     pub cpu_s_per_mop: f64,
     /// Per process: CPU time of the measured interval and memory at its end.

@@ -92,6 +92,13 @@ impl fmt::Display for RunReport {
             "  CPU          {:.2} s per million operations, all processes",
             self.cpu_s_per_mop
         )?;
+        if self.stolen_s > 0.0 {
+            writeln!(
+                f,
+                "  stolen       {:.2} s of CPU time by the machine's host: gaps may be its doing",
+                self.stolen_s
+            )?;
+        }
         if let Some(open) = &self.open_loop {
             let verdict = if open.kept_up { "kept up" } else { "DID NOT KEEP UP" };
             writeln!(
