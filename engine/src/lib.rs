@@ -9,7 +9,7 @@
 //! - [`client`]: sessions, asynchronous by design, with a blocking call on top.
 //! - [`services`]: services to begin with.
 //! - `heap`, with the feature `jemalloc`: the allocator for programs that run replicas.
-// One call into the C library needs it, in a module of its own.
+// The calls into the allocator need it, in a module of their own.
 #![deny(unsafe_code)]
 
 pub mod client;

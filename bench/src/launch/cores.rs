@@ -11,9 +11,9 @@ pub struct Cores {
 
 impl Cores {
     /// Divides the cores that this process may use: one for each load thread, the others in equal
-    /// parts for the replicas. Are there fewer cores than replicas and load threads, then each
-    /// gets one, in turn, the load threads from the other end: two cores are for the leader of
-    /// the first view with the last replica, and for the replica next to it with the load.
+    /// parts for the replicas. If there are fewer cores than replicas and load threads, each gets
+    /// one in turn, the load threads from the other end: of two cores, one is for replicas 0 and 2,
+    /// the other for replica 1 and the load.
     #[must_use]
     pub fn divide(usable: &[usize], replicas: usize, loads: usize) -> Cores {
         let count = usable.len();

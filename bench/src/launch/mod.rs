@@ -101,7 +101,8 @@ impl GroupSpec {
             )));
         }
         let cores = if options.pin {
-            let usable = core_affinity::get_core_ids().unwrap_or_default();
+            let usable = core_affinity::get_core_ids()
+                .ok_or_else(|| Error::new("--pin: this system does not tell its cores; omit it"))?;
             let usable: Vec<usize> = usable.iter().map(|core| core.id).collect();
             Cores::divide(&usable, replicas.into(), connections as usize)
         } else {
