@@ -196,7 +196,7 @@ impl PollTransport {
             return;
         };
         if connection.phase == Phase::Connecting {
-            match connection.connect_result() {
+            match connect_result(&SockRef::from(&connection.stream)) {
                 Ok(true) => {
                     connection.phase = Phase::Open;
                     completions.push(Completion::Connected { connection: id });
@@ -395,17 +395,6 @@ enum End {
 
 impl Connection {
     /// True: connected. False: not yet.
-    fn connect_result(&self) -> io::Result<bool> {
-        if let Some(error) = self.stream.take_error()? {
-            return Err(error);
-        }
-        match self.stream.peer_addr() {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     fn write(&mut self, mut sent: impl FnMut(Vec<u8>)) -> io::Result<()> {
         while self.writable && !self.outgoing.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
@@ -501,6 +490,18 @@ fn token(id: ConnectionId) -> Token {
 
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
+}
+
+/// Of whatever back end. True: connected. False: not yet.
+pub(crate) fn connect_result(socket: &Socket) -> io::Result<bool> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    match socket.peer_addr() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// What every connection is set to, of whatever back end.

@@ -53,18 +53,6 @@ impl Connection {
         }
     }
 
-    /// True: connected. False: not yet.
-    pub(super) fn connect_result(&self) -> io::Result<bool> {
-        if let Some(error) = self.socket.take_error()? {
-            return Err(error);
-        }
-        match self.socket.peer_addr() {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// One attempt to send what is queued.
     pub(super) fn write_once(&self) {
         if self.outgoing.is_empty() || self.is_full {

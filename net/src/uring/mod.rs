@@ -77,7 +77,7 @@ use self::connection::{Connection, Phase, address_of, start_to_connect};
 use self::ring::{Event, Ring, Sent, Token};
 use crate::blocks::Blocks;
 use crate::limits::UringLimits;
-use crate::poll::set_options;
+use crate::poll::{connect_result, set_options};
 use crate::slots::Slots;
 use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
 
@@ -409,7 +409,7 @@ impl UringTransport {
             return;
         };
         if connection.phase == Phase::Connecting {
-            match connection.connect_result() {
+            match connect_result(&connection.socket) {
                 Ok(true) => {
                     connection.phase = Phase::Open;
                     self.begin(id);

@@ -2,7 +2,8 @@
 //!
 //! A leader commits with the COMMITs of q − 1 followers, and a client is content with the replies
 //! of the same replicas. Under light load, when nothing else is under way, every further message
-//! only takes cores and wake-ups from those that somebody waits for. So a PREPARE then goes to
+//! only takes cores and wake-ups from those that somebody waits for. So a PREPARE, which TR listing
+//! 16 sends to all at once, then goes to
 //! q − 1 followers, and to the others a little later, along with what follows (as in "thrifty" Paxos;
 //! DEVIATIONS.md). Each follower still gets each PREPARE. At first these are the followers next to
 //! the leader. They change if others are faster, as pillar 0 sees it: were it not the same followers
@@ -136,7 +137,12 @@ impl Nearest {
             return None;
         }
         self.rival = (by, if self.rival.0 == by { self.rival.1 + 1 } else { 1 });
-        self.rival.1.is_multiple_of(WINS).then_some(by)
+        if self.rival.1 < WINS {
+            return None;
+        }
+        // In a pillar that does not decide this happens again and again.
+        self.rival.1 = 0;
+        Some(by)
     }
 }
 
@@ -195,6 +201,7 @@ mod tests {
             let faster = nearest.committed(2 * probe, peers(1), Time(USUAL_US));
             assert_eq!(faster, (probe == u64::from(WINS)).then_some(peers(1)));
         }
+        assert_eq!(nearest.rival, (peers(1), 0));
         assert_eq!(nearest.destination(100, true, false, Time(0)), Destination::Thrifty(peers(2)));
         nearest.ask_first(peers(1));
         assert_eq!(nearest.destination(101, true, false, Time(0)), Destination::Thrifty(peers(1)));
