@@ -13,9 +13,6 @@ use hybster_bench::stop::Stop;
 use hybster_bench::sweep::{SweepOptions, sweep, write_csv};
 use hybster_bench::{Error, launch, run, scenario};
 
-#[global_allocator]
-static HEAP: hybster::heap::Heap = hybster::heap::Heap;
-
 /// Measured, but operations failed or a check did not hold.
 const NOT_CLEAN: u8 = 3;
 

@@ -1,76 +1,45 @@
-//! The heap for programs that run replicas: jemalloc, told to keep what is freed.
+//! The C library's heap, told to keep what is freed.
 //!
-//! Each checkpoint frees what the one before it held, tens of thousands of blocks at once. glibc's
-//! allocator merges and sorts them in the calls that happen to come next, and all messages wait for
-//! that; jemalloc puts them on lists by size. With a key-value store of 1 GiB under load the longest
-//! pause fell to less than half. Requests without a payload cost up to a tenth more CPU time in
-//! exchange (`perf/RESULTS.md`). mimalloc was faster on average, but paused for longer than glibc
-//! when it cleared new memory, and was slow with payloads of 1 KiB.
-//!
-//! What is freed is soon needed again, so it is not given back to the system: that would cost a page
-//! fault and a cleared page each time.
+//! Each checkpoint frees the batches and pages before it, megabytes at once. glibc hands such memory
+//! back to the kernel by default (`M_TRIM_THRESHOLD`, `M_MMAP_THRESHOLD` in mallopt(3)) and fetches
+//! it again a moment later, page fault by page fault, each of which clears a page.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_int, c_void};
-use std::ptr::null_mut;
+/// Freed memory at the end of a heap that is kept, and blocks that are still served from a heap,
+/// in bytes. glibc takes 32 MiB at most for the latter.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const KEEP_BYTES: [libc::c_int; 2] = [1 << 30, 32 << 20];
 
-use tikv_jemalloc_sys::mallctl;
+/// By how much a heap grows at once, in bytes.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const GROW_BYTES: libc::c_int = 1 << 20;
 
-/// What a program declares as its global allocator:
+/// Keeps freed memory for the next allocation. For programs that run a replica or a busy client;
+/// call it once, at the start, before there are threads.
 ///
-/// ```
-/// #[global_allocator]
-/// static HEAP: hybster::heap::Heap = hybster::heap::Heap;
-/// # fn main() {}
-/// ```
-pub use tikv_jemallocator::Jemalloc as Heap;
-
-/// Times after which free memory goes back to the system, in milliseconds; −1 is never. These are
-/// jemalloc's names, of arenas to come and of the first one, the only one at the start of a program.
-const KEEP: [&CStr; 4] = [
-    c"arenas.dirty_decay_ms",
-    c"arenas.muzzy_decay_ms",
-    c"arena.0.dirty_decay_ms",
-    c"arena.0.muzzy_decay_ms",
-];
-
-/// Keeps freed memory for the next allocation. For programs that run a replica or a busy client,
-/// with [`Heap`] as their allocator; call it once, at the start, before there are threads.
+/// Does nothing where the allocator is not glibc's. Nor is it needed with another
+/// `#[global_allocator]`, which it does not touch.
 pub fn keep_freed_memory() {
-    for name in KEEP {
-        if set(name, -1) != 0 {
-            // All works as well, but slower.
-            log::debug!("the heap keeps its default for {name:?}");
-        }
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    for (option, value) in [
+        (libc::M_TRIM_THRESHOLD, KEEP_BYTES[0]),
+        (libc::M_MMAP_THRESHOLD, KEEP_BYTES[1]),
+        (libc::M_TOP_PAD, GROW_BYTES),
+    ] {
+        // SAFETY: mallopt takes any option and value, and takes the allocator's own lock. It
+        // returns 0 for what it does not accept, which leaves the defaults.
+        unsafe { libc::mallopt(option, value) };
     }
-}
-
-/// Sets one of [`KEEP`]. Returns 0, or the number of an error.
-fn set(name: &CStr, mut value: isize) -> c_int {
-    let value = (&raw mut value).cast::<c_void>();
-    // SAFETY: jemalloc's manual gives all of them the type ssize_t, which is isize and what is read
-    // from `value`, alive until the call returns; the old value is not asked for.
-    unsafe { mallctl(name.as_ptr(), null_mut(), null_mut(), value, size_of::<isize>()) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn get(name: &CStr) -> Option<isize> {
-        let (mut value, mut size) = (0_isize, size_of::<isize>());
-        let to = (&raw mut value).cast::<c_void>();
-        // SAFETY: as above, the other way round; no new value is given.
-        let error = unsafe { mallctl(name.as_ptr(), to, &raw mut size, null_mut(), 0) };
-        (error == 0 && size == size_of::<isize>()).then_some(value)
-    }
-
     #[test]
-    fn all_of_it_is_accepted() {
-        keep_freed_memory();
-        for name in KEEP {
-            assert_eq!(get(name), Some(-1), "{name:?}");
+    fn memory_can_be_had_and_freed_afterwards() {
+        super::keep_freed_memory();
+        for size in [1, 4 << 10, 1 << 20, 40 << 20] {
+            let block = vec![7_u8; size];
+            assert!(block.iter().all(|byte| *byte == 7));
         }
-        assert_ne!(set(c"arenas.no_such_thing", -1), 0);
     }
 }

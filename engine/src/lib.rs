@@ -8,13 +8,12 @@
 //! - [`replica`]: starting, watching and stopping a replica; [`runtime`] says how it works inside.
 //! - [`client`]: sessions, asynchronous by design, with a blocking call on top.
 //! - [`services`]: services to begin with.
-//! - `heap`, with the feature `jemalloc`: the allocator for programs that run replicas.
-// The calls into the allocator need it, in a module of their own.
+//! - [`heap`]: what a program that runs replicas should tell its allocator.
+// One call into the C library needs it, in a module of its own.
 #![deny(unsafe_code)]
 
 pub mod client;
 pub mod group;
-#[cfg(feature = "jemalloc")]
 pub mod heap;
 pub mod replica;
 pub mod runtime;

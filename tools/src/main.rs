@@ -17,9 +17,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-#[global_allocator]
-static HEAP: hybster::heap::Heap = hybster::heap::Heap;
-
 /// Set up, run and use a Hybster group.
 #[derive(Debug, Parser)]
 #[command(name = "hybster", version)]
