@@ -19,6 +19,18 @@ impl Clone for Buffer {
     fn clone(&self) -> Buffer {
         Buffer::new(self.bytes())
     }
+
+    /// Copies into the place that `self` has, if it fits.
+    fn clone_from(&mut self, original: &Buffer) {
+        let bytes = original.bytes();
+        match self {
+            Buffer::InPlace(length, place) if bytes.len() <= IN_PLACE_BYTES => {
+                *length = bytes.len() as u16;
+                place[..bytes.len()].copy_from_slice(bytes);
+            }
+            _ => *self = original.clone(),
+        }
+    }
 }
 
 impl Buffer {
@@ -90,6 +102,11 @@ mod tests {
             assert_eq!(buffer.bytes_mut().len(), length);
             assert_eq!(matches!(buffer, Buffer::Heap(_)), length > IN_PLACE_BYTES);
             assert_eq!(buffer.clone().bytes(), buffer.bytes());
+            for before in [&[9; 7][..], &[9; 5000]] {
+                let mut other = Buffer::new(before);
+                other.clone_from(&buffer);
+                assert_eq!(other.bytes(), buffer.bytes());
+            }
         }
         assert_eq!(buffer.bytes(), b"abc");
     }

@@ -42,9 +42,19 @@ pub(super) const fn entry_bytes(key: usize, value: usize) -> usize {
 }
 
 /// A page that is in use.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Leaf {
     buffer: Buffer,
+}
+
+impl Clone for Leaf {
+    fn clone(&self) -> Leaf {
+        Leaf { buffer: self.buffer.clone() }
+    }
+
+    fn clone_from(&mut self, original: &Leaf) {
+        self.buffer.clone_from(&original.buffer);
+    }
 }
 
 impl Leaf {
@@ -109,6 +119,11 @@ impl Leaf {
     /// The page.
     pub(super) fn bytes(&self) -> &[u8] {
         self.buffer.bytes()
+    }
+
+    /// Whether it takes as much memory as nearly all leaves.
+    pub(super) fn is_usual(&self) -> bool {
+        matches!(self.buffer, Buffer::InPlace(..))
     }
 
     /// The length of the page.
@@ -472,7 +487,7 @@ mod tests {
         assert_eq!(leaf.len(), MAX_LEAF_BYTES);
         leaf.replace(0, b"small");
         assert_eq!(leaf.value(0), b"small");
-        assert!(matches!(leaf.buffer, Buffer::InPlace(..)));
+        assert!(leaf.is_usual());
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! The entries live in *leaves* of about 4 KiB, each a page of the [`Snapshot`]. The data of a
 //! leaf is one run of bytes, the same in memory and in a checkpoint. Leaves are shared
 //! between the store and its snapshots and copied when they are written to, so a snapshot costs
-//! a reference per 64 pages, and a write after it copies one leaf and 16 references.
+//! a reference per 64 pages, and a write after it copies one leaf and 16 references. What dropped
+//! snapshots leave behind is taken apart bit by bit, and such copies are made in it.
 //!
 //! Limits: keys of [`MAX_KEY_BYTES`], values of [`MAX_VALUE_BYTES`], replies to scans of
 //! [`MAX_SCAN_REPLY_BYTES`]. All replies and all operations fit into 1 MiB, but for a
@@ -17,6 +18,7 @@ mod directory;
 mod leaf;
 mod pages;
 mod reader;
+mod reclaim;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hybster_proto::service::{PAGES_PER_GROUP, RestoreError, Snapshot};
 
 use super::leaf::Leaf;
+use super::reclaim::{Dropped, Reclaim};
 
 /// Index of a page.
 pub(super) type PageId = u32;
@@ -34,18 +35,19 @@ pub(super) struct PageTable {
     length: PageId,
     /// The version given last. It never goes back, not even when the pages are replaced.
     version: u64,
+    pub(super) reclaim: Reclaim,
 }
 
 #[derive(Clone, Debug)]
-struct Chunk {
+pub(super) struct Chunk {
     /// Rises with each change of a page in it; unique in the store, 0 if it was always empty.
     version: u64,
     /// As that of the chunk, for each page; 0 for a free one. Here, as checkpoints read them all.
     versions: [u64; CHUNK_PAGES],
-    nodes: [Arc<Node>; CHUNK_PAGES / NODE_PAGES],
+    pub(super) nodes: [Arc<Node>; CHUNK_PAGES / NODE_PAGES],
 }
 
-type Node = [Option<Arc<Leaf>>; NODE_PAGES];
+pub(super) type Node = [Option<Arc<Leaf>>; NODE_PAGES];
 
 impl Chunk {
     fn empty() -> Chunk {
@@ -62,10 +64,15 @@ impl Chunk {
     }
 
     /// The place of a page that changes to this version.
-    fn slot_mut(&mut self, slot: usize, version: u64) -> &mut Option<Arc<Leaf>> {
+    fn slot_mut(
+        &mut self,
+        slot: usize,
+        version: u64,
+        reclaim: &mut Reclaim,
+    ) -> &mut Option<Arc<Leaf>> {
         self.version = version;
         self.versions[slot] = version;
-        &mut Arc::make_mut(&mut self.nodes[slot / NODE_PAGES])[slot % NODE_PAGES]
+        &mut reclaim.own_node(&mut self.nodes[slot / NODE_PAGES])[slot % NODE_PAGES]
     }
 }
 
@@ -84,8 +91,9 @@ impl PageTable {
     pub(super) fn leaf_mut(&mut self, page: PageId) -> &mut Leaf {
         self.version += 1;
         let (chunk, slot) = place(page);
-        let leaf = Arc::make_mut(&mut self.chunks[chunk]).slot_mut(slot, self.version);
-        Arc::make_mut(leaf.as_mut().expect("the page is in use"))
+        let chunk = Arc::make_mut(&mut self.chunks[chunk]);
+        let leaf = chunk.slot_mut(slot, self.version, &mut self.reclaim);
+        self.reclaim.own_leaf(leaf.as_mut().expect("the page is in use"))
     }
 
     /// Puts a leaf into the lowest free page.
@@ -112,7 +120,7 @@ impl PageTable {
         self.version += 1;
         let (chunk, slot) = place(page);
         let chunk = Arc::make_mut(&mut self.chunks[chunk]);
-        let leaf = chunk.slot_mut(slot, self.version).take().expect("the page is in use");
+        let leaf = chunk.slot_mut(slot, self.version, &mut self.reclaim).take();
         chunk.versions[slot] = 0;
         let (mut first, mut end) = (page, page + 1);
         if let Some((&before, &before_end)) = self.free.range(..page).next_back()
@@ -130,12 +138,20 @@ impl PageTable {
         } else {
             self.free.insert(first, end);
         }
-        leaf
+        leaf.expect("the page is in use")
     }
 
     /// The pages as they are now, at the cost of a step per chunk.
-    pub(super) fn snapshot(&self) -> PageSnapshot {
-        PageSnapshot { chunks: self.chunks.clone(), length: self.length }
+    pub(super) fn snapshot(&mut self) -> PageSnapshot {
+        let dropped = self.reclaim.snapshot();
+        PageSnapshot { chunks: self.chunks.clone(), length: self.length, dropped }
+    }
+
+    /// Replaces the pages by those that [`PageTable::load`] made from them.
+    pub(super) fn replace(&mut self, loaded: PageTable) {
+        let before = std::mem::replace(self, loaded);
+        self.reclaim = before.reclaim;
+        self.reclaim.drop_later(before.chunks);
     }
 
     /// Reads the pages of a checkpoint into a new table. Pages that are as in this table are
@@ -256,7 +272,7 @@ impl PageTable {
         let (chunk, slot) = place(page);
         self.make_room(chunk + 1);
         let chunk = Arc::make_mut(&mut self.chunks[chunk]);
-        *chunk.slot_mut(slot, version) = Some(leaf);
+        *chunk.slot_mut(slot, version, &mut self.reclaim) = Some(leaf);
         chunk.version = self.version;
     }
 
@@ -304,6 +320,13 @@ pub(super) struct Loaded {
 pub(super) struct PageSnapshot {
     chunks: Vec<Arc<Chunk>>,
     length: PageId,
+    dropped: Dropped,
+}
+
+impl Drop for PageSnapshot {
+    fn drop(&mut self) {
+        self.dropped.push(std::mem::take(&mut self.chunks));
+    }
 }
 
 impl PageSnapshot {
@@ -396,11 +419,10 @@ mod tests {
         let mut table = table_of(3 * CHUNK_PAGES);
         let snapshot = table.snapshot();
         table.leaf_mut(1).replace(0, b"new");
-        let changed =
-            |page: u64| snapshot.page_version(page) != table.snapshot().page_version(page);
+        let after = table.snapshot();
+        let changed = |page: u64| snapshot.page_version(page) != after.page_version(page);
         assert!((0..3 * CHUNK_PAGES as u64).all(|page| changed(page) == (page == 1)));
-        let chunk_changed =
-            |chunk| snapshot.group_version(chunk) != table.snapshot().group_version(chunk);
+        let chunk_changed = |chunk| snapshot.group_version(chunk) != after.group_version(chunk);
         assert!((0..3).all(|chunk| chunk_changed(chunk) == (chunk == 0)));
         assert!(!Arc::ptr_eq(&table.chunks[0], &snapshot.chunks[0]));
         assert!(Arc::ptr_eq(&table.chunks[1], &snapshot.chunks[1]));
@@ -440,7 +462,7 @@ mod tests {
         let pages: Vec<_> = (0..2).map(|page| table.snapshot().page(page)).collect();
         table.leaf_mut(1).replace(0, b"other");
         let before = table.snapshot();
-        let loaded =
+        let mut loaded =
             table.load(&Pages([&pages[..], &[Bytes::new()]].concat()), None).unwrap().pages;
         assert_eq!(loaded.len(), 2);
         let after = loaded.snapshot();

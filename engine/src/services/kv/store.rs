@@ -153,7 +153,7 @@ impl Store {
     }
 
     /// The pages as they are now.
-    pub(super) fn snapshot(&self) -> Arc<dyn Snapshot> {
+    pub(super) fn snapshot(&mut self) -> Arc<dyn Snapshot> {
         Arc::new(self.pages.snapshot())
     }
 
@@ -196,7 +196,8 @@ impl Store {
                 return Err(overlap(page, other.page));
             }
         }
-        *self = Store { pages, directory, entries, bytes, limit_bytes: self.limit_bytes };
+        self.pages.replace(pages);
+        (self.directory, self.entries, self.bytes) = (directory, entries, bytes);
         Ok(())
     }
 
