@@ -99,6 +99,17 @@ fn every_layout_counts_exactly_and_sleeps_when_idle() {
 }
 
 #[test]
+fn single_replies_of_followers_go_through_the_leader() {
+    let running = Running::start("relayed", config(2), Layout::Fused);
+    let client = running.client(0);
+    assert_eq!(add_in_parallel(&client, 1, 300), 300);
+    let relayed = |id: usize| running.status(id).relayed_replies;
+    wait_until("a reply goes through the leader", || relayed(1) + relayed(2) > 0);
+    assert_eq!(relayed(0), 0);
+    running.shutdown();
+}
+
+#[test]
 fn checkpoints_become_stable_and_windows_move() {
     let config = GroupConfig { checkpoint_interval: 8, window: 16, ..config(2) };
     let running = Running::start("checkpoints", config, Layout::Split);

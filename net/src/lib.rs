@@ -48,6 +48,7 @@ pub use frame::Messages;
 pub use hub::{DownReason, Event, Hub, HubConfig, LinkId, SendError, Source, Tag};
 pub use keys::{Identity, KeyRing, PublicKey, StaticKey};
 pub use limits::Limits;
+pub use link::ENVELOPE_BYTES;
 pub use memory::{MemoryNetwork, MemoryTransport};
 pub use poll::PollTransport;
 pub use reject::{Reason, Rejections};

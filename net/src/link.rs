@@ -1,10 +1,24 @@
-//! A link after its handshake: seals and opens frames. Sans-IO.
+//! A link after its handshake: seals and opens frames, and envelopes. Sans-IO.
+//!
+//! A frame travels on the link itself. An *envelope* is a message that somebody else carries from one
+//! end of the link to the other: nobody but the two can have made it, but it may come late, twice
+//! or never.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::cipher::{DirectionKey, LinkCipher, TAG_BYTES};
 use crate::frame::{self, FrameError, FrameReader, HEADER_BYTES};
 use crate::reject::Reason;
+
+/// What an envelope has beyond its message, in bytes: its number and its tag.
+pub const ENVELOPE_BYTES: usize = ENVELOPE_NUMBER_BYTES + TAG_BYTES;
+
+const ENVELOPE_NUMBER_BYTES: usize = 8;
+
+/// Added to the numbers of envelopes, so that no frame has the same nonce.
+const ENVELOPE_NONCES: u64 = 1 << 63;
+
+const _: () = assert!(LinkCipher::FRAMES_MAX <= ENVELOPE_NONCES);
 
 /// Why a link must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +66,7 @@ impl Link {
     #[must_use]
     pub fn new(cipher: LinkCipher, send: &[u8; 32], receive: &[u8; 32], limit: u32) -> Self {
         Self {
-            sealer: Sealer { key: DirectionKey::new(cipher, send), counter: 0 },
+            sealer: Sealer { key: DirectionKey::new(cipher, send), counter: 0, envelopes: 0 },
             opener: Opener {
                 key: DirectionKey::new(cipher, receive),
                 counter: 0,
@@ -66,6 +80,7 @@ impl Link {
 pub struct Sealer {
     key: DirectionKey,
     counter: u64,
+    envelopes: u64,
 }
 
 impl Sealer {
@@ -96,6 +111,21 @@ impl Sealer {
         out.extend_from_slice(&[0; HEADER_BYTES]);
         slices.iter().for_each(|slice| out.extend_from_slice(slice));
         self.seal(out, start)
+    }
+
+    /// Appends an envelope with a message, for somebody else to carry.
+    ///
+    /// # Errors
+    /// If the numbers of envelopes are used up.
+    pub fn seal_envelope(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), LinkError> {
+        let number = next(&mut self.envelopes)?;
+        let start = out.len();
+        out.extend_from_slice(&number.to_le_bytes());
+        out.extend_from_slice(message);
+        let envelope = &mut out[start..];
+        let tag = self.key.seal(number | ENVELOPE_NONCES, envelope, ENVELOPE_NUMBER_BYTES);
+        out.extend_from_slice(&tag);
+        Ok(())
     }
 }
 
@@ -133,6 +163,17 @@ impl Opener {
         frame.advance(HEADER_BYTES);
         frame.truncate(frame.len() - TAG_BYTES);
         Ok(Some(frame.freeze()))
+    }
+
+    /// The message in an envelope that the other end sealed, decrypted in place; `None` if it was
+    /// not the other end, or not on this connection.
+    pub fn open_envelope<'a>(&self, envelope: &'a mut [u8]) -> Option<&'a [u8]> {
+        let body = ENVELOPE_NUMBER_BYTES..envelope.len().checked_sub(TAG_BYTES)?;
+        let number = u64::from_le_bytes(*envelope.first_chunk()?);
+        let is_whole = envelope.len() >= ENVELOPE_BYTES && number < LinkCipher::FRAMES_MAX;
+        let opened =
+            is_whole && self.key.open(number | ENVELOPE_NONCES, envelope, ENVELOPE_NUMBER_BYTES);
+        if opened { envelope.get(body) } else { None }
     }
 }
 
@@ -235,6 +276,45 @@ mod tests {
             assert_eq!(fresh.opener.open(), Err(LinkError::BadMac { counter: 0 }));
             a.opener.push(first[..].into());
             assert_eq!(a.opener.open(), Err(LinkError::BadMac { counter: 0 }));
+        }
+    }
+
+    #[test]
+    fn envelopes_open_in_any_order_at_the_other_end_alone() {
+        for cipher in CIPHERS {
+            let (mut a, b) = pair(cipher);
+            let mut envelopes = [Vec::new(), Vec::new(), Vec::new()];
+            for (i, envelope) in envelopes.iter_mut().enumerate() {
+                a.sealer.seal_envelope(&[i as u8; 40], envelope).unwrap();
+                assert_eq!(envelope.len(), 40 + ENVELOPE_BYTES);
+            }
+            for i in [2, 0, 1, 1] {
+                let message = b.opener.open_envelope(&mut envelopes[i].clone()).map(<[u8]>::to_vec);
+                assert_eq!(message, Some(vec![i as u8; 40]));
+                assert_eq!(a.opener.open_envelope(&mut envelopes[i].clone()), None);
+            }
+            for bit in 0..envelopes[0].len() * 8 {
+                let mut bad = envelopes[0].clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(b.opener.open_envelope(&mut bad), None, "bit {bit}");
+            }
+            for length in 0..envelopes[0].len() {
+                assert_eq!(b.opener.open_envelope(&mut envelopes[0][..length].to_vec()), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_is_no_envelope() {
+        for cipher in CIPHERS {
+            let (mut a, b) = pair(cipher);
+            let mut frame = Vec::new();
+            a.sealer.seal_slices(&mut frame, &[&[7; 40]]).unwrap();
+            // The number of the frame in place of its header, which is covered: as AES-GCM sees it.
+            let mut as_envelope = frame.clone();
+            as_envelope[..8].copy_from_slice(&0_u64.to_le_bytes());
+            assert_eq!(b.opener.open_envelope(&mut as_envelope), None);
+            assert_eq!(b.opener.open_envelope(&mut frame), None);
         }
     }
 

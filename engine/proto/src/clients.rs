@@ -19,7 +19,8 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::output::{
-    Destination, Output, Reject, SendTag, Source, ToClients, ToControl, ToExecution, ToPillar,
+    Cause, Destination, Output, Reject, SendTag, Source, ToClients, ToControl, ToExecution,
+    ToPillar,
 };
 use crate::time::Time;
 use crate::timeouts::AdaptiveTimeout;
@@ -304,7 +305,8 @@ impl<V: Verifier> ClientStage<V> {
         let length = request.record.len();
         if self.pending_bytes + length > MAX_PENDING_BYTES {
             let status = ReplyStatus::Overloaded;
-            out.replies.push(request.session, request.number, self.view, status, &[]);
+            let (view, cause) = (self.view, Cause::AskedAgain);
+            out.replies.push(request.session, request.number, view, cause, status, &[]);
             return;
         }
         let full = self.open.requests >= self.config.batch_max_requests

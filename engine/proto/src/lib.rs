@@ -29,6 +29,7 @@ pub mod invocation;
 pub mod mutants;
 pub mod output;
 pub mod pillar;
+pub mod relaying;
 pub mod replica;
 pub mod service;
 pub mod state;

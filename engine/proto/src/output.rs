@@ -100,6 +100,17 @@ pub enum Network {
     Withdraw(Watermark),
 }
 
+/// Why a replica replies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// The request has just been executed.
+    Executed,
+    /// It is a query.
+    Queried,
+    /// It was executed or refused before, or has to be refused.
+    AskedAgain,
+}
+
 /// Replies of one replica, kept flat so that pushing one allocates nothing.
 #[derive(Default, Debug)]
 pub struct ReplyQueue {
@@ -112,6 +123,7 @@ struct ReplyRecord {
     session: SessionId,
     number: RequestNumber,
     view: View,
+    cause: Cause,
     status: ReplyStatus,
     end: usize,
 }
@@ -125,6 +137,8 @@ pub struct Reply<'a> {
     pub number: RequestNumber,
     /// The replica's stable view.
     pub view: View,
+    /// Why it is given.
+    pub cause: Cause,
     /// What became of the request.
     pub status: ReplyStatus,
     /// The result.
@@ -146,12 +160,13 @@ impl ReplyQueue {
         session: SessionId,
         number: RequestNumber,
         view: View,
+        cause: Cause,
         status: ReplyStatus,
         result: &[u8],
     ) {
         self.results.extend_from_slice(result);
         let end = self.results.len();
-        self.entries.push(ReplyRecord { session, number, view, status, end });
+        self.entries.push(ReplyRecord { session, number, view, cause, status, end });
     }
 
     /// Number of replies.
@@ -172,7 +187,14 @@ impl ReplyQueue {
         self.entries.iter().map(move |e| {
             let result = &self.results[start..e.end];
             start = e.end;
-            Reply { session: e.session, number: e.number, view: e.view, status: e.status, result }
+            Reply {
+                session: e.session,
+                number: e.number,
+                view: e.view,
+                cause: e.cause,
+                status: e.status,
+                result,
+            }
         })
     }
 

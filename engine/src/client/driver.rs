@@ -13,6 +13,7 @@ use hybster_proto::invocation::{
     ClientCore, ClientOutput, ClientStats, Completions, RequestKind, SubmitError, pieces,
 };
 use hybster_proto::time::Time;
+use hybster_proto::wire::relay::parse_relayed;
 use hybster_proto::wire::request::REQUESTS_HEAD;
 use hybster_proto::wire::{kind, kind_of};
 
@@ -53,6 +54,9 @@ pub struct ClientDriver<T: Transport = AnyTransport> {
     started: Instant,
     now: Time,
     unsent: u64,
+    /// For envelopes, which are opened in place.
+    scratch: Vec<u8>,
+    unopened: u64,
 }
 
 #[derive(Debug)]
@@ -126,6 +130,8 @@ impl<T: Transport> ClientDriver<T> {
             started: Instant::now(),
             now: Time(0),
             unsent: 0,
+            scratch: Vec::new(),
+            unopened: 0,
         })
     }
 
@@ -270,6 +276,12 @@ impl<T: Transport> ClientDriver<T> {
         self.unsent
     }
 
+    /// Replies that came through another replica and were not authentic.
+    #[must_use]
+    pub fn unopened(&self) -> u64 {
+        self.unopened
+    }
+
     /// A handle that ends a poll from another thread.
     #[must_use]
     pub fn waker(&self) -> Waker {
@@ -322,6 +334,7 @@ impl<T: Transport> ClientDriver<T> {
                         kind::STATUS if self.statuses.len() < STATUSES_MAX => {
                             self.statuses.push((from, Bytes::copy_from_slice(message)));
                         }
+                        kind::RELAYED => self.relayed(message),
                         _ => self.core.handle(from, message, self.now, &mut self.out),
                     }
                 }
@@ -348,6 +361,19 @@ impl<T: Transport> ClientDriver<T> {
             | Event::ClientUp { .. }
             | Event::ClientDown { .. } => {}
         }
+    }
+
+    /// A reply that another replica carried. If it is not what it claims to be, either of the two
+    /// lies, or the link was made anew meanwhile.
+    fn relayed(&mut self, message: &[u8]) {
+        if let Ok((from, envelope)) = parse_relayed(message) {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(envelope);
+            if let Some(message) = self.hub.open_from_peer(from.0, &mut self.scratch) {
+                return self.core.handle(from, message, self.now, &mut self.out);
+            }
+        }
+        self.unopened += 1;
     }
 
     fn rejected(&mut self, peer: u16, reason: Reason, message: String) {

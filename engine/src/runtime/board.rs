@@ -97,6 +97,7 @@ pub(crate) struct PillarBoard {
 pub(crate) struct NetworkBoard {
     pub(crate) client_links: Gauge,
     pub(crate) lost_replies: Gauge,
+    pub(crate) relayed_replies: Gauge,
     pub(crate) dropped: Gauge,
     pub(crate) frames_in: Gauge,
     pub(crate) messages_in: Gauge,

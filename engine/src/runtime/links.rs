@@ -3,7 +3,9 @@
 use hybster_net::LinkId;
 use hybster_proto::ids::{ClientId, ReplicaId, View};
 use hybster_proto::output::{ClientLink, Reply};
+use hybster_proto::relaying::Trust;
 use hybster_proto::wire::ReplyEntry;
+use hybster_proto::wire::relay::RELAY_REPLIES_MAX;
 use hybster_proto::wire::reply::{append, begin};
 
 /// A REPLIES message is closed when it reaches this, in bytes.
@@ -33,6 +35,26 @@ struct ReplyLink {
     client: ClientLink,
     view: View,
     message: Vec<u8>,
+    /// Replies in the message.
+    replies: u32,
+    /// Whether the last of them may go through the leader.
+    may_be_relayed: bool,
+    trust: Trust,
+}
+
+/// A REPLIES message that is complete.
+#[derive(Debug)]
+pub(crate) struct Ready<'a> {
+    /// Where it goes.
+    pub(crate) link: LinkId,
+    /// Who is there.
+    pub(crate) client: ClientLink,
+    /// The view in which it was written.
+    pub(crate) view: View,
+    /// The message.
+    pub(crate) message: &'a [u8],
+    /// Whether it may go through the leader.
+    pub(crate) may_be_relayed: bool,
 }
 
 impl Links {
@@ -51,7 +73,15 @@ impl Links {
         if self.by_client.len() <= index {
             self.by_client.resize_with(index + 1, Vec::new);
         }
-        self.by_slot[slot] = Some(ReplyLink { id, client, view: View(0), message: Vec::new() });
+        self.by_slot[slot] = Some(ReplyLink {
+            id,
+            client,
+            view: View(0),
+            message: Vec::new(),
+            replies: 0,
+            may_be_relayed: false,
+            trust: Trust::default(),
+        });
         self.by_client[index].push((client.incarnation, slot as u32));
         self.live += 1;
     }
@@ -98,7 +128,7 @@ impl Links {
         &mut self,
         replica: ReplicaId,
         reply: &Reply<'_>,
-        send: impl FnMut(LinkId, &[u8]),
+        send: impl FnMut(Ready<'_>),
     ) -> bool {
         let client = reply.link();
         let slot = match self.last {
@@ -120,11 +150,10 @@ impl Links {
     }
 
     /// Hands out all messages under construction.
-    pub(crate) fn flush(&mut self, mut send: impl FnMut(LinkId, &[u8])) {
+    pub(crate) fn flush(&mut self, mut send: impl FnMut(Ready<'_>)) {
         for slot in self.open.drain(..) {
             if let Some(link) = &mut self.by_slot[slot as usize] {
-                send(link.id, &link.message);
-                link.message.clear();
+                link.hand_out(&mut send);
                 link.message.shrink_to(KEPT_BUFFER_BYTES);
             }
         }
@@ -132,11 +161,10 @@ impl Links {
 }
 
 impl ReplyLink {
-    fn push(&mut self, replica: ReplicaId, reply: &Reply<'_>, mut send: impl FnMut(LinkId, &[u8])) {
+    fn push(&mut self, replica: ReplicaId, reply: &Reply<'_>, mut send: impl FnMut(Ready<'_>)) {
         let fits = self.message.len() + reply.result.len() <= REPLIES_TARGET_BYTES;
         if !self.message.is_empty() && (reply.view != self.view || !fits) {
-            send(self.id, &self.message);
-            self.message.clear();
+            self.hand_out(&mut send);
         }
         if self.message.is_empty() {
             self.view = reply.view;
@@ -151,6 +179,22 @@ impl ReplyLink {
                 result: reply.result,
             },
         );
+        self.replies += 1;
+        self.may_be_relayed = self.trust.permits(reply.cause);
+    }
+
+    fn hand_out(&mut self, send: &mut impl FnMut(Ready<'_>)) {
+        // Under load a message to the client costs little, and the leader has enough to do.
+        let is_single = self.replies == 1 && self.message.len() <= RELAY_REPLIES_MAX;
+        send(Ready {
+            link: self.id,
+            client: self.client,
+            view: self.view,
+            message: &self.message,
+            may_be_relayed: self.may_be_relayed && is_single,
+        });
+        self.message.clear();
+        self.replies = 0;
     }
 }
 

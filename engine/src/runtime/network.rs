@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hybster_net::hub::Traffic;
 use hybster_net::{
-    DownReason, Event, Hub, LinkId, Messages, SendError, Source, Tag, Transport, Waker,
+    DownReason, ENVELOPE_BYTES, Event, Hub, LinkId, Messages, SendError, Source, Tag, Transport,
+    Waker,
 };
 use hybster_proto::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
 use hybster_proto::output::{
     ClientLink, Destination, Letter, Network as Effect, Reject, Rejection, ReplyQueue, SendTag,
     ToControl, ToPillar, Watermark, route_client_message, route_peer_message,
 };
+use hybster_proto::wire::relay::{RELAY_HEAD, begin_relay, parse_relay, relayed_head};
 use hybster_proto::wire::{kind, kind_of};
 
 use super::Shared;
-use super::links::{Links, client_link};
+use super::links::{Links, Ready, client_link};
 
 /// Log lines per second about messages that could not be sent.
 const LOG_LINES_PER_SECOND: u32 = 10;
@@ -103,10 +105,8 @@ impl<T: Transport> Network<T> {
         let Network { links, hub, shared, .. } = self;
         let mut lost = 0;
         for reply in replies.iter() {
-            let found = links.push(shared.replica, &reply, |link, message| {
-                // A link that broke or is too slow takes nothing; the hub counts and reports it.
-                let _ = hub.send_to_client(link, message);
-            });
+            let found =
+                links.push(shared.replica, &reply, |ready| send_replies(hub, shared, &ready));
             lost += u64::from(!found);
         }
         if lost > 0 {
@@ -116,10 +116,8 @@ impl<T: Transport> Network<T> {
 
     /// Closes all REPLIES messages under construction and shows the counters.
     pub(crate) fn flush(&mut self) {
-        let Network { links, hub, .. } = self;
-        links.flush(|link, message| {
-            let _ = hub.send_to_client(link, message);
-        });
+        let Network { links, hub, shared, .. } = self;
+        links.flush(|ready| send_replies(hub, shared, &ready));
         self.show();
     }
 
@@ -148,6 +146,10 @@ impl<T: Transport> Network<T> {
 
     fn peer_messages(&mut self, from: ReplicaId, messages: &Messages, letters: &mut Vec<Letter>) {
         for message in messages.iter() {
+            if kind_of(message) == kind::RELAY {
+                self.carry(from, message);
+                continue;
+            }
             let letter =
                 route_peer_message(from, messages.slice(message), self.shared.config.pillars);
             match letter.filter(|_| self.shared.replicated) {
@@ -155,6 +157,22 @@ impl<T: Transport> Network<T> {
                 None => self.reject(Some(from), message, Reject::Malformed),
             }
         }
+    }
+
+    /// Carries the sealed replies of a follower to a client. What cannot go now is dropped: the
+    /// client asks again.
+    fn carry(&mut self, from: ReplicaId, message: &[u8]) {
+        let Ok((client, envelope)) = parse_relay(message) else {
+            return self.reject(Some(from), message, Reject::Malformed);
+        };
+        let carried = self.links.find(client).is_some_and(|link| {
+            let sent = self.hub.relay_to_client(link, |writer| {
+                writer.put(&relayed_head(from));
+                writer.put(envelope);
+            });
+            sent.is_ok()
+        });
+        self.shared.board.network.lost_replies.add(u64::from(!carried));
     }
 
     fn client_messages(&mut self, link: LinkId, messages: &Messages, letters: &mut Vec<Letter>) {
@@ -320,6 +338,24 @@ impl<T: Transport> Network<T> {
             gauge.set(count);
         }
     }
+}
+
+/// Sends a REPLIES message: along with what goes to the leader, if it may and there is something,
+/// or else straight to the client.
+fn send_replies<T: Transport>(hub: &mut Hub<T>, shared: &Shared, ready: &Ready<'_>) {
+    let leader = shared.config.leader(ready.view);
+    if ready.may_be_relayed && leader != shared.replica && hub.has_mail_for_peer(leader.0) {
+        let mut relay = Vec::with_capacity(RELAY_HEAD + ready.message.len() + ENVELOPE_BYTES);
+        begin_relay(&mut relay, ready.client);
+        if hub.seal_for_client(ready.link, ready.message, &mut relay)
+            && hub.send_to_peer(leader.0, relay.into(), tag_of(SendTag::Transient)).is_ok()
+        {
+            shared.board.network.relayed_replies.add(1);
+            return;
+        }
+    }
+    // A link that broke or is too slow takes nothing; the hub counts and reports it.
+    let _ = hub.send_to_client(ready.link, ready.message);
 }
 
 /// What the hub remembers of a queued message.

@@ -148,6 +148,7 @@ impl Shared {
             stored_requests: board.clients.stored.get(),
             client_links: board.network.client_links.get(),
             lost_replies: board.network.lost_replies.get(),
+            relayed_replies: board.network.relayed_replies.get(),
             dropped_sends: board.network.dropped.get(),
             rejected: rejections.iter().map(|rejection| rejection.count).sum(),
             pillars: self.pillars(),

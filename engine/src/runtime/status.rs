@@ -55,6 +55,8 @@ pub struct Status {
     pub client_links: u64,
     /// Replies whose client had gone.
     pub lost_replies: u64,
+    /// Replies that went through the leader.
+    pub relayed_replies: u64,
     /// Messages to peers that found no room or no link.
     pub dropped_sends: u64,
     /// Messages dropped because of what is in them, over all kinds, senders and reasons.

@@ -17,6 +17,10 @@
 //!
 //! **Back-pressure.** [`Hub::pause_clients`] stops reading from clients. Peers are always read.
 //!
+//! **Envelopes.** A message for a client may be sealed apart and carried by a peer
+//! ([`Hub::seal_for_client`], [`Hub::relay_to_client`], [`Hub::open_from_peer`]), where that spares
+//! a system call. Nobody can forge it, but the peer may drop, delay or repeat it.
+//!
 //! **Ordering.** Messages queued for one peer arrive in order; so do messages appended to one link.
 //! Between the two ways there is no order.
 
@@ -264,6 +268,48 @@ impl<T: Transport> Hub<T> {
             self.reject_live(link.0, Reason::SlowReader, &text);
         }
         result
+    }
+
+    /// Seals a message to a client in an envelope, appended to `out`, for a peer to carry. False,
+    /// and nothing is appended, if the link does not stand.
+    pub fn seal_for_client(&mut self, link: LinkId, message: &[u8], out: &mut Vec<u8>) -> bool {
+        let connection = find(&mut self.connections, link.0);
+        match connection.map(|connection| &mut connection.state) {
+            Some(State::Live(live)) => live.link.sealer.seal_envelope(message, out).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// The message in an envelope that a peer sealed for this side, decrypted in place. `None` if
+    /// it was somebody else, or before the present link.
+    pub fn open_from_peer<'a>(&mut self, peer: u16, envelope: &'a mut [u8]) -> Option<&'a [u8]> {
+        let id = find_peer(&mut self.peers, peer)?.link?;
+        match &find(&mut self.connections, id)?.state {
+            State::Live(live) => live.link.opener.open_envelope(envelope),
+            State::Handshake { .. } => None,
+        }
+    }
+
+    /// As [`Self::write_to_client`], for what another replica wants to tell the client. It is
+    /// not taken if more than one frame waits already: nobody shall lose a link by the doing of
+    /// others.
+    ///
+    /// # Errors
+    /// If the link does not stand (any more), has something waiting, or cannot take the message.
+    pub fn relay_to_client(
+        &mut self,
+        link: LinkId,
+        write: impl FnOnce(&mut MessageWriter<'_>),
+    ) -> Result<(), SendError> {
+        self.append(link.0, self.limits.frame_target_bytes, write)
+    }
+
+    /// Whether the next poll sends something to a peer in any case.
+    #[must_use]
+    pub fn has_mail_for_peer(&self, peer: u16) -> bool {
+        let link = self.peer(peer).and_then(|peer| peer.link);
+        let connection = link.and_then(|id| self.connections.get(id.slot())?.as_ref());
+        matches!(connection.map(|it| &it.state), Some(State::Live(live)) if live.is_dirty)
     }
 
     /// Removes from all queues the messages for which `keep` is false, unless they are sealed

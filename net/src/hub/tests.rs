@@ -493,3 +493,43 @@ fn a_configuration_that_contradicts_itself_is_refused() {
     let second = Hub::new(network.endpoint(), config(Identity::Replica(0)));
     assert!(matches!(second, Err(HubError::Listen { .. })));
 }
+
+#[test]
+fn an_envelope_reaches_the_client_through_a_peer_and_no_other_way() {
+    let mut world = two_replicas(MemoryNetwork::new());
+    world.add(config(Identity::Client(CLIENT)));
+    world.until("client up", |w| (0..2).all(|id| w.hubs[2].is_peer_up(id)));
+    world.until("client known", |w| (0..2).all(|id| w.hubs[id].client_count() == 1));
+    let links = [world.client_link(0), world.client_link(1)];
+
+    assert!(!world.hubs[1].has_mail_for_peer(0));
+    world.hubs[1].send_to_peer_later(0, Bytes::from_static(b"later"), tag(1)).unwrap();
+    assert!(!world.hubs[1].has_mail_for_peer(0));
+    world.hubs[1].send_to_peer(0, Bytes::from_static(b"commit"), tag(2)).unwrap();
+    assert!(world.hubs[1].has_mail_for_peer(0) && !world.hubs[1].has_mail_for_peer(7));
+    let mut envelope = Vec::new();
+    assert!(world.hubs[1].seal_for_client(links[1], b"reply", &mut envelope));
+    world.hubs[0].relay_to_client(links[0], |writer| writer.put(&envelope)).unwrap();
+    world.until("relayed", |w| w.received(2) == [envelope.clone()]);
+    let mut open = |peer, envelope: &[u8]| {
+        world.hubs[2].open_from_peer(peer, &mut envelope.to_vec()).map(<[u8]>::to_vec)
+    };
+    assert_eq!(open(1, &envelope), Some(b"reply".to_vec()));
+    assert_eq!((open(0, &envelope), open(2, &envelope), open(9, &envelope)), (None, None, None));
+    assert_eq!(open(1, b"short"), None);
+
+    // What waits already is enough: the link is not lost by what others send over it.
+    let much = vec![0; world.hubs[0].limits.frame_target_bytes / 2];
+    world.hubs[0].relay_to_client(links[0], |writer| writer.put(&much)).unwrap();
+    world.hubs[0].relay_to_client(links[0], |writer| writer.put(&much)).unwrap();
+    let refused = world.hubs[0].relay_to_client(links[0], |writer| writer.put(b"more"));
+    assert!(matches!(refused, Err(SendError::QueueFull { .. })), "{refused:?}");
+    world.until("the rest", |w| w.received(2).len() == 3);
+
+    // A new link has new keys.
+    world.hubs[1].disconnect_client(links[1]);
+    world.until("down", |w| !w.hubs[2].is_peer_up(1));
+    world.until("up again", |w| w.hubs[2].is_peer_up(1));
+    assert_eq!(world.hubs[2].open_from_peer(1, &mut envelope), None);
+    assert!(!world.hubs[1].seal_for_client(links[1], b"reply", &mut envelope));
+}

@@ -6,6 +6,7 @@ use hybster_proto::GroupConfig;
 use hybster_proto::ids::{ClientId, ReplicaId, RequestNumber, View};
 use hybster_proto::invocation::{ClientCore, ClientOutput, Outcome, RequestKind};
 use hybster_proto::time::Time;
+use hybster_proto::wire::relay::{begin_relay, parse_relay, parse_relayed, relayed_head};
 use hybster_proto::wire::reply::{self, Replies, ReplyEntry, ReplyStatus};
 use hybster_tss::{ClientKey, MacAlgorithm};
 
@@ -56,6 +57,14 @@ pub fn replies(data: &[u8]) {
 }
 
 fn parsed(message: &[u8]) {
+    if let Ok((link, envelope)) = parse_relay(message) {
+        let mut again = Vec::new();
+        begin_relay(&mut again, link);
+        assert_eq!([&again, envelope].concat(), message);
+    }
+    if let Ok((from, envelope)) = parse_relayed(message) {
+        assert_eq!([&relayed_head(from), envelope].concat(), message);
+    }
     let Ok(replies) = Replies::parse(message) else { return };
     let mut again = Vec::new();
     reply::begin(&mut again, replies.replica, replies.view);
@@ -85,5 +94,12 @@ pub fn reply_seeds() -> Vec<Vec<u8>> {
     };
     let (a, b) = (message(0, b"result", first), message(2, b"result", first));
     let c = message(1, b"other", first + 1);
-    vec![joined(&[&a, &b]), joined(&[&c, &[3, 7], &b, &a]), joined(&[&a[..20], &b])]
+    let relay = [&[0, 1, 19, 0, 0, 0, 1, 0, 0, 0][..], &7_u64.to_le_bytes(), b"envelope"].concat();
+    let relayed = [&[0, 1][..], &relayed_head(ReplicaId(2)), b"envelope"].concat();
+    vec![
+        joined(&[&relay, &relayed]),
+        joined(&[&a, &b]),
+        joined(&[&c, &[3, 7], &b, &a]),
+        joined(&[&a[..20], &b]),
+    ]
 }

@@ -47,7 +47,7 @@ pub const BRANCHES: [&str; 31] = [
 ];
 
 /// Message kinds that replicas and clients send, in the order of their numbers.
-pub const KINDS: [u8; 16] = [
+pub const KINDS: [u8; 18] = [
     kind::REQUESTS,
     kind::REPLIES,
     kind::PREPARE,
@@ -64,6 +64,8 @@ pub const KINDS: [u8; 16] = [
     kind::FETCH,
     kind::FETCHED,
     kind::QUERIES,
+    kind::RELAY,
+    kind::RELAYED,
 ];
 
 /// Why messages are dropped.

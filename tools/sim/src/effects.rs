@@ -159,7 +159,7 @@ impl World {
         self.launch(&mut deliveries);
     }
 
-    fn send_peer(&mut self, index: usize, to: ReplicaId, message: Bytes, tag: SendTag) {
+    pub(crate) fn send_peer(&mut self, index: usize, to: ReplicaId, message: Bytes, tag: SendTag) {
         if self.replicas[index].honest() {
             return self.leave(index, to, message, tag);
         }
@@ -201,6 +201,7 @@ impl World {
         if self.replicas[index].crashed {
             return false;
         }
+        self.relays.leaves(index, message);
         if !self.scenario.hosts.is_empty() {
             self.archive.keep(ReplicaId(index as u16), message);
         }
@@ -208,17 +209,27 @@ impl World {
         true
     }
 
-    fn send_client(&mut self, index: usize, link: ClientLink, message: Bytes) {
-        let Some(client) = self.clients.iter().position(|c| c.link == link) else {
-            return;
-        };
+    /// A message leaves a replica for a client.
+    pub(crate) fn send_client(&mut self, index: usize, link: ClientLink, message: Bytes) {
+        if let Some(message) = self.reply_of_host(index, message) {
+            self.transmit_client(index, link, message);
+        }
+    }
+
+    /// What the hosts of a replica leave of a reply.
+    fn reply_of_host(&mut self, index: usize, message: Bytes) -> Option<Bytes> {
         let mut message = Some(message);
         self.hosts(index, |host, scene| {
             message = message.take().and_then(|m| host.reply(scene, m));
         });
-        if let Some(message) = message {
-            self.transmit(index, self.replicas.len() + client, message, SendTag::Transient);
-        }
+        message
+    }
+
+    fn transmit_client(&mut self, index: usize, link: ClientLink, message: Bytes) {
+        let Some(client) = self.clients.iter().position(|c| c.link == link) else {
+            return;
+        };
+        self.transmit(index, self.replicas.len() + client, message, SendTag::Transient);
     }
 
     /// Puts a message on a link of the virtual network.
@@ -229,32 +240,40 @@ impl World {
         self.launch(&mut deliveries);
     }
 
-    /// What the network stage does with replies: one message per link and view.
+    /// What the network stage does with replies: one message per link and view. One that holds a
+    /// single reply may go through the leader.
     fn reply(&mut self, index: usize, replies: &ReplyQueue) {
         if replies.is_empty() {
             return;
         }
-        let mut messages: Vec<(ClientLink, View, Vec<u8>)> = Vec::new();
+        let mut messages: Vec<(ClientLink, View, Vec<u8>, bool)> = Vec::new();
         for r in replies.iter() {
+            let permitted = self.relays.permits(index, r.link(), r.cause);
             let entry = ReplyEntry {
                 session: r.session.session,
                 number: r.number,
                 status: r.status,
                 result: r.result,
             };
-            let open = messages.iter_mut().rev().find(|(link, _, _)| *link == r.link());
+            let open = messages.iter_mut().rev().find(|(link, ..)| *link == r.link());
             match open {
-                Some((_, view, message)) if *view == r.view => reply::append(message, &entry),
+                Some((_, view, message, may_be_relayed)) if *view == r.view => {
+                    reply::append(message, &entry);
+                    *may_be_relayed = false;
+                }
                 _ => {
                     let mut message = Vec::new();
                     reply::begin(&mut message, ReplicaId(index as u16), r.view);
                     reply::append(&mut message, &entry);
-                    messages.push((r.link(), r.view, message));
+                    messages.push((r.link(), r.view, message, permitted));
                 }
             }
         }
-        for (link, _, message) in messages {
-            self.send_client(index, link, message.into());
+        for (link, view, message, may_be_relayed) in messages {
+            let Some(message) = self.reply_of_host(index, message.into()) else { continue };
+            if !(may_be_relayed && self.relay(index, link, view, &message)) {
+                self.transmit_client(index, link, message);
+            }
         }
     }
 

@@ -22,6 +22,7 @@ pub mod linear;
 mod network;
 mod oracle;
 pub mod random;
+mod relays;
 mod replica;
 mod report;
 mod rogue;

@@ -27,6 +27,8 @@ pub fn kind_name(kind: u8) -> &'static str {
         kind::QUERIES => "QUERIES",
         kind::STATUS_REQUEST => "STATUS-REQUEST",
         kind::STATUS => "STATUS",
+        kind::RELAY => "RELAY",
+        kind::RELAYED => "RELAYED",
         _ => "unknown",
     }
 }

@@ -12,7 +12,7 @@ use hybster_proto::output::{
 };
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::trace::file::{Header, Recording, Writer};
-use hybster_proto::wire::kind_of;
+use hybster_proto::wire::{kind, kind_of};
 
 use crate::Options;
 use crate::behaviour::Archive;
@@ -22,6 +22,7 @@ use crate::keys::Keys;
 use crate::network::{Delivery, Network};
 use crate::oracle::{Breach, Oracles, Violation};
 use crate::random::Random;
+use crate::relays::Relays;
 use crate::replica::{Replica, Stage};
 use crate::report::{Counters, NewViewSeen, Report};
 use crate::rogue::Rogue;
@@ -125,7 +126,8 @@ pub struct World {
     pub(crate) done: bool,
     pub(crate) healed_at_us: Option<u64>,
     pub(crate) calm_view: Option<u64>,
-    random: Random,
+    pub(crate) relays: Relays,
+    pub(crate) random: Random,
     pub(crate) executions: Vec<Execution>,
 }
 
@@ -184,6 +186,7 @@ impl World {
             done: false,
             healed_at_us: None,
             calm_view: None,
+            relays: Relays::default(),
             random,
             executions: Vec::new(),
             scenario,
@@ -347,9 +350,15 @@ impl World {
             return;
         }
         if to >= n {
+            let (mut from, mut message) = (ReplicaId(from as u16), message);
+            if kind_of(&message) == kind::RELAYED {
+                let link = self.clients[to - n].link;
+                let Some(opened) = self.relays.open(link, &message) else { return };
+                (from, message) = opened;
+            }
             let client = &mut self.clients[to - n];
             let now = client.clock.local(self.now_us);
-            client.core.handle(ReplicaId(from as u16), &message, now, &mut client.out);
+            client.core.handle(from, &message, now, &mut client.out);
             return self.pump_client(to - n);
         }
         let replica = &mut self.replicas[to];
@@ -385,6 +394,9 @@ impl World {
                 message = message.take().and_then(|m| host.incoming(scene, id, m));
             });
             let Some(message) = message else { return };
+            if kind_of(&message) == kind::RELAY {
+                return self.carry(to, id, &message);
+            }
             route_peer_message(id, message, self.config.pillars)
         } else {
             let link = self.client_link(from - n);

@@ -228,7 +228,7 @@ fn signed_requests_are_ordered_and_forged_ones_are_not() {
     assert!(answered > 2_000 && refused > 500);
 }
 
-fn one_client(pillars: u16, seed: u64) -> Report {
+fn one_client(pillars: u16, seed: u64) -> Scenario {
     let mut scenario = Scenario::calm("one client", seed, 1, pillars);
     scenario.clients = vec![ClientPlan {
         sessions: 1,
@@ -239,14 +239,14 @@ fn one_client(pillars: u16, seed: u64) -> Report {
         padding: 0,
         start_us: 0,
     }];
-    good(scenario)
+    scenario
 }
 
 /// DESIGN 7: requests reach the pillar that can propose soonest, so idle pillars hold up nobody.
 #[test]
 fn one_client_on_four_pillars_needs_few_no_ops() {
     for seed in SEEDS {
-        let (one, four) = (one_client(1, seed), one_client(4, seed));
+        let (one, four) = (good(one_client(1, seed)), good(one_client(4, seed)));
         let c = &four.counters;
         assert!(c.proposals > 100 && c.noops * 20 < c.proposals, "seed {seed}: {four}");
         let (a, b) = (one.median_latency_us(), four.median_latency_us());
@@ -262,6 +262,26 @@ fn a_silent_leader_is_replaced() {
             scenario.hosts = vec![(ReplicaId(0), Behaviour::SilentLeader)];
             let report = good(scenario);
             assert!(report.counters.view > 0, "seed {seed}: {report}");
+        }
+    }
+}
+
+/// Replies that the leader does not carry are asked for and come straight, then and for some time.
+#[test]
+fn a_leader_that_carries_no_replies_is_trusted_little() {
+    for pillars in [1, 4] {
+        for seed in SEEDS {
+            let relayed = |scenario: Scenario| {
+                let counters = good(scenario).counters;
+                (counters.sent.get(&kind::RELAYED).copied().unwrap_or(0), counters)
+            };
+            let (usual, counters) = relayed(one_client(pillars, seed));
+            assert!(usual * 2 > counters.answered, "seed {seed}: {usual} of {counters:?}");
+            let lossy = one_client(pillars, seed).with(0, drops(Some(0), None, &[kind::RELAYED]));
+            let (lost, counters) = relayed(lossy);
+            // Of each of two followers, those before the client asked for the first time.
+            assert!((1..usual / 4).contains(&lost), "seed {seed}: {lost}, else {usual}");
+            assert_eq!(counters.view, 0, "seed {seed}");
         }
     }
 }

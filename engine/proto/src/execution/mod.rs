@@ -10,8 +10,8 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::output::{
-    ClientLink, Fatal, Letter, Output, TakenSnapshot, ToClients, ToControl, ToExecution, ToPillar,
-    ToState,
+    Cause, ClientLink, Fatal, Letter, Output, TakenSnapshot, ToClients, ToControl, ToExecution,
+    ToPillar, ToState,
 };
 use crate::service::{Context, Service};
 use crate::state::TransferredState;
@@ -224,16 +224,17 @@ impl<S: Service> Execution<S> {
                     self.result.clear();
                     ReplyStatus::TooLong
                 };
-                out.replies.push(session, number, self.view, status, &self.result);
+                let cause = Cause::Executed;
+                out.replies.push(session, number, self.view, cause, status, &self.result);
                 self.sessions.record(entry, number, status, &self.result);
                 true
             }
             Lookup::Executed(status, result) => {
-                out.replies.push(session, number, self.view, status, result);
+                out.replies.push(session, number, self.view, Cause::AskedAgain, status, result);
                 false
             }
             Lookup::Refused(status) => {
-                out.replies.push(session, number, self.view, status, &[]);
+                out.replies.push(session, number, self.view, Cause::AskedAgain, status, &[]);
                 false
             }
         };
@@ -252,7 +253,7 @@ impl<S: Service> Execution<S> {
             Some(Lookup::New(_)) | None => None,
         };
         if let Some((status, result)) = answer {
-            out.replies.push(session, number, self.view, status, result);
+            out.replies.push(session, number, self.view, Cause::AskedAgain, status, result);
             out.clients(ToClients::Executed { session, number });
         } else {
             out.clients(ToClients::NotExecuted { session, number });
@@ -286,7 +287,8 @@ impl<S: Service> Execution<S> {
             if !answered {
                 self.result.clear();
             }
-            out.replies.push(session, request.number, self.view, status, &self.result);
+            let (view, cause) = (self.view, Cause::Queried);
+            out.replies.push(session, request.number, view, cause, status, &self.result);
         }
     }
 

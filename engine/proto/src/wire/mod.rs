@@ -5,6 +5,7 @@
 //! never panics. The layouts are drawn in `engine/proto/WIRE.md`.
 
 pub mod ordering;
+pub mod relay;
 pub mod reply;
 pub mod request;
 pub mod state;
@@ -62,6 +63,10 @@ pub mod kind {
     pub const STATUS_REQUEST: u8 = 17;
     /// A replica's status as text lines.
     pub const STATUS: u8 = 18;
+    /// A follower's replies, sealed for a client, that the leader is to carry.
+    pub const RELAY: u8 = 19;
+    /// The same, from the leader to the client.
+    pub const RELAYED: u8 = 20;
 }
 
 /// Why bytes are not a message.

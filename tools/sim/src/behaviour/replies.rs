@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use hybster_proto::ids::{RequestNumber, View};
 use hybster_proto::output::ClientLink;
-use hybster_proto::wire::ReplyStatus;
+use hybster_proto::wire::relay::RELAYED_HEAD;
 use hybster_proto::wire::reply::{self, Replies, ReplyEntry};
+use hybster_proto::wire::{ReplyStatus, kind, kind_of};
 
 use super::{Host, Scene};
 
@@ -16,6 +17,9 @@ impl Host for ReplyLiar {
     fn reply(&mut self, scene: &mut Scene<'_>, message: Bytes) -> Option<Bytes> {
         if !scene.random.chance(self.ppm) {
             return Some(message);
+        }
+        if kind_of(&message) == kind::RELAYED {
+            return misused(scene, &message);
         }
         let replies = Replies::parse(&message).ok()?;
         let lie = scene.random.below(8);
@@ -50,6 +54,25 @@ impl Host for ReplyLiar {
         }
         Some(out.into())
     }
+}
+
+/// What a liar makes of a reply that it is to carry.
+fn misused(scene: &mut Scene<'_>, message: &[u8]) -> Option<Bytes> {
+    let mut message = message.to_vec();
+    match scene.random.below(4) {
+        // It was another's.
+        0 => message[2] = scene.random.below(u64::from(scene.group.replicas) + 1) as u8,
+        1 => {
+            let last = message.len() - 1;
+            message[last] ^= 1;
+        }
+        // It is the liar's own statement.
+        2 => {
+            message.drain(..RELAYED_HEAD);
+        }
+        _ => return None,
+    }
+    Some(message.into())
 }
 
 pub(super) struct Deaf {
