@@ -107,7 +107,7 @@ impl Retired {
 
     /// `page` to write to: copied first if a snapshot shares it. `limit` pages are kept.
     fn make_mut<'a>(&mut self, page: &'a mut Arc<Page>, limit: usize) -> &'a mut Page {
-        if Arc::get_mut(page).is_none() {
+        if Arc::strong_count(page) > 1 {
             let copy = self.copy(page);
             self.0.push_back(std::mem::replace(page, copy));
             if self.0.len() > limit {
@@ -150,7 +150,7 @@ pub(super) struct SessionTable {
     retired: Retired,
     length: u32,
     index: HashMap<SessionId, u32, BuildMix>,
-    clients: HashMap<ClientId, Client>,
+    clients: HashMap<ClientId, Client, BuildMix>,
     /// Per session its neighbours in its client's list, least recently used first.
     links: Vec<(u32, u32)>,
     /// Executed requests.
@@ -179,7 +179,7 @@ impl SessionTable {
             retired: Retired::default(),
             length: 0,
             index: HashMap::default(),
-            clients: HashMap::new(),
+            clients: HashMap::default(),
             links: Vec::new(),
             clock: 0,
             version: 0,
