@@ -20,7 +20,10 @@ use crate::trace::TraceEvent;
 use crate::wire::request::requests_body;
 use crate::wire::{CheckpointId, ReplyStatus, RequestRef, Requests};
 
-use sessions::{Lookup, SessionTable};
+use sessions::{Lookup, Place, SessionTable};
+
+/// Requests whose sessions are looked up together: the cache misses of one overlap with the others'.
+const LOOK_AHEAD: usize = 16;
 
 /// Requests that the client stage watches at most; the rest it learns by asking again.
 const MAX_WATCHED: usize = 65_536;
@@ -194,9 +197,19 @@ impl<S: Service> Execution<S> {
     fn execute(&mut self, order: OrderNumber, batch: &[u8], out: &mut Output) {
         let (mut requests, mut ran) = (0, 0);
         // Pillars checked the records, so parsing cannot fail here.
-        for request in Requests::new(batch).flatten() {
-            requests += 1;
-            ran += u32::from(self.execute_request(order, &request, out));
+        let mut left = Requests::new(batch).flatten();
+        let mut places = [Place::UNKNOWN; LOOK_AHEAD];
+        loop {
+            let ahead =
+                left.clone().zip(&mut places).map(|(r, at)| *at = self.sessions.find(r.session));
+            let count = ahead.count();
+            if count == 0 {
+                break;
+            }
+            for (place, request) in places[..count].iter().zip(left.by_ref()) {
+                requests += 1;
+                ran += u32::from(self.execute_request(order, &request, *place, out));
+            }
         }
         self.status.batches += u64::from(requests > 0);
         self.status.noops += u64::from(requests == 0);
@@ -210,10 +223,11 @@ impl<S: Service> Execution<S> {
         &mut self,
         order: OrderNumber,
         request: &RequestRef<'_>,
+        place: Place,
         out: &mut Output,
     ) -> bool {
         let (session, number) = (request.session, request.number);
-        let ran = match self.sessions.lookup_or_open(session, number) {
+        let ran = match self.sessions.lookup_or_open(place, session, number) {
             Lookup::New(entry) => {
                 let context = Context { session, number, order };
                 self.result.clear();

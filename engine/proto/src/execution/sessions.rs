@@ -169,6 +169,17 @@ pub(super) enum Lookup<'a> {
     Refused(ReplyStatus),
 }
 
+/// Where a session was when it was looked for. Its place is another's once it is evicted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    at: u32,
+    is_known: bool,
+}
+
+impl Place {
+    pub const UNKNOWN: Place = Place { at: NONE, is_known: false };
+}
+
 impl SessionTable {
     pub fn new(config: &GroupConfig) -> SessionTable {
         SessionTable {
@@ -215,8 +226,25 @@ impl SessionTable {
         }
     }
 
-    /// What the table says; opens the session if it is new.
-    pub fn lookup_or_open(&mut self, session: SessionId, number: RequestNumber) -> Lookup<'_> {
+    /// Where a session is.
+    #[inline]
+    pub fn find(&self, session: SessionId) -> Place {
+        let Some(&at) = self.index.get(&session) else { return Place::UNKNOWN };
+        // Read here, so that it is in the cache when it is needed.
+        Place { at, is_known: self.entry(at).id == session }
+    }
+
+    /// What the table says; opens the session if it is new. `place` is what [`Self::find`] said
+    /// of it, now or before other sessions were opened.
+    pub fn lookup_or_open(
+        &mut self,
+        place: Place,
+        session: SessionId,
+        number: RequestNumber,
+    ) -> Lookup<'_> {
+        if place.is_known && self.entry(place.at).id == session {
+            return self.judge(place.at, number);
+        }
         match self.index.get(&session) {
             Some(at) => self.judge(*at, number),
             None => {
@@ -535,7 +563,7 @@ mod tests {
 
     fn run(table: &mut SessionTable, id: SessionId, number: u64) -> Option<Vec<u8>> {
         let number = RequestNumber(number);
-        let at = match table.lookup_or_open(id, number) {
+        let at = match table.lookup_or_open(table.find(id), id, number) {
             Lookup::New(at) => at,
             _ => return None,
         };
