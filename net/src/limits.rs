@@ -127,7 +127,7 @@ pub struct UringLimits {
     /// Results that the kernel can report without a further call. A power of two. Default 4096.
     pub completions: u32,
     /// Receive buffers lent to the kernel; a power of two. Together they bound what one poll takes
-    /// from all connections. Default 64.
+    /// from all connections. As many are used as there are connections, and 8 at least. Default 64.
     pub buffers: u16,
     /// Size of a receive buffer, in bytes. Default 64 KiB.
     pub buffer_bytes: usize,

@@ -18,6 +18,9 @@ use io_uring::types::BufRingEntry;
 /// The kernel wants the ring of entries at the start of a page.
 const PAGE_BYTES: usize = 4096;
 
+/// Buffers that are lent at first.
+const FEW: usize = 8;
+
 /// Receive buffers of one ring. They must outlive the ring: see [`Buffers::register`].
 #[derive(Debug)]
 pub(super) struct Buffers {
@@ -28,6 +31,8 @@ pub(super) struct Buffers {
     /// What the tail of the ring of entries will be with the next [`Buffers::publish`].
     tail: u16,
     lent: Lent,
+    /// Those from here on have never been lent.
+    used: u16,
 }
 
 /// Zeroed memory that is used through its pointer only.
@@ -53,10 +58,11 @@ impl Buffers {
             buffer_bytes,
             tail: 0,
             lent: Lent(vec![false; usize::from(count)]),
+            used: 0,
         }
     }
 
-    /// Makes the buffers known to a ring as `group` and lends it all of them.
+    /// Makes the buffers known to a ring as `group` and lends it a few of them.
     ///
     /// # Errors
     /// If the kernel has no buffer rings, or too little memory.
@@ -73,9 +79,21 @@ impl Buffers {
         // SAFETY: the address is that of `count` zeroed entries at the start of a page. They stay
         // there until `self` is dropped, which the caller does after the ring is closed.
         unsafe { submitter.register_buf_ring_with_flags(address, self.count, group, 0)? };
-        (0..self.count).for_each(|id| self.lend(id));
-        self.publish();
+        self.use_at_least(FEW);
         Ok(())
+    }
+
+    /// Lends more buffers, until so many go back and forth, or all.
+    ///
+    /// The kernel takes them in turn. So the fewer there are, the likelier is it that the next one is
+    /// still in the cache.
+    pub(super) fn use_at_least(&mut self, wanted: usize) {
+        let wanted = wanted.min(usize::from(self.count)) as u16;
+        if wanted > self.used {
+            (self.used..wanted).for_each(|id| self.lend(id));
+            self.used = wanted;
+            self.publish();
+        }
     }
 
     /// The first `length` bytes of a buffer that a completion has named. It is ours from here on.
@@ -175,6 +193,16 @@ mod tests {
             buffers.lend(2);
             buffers.publish();
             assert!(buffers.take(2, 1000).iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn as_many_buffers_are_used_as_are_wanted() {
+        let mut buffers = Buffers::new(16, 1000);
+        for (wanted, used) in [(8, 8), (3, 8), (9, 9), (1000, 16), (20, 16)] {
+            buffers.use_at_least(wanted);
+            assert_eq!(buffers.lent.0.iter().filter(|lent| **lent).count(), used);
+            assert_eq!(usize::from(buffers.tail), used);
         }
     }
 

@@ -22,7 +22,7 @@
 //! bytes arrive; they are copied to a block, one behind the other (a hot copy of what is a few
 //! hundred bytes mostly), and the receive buffer is lent again at once. So the receive buffers
 //! bound what one poll takes, the kernel never waits for the owner of a frame, and whoever gets the
-//! bytes owns them. When the kernel finds no buffer, a receive ends and is armed again by the next
+//! bytes owns them. As few of them are used as connections allow, so that they stay in the cache. When the kernel finds no buffer, a receive ends and is armed again by the next
 //! poll. Listeners have one accept that stays armed.
 //!
 //! *The end.* A receive that stays armed may sleep through it: Linux (6.18 still) lets it take what has
@@ -251,6 +251,7 @@ impl UringTransport {
                 && !connection.paused
                 && connection.held_end.is_none()
             {
+                self.ring.serve(id.slot() + 1);
                 self.ring.receive(connection.socket.as_fd(), token(id))?;
                 connection.is_receiving = true;
             }

@@ -136,6 +136,11 @@ impl Ring {
         Ok(ring)
     }
 
+    /// Says how many connections there are, so that each finds a receive buffer.
+    pub(super) fn serve(&mut self, connections: usize) {
+        self.buffers.use_at_least(connections);
+    }
+
     /// Whether the calling thread is the one that may use the ring.
     pub(super) fn is_mine(&self) -> bool {
         self.owner == thread::current().id()
