@@ -104,7 +104,7 @@ pub struct GroupOptions {
     pub transport: TransportKind,
     /// Microseconds that threads look for more messages before they sleep, while messages follow
     /// each other closely; 0: they sleep at once.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub linger_us: u64,
     /// MAC algorithm of certificates, and of client requests unless they are signed.
     #[arg(long, default_value_t)]

@@ -39,7 +39,7 @@ pub struct ReplicaArgs {
     transport: TransportKind,
     /// Microseconds that a thread looks for more messages before it sleeps, while messages follow
     /// each other closely; 0: it sleeps at once.
-    #[arg(long, default_value_t = 50, value_name = "MICROSECONDS",
+    #[arg(long, default_value_t = 100, value_name = "MICROSECONDS",
           value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     linger_us: u64,
     /// Pin the threads to cores of their own.

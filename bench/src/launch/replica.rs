@@ -31,7 +31,7 @@ pub struct ReplicaArgs {
     #[arg(long, default_value_t)]
     pub transport: TransportKind,
     /// Microseconds to look for more messages before sleeping.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 100)]
     pub linger_us: u64,
     /// The service.
     #[arg(long, value_enum)]
