@@ -590,6 +590,26 @@ mod tests {
     }
 
     #[test]
+    fn a_place_from_before_an_eviction_is_another_session_s() {
+        let mut table = SessionTable::new(&config(4, 2));
+        let [old, kept, new] = [1, 2, 3].map(|index| session(1, index));
+        assert!(run(&mut table, old, 1).is_some() && run(&mut table, kept, 1).is_some());
+        let places = [old, kept, new].map(|id| table.find(id));
+        assert!(run(&mut table, new, 7).is_some());
+        let mut judge =
+            |place, id, number| match table.lookup_or_open(place, id, RequestNumber(number)) {
+                Lookup::New(at) => Ok(at),
+                Lookup::Executed(status, _) | Lookup::Refused(status) => Err(status),
+            };
+        assert_eq!(judge(places[0], old, 2), Err(ReplyStatus::Evicted));
+        assert_eq!(judge(places[1], kept, 1), Err(ReplyStatus::Done));
+        assert_eq!(judge(places[2], new, 7), Err(ReplyStatus::Done));
+        assert_eq!(judge(places[2], new, 8), judge(places[0], new, 8));
+        assert_eq!(judge(places[0], kept, 2), judge(places[1], kept, 2));
+        assert_ne!(judge(places[1], kept, 2), judge(places[2], new, 8));
+    }
+
+    #[test]
     fn the_largest_number_is_a_number_like_others() {
         let mut table = SessionTable::new(&config(4, 10));
         let id = session(1, 5);
