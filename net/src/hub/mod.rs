@@ -291,17 +291,17 @@ impl<T: Transport> Hub<T> {
     }
 
     /// As [`Self::write_to_client`], for what another replica wants to tell the client. It is
-    /// not taken if more than one frame waits already: nobody shall lose a link by the doing of
+    /// not taken if half of what may wait does already: nobody shall lose a link by the doing of
     /// others.
     ///
     /// # Errors
-    /// If the link does not stand (any more), has something waiting, or cannot take the message.
+    /// If the link does not stand (any more), has much waiting, or cannot take the message.
     pub fn relay_to_client(
         &mut self,
         link: LinkId,
         write: impl FnOnce(&mut MessageWriter<'_>),
     ) -> Result<(), SendError> {
-        self.append(link.0, self.limits.frame_target_bytes, write)
+        self.append(link.0, self.limits.client_queue_bytes / 2, write)
     }
 
     /// Whether the next poll sends something to a peer in any case.
