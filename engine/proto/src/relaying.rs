@@ -17,7 +17,7 @@ const DISTRUST_MAX: u32 = 1 << 20;
 /// Whether the replies of one replica to one client may go through the leader.
 ///
 /// Invariant: of any N replies, a leader that drops all it gets loses `log2(N / DISTRUST_MIN) + 2`
-/// at most, or one in [`DISTRUST_MAX`]. What a client loses by asking without need is no more
+/// at most, or one in 2²⁰. What a client loses by asking without need is no more
 /// than a straight way.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trust {
