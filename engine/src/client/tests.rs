@@ -10,7 +10,9 @@ use std::thread;
 
 use hybster_net::limits::PollLimits;
 use hybster_net::{Event, Hub, HubConfig, Identity, LinkId, PollTransport, Source};
-use hybster_proto::ids::{ClientId, ReplicaId, View};
+use hybster_proto::ids::{ClientId, ReplicaId, RequestNumber, View};
+use hybster_proto::invocation::{Completions, Outcome};
+use hybster_proto::wire::relay::relayed_head;
 use hybster_proto::wire::reply::{append, begin};
 use hybster_proto::wire::request::requests_body;
 use hybster_proto::wire::{ReplyEntry, ReplyStatus, Requests, kind, kind_of};
@@ -26,6 +28,10 @@ enum Order {
     Answer(Option<ReplyStatus>, u64),
     /// This replica answers queries with something else.
     Liar(u16),
+    /// Replies of replica 1 go through replica 0, which damages them or not.
+    Carry {
+        damaged: bool,
+    },
     /// Sessions of incarnations so far are evicted.
     Evict,
     End,
@@ -71,6 +77,7 @@ impl World {
             answer: Some(ReplyStatus::Done),
             view: 0,
             liar: None,
+            carried: None,
             evicted: 0,
             seen: 0,
         };
@@ -118,6 +125,8 @@ struct Replicas {
     answer: Option<ReplyStatus>,
     view: u64,
     liar: Option<u16>,
+    /// Whether replies of replica 1 are damaged on their way through replica 0, if they go there.
+    carried: Option<bool>,
     /// Incarnations up to this one are evicted; the highest one seen.
     evicted: u64,
     seen: u64,
@@ -135,6 +144,7 @@ impl Replicas {
                     }
                     Order::Answer(status, view) => (self.answer, self.view) = (status, view),
                     Order::Liar(r) => self.liar = Some(r),
+                    Order::Carry { damaged } => self.carried = Some(damaged),
                     Order::Evict => self.evicted = self.seen,
                     Order::End => return,
                 }
@@ -213,10 +223,55 @@ impl Replicas {
                 let mut reply = Vec::new();
                 begin(&mut reply, ReplicaId(q as u16), View(self.view));
                 append(&mut reply, &entry);
-                let _ = hub.send_to_client(*link, &reply);
+                match self.carried.filter(|_| q == 1) {
+                    None => {
+                        let _ = hub.send_to_client(*link, &reply);
+                    }
+                    Some(damaged) => {
+                        let mut relayed = Vec::from(relayed_head(ReplicaId(1)));
+                        assert!(hub.seal_for_client(*link, &reply, &mut relayed));
+                        *relayed.last_mut().unwrap() ^= u8::from(damaged);
+                        let link = self.links[0][&request.session.incarnation()];
+                        let carrier = self.hubs[0].as_mut().unwrap();
+                        carrier.relay_to_client(link, |writer| writer.put(&relayed)).unwrap();
+                    }
+                }
             }
         }
     }
+}
+
+/// A driver polls until a request has ended, or a carried reply could not be opened.
+fn poll_until(driver: &mut ClientDriver, number: RequestNumber) -> Option<Outcome> {
+    let (mut completions, end) =
+        (Completions::default(), Instant::now() + options().request_timeout);
+    while Instant::now() < end {
+        driver.poll(Duration::from_millis(10)).unwrap();
+        driver.take_completions(&mut completions);
+        if let Some(done) = completions.iter().find(|done| done.number == number) {
+            return Some(done.outcome);
+        }
+        if driver.unopened() > 0 {
+            return None;
+        }
+    }
+    panic!("neither of them came");
+}
+
+/// Two of three replicas run, so the client needs the replies of both.
+#[test]
+fn a_carried_reply_counts_for_its_replica_and_a_damaged_one_for_nobody() {
+    let world = World::new(3, &[0, 1]);
+    let mut driver = ClientDriver::connect(&world.group, &world.keys(), &options()).unwrap();
+    driver.await_links(Duration::from_secs(5)).unwrap();
+    let mut call = |damaged| {
+        world.order(Order::Carry { damaged });
+        thread::sleep(Duration::from_millis(10));
+        let number = driver.submit(0, b"op", RequestKind::Ordered).unwrap();
+        poll_until(&mut driver, number)
+    };
+    assert_eq!((call(false), call(true)), (Some(Outcome::Done), None));
+    assert_eq!(driver.stats().accepted, 1);
 }
 
 #[test]
