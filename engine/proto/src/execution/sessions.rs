@@ -8,10 +8,12 @@
 //!
 //! The table is part of the checkpointed state: everything in it, the positions included, is a
 //! function of the executed requests. Entries live in pages that a snapshot shares and that are
-//! copied on the first write after it, into the memory of pages whose snapshots are gone.
+//! copied on the first write after it ([`pages`]).
 
-use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+mod hasher;
+mod pages;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -20,113 +22,11 @@ use crate::mutants::{self, Mutant};
 use crate::service::{RestoreError, Snapshot};
 use crate::wire::{Put, Reader, ReplyStatus, WireError};
 
-/// Entries per page.
-const PAGE: usize = 32;
+use hasher::BuildMix;
+use pages::{EMPTY, Entry, PAGE, Page, Retired, SessionSnapshot};
+
 const NONE: u32 = u32::MAX;
 const FORMAT: u32 = 1;
-
-#[derive(Debug, PartialEq, Eq)]
-struct Recorded {
-    number: u64,
-    status: ReplyStatus,
-    result: Vec<u8>,
-}
-
-impl Clone for Recorded {
-    fn clone(&self) -> Recorded {
-        Recorded { number: self.number, status: self.status, result: self.result.clone() }
-    }
-
-    /// Keeps the memory of the result.
-    fn clone_from(&mut self, source: &Recorded) {
-        let Recorded { number, status, result } = source;
-        (self.number, self.status) = (*number, *status);
-        self.result.clone_from(result);
-    }
-}
-
-const EMPTY: Recorded = Recorded { number: 0, status: ReplyStatus::Done, result: Vec::new() };
-
-#[derive(Debug)]
-struct Entry {
-    id: SessionId,
-    highest: u64,
-    /// When the session was used last, in executed requests.
-    used: u64,
-    /// The result at `number mod W`; the first stands apart, so that W = 1 needs no second block.
-    first: Recorded,
-    more: Vec<Recorded>,
-}
-
-impl Entry {
-    fn recorded(&self, number: u64, window: u64) -> &Recorded {
-        match number % window {
-            0 => &self.first,
-            at => &self.more[at as usize - 1],
-        }
-    }
-
-    fn recorded_mut(&mut self, number: u64, window: u64) -> &mut Recorded {
-        match number % window {
-            0 => &mut self.first,
-            at => &mut self.more[at as usize - 1],
-        }
-    }
-}
-
-impl Clone for Entry {
-    fn clone(&self) -> Entry {
-        let Entry { id, highest, used, ref first, ref more } = *self;
-        Entry { id, highest, used, first: first.clone(), more: more.clone() }
-    }
-
-    /// Keeps the memory of the results.
-    fn clone_from(&mut self, source: &Entry) {
-        let Entry { id, highest, used, first, more } = source;
-        (self.id, self.highest, self.used) = (*id, *highest, *used);
-        self.first.clone_from(first);
-        self.more.clone_from(more);
-    }
-}
-
-/// Its version is set by whoever writes to it.
-#[derive(Debug)]
-struct Page {
-    version: u64,
-    entries: Vec<Entry>,
-}
-
-/// Pages that snapshots share or shared, the oldest first: memory for the next copies. Whether a
-/// snapshot is gone depends on other threads, and decides only where a copy lies.
-#[derive(Debug, Default)]
-struct Retired(VecDeque<Arc<Page>>);
-
-impl Retired {
-    /// Snapshots whose pages are kept: the one that is being digested and the stable one before.
-    const SNAPSHOTS: usize = 2;
-
-    /// `page` to write to: copied first if a snapshot shares it. `limit` pages are kept.
-    fn make_mut<'a>(&mut self, page: &'a mut Arc<Page>, limit: usize) -> &'a mut Page {
-        if Arc::strong_count(page) > 1 {
-            let copy = self.copy(page);
-            self.0.push_back(std::mem::replace(page, copy));
-            if self.0.len() > limit {
-                self.0.pop_front();
-            }
-        }
-        Arc::get_mut(page).expect("nobody shares a copy")
-    }
-
-    fn copy(&mut self, page: &Page) -> Arc<Page> {
-        if let Some(spare) = self.0.front_mut().and_then(Arc::get_mut) {
-            spare.entries.clone_from(&page.entries);
-            return self.0.pop_front().expect("it has a front");
-        }
-        let mut entries = Vec::with_capacity(PAGE);
-        entries.extend_from_slice(&page.entries);
-        Arc::new(Page { version: page.version, entries })
-    }
-}
 
 /// What a client has in the table.
 #[derive(Clone, Copy, Debug)]
@@ -403,8 +303,8 @@ impl SessionTable {
             let mut reader = Reader::new(&content);
             let here = (length - table.length).min(PAGE as u32);
             for _ in 0..here {
-                let entry =
-                    table.read_entry(&mut reader).map_err(|e| fail(page, &e.to_string()))?;
+                let entry = Entry::read(&mut reader, table.window)
+                    .map_err(|e| fail(page, &e.to_string()))?;
                 let (id, used) = (entry.id, entry.used);
                 let at = table.append(id);
                 *table.entry_mut(at) = entry;
@@ -446,107 +346,14 @@ impl SessionTable {
         reader.end()?;
         Ok(length)
     }
-
-    fn read_entry(&self, reader: &mut Reader<'_>) -> Result<Entry, WireError> {
-        let id = SessionId { client: ClientId(reader.u32()?), session: reader.u64()? };
-        let (highest, used) = (reader.u64()?, reader.u64()?);
-        let mut read = || -> Result<Recorded, WireError> {
-            let number = reader.u64()?;
-            let status = ReplyStatus::from_u8(reader.u8()?).ok_or(WireError::Field("status"))?;
-            let length = reader.u32()? as usize;
-            Ok(Recorded { number, status, result: reader.take(length)?.to_vec() })
-        };
-        let first = read()?;
-        let more = (1..self.window).map(|_| read()).collect::<Result<_, _>>()?;
-        Ok(Entry { id, highest, used, first, more })
-    }
-}
-
-/// The pages of a session table: page 0 holds the head, the others [`PAGE`] sessions each.
-pub(super) struct SessionSnapshot {
-    head: Bytes,
-    pages: Vec<Arc<Page>>,
-}
-
-impl Snapshot for SessionSnapshot {
-    fn page_count(&self) -> u64 {
-        1 + self.pages.len() as u64
-    }
-
-    fn page(&self, index: u64) -> Bytes {
-        let Some(at) = index.checked_sub(1) else {
-            return self.head.clone();
-        };
-        let Some(page) = self.pages.get(at as usize) else {
-            return Bytes::new();
-        };
-        let mut out = Vec::with_capacity(page.entries.len() * 64);
-        for entry in &page.entries {
-            out.put_u32(entry.id.client.0);
-            out.put_u64(entry.id.session);
-            out.put_u64(entry.highest);
-            out.put_u64(entry.used);
-            for recorded in std::iter::once(&entry.first).chain(&entry.more) {
-                out.put_u64(recorded.number);
-                out.put_u8(recorded.status as u8);
-                out.put_u32(recorded.result.len() as u32);
-                out.bytes(&recorded.result);
-            }
-        }
-        out.into()
-    }
-
-    fn page_version(&self, index: u64) -> Option<u64> {
-        let page = self.pages.get(usize::try_from(index.checked_sub(1)?).ok()?)?;
-        Some(page.version)
-    }
-}
-
-/// A fast hasher for session identifiers. Clients choose them, but a client fills the table with
-/// its own share of sessions at most, so crafted collisions slow down a bounded number of entries.
-#[derive(Default, Clone, Copy)]
-struct BuildMix;
-
-impl std::hash::BuildHasher for BuildMix {
-    type Hasher = Mix;
-
-    fn build_hasher(&self) -> Mix {
-        Mix(0)
-    }
-}
-
-struct Mix(u64);
-
-impl Mix {
-    fn add(&mut self, value: u64) {
-        let product = u128::from(self.0 ^ value ^ 0x9e37_79b9_7f4a_7c15)
-            * u128::from(0xd6e8_feb8_6659_fd93_u64);
-        self.0 = (product >> 64) as u64 ^ product as u64;
-    }
-}
-
-impl std::hash::Hasher for Mix {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.add(u64::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        self.add(value.into());
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.add(value);
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use bytes::Bytes;
+
     use super::*;
 
     fn config(window: u32, max: u32) -> GroupConfig {

@@ -1,0 +1,175 @@
+//! The entries of the session table in pages: shared with snapshots, copied on the first write after
+//! one into the memory of pages whose snapshots are gone, and their bytes in a checkpoint.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::ids::{ClientId, SessionId};
+use crate::service::Snapshot;
+use crate::wire::{Put, Reader, ReplyStatus, WireError};
+
+/// Entries per page.
+pub(super) const PAGE: usize = 32;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Recorded {
+    pub(super) number: u64,
+    pub(super) status: ReplyStatus,
+    pub(super) result: Vec<u8>,
+}
+
+impl Clone for Recorded {
+    fn clone(&self) -> Recorded {
+        Recorded { number: self.number, status: self.status, result: self.result.clone() }
+    }
+
+    /// Keeps the memory of the result.
+    fn clone_from(&mut self, source: &Recorded) {
+        let Recorded { number, status, result } = source;
+        (self.number, self.status) = (*number, *status);
+        self.result.clone_from(result);
+    }
+}
+
+pub(super) const EMPTY: Recorded =
+    Recorded { number: 0, status: ReplyStatus::Done, result: Vec::new() };
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: SessionId,
+    pub(super) highest: u64,
+    /// When the session was used last, in executed requests.
+    pub(super) used: u64,
+    /// The result at `number mod W`; the first stands apart, so that W = 1 needs no second block.
+    pub(super) first: Recorded,
+    pub(super) more: Vec<Recorded>,
+}
+
+impl Entry {
+    pub(super) fn recorded(&self, number: u64, window: u64) -> &Recorded {
+        match number % window {
+            0 => &self.first,
+            at => &self.more[at as usize - 1],
+        }
+    }
+
+    pub(super) fn recorded_mut(&mut self, number: u64, window: u64) -> &mut Recorded {
+        match number % window {
+            0 => &mut self.first,
+            at => &mut self.more[at as usize - 1],
+        }
+    }
+
+    /// Reads what [`Entry::write`] wrote.
+    pub(super) fn read(reader: &mut Reader<'_>, window: u64) -> Result<Entry, WireError> {
+        let id = SessionId { client: ClientId(reader.u32()?), session: reader.u64()? };
+        let (highest, used) = (reader.u64()?, reader.u64()?);
+        let mut read = || -> Result<Recorded, WireError> {
+            let number = reader.u64()?;
+            let status = ReplyStatus::from_u8(reader.u8()?).ok_or(WireError::Field("status"))?;
+            let length = reader.u32()? as usize;
+            Ok(Recorded { number, status, result: reader.take(length)?.to_vec() })
+        };
+        let first = read()?;
+        let more = (1..window).map(|_| read()).collect::<Result<_, _>>()?;
+        Ok(Entry { id, highest, used, first, more })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.put_u32(self.id.client.0);
+        out.put_u64(self.id.session);
+        out.put_u64(self.highest);
+        out.put_u64(self.used);
+        for recorded in std::iter::once(&self.first).chain(&self.more) {
+            out.put_u64(recorded.number);
+            out.put_u8(recorded.status as u8);
+            out.put_u32(recorded.result.len() as u32);
+            out.bytes(&recorded.result);
+        }
+    }
+}
+
+impl Clone for Entry {
+    fn clone(&self) -> Entry {
+        let Entry { id, highest, used, ref first, ref more } = *self;
+        Entry { id, highest, used, first: first.clone(), more: more.clone() }
+    }
+
+    /// Keeps the memory of the results.
+    fn clone_from(&mut self, source: &Entry) {
+        let Entry { id, highest, used, first, more } = source;
+        (self.id, self.highest, self.used) = (*id, *highest, *used);
+        self.first.clone_from(first);
+        self.more.clone_from(more);
+    }
+}
+
+/// Its version is set by whoever writes to it.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) version: u64,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// Pages that snapshots share or shared, the oldest first: memory for the next copies. Whether a
+/// snapshot is gone depends on other threads, and decides only where a copy lies.
+#[derive(Debug, Default)]
+pub(super) struct Retired(pub(super) VecDeque<Arc<Page>>);
+
+impl Retired {
+    /// Snapshots whose pages are kept: the one that is being digested and the stable one before.
+    pub(super) const SNAPSHOTS: usize = 2;
+
+    /// `page` to write to: copied first if a snapshot shares it. `limit` pages are kept.
+    pub(super) fn make_mut<'a>(&mut self, page: &'a mut Arc<Page>, limit: usize) -> &'a mut Page {
+        if Arc::strong_count(page) > 1 {
+            let copy = self.copy(page);
+            self.0.push_back(std::mem::replace(page, copy));
+            if self.0.len() > limit {
+                self.0.pop_front();
+            }
+        }
+        Arc::get_mut(page).expect("nobody shares a copy")
+    }
+
+    fn copy(&mut self, page: &Page) -> Arc<Page> {
+        if let Some(spare) = self.0.front_mut().and_then(Arc::get_mut) {
+            spare.entries.clone_from(&page.entries);
+            return self.0.pop_front().expect("it has a front");
+        }
+        let mut entries = Vec::with_capacity(PAGE);
+        entries.extend_from_slice(&page.entries);
+        Arc::new(Page { version: page.version, entries })
+    }
+}
+
+/// The pages of a session table: page 0 holds the head, the others [`PAGE`] sessions each.
+pub(in crate::execution) struct SessionSnapshot {
+    pub(super) head: Bytes,
+    pub(super) pages: Vec<Arc<Page>>,
+}
+
+impl Snapshot for SessionSnapshot {
+    fn page_count(&self) -> u64 {
+        1 + self.pages.len() as u64
+    }
+
+    fn page(&self, index: u64) -> Bytes {
+        let Some(at) = index.checked_sub(1) else {
+            return self.head.clone();
+        };
+        let Some(page) = self.pages.get(at as usize) else {
+            return Bytes::new();
+        };
+        let mut out = Vec::with_capacity(page.entries.len() * 64);
+        page.entries.iter().for_each(|entry| entry.write(&mut out));
+        out.into()
+    }
+
+    fn page_version(&self, index: u64) -> Option<u64> {
+        let page = self.pages.get(usize::try_from(index.checked_sub(1)?).ok()?)?;
+        Some(page.version)
+    }
+}
