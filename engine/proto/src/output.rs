@@ -107,7 +107,7 @@ pub enum Cause {
     Executed,
     /// It is a query.
     Queried,
-    /// It was executed or refused before, or has to be refused.
+    /// The client asked before, or gets no result: what it is told must not depend on the leader.
     AskedAgain,
 }
 

@@ -1,4 +1,5 @@
-//! Which replies may go to the client through the leader.
+//! Which replies may go to the client through the leader (TR listing 17 answers each client straight:
+//! see `DEVIATIONS.md`, 21).
 //!
 //! A follower that answers a single request sends two messages: its COMMIT to the leader and its
 //! reply to the client, who needs it just when the leader's own reply comes. If both go to

@@ -53,7 +53,7 @@ pub struct Status {
     pub stored_requests: u64,
     /// Live links of clients.
     pub client_links: u64,
-    /// Replies whose client had gone.
+    /// Replies whose client had gone, and those of others that this replica could not carry.
     pub lost_replies: u64,
     /// Replies that went through the leader.
     pub relayed_replies: u64,

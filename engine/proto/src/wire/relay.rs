@@ -1,7 +1,8 @@
 //! A follower's replies on their way through the leader: RELAY to it, RELAYED from it to the client.
 //!
 //! The follower seals them for the client in an *envelope* (`net/WIRE.md`), so the leader can drop,
-//! delay or repeat them, but neither read nor forge them.
+//! delay or repeat them, but not forge them. Whom a RELAY names is the follower's word, and it can do
+//! no more with it than waste the leader's link to that client, half of whose queue it may fill.
 //!
 //! ```text
 //!  RELAY:    | 19 | 0 × 3 | client:u32 | incarnation:u64 | envelope … |
