@@ -22,7 +22,7 @@ fn main() {
     let size = arguments.next().map_or(40, |it| it.parse().expect("message bytes"));
     let window = arguments.next().map_or(20_000, |it| it.parse().expect("messages outstanding"));
     let seconds = arguments.next().map_or(3, |it| it.parse().expect("seconds"));
-    for cipher in [LinkCipher::Gmac, LinkCipher::Aes128Gcm, LinkCipher::Blake3] {
+    for cipher in LinkCipher::ALL {
         let (rate, per_frame) = echo(cipher, size, window, Duration::from_secs(seconds));
         println!(
             "{:12} {size} B: {rate:10.0} round trips/s, {:6.1} ns each, {per_frame:.0} per frame",

@@ -4,6 +4,9 @@
 //! comes fresh out of that connection's TLS session, it is never stored, and the counter only
 //! rises until [`LinkCipher::FRAMES_MAX`], where the link ends. A restart means a new session.
 
+use std::str::FromStr;
+
+use aegis::aegis128x2::Aegis128X2;
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes128Gcm, KeyInit};
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -18,16 +21,37 @@ pub const TAG_BYTES: usize = 16;
 pub enum LinkCipher {
     /// AES-128-GMAC (crate `aes-gcm`): authentication only.
     Gmac,
-    /// AES-128-GCM (crate `ring`): authentication and encryption. The fastest all the same: its
-    /// GHASH and AES run interleaved over the widest registers that the CPU has. (`ring` itself
-    /// takes a GMAC, as associated data, at less than half the speed.)
-    #[default]
+    /// AES-128-GCM (crate `ring`): authentication and encryption, the standard. Its GHASH and AES
+    /// run interleaved over the widest registers that the CPU has. (`ring` itself takes a GMAC, as
+    /// associated data, at less than half the speed.)
     Aes128Gcm,
     /// Keyed BLAKE3, cut to 16 bytes: authentication only, safe even if a nonce repeated.
     Blake3,
+    /// AEGIS-128X2 (crate `aegis`, in C, which finds AES-NI and VAES at run time): authentication
+    /// and encryption, by draft-irtf-cfrg-aegis-aead. The fastest: 28 to 41 ns per KiB where
+    /// AES-128-GCM takes 126, and 52 ns instead of 67 for 64 bytes. AEGIS-128X4 is faster only in
+    /// what the second-level cache holds (12 ns, else 42), and slower with 64 bytes (82 ns).
+    #[default]
+    Aegis128X2,
+}
+
+/// A name that is none of a link cipher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no such link cipher: write \"aegis-128x2\", \"aes-128-gcm\", \"gmac\" or \"blake3\"")]
+pub struct UnknownLinkCipher;
+
+impl FromStr for LinkCipher {
+    type Err = UnknownLinkCipher;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|cipher| cipher.name() == name).ok_or(UnknownLinkCipher)
+    }
 }
 
 impl LinkCipher {
+    /// Every cipher.
+    pub const ALL: [Self; 4] = [Self::Aegis128X2, Self::Aes128Gcm, Self::Gmac, Self::Blake3];
+
     /// Frames that one key may protect.
     pub const FRAMES_MAX: u64 = 1 << 48;
 
@@ -36,6 +60,7 @@ impl LinkCipher {
             Self::Gmac => 1,
             Self::Aes128Gcm => 2,
             Self::Blake3 => 3,
+            Self::Aegis128X2 => 4,
         }
     }
 
@@ -46,16 +71,12 @@ impl LinkCipher {
             Self::Gmac => "gmac",
             Self::Aes128Gcm => "aes-128-gcm",
             Self::Blake3 => "blake3",
+            Self::Aegis128X2 => "aegis-128x2",
         }
     }
 
-    pub(crate) const fn name_of_code(code: u8) -> &'static str {
-        match code {
-            1 => Self::Gmac.name(),
-            2 => Self::Aes128Gcm.name(),
-            3 => Self::Blake3.name(),
-            _ => "unknown",
-        }
+    pub(crate) fn name_of_code(code: u8) -> &'static str {
+        Self::ALL.into_iter().find(|it| it.code() == code).map_or("unknown", Self::name)
     }
 }
 
@@ -64,6 +85,7 @@ pub(crate) enum DirectionKey {
     Gmac(Box<Aes128Gcm>),
     Aes128Gcm(Box<LessSafeKey>),
     Blake3([u8; 32]),
+    Aegis128X2([u8; 16]),
 }
 
 impl DirectionKey {
@@ -76,6 +98,7 @@ impl DirectionKey {
                 Self::Aes128Gcm(Box::new(LessSafeKey::new(key)))
             }
             LinkCipher::Blake3 => Self::Blake3(*secret),
+            LinkCipher::Aegis128X2 => Self::Aegis128X2(*short),
         }
     }
 
@@ -93,6 +116,10 @@ impl DirectionKey {
                 tag.as_ref().try_into().expect("a GCM tag has 16 bytes")
             }
             Self::Blake3(key) => blake3_tag(key, counter, frame),
+            Self::Aegis128X2(key) => {
+                let (head, payload) = frame.split_at_mut(header);
+                Aegis128X2::<TAG_BYTES>::new(key, &nonce(counter)).encrypt_in_place(payload, head)
+            }
         }
     }
 
@@ -115,6 +142,15 @@ impl DirectionKey {
                 let tag = blake3_tag(key, counter, &frame[..body]);
                 bool::from(tag[..].ct_eq(&frame[body..]))
             }
+            Self::Aegis128X2(key) => {
+                let (head, sealed) = frame.split_at_mut(header);
+                let Some((payload, tag)) = sealed.split_last_chunk_mut::<TAG_BYTES>() else {
+                    return false;
+                };
+                Aegis128X2::<TAG_BYTES>::new(key, &nonce(counter))
+                    .decrypt_in_place(payload, tag, head)
+                    .is_ok()
+            }
         }
     }
 }
@@ -122,15 +158,17 @@ impl DirectionKey {
 impl Drop for DirectionKey {
     fn drop(&mut self) {
         // The AES key schedules of aes-gcm wipe themselves; ring's do not.
-        if let Self::Blake3(key) = self {
-            key.zeroize();
+        match self {
+            Self::Blake3(key) => key.zeroize(),
+            Self::Aegis128X2(key) => key.zeroize(),
+            Self::Gmac(_) | Self::Aes128Gcm(_) => {}
         }
     }
 }
 
 fn gmac(key: &Aes128Gcm, counter: u64, data: &[u8]) -> [u8; TAG_BYTES] {
     let nothing: &mut [u8] = &mut [];
-    key.encrypt_inout_detached(&nonce(counter).into(), data, nothing.into())
+    key.encrypt_inout_detached(&nonce::<12>(counter).into(), data, nothing.into())
         .expect("a frame is shorter than AES-GCM's limit")
         .into()
 }
@@ -143,8 +181,9 @@ fn blake3_tag(key: &[u8; 32], counter: u64, data: &[u8]) -> [u8; TAG_BYTES] {
     hash.as_bytes()[..TAG_BYTES].try_into().expect("16 of 32 bytes")
 }
 
-fn nonce(counter: u64) -> [u8; 12] {
-    let mut nonce = [0; 12];
+/// The counter, filled up with zeros.
+fn nonce<const BYTES: usize>(counter: u64) -> [u8; BYTES] {
+    let mut nonce = [0; BYTES];
     nonce[..8].copy_from_slice(&counter.to_le_bytes());
     nonce
 }

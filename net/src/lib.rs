@@ -43,7 +43,7 @@ mod random;
 mod slots;
 
 pub use any::{AnyTransport, TransportKind, UnknownTransport};
-pub use cipher::LinkCipher;
+pub use cipher::{LinkCipher, UnknownLinkCipher};
 pub use frame::Messages;
 pub use hub::{DownReason, Event, Hub, HubConfig, LinkId, SendError, Source, Tag};
 pub use keys::{Identity, KeyRing, PublicKey, StaticKey};

@@ -139,7 +139,7 @@ fn certificates(c: &mut Criterion) {
 
 /// A frame of a link is sealed at one end and opened at the other.
 fn frames(c: &mut Criterion) {
-    for cipher in [LinkCipher::Gmac, LinkCipher::Aes128Gcm, LinkCipher::Blake3] {
+    for cipher in LinkCipher::ALL {
         let mut group = c.benchmark_group(format!("link-frame/{}", cipher.name()));
         for length in [64, 1024, 4096, 20_992, 65_536] {
             let mut here = Link::new(cipher, &[1; 32], &[2; 32], 1 << 20);

@@ -45,8 +45,8 @@ pub struct InitArgs {
     /// a leaked group key cannot forge and which costs much more CPU.
     #[arg(long, default_value_t)]
     request_authenticator: RequestAuthenticator,
-    /// How links are protected: gmac, blake3 (authentic only) or aes-128-gcm (encrypted too).
-    #[arg(long, value_parser = link_cipher, default_value = LinkCipher::default().name())]
+    /// How links are protected: aegis-128x2, aes-128-gcm (both encrypt), gmac or blake3 (authentic only).
+    #[arg(long, default_value = LinkCipher::default().name())]
     link_cipher: LinkCipher,
     /// Layout of a replica's stages on cores.
     #[arg(long, default_value = "auto")]
@@ -95,13 +95,6 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
     };
     let (link_cipher, layout) = (args.link_cipher, args.layout);
     Ok(CreateOptions { config, addresses, clients: args.clients, link_cipher, layout })
-}
-
-fn link_cipher(name: &str) -> Result<LinkCipher, String> {
-    [LinkCipher::Gmac, LinkCipher::Blake3, LinkCipher::Aes128Gcm]
-        .into_iter()
-        .find(|cipher| cipher.name() == name)
-        .ok_or_else(|| "write gmac, blake3 or aes-128-gcm".into())
 }
 
 fn next_steps(args: &InitArgs, group: &Group) -> String {

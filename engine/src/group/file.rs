@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use hybster_net::{LinkCipher, PublicKey};
+use hybster_net::PublicKey;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, ReplicaId};
 use hybster_tss::{ClientPublicKey, Digest, RequestAuthenticator};
@@ -117,8 +117,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         resend_us: table.resend_us,
     };
     config.validate().map_err(|error| bad(error.key, &error.value, &error.cure))?;
-    let link_cipher = cipher_of(&table.link_cipher).ok_or_else(|| {
-        bad("link_cipher", &table.link_cipher, "write gmac, aes-128-gcm or blake3")
+    let link_cipher = table.link_cipher.parse().map_err(|_| {
+        bad("link_cipher", &table.link_cipher, "write aegis-128x2, aes-128-gcm, gmac or blake3")
     })?;
     let layout = match &table.layout {
         Some(name) => {
@@ -230,13 +230,6 @@ fn parse_public_key(path: &Path, key: String, text: &str) -> Result<PublicKey, G
     })
 }
 
-/// The cipher with that name in the file.
-fn cipher_of(name: &str) -> Option<LinkCipher> {
-    [LinkCipher::Gmac, LinkCipher::Aes128Gcm, LinkCipher::Blake3]
-        .into_iter()
-        .find(|cipher| cipher.name() == name)
-}
-
 /// The text of `group.toml`, every key explained.
 pub(super) fn write(group: &Group) -> String {
     let c = &*group.config;
@@ -324,7 +317,8 @@ pub(super) fn write(group: &Group) -> String {
         c.resend_us.to_string(),
     );
     key(
-        "Protection of links: gmac and blake3 authenticate, aes-128-gcm also encrypts.",
+        "Protection of links: aegis-128x2 (the fastest) and aes-128-gcm authenticate and encrypt,\n\
+         gmac and blake3 authenticate only.",
         "link_cipher",
         quoted(&group.link_cipher.name()),
     );

@@ -129,7 +129,7 @@ fn every_fault_names_file_key_and_cure() {
         ("pillars = 2", "pillars = 0", "pillars = 0"),
         ("faults = 1", "faults = 2", "replicas = 3"),
         ("mac = \"aegis-128l\"", "mac = \"md5\"", "mac = md5"),
-        ("link_cipher = \"aes-128-gcm\"", "link_cipher = \"rot13\"", "link_cipher = rot13"),
+        ("link_cipher = \"aegis-128x2\"", "link_cipher = \"rot13\"", "link_cipher = rot13"),
         ("layout = \"auto\"", "layout = \"round\"", "layout = round"),
         ("epoch = 0", "epoch = 0\ncolour = 3", "colour"),
         ("format = 1", "format = 9", "format = 9"),

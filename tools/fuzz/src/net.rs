@@ -59,8 +59,7 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
 /// What a link gives out is what was sealed, in order, whatever happened to it on the way.
 pub fn link(data: &[u8]) {
     let mut input = Input(data);
-    let ciphers = [LinkCipher::Gmac, LinkCipher::Aes128Gcm, LinkCipher::Blake3];
-    let cipher = ciphers[input.below(3)];
+    let cipher = LinkCipher::ALL[input.below(LinkCipher::ALL.len())];
     let mut sender = Link::new(cipher, &[1; 32], &[2; 32], LIMIT);
     let mut receiver = Link::new(cipher, &[2; 32], &[1; 32], LIMIT);
     let mut wire = Vec::new();
