@@ -83,13 +83,11 @@ fn tags16(
         states[0] = round(states[0], low_initial, low_key);
         states[1] = round(states[1], high_initial, high_key);
     }
-    let chunks = messages.map(|message| message.as_chunks::<BLOCK_BYTES>());
-    let whole = chunks.iter().fold(blocks, |least, (whole, _)| least.min(whole.len()));
-    let at = chunks.map(|(whole, _)| whole);
-    for block in 0..whole {
-        let (first, second) = gather([&at[0][block], &at[1][block], &at[2][block], &at[3][block]]);
+    let whole = messages.iter().fold(blocks, |least, it| least.min(it.len() / BLOCK_BYTES));
+    for start in (0..whole).map(|block| block * BLOCK_BYTES) {
+        let (first, second) = gather([0, 1, 2, 3].map(|lane| block_at(messages[lane], start)));
         states[0] = round(states[0], first, second);
-        let (first, second) = gather([&at[4][block], &at[5][block], &at[6][block], &at[7][block]]);
+        let (first, second) = gather([4, 5, 6, 7].map(|lane| block_at(messages[lane], start)));
         states[1] = round(states[1], first, second);
     }
     if whole < blocks {
@@ -149,6 +147,11 @@ fn round(s: State, first: __m512i, second: __m512i) -> State {
         _mm512_aesenc_epi128(s[5], s[6]),
         _mm512_aesenc_epi128(s[6], s[7]),
     ]
+}
+
+#[inline]
+fn block_at(message: &[u8], start: usize) -> &Block {
+    message[start..].first_chunk().expect("a whole block")
 }
 
 /// Four blocks as their first halves and their second halves, one block per lane.
