@@ -103,14 +103,17 @@ impl<S: Service> Rig<S> {
     }
 
     fn send_requests(&mut self, probe: &mut impl Probe) {
-        for replica in 0..self.hosts.len() {
-            let message = &self.client_out.messages[replica];
-            if message.is_empty() {
-                continue;
-            }
+        probe.enter(Place::Submit);
+        let outgoing = self.client.outgoing(&mut self.client_out);
+        probe.leave();
+        let mut letters = Vec::new();
+        for (replica, message) in outgoing {
             self.block.extend_from_slice(message);
             let letter = route_client_message(LINK, self.block.split().freeze());
-            self.hosts[replica].take(letter.expect("a known kind"), self.now, probe);
+            letters.push((usize::from(replica.0), letter.expect("a known kind")));
+        }
+        for (replica, letter) in letters {
+            self.hosts[replica].take(letter, self.now, probe);
             self.carry(replica);
         }
         self.client_out.clear_messages();

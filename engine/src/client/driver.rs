@@ -302,7 +302,7 @@ impl<T: Transport> ClientDriver<T> {
         if self.out.nothing_to_send() {
             return;
         }
-        for (replica, message) in self.out.outgoing() {
+        for (replica, message) in self.core.outgoing(&mut self.out) {
             let (peer, hub) = (replica.0, &mut self.hub);
             let mut note = |sent: Result<(), SendError>| match sent {
                 Ok(()) | Err(SendError::NotConnected) => {}

@@ -479,8 +479,8 @@ impl World {
         let from = self.replicas.len() + index;
         let client = &mut self.clients[index];
         let messages: Vec<(usize, Bytes)> = client
-            .out
-            .outgoing()
+            .core
+            .outgoing(&mut client.out)
             .map(|(to, m)| (usize::from(to.0), Bytes::copy_from_slice(m)))
             .collect();
         client.out.clear_messages();

@@ -42,6 +42,7 @@
 //! ends with [`Outcome::Overloaded`]. A single replica can make no request fail.
 
 mod output;
+mod proofs;
 mod replies;
 mod resend;
 mod table;
@@ -74,7 +75,7 @@ pub const FIRST_NUMBER_MIN: u64 = 1 << 48;
 ///
 /// The driver calls [`submit`](Self::submit), [`handle`](Self::handle), [`tick`](Self::tick) and
 /// the link calls with a time that never goes back, and after each of them (or some of them) sends
-/// what is in the output. [`deadline`](Self::deadline) says when the next tick is due.
+/// what [`outgoing`](Self::outgoing) gives. [`deadline`](Self::deadline) says when the next tick is due.
 #[derive(Debug)]
 pub struct ClientCore {
     config: Arc<GroupConfig>,
@@ -320,18 +321,24 @@ impl ClientCore {
             client: self.client,
             session: self.incarnation << SessionId::INDEX_BITS | u64::from(session),
         };
+        let deferred = lane == Lane::Request && targets.is_power_of_two() && self.defers_proofs();
         let append = |out: &mut Vec<u8>| {
-            if query {
+            if query || deferred {
                 append_request(out, name, number, &request.operation, |_| [0; REQUEST_MAC]);
             } else {
                 append_proved(out, name, number, &request.operation, &self.key);
             }
         };
         if targets.is_power_of_two() {
-            let buffer = out.buffer(lane, targets.trailing_zeros() as usize);
+            let to = targets.trailing_zeros() as usize;
+            let buffer = out.buffer(lane, to);
             let start = buffer.len();
             append(buffer);
-            return buffer.len() - start;
+            let bytes = buffer.len() - start;
+            if deferred {
+                self.note_unproved(to, start, out);
+            }
+            return bytes;
         }
         let mut record = std::mem::take(&mut out.scratch);
         record.clear();

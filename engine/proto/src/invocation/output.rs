@@ -1,5 +1,6 @@
 //! What a [`ClientCore`](super::ClientCore) hands to its driver: messages, completions, figures.
 
+use super::proofs::Unproved;
 use crate::ids::{ReplicaId, RequestNumber};
 use crate::time::Time;
 use crate::wire::request::{REQUESTS_HEAD, RequestRef, requests_head, retransmission_head};
@@ -152,19 +153,21 @@ impl Completions {
     }
 }
 
-/// What the core pushes its effects into. The driver sends the messages, reads the completions,
-/// clears both and passes the same object in again.
+/// What the core pushes its effects into. The driver sends the messages, which
+/// [`ClientCore::outgoing`](super::ClientCore::outgoing) gives out, reads the completions, clears both
+/// and passes the same object in again.
 #[derive(Debug)]
 pub struct ClientOutput {
     /// Per replica a REQUESTS message, complete with its head; empty if there is nothing to send.
-    pub messages: Vec<Vec<u8>>,
+    pub(super) messages: Vec<Vec<u8>>,
     /// The same with requests that were sent before, which its head says.
-    pub retransmissions: Vec<Vec<u8>>,
+    pub(super) retransmissions: Vec<Vec<u8>>,
     /// Per replica a QUERIES message, complete with its head; empty if there is nothing to send.
-    pub queries: Vec<Vec<u8>>,
+    pub(super) queries: Vec<Vec<u8>>,
     /// Finished requests.
     pub completions: Completions,
     pub(super) scratch: Vec<u8>,
+    pub(super) unproved: Unproved,
 }
 
 impl ClientOutput {
@@ -178,11 +181,11 @@ impl ClientOutput {
             queries: buffers(),
             completions: Completions::default(),
             scratch: Vec::new(),
+            unproved: Unproved::default(),
         }
     }
 
-    /// The messages to send, with their destinations.
-    pub fn outgoing(&self) -> impl Iterator<Item = (ReplicaId, &[u8])> {
+    pub(super) fn filled(&self) -> impl Iterator<Item = (ReplicaId, &[u8])> {
         self.lanes().into_iter().flat_map(|buffers| {
             let full = buffers.iter().enumerate().filter(|(_, m)| !m.is_empty());
             full.map(|(r, m)| (ReplicaId(r as u16), m.as_slice()))
@@ -199,6 +202,7 @@ impl ClientOutput {
     pub fn clear_messages(&mut self) {
         let lanes = [&mut self.messages, &mut self.retransmissions, &mut self.queries];
         lanes.into_iter().flatten().for_each(Vec::clear);
+        self.unproved = Unproved::default();
     }
 
     /// Forgets messages and completions, keeps the memory.

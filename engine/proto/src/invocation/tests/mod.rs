@@ -61,7 +61,7 @@ impl Client {
     fn sent(&mut self) -> Vec<Seen> {
         let key = ClientKey::from_bytes(MacAlgorithm::Blake3, [7; 32]);
         let mut seen = Vec::new();
-        for (replica, message) in self.out.outgoing() {
+        for (replica, message) in self.core.outgoing(&mut self.out) {
             let query = kind_of(message) == kind::QUERIES;
             for request in Requests::new(requests_body(message).unwrap()) {
                 let request: RequestRef<'_> = request.unwrap();
