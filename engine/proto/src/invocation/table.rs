@@ -20,10 +20,6 @@ pub(super) const QUEUES: u8 = QUERY + 1;
 /// A buffer that grew beyond this is not kept for the next request, in bytes.
 const KEEP_BYTES: usize = 16 << 10;
 
-/// Room of a new buffer, in bytes. Never 0: `memcmp` of nothing at the made-up address of an empty
-/// vector takes a fault assist of over 100 cycles on CPUs with AVX-512.
-const NEW_BYTES: usize = 32;
-
 const NONE: u32 = u32::MAX;
 
 /// An outstanding request and the replies that it got.
@@ -146,7 +142,7 @@ impl Table {
             sent_at: Time(0),
             sent_seq: 0,
             votes: 0,
-            result: Vec::with_capacity(NEW_BYTES),
+            result: Vec::new(),
             status: ReplyStatus::Done,
             unusual: false,
             queue: QUEUES,
@@ -154,7 +150,7 @@ impl Table {
             session: 0,
             before: NONE,
             after: NONE,
-            operation: Vec::with_capacity(NEW_BYTES),
+            operation: Vec::new(),
         });
         self.rare.push(Rare::default());
         // So that giving a slot back never allocates.
@@ -170,7 +166,7 @@ impl Table {
         let operation = &mut self.slots[index as usize].operation;
         operation.clear();
         if operation.capacity() > KEEP_BYTES {
-            *operation = Vec::with_capacity(NEW_BYTES);
+            *operation = Vec::new();
         }
         self.free.push(index);
     }
@@ -182,7 +178,7 @@ impl Table {
         slot.votes = 0;
         slot.result.clear();
         if slot.result.capacity() > KEEP_BYTES {
-            slot.result = Vec::with_capacity(NEW_BYTES);
+            slot.result = Vec::new();
         }
         if slot.unusual {
             slot.unusual = false;
