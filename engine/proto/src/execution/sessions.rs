@@ -13,8 +13,9 @@
 mod hasher;
 mod pages;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::binary_heap::{BinaryHeap, PeekMut};
 
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
@@ -23,36 +24,33 @@ use crate::service::{RestoreError, Snapshot};
 use crate::wire::{Put, Reader, ReplyStatus, WireError};
 
 use hasher::BuildMix;
-use pages::{EMPTY, Entry, PAGE, Page, Retired, SessionSnapshot};
+use pages::{EMPTY, Entry, Held, PAGE, Page, Retired, SessionSnapshot};
 
 const NONE: u32 = u32::MAX;
 const FORMAT: u32 = 1;
 
 /// What a client has in the table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
 struct Client {
     sessions: u32,
     /// No session up to this one may be opened any more.
     watermark: u64,
-    /// The least and the most recently used session.
-    oldest: u32,
-    newest: u32,
+    /// Its sessions by their last use *when they were looked at last*: at most what the entry says. So
+    /// a request costs nothing here, and an eviction puts each session right that it meets, at most
+    /// once per request since.
+    by_use: BinaryHeap<Reverse<(u64, u32)>>,
 }
-
-const NEW_CLIENT: Client = Client { sessions: 0, watermark: 0, oldest: NONE, newest: NONE };
 
 /// The session table.
 pub(super) struct SessionTable {
     window: u64,
     max_sessions: u32,
     group: [u8; 32],
-    pages: Vec<Arc<Page>>,
+    pages: Vec<Held>,
     retired: Retired,
     length: u32,
     index: HashMap<SessionId, u32, BuildMix>,
     clients: HashMap<ClientId, Client, BuildMix>,
-    /// Per session its neighbours in its client's list, least recently used first.
-    links: Vec<(u32, u32)>,
     /// Executed requests.
     clock: u64,
     version: u64,
@@ -91,7 +89,6 @@ impl SessionTable {
             length: 0,
             index: HashMap::default(),
             clients: HashMap::default(),
-            links: Vec::new(),
             clock: 0,
             version: 0,
         }
@@ -101,10 +98,12 @@ impl SessionTable {
         self.length as usize
     }
 
+    #[inline]
     fn entry(&self, at: u32) -> &Entry {
-        &self.pages[at as usize / PAGE].entries[at as usize % PAGE]
+        &self.pages[at as usize / PAGE].page().entries[at as usize % PAGE]
     }
 
+    #[inline]
     fn entry_mut(&mut self, at: u32) -> &mut Entry {
         self.version += 1;
         let limit = Retired::SNAPSHOTS * self.pages.len();
@@ -148,9 +147,8 @@ impl SessionTable {
         match self.index.get(&session) {
             Some(at) => self.judge(*at, number),
             None => {
-                let client = self.clients.get(&session.client).copied().unwrap_or(NEW_CLIENT);
-                let late = session.session <= client.watermark;
-                if late && !mutants::active(Mutant::WatermarkIgnored) {
+                let watermark = self.clients.get(&session.client).map_or(0, |it| it.watermark);
+                if session.session <= watermark && !mutants::active(Mutant::WatermarkIgnored) {
                     return Lookup::Refused(ReplyStatus::Evicted);
                 }
                 Lookup::New(self.open(session))
@@ -187,22 +185,20 @@ impl SessionTable {
         recorded.status = status;
         recorded.result.clear();
         recorded.result.extend_from_slice(result);
-        let client = entry.id.client;
-        self.touch(client, at);
     }
 
     fn open(&mut self, id: SessionId) -> u32 {
-        let client = *self.clients.entry(id.client).or_insert(NEW_CLIENT);
+        let client = self.clients.entry(id.client).or_default();
         let at = if client.sessions >= self.max_sessions {
-            self.evict(id.client, client.oldest)
+            self.evict(id.client)
         } else {
-            self.clients.get_mut(&id.client).expect("inserted above").sessions += 1;
+            client.sessions += 1;
             self.append(id)
         };
         let more = vec![EMPTY; self.window as usize - 1];
         *self.entry_mut(at) = Entry { id, highest: 0, used: 0, first: EMPTY, more };
         self.index.insert(id, at);
-        self.link_newest(id.client, at);
+        self.clients.entry(id.client).or_default().by_use.push(Reverse((0, at)));
         at
     }
 
@@ -210,62 +206,37 @@ impl SessionTable {
     fn append(&mut self, id: SessionId) -> u32 {
         let at = self.length;
         if (at as usize).is_multiple_of(PAGE) {
-            let entries = Vec::with_capacity(PAGE);
-            self.pages.push(Arc::new(Page { version: 0, entries }));
+            self.pages.push(Held::Own(Page { entries: Vec::with_capacity(PAGE), ..Page::NEW }));
         }
         let limit = Retired::SNAPSHOTS * self.pages.len();
         let last = self.pages.last_mut().expect("there is a page");
         let page = self.retired.make_mut(last, limit);
         page.entries.push(Entry { id, highest: 0, used: 0, first: EMPTY, more: Vec::new() });
-        self.links.push((NONE, NONE));
         self.length += 1;
         at
     }
 
     /// Frees the place of a client's least recently used session.
-    fn evict(&mut self, client: ClientId, at: u32) -> u32 {
-        let evicted = self.entry(at).id;
-        self.index.remove(&evicted);
-        self.unlink(client, at);
+    fn evict(&mut self, client: ClientId) -> u32 {
         let client = self.clients.get_mut(&client).expect("it has sessions");
-        client.watermark = client.watermark.max(evicted.session);
-        at
-    }
-
-    fn touch(&mut self, client: ClientId, at: u32) {
-        if self.links[at as usize].1 != NONE {
-            self.unlink(client, at);
-            self.link_newest(client, at);
+        loop {
+            let mut first = client.by_use.peek_mut().expect("it has sessions");
+            let Reverse((used, at)) = *first;
+            let entry = &self.pages[at as usize / PAGE].page().entries[at as usize % PAGE];
+            if entry.used == used {
+                client.watermark = client.watermark.max(entry.id.session);
+                self.index.remove(&entry.id);
+                PeekMut::pop(first);
+                return at;
+            }
+            *first = Reverse((entry.used, at));
         }
-    }
-
-    fn unlink(&mut self, client: ClientId, at: u32) {
-        let (older, newer) = self.links[at as usize];
-        let client = self.clients.get_mut(&client).expect("it has sessions");
-        match older {
-            NONE => client.oldest = newer,
-            older => self.links[older as usize].1 = newer,
-        }
-        match newer {
-            NONE => client.newest = older,
-            newer => self.links[newer as usize].0 = older,
-        }
-    }
-
-    fn link_newest(&mut self, client: ClientId, at: u32) {
-        let client = self.clients.get_mut(&client).expect("it has sessions");
-        self.links[at as usize] = (client.newest, NONE);
-        match client.newest {
-            NONE => client.oldest = at,
-            newest => self.links[newest as usize].1 = at,
-        }
-        client.newest = at;
     }
 
     // ------------------------------------------------------------------ pages
 
     /// An immutable handle; costs one reference count per page and a copy of the client list.
-    pub fn snapshot(&self, order: OrderNumber) -> SessionSnapshot {
+    pub fn snapshot(&mut self, order: OrderNumber) -> SessionSnapshot {
         let mut clients: Vec<_> =
             self.clients.iter().map(|(id, client)| (id.0, client.watermark)).collect();
         clients.sort_unstable();
@@ -280,7 +251,7 @@ impl SessionTable {
             head.put_u32(id);
             head.put_u64(watermark);
         }
-        SessionSnapshot { head: head.into(), pages: self.pages.clone() }
+        SessionSnapshot::new(head.into(), &mut self.pages)
     }
 
     /// Rebuilds the table from pages that were checked against a certified digest.
@@ -297,7 +268,6 @@ impl SessionTable {
         if source.page_count() != 1 + u64::from(length).div_ceil(PAGE as u64) {
             return Err(fail(0, "the number of pages is wrong"));
         }
-        let mut by_use = Vec::with_capacity(length as usize);
         for page in 1..source.page_count() {
             let content = source.page(page);
             let mut reader = Reader::new(&content);
@@ -311,15 +281,11 @@ impl SessionTable {
                 if table.index.insert(id, at).is_some() {
                     return Err(fail(page, "a session stands twice"));
                 }
-                table.clients.entry(id.client).or_insert(NEW_CLIENT).sessions += 1;
-                by_use.push((used, at));
+                let client = table.clients.entry(id.client).or_default();
+                client.sessions += 1;
+                client.by_use.push(Reverse((used, at)));
             }
             reader.end().map_err(|error| fail(page, &error.to_string()))?;
-        }
-        by_use.sort_unstable();
-        for (_, at) in by_use {
-            let client = table.entry(at).id.client;
-            table.link_newest(client, at);
         }
         Ok(table)
     }
@@ -341,7 +307,7 @@ impl SessionTable {
         for _ in 0..clients {
             let id = ClientId(reader.u32()?);
             let watermark = reader.u64()?;
-            self.clients.insert(id, Client { watermark, ..NEW_CLIENT });
+            self.clients.insert(id, Client { watermark, ..Client::default() });
         }
         reader.end()?;
         Ok(length)
@@ -445,6 +411,41 @@ mod tests {
         assert_eq!(table.len(), 3);
     }
 
+    /// Against a list in order of use, for clients that open sessions and use old ones at random.
+    #[test]
+    fn the_least_recently_used_session_is_evicted() {
+        let mut table = SessionTable::new(&config(1, 8));
+        let mut models = [const { VecDeque::<u64>::new() }; 2];
+        let mut random = 1_u64;
+        for step in 1..5000_u64 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step);
+            let (client, choice) = ((random >> 40) % 2, (random >> 33) % 16);
+            let model = &mut models[client as usize];
+            // Mostly one that is there, else a new one.
+            let index = match model.get(choice as usize) {
+                Some(_) => model.remove(choice as usize).expect("it is there"),
+                None => step,
+            };
+            if model.len() == 8 {
+                model.pop_front();
+            }
+            model.push_back(index);
+            assert!(run(&mut table, session(client as u32, index), step).is_some());
+            for (client, model) in models.iter().enumerate() {
+                let mut known: Vec<u64> = table
+                    .index
+                    .keys()
+                    .filter(|it| it.client.0 == client as u32)
+                    .map(|it| it.session)
+                    .collect();
+                known.sort_unstable();
+                let mut wanted: Vec<u64> = model.iter().copied().collect();
+                wanted.sort_unstable();
+                assert_eq!(known, wanted, "step {step}, client {client}");
+            }
+        }
+    }
+
     #[test]
     fn a_restored_table_behaves_the_same() {
         let config = config(2, 40);
@@ -478,7 +479,7 @@ mod tests {
             for client in 0..100 {
                 run(&mut table, session(client, 1), order);
             }
-            let pages = table.pages.iter().map(|page| Arc::as_ptr(page) as usize);
+            let pages = table.pages.iter().map(|held| held.page().entries.as_ptr() as usize);
             seen.extend(pages);
             let snapshot = table.snapshot(OrderNumber(order));
             let content: Vec<Bytes> = (0..5).map(|page| snapshot.page(page)).collect();

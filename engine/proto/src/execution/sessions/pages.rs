@@ -48,17 +48,19 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    #[inline]
     pub(super) fn recorded(&self, number: u64, window: u64) -> &Recorded {
-        match number % window {
+        match place(number, window) {
             0 => &self.first,
-            at => &self.more[at as usize - 1],
+            at => &self.more[at - 1],
         }
     }
 
+    #[inline]
     pub(super) fn recorded_mut(&mut self, number: u64, window: u64) -> &mut Recorded {
-        match number % window {
+        match place(number, window) {
             0 => &mut self.first,
-            at => &mut self.more[at as usize - 1],
+            at => &mut self.more[at - 1],
         }
     }
 
@@ -91,6 +93,13 @@ impl Entry {
     }
 }
 
+/// Where among W results that of a number is.
+#[inline]
+const fn place(number: u64, window: u64) -> usize {
+    // The usual window, without a division.
+    if window == 1 { 0 } else { (number % window) as usize }
+}
+
 impl Clone for Entry {
     fn clone(&self) -> Entry {
         let Entry { id, highest, used, ref first, ref more } = *self;
@@ -113,6 +122,39 @@ pub(super) struct Page {
     pub(super) entries: Vec<Entry>,
 }
 
+impl Page {
+    pub(super) const NEW: Page = Page { version: 0, entries: Vec::new() };
+}
+
+/// A page as the table holds it: its own since the first write after a snapshot, so that further
+/// writes touch no reference count.
+#[derive(Debug)]
+pub(super) enum Held {
+    Own(Page),
+    Shared(Arc<Page>),
+}
+
+impl Held {
+    #[inline]
+    pub(super) fn page(&self) -> &Page {
+        match self {
+            Held::Own(page) => page,
+            Held::Shared(page) => page,
+        }
+    }
+
+    /// The page for a snapshot: nobody writes to it any more.
+    fn share(&mut self) -> Arc<Page> {
+        if let Held::Own(page) = self {
+            *self = Held::Shared(Arc::new(std::mem::replace(page, Page::NEW)));
+        }
+        match self {
+            Held::Shared(page) => Arc::clone(page),
+            Held::Own(_) => unreachable!("shared above"),
+        }
+    }
+}
+
 /// Pages that snapshots share or shared, the oldest first: memory for the next copies. Whether a
 /// snapshot is gone depends on other threads, and decides only where a copy lies.
 #[derive(Debug, Default)]
@@ -122,33 +164,58 @@ impl Retired {
     /// Snapshots whose pages are kept: the one that is being digested and the stable one before.
     pub(super) const SNAPSHOTS: usize = 2;
 
-    /// `page` to write to: copied first if a snapshot shares it. `limit` pages are kept.
-    pub(super) fn make_mut<'a>(&mut self, page: &'a mut Arc<Page>, limit: usize) -> &'a mut Page {
-        if Arc::strong_count(page) > 1 {
-            let copy = self.copy(page);
-            self.0.push_back(std::mem::replace(page, copy));
-            if self.0.len() > limit {
-                self.0.pop_front();
-            }
+    /// `held` to write to: copied first if a snapshot shares it. `limit` pages are kept.
+    #[inline]
+    pub(super) fn make_mut<'a>(&mut self, held: &'a mut Held, limit: usize) -> &'a mut Page {
+        if matches!(held, Held::Shared(_)) {
+            self.make_own(held, limit);
         }
-        Arc::get_mut(page).expect("nobody shares a copy")
+        match held {
+            Held::Own(page) => page,
+            Held::Shared(_) => unreachable!("made the table's own"),
+        }
     }
 
-    fn copy(&mut self, page: &Page) -> Arc<Page> {
-        if let Some(spare) = self.0.front_mut().and_then(Arc::get_mut) {
-            spare.entries.clone_from(&page.entries);
-            return self.0.pop_front().expect("it has a front");
-        }
-        let mut entries = Vec::with_capacity(PAGE);
-        entries.extend_from_slice(&page.entries);
-        Arc::new(Page { version: page.version, entries })
+    #[cold]
+    fn make_own(&mut self, held: &mut Held, limit: usize) {
+        let Held::Shared(shared) = std::mem::replace(held, Held::Own(Page::NEW)) else { return };
+        *held = Held::Own(match Arc::try_unwrap(shared) {
+            Ok(page) => page,
+            Err(shared) => {
+                let copy = self.copy(&shared);
+                self.0.push_back(shared);
+                if self.0.len() > limit {
+                    self.0.pop_front();
+                }
+                copy
+            }
+        });
+    }
+
+    fn copy(&mut self, page: &Page) -> Page {
+        let mut entries = match self.0.pop_front().map(Arc::try_unwrap) {
+            Some(Ok(spare)) => spare.entries,
+            Some(Err(shared)) => {
+                self.0.push_front(shared);
+                Vec::with_capacity(PAGE)
+            }
+            None => Vec::with_capacity(PAGE),
+        };
+        entries.clone_from(&page.entries);
+        Page { version: page.version, entries }
     }
 }
 
 /// The pages of a session table: page 0 holds the head, the others [`PAGE`] sessions each.
 pub(in crate::execution) struct SessionSnapshot {
-    pub(super) head: Bytes,
-    pub(super) pages: Vec<Arc<Page>>,
+    head: Bytes,
+    pages: Vec<Arc<Page>>,
+}
+
+impl SessionSnapshot {
+    pub(super) fn new(head: Bytes, pages: &mut [Held]) -> SessionSnapshot {
+        SessionSnapshot { head, pages: pages.iter_mut().map(Held::share).collect() }
+    }
 }
 
 impl Snapshot for SessionSnapshot {
