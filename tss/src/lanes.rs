@@ -85,25 +85,40 @@ fn tags16(
     }
     let whole = messages.iter().fold(blocks, |least, it| least.min(it.len() / BLOCK_BYTES));
     for start in (0..whole).map(|block| block * BLOCK_BYTES) {
-        let (first, second) = gather([0, 1, 2, 3].map(|lane| block_at(messages[lane], start)));
+        let (first, second) = gather([
+            block_at(messages[0], start),
+            block_at(messages[1], start),
+            block_at(messages[2], start),
+            block_at(messages[3], start),
+        ]);
         states[0] = round(states[0], first, second);
-        let (first, second) = gather([4, 5, 6, 7].map(|lane| block_at(messages[lane], start)));
+        let (first, second) = gather([
+            block_at(messages[4], start),
+            block_at(messages[5], start),
+            block_at(messages[6], start),
+            block_at(messages[7], start),
+        ]);
         states[1] = round(states[1], first, second);
     }
     if whole < blocks {
         let start = whole * BLOCK_BYTES;
-        let rest = [0, 1, 2, 3].map(|lane| &messages[lane][start..]);
-        let (first, second) =
-            transposed(last(rest[0]), last(rest[1]), last(rest[2]), last(rest[3]));
+        let (first, second) = transposed(
+            last(messages[0], start),
+            last(messages[1], start),
+            last(messages[2], start),
+            last(messages[3], start),
+        );
         states[0] = round(states[0], first, second);
-        let rest = [4, 5, 6, 7].map(|lane| &messages[lane][start..]);
-        let (first, second) =
-            transposed(last(rest[0]), last(rest[1]), last(rest[2]), last(rest[3]));
+        let (first, second) = transposed(
+            last(messages[4], start),
+            last(messages[5], start),
+            last(messages[6], start),
+            last(messages[7], start),
+        );
         states[1] = round(states[1], first, second);
     }
-    let bits = |lane: usize| 8 * messages[lane].len() as i64;
-    let low = _mm512_set_epi64(128, bits(3), 128, bits(2), 128, bits(1), 128, bits(0));
-    let high = _mm512_set_epi64(128, bits(7), 128, bits(6), 128, bits(5), 128, bits(4));
+    let low = lengths([messages[0], messages[1], messages[2], messages[3]]);
+    let high = lengths([messages[4], messages[5], messages[6], messages[7]]);
     let low = _mm512_xor_si512(low, states[0][2]);
     let high = _mm512_xor_si512(high, states[1][2]);
     for _ in 0..FINAL_ROUNDS {
@@ -154,6 +169,15 @@ fn block_at(message: &[u8], start: usize) -> &Block {
     message[start..].first_chunk().expect("a whole block")
 }
 
+/// What the final rounds absorb: the lengths of message and tag in bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes")]
+fn lengths(messages: [&[u8]; HALF]) -> __m512i {
+    let [a, b, c, d] = messages;
+    let (a, b, c, d) = (a.len() as i64, b.len() as i64, c.len() as i64, d.len() as i64);
+    _mm512_set_epi64(128, 8 * d, 128, 8 * c, 128, 8 * b, 128, 8 * a)
+}
+
 /// Four blocks as their first halves and their second halves, one block per lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes")]
@@ -173,10 +197,11 @@ fn transposed(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> (__m512i, __m51
     )
 }
 
-/// The last block of a message, at most a whole one, filled up with zeros.
+/// The last block of a message, which begins at `start`, filled up with zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes")]
-fn last(rest: &[u8]) -> __m256i {
+fn last(message: &[u8], start: usize) -> __m256i {
+    let rest = &message[start..];
     let length = rest.len().min(BLOCK_BYTES);
     let mask = ((1_u64 << length) - 1) as u32;
     // SAFETY: only the bytes whose bit is set are read, and that many may be.
