@@ -10,7 +10,6 @@ use hybster::client::{
 use hybster::group::{Addresses, ClientKeys, CreateOptions, Group, ReplicaKeys, create};
 use hybster::services::{CounterService, KvService, NullService, counter};
 use hybster::{ClientId, GroupConfig, Replica, ReplicaId, RunningReplica, TransportKind};
-use hybster_net::LinkCipher;
 
 pub use hybster::Status;
 
@@ -52,7 +51,7 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
         config,
         addresses: Addresses::List(addresses.to_vec()),
         clients: spec.identities,
-        link_cipher: LinkCipher::default(),
+        link_cipher: spec.link_cipher,
         layout: spec.layout,
     };
     create(path, &options).map(|_| ()).map_err(|e| Error::new(e.to_string()))

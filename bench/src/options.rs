@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hybster::{Layout, TransportKind};
+use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 
 use crate::launch::ReplicaArgs;
@@ -112,6 +113,9 @@ pub struct GroupOptions {
     /// What proves a client's request: mac, or ed25519 for a signature.
     #[arg(long, default_value_t)]
     pub request_authenticator: RequestAuthenticator,
+    /// How links are protected: aegis-128x2 and aes-128-gcm encrypt, gmac and blake3 authenticate only.
+    #[arg(long, default_value_t)]
+    pub link_cipher: LinkCipher,
     /// One server and no protocol: the baseline to compare with.
     #[arg(long)]
     pub unreplicated: bool,

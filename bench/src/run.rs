@@ -297,6 +297,7 @@ pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
         linger_us: spec.linger_us,
         authenticator: spec.authenticator.to_string(),
         request_authenticator: spec.request_authenticator.to_string(),
+        link_cipher: spec.link_cipher.to_string(),
         unreplicated: spec.unreplicated,
     }
 }

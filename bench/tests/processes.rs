@@ -182,6 +182,8 @@ fn the_store_is_measured_with_reads_in_an_open_loop_over_two_connections() {
         "1",
         "--authenticator",
         "blake3",
+        "--link-cipher",
+        "aes-128-gcm",
     ]);
     assert_eq!(report.errors, 0, "{:?}", report.errors_by_kind);
     assert_eq!(report.config.connections, 2);
@@ -349,6 +351,7 @@ fn wrong_options_are_told_before_anything_starts() {
         (&["sweep", "--over", "layout", "--values", "fused,cubist"], "cubist"),
         (&["--authenticator", "rot13"], "aegis-128l"),
         (&["--request-authenticator", "rot13"], "ed25519"),
+        (&["--link-cipher", "rot13"], "aegis-128x2"),
         (&["--json", "/nonexistent/x.json"], "give --json a file"),
         (&["sweep", "--over", "pillars", "--csv", "/nonexistent/x.csv"], "give --csv a file"),
         (&["--service", "counter"], "fault"),

@@ -4,6 +4,7 @@
 //! comes fresh out of that connection's TLS session, it is never stored, and the counter only
 //! rises until [`LinkCipher::FRAMES_MAX`], where the link ends. A restart means a new session.
 
+use std::fmt;
 use std::str::FromStr;
 
 use aegis::aegis128x2::Aegis128X2;
@@ -40,6 +41,12 @@ pub enum LinkCipher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no such link cipher: write \"aegis-128x2\", \"aes-128-gcm\", \"gmac\" or \"blake3\"")]
 pub struct UnknownLinkCipher;
+
+impl fmt::Display for LinkCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
 
 impl FromStr for LinkCipher {
     type Err = UnknownLinkCipher;

@@ -46,7 +46,7 @@ pub struct InitArgs {
     #[arg(long, default_value_t)]
     request_authenticator: RequestAuthenticator,
     /// How links are protected: aegis-128x2, aes-128-gcm (both encrypt), gmac or blake3 (authentic only).
-    #[arg(long, default_value = LinkCipher::default().name())]
+    #[arg(long, default_value_t)]
     link_cipher: LinkCipher,
     /// Layout of a replica's stages on cores.
     #[arg(long, default_value = "auto")]

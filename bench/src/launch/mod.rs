@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hybster::{Layout, SessionId, TransportKind};
+use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -57,6 +58,8 @@ pub struct GroupSpec {
     pub authenticator: MacAlgorithm,
     /// What proves a client's request.
     pub request_authenticator: RequestAuthenticator,
+    /// Protection of links.
+    pub link_cipher: LinkCipher,
     /// The service.
     pub service: ServiceKind,
     /// Bytes of a null service's reply.
@@ -120,6 +123,7 @@ impl GroupSpec {
             linger_us: options.linger_us,
             authenticator: options.authenticator,
             request_authenticator: options.request_authenticator,
+            link_cipher: options.link_cipher,
             service,
             reply_size: options.reply_size,
             identities,

@@ -158,12 +158,19 @@ pub struct Config {
     /// What proves a client's request: `mac` or `ed25519`. Reports from before it existed lack it.
     #[serde(default = "by_mac")]
     pub request_authenticator: String,
+    /// Protection of links. Reports from before it could be chosen lack it.
+    #[serde(default = "before_choice")]
+    pub link_cipher: String,
     /// One server and no protocol.
     pub unreplicated: bool,
 }
 
 fn by_mac() -> String {
     "mac".into()
+}
+
+fn before_choice() -> String {
+    "aes-128-gcm".into()
 }
 
 impl LatencyUs {

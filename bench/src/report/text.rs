@@ -67,8 +67,14 @@ impl fmt::Display for RunReport {
         let pinned = if config.pin { ", pinned" } else { "" };
         writeln!(
             f,
-            "layout {}{}, transport {}, authenticator {}, batches of at most {} requests{}",
-            config.layout, pinned, config.transport, config.authenticator, config.batch_max, signed
+            "layout {}{}, transport {}, authenticator {}, links {}, batches of at most {} requests{}",
+            config.layout,
+            pinned,
+            config.transport,
+            config.authenticator,
+            config.link_cipher,
+            config.batch_max,
+            signed
         )?;
         writeln!(f)?;
         let throughput = count(self.throughput_ops_s.round() as u64);

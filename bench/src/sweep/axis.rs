@@ -25,6 +25,8 @@ pub enum Axis {
     Authenticator,
     /// `--request-authenticator`
     RequestAuthenticator,
+    /// `--link-cipher`
+    LinkCipher,
     /// `--transport`
     Transport,
     /// `--layout`
@@ -43,6 +45,7 @@ impl Axis {
             Axis::Replicas => "replicas",
             Axis::Authenticator => "authenticator",
             Axis::RequestAuthenticator => "request-authenticator",
+            Axis::LinkCipher => "link-cipher",
             Axis::Transport => "transport",
             Axis::Layout => "layout",
         }
@@ -62,6 +65,7 @@ impl Axis {
             Axis::Replicas => &["3", "5", "7"],
             Axis::Authenticator => &["aegis-128l", "blake3", "hmac-sha256"],
             Axis::RequestAuthenticator => &["mac", "ed25519"],
+            Axis::LinkCipher => &["aegis-128x2", "aes-128-gcm", "gmac", "blake3"],
             Axis::Transport => &["epoll", "io-uring"],
             Axis::Layout => &["fused", "split"],
         };
@@ -83,6 +87,7 @@ impl Axis {
             Axis::Replicas => group.replicas = self.number(value, 1..=64)?,
             Axis::Authenticator => group.authenticator = self.parse(value)?,
             Axis::RequestAuthenticator => group.request_authenticator = self.parse(value)?,
+            Axis::LinkCipher => group.link_cipher = self.parse(value)?,
             Axis::Transport => group.transport = self.parse(value)?,
             Axis::Layout => group.layout = self.parse(value)?,
         }
