@@ -322,6 +322,10 @@ impl ClientCore {
             session: self.incarnation << SessionId::INDEX_BITS | u64::from(session),
         };
         let deferred = lane == Lane::Request && targets.is_power_of_two() && self.defers_proofs();
+        if lane == Lane::Request && !deferred {
+            // Records without their MACs must remain the last ones.
+            self.prove(out);
+        }
         let append = |out: &mut Vec<u8>| {
             if query || deferred {
                 append_request(out, name, number, &request.operation, |_| [0; REQUEST_MAC]);

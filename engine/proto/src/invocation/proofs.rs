@@ -13,7 +13,8 @@ use crate::ids::ReplicaId;
 use crate::wire::REQUEST_MAC;
 use crate::wire::request::RequestRef;
 
-/// Records at the end of a replica's message that have no MAC yet.
+/// The last records of a replica's REQUESTS message, which have no MAC yet. Others may only be
+/// appended once these have theirs.
 #[derive(Debug, Default)]
 pub(super) struct Unproved {
     to: usize,
@@ -54,7 +55,7 @@ impl ClientCore {
     }
 
     /// Gives the records their MACs that have none.
-    fn prove(&self, out: &mut ClientOutput) {
+    pub(super) fn prove(&self, out: &mut ClientOutput) {
         let Unproved { to, start, count } = std::mem::take(&mut out.unproved);
         if count == 0 {
             return;
@@ -71,7 +72,7 @@ impl ClientCore {
             end += request.record.len();
             (*covered, *at, rest) = (request.covered, end, behind);
         }
-        debug_assert!(rest.is_empty(), "the unproved records are the last ones");
+        assert!(rest.is_empty(), "the unproved records are the last ones");
         let tags = key.tags(&covered[..count]);
         for (tag, end) in tags.iter().zip(ends).take(count) {
             records[end - REQUEST_MAC..end].copy_from_slice(tag);

@@ -1,5 +1,6 @@
 //! Tests of the client core: certificates, liars, windows, queries; timeouts in [`resend`].
 
+mod proofs;
 mod resend;
 
 use std::sync::Arc;
