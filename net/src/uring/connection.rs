@@ -20,6 +20,8 @@ pub(super) struct Connection {
     /// Stands in `unsent`.
     pub(super) is_unsent: bool,
     pub(super) is_receiving: bool,
+    /// Something came since the receive was armed.
+    pub(super) has_received: bool,
     pub(super) paused: bool,
     /// What arrived while reading was paused.
     pub(super) held: Vec<BytesMut>,
@@ -46,6 +48,7 @@ impl Connection {
             is_full: false,
             is_unsent: false,
             is_receiving: false,
+            has_received: false,
             paused: false,
             held: Vec::new(),
             held_end: None,

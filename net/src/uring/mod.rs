@@ -22,8 +22,11 @@
 //! bytes arrive; they are copied to a block, one behind the other (a hot copy of what is a few
 //! hundred bytes mostly), and the receive buffer is lent again at once. So the receive buffers
 //! bound what one poll takes, the kernel never waits for the owner of a frame, and whoever gets the
-//! bytes owns them. As few of them are used as connections allow, so that they stay in the cache. When the kernel finds no buffer, a receive ends and is armed again by the next
-//! poll. Listeners have one accept that stays armed.
+//! bytes owns them. As few of them are used as connections allow, so that they stay in the cache.
+//! When the kernel finds no buffer, a receive ends and is armed again by the next poll: those first
+//! that got nothing, since an armed receive takes at once what has arrived, up to all buffers. Else
+//! a connection on which more arrives than a poll takes, say a leader's client, would keep all
+//! others from being read, say its followers. Listeners have one accept that stays armed.
 //!
 //! *The end.* A receive that stays armed may sleep through it: Linux (6.18 still) lets it take what has
 //! arrived and then wait for a wake-up that has been, if a reset came with the data; liburing issue
@@ -97,6 +100,8 @@ pub struct UringTransport {
     unsent: Vec<ConnectionId>,
     /// Connections whose receive is to be armed.
     to_receive: Vec<ConnectionId>,
+    /// As `to_receive`, but first: when these were armed, others had taken all buffers.
+    starved: Vec<ConnectionId>,
     /// Connections that shall be told when they can be written to.
     to_watch: Vec<ConnectionId>,
     /// Connections whose end is to be watched for.
@@ -145,6 +150,7 @@ impl UringTransport {
             connections: Slots::new(),
             unsent: Vec::new(),
             to_receive: Vec::new(),
+            starved: Vec::new(),
             to_watch: Vec::new(),
             to_await_end: Vec::new(),
             ended: Vec::new(),
@@ -194,6 +200,7 @@ impl UringTransport {
         self.to_cancel.clear();
         self.to_stop.clear();
         self.to_receive.clear();
+        self.starved.clear();
         self.to_watch.clear();
         self.to_await_end.clear();
         let ids: Vec<ConnectionId> = self.connections.ids().collect();
@@ -245,7 +252,7 @@ impl UringTransport {
                 self.ring.when_writable(connection.socket.as_fd(), token(id))?;
             }
         }
-        for id in self.to_receive.drain(..) {
+        for id in self.starved.drain(..).chain(self.to_receive.drain(..)) {
             if let Some(connection) = self.connections.find_mut(id)
                 && !connection.is_receiving
                 && !connection.paused
@@ -253,7 +260,7 @@ impl UringTransport {
             {
                 self.ring.serve(id.slot() + 1);
                 self.ring.receive(connection.socket.as_fd(), token(id))?;
-                connection.is_receiving = true;
+                (connection.is_receiving, connection.has_received) = (true, false);
             }
         }
         Ok(())
@@ -332,6 +339,7 @@ impl UringTransport {
                 let Some(connection) = self.connections.find_mut(id) else {
                     return;
                 };
+                connection.has_received = true;
                 if connection.paused {
                     connection.held.push(data);
                 } else {
@@ -363,8 +371,12 @@ impl UringTransport {
         connection.is_receiving = false;
         let error = match end {
             Ok(false) => {
+                let queue = match connection.has_received {
+                    true => &mut self.to_receive,
+                    false => &mut self.starved,
+                };
                 if !connection.paused {
-                    self.to_receive.push(id);
+                    queue.push(id);
                 }
                 return;
             }

@@ -283,3 +283,38 @@ fn a_reset_behind_much_data_is_seen() {
         assert!(received(&seen, id) == pattern(512 * buffers, buffers));
     }
 }
+
+/// Connections that always have more waiting than there are receive buffers, and one that has a word.
+#[test]
+fn a_flood_does_not_keep_others_from_being_read() {
+    let limits = UringLimits { buffer_bytes: 512, buffers: 4, ..UringLimits::default() };
+    let Some(mut transport) = transport(limits) else { return };
+    let address = listen(&mut transport);
+    let mut seen = Vec::new();
+    let mut streams = Vec::new();
+    for count in 1..=3 {
+        streams.push(TcpStream::connect(address).unwrap());
+        until(&mut transport, &mut seen, |seen| accepted(seen).len() == count);
+    }
+    let quiet = accepted(&seen)[2];
+    for stream in &streams[..2] {
+        stream.set_nonblocking(true).unwrap();
+    }
+    let flood = |streams: &mut [TcpStream]| {
+        for stream in &mut streams[..2] {
+            while matches!(stream.write(&[7; 4096]), Ok(1..)) {}
+        }
+    };
+    for word in 1..=20 {
+        flood(&mut streams);
+        transport.poll(Some(Duration::ZERO), &mut seen).unwrap();
+        streams[2].write_all(b"word").unwrap();
+        let mut polls = 0;
+        while received(&seen, quiet).len() < 4 * word {
+            polls += 1;
+            assert!(polls <= 20, "word {word} is not read");
+            flood(&mut streams);
+            transport.poll(Some(Duration::ZERO), &mut seen).unwrap();
+        }
+    }
+}
