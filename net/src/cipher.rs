@@ -29,10 +29,10 @@ pub enum LinkCipher {
     /// Keyed BLAKE3, cut to 16 bytes: authentication only, safe even if a nonce repeated.
     Blake3,
     /// AEGIS-128X2 (crate `aegis`, in C, which finds AES-NI and VAES at run time): authentication
-    /// and encryption, by draft-irtf-cfrg-aegis-aead; the youngest of the four. The fastest, on a
-    /// 2-core AMD EPYC with AVX-512: 28 to 41 ns per KiB where
-    /// AES-128-GCM takes 126, and 52 ns instead of 67 for 64 bytes. AEGIS-128X4 is faster only in
-    /// what the second-level cache holds (12 ns, else 42), and slower with 64 bytes (82 ns).
+    /// and encryption, by draft-irtf-cfrg-aegis-aead; the youngest of the four. The fastest: to
+    /// seal and open a frame of 64 KiB takes 6.3 µs where AES-128-GCM takes 19.7, one of 64 bytes
+    /// 213 ns instead of 269 (`perf/RESULTS.md`, section 8). AEGIS-128X4 gained only in what the
+    /// second-level cache holds, and lost with 64 bytes.
     #[default]
     Aegis128X2,
 }

@@ -16,8 +16,8 @@
 //! a counted [`reject::Reason`].
 //!
 //! Packages: `io-uring` and `mio` (epoll) below the transports, `bytes` for frames that are parsed in
-//! place, `rustls` and `ring` for the handshake. [`cipher`] says why frames are sealed by `aegis`, or by
-//! `ring` for those who want the standard, and not by `aes-gcm`.
+//! place, `rustls` and `ring` for the handshake. [`cipher`] says why frames are sealed by `aegis`, or
+//! by `ring` for those who want the standard, and not by `aes-gcm`.
 //!
 //! Unsafe code is denied, but for `uring::ring` and `uring::buffers`, which exist to contain it.
 

@@ -310,7 +310,8 @@ mod tests {
             let (mut a, b) = pair(cipher);
             let mut frame = Vec::new();
             a.sealer.seal_slices(&mut frame, &[&[7; 40]]).unwrap();
-            // The number of the frame in place of its header, which is covered: as the ciphers that encrypt see it.
+            // The number of the frame in place of its header, which is covered: as those ciphers see
+            // it that encrypt.
             let mut as_envelope = frame.clone();
             as_envelope[..8].copy_from_slice(&0_u64.to_le_bytes());
             assert_eq!(b.opener.open_envelope(&mut as_envelope), None);

@@ -34,10 +34,11 @@
 //! The crate `aegis` is used in its C form, which finds AES-NI at run time. Its `pure-rust` form
 //! decides at compile time: without `-C target-feature=+aes` it runs AES in software (measured:
 //! 2,117 ns for 40 bytes, 2,327 for 112, 5,467 for 1024), and with it it is about a quarter faster
-//! than C (31, 34 and 68). Where the CPU has VAES with 512-bit registers, the MACs of many client requests
-//! are made eight at a time (`lanes`): 9 ns each for 40 bytes and 20 for 1,060, where one alone takes
-//! 50 and 103 there. To keep an initialised state per key and clone it saves at most 4 ns and costs
-//! 384 bytes per key that cannot be wiped, so each tag starts from the 32 key bytes.
+//! than C (31, 34 and 68). Where the CPU has VAES with 512-bit registers, the MACs of many client
+//! requests are made eight at a time (`lanes`): 8 ns each for empty requests, where one alone takes
+//! 53 (`perf/RESULTS.md`, section 8). To keep an initialised state per key and clone it saves at
+//! most 4 ns and costs 384 bytes per key that cannot be wiped, so each tag starts from the 32 key
+//! bytes.
 
 use core::{fmt, str::FromStr};
 

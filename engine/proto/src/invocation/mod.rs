@@ -75,7 +75,8 @@ pub const FIRST_NUMBER_MIN: u64 = 1 << 48;
 ///
 /// The driver calls [`submit`](Self::submit), [`handle`](Self::handle), [`tick`](Self::tick) and
 /// the link calls with a time that never goes back, and after each of them (or some of them) sends
-/// what [`outgoing`](Self::outgoing) gives. [`deadline`](Self::deadline) says when the next tick is due.
+/// what [`outgoing`](Self::outgoing) gives. [`deadline`](Self::deadline) says when the next tick is
+/// due.
 #[derive(Debug)]
 pub struct ClientCore {
     config: Arc<GroupConfig>,
