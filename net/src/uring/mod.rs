@@ -371,12 +371,9 @@ impl UringTransport {
         connection.is_receiving = false;
         let error = match end {
             Ok(false) => {
-                let queue = match connection.has_received {
-                    true => &mut self.to_receive,
-                    false => &mut self.starved,
-                };
                 if !connection.paused {
-                    queue.push(id);
+                    let served = connection.has_received;
+                    if served { &mut self.to_receive } else { &mut self.starved }.push(id);
                 }
                 return;
             }
