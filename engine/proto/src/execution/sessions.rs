@@ -36,8 +36,9 @@ struct Client {
     /// No session up to this one may be opened any more.
     watermark: u64,
     /// Its sessions by their last use *when they were looked at last*: at most what the entry says. So
-    /// a request costs nothing here, and an eviction puts each session right that it meets, at most
-    /// once per request since.
+    /// a request costs nothing here. An eviction puts each session right that it meets, at most once
+    /// per request since; one may meet all of them, `max_sessions_per_client`. Each session stands
+    /// here once.
     by_use: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
@@ -442,6 +443,8 @@ mod tests {
                 let mut wanted: Vec<u64> = model.iter().copied().collect();
                 wanted.sort_unstable();
                 assert_eq!(known, wanted, "step {step}, client {client}");
+                let by_use = table.clients.get(&ClientId(client as u32)).map(|it| it.by_use.len());
+                assert_eq!(by_use.unwrap_or(0), model.len());
             }
         }
     }
