@@ -187,6 +187,7 @@ fn the_store_is_measured_with_reads_in_an_open_loop_over_two_connections() {
     ]);
     assert_eq!(report.errors, 0, "{:?}", report.errors_by_kind);
     assert_eq!(report.config.connections, 2);
+    assert_eq!(report.config.link_cipher, "aes-128-gcm");
     assert_eq!(report.open_loop.unwrap().unfinished, 0);
 }
 
