@@ -183,6 +183,7 @@ fn summarize(outcome: &Outcome) {
         outcome.runs_per_minute(),
         outcome.failures.len()
     );
+    println!("  hash of all runs {:016x}", outcome.hash);
     print!("{}{}", outcome.spread, outcome.sum);
     if outcome.runs < COVERAGE_RUNS {
         return;

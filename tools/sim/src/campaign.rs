@@ -56,6 +56,9 @@ pub struct Outcome {
     pub sum: Counters,
     /// How much happened in each.
     pub spread: Spread,
+    /// The exclusive or of the hashes of all runs: equal sums mean equal behaviour, whatever the
+    /// order of the runs, so a commit that only moves or renames can show that it does.
+    pub hash: u64,
     /// The failed ones, by seed.
     pub failures: Vec<Report>,
     /// Time that they took.
@@ -174,13 +177,14 @@ impl Shared<'_> {
     fn work(&self) {
         let (mut sum, mut spread, mut failures) =
             (Counters::default(), Spread::default(), Vec::new());
-        let mut runs = 0;
+        let (mut runs, mut hash) = (0, 0);
         while let Some(seed) = self.seed() {
             let report = run_seed(&self.campaign.shape, seed);
             runs += 1;
             self.runs.fetch_add(1, Ordering::Relaxed);
             self.steps.fetch_add(report.counters.steps, Ordering::Relaxed);
             self.messages.fetch_add(report.counters.sent.values().sum(), Ordering::Relaxed);
+            hash ^= report.hash;
             sum.add(&report.counters);
             spread.add(&report.counters);
             if report.violation.is_some() {
@@ -193,6 +197,7 @@ impl Shared<'_> {
         }
         let mut outcome = self.outcome.lock().expect("no thread panics while it holds the lock");
         outcome.runs += runs;
+        outcome.hash ^= hash;
         outcome.sum.add(&sum);
         outcome.spread.merge(&spread);
         outcome.failures.append(&mut failures);
@@ -269,6 +274,7 @@ impl Campaign {
                 runs: 0,
                 sum: Counters::default(),
                 spread: Spread::default(),
+                hash: 0,
                 failures: Vec::new(),
                 elapsed: Duration::ZERO,
             }),
@@ -306,7 +312,7 @@ mod tests {
         campaign.jobs = 3;
         let three = campaign.run(|_| {});
         assert_eq!((one.runs, three.runs), (12, 12));
-        assert_eq!((one.sum, one.spread), (three.sum, three.spread));
+        assert_eq!((one.sum, one.spread, one.hash), (three.sum, three.spread, three.hash));
     }
 
     #[test]
