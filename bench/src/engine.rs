@@ -69,7 +69,7 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
     let builder = Replica::builder(group, keys)
         .layout(args.layout)
         .transport(args.transport)
-        .linger(Duration::from_micros(args.linger_us));
+        .busy_poll(Duration::from_micros(args.busy_poll_us));
     let builder = if args.unreplicated { builder.unreplicated() } else { builder };
     let builder = if args.cores.is_empty() { builder } else { builder.cores(args.cores.clone()) };
     let started = match args.service {
@@ -106,12 +106,12 @@ pub struct Wait {
     /// What carries the bytes.
     pub transport: TransportKind,
     /// How long it looks for more before it sleeps.
-    pub linger: Duration,
+    pub busy_poll: Duration,
 }
 
 impl Wait {
     /// For those whose speed does not matter.
-    const SLEEP: Wait = Wait { transport: TransportKind::Epoll, linger: Duration::ZERO };
+    const SLEEP: Wait = Wait { transport: TransportKind::Epoll, busy_poll: Duration::ZERO };
 }
 
 /// Connects the sessions of a client identity to all replicas of a group.
@@ -154,7 +154,7 @@ fn driver(
         transport: wait.transport,
         ..ClientOptions::default()
     };
-    options.limits.linger = wait.linger;
+    options.limits.busy_poll = wait.busy_poll;
     let driver = ClientDriver::connect(&group, &keys, &options).map_err(|e| told(&e))?;
     Ok((driver, group.replicas().len()))
 }

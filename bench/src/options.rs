@@ -106,7 +106,7 @@ pub struct GroupOptions {
     /// Microseconds that threads look for more messages before they sleep, while messages follow
     /// each other closely; 0: they sleep at once.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
-    pub linger_us: u64,
+    pub busy_poll_us: u64,
     /// MAC algorithm of certificates, and of client requests unless they are signed.
     #[arg(long, default_value_t)]
     pub authenticator: MacAlgorithm,

@@ -116,8 +116,8 @@ pub fn connect_all(
     options: &GroupOptions,
     stop: &Stop,
 ) -> Result<Vec<DriverSessions>, Error> {
-    let GroupOptions { clients, connections, transport, linger_us, .. } = *options;
-    let wait = engine::Wait { transport, linger: Duration::from_micros(linger_us) };
+    let GroupOptions { clients, connections, transport, busy_poll_us, .. } = *options;
+    let wait = engine::Wait { transport, busy_poll: Duration::from_micros(busy_poll_us) };
     let connections = connections.min(clients);
     (0..connections)
         .map(|index| {
@@ -294,7 +294,7 @@ pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
         layout: spec.layout.to_string(),
         pin: options.pin,
         transport: spec.transport.to_string(),
-        linger_us: spec.linger_us,
+        busy_poll_us: spec.busy_poll_us,
         authenticator: spec.authenticator.to_string(),
         request_authenticator: spec.request_authenticator.to_string(),
         link_cipher: spec.link_cipher.to_string(),

@@ -15,7 +15,7 @@ use hybster_net::{AnyTransport, Hub, HubConfig, Identity, Limits, TransportKind}
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
-use hybster_proto::{ClientStage, Control, Execution, Pillar, StateStage, Unreplicated};
+use hybster_proto::{Control, Execution, Intake, Pillar, StateStage, Unreplicated};
 use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
 
 pub use error::{ReplicaError, StartError};
@@ -62,7 +62,7 @@ impl Replica {
             service: (),
             layout,
             transport: TransportKind::Auto,
-            linger: Limits::default().linger,
+            busy_poll: Limits::default().busy_poll,
             pin: false,
             cores: None,
             listen: None,
@@ -80,7 +80,7 @@ pub struct ReplicaBuilder<S> {
     service: S,
     layout: Layout,
     transport: TransportKind,
-    linger: Duration,
+    busy_poll: Duration,
     pin: bool,
     cores: Option<Vec<usize>>,
     listen: Option<SocketAddr>,
@@ -103,7 +103,7 @@ impl<S> ReplicaBuilder<S> {
             keys: self.keys,
             layout: self.layout,
             transport: self.transport,
-            linger: self.linger,
+            busy_poll: self.busy_poll,
             pin: self.pin,
             cores: self.cores,
             listen: self.listen,
@@ -125,9 +125,9 @@ impl<S> ReplicaBuilder<S> {
     }
 
     /// How long a thread looks for more messages before it sleeps, at most, while messages follow
-    /// each other closely; [`Limits::linger`] is the default. Zero: it sleeps at once.
-    pub fn linger(mut self, linger: Duration) -> Self {
-        self.linger = linger;
+    /// each other closely; [`Limits::busy_poll`] is the default. Zero: it sleeps at once.
+    pub fn busy_poll(mut self, busy_poll: Duration) -> Self {
+        self.busy_poll = busy_poll;
         self
     }
 
@@ -297,7 +297,7 @@ impl<S: Service> ReplicaBuilder<S> {
             cipher: self.group.link_cipher(),
             listen: Some(self.listen.unwrap_or(own.address)),
             peers: self.peers().collect(),
-            limits: Limits { linger: self.linger, ..self.group.link_limits() },
+            limits: Limits { busy_poll: self.busy_poll, ..self.group.link_limits() },
             jitter_seed: None,
         };
         Ok(Hub::new(transport, hub)?)
@@ -321,7 +321,7 @@ impl<S: Service> ReplicaBuilder<S> {
             return vec![(Role::Server, Box::new(server))];
         }
         let id = keys.id;
-        let clients = ClientStage::new(Arc::clone(config), id, verifier());
+        let clients = Intake::new(Arc::clone(config), id, verifier());
         let control = Control::new(Arc::clone(config), id, verifier());
         let execution = Execution::new(Arc::clone(config), id, service);
         let state = StateStage::new(Arc::clone(config), id);

@@ -54,7 +54,7 @@ pub struct Limits {
     pub pool_bytes: usize,
     /// How long a poll looks again before it waits, at most, while messages follow each other
     /// closely. Zero: never. Default 100 µs.
-    pub linger: Duration,
+    pub busy_poll: Duration,
     /// Log lines about refused or lost connections, per second. Default 20.
     pub log_lines_per_second: u32,
 }
@@ -77,7 +77,7 @@ impl Default for Limits {
             backoff_max: Duration::from_secs(2),
             may_wait: Duration::from_millis(5),
             pool_bytes: 64 << 20,
-            linger: Duration::from_micros(100),
+            busy_poll: Duration::from_micros(100),
             log_lines_per_second: 20,
         }
     }

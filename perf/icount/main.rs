@@ -12,10 +12,10 @@ use std::hint::black_box;
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use hybster::services::kv::KvOperation;
 use hybster::services::{KvService, NullService};
-use hybster_perf::{Fixture, Host, Input, LINK, Numbered, Pillar, Recording, Rig};
+use hybster_perf::{Fixture, Host, LINK, Numbered, Pillar, Recorded, Recording, Rig};
 use hybster_proto::execution::Execution;
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId};
-use hybster_proto::output::{Letter, Output};
+use hybster_proto::output::{Input, Output};
 use hybster_proto::service::{Context, Service};
 use hybster_proto::time::Time;
 use hybster_proto::wire::request::requests_body;
@@ -64,60 +64,60 @@ fn recording() -> Recording {
     Recording::of(Fixture::of_three(1, SIZE), BATCHES, SIZE, b"")
 }
 
-fn pillar(replica: u16) -> (Pillar, Vec<Letter>, Output) {
+fn pillar(replica: u16) -> (Pillar, Vec<Input>, Output) {
     let (recording, replica) = (recording(), ReplicaId(replica));
-    let letters = recording.letters(replica, |i| i.pillar().is_some());
-    (recording.fixture.pillar(replica, PillarId(0)), letters, Output::default())
+    let inputs = recording.inputs(replica, |i| i.pillar().is_some());
+    (recording.fixture.pillar(replica, PillarId(0)), inputs, Output::default())
 }
 
 #[library_benchmark]
 #[bench::leader(args = (0), setup = pillar)]
 #[bench::follower(args = (1), setup = pillar)]
 fn order_32_batches_of_64(
-    (mut pillar, letters, mut out): (Pillar, Vec<Letter>, Output),
+    (mut pillar, inputs, mut out): (Pillar, Vec<Input>, Output),
 ) -> (Pillar, Output) {
-    for letter in letters {
-        if let Letter::Pillar(_, letter) = letter {
-            pillar.handle(letter, NOW, &mut out);
+    for input in inputs {
+        if let Input::Pillar(_, input) = input {
+            pillar.handle(input, NOW, &mut out);
         }
     }
     (pillar, out)
 }
 
-fn execution() -> (Execution<NullService>, Vec<Letter>, Output) {
+fn execution() -> (Execution<NullService>, Vec<Input>, Output) {
     let recording = recording();
-    let letters = recording.letters(ReplicaId(1), Input::is_for_execution);
+    let inputs = recording.inputs(ReplicaId(1), Recorded::is_for_execution);
     let stage = Execution::new(recording.fixture.config.clone(), ReplicaId(1), NullService::new(0));
-    (stage, letters, Output::default())
+    (stage, inputs, Output::default())
 }
 
 #[library_benchmark]
 #[bench::null(setup = execution)]
 fn execute_32_batches_of_64(
-    (mut stage, letters, mut out): (Execution<NullService>, Vec<Letter>, Output),
+    (mut stage, inputs, mut out): (Execution<NullService>, Vec<Input>, Output),
 ) -> (Execution<NullService>, Output) {
-    for letter in letters {
-        if let Letter::Execution(letter) = letter {
-            stage.handle(letter, NOW, &mut out);
+    for input in inputs {
+        if let Input::Execution(input) = input {
+            stage.handle(input, NOW, &mut out);
         }
     }
     (stage, out)
 }
 
-fn replica(replica: u16) -> (Host<NullService>, Vec<Letter>) {
+fn replica(replica: u16) -> (Host<NullService>, Vec<Input>) {
     let (recording, replica) = (recording(), ReplicaId(replica));
     let stages = recording.fixture.stages(replica, NullService::new(0));
-    (Host::new(0, stages), recording.letters(replica, Input::is_message))
+    (Host::new(0, stages), recording.inputs(replica, Recorded::is_message))
 }
 
 #[library_benchmark]
 #[bench::leader(args = (0), setup = replica)]
 #[bench::follower(args = (1), setup = replica)]
 fn replica_32_batches_of_64(
-    (mut host, letters): (Host<NullService>, Vec<Letter>),
+    (mut host, inputs): (Host<NullService>, Vec<Input>),
 ) -> Host<NullService> {
-    for letter in letters {
-        host.take(letter, NOW, &mut ());
+    for input in inputs {
+        host.take(input, NOW, &mut ());
         host.discard();
     }
     host

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hybster::services::NullService;
-use hybster_perf::{Fixture, Host, Input, Recording, Rig};
+use hybster_perf::{Fixture, Host, Recorded, Recording, Rig};
 use hybster_proto::execution::Execution;
 use hybster_proto::ids::{PillarId, ReplicaId};
-use hybster_proto::output::{Letter, Output};
+use hybster_proto::output::{Input, Output};
 use hybster_proto::time::Time;
 
 /// Batches of a run: two checkpoint intervals.
@@ -36,16 +36,16 @@ fn ordering(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, size), |b| {
                 let setup = || {
                     let pillar = recording.fixture.pillar(replica, PillarId(0));
-                    (pillar, recording.letters(replica, |i| i.pillar().is_some()))
+                    (pillar, recording.inputs(replica, |i| i.pillar().is_some()))
                 };
-                let run = |(pillar, letters): &mut (_, Vec<Letter>)| {
+                let run = |(pillar, inputs): &mut (_, Vec<Input>)| {
                     let pillar: &mut hybster_perf::Pillar = pillar;
                     let mut out = Output::default();
-                    for letter in letters.drain(..) {
-                        if let Letter::Pillar(_, letter) = letter {
-                            pillar.handle(letter, NOW, &mut out);
+                    for input in inputs.drain(..) {
+                        if let Input::Pillar(_, input) = input {
+                            pillar.handle(input, NOW, &mut out);
                         }
-                        out.letters.clear();
+                        out.inputs.clear();
                         out.network.clear();
                     }
                 };
@@ -66,16 +66,16 @@ fn execution(c: &mut Criterion) {
             let setup = || {
                 let config = recording.fixture.config.clone();
                 let stage = Execution::new(config, replica, NullService::new(0));
-                (stage, recording.letters(replica, Input::is_for_execution))
+                (stage, recording.inputs(replica, Recorded::is_for_execution))
             };
-            let run = |(stage, letters): &mut (Execution<NullService>, Vec<Letter>)| {
+            let run = |(stage, inputs): &mut (Execution<NullService>, Vec<Input>)| {
                 let mut out = Output::default();
-                for letter in letters.drain(..) {
-                    if let Letter::Execution(letter) = letter {
-                        stage.handle(letter, NOW, &mut out);
+                for input in inputs.drain(..) {
+                    if let Input::Execution(input) = input {
+                        stage.handle(input, NOW, &mut out);
                     }
                     out.replies.clear();
-                    out.letters.clear();
+                    out.inputs.clear();
                 }
             };
             b.iter_batched_ref(setup, run, BatchSize::PerIteration);
@@ -93,11 +93,11 @@ fn replica(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, size), |b| {
                 let setup = || {
                     let stages = recording.fixture.stages(replica, NullService::new(0));
-                    (Host::new(0, stages), recording.letters(replica, Input::is_message))
+                    (Host::new(0, stages), recording.inputs(replica, Recorded::is_message))
                 };
-                let run = |(host, letters): &mut (Host<NullService>, Vec<Letter>)| {
-                    for letter in letters.drain(..) {
-                        host.take(letter, NOW, &mut ());
+                let run = |(host, inputs): &mut (Host<NullService>, Vec<Input>)| {
+                    for input in inputs.drain(..) {
+                        host.take(input, NOW, &mut ());
                         host.discard();
                     }
                 };

@@ -1,7 +1,7 @@
-//! Handing letters from one agent to another, by the pattern of the runtime's mailbox: a run of
-//! letters is staged and goes out as one chunk of a bounded ring; the receiver takes all there is.
+//! Handing inputs from one agent to another, by the pattern of the runtime's mailbox: a run of
+//! inputs is staged and goes out as one chunk of a bounded ring; the receiver takes all there is.
 //!
-//! The mailbox itself is private to the engine. Here the same ring carries the same letters.
+//! The mailbox itself is private to the engine. Here the same ring carries the same inputs.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hybster_proto::ids::{PillarId, View};
-use hybster_proto::output::{Letter, ToPillar};
+use hybster_proto::output::{Input, ToPillar};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 const CAPACITY: usize = 2048;
 
-fn letter(through: u64) -> Letter {
-    Letter::Pillar(PillarId(0), ToPillar::FillGap { view: View(0), through })
+fn input(through: u64) -> Input {
+    Input::Pillar(PillarId(0), ToPillar::FillGap { view: View(0), through })
 }
 
-fn send(producer: &mut Producer<Letter>, staged: &mut VecDeque<Letter>) -> usize {
+fn send(producer: &mut Producer<Input>, staged: &mut VecDeque<Input>) -> usize {
     let count = staged.len().min(producer.slots());
     if count == 0 {
         return 0;
@@ -29,11 +29,11 @@ fn send(producer: &mut Producer<Letter>, staged: &mut VecDeque<Letter>) -> usize
     chunk.fill_from_iter(staged.drain(..count))
 }
 
-fn take(consumer: &mut Consumer<Letter>) -> usize {
+fn take(consumer: &mut Consumer<Input>) -> usize {
     let count = consumer.slots();
     if count > 0 {
         let chunk = consumer.read_chunk(count).expect("slots were counted");
-        chunk.into_iter().for_each(|letter| drop(black_box(letter)));
+        chunk.into_iter().for_each(|input| drop(black_box(input)));
     }
     count
 }
@@ -46,9 +46,9 @@ fn same_thread(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("plain-ring", run), |b| {
             let mut ring = VecDeque::new();
             b.iter(|| {
-                (0..run).for_each(|n| ring.push_back(letter(n)));
-                while let Some(letter) = ring.pop_front() {
-                    black_box(letter);
+                (0..run).for_each(|n| ring.push_back(input(n)));
+                while let Some(input) = ring.pop_front() {
+                    black_box(input);
                 }
             });
         });
@@ -56,7 +56,7 @@ fn same_thread(c: &mut Criterion) {
             let (mut producer, mut consumer) = RingBuffer::new(CAPACITY);
             let mut staged = VecDeque::new();
             b.iter(|| {
-                staged.extend((0..run).map(letter));
+                staged.extend((0..run).map(input));
                 send(&mut producer, &mut staged);
                 take(&mut consumer)
             });
@@ -81,7 +81,7 @@ fn two_threads(c: &mut Criterion) {
                     }
                     let mut staged = VecDeque::new();
                     for _ in 0..rounds {
-                        staged.extend((0..run).map(letter));
+                        staged.extend((0..run).map(input));
                         while !staged.is_empty() {
                             if send(&mut producer, &mut staged) == 0 {
                                 std::thread::yield_now();

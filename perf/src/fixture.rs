@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
+use hybster_proto::hybster::pillar;
 use hybster_proto::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId};
 use hybster_proto::output::ClientLink;
-use hybster_proto::pillar;
 use hybster_proto::replica;
 use hybster_proto::service::Service;
 use hybster_proto::wire::kind;

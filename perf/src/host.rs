@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use hybster_proto::output::{Letter, Output};
+use hybster_proto::output::{Input, Output};
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 
@@ -18,7 +18,7 @@ pub enum Place {
     Submit,
     /// The client takes replies.
     Accept,
-    /// The client stage.
+    /// The request intake.
     Clients,
     /// A pillar.
     Pillar,
@@ -42,24 +42,24 @@ impl Place {
         Place::Control,
     ];
 
-    /// The stage that a letter is for.
+    /// The stage that an input is for.
     #[must_use]
-    pub fn of(letter: &Letter) -> Place {
-        match letter {
-            Letter::Clients(_) => Place::Clients,
-            Letter::Pillar(..) => Place::Pillar,
-            Letter::Execution(_) => Place::Execution,
-            Letter::State(_) => Place::State,
-            Letter::Control(_) => Place::Control,
+    pub fn of(input: &Input) -> Place {
+        match input {
+            Input::Intake(_) => Place::Clients,
+            Input::Pillar(..) => Place::Pillar,
+            Input::Execution(_) => Place::Execution,
+            Input::State(_) => Place::State,
+            Input::Control(_) => Place::Control,
         }
     }
 }
 
 /// Looks on while a group works.
 pub trait Probe {
-    /// A replica's stage is about to handle a letter.
-    fn letter(&mut self, replica: usize, letter: &Letter) {
-        let _ = (replica, letter);
+    /// A replica's stage is about to handle an input.
+    fn input(&mut self, replica: usize, input: &Input) {
+        let _ = (replica, input);
     }
 
     /// Work of a place begins (at a replica, or at the client).
@@ -74,12 +74,12 @@ pub trait Probe {
 /// Nobody looks on.
 impl Probe for () {}
 
-/// A replica and the letters between its stages.
+/// A replica and the inputs between its stages.
 pub struct Host<S: Service> {
     index: usize,
     /// The replica's stages.
     pub stages: Stages<S>,
-    line: VecDeque<Letter>,
+    line: VecDeque<Input>,
     /// What the replica wants to send; the owner empties it.
     pub out: Output,
 }
@@ -91,19 +91,19 @@ impl<S: Service> Host<S> {
         Host { index, stages, line: VecDeque::new(), out: Output::default() }
     }
 
-    /// Handles a letter and all that follow from it inside the replica.
+    /// Handles an input and all that follow from it inside the replica.
     ///
     /// # Panics
     /// If the replica breaks an invariant of its own.
-    pub fn take(&mut self, letter: Letter, now: Time, probe: &mut impl Probe) {
-        self.line.push_back(letter);
+    pub fn take(&mut self, input: Input, now: Time, probe: &mut impl Probe) {
+        self.line.push_back(input);
         loop {
-            while let Some(letter) = self.line.pop_front() {
-                probe.letter(self.index, &letter);
-                probe.enter(Place::of(&letter));
-                self.stages.handle(letter, now, &mut self.out);
+            while let Some(input) = self.line.pop_front() {
+                probe.input(self.index, &input);
+                probe.enter(Place::of(&input));
+                self.stages.handle(input, now, &mut self.out);
                 probe.leave();
-                self.line.extend(self.out.letters.drain(..));
+                self.line.extend(self.out.inputs.drain(..));
             }
             probe.enter(Place::Clients);
             self.stages.flush(now, &mut self.out);
@@ -111,7 +111,7 @@ impl<S: Service> Host<S> {
             probe.enter(Place::State);
             let is_working = self.stages.state.work(now, WORK_PAGES, &mut self.out);
             probe.leave();
-            self.line.extend(self.out.letters.drain(..));
+            self.line.extend(self.out.inputs.drain(..));
             if self.line.is_empty() && !is_working {
                 break;
             }

@@ -4,7 +4,7 @@
 //! [`Rig`] joins the real stages of all replicas and a real client core by plain queues and carries
 //! requests through them, round by round. A [`Probe`] looks on: it may count what each stage
 //! allocates, or keep what each stage was told ([`Recording`]), so that one stage, or one replica,
-//! can be measured alone afterwards with exactly the letters that it gets in a group.
+//! can be measured alone afterwards with exactly the inputs that it gets in a group.
 //!
 //! `README.md` beside this crate says how to run everything, `RESULTS.md` what came out.
 #![forbid(unsafe_code)]
@@ -16,5 +16,5 @@ mod rig;
 
 pub use fixture::{Fixture, LINK, Numbered, Pillar, Stages};
 pub use host::{Host, Place, Probe};
-pub use recording::{Input, Recording};
+pub use recording::{Recorded, Recording};
 pub use rig::Rig;

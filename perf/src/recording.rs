@@ -3,16 +3,16 @@
 use bytes::{Bytes, BytesMut};
 use hybster::services::NullService;
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, View};
-use hybster_proto::output::{Letter, Source, ToClients, ToControl, ToExecution, ToPillar, ToState};
+use hybster_proto::output::{Input, Source, ToControl, ToExecution, ToIntake, ToPillar, ToState};
 use hybster_proto::wire::CheckpointId;
 
 use crate::fixture::Fixture;
 use crate::host::Probe;
 use crate::rig::Rig;
 
-/// A letter of the normal case that can be handed out again and again.
+/// An input of the normal case that can be handed out again and again.
 #[derive(Clone, Debug)]
-pub enum Input {
+pub enum Recorded {
     /// A client's requests.
     Requests(Source, Bytes),
     /// A batch to propose.
@@ -35,72 +35,72 @@ pub enum Input {
     View(View),
 }
 
-impl Input {
-    fn of(letter: &Letter) -> Option<Input> {
-        Some(match letter {
-            Letter::Clients(ToClients::Requests { from, message }) => {
-                Input::Requests(*from, message.clone())
+impl Recorded {
+    fn of(input: &Input) -> Option<Recorded> {
+        Some(match input {
+            Input::Intake(ToIntake::Requests { from, message }) => {
+                Recorded::Requests(*from, message.clone())
             }
-            Letter::Pillar(pillar, ToPillar::Batch { view, buffer, requests }) => {
-                Input::Batch(*pillar, *view, buffer.to_vec(), *requests)
+            Input::Pillar(pillar, ToPillar::Batch { view, buffer, requests }) => {
+                Recorded::Batch(*pillar, *view, buffer.to_vec(), *requests)
             }
-            Letter::Pillar(pillar, ToPillar::Message { from, message }) => {
-                Input::ToPillar(*pillar, *from, message.clone())
+            Input::Pillar(pillar, ToPillar::Message { from, message }) => {
+                Recorded::ToPillar(*pillar, *from, message.clone())
             }
-            Letter::Pillar(pillar, ToPillar::ForwardWindow { to }) => {
-                Input::ForwardWindow(*pillar, *to)
+            Input::Pillar(pillar, ToPillar::ForwardWindow { to }) => {
+                Recorded::ForwardWindow(*pillar, *to)
             }
-            Letter::Pillar(pillar, ToPillar::CertifyCheckpoint { id }) => {
-                Input::CertifyCheckpoint(*pillar, *id)
+            Input::Pillar(pillar, ToPillar::CertifyCheckpoint { id }) => {
+                Recorded::CertifyCheckpoint(*pillar, *id)
             }
-            Letter::Pillar(pillar, ToPillar::FillGap { view, through }) => {
-                Input::FillGap(*pillar, *view, *through)
+            Input::Pillar(pillar, ToPillar::FillGap { view, through }) => {
+                Recorded::FillGap(*pillar, *view, *through)
             }
-            Letter::Control(ToControl::Message { from, message }) => {
-                Input::ToControl(*from, message.clone())
+            Input::Control(ToControl::Message { from, message }) => {
+                Recorded::ToControl(*from, message.clone())
             }
-            Letter::State(ToState::Message { from, message }) => {
-                Input::ToState(*from, message.clone())
+            Input::State(ToState::Message { from, message }) => {
+                Recorded::ToState(*from, message.clone())
             }
-            Letter::Execution(ToExecution::Committed { pillar, first_slot, last_slot, batch }) => {
-                Input::Committed(*pillar, *first_slot, *last_slot, batch.clone())
+            Input::Execution(ToExecution::Committed { pillar, first_slot, last_slot, batch }) => {
+                Recorded::Committed(*pillar, *first_slot, *last_slot, batch.clone())
             }
-            Letter::Execution(ToExecution::View(view)) => Input::View(*view),
+            Input::Execution(ToExecution::View(view)) => Recorded::View(*view),
             _ => return None,
         })
     }
 
-    /// The letter.
+    /// The input.
     #[must_use]
-    pub fn letter(&self) -> Letter {
+    pub fn input(&self) -> Input {
         match self.clone() {
-            Input::Requests(from, message) => {
-                Letter::Clients(ToClients::Requests { from, message })
+            Recorded::Requests(from, message) => {
+                Input::Intake(ToIntake::Requests { from, message })
             }
-            Input::Batch(pillar, view, buffer, requests) => {
+            Recorded::Batch(pillar, view, buffer, requests) => {
                 let buffer = BytesMut::from(&buffer[..]);
-                Letter::Pillar(pillar, ToPillar::Batch { view, buffer, requests })
+                Input::Pillar(pillar, ToPillar::Batch { view, buffer, requests })
             }
-            Input::ToPillar(pillar, from, message) => {
-                Letter::Pillar(pillar, ToPillar::Message { from, message })
+            Recorded::ToPillar(pillar, from, message) => {
+                Input::Pillar(pillar, ToPillar::Message { from, message })
             }
-            Input::ToControl(from, message) => {
-                Letter::Control(ToControl::Message { from, message })
+            Recorded::ToControl(from, message) => {
+                Input::Control(ToControl::Message { from, message })
             }
-            Input::ToState(from, message) => Letter::State(ToState::Message { from, message }),
-            Input::ForwardWindow(pillar, to) => {
-                Letter::Pillar(pillar, ToPillar::ForwardWindow { to })
+            Recorded::ToState(from, message) => Input::State(ToState::Message { from, message }),
+            Recorded::ForwardWindow(pillar, to) => {
+                Input::Pillar(pillar, ToPillar::ForwardWindow { to })
             }
-            Input::CertifyCheckpoint(pillar, id) => {
-                Letter::Pillar(pillar, ToPillar::CertifyCheckpoint { id })
+            Recorded::CertifyCheckpoint(pillar, id) => {
+                Input::Pillar(pillar, ToPillar::CertifyCheckpoint { id })
             }
-            Input::FillGap(pillar, view, through) => {
-                Letter::Pillar(pillar, ToPillar::FillGap { view, through })
+            Recorded::FillGap(pillar, view, through) => {
+                Input::Pillar(pillar, ToPillar::FillGap { view, through })
             }
-            Input::Committed(pillar, first_slot, last_slot, batch) => {
-                Letter::Execution(ToExecution::Committed { pillar, first_slot, last_slot, batch })
+            Recorded::Committed(pillar, first_slot, last_slot, batch) => {
+                Input::Execution(ToExecution::Committed { pillar, first_slot, last_slot, batch })
             }
-            Input::View(view) => Letter::Execution(ToExecution::View(view)),
+            Recorded::View(view) => Input::Execution(ToExecution::View(view)),
         }
     }
 
@@ -109,7 +109,10 @@ impl Input {
     pub fn is_message(&self) -> bool {
         matches!(
             self,
-            Input::Requests(..) | Input::ToPillar(..) | Input::ToControl(..) | Input::ToState(..)
+            Recorded::Requests(..)
+                | Recorded::ToPillar(..)
+                | Recorded::ToControl(..)
+                | Recorded::ToState(..)
         )
     }
 
@@ -117,11 +120,11 @@ impl Input {
     #[must_use]
     pub fn pillar(&self) -> Option<PillarId> {
         match self {
-            Input::Batch(pillar, ..)
-            | Input::ToPillar(pillar, ..)
-            | Input::ForwardWindow(pillar, _)
-            | Input::CertifyCheckpoint(pillar, _)
-            | Input::FillGap(pillar, ..) => Some(*pillar),
+            Recorded::Batch(pillar, ..)
+            | Recorded::ToPillar(pillar, ..)
+            | Recorded::ForwardWindow(pillar, _)
+            | Recorded::CertifyCheckpoint(pillar, _)
+            | Recorded::FillGap(pillar, ..) => Some(*pillar),
             _ => None,
         }
     }
@@ -129,7 +132,7 @@ impl Input {
     /// Whether it is for the execution stage.
     #[must_use]
     pub fn is_for_execution(&self) -> bool {
-        matches!(self, Input::Committed(..) | Input::View(_))
+        matches!(self, Recorded::Committed(..) | Recorded::View(_))
     }
 }
 
@@ -138,7 +141,7 @@ impl Input {
 pub struct Recording {
     /// The group that it was recorded in.
     pub fixture: Fixture,
-    replicas: Vec<Vec<Input>>,
+    replicas: Vec<Vec<Recorded>>,
     /// Operations that were executed.
     pub operations: u64,
 }
@@ -163,20 +166,20 @@ impl Recording {
 
     /// What a replica was told.
     #[must_use]
-    pub fn inputs(&self, replica: ReplicaId) -> &[Input] {
+    pub fn recorded(&self, replica: ReplicaId) -> &[Recorded] {
         &self.replicas[usize::from(replica.0)]
     }
 
-    /// The letters to a replica that a filter lets through.
+    /// The inputs to a replica that a filter lets through.
     #[must_use]
-    pub fn letters(&self, replica: ReplicaId, filter: impl Fn(&Input) -> bool) -> Vec<Letter> {
-        self.inputs(replica).iter().filter(|i| filter(i)).map(Input::letter).collect()
+    pub fn inputs(&self, replica: ReplicaId, filter: impl Fn(&Recorded) -> bool) -> Vec<Input> {
+        self.recorded(replica).iter().filter(|i| filter(i)).map(Recorded::input).collect()
     }
 }
 
 impl Probe for Recording {
-    fn letter(&mut self, replica: usize, letter: &Letter) {
-        self.replicas[replica].extend(Input::of(letter));
+    fn input(&mut self, replica: usize, input: &Input) {
+        self.replicas[replica].extend(Recorded::of(input));
     }
 }
 
@@ -193,16 +196,16 @@ mod tests {
         for replica in [ReplicaId(0), ReplicaId(1)] {
             let stages = recording.fixture.stages(replica, NullService::new(0));
             let mut host = Host::new(0, stages);
-            for letter in recording.letters(replica, Input::is_message) {
-                host.take(letter, Time(1), &mut ());
+            for input in recording.inputs(replica, Recorded::is_message) {
+                host.take(input, Time(1), &mut ());
             }
             let status = host.stages.execution.status();
             assert_eq!((status.requests, status.executed.0), (2400, 300));
             let mut pillar = recording.fixture.pillar(replica, PillarId(1));
             let mut out = Output::default();
-            for letter in recording.letters(replica, |i| i.pillar() == Some(PillarId(1))) {
-                let Letter::Pillar(_, letter) = letter else { panic!("not for a pillar") };
-                pillar.handle(letter, Time(1), &mut out);
+            for input in recording.inputs(replica, |i| i.pillar() == Some(PillarId(1))) {
+                let Input::Pillar(_, input) = input else { panic!("not for a pillar") };
+                pillar.handle(input, Time(1), &mut out);
             }
             assert_eq!(pillar.progress().1.0, 302, "150 slots of pillar 1 are committed");
         }

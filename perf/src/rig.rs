@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use hybster_proto::client::{ClientCore, ClientOutput, Outcome, RequestKind};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
-use hybster_proto::invocation::{ClientCore, ClientOutput, Outcome, RequestKind};
 use hybster_proto::output::{Network, Output, route_client_message, route_peer_message};
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
@@ -90,9 +90,9 @@ impl<S: Service> Rig<S> {
         self.send_requests(probe);
         while let Some((from, to, message)) = self.wire.pop_front() {
             let from = ReplicaId(from as u16);
-            let letter = route_peer_message(from, message, self.config.pillars);
-            self.hosts[to].take(letter.expect("a known kind"), self.now, probe);
-            self.carry(to);
+            let input = route_peer_message(from, message, self.config.pillars);
+            self.hosts[to].take(input.expect("a known kind"), self.now, probe);
+            self.deliver(to);
         }
         self.take_replies(probe);
         let completions = &self.client_out.completions;
@@ -106,21 +106,21 @@ impl<S: Service> Rig<S> {
         probe.enter(Place::Submit);
         let outgoing = self.client.outgoing(&mut self.client_out);
         probe.leave();
-        let mut letters = Vec::new();
+        let mut inputs = Vec::new();
         for (replica, message) in outgoing {
             self.block.extend_from_slice(message);
-            let letter = route_client_message(LINK, self.block.split().freeze());
-            letters.push((usize::from(replica.0), letter.expect("a known kind")));
+            let input = route_client_message(LINK, self.block.split().freeze());
+            inputs.push((usize::from(replica.0), input.expect("a known kind")));
         }
-        for (replica, letter) in letters {
-            self.hosts[replica].take(letter, self.now, probe);
-            self.carry(replica);
+        for (replica, input) in inputs {
+            self.hosts[replica].take(input, self.now, probe);
+            self.deliver(replica);
         }
         self.client_out.clear_messages();
     }
 
     /// Puts what a replica sends on the wire.
-    fn carry(&mut self, replica: usize) {
+    fn deliver(&mut self, replica: usize) {
         let Output { network, replies, rejections, .. } = &mut self.hosts[replica].out;
         rejections.clear();
         for effect in network.drain(..) {

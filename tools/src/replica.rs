@@ -41,7 +41,7 @@ pub struct ReplicaArgs {
     /// each other closely; 0: it sleeps at once.
     #[arg(long, default_value_t = 100, value_name = "MICROSECONDS",
           value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
-    linger_us: u64,
+    busy_poll_us: u64,
     /// Pin the threads to cores of their own.
     #[arg(long)]
     pin: bool,
@@ -118,7 +118,7 @@ fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
     let mut builder = Replica::builder(group, keys)
         .layout(layout)
         .transport(args.transport)
-        .linger(Duration::from_micros(args.linger_us))
+        .busy_poll(Duration::from_micros(args.busy_poll_us))
         .pin(args.pin);
     if !args.cores.is_empty() {
         builder = builder.cores(args.cores.clone());

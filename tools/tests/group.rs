@@ -108,7 +108,7 @@ fn keys_and_values_are_bytes_with_limits() {
     assert_eq!(group.kv(&["get", "bytes"]).ok(), format!("{value}\n"));
     let long = "k".repeat(2000);
     group.kv(&["put", &long, "v"]).fails_with(&["key is too long", "1024"]);
-    let links = eventually("all links stand", || {
+    let links = eventually("all links are up", || {
         let status = group.status();
         let peers = status["replicas"][0]["status"]["peers"].as_array()?.clone();
         peers.iter().all(|p| p["up"] == true).then_some(peers.len())

@@ -53,7 +53,7 @@ pub struct GroupSpec {
     /// Transport of replicas and clients.
     pub transport: TransportKind,
     /// How long threads look for more messages before they sleep, in microseconds.
-    pub linger_us: u64,
+    pub busy_poll_us: u64,
     /// MAC algorithm.
     pub authenticator: MacAlgorithm,
     /// What proves a client's request.
@@ -120,7 +120,7 @@ impl GroupSpec {
             layout: options.layout,
             cores,
             transport: options.transport,
-            linger_us: options.linger_us,
+            busy_poll_us: options.busy_poll_us,
             authenticator: options.authenticator,
             request_authenticator: options.request_authenticator,
             link_cipher: options.link_cipher,
@@ -186,7 +186,7 @@ impl Group {
         command.arg("replica").arg("--group").arg(self.path());
         command.args(["--id", &replica.to_string(), "--layout", spec.layout.name()]);
         command.args(["--transport", spec.transport.name()]);
-        command.args(["--linger-us", &spec.linger_us.to_string()]);
+        command.args(["--busy-poll-us", &spec.busy_poll_us.to_string()]);
         command.args(["--service", spec.service.name()]);
         command.args(["--reply-size", &spec.reply_size.to_string()]);
         if let Some(cores) = spec.cores.replicas.get(usize::from(replica)) {

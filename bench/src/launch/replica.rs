@@ -32,7 +32,7 @@ pub struct ReplicaArgs {
     pub transport: TransportKind,
     /// Microseconds to look for more messages before sleeping.
     #[arg(long, default_value_t = 100)]
-    pub linger_us: u64,
+    pub busy_poll_us: u64,
     /// The service.
     #[arg(long, value_enum)]
     pub service: ServiceKind,

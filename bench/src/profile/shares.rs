@@ -75,9 +75,9 @@ const REPLICA: [(&str, &str); 18] = [
     ("hybster_proto::state", "checkpoint"),
     ("hybster_proto::execution", "execute"),
     ("hybster::services", "execute"),
-    ("hybster_proto::clients", "order"),
-    ("hybster_proto::pillar", "order"),
-    ("hybster_proto::control", "order"),
+    ("hybster_proto::intake", "order"),
+    ("hybster_proto::hybster::pillar", "order"),
+    ("hybster_proto::hybster::control", "order"),
     ("hybster::runtime", "runtime"),
     ("__rust_begin_short_backtrace", "runtime"),
 ];
@@ -179,7 +179,7 @@ mod tests {
 r0-all 14968  7928.543142:    1003009 cpu-clock:ppp: 
 \t           3c8ac4 state_mac_final+0x354 (/usr/bin/hb)
 \t           2acdbe <X as hybster_tss::trinx::Verifier>::verify_client+0x3ce (/usr/bin/hb)
-\t           202ee7 hybster_proto::pillar::Pillar<T,V>::handle+0x4877 (/usr/bin/hb)
+\t           202ee7 hybster_proto::hybster::pillar::Pillar<T,V>::handle+0x4877 (/usr/bin/hb)
 
 r0-all 14968  7928.553665:    1003009 cpu-clock:ppp: 
 \tffffffff813a2413 finish_task_switch+0x93 ([kernel.kallsyms])
@@ -215,7 +215,7 @@ r0-all 14968  7928.753665:    1003009 cpu-clock:ppp:
 
     #[test]
     fn the_same_mac_is_the_clients_work_in_the_load_generator() {
-        let script = SCRIPT.replace("hybster_proto::pillar", "hybster_proto::invocation");
+        let script = SCRIPT.replace("hybster_proto::hybster::pillar", "hybster_proto::client");
         let names: Vec<_> = Shares::of(&script, Kind::Load).iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["client", "kernel: send", "link MAC", OTHER]);
     }

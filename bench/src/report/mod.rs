@@ -152,7 +152,7 @@ pub struct Config {
     /// What carries the bytes.
     pub transport: String,
     /// Microseconds that threads look for more messages before they sleep, at most.
-    pub linger_us: u64,
+    pub busy_poll_us: u64,
     /// MAC algorithm of certificates, and of client requests unless they are signed.
     pub authenticator: String,
     /// What proves a client's request: `mac` or `ed25519`. Reports from before it existed lack it.

@@ -7,29 +7,29 @@
 //! | TR listing | here |
 //! |---|---|
 //! | 8 adaptive timeouts | [`timeouts`] |
-//! | 12 view status, 19 view change | [`control`], checks in `verify` |
-//! | 14 invocation, client side | [`invocation`] |
-//! | 15 invocation, replica side | [`clients`], session table in [`execution`] |
-//! | 16 ordering | [`pillar`] |
+//! | 12 view status, 19 view change | [`hybster::control`], checks in `hybster::verify` |
+//! | 14 invocation, client side | [`client`] |
+//! | 15 invocation, replica side | [`intake`], session table in [`execution`] |
+//! | 16 ordering | [`hybster::pillar`] |
 //! | 17 execution | [`execution`] |
-//! | 18 checkpointing | [`pillar`] (exchange), [`state`] (digests), [`control`] (stability) |
-//! | 20 state transfer | [`state`], [`control`] |
+//! | 18 checkpointing | [`hybster::pillar`] (exchange), [`state`] (digests), [`hybster::control`] (stability) |
+//! | 20 state transfer | [`state`], [`hybster::control`] |
 //!
-//! [`output`] is the seam to whoever drives the stages; [`wire`] holds the message formats.
+//! [`input`] and [`output`] are the seam to whoever drives the stages; [`wire`] holds the message formats.
 #![forbid(unsafe_code)]
 
-pub mod clients;
+pub mod client;
 pub mod config;
-pub mod control;
 pub mod execution;
 #[cfg(feature = "model")]
 pub mod fingerprint;
+pub mod hybster;
 pub mod ids;
-pub mod invocation;
+pub mod input;
+pub mod intake;
 pub mod mutants;
 pub mod output;
-pub mod pillar;
-pub mod relaying;
+pub mod relay_trust;
 pub mod replica;
 pub mod service;
 pub mod state;
@@ -37,16 +37,15 @@ pub mod time;
 pub mod timeouts;
 pub mod trace;
 pub mod unreplicated;
-mod verify;
 pub mod wire;
 
-pub use clients::ClientStage;
 pub use config::{ConfigError, GroupConfig};
-pub use control::{Control, ControlStatus};
 pub use execution::{Execution, ExecutionStatus};
+pub use hybster::control::{Control, ControlStatus};
+pub use hybster::pillar::Pillar;
 pub use ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
-pub use output::{Letter, Output};
-pub use pillar::Pillar;
+pub use intake::Intake;
+pub use output::{Input, Output};
 pub use replica::Stages;
 pub use state::StateStage;
 pub use time::Time;

@@ -1,16 +1,14 @@
 //! The seam between the stages of a replica and whoever drives them.
 //!
-//! A replica consists of *stages*: the client stage, P pillars, the execution stage, the state
+//! A replica consists of *stages*: the request intake, P pillars, the execution stage, the state
 //! stage (checkpoints and state transfer) and the control stage (view changes). Each is a state
-//! machine that takes a [`Letter`] and pushes effects into an [`Output`] that the driver empties:
-//! letters to other stages, messages to peers, replies to clients. A driver may put the stages on
-//! one thread or on many: letters between two stages must arrive in the order they were sent;
-//! nothing is assumed about letters of different pairs.
+//! machine that takes an [`Input`] and pushes effects into an [`Output`] that the driver empties:
+//! inputs to other stages, messages to peers, replies to clients. A driver may put the stages on
+//! one thread or on many: inputs between two stages must arrive in the order they were sent;
+//! nothing is assumed about inputs of different pairs.
 
-mod letters;
-
-pub use letters::{
-    ClientLink, Letter, Source, TakenSnapshot, ToClients, ToControl, ToExecution, ToPillar, ToState,
+pub use crate::input::{
+    ClientLink, Input, Source, TakenSnapshot, ToControl, ToExecution, ToIntake, ToPillar, ToState,
 };
 
 use bytes::Bytes;
@@ -282,8 +280,8 @@ pub enum Fatal {
 pub struct Output {
     /// Effects on the network, in order.
     pub network: Vec<Network>,
-    /// Letters to stages of this replica, in order.
-    pub letters: Vec<Letter>,
+    /// Inputs to stages of this replica, in order.
+    pub inputs: Vec<Input>,
     /// Replies to clients.
     pub replies: ReplyQueue,
     /// Dropped messages.
@@ -301,24 +299,24 @@ impl Output {
         self.network.push(Network::Send { to, message, tag });
     }
 
-    pub(crate) fn pillar(&mut self, pillar: PillarId, letter: ToPillar) {
-        self.letters.push(Letter::Pillar(pillar, letter));
+    pub(crate) fn pillar(&mut self, pillar: PillarId, input: ToPillar) {
+        self.inputs.push(Input::Pillar(pillar, input));
     }
 
-    pub(crate) fn control(&mut self, letter: ToControl) {
-        self.letters.push(Letter::Control(letter));
+    pub(crate) fn control(&mut self, input: ToControl) {
+        self.inputs.push(Input::Control(input));
     }
 
-    pub(crate) fn clients(&mut self, letter: ToClients) {
-        self.letters.push(Letter::Clients(letter));
+    pub(crate) fn intake(&mut self, input: ToIntake) {
+        self.inputs.push(Input::Intake(input));
     }
 
-    pub(crate) fn execution(&mut self, letter: ToExecution) {
-        self.letters.push(Letter::Execution(letter));
+    pub(crate) fn execution(&mut self, input: ToExecution) {
+        self.inputs.push(Input::Execution(input));
     }
 
-    pub(crate) fn state(&mut self, letter: ToState) {
-        self.letters.push(Letter::State(letter));
+    pub(crate) fn state(&mut self, input: ToState) {
+        self.inputs.push(Input::State(input));
     }
 
     pub(crate) fn reject(&mut self, from: Option<ReplicaId>, message: &[u8], reason: Reject) {
@@ -339,18 +337,16 @@ impl Output {
     /// Whether nothing is left to be done by the driver.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.network.is_empty() && self.letters.is_empty() && self.replies.is_empty()
+        self.network.is_empty() && self.inputs.is_empty() && self.replies.is_empty()
     }
 }
 
-/// The letter for a message that arrived over a peer's link; `None` if its kind is unknown.
+/// The input for a message that arrived over a peer's link; `None` if its kind is unknown.
 #[must_use]
-pub fn route_peer_message(from: ReplicaId, message: Bytes, pillars: u16) -> Option<Letter> {
+pub fn route_peer_message(from: ReplicaId, message: Bytes, pillars: u16) -> Option<Input> {
     use crate::wire::kind;
     Some(match crate::wire::kind_of(&message) {
-        kind::REQUESTS => {
-            Letter::Clients(ToClients::Requests { from: Source::Peer(from), message })
-        }
+        kind::REQUESTS => Input::Intake(ToIntake::Requests { from: Source::Peer(from), message }),
         kind::PREPARE
         | kind::COMMIT
         | kind::CHECKPOINT
@@ -358,28 +354,26 @@ pub fn route_peer_message(from: ReplicaId, message: Bytes, pillars: u16) -> Opti
         | kind::BATCH_REQUEST
         | kind::BATCH => {
             let pillar = crate::wire::pillar_field(&message).filter(|p| p.0 < pillars)?;
-            Letter::Pillar(pillar, ToPillar::Message { from, message })
+            Input::Pillar(pillar, ToPillar::Message { from, message })
         }
         kind::VIEW_CHANGE
         | kind::NEW_VIEW
         | kind::NEW_VIEW_ACK
         | kind::STATE_REQUEST
-        | kind::STATE => Letter::Control(ToControl::Message { from, message }),
-        kind::FETCH | kind::FETCHED => Letter::State(ToState::Message { from, message }),
+        | kind::STATE => Input::Control(ToControl::Message { from, message }),
+        kind::FETCH | kind::FETCHED => Input::State(ToState::Message { from, message }),
         _ => return None,
     })
 }
 
-/// The letter for a message that arrived over a client's link; `None` if its kind is unknown.
+/// The input for a message that arrived over a client's link; `None` if its kind is unknown.
 #[must_use]
-pub fn route_client_message(link: ClientLink, message: Bytes) -> Option<Letter> {
+pub fn route_client_message(link: ClientLink, message: Bytes) -> Option<Input> {
     use crate::wire::kind;
     Some(match crate::wire::kind_of(&message) {
-        kind::REQUESTS => {
-            Letter::Clients(ToClients::Requests { from: Source::Client(link), message })
-        }
-        kind::QUERIES => Letter::Execution(ToExecution::Query { link, message }),
-        kind::STATUS_REQUEST => Letter::Control(ToControl::StatusRequest(link)),
+        kind::REQUESTS => Input::Intake(ToIntake::Requests { from: Source::Client(link), message }),
+        kind::QUERIES => Input::Execution(ToExecution::Query { link, message }),
+        kind::STATUS_REQUEST => Input::Control(ToControl::StatusRequest(link)),
         _ => return None,
     })
 }

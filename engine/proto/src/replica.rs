@@ -3,13 +3,13 @@
 use hybster_tss::{TrInX, Verifier};
 use std::sync::Arc;
 
-use crate::clients::ClientStage;
 use crate::config::GroupConfig;
-use crate::control::Control;
 use crate::execution::Execution;
+use crate::hybster::control::Control;
+use crate::hybster::pillar::Pillar;
 use crate::ids::ReplicaId;
-use crate::output::{Letter, Output};
-use crate::pillar::Pillar;
+use crate::intake::Intake;
+use crate::output::{Input, Output};
 use crate::service::Service;
 use crate::state::StateStage;
 use crate::time::{Time, earliest};
@@ -17,7 +17,7 @@ use crate::time::{Time, earliest};
 /// The stages of a replica.
 pub struct Stages<T: TrInX, V: Verifier, S: Service> {
     /// TR listing 15.
-    pub clients: ClientStage<V>,
+    pub intake: Intake<V>,
     /// TR listing 16, P times.
     pub pillars: Vec<Pillar<T, V>>,
     /// TR listing 17.
@@ -47,7 +47,7 @@ impl<T: TrInX, V: Verifier, S: Service> Stages<T, V, S> {
             .map(|(pillar, trinx)| Pillar::new(config.clone(), id, pillar, trinx, verifier()))
             .collect();
         Stages {
-            clients: ClientStage::new(config.clone(), id, verifier()),
+            intake: Intake::new(config.clone(), id, verifier()),
             pillars,
             execution: Execution::new(config.clone(), id, service),
             state: StateStage::new(config.clone(), id),
@@ -55,27 +55,27 @@ impl<T: TrInX, V: Verifier, S: Service> Stages<T, V, S> {
         }
     }
 
-    /// Hands a letter to its stage.
-    pub fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
-        match letter {
-            Letter::Clients(letter) => self.clients.handle(letter, now, out),
-            Letter::Pillar(pillar, letter) => {
-                self.pillars[usize::from(pillar.0)].handle(letter, now, out);
+    /// Hands an input to its stage.
+    pub fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
+        match input {
+            Input::Intake(input) => self.intake.handle(input, now, out),
+            Input::Pillar(pillar, input) => {
+                self.pillars[usize::from(pillar.0)].handle(input, now, out);
             }
-            Letter::Execution(letter) => self.execution.handle(letter, now, out),
-            Letter::State(letter) => self.state.handle(letter, now, out),
-            Letter::Control(letter) => self.control.handle(letter, now, out),
+            Input::Execution(input) => self.execution.handle(input, now, out),
+            Input::State(input) => self.state.handle(input, now, out),
+            Input::Control(input) => self.control.handle(input, now, out),
         }
     }
 
-    /// To be called when no letter is waiting: the client stage hands out what is pending.
+    /// To be called when no input is waiting: the request intake hands out what is pending.
     pub fn flush(&mut self, now: Time, out: &mut Output) {
-        self.clients.flush(now, out);
+        self.intake.flush(now, out);
     }
 
     /// To be called when [`Stages::deadline`] has passed.
     pub fn tick(&mut self, now: Time, out: &mut Output) {
-        self.clients.tick(now, out);
+        self.intake.tick(now, out);
         for pillar in &mut self.pillars {
             pillar.tick(now, out);
         }
@@ -88,7 +88,7 @@ impl<T: TrInX, V: Verifier, S: Service> Stages<T, V, S> {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let pillars = self.pillars.iter().fold(None, |at, p| earliest(at, p.deadline()));
-        let ends = earliest(self.clients.deadline(), self.execution.deadline());
+        let ends = earliest(self.intake.deadline(), self.execution.deadline());
         let rest = earliest(self.state.deadline(), self.control.deadline());
         earliest(pillars, earliest(ends, rest))
     }

@@ -4,9 +4,9 @@
 //! [`mod@file`] is the form in which the simulator and real replicas write them down
 //! (`engine/proto/TRACE.md` draws it), and each event says itself in words by [`std::fmt::Display`].
 
+mod display;
 pub mod file;
 mod record;
-mod words;
 
 use hybster_tss::Digest;
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::execution::{Execution, ExecutionStatus};
+use crate::hybster::verify::requests::RequestChecks;
 use crate::ids::{PillarId, ReplicaId};
-use crate::output::{Letter, Output, Reject, Source, ToClients, ToExecution};
+use crate::output::{Input, Output, Reject, Source, ToExecution, ToIntake};
 use crate::service::Service;
 use crate::time::Time;
-use crate::verify::requests::RequestChecks;
 use crate::wire::Requests;
 use crate::wire::request::requests_body;
 
@@ -41,9 +41,9 @@ impl<V: Verifier, S: Service> Unreplicated<V, S> {
     }
 
     /// Handles a message of a client.
-    pub fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
-        match letter {
-            Letter::Clients(ToClients::Requests { from: Source::Client(link), message }) => {
+    pub fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
+        match input {
+            Input::Intake(ToIntake::Requests { from: Source::Client(link), message }) => {
                 let checked = requests_body(&message).map_err(Reject::from).and_then(|body| {
                     let mut checks = RequestChecks::new(&self.verifier, &self.config);
                     for request in Requests::new(body) {
@@ -64,8 +64,8 @@ impl<V: Verifier, S: Service> Unreplicated<V, S> {
                     Err(reason) => out.reject(None, &message, reason),
                 }
             }
-            Letter::Execution(letter @ ToExecution::Query { .. }) => {
-                self.execution.handle(letter, now, out);
+            Input::Execution(input @ ToExecution::Query { .. }) => {
+                self.execution.handle(input, now, out);
             }
             _ => {}
         }
@@ -74,14 +74,14 @@ impl<V: Verifier, S: Service> Unreplicated<V, S> {
     fn execute(&mut self, batch: bytes::Bytes, now: Time, out: &mut Output) {
         let slot = self.next_slot;
         self.next_slot += 1;
-        let letter = ToExecution::Committed {
+        let input = ToExecution::Committed {
             pillar: PillarId(0),
             first_slot: slot,
             last_slot: slot,
             batch,
         };
-        self.execution.handle(letter, now, out);
+        self.execution.handle(input, now, out);
         // Nobody transfers state from here: snapshots are dropped.
-        out.letters.retain(|letter| !matches!(letter, Letter::State(_)));
+        out.inputs.retain(|input| !matches!(input, Input::State(_)));
     }
 }

@@ -4,9 +4,7 @@ use bytes::Bytes;
 use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
 };
-use hybster_proto::output::{
-    ClientLink, Destination, Letter, Network, Output, ToControl, ToPillar,
-};
+use hybster_proto::output::{ClientLink, Destination, Input, Network, Output, ToControl, ToPillar};
 use hybster_proto::output::{route_client_message, route_peer_message};
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::trace::TraceEvent;
@@ -127,27 +125,27 @@ impl Group {
     }
 
     fn client_sends(&mut self, replica: usize, message: Bytes) {
-        let letter = route_client_message(LINK, message).unwrap();
-        self.run(replica, letter);
+        let input = route_client_message(LINK, message).unwrap();
+        self.run(replica, input);
     }
 
-    /// Handles a letter and all that follow from it inside the replica.
-    fn run(&mut self, replica: usize, letter: Letter) {
-        let mut letters = VecDeque::from([letter]);
+    /// Handles an input and all that follow from it inside the replica.
+    fn run(&mut self, replica: usize, input: Input) {
+        let mut inputs = VecDeque::from([input]);
         let mut out = Output { tracing: true, ..Output::default() };
         loop {
-            let flushing = letters.is_empty();
-            match letters.pop_front() {
-                Some(letter) => self.replicas[replica].handle(letter, self.now, &mut out),
+            let flushing = inputs.is_empty();
+            match inputs.pop_front() {
+                Some(input) => self.replicas[replica].handle(input, self.now, &mut out),
                 None => self.replicas[replica].flush(self.now, &mut out),
             }
             self.replicas[replica].state.work(self.now, usize::MAX, &mut out);
             assert_eq!(out.fatal, None, "replica {replica}");
-            for letter in out.letters.drain(..) {
-                if let Letter::Pillar(pillar, ToPillar::AskFirst { .. }) = letter {
+            for input in out.inputs.drain(..) {
+                if let Input::Pillar(pillar, ToPillar::AskFirst { .. }) = input {
                     self.told.push(pillar);
                 }
-                letters.push_back(letter);
+                inputs.push_back(input);
             }
             for effect in out.network.drain(..) {
                 let Network::Send { to, message, .. } = effect else { continue };
@@ -163,7 +161,7 @@ impl Group {
             self.replies.extend(out.replies.iter().map(|r| (replica, r.number, r.status)));
             out.replies.clear();
             self.trace.extend(out.trace.drain(..).map(|event| (replica, event)));
-            if letters.is_empty() && flushing {
+            if inputs.is_empty() && flushing {
                 break;
             }
         }
@@ -177,8 +175,8 @@ impl Group {
                 continue;
             }
             let from = ReplicaId(from as u16);
-            let letter = route_peer_message(from, message, self.config.pillars).unwrap();
-            self.run(to, letter);
+            let input = route_peer_message(from, message, self.config.pillars).unwrap();
+            self.run(to, input);
         }
         panic!("the group does not come to rest");
     }
@@ -232,7 +230,7 @@ fn a_forged_request_does_no_harm_to_those_beside_it() {
         group.client_sends(1, Group::proving(1, other).requests(6..7, false));
         group.client_sends(1, group.requests(7..8, true));
         group.client_sends(1, group.requests(8..9, false));
-        assert_eq!(group.replicas[1].clients.stored(), 1);
+        assert_eq!(group.replicas[1].intake.stored(), 1);
     }
 }
 
@@ -273,7 +271,7 @@ fn a_new_leader_covers_the_gaps_that_its_predecessor_left() {
     assert_eq!(group.executed(1).0, OrderNumber(0), "order 1 is missing");
     group.cut_off = vec![0];
     for replica in [1, 2] {
-        group.run(replica, Letter::Control(ToControl::Suspect { view: View(0) }));
+        group.run(replica, Input::Control(ToControl::Suspect { view: View(0) }));
     }
     group.settle();
     for replica in [1, 2] {
@@ -308,7 +306,7 @@ fn a_hot_session_does_not_stall_the_others() {
     assert_eq!(at, 999, "after the hot session's first message, before its second");
 }
 
-/// A batch that waits for the window is still the client stage's business: it does not take in
+/// A batch that waits for the window is still the request intake's business: it does not take in
 /// more and more while the window is full.
 #[test]
 fn a_full_window_holds_the_client_stage_back() {
@@ -319,7 +317,7 @@ fn a_full_window_holds_the_client_stage_back() {
         group.settle();
     }
     // Eight slots, two batches under way: the rest is counted as pending.
-    assert!(group.replicas[0].clients.pending_bytes() > 150 * 41);
+    assert!(group.replicas[0].intake.pending_bytes() > 150 * 41);
     // With the peers back, everything is ordered.
     group.cut_off.clear();
     for _ in 0..10 {
@@ -327,8 +325,8 @@ fn a_full_window_holds_the_client_stage_back() {
         for replica in 0..3 {
             let mut out = Output::default();
             group.replicas[replica].tick(group.now, &mut out);
-            for letter in std::mem::take(&mut out.letters) {
-                group.run(replica, letter);
+            for input in std::mem::take(&mut out.inputs) {
+                group.run(replica, input);
             }
             for effect in out.network.drain(..) {
                 let Network::Send { to, message, .. } = effect else { continue };
@@ -363,7 +361,7 @@ fn the_nearest_follower_is_asked_first() {
     let is_near = |replica: &usize| nearest.contains(ReplicaId(*replica as u16));
     let near: Vec<usize> = (0..3).filter(is_near).collect();
     assert_eq!(near.len(), 1);
-    // The others get it as well, and commit it without the nearest.
+    // The others get it as well, and commit it without the preferred.
     group.cut_off = near;
     group.client_sends(0, group.requests(8..9, false));
     group.settle();

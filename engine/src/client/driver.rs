@@ -8,10 +8,10 @@ use hybster_net::hub::Traffic;
 use hybster_net::{
     AnyTransport, Event, Hub, HubConfig, Identity, Reason, SendError, Source, Transport, Waker,
 };
-use hybster_proto::ids::{ReplicaId, RequestNumber, SessionId, View};
-use hybster_proto::invocation::{
+use hybster_proto::client::{
     ClientCore, ClientOutput, ClientStats, Completions, RequestKind, SubmitError, pieces,
 };
+use hybster_proto::ids::{ReplicaId, RequestNumber, SessionId, View};
 use hybster_proto::time::Time;
 use hybster_proto::wire::relay::parse_relayed;
 use hybster_proto::wire::request::REQUESTS_HEAD;

@@ -118,7 +118,7 @@ impl fmt::Display for Unreachable {
 impl std::error::Error for Unreachable {}
 
 impl MissingReplica {
-    /// Whether somebody has to change a configuration before a link can stand.
+    /// Whether somebody has to change a configuration before a link can come up.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         matches!(

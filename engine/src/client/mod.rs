@@ -48,7 +48,7 @@ use worker::{Command, Refused, Shared, Worker};
 
 pub use driver::ClientDriver;
 pub use error::{CallError, ClientError, MissingReplica, Unreachable};
-pub use hybster_proto::invocation::{
+pub use hybster_proto::client::{
     ClientStats, Completion, Completions, Outcome, RequestKind, SubmitError,
 };
 pub use pending::{CallResult, Pending};

@@ -10,8 +10,8 @@ use std::thread;
 
 use hybster_net::limits::PollLimits;
 use hybster_net::{Event, Hub, HubConfig, Identity, LinkId, PollTransport, Source};
+use hybster_proto::client::{Completions, Outcome};
 use hybster_proto::ids::{ClientId, ReplicaId, RequestNumber, View};
-use hybster_proto::invocation::{Completions, Outcome};
 use hybster_proto::wire::relay::relayed_head;
 use hybster_proto::wire::reply::{append, begin};
 use hybster_proto::wire::request::requests_body;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hybster_net::Waker;
+use hybster_proto::client::{Completions, Outcome, RequestKind, SubmitError};
 use hybster_proto::ids::RequestNumber;
-use hybster_proto::invocation::{Completions, Outcome, RequestKind, SubmitError};
 
 use super::pending::Responder;
 use super::{CallError, ClientDriver, ClientError, ClientOptions};

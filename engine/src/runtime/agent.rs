@@ -5,25 +5,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hybster_net::Transport;
-use hybster_proto::output::{Letter, Output, Rejection, ReplyQueue};
+use hybster_proto::output::{Input, Output, Rejection, ReplyQueue};
 use hybster_proto::time::{Time, earliest};
 
-use super::doorbell::{Bell, Doorbell};
-use super::mailbox::{Inbox, Mail, Outbox};
+use super::channel::{Inbox, Message, Outbox};
+use super::doorbell::{Doorbell, WakeTarget};
 use super::network::RateLimit;
 use super::stage::Address;
 use super::tracing::Tracer;
 use super::{Failure, Network, Shared, Stage};
 
-/// After this time an agent flushes, even if letters are left, in microseconds.
+/// After this time an agent flushes, even if inputs are left, in microseconds.
 const SLICE_US: u64 = 1000;
 /// The bounds of a slice of work in the background, in microseconds.
 const MIN_WORK_US: u64 = 100;
 const MAX_WORK_US: u64 = 1000;
-/// The clock is read once per so many letters.
-const CLOCK_LETTERS: u64 = 64;
-/// With more letters than this in its ring an agent counts as congested.
-const RING_LETTERS: usize = 8192;
+/// The clock is read once per so many inputs.
+const CLOCK_INPUTS: u64 = 64;
+/// With more inputs than this in its ring an agent counts as congested.
+const RING_INPUTS: usize = 8192;
 /// Emptied reply queues kept for reuse.
 const SPARE_QUEUES: usize = 8;
 /// Log lines per second about dropped messages.
@@ -39,17 +39,17 @@ pub(crate) struct Agent<T: Transport> {
     stages: Vec<Owned>,
     network: Option<Network<T>>,
     /// By [`Address::index`].
-    places: Vec<Place>,
-    /// Letters between stages of this agent.
-    ring: VecDeque<(usize, Letter)>,
+    routes: Vec<Route>,
+    /// Inputs between stages of this agent.
+    ring: VecDeque<(usize, Input)>,
     /// By agent; `None` for itself.
     inboxes: Vec<Option<Inbox>>,
     outboxes: Vec<Option<Outbox>>,
     output: Output,
-    arrived: Vec<Letter>,
+    arrived: Vec<Input>,
     spare: Vec<ReplyQueue>,
     is_congested: bool,
-    letters: u64,
+    inputs: u64,
     log: RateLimit,
     tracer: Option<Tracer>,
 }
@@ -68,7 +68,7 @@ struct Owned {
 
 /// Where the stage for an address is.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum Route {
     /// The stage of this agent with that index.
     Here(usize),
     /// Another agent.
@@ -97,7 +97,7 @@ impl<T: Transport> Agent<T> {
         };
         Agent {
             index,
-            places: places(&shared, index),
+            routes: routes(&shared, index),
             tracer: shared.trace.as_ref().map(|target| target.tracer(index)),
             shared,
             stages: stages.into_iter().map(owned).collect(),
@@ -109,7 +109,7 @@ impl<T: Transport> Agent<T> {
             arrived: Vec::new(),
             spare: Vec::new(),
             is_congested: false,
-            letters: 0,
+            inputs: 0,
             log: RateLimit::new(LOG_LINES_PER_SECOND),
         }
     }
@@ -117,14 +117,14 @@ impl<T: Transport> Agent<T> {
     /// Runs until the replica stops. Call it on the agent's own thread.
     pub(crate) fn run(mut self) {
         self.doorbell().install(match &self.network {
-            Some(network) => Bell::Hub(network.waker()),
-            None => Bell::Thread(std::thread::current()),
+            Some(network) => WakeTarget::Hub(network.waker()),
+            None => WakeTarget::Thread(std::thread::current()),
         });
         while !self.shared.is_stopping() {
             let now = self.shared.clock.now();
-            self.take_mail();
+            self.take_messages();
             self.tick(now);
-            self.handle_letters(now);
+            self.handle_inputs(now);
             self.work(now);
             self.flush();
             self.wait();
@@ -142,37 +142,37 @@ impl<T: Transport> Agent<T> {
     // ------------------------------------------------------------------ one turn
 
     /// Takes what other agents sent.
-    fn take_mail(&mut self) {
+    fn take_messages(&mut self) {
         for from in 0..self.inboxes.len() {
             let Some(mut inbox) = self.inboxes[from].take() else {
                 continue;
             };
-            let sender_waits = inbox.take(|mail| self.mail(from, mail));
+            let sender_waits = inbox.take(|message| self.message(from, message));
             if sender_waits {
-                self.shared.doorbells[from].ring();
+                self.shared.doorbells[from].wake();
             }
             self.inboxes[from] = Some(inbox);
         }
     }
 
-    fn mail(&mut self, from: usize, mail: Mail) {
-        match mail {
-            Mail::Letter(letter) => self.post(letter),
-            Mail::Network(effect) => {
+    fn message(&mut self, from: usize, message: Message) {
+        match message {
+            Message::Input(input) => self.post(input),
+            Message::Network(effect) => {
                 if let Some(network) = &mut self.network {
                     network.apply(effect);
                 }
             }
-            Mail::Replies(mut replies) => {
+            Message::Replies(mut replies) => {
                 if let Some(network) = &mut self.network {
                     network.reply(&replies);
                 }
                 replies.clear();
                 if let Some(outbox) = &mut self.outboxes[from] {
-                    outbox.stage(Mail::Spent(replies));
+                    outbox.stage(Message::Spent(replies));
                 }
             }
-            Mail::Spent(replies) => {
+            Message::Spent(replies) => {
                 if self.spare.len() < SPARE_QUEUES {
                     self.spare.push(replies);
                 }
@@ -191,18 +191,18 @@ impl<T: Transport> Agent<T> {
         }
     }
 
-    /// Handles letters until none is left or the slice of time is over.
-    fn handle_letters(&mut self, now: Time) {
+    /// Handles inputs until none is left or the slice of time is over.
+    fn handle_inputs(&mut self, now: Time) {
         let slice_ends = now.after_us(SLICE_US);
         let mut is_over = false;
         loop {
-            while let Some((index, letter)) = self.ring.pop_front() {
+            while let Some((index, input)) = self.ring.pop_front() {
                 let owned = &mut self.stages[index];
-                owned.stage.handle(letter, now, &mut self.output);
+                owned.stage.handle(input, now, &mut self.output);
                 owned.touch();
                 self.dispatch();
-                self.letters += 1;
-                if self.letters.is_multiple_of(CLOCK_LETTERS) {
+                self.inputs += 1;
+                if self.inputs.is_multiple_of(CLOCK_INPUTS) {
                     is_over = self.shared.clock.now() >= slice_ends;
                     if is_over {
                         break;
@@ -216,7 +216,7 @@ impl<T: Transport> Agent<T> {
         }
     }
 
-    /// No letter is waiting, or the slice is over: batches are closed now.
+    /// No input is waiting, or the slice is over: batches are closed now.
     fn flush_stages(&mut self, now: Time) {
         for index in 0..self.stages.len() {
             let owned = &mut self.stages[index];
@@ -259,10 +259,10 @@ impl<T: Transport> Agent<T> {
     /// Carries out what a stage pushed, but for replies, which are collected until the flush.
     #[inline]
     fn dispatch(&mut self) {
-        if !self.output.letters.is_empty() {
-            let mut letters = std::mem::take(&mut self.output.letters);
-            letters.drain(..).for_each(|letter| self.post(letter));
-            self.output.letters = letters;
+        if !self.output.inputs.is_empty() {
+            let mut inputs = std::mem::take(&mut self.output.inputs);
+            inputs.drain(..).for_each(|input| self.post(input));
+            self.output.inputs = inputs;
         }
         if !self.output.network.is_empty() {
             self.send();
@@ -278,14 +278,14 @@ impl<T: Transport> Agent<T> {
         }
     }
 
-    /// Puts a letter where its addressee is.
+    /// Puts an input where its addressee is.
     #[inline]
-    fn post(&mut self, letter: Letter) {
-        let place = self.places.get(Address::of(&letter).index());
-        match place.copied().unwrap_or(Place::Nowhere) {
-            Place::Here(index) => self.ring.push_back((index, letter)),
-            Place::Agent(agent) => self.outbox(agent).stage(Mail::Letter(letter)),
-            Place::Nowhere => {}
+    fn post(&mut self, input: Input) {
+        let route = self.routes.get(Address::of(&input).index());
+        match route.copied().unwrap_or(Route::Nowhere) {
+            Route::Here(index) => self.ring.push_back((index, input)),
+            Route::Agent(agent) => self.outbox(agent).stage(Message::Input(input)),
+            Route::Nowhere => {}
         }
     }
 
@@ -300,7 +300,7 @@ impl<T: Transport> Agent<T> {
             None => {
                 let outbox = self.outboxes[NETWORK_AGENT].as_mut();
                 let outbox = outbox.expect("there is a queue to every other agent");
-                effects.for_each(|effect| outbox.stage(Mail::Network(effect)));
+                effects.for_each(|effect| outbox.stage(Message::Network(effect)));
             }
         }
     }
@@ -309,7 +309,7 @@ impl<T: Transport> Agent<T> {
     fn reject(&mut self) {
         let replica = self.shared.replica.0;
         for rejection in self.output.rejections.drain(..) {
-            self.shared.board.rejections.add(&rejection);
+            self.shared.counters.rejections.add(&rejection);
             if log::log_enabled!(log::Level::Debug) && self.log.permits(Instant::now()) {
                 let Rejection { from, kind, reason } = rejection;
                 log::debug!(
@@ -328,7 +328,7 @@ impl<T: Transport> Agent<T> {
 
     // ------------------------------------------------------------------ the end of a turn
 
-    /// Lets everything out: replies as one message per link, mails as one run per agent.
+    /// Lets everything out: replies as one message per link, messages as one run per agent.
     fn flush(&mut self) {
         self.flush_replies();
         if let Some(tracer) = &mut self.tracer {
@@ -340,15 +340,15 @@ impl<T: Transport> Agent<T> {
                 continue;
             };
             if outbox.flush() {
-                self.shared.doorbells[to].ring();
+                self.shared.doorbells[to].wake();
             }
             staged += outbox.staged();
         }
-        let mut congested = staged > 0 || self.ring.len() > RING_LETTERS;
+        let mut congested = staged > 0 || self.ring.len() > RING_INPUTS;
         for owned in &mut self.stages {
             if std::mem::take(&mut owned.touched) {
                 owned.deadline = owned.stage.deadline();
-                owned.stage.show(&self.shared.board);
+                owned.stage.publish(&self.shared.counters);
             }
             congested |= owned.stage.is_congested();
         }
@@ -356,11 +356,11 @@ impl<T: Transport> Agent<T> {
             self.is_congested = congested;
             self.shared.set_congested(congested);
         }
-        let board = &self.shared.board.agents[self.index];
-        board.letters.set(self.letters);
-        board.turns.add(1);
-        board.queued.set(staged as u64);
-        board.congested.add(u64::from(congested));
+        let counters = &self.shared.counters.agents[self.index];
+        counters.inputs.set(self.inputs);
+        counters.turns.add(1);
+        counters.queued.set(staged as u64);
+        counters.congested.add(u64::from(congested));
     }
 
     fn flush_replies(&mut self) {
@@ -373,7 +373,7 @@ impl<T: Transport> Agent<T> {
             None if !self.output.replies.is_empty() => {
                 let empty = self.spare.pop().unwrap_or_default();
                 let replies = std::mem::replace(&mut self.output.replies, empty);
-                self.outbox(NETWORK_AGENT).stage(Mail::Replies(replies));
+                self.outbox(NETWORK_AGENT).stage(Message::Replies(replies));
             }
             None => {}
         }
@@ -386,7 +386,7 @@ impl<T: Transport> Agent<T> {
         let may_sleep = !is_busy && self.falls_asleep();
         let timeout = if may_sleep { self.timeout() } else { Some(Duration::ZERO) };
         if may_sleep {
-            self.shared.board.agents[self.index].sleeps.add(1);
+            self.shared.counters.agents[self.index].sleeps.add(1);
         }
         match &mut self.network {
             Some(network) => {
@@ -409,7 +409,7 @@ impl<T: Transport> Agent<T> {
         }
         self.doorbell().awake();
         let mut arrived = std::mem::take(&mut self.arrived);
-        arrived.drain(..).for_each(|letter| self.post(letter));
+        arrived.drain(..).for_each(|input| self.post(input));
         self.arrived = arrived;
     }
 
@@ -439,17 +439,17 @@ impl Owned {
     }
 }
 
-/// The table of places for one agent.
-fn places(shared: &Shared, agent: usize) -> Vec<Place> {
-    let pillars = shared.board.pillars.len() as u16;
-    let mut places = vec![Place::Nowhere; Address::count(pillars)];
+/// The table of routes for one agent.
+fn routes(shared: &Shared, agent: usize) -> Vec<Route> {
+    let pillars = shared.counters.pillars.len() as u16;
+    let mut routes = vec![Route::Nowhere; Address::count(pillars)];
     for (owner, plan) in shared.plans.iter().enumerate() {
         for (index, role) in plan.roles.iter().enumerate() {
-            let place = if owner == agent { Place::Here(index) } else { Place::Agent(owner) };
-            Address::each_of(*role, |address| places[address.index()] = place);
+            let route = if owner == agent { Route::Here(index) } else { Route::Agent(owner) };
+            Address::each_of(*role, |address| routes[address.index()] = route);
         }
     }
-    places
+    routes
 }
 
 #[cfg(test)]

@@ -19,12 +19,12 @@ use super::sync::{AtomicBool, Ordering, Thread, fence};
 #[derive(Debug, Default)]
 pub(crate) struct Doorbell {
     asleep: AtomicBool,
-    bell: OnceLock<Bell>,
+    target: OnceLock<WakeTarget>,
 }
 
 /// How an agent waits, and so how it is woken.
 #[derive(Debug)]
-pub(crate) enum Bell {
+pub(crate) enum WakeTarget {
     /// It is parked.
     Thread(Thread),
     /// It polls a hub.
@@ -33,8 +33,8 @@ pub(crate) enum Bell {
 
 impl Doorbell {
     /// Says how the agent is woken. Before that, ringing does nothing, and the agent must not sleep.
-    pub(crate) fn install(&self, bell: Bell) {
-        self.bell.set(bell).expect("a doorbell is installed once");
+    pub(crate) fn install(&self, target: WakeTarget) {
+        self.target.set(target).expect("a doorbell is installed once");
     }
 
     /// The agent is about to sleep. It must look at its queues after this call.
@@ -52,19 +52,19 @@ impl Doorbell {
     }
 
     /// To be called after something was put into a queue of the agent, or taken out of a full one.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn wake(&self) {
         fence(Ordering::SeqCst);
         // Read first: the line stays shared while the agent is awake.
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
-            self.ring_always();
+            self.wake_always();
         }
     }
 
     /// Wakes the agent whatever it does, or keeps it from its next sleep.
-    pub(crate) fn ring_always(&self) {
-        match self.bell.get() {
-            Some(Bell::Thread(thread)) => thread.unpark(),
-            Some(Bell::Hub(waker)) => waker.wake(),
+    pub(crate) fn wake_always(&self) {
+        match self.target.get() {
+            Some(WakeTarget::Thread(thread)) => thread.unpark(),
+            Some(WakeTarget::Hub(waker)) => waker.wake(),
             None => {}
         }
     }

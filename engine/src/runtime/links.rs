@@ -3,7 +3,7 @@
 use hybster_net::LinkId;
 use hybster_proto::ids::{ClientId, ReplicaId, View};
 use hybster_proto::output::{ClientLink, Reply};
-use hybster_proto::relaying::Trust;
+use hybster_proto::relay_trust::Trust;
 use hybster_proto::wire::ReplyEntry;
 use hybster_proto::wire::relay::RELAY_REPLIES_MAX;
 use hybster_proto::wire::reply::{append, begin};
@@ -58,7 +58,7 @@ pub(crate) struct Ready<'a> {
 }
 
 impl Links {
-    /// A link stands. A link of the same client and incarnation gives way to it.
+    /// A link is up. A link of the same client and incarnation gives way to it.
     pub(crate) fn up(&mut self, client: ClientLink, id: LinkId) {
         if let Some(old) = self.find(client) {
             self.down(old);
@@ -111,7 +111,7 @@ impl Links {
         self.by_slot[slot as usize].as_ref().map(|link| link.id)
     }
 
-    /// How many links stand.
+    /// How many links are up.
     pub(crate) fn live(&self) -> u64 {
         self.live
     }

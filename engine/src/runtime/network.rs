@@ -1,4 +1,4 @@
-//! The network stage: from hub events to letters, from effects to sends.
+//! The network stage: from hub events to inputs, from effects to sends.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use hybster_net::{
 };
 use hybster_proto::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
 use hybster_proto::output::{
-    ClientLink, Destination, Letter, Network as Effect, Reject, Rejection, ReplyQueue, SendTag,
+    ClientLink, Destination, Input, Network as Effect, Reject, Rejection, ReplyQueue, SendTag,
     ToControl, ToPillar, Watermark, route_client_message, route_peer_message,
 };
 use hybster_proto::wire::relay::{RELAY_HEAD, begin_relay, parse_relay, relayed_head};
@@ -62,17 +62,17 @@ impl<T: Transport> Network<T> {
         self.hub.waker()
     }
 
-    /// Sends what waits to be sent, waits for something to happen, and appends letters about it.
+    /// Sends what waits to be sent, waits for something to happen, and appends inputs about it.
     pub(crate) fn poll(
         &mut self,
         timeout: Option<Duration>,
-        letters: &mut Vec<Letter>,
+        inputs: &mut Vec<Input>,
     ) -> io::Result<()> {
         self.hub.pause_clients(self.shared.is_congested());
         let mut events = std::mem::take(&mut self.events);
         let polled = self.hub.poll(timeout, Instant::now(), &mut events);
         for event in events.drain(..) {
-            self.event(event, letters);
+            self.event(event, inputs);
         }
         self.events = events;
         polled
@@ -110,7 +110,7 @@ impl<T: Transport> Network<T> {
             lost += u64::from(!found);
         }
         if lost > 0 {
-            shared.board.network.lost_replies.add(lost);
+            shared.counters.network.lost_replies.add(lost);
         }
     }
 
@@ -118,18 +118,18 @@ impl<T: Transport> Network<T> {
     pub(crate) fn flush(&mut self) {
         let Network { links, hub, shared, .. } = self;
         links.flush(|ready| send_replies(hub, shared, &ready));
-        self.show();
+        self.publish();
     }
 
-    fn event(&mut self, event: Event, letters: &mut Vec<Letter>) {
+    fn event(&mut self, event: Event, inputs: &mut Vec<Input>) {
         match event {
             Event::Messages { from: Source::Peer(peer), messages } => {
-                self.peer_messages(ReplicaId(peer), &messages, letters);
+                self.peer_messages(ReplicaId(peer), &messages, inputs);
             }
             Event::Messages { from: Source::Client { link, .. }, messages } => {
-                self.client_messages(link, &messages, letters);
+                self.client_messages(link, &messages, inputs);
             }
-            Event::PeerUp { peer } => self.peer_up(peer, letters),
+            Event::PeerUp { peer } => self.peer_up(peer, inputs),
             Event::PeerDown { peer, reason } => self.peer_down(peer, reason),
             Event::ClientUp { client, incarnation, link } => {
                 log::debug!("client {client} (incarnation {incarnation}) connected");
@@ -140,20 +140,20 @@ impl<T: Transport> Network<T> {
                 self.links.down(link);
             }
             // Counted and logged by the hub.
-            Event::Rejected { .. } => self.show_refusals(),
+            Event::Rejected { .. } => self.publish_refusals(),
         }
     }
 
-    fn peer_messages(&mut self, from: ReplicaId, messages: &Messages, letters: &mut Vec<Letter>) {
+    fn peer_messages(&mut self, from: ReplicaId, messages: &Messages, inputs: &mut Vec<Input>) {
         for message in messages.iter() {
             if kind_of(message) == kind::RELAY {
                 self.carry(from, message);
                 continue;
             }
-            let letter =
+            let input =
                 route_peer_message(from, messages.slice(message), self.shared.config.pillars);
-            match letter.filter(|_| self.shared.replicated) {
-                Some(letter) => letters.push(letter),
+            match input.filter(|_| self.shared.replicated) {
+                Some(input) => inputs.push(input),
                 None => self.reject(Some(from), message, Reject::Malformed),
             }
         }
@@ -172,10 +172,10 @@ impl<T: Transport> Network<T> {
             });
             sent.is_ok()
         });
-        self.shared.board.network.lost_replies.add(u64::from(!carried));
+        self.shared.counters.network.lost_replies.add(u64::from(!carried));
     }
 
-    fn client_messages(&mut self, link: LinkId, messages: &Messages, letters: &mut Vec<Letter>) {
+    fn client_messages(&mut self, link: LinkId, messages: &Messages, inputs: &mut Vec<Input>) {
         let Some(client) = self.links.client(link) else {
             return;
         };
@@ -189,13 +189,13 @@ impl<T: Transport> Network<T> {
                 self.prompt.queried();
             }
             match self.route(client, messages.slice(message)) {
-                Some(letter) => letters.push(letter),
+                Some(input) => inputs.push(input),
                 None => self.reject(None, message, Reject::Malformed),
             }
         }
     }
 
-    fn route(&self, client: ClientLink, message: Bytes) -> Option<Letter> {
+    fn route(&self, client: ClientLink, message: Bytes) -> Option<Input> {
         if client.client.0 >= self.shared.config.max_clients {
             return None;
         }
@@ -203,7 +203,7 @@ impl<T: Transport> Network<T> {
     }
 
     fn reject(&self, from: Option<ReplicaId>, message: &[u8], reason: Reject) {
-        self.shared.board.rejections.add(&Rejection { from, kind: kind_of(message), reason });
+        self.shared.counters.rejections.add(&Rejection { from, kind: kind_of(message), reason });
     }
 
     /// STATUS: the kind byte, then JSON.
@@ -219,22 +219,22 @@ impl<T: Transport> Network<T> {
         }
     }
 
-    fn peer_up(&mut self, peer: u16, letters: &mut Vec<Letter>) {
-        log::info!("replica {}: the link to replica {peer} stands", self.shared.replica.0);
-        if let Some(board) = self.shared.board.peers.get(usize::from(peer)) {
-            board.up.store(true, Ordering::Relaxed);
+    fn peer_up(&mut self, peer: u16, inputs: &mut Vec<Input>) {
+        log::info!("replica {}: the link to replica {peer} is up", self.shared.replica.0);
+        if let Some(counters) = self.shared.counters.peers.get(usize::from(peer)) {
+            counters.up.store(true, Ordering::Relaxed);
         }
         let peer = ReplicaId(peer);
         for pillar in self.shared.config.all_pillars() {
-            letters.push(Letter::Pillar(PillarId(pillar.0), ToPillar::PeerUp(peer)));
+            inputs.push(Input::Pillar(PillarId(pillar.0), ToPillar::PeerUp(peer)));
         }
-        letters.push(Letter::Control(ToControl::PeerUp(peer)));
+        inputs.push(Input::Control(ToControl::PeerUp(peer)));
     }
 
     fn peer_down(&mut self, peer: u16, reason: DownReason) {
         log::warn!("replica {}: lost the link to replica {peer}: {reason}", self.shared.replica.0);
-        if let Some(board) = self.shared.board.peers.get(usize::from(peer)) {
-            board.up.store(false, Ordering::Relaxed);
+        if let Some(counters) = self.shared.counters.peers.get(usize::from(peer)) {
+            counters.up.store(false, Ordering::Relaxed);
         }
     }
 
@@ -290,7 +290,7 @@ impl<T: Transport> Network<T> {
 
     #[cold]
     fn dropped(&mut self, peer: u16, error: &SendError) {
-        self.shared.board.network.dropped.add(1);
+        self.shared.counters.network.dropped.add(1);
         if self.log.permits(Instant::now()) {
             log::warn!("a message to replica {peer} was dropped: {error}");
         }
@@ -307,9 +307,9 @@ impl<T: Transport> Network<T> {
         self.hub.withdraw(|tag| !send_tag_of(tag).is_withdrawn(mark));
     }
 
-    fn show(&mut self) {
-        let board = &self.shared.board.network;
-        board.client_links.set(self.links.live());
+    fn publish(&mut self) {
+        let counters = &self.shared.counters.network;
+        counters.client_links.set(self.links.live());
         let Traffic {
             frames_in,
             messages_in,
@@ -319,22 +319,22 @@ impl<T: Transport> Network<T> {
             bytes_out,
             withdrawn,
         } = *self.hub.traffic();
-        board.frames_in.set(frames_in);
-        board.messages_in.set(messages_in);
-        board.bytes_in.set(bytes_in);
-        board.frames_out.set(frames_out);
-        board.messages_out.set(messages_out);
-        board.bytes_out.set(bytes_out);
-        board.withdrawn.set(withdrawn);
+        counters.frames_in.set(frames_in);
+        counters.messages_in.set(messages_in);
+        counters.bytes_in.set(bytes_in);
+        counters.frames_out.set(frames_out);
+        counters.messages_out.set(messages_out);
+        counters.bytes_out.set(bytes_out);
+        counters.withdrawn.set(withdrawn);
         for peer in &self.peers {
             let queued = self.hub.queued_bytes(*peer) as u64;
-            self.shared.board.peers[usize::from(*peer)].queued_bytes.set(queued);
+            self.shared.counters.peers[usize::from(*peer)].queued_bytes.set(queued);
         }
     }
 
-    fn show_refusals(&self) {
+    fn publish_refusals(&self) {
         let counts = self.hub.rejections().iter();
-        for ((_, count), gauge) in counts.zip(&self.shared.board.refusals) {
+        for ((_, count), gauge) in counts.zip(&self.shared.counters.refusals) {
             gauge.set(count);
         }
     }
@@ -344,13 +344,13 @@ impl<T: Transport> Network<T> {
 /// or else straight to the client.
 fn send_replies<T: Transport>(hub: &mut Hub<T>, shared: &Shared, ready: &Ready<'_>) {
     let leader = shared.config.leader(ready.view);
-    if ready.may_be_relayed && leader != shared.replica && hub.has_mail_for_peer(leader.0) {
+    if ready.may_be_relayed && leader != shared.replica && hub.has_message_for_peer(leader.0) {
         let mut relay = Vec::with_capacity(RELAY_HEAD + ready.message.len() + ENVELOPE_BYTES);
         begin_relay(&mut relay, ready.client);
         if hub.seal_for_client(ready.link, ready.message, &mut relay)
             && hub.send_to_peer(leader.0, relay.into(), tag_of(SendTag::Transient)).is_ok()
         {
-            shared.board.network.relayed_replies.add(1);
+            shared.counters.network.relayed_replies.add(1);
             return;
         }
     }

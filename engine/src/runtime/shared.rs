@@ -12,13 +12,13 @@ use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::output::Fatal;
 use parking_lot::Mutex;
 
-use super::board::{Gauge, PillarBoard};
 use super::clock::Clock;
+use super::counters::{Gauge, PillarCounters};
 use super::doorbell::Doorbell;
 use super::tracing::TraceTarget;
 use super::{
-    AgentPlan, AgentStatus, Board, Layout, PeerStatus, PillarStatus, RefusalCount, RejectionCount,
-    Status, TrafficStatus,
+    AgentPlan, AgentStatus, Counters, Layout, PeerStatus, PillarStatus, RefusalCount,
+    RejectionCount, Status, TrafficStatus,
 };
 
 /// Why a replica stopped by itself.
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) replicated: bool,
     pub(crate) plans: Vec<AgentPlan>,
     pub(crate) clock: Clock,
-    pub(crate) board: Board,
+    pub(crate) counters: Counters,
     pub(crate) doorbells: Vec<CachePadded<Doorbell>>,
     pub(crate) trace: Option<TraceTarget>,
     stop: AtomicBool,
@@ -64,7 +64,7 @@ impl Shared {
         let pillars = if replicated { config.pillars } else { 0 };
         Shared {
             replica,
-            board: Board::new(replicas, pillars, plans.len()),
+            counters: Counters::new(replicas, pillars, plans.len()),
             doorbells: plans.iter().map(|_| CachePadded::default()).collect(),
             config,
             layout,
@@ -87,7 +87,7 @@ impl Shared {
     /// Ends all agents.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
-        self.doorbells.iter().for_each(|bell| bell.ring_always());
+        self.doorbells.iter().for_each(|target| target.wake_always());
     }
 
     /// Ends all agents because something is broken. The first failure is the one that is reported.
@@ -115,13 +115,13 @@ impl Shared {
             self.congested.fetch_sub(1, Ordering::Relaxed);
         }
         // The network agent, agent 0, reads from clients again.
-        self.doorbells[0].ring();
+        self.doorbells[0].wake();
     }
 
     /// A snapshot of all counters.
     pub(crate) fn status(&self) -> Status {
-        let board = &self.board;
-        let view = board.control.view.get();
+        let counters = &self.counters;
+        let view = counters.control.view.get();
         let rejections = self.rejections();
         Status {
             replica: self.replica.0,
@@ -129,27 +129,27 @@ impl Shared {
             replicated: self.replicated,
             uptime_us: self.clock.now().0,
             view,
-            current_view: board.control.current.get(),
+            current_view: counters.control.current.get(),
             leader: self.config.leader(View(view)).0,
-            stable_checkpoint: board.control.stable.get(),
-            transferring: board.control.transferring.get() > 0,
-            diverged: board.control.diverged.get() > 0,
-            views_entered: board.control.views_entered.get(),
-            transfers: board.state.transfers.get(),
-            snapshots: board.state.snapshots.get(),
-            executed: board.execution.executed.get(),
-            requests: board.execution.requests.get(),
-            duplicates: board.execution.duplicates.get(),
-            batches: board.execution.batches.get(),
-            noops: board.execution.noops.get(),
-            sessions: board.execution.sessions.get(),
-            execution_queue: board.execution.queued.get(),
-            pending_bytes: board.clients.pending_bytes.get(),
-            stored_requests: board.clients.stored.get(),
-            client_links: board.network.client_links.get(),
-            lost_replies: board.network.lost_replies.get(),
-            relayed_replies: board.network.relayed_replies.get(),
-            dropped_sends: board.network.dropped.get(),
+            stable_checkpoint: counters.control.stable.get(),
+            transferring: counters.control.transferring.get() > 0,
+            diverged: counters.control.diverged.get() > 0,
+            views_entered: counters.control.views_entered.get(),
+            transfers: counters.state.transfers.get(),
+            snapshots: counters.state.snapshots.get(),
+            executed: counters.execution.executed.get(),
+            requests: counters.execution.requests.get(),
+            duplicates: counters.execution.duplicates.get(),
+            batches: counters.execution.batches.get(),
+            noops: counters.execution.noops.get(),
+            sessions: counters.execution.sessions.get(),
+            execution_queue: counters.execution.queued.get(),
+            pending_bytes: counters.clients.pending_bytes.get(),
+            stored_requests: counters.clients.stored.get(),
+            client_links: counters.network.client_links.get(),
+            lost_replies: counters.network.lost_replies.get(),
+            relayed_replies: counters.network.relayed_replies.get(),
+            dropped_sends: counters.network.dropped.get(),
             rejected: rejections.iter().map(|rejection| rejection.count).sum(),
             pillars: self.pillars(),
             peers: self.peers(),
@@ -163,17 +163,17 @@ impl Shared {
     }
 
     fn pillars(&self) -> Vec<PillarStatus> {
-        let pillar = |(index, pillar): (usize, &CachePadded<PillarBoard>)| PillarStatus {
+        let pillar = |(index, pillar): (usize, &CachePadded<PillarCounters>)| PillarStatus {
             pillar: index as u16,
             prepared: pillar.prepared.get(),
             committed: pillar.committed.get(),
             window_base: pillar.base.get(),
         };
-        self.board.pillars.iter().enumerate().map(pillar).collect()
+        self.counters.pillars.iter().enumerate().map(pillar).collect()
     }
 
     fn peers(&self) -> Vec<PeerStatus> {
-        let peers = self.board.peers.iter().enumerate();
+        let peers = self.counters.peers.iter().enumerate();
         peers
             .filter(|(index, _)| *index != usize::from(self.replica.0))
             .map(|(index, peer)| PeerStatus {
@@ -185,7 +185,7 @@ impl Shared {
     }
 
     fn rejections(&self) -> Vec<RejectionCount> {
-        let rejections = self.board.rejections.iter();
+        let rejections = self.counters.rejections.iter();
         rejections
             .map(|(from, kind, reason, count)| RejectionCount {
                 from,
@@ -197,7 +197,7 @@ impl Shared {
     }
 
     fn refusals(&self) -> Vec<RefusalCount> {
-        let counts = self.board.refusals.iter().map(Gauge::get);
+        let counts = self.counters.refusals.iter().map(Gauge::get);
         Reason::ALL
             .iter()
             .zip(counts)
@@ -207,7 +207,7 @@ impl Shared {
     }
 
     fn traffic(&self) -> TrafficStatus {
-        let network = &self.board.network;
+        let network = &self.counters.network;
         TrafficStatus {
             frames_in: network.frames_in.get(),
             messages_in: network.messages_in.get(),
@@ -220,17 +220,17 @@ impl Shared {
     }
 
     fn agents(&self) -> Vec<AgentStatus> {
-        let agents = self.plans.iter().zip(&self.board.agents);
+        let agents = self.plans.iter().zip(&self.counters.agents);
         agents
-            .map(|(plan, board)| AgentStatus {
+            .map(|(plan, counters)| AgentStatus {
                 name: plan.name.clone(),
                 stages: plan.roles.iter().map(ToString::to_string).collect(),
                 core: plan.core,
-                letters: board.letters.get(),
-                turns: board.turns.get(),
-                sleeps: board.sleeps.get(),
-                queued: board.queued.get(),
-                congested: board.congested.get(),
+                inputs: counters.inputs.get(),
+                turns: counters.turns.get(),
+                sleeps: counters.sleeps.get(),
+                queued: counters.queued.get(),
+                congested: counters.congested.get(),
             })
             .collect()
     }

@@ -1,20 +1,20 @@
 //! The protocol's stages as agents see them.
 
-use hybster_proto::clients::ClientStage;
-use hybster_proto::control::Control;
 use hybster_proto::execution::Execution;
-use hybster_proto::output::{Letter, Output};
-use hybster_proto::pillar::Pillar;
+use hybster_proto::hybster::control::Control;
+use hybster_proto::hybster::pillar::Pillar;
+use hybster_proto::intake::Intake;
+use hybster_proto::output::{Input, Output};
 use hybster_proto::service::Service;
 use hybster_proto::state::StateStage;
 use hybster_proto::time::Time;
 use hybster_proto::unreplicated::Unreplicated;
 use hybster_tss::{TrInX, Verifier};
 
-use super::Board;
+use super::Counters;
 use super::layout::Role;
 
-/// Pages that the state stage digests before it looks for letters again.
+/// Pages that the state stage digests before it looks for inputs again.
 const WORK_PAGES: usize = 16;
 /// Requests waiting to be proposed, in bytes, from which clients are not read any more.
 const PENDING_HIGH_BYTES: usize = 16 << 20;
@@ -24,10 +24,10 @@ const PENDING_LOW_BYTES: usize = 8 << 20;
 /// A state machine that an agent drives. Another ordering protocol brings other stages; the agents
 /// do not change.
 pub(crate) trait Stage: Send {
-    /// Handles a letter for this stage.
-    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output);
+    /// Handles an input for this stage.
+    fn handle(&mut self, input: Input, now: Time, out: &mut Output);
 
-    /// Hands out what was held back for more to come. Called when no letter is waiting.
+    /// Hands out what was held back for more to come. Called when no input is waiting.
     fn flush(&mut self, now: Time, out: &mut Output) {
         let _ = (now, out);
     }
@@ -50,10 +50,10 @@ pub(crate) trait Stage: Send {
     }
 
     /// Shows its counters. Called after each turn in which the stage did anything.
-    fn show(&self, board: &Board);
+    fn publish(&self, counters: &Counters);
 }
 
-/// Where letters go: a dense number for each addressee.
+/// Where inputs go: a dense number for each addressee.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Address(usize);
 
@@ -72,15 +72,15 @@ impl Address {
         Address(4 + usize::from(pillar))
     }
 
-    /// The addressee of a letter.
+    /// The addressee of an input.
     #[inline]
-    pub(crate) fn of(letter: &Letter) -> Address {
-        match letter {
-            Letter::Clients(_) => Address::CLIENTS,
-            Letter::Execution(_) => Address::EXECUTION,
-            Letter::State(_) => Address::STATE,
-            Letter::Control(_) => Address::CONTROL,
-            Letter::Pillar(pillar, _) => Address::pillar(pillar.0),
+    pub(crate) fn of(input: &Input) -> Address {
+        match input {
+            Input::Intake(_) => Address::CLIENTS,
+            Input::Execution(_) => Address::EXECUTION,
+            Input::State(_) => Address::STATE,
+            Input::Control(_) => Address::CONTROL,
+            Input::Pillar(pillar, _) => Address::pillar(pillar.0),
         }
     }
 
@@ -105,27 +105,27 @@ impl Address {
     }
 }
 
-/// A letter reached a stage that it is not for: the layout's table is wrong.
-fn misdelivered(letter: &Letter) {
-    debug_assert!(false, "misdelivered: {letter:?}");
+/// An input reached a stage that it is not for: the layout's table is wrong.
+fn misdelivered(input: &Input) {
+    debug_assert!(false, "misdelivered: {input:?}");
 }
 
-/// The client stage, and when clients have to wait for it.
+/// The request intake, and when clients have to wait for it.
 pub(crate) struct Clients<V: Verifier> {
-    stage: ClientStage<V>,
+    stage: Intake<V>,
     is_full: bool,
 }
 
 impl<V: Verifier> Clients<V> {
-    pub(crate) fn new(stage: ClientStage<V>) -> Clients<V> {
+    pub(crate) fn new(stage: Intake<V>) -> Clients<V> {
         Clients { stage, is_full: false }
     }
 }
 
 impl<V: Verifier> Stage for Clients<V> {
-    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
-        match letter {
-            Letter::Clients(letter) => self.stage.handle(letter, now, out),
+    fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
+        match input {
+            Input::Intake(input) => self.stage.handle(input, now, out),
             other => misdelivered(&other),
         }
     }
@@ -148,16 +148,16 @@ impl<V: Verifier> Stage for Clients<V> {
         self.is_full
     }
 
-    fn show(&self, board: &Board) {
-        board.clients.pending_bytes.set(self.stage.pending_bytes() as u64);
-        board.clients.stored.set(self.stage.stored() as u64);
+    fn publish(&self, counters: &Counters) {
+        counters.clients.pending_bytes.set(self.stage.pending_bytes() as u64);
+        counters.clients.stored.set(self.stage.stored() as u64);
     }
 }
 
 impl<T: TrInX, V: Verifier> Stage for Pillar<T, V> {
-    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
-        match letter {
-            Letter::Pillar(_, letter) => Pillar::handle(self, letter, now, out),
+    fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
+        match input {
+            Input::Pillar(_, input) => Pillar::handle(self, input, now, out),
             other => misdelivered(&other),
         }
     }
@@ -170,8 +170,8 @@ impl<T: TrInX, V: Verifier> Stage for Pillar<T, V> {
         Pillar::deadline(self)
     }
 
-    fn show(&self, board: &Board) {
-        let pillar = &board.pillars[usize::from(self.pillar().0)];
+    fn publish(&self, counters: &Counters) {
+        let pillar = &counters.pillars[usize::from(self.pillar().0)];
         let (prepared, committed) = self.progress();
         pillar.prepared.set(prepared.0);
         pillar.committed.set(committed.0);
@@ -180,9 +180,9 @@ impl<T: TrInX, V: Verifier> Stage for Pillar<T, V> {
 }
 
 impl<S: Service> Stage for Execution<S> {
-    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
-        match letter {
-            Letter::Execution(letter) => Execution::handle(self, letter, now, out),
+    fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
+        match input {
+            Input::Execution(input) => Execution::handle(self, input, now, out),
             other => misdelivered(&other),
         }
     }
@@ -195,16 +195,16 @@ impl<S: Service> Stage for Execution<S> {
         Execution::deadline(self)
     }
 
-    fn show(&self, board: &Board) {
-        board.execution.show(&self.status());
-        board.execution.queued.set(self.queued() as u64);
+    fn publish(&self, counters: &Counters) {
+        counters.execution.publish(&self.status());
+        counters.execution.queued.set(self.queued() as u64);
     }
 }
 
 impl Stage for StateStage {
-    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
-        match letter {
-            Letter::State(letter) => StateStage::handle(self, letter, now, out),
+    fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
+        match input {
+            Input::State(input) => StateStage::handle(self, input, now, out),
             other => misdelivered(&other),
         }
     }
@@ -221,16 +221,16 @@ impl Stage for StateStage {
         StateStage::work(self, now, WORK_PAGES, out)
     }
 
-    fn show(&self, board: &Board) {
-        board.state.transfers.set(self.transfers());
-        board.state.snapshots.set(self.snapshots() as u64);
+    fn publish(&self, counters: &Counters) {
+        counters.state.transfers.set(self.transfers());
+        counters.state.snapshots.set(self.snapshots() as u64);
     }
 }
 
 impl<V: Verifier> Stage for Control<V> {
-    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
-        match letter {
-            Letter::Control(letter) => Control::handle(self, letter, now, out),
+    fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
+        match input {
+            Input::Control(input) => Control::handle(self, input, now, out),
             other => misdelivered(&other),
         }
     }
@@ -243,20 +243,20 @@ impl<V: Verifier> Stage for Control<V> {
         Control::deadline(self)
     }
 
-    fn show(&self, board: &Board) {
+    fn publish(&self, counters: &Counters) {
         let status = self.status();
-        board.control.view.set(status.stable_view.0);
-        board.control.current.set(status.current_view.0);
-        board.control.stable.set(status.stable_checkpoint.0);
-        board.control.transferring.set(status.transferring.into());
-        board.control.diverged.set(status.diverged.into());
-        board.control.views_entered.set(status.views_entered);
+        counters.control.view.set(status.stable_view.0);
+        counters.control.current.set(status.current_view.0);
+        counters.control.stable.set(status.stable_checkpoint.0);
+        counters.control.transferring.set(status.transferring.into());
+        counters.control.diverged.set(status.diverged.into());
+        counters.control.views_entered.set(status.views_entered);
     }
 }
 
 impl<V: Verifier, S: Service> Stage for Unreplicated<V, S> {
-    fn handle(&mut self, letter: Letter, now: Time, out: &mut Output) {
-        Unreplicated::handle(self, letter, now, out);
+    fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
+        Unreplicated::handle(self, input, now, out);
     }
 
     fn tick(&mut self, _now: Time, _out: &mut Output) {}
@@ -265,7 +265,7 @@ impl<V: Verifier, S: Service> Stage for Unreplicated<V, S> {
         None
     }
 
-    fn show(&self, board: &Board) {
-        board.execution.show(&self.status());
+    fn publish(&self, counters: &Counters) {
+        counters.execution.publish(&self.status());
     }
 }

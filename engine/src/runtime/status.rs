@@ -99,7 +99,7 @@ pub struct PillarStatus {
 pub struct PeerStatus {
     /// The peer.
     pub replica: u16,
-    /// Whether the link to it stands.
+    /// Whether the link to it is up.
     pub up: bool,
     /// Bytes that wait for it.
     pub queued_bytes: u64,
@@ -159,15 +159,15 @@ pub struct AgentStatus {
     pub stages: Vec<String>,
     /// The core that it is pinned to.
     pub core: Option<usize>,
-    /// Letters handled.
-    pub letters: u64,
+    /// Inputs handled.
+    pub inputs: u64,
     /// Turns of its loop.
     pub turns: u64,
     /// Times that it went to sleep.
     pub sleeps: u64,
-    /// Letters that wait for room in other agents' queues.
+    /// Inputs that wait for room in other agents' queues.
     pub queued: u64,
-    /// Turns that ended with such letters.
+    /// Turns that ended with such inputs.
     pub congested: u64,
 }
 

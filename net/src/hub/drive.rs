@@ -50,10 +50,10 @@ impl<T: Transport> Hub<T> {
         now: Instant,
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
-        if timeout == Some(Duration::ZERO) || !self.linger.is_possible() {
+        if timeout == Some(Duration::ZERO) || !self.busy_poll.is_possible() {
             return self.transport.poll(timeout, completions);
         }
-        if let Some(time) = self.linger.time() {
+        if let Some(time) = self.busy_poll.time() {
             let waker = self.transport.waker();
             let mut start = now;
             let mut is_first = true;
@@ -66,7 +66,7 @@ impl<T: Transport> Hub<T> {
                     start = Instant::now();
                 }
                 if completions.iter().any(Completion::is_incoming) {
-                    self.linger.waited(passed);
+                    self.busy_poll.waited(passed);
                     return Ok(());
                 }
                 if passed >= time {
@@ -78,7 +78,7 @@ impl<T: Transport> Hub<T> {
         let start = Instant::now();
         let polled = self.transport.poll(timeout, completions);
         if completions.iter().any(Completion::is_incoming) {
-            self.linger.waited(start.elapsed());
+            self.busy_poll.waited(start.elapsed());
         }
         polled
     }

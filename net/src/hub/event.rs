@@ -57,7 +57,7 @@ pub enum Source {
 /// What a hub reports.
 #[derive(Debug)]
 pub enum Event {
-    /// A link to a replica stands. What was on its way when the last one broke is lost: send again
+    /// A link to a replica is up. What was on its way when the last one broke is lost: send again
     /// what the peer must still get.
     PeerUp {
         /// The replica.
@@ -142,8 +142,8 @@ pub enum SendError {
     /// No such peer in the configuration.
     #[error("replica {0} is not among the configured peers")]
     UnknownPeer(u16),
-    /// The link does not stand.
-    #[error("the link does not stand; send again once it is up")]
+    /// The link is not up.
+    #[error("the link is not up; send again once it is up")]
     NotConnected,
     /// The message does not fit into a frame.
     #[error(

@@ -25,10 +25,10 @@
 //! Between the two ways there is no order.
 
 mod admit;
+mod busy_poll;
 mod config;
 mod drive;
 mod event;
-mod linger;
 mod outbound;
 mod peers;
 mod pool;
@@ -39,7 +39,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use self::linger::Linger;
+use self::busy_poll::BusyPoll;
 use self::outbound::{Live, Sealed};
 use self::peers::{Dial, Latest, Peer};
 use self::pool::Pool;
@@ -87,7 +87,7 @@ pub struct Hub<T: Transport> {
     traffic: Traffic,
     jitter: Jitter,
     log: LogLimit,
-    linger: Linger,
+    busy_poll: BusyPoll,
 }
 
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl<T: Transport> Hub<T> {
             transport,
             identity: config.identity,
             pool: Pool::new(config.limits.pool_bytes),
-            linger: Linger::new(config.limits.linger),
+            busy_poll: BusyPoll::new(config.limits.busy_poll),
             limits: config.limits,
             handshaker,
             local_address,
@@ -165,7 +165,7 @@ impl<T: Transport> Hub<T> {
         })
     }
 
-    /// Queues a message for a peer, whether its link stands or not. It stays queued, and can be
+    /// Queues a message for a peer, whether its link is up or not. It stays queued, and can be
     /// withdrawn, until the link takes it. Clones of one `message` share its memory.
     ///
     /// # Errors
@@ -221,7 +221,7 @@ impl<T: Transport> Hub<T> {
     /// lost if the link breaks: for what is sent again anyway, as requests of a client are.
     ///
     /// # Errors
-    /// If the link does not stand or cannot take the message.
+    /// If the link is not up or cannot take the message.
     #[inline]
     pub fn send_to_peer_now(&mut self, peer: u16, message: &[u8]) -> Result<(), SendError> {
         self.write_to_peer_now(peer, |writer| writer.put(message))
@@ -230,7 +230,7 @@ impl<T: Transport> Hub<T> {
     /// As [`Self::send_to_peer_now`], with a message that `write` puts in place.
     ///
     /// # Errors
-    /// If the link does not stand or cannot take the message.
+    /// If the link is not up or cannot take the message.
     #[inline]
     pub fn write_to_peer_now(
         &mut self,
@@ -246,7 +246,7 @@ impl<T: Transport> Hub<T> {
     /// waiting already is disconnected.
     ///
     /// # Errors
-    /// If the link does not stand (any more) or cannot take the message.
+    /// If the link is not up (any more) or cannot take the message.
     #[inline]
     pub fn send_to_client(&mut self, link: LinkId, message: &[u8]) -> Result<(), SendError> {
         self.write_to_client(link, |writer| writer.put(message))
@@ -255,7 +255,7 @@ impl<T: Transport> Hub<T> {
     /// As [`Self::send_to_client`], with a message that `write` puts in place.
     ///
     /// # Errors
-    /// If the link does not stand (any more) or cannot take the message.
+    /// If the link is not up (any more) or cannot take the message.
     #[inline]
     pub fn write_to_client(
         &mut self,
@@ -271,7 +271,7 @@ impl<T: Transport> Hub<T> {
     }
 
     /// Seals a message to a client in an envelope, appended to `out`, for a peer to carry. False,
-    /// and nothing is appended, if the link does not stand.
+    /// and nothing is appended, if the link is not up.
     pub fn seal_for_client(&mut self, link: LinkId, message: &[u8], out: &mut Vec<u8>) -> bool {
         let connection = find(&mut self.connections, link.0);
         match connection.map(|connection| &mut connection.state) {
@@ -295,7 +295,7 @@ impl<T: Transport> Hub<T> {
     /// others.
     ///
     /// # Errors
-    /// If the link does not stand (any more), has much waiting, or cannot take the message.
+    /// If the link is not up (any more), has much waiting, or cannot take the message.
     pub fn relay_to_client(
         &mut self,
         link: LinkId,
@@ -306,7 +306,7 @@ impl<T: Transport> Hub<T> {
 
     /// Whether the next poll sends something to a peer in any case.
     #[must_use]
-    pub fn has_mail_for_peer(&self, peer: u16) -> bool {
+    pub fn has_message_for_peer(&self, peer: u16) -> bool {
         let link = self.peer(peer).and_then(|peer| peer.link);
         let connection = link.and_then(|id| self.connections.get(id.slot())?.as_ref());
         matches!(connection.map(|it| &it.state), Some(State::Live(live)) if live.is_dirty)
@@ -366,7 +366,7 @@ impl<T: Transport> Hub<T> {
         self.local_address
     }
 
-    /// Whether the link to a peer stands.
+    /// Whether the link to a peer is up.
     #[must_use]
     pub fn is_peer_up(&self, peer: u16) -> bool {
         self.peer(peer).is_some_and(|peer| peer.link.is_some())

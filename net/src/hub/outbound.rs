@@ -6,7 +6,7 @@ use super::pool::Pool;
 use crate::frame::{HEADER_BYTES, MESSAGE_HEADER_BYTES, push_message};
 use crate::link::{Link, LinkError};
 
-/// A link that stands.
+/// A link that is up.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) link: Link,

@@ -66,7 +66,7 @@ impl Peer {
         }
     }
 
-    /// The link stands.
+    /// The link is up.
     pub(super) fn up(&mut self, connection: ConnectionId) {
         self.link = Some(connection);
         self.dial = Dial::Idle;
@@ -96,7 +96,7 @@ impl Peer {
             Dial::Idle | Dial::Pause(_) => None,
         };
         match (dial, self.latest) {
-            // A link that does not stand takes nothing along.
+            // A link that is down takes nothing along.
             (None, Latest::At(at)) if self.link.is_some() => Some(at),
             (dial, _) => dial,
         }

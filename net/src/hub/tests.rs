@@ -502,11 +502,11 @@ fn an_envelope_reaches_the_client_through_a_peer_and_no_other_way() {
     world.until("client known", |w| (0..2).all(|id| w.hubs[id].client_count() == 1));
     let links = [world.client_link(0), world.client_link(1)];
 
-    assert!(!world.hubs[1].has_mail_for_peer(0));
+    assert!(!world.hubs[1].has_message_for_peer(0));
     world.hubs[1].send_to_peer_later(0, Bytes::from_static(b"later"), tag(1)).unwrap();
-    assert!(!world.hubs[1].has_mail_for_peer(0));
+    assert!(!world.hubs[1].has_message_for_peer(0));
     world.hubs[1].send_to_peer(0, Bytes::from_static(b"commit"), tag(2)).unwrap();
-    assert!(world.hubs[1].has_mail_for_peer(0) && !world.hubs[1].has_mail_for_peer(7));
+    assert!(world.hubs[1].has_message_for_peer(0) && !world.hubs[1].has_message_for_peer(7));
     let mut envelope = Vec::new();
     assert!(world.hubs[1].seal_for_client(links[1], b"reply", &mut envelope));
     world.hubs[0].relay_to_client(links[0], |writer| writer.put(&envelope)).unwrap();

@@ -134,10 +134,10 @@ impl UringTransport {
     pub fn new(limits: UringLimits) -> io::Result<Self> {
         probe::check()?;
         let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        let bell = Arc::clone(&event);
+        let target = Arc::clone(&event);
         let waker = Waker::new(move || {
             // It cannot fail while the descriptor is open, which this closure sees to.
-            let _ = rustix::io::write(&*bell, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(&*target, &1_u64.to_ne_bytes());
         });
         Ok(Self {
             ring: Ring::new(&limits)?,

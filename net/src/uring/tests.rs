@@ -160,13 +160,13 @@ fn a_transport_that_moves_between_threads_loses_nothing() {
     until(&mut transport, &mut seen, |seen| accepted(seen).len() == 2);
     let waker = transport.waker();
     let start = Instant::now();
-    let bell = thread::spawn(move || {
+    let target = thread::spawn(move || {
         thread::sleep(Duration::from_millis(20));
         waker.wake();
     });
     transport.poll(Some(PATIENCE), &mut seen).unwrap();
     assert!(start.elapsed() < PATIENCE / 2);
-    bell.join().unwrap();
+    target.join().unwrap();
     drop(other);
 }
 

@@ -225,11 +225,11 @@ fn a_sleeping_poll_is_woken_from_another_thread() {
 fn a_lingering_poll_is_woken_from_another_thread() {
     let mut server = Node::server();
     let quick = config(Identity::Replica(1), &[(0, server.address())]);
-    let linger = Duration::from_millis(2);
-    let limits = Limits { linger, ..Limits::default() };
+    let busy_poll = Duration::from_millis(2);
+    let limits = Limits { busy_poll, ..Limits::default() };
     let mut a = Node::new(HubConfig { limits, ..quick });
     until("up", &mut [&mut server, &mut a], |nodes| nodes.iter().all(|node| node.has_peer()));
-    // Messages that follow each other closely make it linger.
+    // Messages that follow each other closely make it busy_poll.
     for _ in 0..30 {
         server.hub.send_to_peer(1, Bytes::from_static(b"m"), Tag::default()).unwrap();
         server.step();

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use hybster_proto::GroupConfig;
+use hybster_proto::client::{ClientCore, ClientOutput, Outcome, RequestKind};
 use hybster_proto::ids::{ClientId, ReplicaId, RequestNumber, View};
-use hybster_proto::invocation::{ClientCore, ClientOutput, Outcome, RequestKind};
 use hybster_proto::time::Time;
 use hybster_proto::wire::relay::{begin_relay, parse_relay, parse_relayed, relayed_head};
 use hybster_proto::wire::reply::{self, Replies, ReplyEntry, ReplyStatus};
 use hybster_tss::{ClientKey, MacAlgorithm};
 
-use super::{Input, joined};
+use super::{Choices, joined};
 
 /// A client's core gets messages from three replicas, one of them faulty: no request ends with a
 /// result that only the faulty one gave.
@@ -26,21 +26,21 @@ pub fn replies(data: &[u8]) {
     }
     let _ = core.submit(1, b"query", RequestKind::ReadOnly, now, &mut out);
     let mut honest: Vec<(u64, RequestNumber, ReplyStatus, Vec<u8>)> = Vec::new();
-    for piece in Input(data).pieces() {
-        let mut input = Input(piece);
-        let (replica, step) = (ReplicaId(input.below(4) as u16), input.below(8));
+    for piece in Choices(data).pieces() {
+        let mut choices = Choices(piece);
+        let (replica, step) = (ReplicaId(choices.below(4) as u16), choices.below(8));
         now = Time(now.0 + 700 * step as u64);
-        parsed(input.0);
+        parsed(choices.0);
         match replica.0 {
             // Replica 2 is the faulty one.
-            0 | 1 => remember(input.0, &mut honest),
+            0 | 1 => remember(choices.0, &mut honest),
             2 => {}
             _ => {
                 core.tick(now, &mut out);
                 continue;
             }
         }
-        core.handle(replica, input.0, now, &mut out);
+        core.handle(replica, choices.0, now, &mut out);
         let _ = core.deadline();
     }
     for done in out.completions.iter() {
@@ -83,7 +83,7 @@ fn remember(message: &[u8], into: &mut Vec<(u64, RequestNumber, ReplyStatus, Vec
 }
 
 pub fn reply_seeds() -> Vec<Vec<u8>> {
-    let first = hybster_proto::invocation::FIRST_NUMBER_MIN;
+    let first = hybster_proto::client::FIRST_NUMBER_MIN;
     let message = |replica: u8, result: &[u8], number| {
         let mut out = vec![replica, 1];
         reply::begin(&mut out, ReplicaId(replica.into()), View(0));

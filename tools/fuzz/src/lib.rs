@@ -1,6 +1,6 @@
 //! The fuzz targets: what takes untrusted bytes, fed with any bytes.
 //!
-//! A target is a function that must return for every input, and that asserts what can be asserted
+//! A target is a function that must return for every choices, and that asserts what can be asserted
 //! besides: what was parsed is written as the same bytes, what was restored gives the same pages,
 //! what correct replicas commit is equal. `fuzz_targets/any.rs` hands the functions to libFuzzer,
 //! and `tools/tests/fuzz.rs` runs them in the ordinary tests, with the seeds of `seeds/`.
@@ -18,7 +18,7 @@ mod wire;
 pub struct Target {
     /// Its name: of the libFuzzer binary and of the directory with its seeds.
     pub name: &'static str,
-    /// What it does with an input.
+    /// What it does with an choices.
     pub run: fn(&[u8]),
     /// Inputs to begin with: valid ones.
     pub seeds: fn() -> Vec<Vec<u8>>,
@@ -61,9 +61,9 @@ pub fn find(name: &str) -> Option<&'static Target> {
 }
 
 /// Reads an input front to back; zeros follow its end.
-struct Input<'a>(&'a [u8]);
+struct Choices<'a>(&'a [u8]);
 
-impl<'a> Input<'a> {
+impl<'a> Choices<'a> {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -103,7 +103,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The input that [`Input::pieces`] cuts into these.
+/// The input that [`Choices::pieces`] cuts into these.
 fn joined(pieces: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
     for piece in pieces {

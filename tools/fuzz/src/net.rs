@@ -8,18 +8,18 @@ use hybster_net::handshake::{HandshakeConfig, Handshaker, Progress, fuzz_plainte
 use hybster_net::link::Link;
 use hybster_net::{Identity, KeyRing, LinkCipher, StaticKey};
 
-use super::{Input, joined};
+use super::{Choices, joined};
 
 const LIMIT: u32 = 4096;
 
 /// A byte stream, cut anywhere, gives the same frames as in one piece; payloads give lists.
 pub fn frames(data: &[u8]) {
-    let mut input = Input(data);
-    let cut = 1 + input.below(64);
+    let mut choices = Choices(data);
+    let cut = 1 + choices.below(64);
     let mut whole = FrameReader::new(LIMIT);
-    whole.push(BytesMut::from(input.0));
+    whole.push(BytesMut::from(choices.0));
     let mut pieces = FrameReader::new(LIMIT);
-    let mut chunks = input.0.chunks(cut);
+    let mut chunks = choices.0.chunks(cut);
     loop {
         let expected = whole.next_frame();
         let found = loop {
@@ -58,24 +58,24 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
 
 /// What a link gives out is what was sealed, in order, whatever happened to it on the way.
 pub fn link(data: &[u8]) {
-    let mut input = Input(data);
-    let cipher = LinkCipher::ALL[input.below(LinkCipher::ALL.len())];
+    let mut choices = Choices(data);
+    let cipher = LinkCipher::ALL[choices.below(LinkCipher::ALL.len())];
     let mut sender = Link::new(cipher, &[1; 32], &[2; 32], LIMIT);
     let mut receiver = Link::new(cipher, &[2; 32], &[1; 32], LIMIT);
     let mut wire = Vec::new();
-    let count = 1 + input.below(4);
-    let sealed: Vec<Vec<u8>> = (0..count).map(|at| vec![at as u8; input.below(80)]).collect();
+    let count = 1 + choices.below(4);
+    let sealed: Vec<Vec<u8>> = (0..count).map(|at| vec![at as u8; choices.below(80)]).collect();
     for payload in &sealed {
         sender.sealer.seal_slices(&mut wire, &[payload]).expect("counters are left");
     }
-    let cut = 1 + input.below(64);
-    while !input.is_empty() {
-        let at = usize::from(input.short()) % wire.len();
-        match input.byte() {
+    let cut = 1 + choices.below(64);
+    while !choices.is_empty() {
+        let at = usize::from(choices.short()) % wire.len();
+        match choices.byte() {
             0 => {
                 wire.remove(at);
             }
-            1 => wire.insert(at, input.byte()),
+            1 => wire.insert(at, choices.byte()),
             2 => wire.extend_from_within(at..),
             mask => wire[at] ^= mask,
         }
@@ -149,7 +149,7 @@ fn acceptor() -> &'static Handshaker {
 pub fn handshake(data: &[u8]) {
     let mut handshake = acceptor().accept().expect("TLS starts");
     let (mut received, mut out) = (BytesMut::new(), Vec::new());
-    for piece in Input(data).pieces() {
+    for piece in Choices(data).pieces() {
         received.extend_from_slice(piece);
         match handshake.receive(&mut received, &mut out) {
             Ok(Progress::Pending) => {}

@@ -8,7 +8,7 @@ use hybster::services::kv::{KvOperation, KvReply};
 use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
 };
-use hybster_proto::output::{Letter, Output, ToExecution, ToState};
+use hybster_proto::output::{Input, Output, ToExecution, ToState};
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::state::TransferredState;
 use hybster_proto::time::Time;
@@ -18,7 +18,7 @@ use hybster_proto::wire::CheckpointId;
 use hybster_proto::wire::request::append_request;
 use hybster_proto::{Execution, GroupConfig};
 
-use super::{Input, joined};
+use super::{Choices, joined};
 
 /// A service without state.
 struct Nothing;
@@ -68,8 +68,8 @@ fn committed(first_slot: u64) -> ToExecution {
 }
 
 fn snapshots(out: &Output) -> Vec<Vec<Bytes>> {
-    let taken = out.letters.iter().filter_map(|letter| match letter {
-        Letter::State(ToState::Taken(taken)) => Some(pages_of(&*taken.bookkeeping)),
+    let taken = out.inputs.iter().filter_map(|input| match input {
+        Input::State(ToState::Taken(taken)) => Some(pages_of(&*taken.bookkeeping)),
         _ => None,
     });
     taken.collect()
@@ -80,7 +80,7 @@ pub fn sessions(data: &[u8]) {
     let mut execution = Execution::new(small_group(), ReplicaId(0), Nothing);
     let (mut out, now) = (Output::default(), Time(1));
     let id = CheckpointId { order: OrderNumber(4), ..CheckpointId::default() };
-    let bookkeeping = pages(&Input(data).pieces());
+    let bookkeeping = pages(&Choices(data).pieces());
     let state =
         TransferredState { bookkeeping: bookkeeping.into(), service: Pages::default().into() };
     execution.handle(ToExecution::Install { id, state: Arc::new(state) }, now, &mut out);
@@ -116,7 +116,7 @@ fn context(number: u64) -> Context {
 /// Pages of a key-value store: refused with an error that changes nothing, or taken, and then the
 /// store has just these pages.
 pub fn kv_pages(data: &[u8]) {
-    let source = pages(&Input(data).pieces());
+    let source = pages(&Choices(data).pieces());
     let mut service = filled_kv(3);
     let before = pages_of(&*service.snapshot());
     if service.restore(&source).is_err() {
@@ -158,7 +158,7 @@ pub fn kv_page_seeds() -> Vec<Vec<u8>> {
 pub fn kv(data: &[u8]) {
     let mut service = filled_kv(2);
     let mut reply = Vec::new();
-    for operation in Input(data).pieces().into_iter().chain([data]) {
+    for operation in Choices(data).pieces().into_iter().chain([data]) {
         if let Ok(parsed) = KvOperation::decode(operation) {
             let mut again = Vec::new();
             parsed.encode(&mut again).expect("what was read can be written");

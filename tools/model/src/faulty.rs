@@ -21,9 +21,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hybster_proto::hybster::wire::view::{Link, Part, PartScope};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, View};
 use hybster_proto::mutants::Mutant;
-use hybster_proto::wire::view::{Link, Part, PartScope};
 use hybster_proto::wire::{
     self, Checkpoint, CheckpointCertificate, CheckpointId, Commit, NewView, NewViewAck,
     PrepareHeader, ViewChange,

@@ -152,7 +152,7 @@ impl Group {
         self.requests.iter().position(|request| request.batch == *batch)
     }
 
-    /// A batch as the client stage hands it to a pillar.
+    /// A batch as the request intake hands it to a pillar.
     #[must_use]
     pub fn buffer(&self, request: usize) -> BytesMut {
         let mut buffer = BytesMut::zeroed(PREPARE_HEAD);

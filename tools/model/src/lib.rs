@@ -2,7 +2,7 @@
 //!
 //! Not a model of the core is checked but the core itself: a local state of a correct replica is
 //! its real stages ([`hybster_proto::Stages`]) with real messages, real certificates and an honest
-//! TrInX. Between two events all letters between the stages are delivered, so an event is one step.
+//! TrInX. Between two events all inputs between the stages are delivered, so an event is one step.
 //!
 //! # States
 //! A correct replica is a deterministic automaton. What an event does to it in a state is found
@@ -13,7 +13,7 @@
 //! replicas without a memory (`tests/memory.rs`) check that nothing is missing in the digest.
 //!
 //! # Actions
-//! The arrival of a message at a correct replica; a leader's client stage handing out any request
+//! The arrival of a message at a correct replica; a leader's request intake handing out any request
 //! or no-op to any pillar; any replica giving up its view or the wait for a NEW-VIEW, at any time;
 //! the faulty host certifying anything that its counters allow ([`faulty`]).
 //!

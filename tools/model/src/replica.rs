@@ -5,17 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hybster_proto::fingerprint::Fingerprint;
+use hybster_proto::hybster::wire::ordering::{encode_batch, parse_batch_request};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use hybster_proto::mutants;
 use hybster_proto::output::{
-    Destination, Letter, Network, Output, Rejection, ToControl, ToExecution, ToPillar,
+    Destination, Input, Network, Output, Rejection, ToControl, ToExecution, ToPillar,
     route_peer_message,
 };
 use hybster_proto::replica::Stages;
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
-use hybster_proto::wire::ordering::{encode_batch, parse_batch_request};
 use hybster_proto::wire::{NewView, kind, kind_of};
 use hybster_tss::{Counter, CounterValue, Digest, InProcessTrInX, InProcessVerifier, TrInX};
 
@@ -31,9 +31,9 @@ const LATE: Time = Time(1 << 50);
 pub enum Stimulus {
     /// A message arrives.
     Message(ReplicaId, Bytes),
-    /// The client stage of a leader hands out a request.
+    /// The request intake of a leader hands out a request.
     Submit(PillarId, usize),
-    /// The client stage of a leader wants a no-op through a slot.
+    /// The request intake of a leader wants a no-op through a slot.
     Fill(PillarId, u64),
     /// A request or a slot waits for too long in a stable view.
     Suspect,
@@ -111,7 +111,7 @@ pub struct Automaton {
     record: Arc<Mutex<Vec<Ran>>>,
     /// Per pillar, what was handed to the execution stage: its state is a function of it.
     handed: Vec<Fingerprint>,
-    /// Letters to the state stage and those to the execution stage that are no batches.
+    /// Inputs to the state stage and those to the execution stage that are no batches.
     others: Fingerprint,
     seen: Seen,
 }
@@ -182,28 +182,28 @@ impl Automaton {
             }
             Stimulus::Submit(pillar, request) => {
                 let (view, buffer) = (self.views().0, group.buffer(request));
-                line.push_back(Letter::Pillar(
+                line.push_back(Input::Pillar(
                     pillar,
                     ToPillar::Batch { view, buffer, requests: 1 },
                 ));
             }
             Stimulus::Fill(pillar, through) => {
                 let view = self.views().0;
-                line.push_back(Letter::Pillar(pillar, ToPillar::FillGap { view, through }));
+                line.push_back(Input::Pillar(pillar, ToPillar::FillGap { view, through }));
             }
             Stimulus::Suspect => {
                 let view = self.views().0;
-                line.push_back(Letter::Control(ToControl::Suspect { view }));
+                line.push_back(Input::Control(ToControl::Suspect { view }));
             }
             Stimulus::Timeout => {
                 self.stages.control.tick(LATE, &mut self.out);
                 self.settle(&mut line, &mut effects);
-                // Until the letters are handled, these are messages that were sent before.
+                // Until the inputs are handled, these are messages that were sent before.
                 effects.sent.clear();
             }
         }
-        while let Some(letter) = line.pop_front() {
-            self.handle(letter);
+        while let Some(input) = line.pop_front() {
+            self.handle(input);
             self.settle(&mut line, &mut effects);
             if let Some(fatal) = self.out.fatal.take() {
                 self.seen.breach = Some(format!("{} stops: {fatal}", self.id));
@@ -216,32 +216,32 @@ impl Automaton {
         effects
     }
 
-    fn handle(&mut self, letter: Letter) {
-        match &letter {
+    fn handle(&mut self, input: Input) {
+        match &input {
             // What clients do is modelled by stimuli.
-            Letter::Clients(_) => return,
-            Letter::Execution(ToExecution::Committed { pillar, first_slot, last_slot, batch }) => {
+            Input::Intake(_) => return,
+            Input::Execution(ToExecution::Committed { pillar, first_slot, last_slot, batch }) => {
                 let handed = &mut self.handed[usize::from(pillar.0)];
                 handed.number(*first_slot);
                 handed.number(*last_slot);
                 handed.bytes(batch);
             }
             // The view stands in replies only.
-            Letter::Execution(ToExecution::View(_)) => {}
-            Letter::Execution(_) | Letter::State(_) => {
-                self.others.bytes(format!("{letter:?}").as_bytes());
+            Input::Execution(ToExecution::View(_)) => {}
+            Input::Execution(_) | Input::State(_) => {
+                self.others.bytes(format!("{input:?}").as_bytes());
             }
-            Letter::Pillar(..) | Letter::Control(_) => {}
+            Input::Pillar(..) | Input::Control(_) => {}
         }
-        let digests = matches!(letter, Letter::State(_));
-        self.stages.handle(letter, NOW, &mut self.out);
+        let digests = matches!(input, Input::State(_));
+        self.stages.handle(input, NOW, &mut self.out);
         if digests {
             while self.stages.state.work(NOW, usize::MAX, &mut self.out) {}
         }
     }
 
     /// Sorts what a stage has put out.
-    fn settle(&mut self, line: &mut VecDeque<Letter>, effects: &mut Effects) {
+    fn settle(&mut self, line: &mut VecDeque<Input>, effects: &mut Effects) {
         for event in std::mem::take(&mut self.out.trace) {
             effects.facts |= self.observe(&event);
         }
@@ -268,14 +268,14 @@ impl Automaton {
                 _ => {}
             }
         }
-        line.extend(self.out.letters.drain(..));
+        line.extend(self.out.inputs.drain(..));
         for request in batches {
             self.answer(&request, line, effects);
         }
     }
 
     /// Whoever is asked for the batch of a request has it.
-    fn answer(&self, request: &Bytes, line: &mut VecDeque<Letter>, effects: &mut Effects) {
+    fn answer(&self, request: &Bytes, line: &mut VecDeque<Input>, effects: &mut Effects) {
         let pillar = hybster_proto::wire::pillar_field(request).expect("an own message");
         for digest in parse_batch_request(request).expect("an own message") {
             let Some(known) = self.group.request_of(&digest) else {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hybster_proto::client::{ClientCore, ClientOutput, Outcome, RequestKind};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, RequestNumber, SessionId};
-use hybster_proto::invocation::{ClientCore, ClientOutput, Outcome, RequestKind};
 use hybster_proto::output::ClientLink;
 
 use crate::keys::Keys;

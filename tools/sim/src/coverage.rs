@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use hybster_proto::ids::View;
-use hybster_proto::output::{Letter, Reject, ToClients, ToControl, ToPillar};
+use hybster_proto::output::{Input, Reject, ToControl, ToIntake, ToPillar};
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::{NewView, kind};
 
+use crate::display::kind_name;
 use crate::oracle::Seen;
 use crate::report::Counters;
-use crate::words::kind_name;
 
 /// The branches that are counted.
 pub const BRANCHES: [&str; 31] = [
@@ -114,24 +114,24 @@ impl Coverage {
         took(counters, BRANCHES[30]);
     }
 
-    /// A stage of a replica, of which `seen` is known, hands over a letter.
-    pub(crate) fn letter(&mut self, counters: &mut Counters, seen: &Seen, letter: &Letter) {
-        match letter {
-            Letter::Control(ToControl::Suspect { view }) => {
+    /// A stage of a replica, of which `seen` is known, hands over an input.
+    pub(crate) fn input(&mut self, counters: &mut Counters, seen: &Seen, input: &Input) {
+        match input {
+            Input::Control(ToControl::Suspect { view }) => {
                 let late = !seen.in_view || seen.view != *view;
                 took(counters, if late { BRANCHES[8] } else { BRANCHES[7] });
             }
-            Letter::Control(ToControl::Part { part, .. }) if part.chain.len() > 1 => {
+            Input::Control(ToControl::Part { part, .. }) if part.chain.len() > 1 => {
                 took(counters, BRANCHES[9]);
             }
-            Letter::Control(ToControl::Held { valid: true, .. }) => took(counters, BRANCHES[20]),
-            Letter::Control(ToControl::Held { valid: false, .. }) => took(counters, BRANCHES[21]),
-            Letter::Control(ToControl::AckCertified { .. }) => took(counters, BRANCHES[22]),
-            Letter::Control(ToControl::NewViewCertified { .. }) => took(counters, BRANCHES[23]),
-            Letter::Control(ToControl::PeerBehind(_)) => took(counters, BRANCHES[24]),
-            Letter::Control(ToControl::Stuck) => took(counters, BRANCHES[25]),
-            Letter::Pillar(_, ToPillar::FillGap { .. }) => took(counters, BRANCHES[26]),
-            Letter::Clients(ToClients::Executed { .. }) => took(counters, BRANCHES[27]),
+            Input::Control(ToControl::Held { valid: true, .. }) => took(counters, BRANCHES[20]),
+            Input::Control(ToControl::Held { valid: false, .. }) => took(counters, BRANCHES[21]),
+            Input::Control(ToControl::AckCertified { .. }) => took(counters, BRANCHES[22]),
+            Input::Control(ToControl::NewViewCertified { .. }) => took(counters, BRANCHES[23]),
+            Input::Control(ToControl::PeerBehind(_)) => took(counters, BRANCHES[24]),
+            Input::Control(ToControl::Stuck) => took(counters, BRANCHES[25]),
+            Input::Pillar(_, ToPillar::FillGap { .. }) => took(counters, BRANCHES[26]),
+            Input::Intake(ToIntake::Executed { .. }) => took(counters, BRANCHES[27]),
             _ => {}
         }
     }

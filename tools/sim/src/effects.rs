@@ -5,7 +5,7 @@ use std::mem;
 use bytes::Bytes;
 use hybster_proto::ids::{PillarId, ReplicaId, View};
 use hybster_proto::output::{
-    ClientLink, Destination, Letter, Network as Effect, ReplyQueue, SendTag, ToControl, ToPillar,
+    ClientLink, Destination, Input, Network as Effect, ReplyQueue, SendTag, ToControl, ToPillar,
 };
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
@@ -33,14 +33,14 @@ impl World {
                 Effect::Withdraw(mark) => self.network.withdraw(index, &mark),
             }
         }
-        for letter in out.letters.drain(..) {
-            self.coverage.letter(&mut self.counters, &self.oracles.seen[index], &letter);
-            let mut letter = Some(letter);
+        for input in out.inputs.drain(..) {
+            self.coverage.input(&mut self.counters, &self.oracles.seen[index], &input);
+            let mut input = Some(input);
             self.hosts(index, |host, scene| {
-                letter = letter.take().and_then(|l| host.letter(scene, l));
+                input = input.take().and_then(|l| host.input(scene, l));
             });
-            if let Some(letter) = letter {
-                self.replicas[index].post(stage, letter);
+            if let Some(input) = input {
+                self.replicas[index].post(stage, input);
             }
         }
         self.reply(index, &out.replies);
@@ -299,10 +299,10 @@ impl World {
     pub(crate) fn link_up(&mut self, replica: usize, peer: usize) {
         let peer = ReplicaId(peer as u16);
         for pillar in 0..self.config.pillars {
-            let letter = Letter::Pillar(PillarId(pillar), ToPillar::PeerUp(peer));
-            self.replicas[replica].post(Stage::Network, letter);
+            let input = Input::Pillar(PillarId(pillar), ToPillar::PeerUp(peer));
+            self.replicas[replica].post(Stage::Network, input);
         }
-        self.replicas[replica].post(Stage::Network, Letter::Control(ToControl::PeerUp(peer)));
+        self.replicas[replica].post(Stage::Network, Input::Control(ToControl::PeerUp(peer)));
         self.schedule_run(replica, self.now_us);
     }
 

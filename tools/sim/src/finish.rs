@@ -75,7 +75,7 @@ impl World {
         self.counters.orders = self.oracles.highest();
         self.counters.peak_held = self.network.peak_held as u64;
         let peaks = self.replicas.iter().map(|r| r.peak_waiting as u64);
-        self.counters.peak_letters = peaks.max().unwrap_or(0);
+        self.counters.peak_inputs = peaks.max().unwrap_or(0);
         Report {
             name: self.scenario.name,
             seed: self.scenario.seed,

@@ -15,6 +15,7 @@ pub mod behaviour;
 pub mod campaign;
 mod client;
 pub mod coverage;
+pub mod display;
 mod effects;
 mod finish;
 mod keys;
@@ -31,7 +32,6 @@ pub mod shape;
 pub mod shrink;
 pub mod store;
 mod watched;
-pub mod words;
 mod world;
 
 pub use behaviour::{Behaviour, Departure, Host, Lie, Scene, Trick};

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::output::{Cause, ClientLink, SendTag};
-use hybster_proto::relaying::Trust;
+use hybster_proto::relay_trust::Trust;
 use hybster_proto::wire::relay::{
     RELAY_REPLIES_MAX, begin_relay, parse_relay, parse_relayed, relayed_head,
 };

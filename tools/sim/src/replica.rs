@@ -1,11 +1,11 @@
-//! A replica: the real stages, the letters between them, its clock and its host.
+//! A replica: the real stages, the inputs between them, its clock and its host.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{PillarId, ReplicaId};
-use hybster_proto::output::{Letter, Output};
+use hybster_proto::output::{Input, Output};
 use hybster_proto::replica::Stages;
 use hybster_proto::time::{Time, earliest};
 use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
@@ -19,7 +19,7 @@ use crate::watched::{Ledger, Record, Recorded, Watched};
 
 pub(crate) type Core = Stages<Watched, InProcessVerifier, Recorded<Store>>;
 
-/// Who sends letters.
+/// Who sends inputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stage {
     Network,
@@ -42,13 +42,13 @@ impl Stage {
         }
     }
 
-    fn receiver(letter: &Letter) -> Stage {
-        match letter {
-            Letter::Clients(_) => Stage::Clients,
-            Letter::Pillar(p, _) => Stage::Pillar(*p),
-            Letter::Execution(_) => Stage::Execution,
-            Letter::State(_) => Stage::State,
-            Letter::Control(_) => Stage::Control,
+    fn receiver(input: &Input) -> Stage {
+        match input {
+            Input::Intake(_) => Stage::Clients,
+            Input::Pillar(p, _) => Stage::Pillar(*p),
+            Input::Execution(_) => Stage::Execution,
+            Input::State(_) => Stage::State,
+            Input::Control(_) => Stage::Control,
         }
     }
 }
@@ -105,16 +105,16 @@ pub(crate) struct Replica {
     pub(crate) random: Random,
     layout: Layout,
     stages: usize,
-    /// Fused: all letters. Split: one queue per pair of stages.
-    line: VecDeque<(Stage, Letter)>,
-    queues: Vec<VecDeque<Letter>>,
+    /// Fused: all inputs. Split: one queue per pair of stages.
+    line: VecDeque<(Stage, Input)>,
+    queues: Vec<VecDeque<Input>>,
     /// Queues that are not empty.
     active: Vec<usize>,
     waiting: usize,
-    /// Those of them for the client stage.
+    /// Those of them for the request intake.
     for_clients: usize,
     pub(crate) peak_waiting: usize,
-    /// A stage that is kept waiting, and for how many more letters.
+    /// A stage that is kept waiting, and for how many more inputs.
     starved: (usize, u64),
     state_busy: bool,
     state_budget: u64,
@@ -210,26 +210,26 @@ impl Replica {
         self.hosts = hosts;
     }
 
-    /// Queues a letter.
-    pub(crate) fn post(&mut self, from: Stage, letter: Letter) {
+    /// Queues an input.
+    pub(crate) fn post(&mut self, from: Stage, input: Input) {
         self.waiting += 1;
-        self.for_clients += usize::from(Stage::receiver(&letter) == Stage::Clients);
+        self.for_clients += usize::from(Stage::receiver(&input) == Stage::Clients);
         self.peak_waiting = self.peak_waiting.max(self.waiting);
         if self.layout == Layout::Fused {
-            return self.line.push_back((from, letter));
+            return self.line.push_back((from, input));
         }
-        let queue = from.index() * self.stages + Stage::receiver(&letter).index();
+        let queue = from.index() * self.stages + Stage::receiver(&input).index();
         if self.queues[queue].is_empty() {
             self.active.push(queue);
         }
-        self.queues[queue].push_back(letter);
+        self.queues[queue].push_back(input);
     }
 
     pub(crate) fn has_work(&self) -> bool {
         self.waiting > 0 || self.state_busy
     }
 
-    /// Letters that one run of the replica handles.
+    /// Inputs that one run of the replica handles.
     pub(crate) fn turn(&mut self) -> u64 {
         match self.layout {
             Layout::Fused => 256,
@@ -237,9 +237,9 @@ impl Replica {
         }
     }
 
-    fn next_letter(&mut self) -> Option<Letter> {
-        if let Some((_, letter)) = self.line.pop_front() {
-            return Some(letter);
+    fn next_input(&mut self) -> Option<Input> {
+        if let Some((_, input)) = self.line.pop_front() {
+            return Some(input);
         }
         if self.active.is_empty() {
             return None;
@@ -258,32 +258,32 @@ impl Replica {
             }
         }
         let queue = self.active[at];
-        let letter = self.queues[queue].pop_front();
+        let input = self.queues[queue].pop_front();
         if self.queues[queue].is_empty() {
             self.active.swap_remove(at);
         }
-        letter
+        input
     }
 
-    /// One letter or a piece of background work; who did it. What it did is in `out`.
-    pub(crate) fn step(&mut self, now: Time, before: impl FnOnce(&Letter)) -> Option<Stage> {
+    /// One input or a piece of background work; who did it. What it did is in `out`.
+    pub(crate) fn step(&mut self, now: Time, before: impl FnOnce(&Input)) -> Option<Stage> {
         let background = self.state_busy && (self.waiting == 0 || self.random.chance(200_000));
         if background {
             let budget = self.random.between(1, self.state_budget);
             self.state_busy = self.core.state.work(now, budget as _, &mut self.out);
             return Some(Stage::State);
         }
-        let letter = self.next_letter()?;
+        let input = self.next_input()?;
         self.waiting -= 1;
-        let stage = Stage::receiver(&letter);
+        let stage = Stage::receiver(&input);
         self.state_busy |= stage == Stage::State;
-        before(&letter);
-        self.core.handle(letter, now, &mut self.out);
+        before(&input);
+        self.core.handle(input, now, &mut self.out);
         if stage == Stage::Clients {
             self.for_clients -= 1;
-            // A stage flushes when it finds no more letters, or has taken its fill of them.
+            // A stage flushes when it finds no more inputs, or has taken its fill of them.
             if self.for_clients == 0 || self.random.chance(100_000) {
-                self.core.clients.flush(now, &mut self.out);
+                self.core.intake.flush(now, &mut self.out);
             }
         }
         Some(stage)
@@ -299,7 +299,7 @@ impl Replica {
     pub(crate) fn stage_deadline(&self, stage: Stage) -> Option<Time> {
         match stage {
             Stage::Network => None,
-            Stage::Clients => self.core.clients.deadline(),
+            Stage::Clients => self.core.intake.deadline(),
             Stage::Execution => self.core.execution.deadline(),
             Stage::State => self.core.state.deadline(),
             Stage::Control => self.core.control.deadline(),
@@ -311,8 +311,8 @@ impl Replica {
         match stage {
             Stage::Network => {}
             Stage::Clients => {
-                self.core.clients.tick(now, &mut self.out);
-                self.core.clients.flush(now, &mut self.out);
+                self.core.intake.tick(now, &mut self.out);
+                self.core.intake.flush(now, &mut self.out);
             }
             Stage::Execution => self.core.execution.tick(now, &mut self.out),
             Stage::State => self.core.state.tick(now, &mut self.out),
@@ -329,8 +329,8 @@ impl Replica {
         [
             ("committed slots that wait for others", self.core.execution.queued(), log),
             ("snapshots", self.core.state.snapshots(), 2 * intervals + 4),
-            ("stored requests", self.core.clients.stored(), 1 << 16),
-            ("bytes of requests", self.core.clients.pending_bytes(), 64 << 20),
+            ("stored requests", self.core.intake.stored(), 1 << 16),
+            ("bytes of requests", self.core.intake.pending_bytes(), 64 << 20),
             ("sessions", self.core.execution.status().sessions as usize, sessions),
         ]
         .into_iter()

@@ -6,8 +6,8 @@ use std::fmt;
 use hybster_proto::ids::View;
 use hybster_proto::output::Reject;
 
+use crate::display::kind_name;
 use crate::oracle::Violation;
-use crate::words::kind_name;
 
 /// A NEW-VIEW that was sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,8 +27,8 @@ pub struct NewViewSeen {
 pub struct Counters {
     /// Steps of the event loop.
     pub steps: u64,
-    /// Letters that stages handled.
-    pub letters: u64,
+    /// Inputs that stages handled.
+    pub inputs: u64,
     /// Messages sent, by kind byte.
     pub sent: BTreeMap<u8, u64>,
     /// Messages dropped by a core, by kind byte and reason.
@@ -57,8 +57,8 @@ pub struct Counters {
     pub noops: u64,
     /// The highest executed order number.
     pub orders: u64,
-    /// Letters that waited in one queue of a replica, at most.
-    pub peak_letters: u64,
+    /// Inputs that waited in one queue of a replica, at most.
+    pub peak_inputs: u64,
     /// Messages that a link held back, at most.
     pub peak_held: u64,
     /// Timers that were still due after they had been handled.
@@ -139,7 +139,7 @@ impl Counters {
     /// Adds the counters of another run; views, orders and peaks become maxima.
     pub fn add(&mut self, other: &Counters) {
         self.steps += other.steps;
-        self.letters += other.letters;
+        self.inputs += other.inputs;
         for (kind, count) in &other.sent {
             *self.sent.entry(*kind).or_default() += count;
         }
@@ -160,7 +160,7 @@ impl Counters {
         self.proposals += other.proposals;
         self.noops += other.noops;
         self.orders = self.orders.max(other.orders);
-        self.peak_letters = self.peak_letters.max(other.peak_letters);
+        self.peak_inputs = self.peak_inputs.max(other.peak_inputs);
         self.peak_held = self.peak_held.max(other.peak_held);
         self.hot_timers += other.hot_timers;
         self.alone_at_end += other.alone_at_end;
@@ -172,9 +172,9 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "  steps {}, letters {}, operations {} of {}, orders {}, proposals {}, no-ops {}",
+            "  steps {}, inputs {}, operations {} of {}, orders {}, proposals {}, no-ops {}",
             self.steps,
-            self.letters,
+            self.inputs,
             self.answered,
             self.submitted,
             self.orders,
@@ -194,8 +194,8 @@ impl fmt::Display for Counters {
         )?;
         writeln!(
             f,
-            "  peaks: letters {}, held {}; hot timers {}, lag at end {}, alone at end {}",
-            self.peak_letters, self.peak_held, self.hot_timers, self.lag_at_end, self.alone_at_end
+            "  peaks: inputs {}, held {}; hot timers {}, lag at end {}, alone at end {}",
+            self.peak_inputs, self.peak_held, self.hot_timers, self.lag_at_end, self.alone_at_end
         )?;
         // Corrupted messages have any kind byte.
         let mut sent: BTreeMap<&str, u64> = BTreeMap::new();

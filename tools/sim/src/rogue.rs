@@ -1,8 +1,8 @@
 //! Byzantine clients: they hold a key of their own and use it as they like.
 
+use hybster_proto::client::FIRST_NUMBER_MIN;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, RequestNumber, SessionId};
-use hybster_proto::invocation::FIRST_NUMBER_MIN;
 use hybster_proto::output::ClientLink;
 use hybster_proto::wire::kind;
 use hybster_proto::wire::request::{

@@ -14,7 +14,7 @@ const SIGNED_PPM: u32 = 125_000;
 /// How the stages of a replica take turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layout {
-    /// All on one thread: letters are handled in the order they were sent.
+    /// All on one thread: inputs are handled in the order they were sent.
     Fused,
     /// Each on its own: the seed picks who runs next, and now and then keeps one waiting for long.
     Split,

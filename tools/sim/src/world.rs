@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::{
-    ClientLink, Letter, SendTag, ToPillar, route_client_message, route_peer_message,
+    ClientLink, Input, SendTag, ToPillar, route_client_message, route_peer_message,
 };
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::trace::file::{Header, Recording, Writer};
@@ -18,6 +18,7 @@ use crate::Options;
 use crate::behaviour::Archive;
 use crate::client::Client;
 use crate::coverage::Coverage;
+use crate::display;
 use crate::keys::Keys;
 use crate::network::{Delivery, Network};
 use crate::oracle::{Breach, Oracles, Violation};
@@ -28,7 +29,6 @@ use crate::report::{Counters, NewViewSeen, Report};
 use crate::rogue::Rogue;
 use crate::scenario::{Scenario, Transport};
 use crate::watched::{Execution, Ledger};
-use crate::words;
 
 /// Something that will happen.
 pub(crate) enum Event {
@@ -387,7 +387,7 @@ impl World {
     pub(crate) fn accept(&mut self, from: usize, to: usize, message: Bytes) {
         let n = self.replicas.len();
         self.remember(to, || What::Got(from, message.clone()));
-        let letter = if from < n {
+        let input = if from < n {
             let id = ReplicaId(from as u16);
             let mut message = Some(message);
             self.hosts(to, |host, scene| {
@@ -407,8 +407,8 @@ impl World {
             let Some(message) = message else { return };
             route_client_message(link, message)
         };
-        if let Some(letter) = letter {
-            self.replicas[to].post(Stage::Network, letter);
+        if let Some(input) = input {
+            self.replicas[to].post(Stage::Network, input);
             self.schedule_run(to, self.now_us);
         }
     }
@@ -439,13 +439,13 @@ impl World {
         let mut handled = 0;
         for _ in 0..self.replicas[index].turn() {
             let (oracles, at) = (&mut self.oracles, ReplicaId(index as u16));
-            let stage = self.replicas[index].step(now, |letter| {
-                if let Letter::Pillar(pillar, ToPillar::ForwardWindow { to }) = letter {
+            let stage = self.replicas[index].step(now, |input| {
+                if let Input::Pillar(pillar, ToPillar::ForwardWindow { to }) = input {
                     oracles.forwarded(at, *pillar, *to);
                 }
             });
             let Some(stage) = stage else { break };
-            self.counters.letters += 1;
+            self.counters.inputs += 1;
             handled += 1;
             self.drain(index, stage);
             if self.violation.is_some() {
@@ -538,12 +538,12 @@ impl World {
 
     pub(crate) fn line(&self, replica: usize, at_us: u64, step: u64, what: &What) -> String {
         let what = match what {
-            What::Did(event) => words::event(event),
-            What::Sent(to, message) => format!("sent {to} {}", words::describe(message)),
+            What::Did(event) => display::event(event),
+            What::Sent(to, message) => format!("sent {to} {}", display::describe(message)),
             What::Got(from, message) => {
-                format!("got from {} {}", self.end_name(*from), words::describe(message))
+                format!("got from {} {}", self.end_name(*from), display::describe(message))
             }
-            What::Dropped(rejection) => words::rejection(rejection),
+            What::Dropped(rejection) => display::rejection(rejection),
             What::Suffered(fault) => format!("*** {fault}"),
         };
         format!("{at_us:>9} us step {step:>7} r{replica}: {what}")

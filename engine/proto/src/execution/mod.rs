@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::output::{
-    Cause, ClientLink, Fatal, Letter, Output, TakenSnapshot, ToClients, ToControl, ToExecution,
+    Cause, ClientLink, Fatal, Input, Output, TakenSnapshot, ToControl, ToExecution, ToIntake,
     ToPillar, ToState,
 };
 use crate::service::{Context, Service};
@@ -25,7 +25,7 @@ use sessions::{Lookup, Place, SessionTable};
 /// Requests whose sessions are looked up together: the cache misses of one overlap with the others'.
 const LOOK_AHEAD: usize = 16;
 
-/// Requests that the client stage watches at most; the rest it learns by asking again.
+/// Requests that the request intake watches at most; the rest it learns by asking again.
 const MAX_WATCHED: usize = 65_536;
 
 /// Counters of the execution stage, read by the driver.
@@ -55,7 +55,7 @@ pub struct Execution<S: Service> {
     queues: Vec<VecDeque<Committed>>,
     view: View,
     result: Vec<u8>,
-    /// Requests that the client stage waits for. In order, so that runs can be reproduced.
+    /// Requests that the request intake waits for. In order, so that runs can be reproduced.
     watched: BTreeSet<(SessionId, RequestNumber)>,
     /// Since when a pillar holds up the others.
     held_up_since: Option<Time>,
@@ -111,9 +111,9 @@ impl<S: Service> Execution<S> {
         self.queues.iter().map(VecDeque::len).sum()
     }
 
-    /// Handles a letter.
-    pub fn handle(&mut self, letter: ToExecution, now: Time, out: &mut Output) {
-        match letter {
+    /// Handles an input.
+    pub fn handle(&mut self, input: ToExecution, now: Time, out: &mut Output) {
+        match input {
             ToExecution::Committed { pillar, first_slot, last_slot, batch } => {
                 let queue = &mut self.queues[usize::from(pillar.0)];
                 debug_assert!(queue.back().is_none_or(|back| back.last_slot < first_slot));
@@ -253,7 +253,7 @@ impl<S: Service> Execution<S> {
             }
         };
         if !self.watched.is_empty() && self.watched.remove(&(session, number)) {
-            out.clients(ToClients::Executed { session, number });
+            out.intake(ToIntake::Executed { session, number });
         }
         ran
     }
@@ -268,10 +268,10 @@ impl<S: Service> Execution<S> {
         };
         if let Some((status, result)) = answer {
             out.replies.push(session, number, self.view, Cause::AskedAgain, status, result);
-            out.clients(ToClients::Executed { session, number });
+            out.intake(ToIntake::Executed { session, number });
         } else {
-            out.clients(ToClients::NotExecuted { session, number });
-            // When it is full, the client stage learns of an execution by asking again.
+            out.intake(ToIntake::NotExecuted { session, number });
+            // When it is full, the request intake learns of an execution by asking again.
             if self.watched.len() < MAX_WATCHED {
                 self.watched.insert((session, number));
             }
@@ -308,7 +308,7 @@ impl<S: Service> Execution<S> {
 
     /// TR listing 17, createSnapshot: handles only, digested by the state stage.
     fn take_snapshot(&mut self, installed: bool, out: &mut Output) {
-        out.letters.push(Letter::State(ToState::Taken(TakenSnapshot {
+        out.inputs.push(Input::State(ToState::Taken(TakenSnapshot {
             order: self.executed,
             bookkeeping: Arc::new(self.sessions.snapshot(self.executed)),
             service: self.service.snapshot(),
@@ -352,7 +352,7 @@ impl<S: Service> Execution<S> {
                 Some(Lookup::Executed(..) | Lookup::Refused(_))
             );
             if executed {
-                out.clients(ToClients::Executed { session: *session, number: *number });
+                out.intake(ToIntake::Executed { session: *session, number: *number });
             }
             !executed
         });

@@ -136,9 +136,9 @@ impl StateStage {
         self.jobs.len() + self.held.len()
     }
 
-    /// Handles a letter.
-    pub fn handle(&mut self, letter: ToState, now: Time, out: &mut Output) {
-        match letter {
+    /// Handles an input.
+    pub fn handle(&mut self, input: ToState, now: Time, out: &mut Output) {
+        match input {
             ToState::Taken(taken) => self.taken(taken),
             ToState::Stable(id) => self.stable(id, now),
             ToState::Transfer { id, whole } => self.start_transfer(id, whole, now, out),

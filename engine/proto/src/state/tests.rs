@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::output::{Letter, Network};
+use crate::output::{Input, Network};
 use crate::service::{PAGES_PER_GROUP, Pages};
 
 const COUNT: u64 = 300;
@@ -71,17 +71,17 @@ impl Pair {
         Pair { stages: [stage(0), stage(1)], fetched: Vec::new(), installs: Vec::new() }
     }
 
-    /// Hands a letter to a stage and carries out what follows; returns the last checkpoint digested.
-    fn handle(&mut self, at: usize, letter: ToState) -> Option<CheckpointId> {
-        let (mut digested, mut letters) = (None, VecDeque::from([(at, letter)]));
-        while let Some((at, letter)) = letters.pop_front() {
+    /// Hands an input to a stage and carries out what follows; returns the last checkpoint digested.
+    fn handle(&mut self, at: usize, input: ToState) -> Option<CheckpointId> {
+        let (mut digested, mut inputs) = (None, VecDeque::from([(at, input)]));
+        while let Some((at, input)) = inputs.pop_front() {
             let mut out = Output::default();
-            self.stages[at].handle(letter, Time(1), &mut out);
+            self.stages[at].handle(input, Time(1), &mut out);
             self.stages[at].work(Time(1), usize::MAX, &mut out);
-            for letter in std::mem::take(&mut out.letters) {
-                match letter {
-                    Letter::Control(ToControl::CheckpointTaken(id)) => digested = Some(id),
-                    Letter::Execution(ToExecution::Install { id, state }) => {
+            for input in std::mem::take(&mut out.inputs) {
+                match input {
+                    Input::Control(ToControl::CheckpointTaken(id)) => digested = Some(id),
+                    Input::Execution(ToExecution::Install { id, state }) => {
                         self.installs.push((id, state));
                     }
                     _ => {}
@@ -97,14 +97,14 @@ impl Pair {
                 }
                 if to.0 < 2 {
                     let from = ReplicaId(at as u16);
-                    letters.push_back((usize::from(to.0), ToState::Message { from, message }));
+                    inputs.push_back((usize::from(to.0), ToState::Message { from, message }));
                 } else {
                     // The third replica holds nothing.
                     for node in Fetch::parse(&message).expect("only the second one asks").nodes {
                         let order = Fetch::parse(&message).expect("as above").order;
                         let message = Fetched { order, node, content: None }.encode();
-                        let letter = ToState::Message { from: ReplicaId(2), message };
-                        letters.push_back((at, letter));
+                        let input = ToState::Message { from: ReplicaId(2), message };
+                        inputs.push_back((at, input));
                     }
                 }
             }
@@ -182,7 +182,7 @@ fn a_transfer_waits_until_the_installed_state_is_digested() {
     );
     assert!(stage.is_digesting_installed());
     stage.jobs.pop_back();
-    // Any letter sees to it that the work goes on.
+    // Any input sees to it that the work goes on.
     pair.handle(1, ToState::Stable(next));
     assert_eq!(pair.fetched_pages(), written_between(256 * 40, 256 * 41));
 }

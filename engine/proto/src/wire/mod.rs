@@ -4,21 +4,19 @@
 //! authenticator has been checked; parsing allocates nothing that the bytes did not pay for and
 //! never panics. The layouts are drawn in `engine/proto/WIRE.md`.
 
-pub mod ordering;
 pub mod relay;
 pub mod reply;
 pub mod request;
 pub mod state;
-pub mod view;
 
-pub use ordering::{Commit, PREPARE_HEAD, PrepareHeader};
+pub use crate::hybster::wire::ordering::{Commit, PREPARE_HEAD, PrepareHeader};
+pub use crate::hybster::wire::view::{NewView, NewViewAck, ViewChange};
 pub use reply::{ReplyEntry, ReplyStatus};
 pub use request::{
     REQUEST_HEADER, REQUEST_MAC, REQUEST_OVERHEAD_MAX, REQUEST_SIGNATURE, RequestProof, RequestRef,
     Requests,
 };
 pub use state::{Checkpoint, CheckpointCertificate, CheckpointId};
-pub use view::{NewView, NewViewAck, ViewChange};
 
 use hybster_tss::{CounterValue, Digest, Proof};
 

@@ -8,28 +8,28 @@ use hybster_net::{
 };
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{PillarId, ReplicaId, View};
-use hybster_proto::output::ToClients;
+use hybster_proto::output::ToIntake;
 
-use super::super::{AgentPlan, Board, Layout, Role, connect};
+use super::super::{AgentPlan, Counters, Layout, Role, connect};
 use super::*;
 
 const LETTERS: u64 = 20_000;
 const BURST: u64 = 5_000;
 
-/// Sends numbered letters in bursts far larger than a queue.
+/// Sends numbered inputs in bursts far larger than a queue.
 struct Source {
     next: u64,
 }
 
 impl Stage for Source {
-    fn handle(&mut self, _: Letter, _: Time, _: &mut Output) {}
+    fn handle(&mut self, _: Input, _: Time, _: &mut Output) {}
 
     fn tick(&mut self, _: Time, out: &mut Output) {
         let end = (self.next + BURST).min(LETTERS);
         for next_slot in self.next..end {
-            let letter =
-                ToClients::Proposed { pillar: PillarId(0), view: View(0), next_slot, taken: 1 };
-            out.letters.push(Letter::Clients(letter));
+            let input =
+                ToIntake::Proposed { pillar: PillarId(0), view: View(0), next_slot, taken: 1 };
+            out.inputs.push(Input::Intake(input));
         }
         self.next = end;
     }
@@ -38,22 +38,22 @@ impl Stage for Source {
         (self.next < LETTERS).then_some(Time(0))
     }
 
-    fn show(&self, _: &Board) {}
+    fn publish(&self, _: &Counters) {}
 }
 
-/// Expects the letters in order; slow until told otherwise.
+/// Expects the inputs in order; slow until told otherwise.
 struct Sink {
     seen: Arc<AtomicU64>,
     blocked: Arc<AtomicBool>,
 }
 
 impl Stage for Sink {
-    fn handle(&mut self, letter: Letter, _: Time, _: &mut Output) {
+    fn handle(&mut self, input: Input, _: Time, _: &mut Output) {
         while self.blocked.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let Letter::Clients(ToClients::Proposed { next_slot, .. }) = letter else {
-            panic!("another letter")
+        let Input::Intake(ToIntake::Proposed { next_slot, .. }) = input else {
+            panic!("another input")
         };
         assert_eq!(next_slot, self.seen.fetch_add(1, Ordering::Relaxed));
     }
@@ -64,7 +64,7 @@ impl Stage for Sink {
         None
     }
 
-    fn show(&self, _: &Board) {}
+    fn publish(&self, _: &Counters) {}
 }
 
 fn lonely_hub() -> HubConfig {
@@ -133,7 +133,7 @@ fn a_full_queue_pauses_clients_and_loses_nothing() {
     wait_until("congestion", || shared.is_congested());
     assert_eq!(seen.load(Ordering::Relaxed), 0);
     blocked.store(false, Ordering::Relaxed);
-    wait_until("all letters", || seen.load(Ordering::Relaxed) == LETTERS);
+    wait_until("all inputs", || seen.load(Ordering::Relaxed) == LETTERS);
     wait_until("no congestion", || !shared.is_congested());
     shared.stop();
     threads.into_iter().for_each(|thread| thread.join().unwrap());

@@ -3,7 +3,7 @@
 //! - `stress`: the real thing with real threads, in every `cargo test`.
 //! - `model`: loom runs the very sources over its own atomics and threads, through all interleavings
 //!   with a bounded number of preemptions and all values that the memory model lets a load see. It
-//!   covers the doorbell, the `blocked` flag of a full queue, the order of mails, and the stop of a
+//!   covers the doorbell, the `blocked` flag of a full queue, the order of messages, and the stop of a
 //!   sleeping agent. Not covered: the slots of the ring itself, for which a model stands in that
 //!   orders `head` and `tail` as `rtrb` does (its own tests cover the slots), the waker of a hub, and
 //!   parking with a time-out, which only wakes more often.

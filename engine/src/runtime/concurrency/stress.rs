@@ -3,31 +3,31 @@
 use std::sync::Arc;
 use std::thread;
 
-use super::super::doorbell::{Bell, Doorbell};
-use super::super::mailbox::{Mail, QUEUE_MAILS, connect, connect_with};
+use super::super::channel::{Message, QUEUE_MESSAGES, connect, connect_with};
+use super::super::doorbell::{Doorbell, WakeTarget};
 use super::{effect, number};
 
-fn mail(number: u64) -> Mail {
-    Mail::Network(effect(number))
+fn message(number: u64) -> Message {
+    Message::Network(effect(number))
 }
 
-fn number_of(mail: &Mail) -> u64 {
-    match mail {
-        Mail::Network(effect) => number(effect),
-        _ => panic!("another mail"),
+fn number_of(message: &Message) -> u64 {
+    match message {
+        Message::Network(effect) => number(effect),
+        _ => panic!("another message"),
     }
 }
 
 #[test]
 fn a_full_queue_loses_nothing_and_keeps_the_order() {
     let (mut outbox, mut inbox) = connect();
-    let total = 3 * QUEUE_MAILS as u64;
-    (0..total).for_each(|n| outbox.stage(mail(n)));
-    assert!(outbox.flush() && outbox.staged() == 2 * QUEUE_MAILS && !outbox.could_flush());
+    let total = 3 * QUEUE_MESSAGES as u64;
+    (0..total).for_each(|n| outbox.stage(message(n)));
+    assert!(outbox.flush() && outbox.staged() == 2 * QUEUE_MESSAGES && !outbox.could_flush());
     let mut next = 0;
     while next < total {
-        let short = inbox.take(|mail| {
-            assert_eq!(number_of(&mail), next);
+        let short = inbox.take(|message| {
+            assert_eq!(number_of(&message), next);
             next += 1;
         });
         assert!(short || outbox.staged() == 0 || outbox.could_flush());
@@ -42,7 +42,7 @@ fn two_threads_hand_over_everything_in_order() {
     let total = 200_000;
     let sender = thread::spawn(move || {
         for n in 0..total {
-            outbox.stage(mail(n));
+            outbox.stage(message(n));
             if n % 7 == 0 || n + 1 == total {
                 let _ = outbox.flush();
             }
@@ -54,8 +54,8 @@ fn two_threads_hand_over_everything_in_order() {
     });
     let mut next = 0;
     while next < total {
-        let _ = inbox.take(|mail| {
-            assert_eq!(number_of(&mail), next);
+        let _ = inbox.take(|message| {
+            assert_eq!(number_of(&message), next);
             next += 1;
         });
     }
@@ -73,15 +73,15 @@ fn two_agents_that_sleep_at_every_turn_finish() {
         let sender_bells = Arc::clone(&bells);
         let sender = thread::spawn(move || {
             let [own, other] = &*sender_bells;
-            own.install(Bell::Thread(thread::current()));
+            own.install(WakeTarget::Thread(thread::current()));
             let mut staged = 0;
             while staged < rounds || outbox.staged() > 0 {
                 // Runs of different lengths, some longer than the queue.
                 let until = (staged + 1 + staged % 5).min(rounds);
-                (staged..until).for_each(|n| outbox.stage(mail(n)));
+                (staged..until).for_each(|n| outbox.stage(message(n)));
                 staged = until;
                 if outbox.flush() {
-                    other.ring();
+                    other.wake();
                 }
                 if outbox.staged() > 0 {
                     own.going_to_sleep();
@@ -93,15 +93,15 @@ fn two_agents_that_sleep_at_every_turn_finish() {
             }
         });
         let [other, own] = &*bells;
-        own.install(Bell::Thread(thread::current()));
+        own.install(WakeTarget::Thread(thread::current()));
         let mut next = 0;
         while next < rounds {
-            let sender_waits = inbox.take(|mail| {
-                assert_eq!(number_of(&mail), next);
+            let sender_waits = inbox.take(|message| {
+                assert_eq!(number_of(&message), next);
                 next += 1;
             });
             if sender_waits {
-                other.ring();
+                other.wake();
             }
             own.going_to_sleep();
             if inbox.is_empty() && next < rounds {

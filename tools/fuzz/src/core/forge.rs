@@ -1,49 +1,49 @@
 //! What a faulty host certifies with its honest TrInX.
 
 use bytes::Bytes;
+use hybster_proto::hybster::wire::ordering::{OrderRequest, encode_batch, encode_batch_request};
+use hybster_proto::hybster::wire::view::{Link, Part};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, View};
-use hybster_proto::wire::ordering::{OrderRequest, encode_batch, encode_batch_request};
 use hybster_proto::wire::state::{Fetch, Fetched, NodeId, StateRequest, encode_state, parse_state};
-use hybster_proto::wire::view::{Link, Part};
 use hybster_proto::wire::{
     Checkpoint, CheckpointCertificate, CheckpointId, Commit, NewView, NewViewAck, PrepareHeader,
     ViewChange, digest, kind, kind_of,
 };
 use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX};
 
-use super::super::Input;
+use super::super::Choices;
 use super::group::{Group, REPLICAS};
 
 const NO_PROOF: Proof = Proof([0; 32]);
 
 /// Makes a message, certifies it if the TrInX lets it, and sends it.
-pub(super) fn forge(group: &mut Group, input: &mut Input<'_>) {
-    let (what, to) = (input.below(13), input.below(REPLICAS));
+pub(super) fn forge(group: &mut Group, choices: &mut Choices<'_>) {
+    let (what, to) = (choices.below(13), choices.below(REPLICAS));
     let Some(traitor) = group.traitor else { return };
     // Mostly in its own name.
-    let sender = match input.below(8) {
-        7 => ReplicaId(input.below(4) as u16),
+    let sender = match choices.below(8) {
+        7 => ReplicaId(choices.below(4) as u16),
         _ => ReplicaId(traitor as u16),
     };
-    let pillar = PillarId(input.below(group.config.pillars.into()) as u16);
-    let view = View(input.below(5) as u64);
+    let pillar = PillarId(choices.below(group.config.pillars.into()) as u16);
+    let view = View(choices.below(5) as u64);
     let made = match what {
-        0 => Some(prepare(group, input, pillar, view)),
-        1 => Some(noop(group, input, pillar, view)),
-        2 => Some(commit(group, input, pillar, sender)),
-        3 => Some(checkpoint(group, input, sender)),
-        4 | 5 => view_change(group, input, sender, view),
-        6 | 7 => new_view(group, input, view),
-        8 => ack(group, input, sender, view),
-        _ => Some(uncertified(group, input, what, pillar, view)),
+        0 => Some(prepare(group, choices, pillar, view)),
+        1 => Some(noop(group, choices, pillar, view)),
+        2 => Some(commit(group, choices, pillar, sender)),
+        3 => Some(checkpoint(group, choices, sender)),
+        4 | 5 => view_change(group, choices, sender, view),
+        6 | 7 => new_view(group, choices, view),
+        8 => ack(group, choices, sender, view),
+        _ => Some(uncertified(group, choices, what, pillar, view)),
     };
     if let Some(message) = made {
         group.send_as_traitor(to, message);
     }
 }
 
-fn order(group: &Group, input: &mut Input<'_>, pillar: PillarId) -> OrderNumber {
-    let slot = input.below(8) as u64;
+fn order(group: &Group, choices: &mut Choices<'_>, pillar: PillarId) -> OrderNumber {
+    let slot = choices.below(8) as u64;
     OrderNumber(1 + u64::from(pillar.0) + slot * u64::from(group.config.pillars))
 }
 
@@ -54,12 +54,12 @@ fn independent(group: &mut Group, pillar: PillarId, value: CounterValue, digest:
     certificate.map_or(NO_PROOF, |certificate| certificate.proof)
 }
 
-fn prepare(group: &mut Group, input: &mut Input<'_>, pillar: PillarId, view: View) -> Bytes {
-    let first = order(group, input, pillar);
+fn prepare(group: &mut Group, choices: &mut Choices<'_>, pillar: PillarId, view: View) -> Bytes {
+    let first = order(group, choices, pillar);
     let mut batch = Vec::new();
-    let requests = 1 + input.below(3) as u32;
+    let requests = 1 + choices.below(3) as u32;
     for _ in 0..requests {
-        let shape = input.byte();
+        let shape = choices.byte();
         let number = RequestNumber(u64::from(shape >> 2 & 7));
         group.append_request(&mut batch, (shape & 3).into(), number, shape >> 5 & 1, shape > 250);
     }
@@ -78,8 +78,8 @@ fn prepare(group: &mut Group, input: &mut Input<'_>, pillar: PillarId, view: Vie
     [&header.encode()[..], &batch].concat().into()
 }
 
-fn noop(group: &mut Group, input: &mut Input<'_>, pillar: PillarId, view: View) -> Bytes {
-    let first = order(group, input, pillar);
+fn noop(group: &mut Group, choices: &mut Choices<'_>, pillar: PillarId, view: View) -> Bytes {
+    let first = order(group, choices, pillar);
     let step = u64::from(group.config.pillars);
     let mut header = PrepareHeader {
         pillar,
@@ -87,7 +87,7 @@ fn noop(group: &mut Group, input: &mut Input<'_>, pillar: PillarId, view: View) 
         requests: 0,
         view,
         first,
-        last: OrderNumber(first.0 + input.below(3) as u64 * step),
+        last: OrderNumber(first.0 + choices.below(3) as u64 * step),
         batch: digest(&[]),
         previous: CounterValue::ZERO,
         proof: NO_PROOF,
@@ -106,13 +106,18 @@ fn seen_prepare(group: &Group, at: usize) -> Option<PrepareHeader> {
     (kind_of(&message) == kind::PREPARE).then(|| PrepareHeader::parse(&message).ok())?
 }
 
-fn commit(group: &mut Group, input: &mut Input<'_>, pillar: PillarId, sender: ReplicaId) -> Bytes {
-    let seen = seen_prepare(group, input.short().into());
+fn commit(
+    group: &mut Group,
+    choices: &mut Choices<'_>,
+    pillar: PillarId,
+    sender: ReplicaId,
+) -> Bytes {
+    let seen = seen_prepare(group, choices.short().into());
     let (pillar, view, first, last, prepare) = match seen {
         Some(header) => (header.pillar, header.view, header.first, header.last, header.digest()),
         None => {
-            let first = order(group, input, pillar);
-            (pillar, View(input.below(3) as u64), first, first, Digest([input.byte(); 32]))
+            let first = order(group, choices, pillar);
+            (pillar, View(choices.below(3) as u64), first, first, Digest([choices.byte(); 32]))
         }
     };
     let mut commit = Commit { pillar, sender, view, first, last, prepare, proof: NO_PROOF };
@@ -121,9 +126,9 @@ fn commit(group: &mut Group, input: &mut Input<'_>, pillar: PillarId, sender: Re
     commit.encode()
 }
 
-fn checkpoint(group: &mut Group, input: &mut Input<'_>, sender: ReplicaId) -> Bytes {
-    let order = OrderNumber((1 + input.below(6) as u64) * group.config.checkpoint_interval);
-    let id = CheckpointId { order, digest: Digest([input.byte(); 32]) };
+fn checkpoint(group: &mut Group, choices: &mut Choices<'_>, sender: ReplicaId) -> Bytes {
+    let order = OrderNumber((1 + choices.below(6) as u64) * group.config.checkpoint_interval);
+    let id = CheckpointId { order, digest: Digest([choices.byte(); 32]) };
     let pillar = group.config.checkpoint_pillar(order);
     let certified = Checkpoint::certified(sender, pillar, &id);
     let mac = group.trinx[usize::from(pillar.0)].certify_mac(&certified);
@@ -144,27 +149,27 @@ fn seen_checkpoint(group: &Group, at: usize) -> CheckpointCertificate {
 /// Headers of PREPAREs of a pillar that were seen, at most so many.
 fn seen_set(
     group: &Group,
-    input: &mut Input<'_>,
+    choices: &mut Choices<'_>,
     pillar: PillarId,
     limit: usize,
 ) -> Vec<PrepareHeader> {
     let headers =
-        (0..input.below(limit + 1)).filter_map(|_| seen_prepare(group, input.short().into()));
+        (0..choices.below(limit + 1)).filter_map(|_| seen_prepare(group, choices.short().into()));
     headers.filter(|header| header.pillar == pillar).collect()
 }
 
 fn view_change(
     group: &mut Group,
-    input: &mut Input<'_>,
+    choices: &mut Choices<'_>,
     sender: ReplicaId,
     to: View,
 ) -> Option<Bytes> {
-    let checkpoint = seen_checkpoint(group, input.short().into());
-    let from = View(input.below(4) as u64);
+    let checkpoint = seen_checkpoint(group, choices.short().into());
+    let from = View(choices.below(4) as u64);
     let mut message = ViewChange { sender, from, to, checkpoint, parts: Vec::new() };
     let config = group.config.clone();
     for pillar in config.all_pillars() {
-        let prepared = seen_set(group, input, pillar, 3);
+        let prepared = seen_set(group, choices, pillar, 3);
         let digest = message.scope().digest(pillar, &[], &prepared);
         let trinx = &mut group.trinx[usize::from(pillar.0)];
         let value = CounterValue::new(to.0, 0);
@@ -176,13 +181,13 @@ fn view_change(
 }
 
 /// A NEW-VIEW out of messages that were seen, mixed at will.
-fn new_view(group: &mut Group, input: &mut Input<'_>, view: View) -> Option<Bytes> {
+fn new_view(group: &mut Group, choices: &mut Choices<'_>, view: View) -> Option<Bytes> {
     let config = group.config.clone();
     let mut view_changes: Vec<ViewChange> = Vec::new();
     let mut acks: Vec<NewViewAck> = Vec::new();
     let mut template = None;
-    for _ in 0..1 + input.below(6) {
-        let message = group.old_message(input.short().into())?;
+    for _ in 0..1 + choices.below(6) {
+        let message = group.old_message(choices.short().into())?;
         match kind_of(&message) {
             kind::VIEW_CHANGE => view_changes.extend(ViewChange::parse(&message, &config)),
             kind::NEW_VIEW_ACK => acks.extend(NewViewAck::parse(&message, &config)),
@@ -202,16 +207,16 @@ fn new_view(group: &mut Group, input: &mut Input<'_>, view: View) -> Option<Byte
         prepares: vec![Vec::new(); config.pillars.into()],
         proof: NO_PROOF,
     });
-    match input.below(4) {
+    match choices.below(4) {
         0 => message.view = view,
         1 => message.view_changes = view_changes,
         2 => message.acks = acks,
         _ => (message.view, message.view_changes, message.acks) = (view, view_changes, acks),
     }
     for pillar in config.all_pillars() {
-        if input.below(2) == 1 {
+        if choices.below(2) == 1 {
             let headers = &mut message.prepares[usize::from(pillar.0)];
-            headers.extend(seen_set(group, input, pillar, 2));
+            headers.extend(seen_set(group, choices, pillar, 2));
             for header in headers {
                 header.view = message.view;
                 header.proof = independent(group, pillar, header.value(), &header.digest());
@@ -224,10 +229,15 @@ fn new_view(group: &mut Group, input: &mut Input<'_>, view: View) -> Option<Byte
     Some(message.encode())
 }
 
-fn ack(group: &mut Group, input: &mut Input<'_>, sender: ReplicaId, view: View) -> Option<Bytes> {
-    let checkpoint = seen_checkpoint(group, input.short().into());
+fn ack(
+    group: &mut Group,
+    choices: &mut Choices<'_>,
+    sender: ReplicaId,
+    view: View,
+) -> Option<Bytes> {
+    let checkpoint = seen_checkpoint(group, choices.short().into());
     let config = group.config.clone();
-    let prepared = config.all_pillars().map(|p| seen_set(group, input, p, 2)).collect();
+    let prepared = config.all_pillars().map(|p| seen_set(group, choices, p, 2)).collect();
     let mut message = NewViewAck { sender, view, checkpoint, prepared, proof: NO_PROOF };
     message.proof = group.trinx[0].certify_mac(&message.digest()).ok()?.proof;
     Some(message.encode())
@@ -236,32 +246,33 @@ fn ack(group: &mut Group, input: &mut Input<'_>, sender: ReplicaId, view: View) 
 /// What needs no certificate.
 fn uncertified(
     group: &Group,
-    input: &mut Input<'_>,
+    choices: &mut Choices<'_>,
     what: usize,
     pillar: PillarId,
     view: View,
 ) -> Bytes {
-    let order = OrderNumber(input.below(6) as u64 * group.config.checkpoint_interval);
-    let node = NodeId { level: input.byte(), index: input.below(4) as u64 };
+    let order = OrderNumber(choices.below(6) as u64 * group.config.checkpoint_interval);
+    let node = NodeId { level: choices.byte(), index: choices.below(4) as u64 };
     match what {
         9 => {
-            let current = View(input.byte().into());
+            let current = View(choices.byte().into());
             StateRequest { latest: view, current, stable: order }.encode()
         }
-        10 => match input.below(3) {
-            0 => OrderRequest { pillar, view, from: OrderNumber(input.byte().into()) }.encode(),
+        10 => match choices.below(3) {
+            0 => OrderRequest { pillar, view, from: OrderNumber(choices.byte().into()) }.encode(),
             1 => {
-                let seen = seen_prepare(group, input.short().into());
+                let seen = seen_prepare(group, choices.short().into());
                 let digest = seen.map_or(Digest([1; 32]), |header| header.batch);
                 encode_batch_request(pillar, &[digest; 2])
             }
-            _ => encode_batch(pillar, input.take(90)),
+            _ => encode_batch(pillar, choices.take(90)),
         },
-        11 => encode_state(&seen_checkpoint(group, input.short().into())),
-        _ => match input.below(2) {
-            0 => Fetch { order, nodes: vec![node; 1 + input.below(5)] }.encode(),
+        11 => encode_state(&seen_checkpoint(group, choices.short().into())),
+        _ => match choices.below(2) {
+            0 => Fetch { order, nodes: vec![node; 1 + choices.below(5)] }.encode(),
             _ => {
-                let content = (input.below(4) > 0).then(|| Bytes::copy_from_slice(input.take(96)));
+                let content =
+                    (choices.below(4) > 0).then(|| Bytes::copy_from_slice(choices.take(96)));
                 Fetched { order, node, content }.encode()
             }
         },

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId};
 use hybster_proto::output::{
-    ClientLink, Letter, Network, Output, route_client_message, route_peer_message,
+    ClientLink, Input, Network, Output, route_client_message, route_peer_message,
 };
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::time::Time;
@@ -252,8 +252,8 @@ impl Group {
     }
 
     pub(super) fn client_sends(&mut self, to: usize, message: Bytes) {
-        if let Some(letter) = route_client_message(LINK, message) {
-            self.handle(to, letter);
+        if let Some(input) = route_client_message(LINK, message) {
+            self.handle(to, input);
         }
     }
 
@@ -270,8 +270,8 @@ impl Group {
         let message = self.place(at).and_then(|at| self.pending.remove(at));
         let Some((from, to, message)) = message else { return };
         let from = ReplicaId(from as u16);
-        if let Some(letter) = route_peer_message(from, message, self.config.pillars) {
-            self.handle(to, letter);
+        if let Some(input) = route_peer_message(from, message, self.config.pillars) {
+            self.handle(to, input);
         }
     }
 
@@ -317,30 +317,30 @@ impl Group {
 
     // ------------------------------------------------------------------ replicas
 
-    /// A replica handles a letter and all that follow from it inside.
-    pub(super) fn handle(&mut self, at: usize, letter: Letter) {
-        self.run(at, Some(letter));
+    /// A replica handles an input and all that follow from it inside.
+    pub(super) fn handle(&mut self, at: usize, input: Input) {
+        self.run(at, Some(input));
     }
 
-    fn run(&mut self, at: usize, letter: Option<Letter>) {
+    fn run(&mut self, at: usize, input: Option<Input>) {
         if self.replicas[at].stopped {
             return;
         }
         let mut out = Output { tracing: true, ..Output::default() };
-        if letter.is_none() {
+        if input.is_none() {
             self.replicas[at].core.tick(self.now, &mut out);
         }
-        let mut letters: VecDeque<Letter> = letter.into_iter().collect();
+        let mut inputs: VecDeque<Input> = input.into_iter().collect();
         while out.fatal.is_none() {
-            letters.extend(out.letters.drain(..));
+            inputs.extend(out.inputs.drain(..));
             let core = &mut self.replicas[at].core;
-            if let Some(letter) = letters.pop_front() {
-                core.handle(letter, self.now, &mut out);
+            if let Some(input) = inputs.pop_front() {
+                core.handle(input, self.now, &mut out);
                 continue;
             }
             core.flush(self.now, &mut out);
             core.state.work(self.now, usize::MAX, &mut out);
-            if out.letters.is_empty() {
+            if out.inputs.is_empty() {
                 break;
             }
         }

@@ -10,57 +10,57 @@ mod group;
 
 use bytes::{Bytes, BytesMut};
 use hybster_proto::ids::{ReplicaId, RequestNumber};
-use hybster_proto::output::{Letter, ToControl, ToPillar};
+use hybster_proto::output::{Input, ToControl, ToPillar};
 use hybster_proto::wire::kind;
 use hybster_proto::wire::request::requests_head;
 
 use self::group::{Group, REPLICAS};
-use super::Input;
+use super::Choices;
 
 /// Events that one input may hold.
 const EVENTS: usize = 600;
 
-/// Plays an input.
+/// Plays an choices.
 pub fn run(data: &[u8]) {
-    let mut input = Input(data);
-    let setup = input.byte();
+    let mut choices = Choices(data);
+    let setup = choices.byte();
     let pillars = 1 + u16::from(setup % 2);
     let traitor = [None, Some(0), Some(1), Some(2)][usize::from(setup >> 1) % 4];
     let mut group = Group::new(pillars, traitor);
     for _ in 0..EVENTS {
-        if input.is_empty() {
+        if choices.is_empty() {
             break;
         }
-        event(&mut group, &mut input);
+        event(&mut group, &mut choices);
     }
 }
 
-fn event(group: &mut Group, input: &mut Input<'_>) {
-    match input.byte() % 16 {
-        0..=2 => (0..=input.below(16)).for_each(|_| group.deliver(0)),
-        3 => group.deliver(input.short().into()),
-        4 => group.drop_message(input.short().into()),
-        5 => group.duplicate(input.short().into()),
-        6 | 7 => requests(group, input),
-        8 => group.advance(PAUSES_US[input.below(PAUSES_US.len())]),
-        9 => corrupt(group, input),
+fn event(group: &mut Group, choices: &mut Choices<'_>) {
+    match choices.byte() % 16 {
+        0..=2 => (0..=choices.below(16)).for_each(|_| group.deliver(0)),
+        3 => group.deliver(choices.short().into()),
+        4 => group.drop_message(choices.short().into()),
+        5 => group.duplicate(choices.short().into()),
+        6 | 7 => requests(group, choices),
+        8 => group.advance(PAUSES_US[choices.below(PAUSES_US.len())]),
+        9 => corrupt(group, choices),
         10 => {
-            if let Some(message) = group.old_message(input.short().into()) {
-                group.send_as_traitor(input.below(REPLICAS), message);
+            if let Some(message) = group.old_message(choices.short().into()) {
+                group.send_as_traitor(choices.below(REPLICAS), message);
             }
         }
         11 => {
-            let to = input.below(REPLICAS);
-            let length = input.below(200);
-            group.send_as_traitor(to, Bytes::copy_from_slice(input.take(length)));
+            let to = choices.below(REPLICAS);
+            let length = choices.below(200);
+            group.send_as_traitor(to, Bytes::copy_from_slice(choices.take(length)));
         }
-        12 | 13 => forge::forge(group, input),
-        14 => link_up(group, input),
+        12 | 13 => forge::forge(group, choices),
+        14 => link_up(group, choices),
         _ => {
-            let (to, length) = (input.below(REPLICAS), input.below(100));
-            let kinds = [kind::REQUESTS, kind::QUERIES, kind::STATUS_REQUEST, input.byte()];
-            let mut message = requests_head(kinds[input.below(4)]).to_vec();
-            message.extend_from_slice(input.take(length));
+            let (to, length) = (choices.below(REPLICAS), choices.below(100));
+            let kinds = [kind::REQUESTS, kind::QUERIES, kind::STATUS_REQUEST, choices.byte()];
+            let mut message = requests_head(kinds[choices.below(4)]).to_vec();
+            message.extend_from_slice(choices.take(length));
             group.client_sends(to, message.into());
         }
     }
@@ -71,12 +71,12 @@ const PAUSES_US: [u64; 6] = [100, 5_000, 60_000, 300_000, 1_200_000, 5_000_000];
 
 /// A client sends requests to a replica. Few sessions and numbers, so that they repeat; the
 /// operation is part of the choice, so that one number may come with two operations.
-fn requests(group: &mut Group, input: &mut Input<'_>) {
-    let to = input.below(REPLICAS);
+fn requests(group: &mut Group, choices: &mut Choices<'_>) {
+    let to = choices.below(REPLICAS);
     let mut message = requests_head(kind::REQUESTS).to_vec();
-    message[1] = u8::from(input.below(4) == 3);
-    for _ in 0..=input.below(3) {
-        let shape = input.byte();
+    message[1] = u8::from(choices.below(4) == 3);
+    for _ in 0..=choices.below(3) {
+        let shape = choices.byte();
         let number = RequestNumber(u64::from(shape >> 2 & 7));
         let forged = shape == 0xff;
         group.append_request(&mut message, (shape & 3).into(), number, shape >> 5 & 1, forged);
@@ -85,8 +85,8 @@ fn requests(group: &mut Group, input: &mut Input<'_>) {
 }
 
 /// Changes a byte of a message that the faulty host has sent, wherever the certificate ends.
-fn corrupt(group: &mut Group, input: &mut Input<'_>) {
-    let (at, place, mask) = (input.short(), input.short(), input.byte());
+fn corrupt(group: &mut Group, choices: &mut Choices<'_>) {
+    let (at, place, mask) = (choices.short(), choices.short(), choices.byte());
     if let Some(message) = group.traitors_message(at.into()) {
         let mut changed = BytesMut::from(&message[..]);
         let length = changed.len();
@@ -97,16 +97,16 @@ fn corrupt(group: &mut Group, input: &mut Input<'_>) {
     }
 }
 
-fn link_up(group: &mut Group, input: &mut Input<'_>) {
-    let (at, peer) = (input.below(REPLICAS), ReplicaId(input.below(REPLICAS) as u16));
+fn link_up(group: &mut Group, choices: &mut Choices<'_>) {
+    let (at, peer) = (choices.below(REPLICAS), ReplicaId(choices.below(REPLICAS) as u16));
     if usize::from(peer.0) == at {
         return;
     }
     let config = group.config.clone();
     for pillar in config.all_pillars() {
-        group.handle(at, Letter::Pillar(pillar, ToPillar::PeerUp(peer)));
+        group.handle(at, Input::Pillar(pillar, ToPillar::PeerUp(peer)));
     }
-    group.handle(at, Letter::Control(ToControl::PeerUp(peer)));
+    group.handle(at, Input::Control(ToControl::PeerUp(peer)));
 }
 
 /// What no input has made correct replicas do so far, in words.
@@ -174,17 +174,17 @@ fn treason() -> Vec<u8> {
 /// An input that is made while it is played, so that it can look at what is on its way.
 struct Script {
     group: Group,
-    input: Vec<u8>,
+    choices: Vec<u8>,
 }
 
 impl Script {
     fn new(pillars: u16) -> Script {
-        Script { group: Group::new(pillars, None), input: vec![pillars as u8 - 1] }
+        Script { group: Group::new(pillars, None), choices: vec![pillars as u8 - 1] }
     }
 
     fn play(&mut self, bytes: &[u8]) {
-        event(&mut self.group, &mut Input(bytes));
-        self.input.extend_from_slice(bytes);
+        event(&mut self.group, &mut Choices(bytes));
+        self.choices.extend_from_slice(bytes);
     }
 
     /// Delivers what is on its way, but for so many messages at most; what a replica that is cut off
@@ -212,7 +212,7 @@ fn falling_behind() -> Vec<u8> {
         script.play(&[8, pause]);
     }
     script.settle(None, 40);
-    script.input
+    script.choices
 }
 
 fn coming_late() -> Vec<u8> {
@@ -233,5 +233,5 @@ fn coming_late() -> Vec<u8> {
     }
     script.play(&request(1, 12));
     script.settle(None, 40);
-    script.input
+    script.choices
 }

@@ -1,7 +1,7 @@
 //! Tools of the liars: what can be certified with a TrInX that one's own host controls.
 
+use hybster_proto::hybster::wire::view::Link;
 use hybster_proto::ids::{OrderNumber, PillarId, View};
-use hybster_proto::wire::view::Link;
 use hybster_proto::wire::{self, Commit, PrepareHeader};
 use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX};
 

@@ -1,6 +1,6 @@
 //! What faulty hosts do: hooks around the real core, so that behaviours can be combined.
 //!
-//! A host owns its replica's network and the letters between its stages, but not its TrInX: through
+//! A host owns its replica's network and the inputs between its stages, but not its TrInX: through
 //! [`Scene::trinx`] it may certify what it likes, as far as the counters let it. It keeps every
 //! message that any replica ever sent ([`Archive`]). A faulty replica has any number of behaviours:
 //! what one lets leave passes through the next.
@@ -18,7 +18,7 @@ mod wire;
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{PillarId, ReplicaId};
-use hybster_proto::output::{ClientLink, Letter};
+use hybster_proto::output::{ClientLink, Input};
 use hybster_proto::time::Time;
 
 use crate::random::Random;
@@ -111,10 +111,10 @@ pub trait Host {
         Some(message)
     }
 
-    /// A letter passes between two stages; its receiver gets what is returned.
-    fn letter(&mut self, scene: &mut Scene<'_>, letter: Letter) -> Option<Letter> {
+    /// An input passes between two stages; its receiver gets what is returned.
+    fn input(&mut self, scene: &mut Scene<'_>, input: Input) -> Option<Input> {
         let _ = scene;
-        Some(letter)
+        Some(input)
     }
 
     /// A message arrived from a client; the core gets what is returned.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hybster_proto::ids::{PillarId, ReplicaId, View};
-use hybster_proto::output::{Letter, ToPillar};
+use hybster_proto::output::{Input, ToPillar};
 use hybster_proto::wire::{
     self, CheckpointCertificate, NewView, NewViewAck, PrepareHeader, ViewChange, kind,
 };
@@ -99,13 +99,13 @@ fn other_prepares(scene: &mut Scene<'_>, prepared: &mut Vec<PrepareHeader>) {
 }
 
 impl Host for NewViewLiar {
-    fn letter(&mut self, scene: &mut Scene<'_>, letter: Letter) -> Option<Letter> {
-        Some(match letter {
-            Letter::Pillar(pillar, ToPillar::Establish { view, mut prepared }) => {
+    fn input(&mut self, scene: &mut Scene<'_>, input: Input) -> Option<Input> {
+        Some(match input {
+            Input::Pillar(pillar, ToPillar::Establish { view, mut prepared }) => {
                 if scene.random.chance(self.ppm) {
                     other_prepares(scene, &mut prepared);
                 }
-                Letter::Pillar(pillar, ToPillar::Establish { view, prepared })
+                Input::Pillar(pillar, ToPillar::Establish { view, prepared })
             }
             other => other,
         })

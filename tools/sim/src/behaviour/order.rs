@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, View};
-use hybster_proto::output::{Letter, ToPillar};
+use hybster_proto::output::{Input, ToPillar};
 use hybster_proto::wire::request::append_request;
 use hybster_proto::wire::{
     self, Commit, PREPARE_HEAD, PrepareHeader, RequestProof, RequestRef, Requests, kind, kind_of,
@@ -59,7 +59,7 @@ impl Trick {
     ];
 }
 
-/// A batch on its way from the client stage to a pillar.
+/// A batch on its way from the request intake to a pillar.
 struct Offer {
     pillar: PillarId,
     view: View,
@@ -238,24 +238,24 @@ fn forged(scene: &mut Scene<'_>, body: &Bytes) -> Bytes {
 }
 
 impl Host for OrderLiar {
-    fn letter(&mut self, scene: &mut Scene<'_>, letter: Letter) -> Option<Letter> {
-        let Letter::Pillar(pillar, ToPillar::Batch { view, buffer, requests }) = letter else {
-            return Some(letter);
+    fn input(&mut self, scene: &mut Scene<'_>, input: Input) -> Option<Input> {
+        let Input::Pillar(pillar, ToPillar::Batch { view, buffer, requests }) = input else {
+            return Some(input);
         };
         let order = next_order(scene, pillar, view).filter(|_| scene.random.chance(self.ppm));
         let Some(order) = order else {
-            return Some(Letter::Pillar(pillar, ToPillar::Batch { view, buffer, requests }));
+            return Some(Input::Pillar(pillar, ToPillar::Batch { view, buffer, requests }));
         };
         let body = Bytes::copy_from_slice(&buffer[PREPARE_HEAD..]);
         let replaced = |body: &[u8], requests| {
             let mut buffer = BytesMut::zeroed(PREPARE_HEAD);
             buffer.extend_from_slice(body);
-            Some(Letter::Pillar(pillar, ToPillar::Batch { view, buffer, requests }))
+            Some(Input::Pillar(pillar, ToPillar::Batch { view, buffer, requests }))
         };
         match self.trick {
             Trick::Noops => {
                 let through = scene.group.slot_of(order);
-                return Some(Letter::Pillar(pillar, ToPillar::FillGap { view, through }));
+                return Some(Input::Pillar(pillar, ToPillar::FillGap { view, through }));
             }
             Trick::Again => {
                 let (body, requests) = old_batch(scene, pillar).unwrap_or((body, requests));

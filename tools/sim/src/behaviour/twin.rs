@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::{
-    ClientLink, Letter, Network, Output, route_client_message, route_peer_message,
+    ClientLink, Input, Network, Output, route_client_message, route_peer_message,
 };
 use hybster_proto::replica::Stages;
 
@@ -36,7 +36,7 @@ enum Side {
 pub(super) struct Twin {
     core: Box<Core>,
     out: Output,
-    letters: VecDeque<Letter>,
+    inputs: VecDeque<Input>,
     sides: Vec<Side>,
     drawn: bool,
 }
@@ -50,7 +50,7 @@ impl Twin {
         Twin {
             core: Box::new(core),
             out: Output::default(),
-            letters: VecDeque::new(),
+            inputs: VecDeque::new(),
             sides: vec![Side::Both; usize::from(config.replicas)],
             drawn: false,
         }
@@ -84,8 +84,8 @@ impl Twin {
 
     fn run(&mut self, scene: &mut Scene<'_>) {
         for _ in 0..400 {
-            match self.letters.pop_front() {
-                Some(letter) => self.core.handle(letter, scene.now, &mut self.out),
+            match self.inputs.pop_front() {
+                Some(input) => self.core.handle(input, scene.now, &mut self.out),
                 None => {
                     self.core.flush(scene.now, &mut self.out);
                     self.core.state.work(scene.now, 8, &mut self.out);
@@ -94,7 +94,7 @@ impl Twin {
                     }
                 }
             }
-            self.letters.extend(self.out.letters.drain(..));
+            self.inputs.extend(self.out.inputs.drain(..));
             for effect in self.out.network.drain(..) {
                 if let Network::Send { to, message, .. } = effect {
                     let peers: Vec<ReplicaId> =
@@ -131,9 +131,9 @@ impl Host for Twin {
         self.draw(scene);
         let side = self.side(from);
         if side != Side::First
-            && let Some(letter) = route_peer_message(from, message.clone(), scene.group.pillars)
+            && let Some(input) = route_peer_message(from, message.clone(), scene.group.pillars)
         {
-            self.letters.push_back(letter);
+            self.inputs.push_back(input);
             self.run(scene);
         }
         (side != Side::Second).then_some(message)
@@ -147,9 +147,9 @@ impl Host for Twin {
     ) -> Option<Bytes> {
         let lot = scene.random.below(3);
         if lot > 0
-            && let Some(letter) = route_client_message(link, message.clone())
+            && let Some(input) = route_client_message(link, message.clone())
         {
-            self.letters.push_back(letter);
+            self.inputs.push_back(input);
             self.run(scene);
         }
         (lot < 2).then_some(message)

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
+use hybster_proto::hybster::wire::ordering::{encode_batch, parse_batch_request};
+use hybster_proto::hybster::wire::view::{Link, Part, PartScope};
 use hybster_proto::ids::{PillarId, ReplicaId, View};
-use hybster_proto::output::{Letter, ToControl, ToPillar};
-use hybster_proto::wire::ordering::{encode_batch, parse_batch_request};
-use hybster_proto::wire::view::{Link, Part, PartScope};
+use hybster_proto::output::{Input, ToControl, ToPillar};
 use hybster_proto::wire::{
     self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, ViewChange, kind, kind_of,
 };
@@ -320,9 +320,9 @@ impl Host for ViewLiar {
         Some(message)
     }
 
-    fn letter(&mut self, scene: &mut Scene<'_>, letter: Letter) -> Option<Letter> {
-        match &letter {
-            Letter::Pillar(pillar, ToPillar::Abort { from, to, checkpoint }) => {
+    fn input(&mut self, scene: &mut Scene<'_>, input: Input) -> Option<Input> {
+        match &input {
+            Input::Pillar(pillar, ToPillar::Abort { from, to, checkpoint }) => {
                 if self.stable.last() != Some(from) {
                     self.stable.push(*from);
                 }
@@ -338,12 +338,12 @@ impl Host for ViewLiar {
                 }
                 // The core goes on as if its pillar had answered.
                 let Some(change) = self.crafted.get(to) else {
-                    return Some(letter);
+                    return Some(input);
                 };
                 let part = change.parts[usize::from(pillar.0)].clone();
-                Some(Letter::Control(ToControl::Part { pillar: *pillar, to: *to, part }))
+                Some(Input::Control(ToControl::Part { pillar: *pillar, to: *to, part }))
             }
-            Letter::Pillar(pillar, ToPillar::Enter { view, prepares, .. }) => {
+            Input::Pillar(pillar, ToPillar::Enter { view, prepares, .. }) => {
                 if self.stable.last().is_none_or(|last| last < view) {
                     self.stable.push(*view);
                 }
@@ -351,9 +351,9 @@ impl Host for ViewLiar {
                 for header in prepares {
                     self.learn(scene.group, header);
                 }
-                Some(letter)
+                Some(input)
             }
-            _ => Some(letter),
+            _ => Some(input),
         }
     }
 

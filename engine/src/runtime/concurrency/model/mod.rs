@@ -7,10 +7,10 @@
 
 mod sync;
 
+#[path = "../../channel.rs"]
+mod channel;
 #[path = "../../doorbell.rs"]
 mod doorbell;
-#[path = "../../mailbox.rs"]
-mod mailbox;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use std::sync::Arc;
 use loom::model::Builder;
 use loom::thread;
 
-use self::doorbell::{Bell, Doorbell};
-use self::mailbox::{Inbox, Mail, Outbox, connect_with};
+use self::channel::{Inbox, Message, Outbox, connect_with};
+use self::doorbell::{Doorbell, WakeTarget};
 use self::sync::{AtomicBool, Ordering};
 use super::{effect, number};
 
@@ -30,7 +30,7 @@ fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// Two agents: mails go from the first to the second.
+/// Two agents: messages go from the first to the second.
 #[derive(Default)]
 struct Pair {
     sender: Doorbell,
@@ -66,16 +66,16 @@ impl Care {
     }
 }
 
-/// The turns of an agent that sends `total` mails and then waits until all have gone out.
+/// The turns of an agent that sends `total` messages and then waits until all have gone out.
 fn send(pair: &Pair, mut outbox: Outbox, total: u64, turn: u64, care: Care) {
-    pair.sender.install(Bell::Thread(thread::current()));
+    pair.sender.install(WakeTarget::Thread(thread::current()));
     let mut staged = 0;
     while staged < total || outbox.staged() > 0 {
         let until = (staged + turn).min(total);
-        (staged..until).for_each(|n| outbox.stage(Mail::Network(effect(n))));
+        (staged..until).for_each(|n| outbox.stage(Message::Network(effect(n))));
         staged = until;
         if outbox.flush() {
-            pair.receiver.ring();
+            pair.receiver.wake();
         }
         if staged == total && outbox.staged() > 0 {
             care.park_unless(&pair.sender, || outbox.could_flush());
@@ -83,18 +83,18 @@ fn send(pair: &Pair, mut outbox: Outbox, total: u64, turn: u64, care: Care) {
     }
 }
 
-/// The turns of an agent that takes `total` mails.
+/// The turns of an agent that takes `total` messages.
 fn receive(pair: &Pair, mut inbox: Inbox, total: u64, care: Care) {
-    pair.receiver.install(Bell::Thread(thread::current()));
+    pair.receiver.install(WakeTarget::Thread(thread::current()));
     let mut next = 0;
     loop {
-        let sender_waits = inbox.take(|mail| {
-            let Mail::Network(effect) = mail else { panic!("another mail") };
-            assert_eq!(number(&effect), next, "mails are handed over in order");
+        let sender_waits = inbox.take(|message| {
+            let Message::Network(effect) = message else { panic!("another message") };
+            assert_eq!(number(&effect), next, "messages are handed over in order");
             next += 1;
         });
         if sender_waits {
-            pair.sender.ring();
+            pair.sender.wake();
         }
         if next == total {
             return;
@@ -129,13 +129,13 @@ fn no_wake_up_is_lost_and_nothing_overtakes_when_the_queue_is_full() {
 fn an_agent_that_sleeps_or_is_about_to_is_stopped() {
     explore(3, || {
         let (doorbell, stop) = (Arc::new(Doorbell::default()), Arc::new(AtomicBool::new(false)));
-        doorbell.install(Bell::Thread(thread::current()));
+        doorbell.install(WakeTarget::Thread(thread::current()));
         let stopper = {
             let (doorbell, stop) = (Arc::clone(&doorbell), Arc::clone(&stop));
             thread::spawn(move || {
                 // As Shared::stop does.
                 stop.store(true, Ordering::SeqCst);
-                doorbell.ring_always();
+                doorbell.wake_always();
             })
         };
         while !stop.load(Ordering::Relaxed) {

@@ -3,10 +3,10 @@
 use hybster_tss::{Counter, CounterValue, Digest, IndependentCertificate, InstanceId, Verifier};
 
 use crate::config::GroupConfig;
+use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::output::Reject;
-use crate::wire::view::Link;
 use crate::wire::{
     Checkpoint, CheckpointCertificate, NewView, NewViewAck, PrepareHeader, ViewChange,
 };

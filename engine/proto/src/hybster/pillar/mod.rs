@@ -13,8 +13,8 @@ mod abort;
 mod checkpointing;
 #[cfg(feature = "model")]
 mod fingerprint;
-mod nearest;
 mod ordering;
+mod preferred_quorum;
 mod slots;
 
 use bytes::{Bytes, BytesMut};
@@ -23,18 +23,18 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
+use crate::hybster::wire::ordering::OrderRequest;
+use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::mutants::{self, Mutant};
-use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToClients, ToControl, ToPillar};
+use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl, ToIntake, ToPillar};
 use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
-use crate::wire::ordering::OrderRequest;
-use crate::wire::view::Link;
 use crate::wire::{Checkpoint, Commit, PrepareHeader, kind};
 
 use abort::{Body, Hold};
 use checkpointing::{Checkpointing, Relevance};
-use nearest::Nearest;
+use preferred_quorum::PreferredQuorum;
 use slots::{Slots, StoredPrepare};
 
 /// Bytes that answer one ORDER-REQUEST at most.
@@ -71,8 +71,8 @@ pub struct Pillar<T: TrInX, V: Verifier> {
     /// Slots to cover by no-ops if nothing is pending (leader).
     fill_through: Option<u64>,
     /// Who commits soonest (leader).
-    nearest: Nearest,
-    /// When the letter came that is being handled.
+    preferred: PreferredQuorum,
+    /// When the input came that is being handled.
     now: Time,
 
     /// Steps of O since the last stable view (DESIGN 9, second correction).
@@ -126,7 +126,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             handed: 0,
             pending: VecDeque::new(),
             fill_through: None,
-            nearest: Nearest::new(config.next_to_leader(View(0))),
+            preferred: PreferredQuorum::new(config.next_to_leader(View(0))),
             now: Time(0),
             chain: Vec::new(),
             bodies: HashMap::new(),
@@ -168,10 +168,10 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         &self.trinx
     }
 
-    /// Handles a letter.
-    pub fn handle(&mut self, letter: ToPillar, now: Time, out: &mut Output) {
+    /// Handles an input.
+    pub fn handle(&mut self, input: ToPillar, now: Time, out: &mut Output) {
         self.now = now;
-        match letter {
+        match input {
             ToPillar::Batch { view, buffer, requests } => {
                 if view == self.view {
                     self.batch(buffer, requests, out);
@@ -201,7 +201,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             ToPillar::AskPeers => self.ask_peers(out),
             ToPillar::AskFirst { view, first } => {
                 if view == self.view {
-                    self.nearest.ask_first(first);
+                    self.preferred.ask_first(first);
                 }
             }
             ToPillar::PeerUp(peer) => self.peer_up(peer, out),
@@ -383,11 +383,11 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.advance(out);
     }
 
-    /// Tells the client stage where this pillar proposes next, and how many of its letters were
-    /// dealt with: what waits for the window is not, so that the client stage holds back.
+    /// Tells the request intake where this pillar proposes next, and how many of its inputs were
+    /// dealt with: what waits for the window is not, so that the request intake holds back.
     fn announce(&self, taken: u32, out: &mut Output) {
         if self.is_leader() {
-            out.clients(ToClients::Proposed {
+            out.intake(ToIntake::Proposed {
                 pillar: self.pillar,
                 view: self.view,
                 next_slot: self.prepared,

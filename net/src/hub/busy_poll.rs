@@ -12,14 +12,14 @@ const ON: i32 = 4;
 /// The score's bounds: how long a habit lives on.
 const MOST: i32 = 16;
 
-/// Whether to linger: as long as waits end soon.
+/// Whether to busy_poll: as long as waits end soon.
 #[derive(Debug)]
-pub(super) struct Linger {
+pub(super) struct BusyPoll {
     limit: Duration,
     score: i32,
 }
 
-impl Linger {
+impl BusyPoll {
     /// Lingers for `limit` at most; never if that is zero.
     pub(super) const fn new(limit: Duration) -> Self {
         Self { limit, score: 0 }
@@ -51,28 +51,28 @@ mod tests {
 
     #[test]
     fn it_lingers_while_waits_are_short() {
-        let mut linger = Linger::new(LIMIT);
-        assert_eq!(linger.time(), None);
-        (0..ON).for_each(|_| linger.waited(LIMIT / 2));
-        assert_eq!(linger.time(), Some(LIMIT));
-        (0..100).for_each(|_| linger.waited(LIMIT / 2));
-        (0..MOST).for_each(|_| linger.waited(LIMIT));
-        assert_eq!(linger.time(), None);
+        let mut busy_poll = BusyPoll::new(LIMIT);
+        assert_eq!(busy_poll.time(), None);
+        (0..ON).for_each(|_| busy_poll.waited(LIMIT / 2));
+        assert_eq!(busy_poll.time(), Some(LIMIT));
+        (0..100).for_each(|_| busy_poll.waited(LIMIT / 2));
+        (0..MOST).for_each(|_| busy_poll.waited(LIMIT));
+        assert_eq!(busy_poll.time(), None);
     }
 
     #[test]
     fn rare_messages_do_not_keep_it_awake() {
-        let mut linger = Linger::new(LIMIT);
+        let mut busy_poll = BusyPoll::new(LIMIT);
         for round in 0..1000 {
-            linger.waited(if round % 2 == 0 { LIMIT / 2 } else { Duration::from_secs(1) });
-            assert_eq!(linger.time(), None);
+            busy_poll.waited(if round % 2 == 0 { LIMIT / 2 } else { Duration::from_secs(1) });
+            assert_eq!(busy_poll.time(), None);
         }
     }
 
     #[test]
     fn without_a_limit_it_never_lingers() {
-        let mut linger = Linger::new(Duration::ZERO);
-        (0..100).for_each(|_| linger.waited(Duration::ZERO));
-        assert_eq!((linger.is_possible(), linger.time()), (false, None));
+        let mut busy_poll = BusyPoll::new(Duration::ZERO);
+        (0..100).for_each(|_| busy_poll.waited(Duration::ZERO));
+        assert_eq!((busy_poll.is_possible(), busy_poll.time()), (false, None));
     }
 }

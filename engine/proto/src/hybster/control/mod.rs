@@ -17,11 +17,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
+use crate::hybster::wire::view::Part;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::output::{Output, ToControl, ToPillar};
 use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
-use crate::wire::view::Part;
 use crate::wire::{CheckpointCertificate, NewView, NewViewAck, PrepareHeader};
 
 use catch_up::CatchUp;
@@ -144,9 +144,9 @@ impl<V: Verifier> Control<V> {
         self.catch_up.stable()
     }
 
-    /// Handles a letter.
-    pub fn handle(&mut self, letter: ToControl, now: Time, out: &mut Output) {
-        match letter {
+    /// Handles an input.
+    pub fn handle(&mut self, input: ToControl, now: Time, out: &mut Output) {
+        match input {
             ToControl::Message { from, message } => {
                 if let Err(reason) = self.message(from, &message, now, out) {
                     out.reject(Some(from), &message, reason);

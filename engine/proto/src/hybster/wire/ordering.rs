@@ -5,8 +5,8 @@ use hybster_tss::{
     ContinuingCertificate, Counter, CounterValue, Digest, IndependentCertificate, InstanceId, Proof,
 };
 
-use super::{Put, Reader, WireError, digest, kind};
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
+use crate::wire::{Put, Reader, WireError, digest, kind};
 
 /// Bytes of a PREPARE before its batch.
 pub const PREPARE_HEAD: usize = 112;

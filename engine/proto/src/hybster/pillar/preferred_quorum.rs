@@ -31,7 +31,7 @@ const WINS: u32 = 32;
 
 /// What a leader knows about the speed of its followers. It belongs to one view.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Nearest {
+pub(super) struct PreferredQuorum {
     /// Those that are asked first.
     fastest: Peers,
     /// Who was faster than those in the last slots, and how many times in a row.
@@ -73,10 +73,10 @@ struct Alone {
     thrifty: bool,
 }
 
-impl Nearest {
+impl PreferredQuorum {
     /// Nothing is known yet; `first` are to be asked first.
-    pub fn new(first: Peers) -> Nearest {
-        Nearest {
+    pub fn new(first: Peers) -> PreferredQuorum {
+        PreferredQuorum {
             fastest: first,
             rival: (first, 0),
             usual: Average::default(),
@@ -160,17 +160,17 @@ mod tests {
 
     /// One slot after the other; `answer` tells who commits and after how long.
     fn run(
-        nearest: &mut Nearest,
+        preferred: &mut PreferredQuorum,
         slots: std::ops::Range<u64>,
         mut answer: impl FnMut(Destination) -> (u16, u64),
     ) -> (Vec<Destination>, u64) {
         let (mut asked, mut now) = (Vec::new(), Time(0));
         for slot in slots {
-            let to = nearest.destination(slot, true, false, now);
+            let to = preferred.destination(slot, true, false, now);
             let (by, took_us) = answer(to);
             now = now.after_us(took_us);
-            if let Some(first) = nearest.committed(slot, peers(by), now) {
-                nearest.ask_first(first);
+            if let Some(first) = preferred.committed(slot, peers(by), now) {
+                preferred.ask_first(first);
             }
             asked.push(to);
         }
@@ -179,32 +179,38 @@ mod tests {
 
     #[test]
     fn the_fastest_are_asked_first_when_nothing_else_is_under_way() {
-        let mut nearest = Nearest::new(peers(2));
-        let (asked, _) = run(&mut nearest, 0..3, |_| (2, USUAL_US));
+        let mut preferred = PreferredQuorum::new(peers(2));
+        let (asked, _) = run(&mut preferred, 0..3, |_| (2, USUAL_US));
         let first = Destination::Thrifty(peers(2));
         assert_eq!(asked, [Destination::AllPeers, first, first]);
-        assert_eq!(nearest.destination(3, false, false, Time(0)), Destination::AllPeers);
-        assert_eq!(nearest.destination(4, true, true, Time(0)), Destination::AllPeers);
+        assert_eq!(preferred.destination(3, false, false, Time(0)), Destination::AllPeers);
+        assert_eq!(preferred.destination(4, true, true, Time(0)), Destination::AllPeers);
     }
 
     #[test]
     fn others_take_their_place_when_they_are_faster_again_and_again() {
-        let mut nearest = Nearest::new(peers(2));
-        run(&mut nearest, 0..1, |_| (2, USUAL_US));
+        let mut preferred = PreferredQuorum::new(peers(2));
+        run(&mut preferred, 0..1, |_| (2, USUAL_US));
         for probe in 1..=u64::from(WINS) {
             assert_eq!(
-                nearest.destination(2 * probe - 1, true, false, Time(0)),
+                preferred.destination(2 * probe - 1, true, false, Time(0)),
                 Destination::Thrifty(peers(2))
             );
-            nearest.committed(2 * probe - 1, peers(2), Time(USUAL_US));
-            nearest.destination(2 * probe, true, true, Time(0));
-            let faster = nearest.committed(2 * probe, peers(1), Time(USUAL_US));
+            preferred.committed(2 * probe - 1, peers(2), Time(USUAL_US));
+            preferred.destination(2 * probe, true, true, Time(0));
+            let faster = preferred.committed(2 * probe, peers(1), Time(USUAL_US));
             assert_eq!(faster, (probe == u64::from(WINS)).then_some(peers(1)));
         }
-        assert_eq!(nearest.rival, (peers(1), 0));
-        assert_eq!(nearest.destination(100, true, false, Time(0)), Destination::Thrifty(peers(2)));
-        nearest.ask_first(peers(1));
-        assert_eq!(nearest.destination(101, true, false, Time(0)), Destination::Thrifty(peers(1)));
+        assert_eq!(preferred.rival, (peers(1), 0));
+        assert_eq!(
+            preferred.destination(100, true, false, Time(0)),
+            Destination::Thrifty(peers(2))
+        );
+        preferred.ask_first(peers(1));
+        assert_eq!(
+            preferred.destination(101, true, false, Time(0)),
+            Destination::Thrifty(peers(1))
+        );
     }
 
     /// Whether it never answers when it is asked first, or does so with some delay, or now and then.
@@ -213,7 +219,7 @@ mod tests {
         for (late_us, every) in [(LATE_US, 1), (LATE_US, 50), (LATE_US, 2000), (500, 1), (100, 1)] {
             let mut count = 0;
             let slots = 20_000;
-            let (_, took_us) = run(&mut Nearest::new(peers(2)), 0..slots, |to| match to {
+            let (_, took_us) = run(&mut PreferredQuorum::new(peers(2)), 0..slots, |to| match to {
                 Destination::Thrifty(_) => {
                     count += 1;
                     let late = count % every == 0;
@@ -230,25 +236,25 @@ mod tests {
     #[test]
     fn a_slow_start_does_not_excuse_a_slow_follower() {
         const INTERVAL: u64 = 128;
-        let mut nearest = Nearest::new(peers(2));
+        let mut preferred = PreferredQuorum::new(peers(2));
         let mut late = 0;
         for slot in 0..4 * INTERVAL {
             let ends_interval = (slot + 1).is_multiple_of(INTERVAL);
-            let to = nearest.destination(slot, true, ends_interval, Time(0));
+            let to = preferred.destination(slot, true, ends_interval, Time(0));
             let is_late = to == Destination::Thrifty(peers(2));
             late += u64::from(is_late);
             let usual_us = if slot == 0 { 1_000_000 } else { USUAL_US };
             let took_us = if is_late { LATE_US } else { usual_us };
-            nearest.committed(slot, peers(1), Time(took_us));
+            preferred.committed(slot, peers(1), Time(took_us));
         }
         assert!(late <= INTERVAL, "{late} slots");
     }
 
     #[test]
     fn a_dead_follower_is_replaced() {
-        let mut nearest = Nearest::new(peers(2));
-        run(&mut nearest, 0..10, |_| (2, USUAL_US));
-        let (asked, _) = run(&mut nearest, 10..5_000, |to| match to {
+        let mut preferred = PreferredQuorum::new(peers(2));
+        run(&mut preferred, 0..10, |_| (2, USUAL_US));
+        let (asked, _) = run(&mut preferred, 10..5_000, |to| match to {
             Destination::Thrifty(first) if first == peers(2) => (1, LATE_US),
             _ => (1, USUAL_US),
         });

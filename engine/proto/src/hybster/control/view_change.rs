@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use super::messages::{Justification, Subject};
 use super::{Control, Establishing, PendingNewView, Phase};
+use crate::hybster::verify::{verify_ack, verify_new_view, verify_view_change};
+use crate::hybster::wire::view::{MAX_LINKS, Part};
 use crate::ids::{PillarId, ReplicaId, View};
 use crate::output::{
-    Destination, Network, Output, Reject, SendTag, ToClients, ToExecution, ToPillar, Watermark,
+    Destination, Network, Output, Reject, SendTag, ToExecution, ToIntake, ToPillar, Watermark,
 };
 use crate::time::Time;
 use crate::trace::TraceEvent;
-use crate::verify::{verify_ack, verify_new_view, verify_view_change};
 use crate::wire::state::{StateRequest, parse_state};
-use crate::wire::view::{MAX_LINKS, Part};
 use crate::wire::{NewView, NewViewAck, PrepareHeader, ViewChange, kind};
 
 impl<V: Verifier> Control<V> {
@@ -50,7 +50,7 @@ impl<V: Verifier> Control<V> {
         debug_assert!(self.is_settled() && to > self.current);
         out.trace(|| TraceEvent::ViewLeft { from: self.stable_view, to });
         if self.is_stable() {
-            out.clients(ToClients::ViewLeft { view: to });
+            out.intake(ToIntake::ViewLeft { view: to });
         }
         self.current = to;
         self.left_since_stable += 1;
@@ -303,7 +303,7 @@ impl<V: Verifier> Control<V> {
     /// TR listing 19, establishView: P′ is certified by the pillars first.
     fn establish(&mut self, view: View, justification: Justification, out: &mut Output) {
         if self.is_stable() {
-            out.clients(ToClients::ViewLeft { view });
+            out.intake(ToIntake::ViewLeft { view });
         }
         self.current = view;
         self.new_view_due = None;
@@ -414,13 +414,13 @@ impl<V: Verifier> Control<V> {
             return false;
         };
         let pending = self.pending.remove(&from).expect("found above");
-        // Released after the letter to enter, so the batches are there until then.
+        // Released after the input to enter, so the batches are there until then.
         self.messages.release(pending.ticket);
         if pending.new_view.view <= self.stable_view {
             return false;
         }
         if self.is_stable() {
-            out.clients(ToClients::ViewLeft { view: pending.new_view.view });
+            out.intake(ToIntake::ViewLeft { view: pending.new_view.view });
         }
         self.enter_view(pending.new_view, now, out);
         true
@@ -469,7 +469,7 @@ impl<V: Verifier> Control<V> {
             if self.new_view_due.take().is_some() {
                 self.new_view_timeout.succeeded();
             }
-            out.clients(ToClients::ViewEntered { view, next_slots });
+            out.intake(ToIntake::ViewEntered { view, next_slots });
         } else {
             self.phase = Phase::Waiting;
             self.send_ack(&new_view, out);

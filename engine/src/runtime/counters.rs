@@ -29,27 +29,27 @@ impl Gauge {
 
 /// All counters of a replica. Each group has one writer and a cache line of its own.
 #[derive(Debug)]
-pub(crate) struct Board {
-    pub(crate) clients: CachePadded<ClientsBoard>,
-    pub(crate) control: CachePadded<ControlBoard>,
-    pub(crate) execution: CachePadded<ExecutionBoard>,
-    pub(crate) state: CachePadded<StateBoard>,
-    pub(crate) pillars: Vec<CachePadded<PillarBoard>>,
-    pub(crate) network: CachePadded<NetworkBoard>,
-    pub(crate) peers: Vec<PeerBoard>,
-    pub(crate) agents: Vec<CachePadded<AgentBoard>>,
-    pub(crate) rejections: RejectionBoard,
+pub(crate) struct Counters {
+    pub(crate) clients: CachePadded<ClientsCounters>,
+    pub(crate) control: CachePadded<ControlCounters>,
+    pub(crate) execution: CachePadded<ExecutionCounters>,
+    pub(crate) state: CachePadded<StateCounters>,
+    pub(crate) pillars: Vec<CachePadded<PillarCounters>>,
+    pub(crate) network: CachePadded<NetworkCounters>,
+    pub(crate) peers: Vec<PeerCounters>,
+    pub(crate) agents: Vec<CachePadded<AgentCounters>>,
+    pub(crate) rejections: RejectionCounters,
     pub(crate) refusals: Vec<Gauge>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct ClientsBoard {
+pub(crate) struct ClientsCounters {
     pub(crate) pending_bytes: Gauge,
     pub(crate) stored: Gauge,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct ControlBoard {
+pub(crate) struct ControlCounters {
     pub(crate) view: Gauge,
     pub(crate) current: Gauge,
     pub(crate) stable: Gauge,
@@ -59,13 +59,13 @@ pub(crate) struct ControlBoard {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct StateBoard {
+pub(crate) struct StateCounters {
     pub(crate) transfers: Gauge,
     pub(crate) snapshots: Gauge,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct ExecutionBoard {
+pub(crate) struct ExecutionCounters {
     pub(crate) executed: Gauge,
     pub(crate) requests: Gauge,
     pub(crate) duplicates: Gauge,
@@ -75,8 +75,8 @@ pub(crate) struct ExecutionBoard {
     pub(crate) queued: Gauge,
 }
 
-impl ExecutionBoard {
-    pub(crate) fn show(&self, status: &ExecutionStatus) {
+impl ExecutionCounters {
+    pub(crate) fn publish(&self, status: &ExecutionStatus) {
         self.executed.set(status.executed.0);
         self.requests.set(status.requests);
         self.duplicates.set(status.duplicates);
@@ -87,14 +87,14 @@ impl ExecutionBoard {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct PillarBoard {
+pub(crate) struct PillarCounters {
     pub(crate) prepared: Gauge,
     pub(crate) committed: Gauge,
     pub(crate) base: Gauge,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct NetworkBoard {
+pub(crate) struct NetworkCounters {
     pub(crate) client_links: Gauge,
     pub(crate) lost_replies: Gauge,
     pub(crate) relayed_replies: Gauge,
@@ -109,37 +109,37 @@ pub(crate) struct NetworkBoard {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct PeerBoard {
+pub(crate) struct PeerCounters {
     pub(crate) up: AtomicBool,
     pub(crate) queued_bytes: Gauge,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct AgentBoard {
-    /// Letters handled.
-    pub(crate) letters: Gauge,
+pub(crate) struct AgentCounters {
+    /// Inputs handled.
+    pub(crate) inputs: Gauge,
     /// Turns of the agent's loop.
     pub(crate) turns: Gauge,
     /// Times that it went to sleep.
     pub(crate) sleeps: Gauge,
-    /// Mails that wait for room in other agents' queues.
+    /// Messages that wait for room in other agents' queues.
     pub(crate) queued: Gauge,
     /// Turns that ended congested.
     pub(crate) congested: Gauge,
 }
 
-impl Board {
-    pub(crate) fn new(replicas: u16, pillars: u16, agents: usize) -> Board {
-        Board {
+impl Counters {
+    pub(crate) fn new(replicas: u16, pillars: u16, agents: usize) -> Counters {
+        Counters {
             clients: CachePadded::default(),
             control: CachePadded::default(),
             execution: CachePadded::default(),
             state: CachePadded::default(),
             pillars: (0..pillars).map(|_| CachePadded::default()).collect(),
             network: CachePadded::default(),
-            peers: (0..replicas).map(|_| PeerBoard::default()).collect(),
+            peers: (0..replicas).map(|_| PeerCounters::default()).collect(),
             agents: (0..agents).map(|_| CachePadded::default()).collect(),
-            rejections: RejectionBoard::new(replicas),
+            rejections: RejectionCounters::new(replicas),
             refusals: Reason::ALL.iter().map(|_| Gauge::default()).collect(),
         }
     }
@@ -167,17 +167,17 @@ const REASONS: [Reject; 13] = [
 
 /// Dropped messages by sender, kind and reason. Several agents count here.
 #[derive(Debug)]
-pub(crate) struct RejectionBoard {
+pub(crate) struct RejectionCounters {
     replicas: usize,
     counts: Vec<AtomicU64>,
 }
 
-impl RejectionBoard {
-    fn new(replicas: u16) -> RejectionBoard {
+impl RejectionCounters {
+    fn new(replicas: u16) -> RejectionCounters {
         let replicas = usize::from(replicas);
         // One row more than replicas: the last one is for clients.
         let count = (replicas + 1) * KINDS * REASONS.len();
-        RejectionBoard { replicas, counts: (0..count).map(|_| AtomicU64::new(0)).collect() }
+        RejectionCounters { replicas, counts: (0..count).map(|_| AtomicU64::new(0)).collect() }
     }
 
     pub(crate) fn add(&self, rejection: &Rejection) {
@@ -209,15 +209,15 @@ mod tests {
 
     #[test]
     fn rejections_are_told_apart() {
-        let board = RejectionBoard::new(3);
+        let counters = RejectionCounters::new(3);
         for from in [None, Some(ReplicaId(0)), Some(ReplicaId(2))] {
             for (kind, reason) in [(1, Reject::BadRequest), (18, Reject::Overload)] {
-                board.add(&Rejection { from, kind, reason });
+                counters.add(&Rejection { from, kind, reason });
             }
         }
-        board.add(&Rejection { from: None, kind: 200, reason: Reject::Malformed });
-        board.add(&Rejection { from: None, kind: 201, reason: Reject::Malformed });
-        let all: Vec<_> = board.iter().collect();
+        counters.add(&Rejection { from: None, kind: 200, reason: Reject::Malformed });
+        counters.add(&Rejection { from: None, kind: 201, reason: Reject::Malformed });
+        let all: Vec<_> = counters.iter().collect();
         assert_eq!(all.len(), 7);
         assert!(all.contains(&(Some(2), 18, Reject::Overload, 1)));
         assert!(all.contains(&(None, 0, Reject::Malformed, 2)));

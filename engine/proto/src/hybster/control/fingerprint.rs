@@ -11,7 +11,7 @@ impl<V: Verifier> Control<V> {
     /// Appends the stage's state and returns what its tickets stand for.
     ///
     /// # Panics
-    /// If letters between the stages are under way: the driver must have delivered all of them.
+    /// If inputs between the stages are under way: the driver must have delivered all of them.
     pub fn fingerprint(&self, into: &mut Fingerprint) -> BTreeMap<u64, Vec<u8>> {
         let Control {
             config: _,
@@ -33,7 +33,7 @@ impl<V: Verifier> Control<V> {
             left_since_stable,
         } = self;
         let settled = matches!(phase, Phase::Stable | Phase::Waiting) && unsigned_ack.is_none();
-        assert!(settled, "letters between the stages are under way");
+        assert!(settled, "inputs between the stages are under way");
         into.number(stable_view.0);
         into.number(current.0);
         into.flag(matches!(phase, Phase::Stable));

@@ -96,7 +96,7 @@ pub struct ClientCore {
     views: Vec<View>,
     view: View,
     leader: usize,
-    /// Replicas whose link stands, and all of them, as bits.
+    /// Replicas whose link is up, and all of them, as bits.
     up: u64,
     all: u64,
     stats: ClientStats,
@@ -234,7 +234,7 @@ impl ClientCore {
         self.sessions.get(session as usize).is_some_and(|s| s.evicted)
     }
 
-    /// The link to a replica stands (again).
+    /// The link to a replica is up (again).
     pub fn replica_up(&mut self, replica: ReplicaId, now: Time, out: &mut ClientOutput) {
         let Some(bit) = self.bit(replica) else { return };
         let leader_was_up = self.up & self.leader_bit() != 0;

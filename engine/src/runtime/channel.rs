@@ -3,21 +3,21 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hybster_proto::output::{Letter, Network, ReplyQueue};
+use hybster_proto::output::{Input, Network, ReplyQueue};
 
 use super::sync::{AtomicBool, Consumer, Ordering, Producer, RingBuffer, fence};
 
-/// Mails that a queue between two agents holds.
-pub(crate) const QUEUE_MAILS: usize = 2048;
+/// Messages that a queue between two agents holds.
+pub(crate) const QUEUE_MESSAGES: usize = 2048;
 
-/// Mails taken from one queue in one turn.
-const TURN_MAILS: usize = 1024;
+/// Messages taken from one queue in one turn.
+const TURN_MESSAGES: usize = 1024;
 
 /// What travels between agents.
 #[derive(Debug)]
-pub(crate) enum Mail {
+pub(crate) enum Message {
     /// For a stage of the receiving agent.
-    Letter(Letter),
+    Input(Input),
     /// For the network.
     Network(Network),
     /// Replies for the network to send.
@@ -26,11 +26,11 @@ pub(crate) enum Mail {
     Spent(ReplyQueue),
 }
 
-/// The sending end. Mails are staged, and a whole run goes out with one [`Outbox::flush`].
+/// The sending end. Messages are staged, and a whole run goes out with one [`Outbox::flush`].
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    producer: Producer<Mail>,
-    staged: VecDeque<Mail>,
+    producer: Producer<Message>,
+    staged: VecDeque<Message>,
     /// Whether the sender is short of room: set before it tries for the last time, taken back when
     /// all is sent. Only the sender writes it. Were the receiver to take it back, it could do so for
     /// room that the sender has used up already, and the sender would sleep for ever.
@@ -42,16 +42,16 @@ pub(crate) struct Outbox {
 /// The receiving end.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    consumer: Consumer<Mail>,
+    consumer: Consumer<Message>,
     blocked: Arc<AtomicBool>,
 }
 
 /// Makes a queue.
 pub(crate) fn connect() -> (Outbox, Inbox) {
-    connect_with(QUEUE_MAILS)
+    connect_with(QUEUE_MESSAGES)
 }
 
-/// Makes a queue that holds so many mails.
+/// Makes a queue that holds so many messages.
 pub(crate) fn connect_with(capacity: usize) -> (Outbox, Inbox) {
     let (producer, consumer) = RingBuffer::new(capacity);
     let blocked = Arc::new(AtomicBool::new(false));
@@ -65,12 +65,12 @@ pub(crate) fn connect_with(capacity: usize) -> (Outbox, Inbox) {
 }
 
 impl Outbox {
-    /// Puts a mail behind those that are staged.
-    pub(crate) fn stage(&mut self, mail: Mail) {
-        self.staged.push_back(mail);
+    /// Puts a message behind those that are staged.
+    pub(crate) fn stage(&mut self, message: Message) {
+        self.staged.push_back(message);
     }
 
-    /// Mails that have not gone out yet.
+    /// Messages that have not gone out yet.
     pub(crate) fn staged(&self) -> usize {
         self.staged.len()
     }
@@ -123,8 +123,8 @@ impl Inbox {
     /// Hands over what is waiting, up to the limit of a turn. Returns whether the sender is short
     /// of room: then its doorbell must be rung.
     #[must_use]
-    pub(crate) fn take(&mut self, mut handle: impl FnMut(Mail)) -> bool {
-        let count = self.consumer.slots().min(TURN_MAILS);
+    pub(crate) fn take(&mut self, mut handle: impl FnMut(Message)) -> bool {
+        let count = self.consumer.slots().min(TURN_MESSAGES);
         if count == 0 {
             return false;
         }

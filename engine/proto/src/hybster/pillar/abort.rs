@@ -6,15 +6,17 @@ use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX, Verifier};
 use std::collections::{HashMap, HashSet};
 
 use super::Pillar;
-use super::nearest::Nearest;
+use super::preferred_quorum::PreferredQuorum;
 use super::slots::StoredPrepare;
+use crate::hybster::wire::ordering::{
+    BATCH_HEAD, encode_batch, encode_batch_request, parse_batch_request,
+};
+use crate::hybster::wire::view::{Link, Part, PartScope};
 use crate::ids::{ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl};
 use crate::time::Time;
 use crate::trace::TraceEvent;
-use crate::wire::ordering::{BATCH_HEAD, encode_batch, encode_batch_request, parse_batch_request};
-use crate::wire::view::{Link, Part, PartScope};
 use crate::wire::{self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, Requests};
 
 /// A batch outside of the log: checked requests.
@@ -210,7 +212,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         self.active = current == view;
         self.pending.clear();
         self.fill_through = None;
-        self.nearest = Nearest::new(self.config.next_to_leader(view));
+        self.preferred = PreferredQuorum::new(self.config.next_to_leader(view));
         self.keep_bodies();
         let base = self.slots.base();
         self.prepared = base;

@@ -1,7 +1,7 @@
 //! The corrections to the TR, message by message: each test fails when its rule is left out.
 
 use super::*;
-use crate::wire::view::{Link, Part, PartScope};
+use crate::hybster::wire::view::{Link, Part, PartScope};
 use crate::wire::{CheckpointCertificate, CheckpointId};
 use hybster_tss::{GroupKey, InProcessTrInX, InProcessVerifier, MacAlgorithm, Proof, TrInX};
 

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use hybster_tss::{ContinuingCertificate, Counter, CounterValue, Digest, InstanceId, Proof};
 
-use super::{PREPARE_HEAD, PrepareHeader, Put, Reader, WireError, kind};
 use crate::config::GroupConfig;
 use crate::ids::{PillarId, ReplicaId, View};
 use crate::wire::state::CheckpointCertificate;
+use crate::wire::{PREPARE_HEAD, PrepareHeader, Put, Reader, WireError, kind};
 
 /// One step of a pillar's counter O from one view to a later one: a continuing certificate to
 /// `to|0` that discloses the value before.
@@ -99,7 +99,7 @@ impl PartScope<'_> {
             link.put(&mut out);
         }
         put_headers(&mut out, prepared);
-        super::digest(&out)
+        crate::wire::digest(&out)
     }
 }
 
@@ -261,7 +261,7 @@ impl NewViewAck {
     pub fn digest(&self) -> Digest {
         let mut out = Vec::new();
         self.put_certified(&mut out);
-        super::digest(&out)
+        crate::wire::digest(&out)
     }
 
     /// The message.
@@ -327,7 +327,7 @@ impl NewView {
     pub fn digest(&self) -> Digest {
         let mut out = Vec::new();
         self.put_certified(&mut out);
-        super::digest(&out)
+        crate::wire::digest(&out)
     }
 
     /// The message.

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use super::Control;
 use crate::config::GroupConfig;
+use crate::hybster::verify::verify_checkpoint_certificate;
 use crate::ids::{OrderNumber, ReplicaId};
 use crate::output::{
     Destination, Network, Output, Reject, SendTag, ToExecution, ToPillar, ToState, Watermark,
 };
 use crate::time::{Time, earliest};
 use crate::trace::TraceEvent;
-use crate::verify::verify_checkpoint_certificate;
 use crate::wire::state::{StateRequest, encode_state};
 use crate::wire::{CheckpointCertificate, CheckpointId};
 

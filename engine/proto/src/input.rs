@@ -1,15 +1,15 @@
-//! What stages are told: letters from the links, from each other and from the driver.
+//! What stages are told: inputs from the links, from each other and from the driver.
 
 use bytes::{Bytes, BytesMut};
 use hybster_tss::{Digest, Proof};
 use std::sync::Arc;
 
+use crate::hybster::wire::view::Part;
 use crate::ids::{
     ClientId, OrderNumber, Peers, PillarId, ReplicaId, RequestNumber, SessionId, View,
 };
 use crate::service::Snapshot;
 use crate::state::TransferredState;
-use crate::wire::view::Part;
 use crate::wire::{CheckpointCertificate, CheckpointId, PrepareHeader};
 
 /// The link that a client message came over: replies to a session go to the link of its client
@@ -33,9 +33,9 @@ pub enum Source {
 
 /// Something for a stage to handle.
 #[derive(Debug)]
-pub enum Letter {
-    /// For the client stage.
-    Clients(ToClients),
+pub enum Input {
+    /// For the request intake.
+    Intake(ToIntake),
     /// For a pillar.
     Pillar(PillarId, ToPillar),
     /// For the execution stage.
@@ -46,9 +46,9 @@ pub enum Letter {
     Control(ToControl),
 }
 
-/// Letters to the client stage.
+/// Inputs of the request intake.
 #[derive(Debug)]
-pub enum ToClients {
+pub enum ToIntake {
     /// A REQUESTS message.
     Requests {
         /// Where it came from.
@@ -57,7 +57,7 @@ pub enum ToClients {
         message: Bytes,
     },
     /// A leading pillar says where it proposes next; sent when it enters the view, when it has
-    /// taken letters, and when its window moves.
+    /// taken inputs, and when its window moves.
     Proposed {
         /// The pillar.
         pillar: PillarId,
@@ -65,7 +65,7 @@ pub enum ToClients {
         view: View,
         /// Its next slot.
         next_slot: u64,
-        /// Letters of the client stage that it has dealt with since it said so last.
+        /// Inputs of the request intake that it has dealt with since it said so last.
         taken: u32,
     },
     /// A request that the stage asked about has not been executed.
@@ -96,7 +96,7 @@ pub enum ToClients {
     },
 }
 
-/// Letters to a pillar.
+/// Inputs to a pillar.
 #[derive(Debug)]
 pub enum ToPillar {
     /// Requests to propose. The buffer has [`crate::wire::PREPARE_HEAD`] bytes of room in front.
@@ -200,7 +200,7 @@ pub enum ToPillar {
     PeerUp(ReplicaId),
 }
 
-/// Letters to the execution stage.
+/// Inputs to the execution stage.
 #[derive(Debug)]
 pub enum ToExecution {
     /// Slots of a pillar are committed, handed over in slot order.
@@ -221,14 +221,14 @@ pub enum ToExecution {
         /// The message.
         message: Bytes,
     },
-    /// Answer from the session table, or notify the client stage once executed.
+    /// Answer from the session table, or notify the request intake once executed.
     Resend {
         /// The session.
         session: SessionId,
         /// The request's number.
         number: RequestNumber,
     },
-    /// The client stage does not care about a request any more.
+    /// The request intake does not care about a request any more.
     Unwatch {
         /// The session.
         session: SessionId,
@@ -268,7 +268,7 @@ impl std::fmt::Debug for TakenSnapshot {
     }
 }
 
-/// Letters to the state stage.
+/// Inputs to the state stage.
 #[derive(Debug)]
 pub enum ToState {
     /// The execution stage took a snapshot.
@@ -291,7 +291,7 @@ pub enum ToState {
     },
 }
 
-/// Letters to the control stage.
+/// Inputs to the control stage.
 #[derive(Debug)]
 pub enum ToControl {
     /// A message from a peer.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
+use crate::hybster::verify::{Transition, transition};
 use crate::ids::{ReplicaId, View};
-use crate::verify::{Transition, transition};
 use crate::wire::{NewViewAck, ViewChange};
 
 /// A verified message and whether all batches that it names are held.

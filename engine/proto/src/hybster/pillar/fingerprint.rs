@@ -25,7 +25,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             handed,
             pending,
             fill_through,
-            nearest: _,
+            preferred: _,
             now: _,
             chain,
             bodies,

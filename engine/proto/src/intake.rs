@@ -1,4 +1,4 @@
-//! The client stage (TR listing 15): takes requests in, hands them to the pillars of a leader,
+//! The request intake (TR listing 15): takes requests in, hands them to the pillars of a leader,
 //! and watches over the leader for those that clients brought to a follower.
 //!
 //! At a leader, requests are appended to the batch that is open and each batch goes to the pillar
@@ -17,14 +17,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
+use crate::hybster::verify::requests::{is_admissible, is_proved};
 use crate::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::output::{
-    Cause, Destination, Output, Reject, SendTag, Source, ToClients, ToControl, ToExecution,
-    ToPillar,
+    Cause, Destination, Output, Reject, SendTag, Source, ToControl, ToExecution, ToIntake, ToPillar,
 };
 use crate::time::Time;
 use crate::timeouts::AdaptiveTimeout;
-use crate::verify::requests::{is_admissible, is_proved};
 use crate::wire::request::{is_retransmission, requests_body, requests_head};
 use crate::wire::{PREPARE_HEAD, ReplyStatus, RequestRef, Requests, kind};
 
@@ -41,8 +40,8 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// Requests in one forwarded message at most.
 const FORWARD_CHUNK: usize = 64;
 
-/// The client stage of a replica.
-pub struct ClientStage<V: Verifier> {
+/// The request intake of a replica.
+pub struct Intake<V: Verifier> {
     config: Arc<GroupConfig>,
     id: ReplicaId,
     verifier: V,
@@ -91,11 +90,11 @@ struct Stored {
     reminded: bool,
 }
 
-impl<V: Verifier> ClientStage<V> {
-    /// The client stage of a replica in the initial view.
+impl<V: Verifier> Intake<V> {
+    /// The request intake of a replica in the initial view.
     #[must_use]
     pub fn new(config: Arc<GroupConfig>, id: ReplicaId, verifier: V) -> Self {
-        ClientStage {
+        Intake {
             id,
             verifier,
             view: View(0),
@@ -116,10 +115,10 @@ impl<V: Verifier> ClientStage<V> {
         }
     }
 
-    /// Handles a letter. Requests wait for [`ClientStage::flush`].
-    pub fn handle(&mut self, letter: ToClients, now: Time, out: &mut Output) {
-        match letter {
-            ToClients::Requests { from, message } => {
+    /// Handles an input. Requests wait for [`Intake::flush`].
+    pub fn handle(&mut self, input: ToIntake, now: Time, out: &mut Output) {
+        match input {
+            ToIntake::Requests { from, message } => {
                 if let Err(reason) = self.requests(from, &message, now, out) {
                     let peer = match from {
                         Source::Client(_) => None,
@@ -128,7 +127,7 @@ impl<V: Verifier> ClientStage<V> {
                     out.reject(peer, &message, reason);
                 }
             }
-            ToClients::Proposed { pillar, view, next_slot, taken } => {
+            ToIntake::Proposed { pillar, view, next_slot, taken } => {
                 // A pillar may have entered the view before this stage hears of it.
                 let turn = &mut self.pillars[usize::from(pillar.0)];
                 if view >= self.view {
@@ -138,18 +137,18 @@ impl<V: Verifier> ClientStage<V> {
                     turn.filling = turn.filling.filter(|through| *through >= next_slot);
                 }
             }
-            ToClients::NotExecuted { session, number } => {
+            ToIntake::NotExecuted { session, number } => {
                 self.propose_stored(session, number, now, out);
             }
-            ToClients::Executed { session, number } => self.executed(session, number, now),
-            ToClients::ViewLeft { view } => self.view_left(view),
-            ToClients::ViewEntered { view, next_slots } => {
+            ToIntake::Executed { session, number } => self.executed(session, number, now),
+            ToIntake::ViewLeft { view } => self.view_left(view),
+            ToIntake::ViewEntered { view, next_slots } => {
                 self.view_entered(view, &next_slots, now, out);
             }
         }
     }
 
-    /// To be called when no letter is waiting: hands out what is pending. A batch is what came in
+    /// To be called when no input is waiting: hands out what is pending. A batch is what came in
     /// between two calls, so batches form without a timer.
     pub fn flush(&mut self, _now: Time, out: &mut Output) {
         // After a view change, pillars say when they have entered the view.
@@ -172,7 +171,7 @@ impl<V: Verifier> ClientStage<V> {
         self.fill_gaps(out);
     }
 
-    /// To be called when [`ClientStage::deadline`] has passed.
+    /// To be called when [`Intake::deadline`] has passed.
     pub fn tick(&mut self, now: Time, out: &mut Output) {
         let mut forward = Vec::new();
         let (mut remind, mut expired) = (false, false);
@@ -214,7 +213,7 @@ impl<V: Verifier> ClientStage<V> {
         }
     }
 
-    /// When [`ClientStage::tick`] wants to be called.
+    /// When [`Intake::tick`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         self.watch.first().map(|(at, ..)| *at)

@@ -5,13 +5,13 @@ use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX, Verifier};
 
 use super::Pillar;
 use super::slots::{StoredPrepare, Vote};
+use crate::hybster::verify::requests::{RequestChecks, is_admissible, is_proved};
+use crate::hybster::verify::verify_prepare;
 use crate::ids::{PillarId, ReplicaId};
 use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Output, Reject, SendTag, ToExecution, ToPillar};
 use crate::time::Time;
 use crate::trace::TraceEvent;
-use crate::verify::requests::{RequestChecks, is_admissible, is_proved};
-use crate::verify::verify_prepare;
 use crate::wire::{self, Commit, PREPARE_HEAD, PrepareHeader, Requests};
 
 impl<T: TrInX, V: Verifier> Pillar<T, V> {
@@ -174,7 +174,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
         });
         let (slot, last) = (self.prepared, self.last_slot(&header));
         let ends_interval = (last + 1).is_multiple_of(self.config.interval_slots());
-        let to = self.nearest.destination(slot, slot == self.committed, ends_interval, self.now);
+        let to = self.preferred.destination(slot, slot == self.committed, ends_interval, self.now);
         let tag = SendTag::Ordering(header.view, header.last);
         out.send(to, stored.message.clone(), tag);
         let slot = self.slots.get_mut(self.prepared).expect("the window has room");
@@ -395,7 +395,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             if self.is_leader() {
                 let by = slot.votes.iter().filter(|v| v.acknowledges(stored)).map(|v| v.replica);
                 let by = by.take(needed - 1).collect();
-                let faster = self.nearest.committed(self.committed, by, self.now);
+                let faster = self.preferred.committed(self.committed, by, self.now);
                 if let (Some(first), PillarId(0)) = (faster, self.pillar) {
                     for pillar in self.config.all_pillars() {
                         out.pillar(pillar, ToPillar::AskFirst { view: self.view, first });

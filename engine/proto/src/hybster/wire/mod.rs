@@ -1,0 +1,4 @@
+//! The wire format of Hybster's own messages; `engine/proto/WIRE.md` draws the layouts.
+
+pub mod ordering;
+pub mod view;
