@@ -1,4 +1,4 @@
-//! The attacks on a published TrInX that this one must refuse (DESIGN.md section 5), by name.
+//! The attacks on a published TrInX that this one must refuse, by name.
 
 use std::cell::{Cell, RefCell};
 

@@ -7,7 +7,7 @@ use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
 /// The constants of a replica group.
 ///
 /// Every field that changes what a correct replica does is covered by [`GroupConfig::digest`],
-/// which is compared in every handshake and covered by every TrInX certificate (DESIGN 2).
+/// which is compared in every handshake and covered by every TrInX certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupConfig {
     /// Identifies the group; random at creation.
@@ -279,7 +279,7 @@ impl GroupConfig {
         checkpoint.0 / u64::from(self.pillars)
     }
 
-    /// The pillar that runs the exchange for a checkpoint: k mod P for the k-th (DESIGN 8).
+    /// The pillar that runs the exchange for a checkpoint: k mod P for the k-th.
     #[must_use]
     pub fn checkpoint_pillar(&self, checkpoint: OrderNumber) -> PillarId {
         PillarId((checkpoint.0 / self.checkpoint_interval % u64::from(self.pillars)) as u16)

@@ -108,7 +108,7 @@ pub enum ToPillar {
         /// Number of records.
         requests: u32,
     },
-    /// Propose a no-op through this slot: other pillars are ahead (DESIGN 7).
+    /// Propose a no-op through this slot: other pillars are ahead (DEVIATIONS 6).
     FillGap {
         /// The view in which it is to be proposed.
         view: View,

@@ -4,7 +4,7 @@
 //! At a leader, requests are appended to the batch that is open and each batch goes to the pillar
 //! that can propose soonest: the one whose next order number is the lowest. So at low load the
 //! pillars take turns and no no-op is needed; at high load batches grow while pillars are busy.
-//! If a pillar still falls behind the others, it is told to cover the gap by a no-op (DESIGN 7).
+//! If a pillar still falls behind the others, it is told to cover the gap by a no-op (DEVIATIONS 6).
 //!
 //! A follower stores what a client sends to it (a client does so only after a time-out, or when it
 //! takes the follower for the leader), forwards it and suspects the leader when the request is not
@@ -333,7 +333,7 @@ impl<V: Verifier> Intake<V> {
             .expect("there is at least one pillar")
     }
 
-    /// DESIGN 7: a pillar with nothing to propose while others are ahead covers the gap.
+    /// DEVIATIONS 6: a pillar with nothing to propose while others are ahead covers the gap.
     fn fill_gaps(&mut self, out: &mut Output) {
         // What is under way will be proposed: it counts as ahead, but not as behind.
         let ahead = (0..self.pillars.len())

@@ -19,9 +19,9 @@ pub enum Mutant {
     NoVouching,
     /// NEW-VIEW-ACKs vouch for nothing.
     NoAcks,
-    /// Abort states of all views are merged (first correction of DESIGN 9).
+    /// Abort states of all views are merged (DEVIATIONS 1).
     MergeAllViews,
-    /// The last link of a chain is enough (second correction of DESIGN 9).
+    /// The last link of a chain is enough (DEVIATIONS 2).
     LastLinkAlone,
     /// The links of a chain need not join.
     ChainNotJoined,

@@ -261,7 +261,7 @@ pub struct Rejection {
     pub reason: Reject,
 }
 
-/// This replica must stop: an invariant of its own is broken (STYLE rule 2).
+/// This replica must stop: an invariant of its own is broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fatal {
     /// The trusted subsystem refused a call that a correct replica makes.

@@ -1,4 +1,4 @@
-//! Clients of a group (TR listings 11 and 14; DESIGN 10).
+//! Clients of a group (TR listings 11 and 14; DEVIATIONS 16 to 19).
 //!
 //! [`Client`] is a handle that any number of threads and tasks may share: call and wait, or submit
 //! and wait later. [`ClientDriver`] is what it runs on its own thread; whoever needs thousands of

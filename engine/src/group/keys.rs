@@ -112,7 +112,7 @@ impl ReplicaKeys {
     ///
     /// The counters of the in-process TrInX are lost with the process. Starting from zero again
     /// under the same epoch, the replica could certify one counter value twice, which is the one
-    /// thing that 2f+1 replicas rely on never to happen (DESIGN 5).
+    /// thing that 2f+1 replicas rely on never to happen (TR section 4.3).
     ///
     /// # Errors
     /// If the replica was started before, or the mark cannot be made to last.

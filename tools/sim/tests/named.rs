@@ -1,4 +1,4 @@
-//! Hand-made scenarios: what issue 2 names, each with the proof that it happened.
+//! Hand-made scenarios, each with the proof that it happened.
 
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::Reject;
@@ -242,7 +242,7 @@ fn one_client(pillars: u16, seed: u64) -> Scenario {
     scenario
 }
 
-/// DESIGN 7: requests reach the pillar that can propose soonest, so idle pillars hold up nobody.
+/// DEVIATIONS 6: requests reach the pillar that can propose soonest, so idle pillars hold up nobody.
 #[test]
 fn one_client_on_four_pillars_needs_few_no_ops() {
     for seed in SEEDS {

@@ -21,7 +21,7 @@
 //!   counts for that statement alone, so f+1 equal ones always include a correct replica's.
 //!
 //! # Read-only requests
-//! A query goes to all replicas; it is accepted if all n answer equally (DESIGN 10). Any other
+//! A query goes to all replicas; it is accepted if all n answer equally (DEVIATIONS 18). Any other
 //! answer, a replica that is not connected, or a timeout has it ordered. Then:
 //! - Replies do not tell whether a query or an ordered request is answered, so both must not share
 //!   a number: the late answer of a correct replica that lags, to the query, together with a

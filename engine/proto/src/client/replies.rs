@@ -269,7 +269,7 @@ impl ClientCore {
         self.sessions[session as usize] = state;
     }
 
-    /// An answer to a query: accepted if all n replicas give it (DESIGN 10).
+    /// An answer to a query: accepted if all n replicas give it (DEVIATIONS 18).
     fn handle_answer(
         &mut self,
         index: u32,

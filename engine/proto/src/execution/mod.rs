@@ -186,7 +186,7 @@ impl<S: Service> Execution<S> {
             }
             self.execute(order, &batch, out);
             self.held_up_since = None;
-            // The TR advances o_exec only for new requests; it must advance for all (DESIGN 9).
+            // The TR advances o_exec only for new requests; it must advance for all (DEVIATIONS 5).
             self.executed = order;
             if self.config.is_checkpoint(order) {
                 self.take_snapshot(false, out);
@@ -218,7 +218,7 @@ impl<S: Service> Execution<S> {
         out.trace(|| TraceEvent::Executed { order, requests, ran });
     }
 
-    /// Exactly once: the session table decides (DESIGN 7).
+    /// Exactly once: the session table decides (TR listing 17).
     fn execute_request(
         &mut self,
         order: OrderNumber,

@@ -1,5 +1,5 @@
 //! The session table: last results per session, what makes execution exactly-once (TR listing 15,
-//! last_retvals; DESIGN 7 and 10).
+//! last_retvals; DEVIATIONS 16).
 //!
 //! A session keeps its last W results. Sessions open with their first request and are evicted by
 //! their own client only: a client that opens more than its share loses the one it used least

@@ -1,5 +1,5 @@
 //! The state stage: digests snapshots, keeps those that others may fetch, and transfers the state
-//! of a stable checkpoint when execution cannot reach it (TR listings 18 and 20, DESIGN 8).
+//! of a stable checkpoint when execution cannot reach it (TR listings 18 and 20).
 //!
 //! Digesting goes in slices ([`StateStage::work`]), off the execution stage; pages that did not
 //! change since the last checkpoint are not read again.

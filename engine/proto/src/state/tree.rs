@@ -1,4 +1,4 @@
-//! The Merkle tree over the pages of a checkpoint (DESIGN 8).
+//! The Merkle tree over the pages of a checkpoint.
 //!
 //! A checkpoint consists of two trees, over the pages of the replica's bookkeeping and over those
 //! of the service, and a root record that binds both and the order number. A tree has fan-out

@@ -5,7 +5,7 @@
 //!  | len  | client | session | number | operation … | proof    |
 //! ```
 //! The proof covers everything before it: one trusted MAC under the client's key, or, if the top bit
-//! of `len` is set, its Ed25519 signature (DESIGN 6). Being covered, the bit cannot be changed.
+//! of `len` is set, its Ed25519 signature (DEVIATIONS 19). Being covered, the bit cannot be changed.
 
 use hybster_tss::{RequestAuthenticator, RequestKey};
 

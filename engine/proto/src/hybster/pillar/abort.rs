@@ -296,7 +296,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
 
     // ------------------------------------------------------------------ batches
 
-    /// DESIGN 9: a message of a view change counts once the batches that it names are held.
+    /// DEVIATIONS 8: a message of a view change counts once the batches that it names are held.
     ///
     /// The control stage keeps a bounded number of such messages per replica, so what is held for
     /// a liar is bounded as well.

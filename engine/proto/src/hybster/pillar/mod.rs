@@ -75,7 +75,7 @@ pub struct Pillar<T: TrInX, V: Verifier> {
     /// When the input came that is being handled.
     now: Time,
 
-    /// Steps of O since the last stable view (DESIGN 9, second correction).
+    /// Steps of O since the last stable view (DEVIATIONS 2).
     chain: Vec<Link>,
     /// Batches fetched for a view change, by digest.
     bodies: HashMap<Digest, Body>,

@@ -100,10 +100,10 @@ fn verify_prepared_set<V: Verifier>(
 /// Checks the chain of counter steps of a part, without its certificates, and returns the order
 /// number that the counter disclosed in v_from.
 ///
-/// Second correction to the TR (DESIGN 9): a replica that leaves an unfinished view discloses
-/// `v_cur|0`. The chain of its continuing certificates must therefore lead back, link by link, to
-/// a value of v_from — or over v_from, if the replica accepted its NEW-VIEW when it was already
-/// beyond: then it certified nothing in v_from.
+/// DEVIATIONS 2: a replica that leaves an unfinished view discloses `v_cur|0`. The chain of its
+/// continuing certificates must therefore lead back, link by link, to a value of v_from — or over
+/// v_from, if the replica accepted its NEW-VIEW when it was already beyond: then it certified
+/// nothing in v_from.
 fn check_chain(chain: &[Link], from: View, to: View) -> Result<OrderNumber, Reject> {
     let (Some(first), Some(last)) = (chain.first(), chain.last()) else {
         return Err(Reject::BadChain);
@@ -201,8 +201,8 @@ pub(crate) struct Transition {
 
 /// TR listing 19, isCorrectNewViewCertificate, and createViewTransition of listing 16.
 ///
-/// First correction to the TR (DESIGN 9): only abort states whose view is the largest one that
-/// f+1 replicas vouch for contribute PREPAREs. The messages themselves are verified by the caller.
+/// DEVIATIONS 1: only abort states whose view is the largest one that f+1 replicas vouch for
+/// contribute PREPAREs. The messages themselves are verified by the caller.
 pub(crate) fn transition(
     config: &GroupConfig,
     to: View,

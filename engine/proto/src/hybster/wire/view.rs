@@ -215,7 +215,7 @@ impl ViewChange {
 /// A NEW-VIEW-ACK: the sender accepted the NEW-VIEW of a view after it had left for a later one,
 /// so its counters stand beyond that view and it did nothing in it.
 ///
-/// The TR's abort state of an ack is for the acknowledged view, with counter 0 (DESIGN 9).
+/// The TR's abort state of an ack is for the acknowledged view, with counter 0 (DEVIATIONS 5).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NewViewAck {
     /// Sender.
