@@ -13,7 +13,7 @@
 
 use bytes::{Bytes, BytesMut};
 use hybster_tss::Verifier;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -57,7 +57,7 @@ pub struct Intake<V: Verifier> {
     stored: BTreeMap<(SessionId, RequestNumber), Stored>,
     stored_bytes: usize,
     /// Per client the number of its stored requests.
-    shares: HashMap<ClientId, usize>,
+    shares: BTreeMap<ClientId, usize>,
     /// When to look after a stored request again.
     watch: BTreeSet<(Time, SessionId, RequestNumber)>,
     timeout: AdaptiveTimeout,
@@ -106,7 +106,7 @@ impl<V: Verifier> Intake<V> {
                 Turn { leads: Some(View(0)), ..Turn::default() };
                 usize::from(config.pillars)
             ],
-            shares: HashMap::new(),
+            shares: BTreeMap::new(),
             stored: BTreeMap::new(),
             stored_bytes: 0,
             watch: BTreeSet::new(),

@@ -17,6 +17,9 @@
 //!
 //! [`input`] and [`output`] are the seam to whoever drives the stages; [`wire`] holds the message formats.
 #![forbid(unsafe_code)]
+// What would make two runs from one seed differ, by engine/proto/clippy.toml.
+#![deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)]
+#![deny(clippy::iter_over_hash_type)]
 
 pub mod client;
 pub mod config;

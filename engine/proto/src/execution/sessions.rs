@@ -238,6 +238,7 @@ impl SessionTable {
 
     /// An immutable handle; costs one reference count per page and a copy of the client list.
     pub fn snapshot(&mut self, order: OrderNumber) -> SessionSnapshot {
+        #[expect(clippy::disallowed_methods, reason = "sorted below")]
         let mut clients: Vec<_> =
             self.clients.iter().map(|(id, client)| (id.0, client.watermark)).collect();
         clients.sort_unstable();
@@ -433,6 +434,7 @@ mod tests {
             model.push_back(index);
             assert!(run(&mut table, session(client as u32, index), step).is_some());
             for (client, model) in models.iter().enumerate() {
+                #[expect(clippy::disallowed_methods, reason = "sorted below")]
                 let mut known: Vec<u64> = table
                     .index
                     .keys()

@@ -1,6 +1,6 @@
 //! The view-change messages that a replica keeps: a bounded number per sender.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -35,7 +35,7 @@ pub(super) struct Messages {
     changes: BTreeMap<(View, ReplicaId), Kept<ViewChange>>,
     /// Per sender the latest.
     acks: BTreeMap<ReplicaId, Kept<NewViewAck>>,
-    tickets: HashMap<u64, Ticket>,
+    tickets: BTreeMap<u64, Ticket>,
     next_ticket: u64,
     released: Vec<u64>,
     pillars: u16,
@@ -53,7 +53,7 @@ impl Messages {
         Messages {
             changes: BTreeMap::new(),
             acks: BTreeMap::new(),
-            tickets: HashMap::new(),
+            tickets: BTreeMap::new(),
             next_ticket: 0,
             released: Vec::new(),
             pillars: config.pillars,

@@ -19,7 +19,7 @@ mod slots;
 
 use bytes::{Bytes, BytesMut};
 use hybster_tss::{Counter, Digest, InstanceId, Refusal, TrInX, Verifier};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -78,7 +78,7 @@ pub struct Pillar<T: TrInX, V: Verifier> {
     /// Steps of O since the last stable view (DEVIATIONS 2).
     chain: Vec<Link>,
     /// Batches fetched for a view change, by digest.
-    bodies: HashMap<Digest, Body>,
+    bodies: BTreeMap<Digest, Body>,
     /// What the control stage needs to be held, by ticket.
     holds: BTreeMap<u64, Hold>,
     /// PREPAREs certified for a view that is being established.
@@ -129,7 +129,7 @@ impl<T: TrInX, V: Verifier> Pillar<T, V> {
             preferred: PreferredQuorum::new(config.next_to_leader(View(0))),
             now: Time(0),
             chain: Vec::new(),
-            bodies: HashMap::new(),
+            bodies: BTreeMap::new(),
             holds: BTreeMap::new(),
             established: None,
             future: vec![VecDeque::new(); replicas],
