@@ -6,7 +6,7 @@
 //! DIR/client-N.key    secrets of client N, mode 0600
 //! ```
 //!
-//! [`create`] makes such a directory; [`Group::load`], [`ReplicaKeys::load`] and
+//! [`create()`] makes such a directory; [`Group::load`], [`ReplicaKeys::load`] and
 //! [`ClientKeys::load`] read it and check everything before anything is started.
 
 mod create;

@@ -91,7 +91,7 @@ pub(crate) fn model() -> Result<Outcome, String> {
 pub(crate) fn doc() -> Result<Outcome, String> {
     let mut doc = cargo();
     doc.env("RUSTDOCFLAGS", "-D warnings");
-    run(doc.args(["doc", "--workspace", "--no-deps", "--locked"]))
+    run(doc.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]))
 }
 
 pub(crate) fn simulate() -> Result<Outcome, String> {

@@ -5,6 +5,8 @@
 //! - Relative links of all Markdown files lead to files.
 //! - No file names a document that is not in the repository.
 //! - "DEVIATIONS 7" names an item that `engine/proto/DEVIATIONS.md` has.
+//! - Every kind of message is in the table of ARCHITECTURE.md that says what it can cost, and in
+//!   `engine/proto/WIRE.md`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,7 @@ pub(crate) fn check() -> Result<Outcome, String> {
         let text = read(&root, document)?;
         spans(&root, document, &text, bases, &mut findings);
     }
+    let mut kinds = Vec::new();
     let items = items(&read(&root, "engine/proto/DEVIATIONS.md")?);
     for file in files {
         // What is not text has no words.
@@ -49,7 +52,16 @@ pub(crate) fn check() -> Result<Outcome, String> {
         if !file.ends_with(".lock") {
             words(file, &text, items, &mut findings);
         }
+        if file.starts_with("engine/proto/src/") {
+            kinds.extend(kinds_of(&text));
+        }
     }
+    if kinds.is_empty() {
+        return Err("no kinds of messages were found in engine/proto/src".to_owned());
+    }
+    missing_kinds(&kinds, "ARCHITECTURE.md", &read(&root, "ARCHITECTURE.md")?, &mut findings);
+    let wire = read(&root, "engine/proto/WIRE.md")?.replace(" | ", " ");
+    missing_kinds(&kinds, "engine/proto/WIRE.md", &wire, &mut findings);
     if findings.is_empty() { Ok(Outcome::Passed) } else { Err(findings.join("\n  ")) }
 }
 
@@ -147,6 +159,23 @@ fn words(file: &str, text: &str, items: usize, findings: &mut Vec<String>) {
     }
 }
 
+/// The kinds of messages that a source file declares, as the documents write them: "11 ORDER-REQUEST".
+fn kinds_of(text: &str) -> Vec<String> {
+    let declared = text.lines().skip_while(|line| *line != "pub mod kind {");
+    let declared = declared.take_while(|line| *line != "}");
+    let kinds = declared.filter_map(|line| {
+        let (name, number) = line.trim().strip_prefix("pub const ")?.split_once(": u8 = ")?;
+        Some(format!("{} {}", number.trim_end_matches(';'), name.replace('_', "-")))
+    });
+    kinds.collect()
+}
+
+fn missing_kinds(kinds: &[String], document: &str, text: &str, findings: &mut Vec<String>) {
+    for kind in kinds.iter().filter(|kind| !text.lines().any(|line| is_word(line, kind))) {
+        findings.push(format!("{document}: the message {kind} is not in its table"));
+    }
+}
+
 /// Whether a line has `name` with no letter before or after it.
 fn is_word(line: &str, name: &str) -> bool {
     line.match_indices(name).any(|(at, _)| {
@@ -188,6 +217,17 @@ mod tests {
         let text = "[a](README.md) [b](README.md#top) [c](https://x.y) [d](#here) [e](gone.md)";
         links(&root(), "x.md", text, &mut findings);
         assert_eq!(findings, ["x.md:1: the link to gone.md leads nowhere"]);
+    }
+
+    #[test]
+    fn every_kind_of_message_must_be_in_the_tables() {
+        let text = "pub mod kind {\n    /// A.\n    pub const A_B: u8 = 1;\n    pub const C: u8 = 21;\n}\n\
+                    pub const D: u8 = 3;\n";
+        let kinds = kinds_of(text);
+        assert_eq!(kinds, ["1 A-B", "21 C"]);
+        let mut findings = Vec::new();
+        missing_kinds(&kinds, "x.md", "| 1 A-B, again | client |\n| 21 CD |", &mut findings);
+        assert_eq!(findings, ["x.md: the message 21 C is not in its table"]);
     }
 
     #[test]
