@@ -14,9 +14,9 @@ use hybster::{ClientId, GroupConfig, Replica, ReplicaId, RunningReplica, Transpo
 pub use hybster::Status;
 
 use crate::Error;
-use crate::launch::{GroupSpec, ReplicaArgs};
 use crate::load::{Access, Failure, Outcome, Sessions};
-use crate::options::ServiceKind;
+use crate::options::{ReplicaArgs, ServiceKind};
+use crate::spec::GroupSpec;
 use crate::stop::Stop;
 
 /// Longest wait for the links to all replicas.

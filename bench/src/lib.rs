@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cores;
 pub mod engine;
 mod error;
 pub mod launch;
@@ -23,6 +24,7 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod spec;
 pub mod stop;
 pub mod sweep;
 pub mod workload;

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use hybster_bench::options::{Cli, Command, FaultOptions, RunOptions};
-use hybster_bench::profile::{IdleOptions, ProfileOptions, idle, profile};
+use hybster_bench::options::{
+    Cli, Command, FaultOptions, IdleOptions, ProfileOptions, RunOptions, SweepOptions,
+};
+use hybster_bench::profile::{idle, profile};
 use hybster_bench::report::write_json;
 use hybster_bench::stop::Stop;
-use hybster_bench::sweep::{SweepOptions, sweep, write_csv};
+use hybster_bench::sweep::{sweep, write_csv};
 use hybster_bench::{Error, launch, run, scenario};
 
 /// Measured, but operations failed or a check did not hold.

@@ -1,4 +1,9 @@
-//! The command line.
+//! The command line: what can be asked for, as data. Nothing here knows how it is done, so that
+//! every other module may depend on this one.
+
+mod axis;
+
+pub use axis::Axis;
 
 use std::path::PathBuf;
 
@@ -6,10 +11,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hybster::{Layout, TransportKind};
 use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
-
-use crate::launch::ReplicaArgs;
-use crate::profile::{IdleOptions, ProfileOptions};
-use crate::sweep::SweepOptions;
 
 /// Measures Hybster: starts a group on loopback, drives it with clients, reports.
 #[derive(Debug, Parser)]
@@ -113,7 +114,8 @@ pub struct GroupOptions {
     /// What proves a client's request: mac, or ed25519 for a signature.
     #[arg(long, default_value_t)]
     pub request_authenticator: RequestAuthenticator,
-    /// How links are protected: aegis-128x2 and aes-128-gcm encrypt, gmac and blake3 authenticate only.
+    /// How links are protected: aegis-128x2 and aes-128-gcm encrypt, gmac and blake3 authenticate
+    /// only.
     #[arg(long, default_value_t)]
     pub link_cipher: LinkCipher,
     /// One server and no protocol: the baseline to compare with.
@@ -178,7 +180,90 @@ pub struct FaultOptions {
     pub group: GroupOptions,
 }
 
-pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+/// Options of `sweep`.
+#[derive(Clone, Debug, Args)]
+pub struct SweepOptions {
+    /// What to change.
+    #[arg(long, value_enum)]
+    pub over: Axis,
+    /// Its values, with commas in between; by default those that make sense for the option.
+    #[arg(long, value_delimiter = ',', value_name = "VALUES")]
+    pub values: Vec<String>,
+    /// Runs per value; the values take turns.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+    /// Write the series as CSV to this file too, one line per run.
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Everything that stays the same.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+/// Options of `flamegraph`.
+#[derive(Clone, Debug, Args)]
+pub struct ProfileOptions {
+    /// Seconds to sample.
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// Samples per second and process.
+    #[arg(long, default_value_t = 997, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub frequency: u32,
+    /// Directory for samples, stacks and flamegraphs; it is made if it is not there.
+    #[arg(long, default_value = "flamegraphs")]
+    pub out: PathBuf,
+    /// The load; `--duration` follows from `--seconds`.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+/// Options of `idle`.
+#[derive(Clone, Debug, Args)]
+pub struct IdleOptions {
+    /// Seconds to watch.
+    #[arg(long, default_value_t = 30.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// Write the report as JSON to this file too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// The group.
+    #[command(flatten)]
+    pub group: GroupOptions,
+}
+
+/// Options of the hidden subcommand.
+#[derive(Clone, Debug, Args)]
+pub struct ReplicaArgs {
+    /// The group directory.
+    #[arg(long)]
+    pub group: PathBuf,
+    /// Which replica.
+    #[arg(long)]
+    pub id: u16,
+    /// Layout of stages on cores.
+    #[arg(long)]
+    pub layout: Layout,
+    /// Cores that its threads are pinned to.
+    #[arg(long, value_delimiter = ',')]
+    pub cores: Vec<usize>,
+    /// What carries the bytes.
+    #[arg(long, default_value_t)]
+    pub transport: TransportKind,
+    /// Microseconds to look for more messages before sleeping.
+    #[arg(long, default_value_t = 100)]
+    pub busy_poll_us: u64,
+    /// The service.
+    #[arg(long, value_enum)]
+    pub service: ServiceKind,
+    /// Bytes of a null service's reply.
+    #[arg(long, default_value_t = 0)]
+    pub reply_size: u32,
+    /// The server without a protocol.
+    #[arg(long)]
+    pub unreplicated: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if (0.0..=86_400.0).contains(&value) => Ok(value),
         _ => Err("give seconds from 0 to 86400".into()),

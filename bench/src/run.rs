@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::engine::{self, DriverSessions, Monitor, Status};
-use crate::launch::{Group, GroupSpec};
+use crate::launch::Group;
 use crate::load::{
     ClosedLoop, Measured, OpenLoop, Part, Plan, Recorder, Run, Sessions, Tallies, Workload, drive,
     measure,
@@ -19,6 +19,7 @@ use crate::report::{
     Config, FORMAT, LatencyUs, OpenLoopReport, ProcessReport, ReplicaReport, RunReport,
     errors_by_kind, per_million,
 };
+use crate::spec::GroupSpec;
 use crate::stop::Stop;
 use crate::workload::{Kv, Null, Prefill};
 

@@ -1,48 +1,13 @@
 //! The hidden subcommand `replica`: what a child of the benchmark runs.
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
 
-use clap::Args;
-use hybster::{Layout, TransportKind};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::Error;
 use crate::engine;
-use crate::options::ServiceKind;
+use crate::options::ReplicaArgs;
 use crate::stop::Stop;
-
-/// Options of the hidden subcommand.
-#[derive(Clone, Debug, Args)]
-pub struct ReplicaArgs {
-    /// The group directory.
-    #[arg(long)]
-    pub group: PathBuf,
-    /// Which replica.
-    #[arg(long)]
-    pub id: u16,
-    /// Layout of stages on cores.
-    #[arg(long)]
-    pub layout: Layout,
-    /// Cores that its threads are pinned to.
-    #[arg(long, value_delimiter = ',')]
-    pub cores: Vec<usize>,
-    /// What carries the bytes.
-    #[arg(long, default_value_t)]
-    pub transport: TransportKind,
-    /// Microseconds to look for more messages before sleeping.
-    #[arg(long, default_value_t = 100)]
-    pub busy_poll_us: u64,
-    /// The service.
-    #[arg(long, value_enum)]
-    pub service: ServiceKind,
-    /// Bytes of a null service's reply.
-    #[arg(long, default_value_t = 0)]
-    pub reply_size: u32,
-    /// The server without a protocol.
-    #[arg(long)]
-    pub unreplicated: bool,
-}
 
 /// Runs one replica until its standard input ends, its parent dies or a signal comes.
 ///

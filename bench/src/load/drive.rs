@@ -1,10 +1,11 @@
 //! The loop of one load thread, and the threads of a measurement.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Access, Outcome, Pace, Recorder, Sessions, Workload};
+use super::{Access, Failure, Outcome, Pace, Recorder, Sessions, Workload};
 use crate::Error;
 use crate::stop::Stop;
 
@@ -64,7 +65,7 @@ impl Tallies {
     }
 }
 
-/// What one thread brings home.
+/// What one thread measured.
 #[derive(Debug)]
 pub struct Run<W> {
     /// Its measurements.
@@ -84,7 +85,7 @@ pub struct Run<W> {
 /// An operation's end, kept until the poll is over so that the time is taken once.
 struct Ended {
     session: u32,
-    failure: Option<super::Failure>,
+    failure: Option<Failure>,
 }
 
 /// Runs one thread's load to its end: warm-up, measured interval, drain.
@@ -93,104 +94,171 @@ struct Ended {
 /// If the driver fails, or the flag went up.
 pub fn drive<S: Sessions, P: Pace, W: Workload>(
     sessions: &mut S,
-    mut pace: P,
-    mut workload: W,
+    pace: P,
+    workload: W,
     plan: &Plan,
     tallies: &Tallies,
     stop: &Stop,
 ) -> Result<Run<W>, Error> {
-    let count = sessions.count();
-    let (from, mut end) = (plan.begin_ns(), plan.end_ns());
+    let mut load = Load::new(sessions.count(), pace, workload, plan);
     let drain = plan.drain.as_nanos() as u64;
-    let mut recorder = Recorder::starting_at(from);
-    let mut operation = Vec::with_capacity(4096);
-    let mut started = vec![0u64; count as usize];
-    let mut ended: Vec<Ended> = Vec::with_capacity(count as usize);
-    let mut penalised = std::collections::VecDeque::with_capacity(count as usize);
-    let (mut outstanding, mut acknowledged, mut failed) = (0u64, 0u64, 0u64);
-    let mut acknowledged_inside = 0;
-    let mut open = true;
-    // The first operations are spread over the polls by the driver's own batching.
-    (0..count).rev().for_each(|session| pace.idle(session));
-
     std::thread::sleep(plan.origin.saturating_duration_since(Instant::now()));
     let mut now = elapsed(plan.origin);
     loop {
-        while penalised.front().is_some_and(|&(at, _)| at <= now) {
-            let (_, session) = penalised.pop_front().expect("just seen");
-            pace.idle(session);
+        load.submit(sessions, now)?;
+        load.poll(sessions, now)?;
+        now = elapsed(plan.origin);
+        load.account(now, tallies);
+        if tallies.finish.load(Ordering::Relaxed) {
+            load.end = load.end.min(now);
         }
-        while let Some((session, since)) = pace.next(now, end) {
-            operation.clear();
-            let access: Access = workload.next(session, &mut operation);
-            sessions.submit(session, access, &operation)?;
-            started[session as usize] = since;
-            outstanding += 1;
+        if now >= load.end {
+            load.close();
+            if load.outstanding == 0 || now >= load.end.saturating_add(drain) {
+                return Ok(load.into_run());
+            }
         }
-        let wait = pace.wait(now).map_or(LONGEST_POLL, Duration::from_nanos).min(LONGEST_POLL);
-        sessions.poll(wait, &mut |session, outcome| {
+        stop.check()?;
+    }
+}
+
+/// One thread's load while it runs. Times are nanoseconds from the plan's origin.
+struct Load<P, W> {
+    pace: P,
+    workload: W,
+    recorder: Recorder,
+    /// The measured interval.
+    from: u64,
+    end: u64,
+    is_closed: bool,
+    /// The operation being submitted; kept for its memory.
+    operation: Vec<u8>,
+    /// When the outstanding operation of each session started.
+    started: Vec<u64>,
+    /// What the last poll completed.
+    ended: Vec<Ended>,
+    /// Sessions whose operation failed, with the time at which they may go on.
+    penalised: VecDeque<(u64, u32)>,
+    outstanding: u64,
+    acknowledged: u64,
+    acknowledged_inside: u64,
+    failed: u64,
+}
+
+impl<P: Pace, W: Workload> Load<P, W> {
+    fn new(count: u32, mut pace: P, workload: W, plan: &Plan) -> Self {
+        // The first operations are spread over the polls by the driver's own batching.
+        (0..count).rev().for_each(|session| pace.idle(session));
+        Self {
+            pace,
+            workload,
+            recorder: Recorder::starting_at(plan.begin_ns()),
+            from: plan.begin_ns(),
+            end: plan.end_ns(),
+            is_closed: false,
+            operation: Vec::with_capacity(4096),
+            started: vec![0; count as usize],
+            ended: Vec::with_capacity(count as usize),
+            penalised: VecDeque::with_capacity(count as usize),
+            outstanding: 0,
+            acknowledged: 0,
+            acknowledged_inside: 0,
+            failed: 0,
+        }
+    }
+
+    /// Submits what is due.
+    fn submit(&mut self, sessions: &mut impl Sessions, now: u64) -> Result<(), Error> {
+        while self.penalised.front().is_some_and(|&(at, _)| at <= now) {
+            let (_, session) = self.penalised.pop_front().expect("just seen");
+            self.pace.idle(session);
+        }
+        while let Some((session, since)) = self.pace.next(now, self.end) {
+            self.operation.clear();
+            let access: Access = self.workload.next(session, &mut self.operation);
+            sessions.submit(session, access, &self.operation)?;
+            self.started[session as usize] = since;
+            self.outstanding += 1;
+        }
+        Ok(())
+    }
+
+    /// Lets the driver work until something has ended or the pace wants to act.
+    fn poll(&mut self, sessions: &mut impl Sessions, now: u64) -> Result<(), Error> {
+        let wait = self.pace.wait(now).map_or(LONGEST_POLL, Duration::from_nanos);
+        let Self { workload, ended, .. } = self;
+        sessions.poll(wait.min(LONGEST_POLL), &mut |session, outcome| {
             let failure = match outcome {
                 Outcome::Done(result) if workload.acknowledged(session, result) => None,
-                Outcome::Done(_) => Some(super::Failure::WrongResult),
+                Outcome::Done(_) => Some(Failure::WrongResult),
                 Outcome::Failed(failure) => {
                     workload.failed(session);
                     Some(failure)
                 }
             };
             ended.push(Ended { session, failure });
-        })?;
-        now = elapsed(plan.origin);
-        let inside = now >= from && now < end;
+        })
+    }
+
+    /// Counts what the last poll completed, and lets its sessions go on.
+    fn account(&mut self, now: u64, tallies: &Tallies) {
+        let inside = now >= self.from && now < self.end;
         let mut progress = false;
-        outstanding -= ended.len() as u64;
-        for Ended { session, failure } in ended.drain(..) {
-            let since = started[session as usize];
-            let counts = since >= from && since < end;
+        self.outstanding -= self.ended.len() as u64;
+        for Ended { session, failure } in self.ended.drain(..) {
+            let since = self.started[session as usize];
+            let counts = since >= self.from && since < self.end;
             match failure {
                 None => {
                     progress = true;
-                    acknowledged += 1;
-                    acknowledged_inside += u64::from(inside);
+                    self.acknowledged += 1;
+                    self.acknowledged_inside += u64::from(inside);
                     if counts {
-                        recorder.completed(now - since);
+                        self.recorder.completed(now - since);
                     }
-                    pace.idle(session);
+                    self.pace.idle(session);
                 }
                 Some(kind) => {
-                    failed += 1;
+                    self.failed += 1;
                     if counts {
-                        recorder.failed(kind);
+                        self.recorder.failed(kind);
                     }
                     // An evicted session takes nothing any more.
-                    if kind != super::Failure::Evicted {
-                        penalised.push_back((now + PENALTY_NS, session));
+                    if kind != Failure::Evicted {
+                        self.penalised.push_back((now + PENALTY_NS, session));
                     }
                 }
             }
         }
         if progress {
             if inside {
-                recorder.progress(now);
+                self.recorder.progress(now);
             }
-            tallies.completed.store(acknowledged, Ordering::Relaxed);
+            tallies.completed.store(self.acknowledged, Ordering::Relaxed);
         }
-        if failed > 0 {
-            tallies.failed.store(failed, Ordering::Relaxed);
+        if self.failed > 0 {
+            tallies.failed.store(self.failed, Ordering::Relaxed);
         }
-        if tallies.finish.load(Ordering::Relaxed) {
-            end = end.min(now);
-        }
-        if open && now >= end {
-            open = false;
-            recorder.close(end);
-        }
-        if now >= end && (outstanding == 0 || now >= end.saturating_add(drain)) {
-            break;
-        }
-        stop.check()?;
     }
-    let unfinished = outstanding;
-    Ok(Run { recorder, workload, acknowledged, acknowledged_inside, failed, unfinished })
+
+    /// Ends the measured interval, once.
+    fn close(&mut self) {
+        if !self.is_closed {
+            self.is_closed = true;
+            self.recorder.close(self.end);
+        }
+    }
+
+    fn into_run(self) -> Run<W> {
+        Run {
+            recorder: self.recorder,
+            workload: self.workload,
+            acknowledged: self.acknowledged,
+            acknowledged_inside: self.acknowledged_inside,
+            failed: self.failed,
+            unfinished: self.outstanding,
+        }
+    }
 }
 
 fn elapsed(origin: Instant) -> u64 {

@@ -1,35 +1,20 @@
 //! `hybster-bench idle`: what a group without load costs.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use serde::Serialize;
 
 use crate::Error;
-use crate::launch::{Group, GroupSpec};
+use crate::launch::Group;
 use crate::machine::Machine;
-use crate::options::{GroupOptions, ServiceKind};
+use crate::options::{IdleOptions, ServiceKind};
 use crate::report::{Config, FORMAT, ProcessReport, machine_line};
+use crate::spec::GroupSpec;
 use crate::stop::Stop;
 
 /// Links and handshakes are done by then.
 const SETTLE: Duration = Duration::from_secs(2);
-
-/// Options of `idle`.
-#[derive(Clone, Debug, Args)]
-pub struct IdleOptions {
-    /// Seconds to watch.
-    #[arg(long, default_value_t = 30.0, value_parser = crate::options::seconds)]
-    pub seconds: f64,
-    /// Write the report as JSON to this file too.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// The group.
-    #[command(flatten)]
-    pub group: GroupOptions,
-}
 
 /// The report of `hybster-bench idle`.
 #[derive(Clone, Debug, Serialize)]

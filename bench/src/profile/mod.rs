@@ -4,8 +4,8 @@
 //! the load; `perf stat` counts their system calls. Afterwards there are, per process, the samples
 //! (`NAME.perf.data`), the stacks as text (`NAME.script`), folded stacks (`NAME.folded`) and a
 //! flamegraph (`NAME.svg`); a stage that has a thread of its own is a tower of its own. From the
-//! same stacks comes a table of what one operation costs where ([`shares`]), in nanoseconds that add
-//! up, beside the CPU time that `/proc` reports.
+//! same stacks comes a table of what one operation costs where ([`shares`]), in nanoseconds that
+//! add up, beside the CPU time that `/proc` reports.
 //!
 //! perf and inferno are programs that are run, not linked.
 
@@ -14,17 +14,14 @@ mod perf;
 mod report;
 pub mod shares;
 
-pub use idle::{IdleOptions, IdleReport, idle};
+pub use idle::{IdleReport, idle};
 pub use report::{ProcessProfile, ProfileReport};
 
-use std::path::PathBuf;
 use std::time::Duration;
-
-use clap::Args;
 
 use crate::Error;
 use crate::launch::Group;
-use crate::options::RunOptions;
+use crate::options::ProfileOptions;
 use crate::report::{FORMAT, RunReport};
 use crate::run::run_observed;
 use crate::stop::Stop;
@@ -33,23 +30,6 @@ use shares::{Kind, Shares};
 
 /// perf needs so long to attach, and the load outlives it by this, in seconds.
 const MARGIN_S: f64 = 1.0;
-
-/// Options of `flamegraph`.
-#[derive(Clone, Debug, Args)]
-pub struct ProfileOptions {
-    /// Seconds to sample.
-    #[arg(long, default_value_t = 5.0, value_parser = crate::options::seconds)]
-    pub seconds: f64,
-    /// Samples per second and process.
-    #[arg(long, default_value_t = 997, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub frequency: u32,
-    /// Directory for samples, stacks and flamegraphs; it is made if it is not there.
-    #[arg(long, default_value = "flamegraphs")]
-    pub out: PathBuf,
-    /// The load; `--duration` follows from `--seconds`.
-    #[command(flatten)]
-    pub run: RunOptions,
-}
 
 /// Runs a load and profiles all processes.
 ///

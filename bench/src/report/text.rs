@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ProcessReport, RunReport};
+use super::{Config, ProcessReport, ReplicaReport, RunReport};
 use crate::machine::Machine;
 
 /// A number with separators: `1 234 567`.
@@ -43,91 +43,111 @@ fn micros(value: f64) -> String {
 
 impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let config = &self.config;
-        if config.unreplicated {
-            write!(f, "one server, no replication")?;
-        } else {
-            let (n, faults, p) = (config.replicas, config.faults, config.pillars);
-            write!(f, "{n} replicas (f = {faults}), {}", plural(p.into(), "pillar"))?;
-        }
-        writeln!(
-            f,
-            ", {} clients over {}, {} service, request {} B, reply {} B, {} % reads",
-            count(config.clients.into()),
-            plural(config.connections.into(), "connection"),
-            config.service,
-            config.request_size,
-            config.reply_size,
-            config.read_percent,
-        )?;
-        let signed = match config.request_authenticator.as_str() {
-            "mac" => String::new(),
-            form => format!(", each signed ({form})"),
-        };
-        let pinned = if config.pin { ", pinned" } else { "" };
-        writeln!(
-            f,
-            "layout {}{}, transport {}, authenticator {}, links {}, batches of at most {} requests{}",
-            config.layout,
-            pinned,
-            config.transport,
-            config.authenticator,
-            config.link_cipher,
-            config.batch_max,
-            signed
-        )?;
+        setting(f, &self.config)?;
         writeln!(f)?;
-        let throughput = count(self.throughput_ops_s.round() as u64);
-        writeln!(f, "  throughput   {throughput} operations/s")?;
-        write!(f, "  completed    {} in {:.1} s", count(self.completed), self.duration_s)?;
-        writeln!(f, ", {} errors{}", count(self.errors), kinds(self))?;
-        let l = &self.latency_us;
-        writeln!(
-            f,
-            "  latency      p50 {}   p90 {}   p99 {}   p99.9 {}   max {}   mean {}",
-            micros(l.p50),
-            micros(l.p90),
-            micros(l.p99),
-            micros(l.p999),
-            micros(l.max),
-            micros(l.mean),
-        )?;
-        writeln!(f, "  longest gap  {} without a completion", micros(self.longest_gap_ms * 1e3))?;
-        writeln!(
-            f,
-            "  CPU          {:.2} s per million operations, all processes",
-            self.cpu_s_per_mop
-        )?;
-        if self.stolen_s > 0.0 {
-            writeln!(
-                f,
-                "  stolen       {:.2} s of CPU time by the machine's host: gaps may be its doing",
-                self.stolen_s
-            )?;
-        }
-        if let Some(open) = &self.open_loop {
-            let verdict = if open.kept_up { "kept up" } else { "DID NOT KEEP UP" };
-            writeln!(
-                f,
-                "  open loop    {} operations/s asked for: {verdict}, {} unfinished",
-                count(open.rate_ops_s.round() as u64),
-                count(open.unfinished),
-            )?;
-        }
-        for replica in &self.replicas {
-            write!(f, "  replica {}    view {}", replica.replica, replica.view)?;
-            if let Some(size) = replica.requests_per_batch {
-                write!(f, ", {size:.1} requests per batch")?;
-            }
-            let rejections = count(replica.rejections);
-            let (layout, transport) = (&replica.layout, &replica.transport);
-            writeln!(f, ", {rejections} messages rejected, {layout} layout, {transport}")?;
-        }
+        figures(f, self)?;
+        warnings(f, self)?;
+        replicas(f, &self.replicas)?;
         writeln!(f)?;
         processes(f, &self.processes)?;
         writeln!(f)?;
         machine(f, &self.machine)
     }
+}
+
+/// What was measured: the group, its clients and their links.
+fn setting(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
+    if config.unreplicated {
+        write!(f, "one server, no replication")?;
+    } else {
+        let (n, faults, p) = (config.replicas, config.faults, config.pillars);
+        write!(f, "{n} replicas (f = {faults}), {}", plural(p.into(), "pillar"))?;
+    }
+    writeln!(
+        f,
+        ", {} clients over {}, {} service, request {} B, reply {} B, {} % reads",
+        count(config.clients.into()),
+        plural(config.connections.into(), "connection"),
+        config.service,
+        config.request_size,
+        config.reply_size,
+        config.read_percent,
+    )?;
+    let signed = match config.request_authenticator.as_str() {
+        "mac" => String::new(),
+        form => format!(", each signed ({form})"),
+    };
+    let pinned = if config.pin { ", pinned" } else { "" };
+    writeln!(
+        f,
+        "layout {}{}, transport {}, authenticator {}, links {}, batches of at most {} requests{}",
+        config.layout,
+        pinned,
+        config.transport,
+        config.authenticator,
+        config.link_cipher,
+        config.batch_max,
+        signed
+    )
+}
+
+/// What clients saw, and what it cost.
+fn figures(f: &mut fmt::Formatter<'_>, report: &RunReport) -> fmt::Result {
+    let throughput = count(report.throughput_ops_s.round() as u64);
+    writeln!(f, "  throughput   {throughput} operations/s")?;
+    write!(f, "  completed    {} in {:.1} s", count(report.completed), report.duration_s)?;
+    writeln!(f, ", {} errors{}", count(report.errors), kinds(report))?;
+    let l = &report.latency_us;
+    writeln!(
+        f,
+        "  latency      p50 {}   p90 {}   p99 {}   p99.9 {}   max {}   mean {}",
+        micros(l.p50),
+        micros(l.p90),
+        micros(l.p99),
+        micros(l.p999),
+        micros(l.max),
+        micros(l.mean),
+    )?;
+    writeln!(f, "  longest gap  {} without a completion", micros(report.longest_gap_ms * 1e3))?;
+    writeln!(
+        f,
+        "  CPU          {:.2} s per million operations, all processes",
+        report.cpu_s_per_mop
+    )
+}
+
+/// Whether the figures can be believed: time taken by the host, and an open loop that fell behind.
+fn warnings(f: &mut fmt::Formatter<'_>, report: &RunReport) -> fmt::Result {
+    if report.stolen_s > 0.0 {
+        writeln!(
+            f,
+            "  stolen       {:.2} s of CPU time by the machine's host: gaps may be its doing",
+            report.stolen_s
+        )?;
+    }
+    if let Some(open) = &report.open_loop {
+        let verdict = if open.kept_up { "kept up" } else { "DID NOT KEEP UP" };
+        writeln!(
+            f,
+            "  open loop    {} operations/s asked for: {verdict}, {} unfinished",
+            count(open.rate_ops_s.round() as u64),
+            count(open.unfinished),
+        )?;
+    }
+    Ok(())
+}
+
+fn replicas(f: &mut fmt::Formatter<'_>, list: &[ReplicaReport]) -> fmt::Result {
+    for replica in list {
+        write!(f, "  replica {}    view {}", replica.replica, replica.view)?;
+        if let Some(size) = replica.requests_per_batch {
+            write!(f, ", {size:.1} requests per batch")?;
+        }
+        let rejections = count(replica.rejections);
+        let (layout, transport) = (&replica.layout, &replica.transport);
+        writeln!(f, ", {rejections} messages rejected, {layout} layout, {transport}")?;
+    }
+    Ok(())
 }
 
 fn kinds(report: &RunReport) -> String {

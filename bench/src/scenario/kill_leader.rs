@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::Round;
 use super::round::{Finished, play};
 use crate::Error;
-use crate::launch::GroupSpec;
 use crate::options::FaultOptions;
+use crate::spec::GroupSpec;
 use crate::stop::Stop;
 
 /// The fault comes this long after the recording has begun, so that a completion lies before it.

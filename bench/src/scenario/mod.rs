@@ -14,10 +14,10 @@ pub use ledger::{Increments, Ledger, Verdict};
 pub use report::{FaultReport, Gaps, PauseRound, Round};
 
 use crate::Error;
-use crate::launch::GroupSpec;
 use crate::machine::Machine;
 use crate::options::{FaultOptions, ServiceKind};
 use crate::report::{Config, FORMAT};
+use crate::spec::GroupSpec;
 use crate::stop::Stop;
 
 /// Runs the fault that the options ask for, as often as they ask.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::round::{Finished, Stage, play};
 use super::{PauseRound, Round};
 use crate::Error;
-use crate::launch::GroupSpec;
 use crate::options::FaultOptions;
+use crate::spec::GroupSpec;
 use crate::stop::Stop;
 
 /// Longest wait for the follower to catch up under load.

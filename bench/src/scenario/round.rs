@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use super::{Increments, Ledger, Verdict};
 use crate::Error;
 use crate::engine::{self, Monitor, Status};
-use crate::launch::{Group, GroupSpec};
+use crate::launch::Group;
 use crate::load::{
     ClosedLoop, Measured, Part, Plan, Recorder, Run, Sessions, Tallies, drive, measure,
 };
 use crate::options::FaultOptions;
 use crate::run::connect_all;
+use crate::spec::GroupSpec;
 use crate::stop::Stop;
 
 /// Longest wait for the operations that are outstanding at the end.
@@ -111,8 +112,8 @@ impl Stage<'_> {
     }
 }
 
-/// Starts a group, loads it, runs the script beside the load, ends the load when the script returns,
-/// and checks the ledger. Latencies and gaps are recorded from `options.at` on.
+/// Starts a group, loads it, runs the script beside the load, ends the load when the script
+/// returns, and checks the ledger. Latencies and gaps are recorded from `options.at` on.
 ///
 /// # Errors
 /// If the group does not start, a replica ends unexpectedly, or the user interrupts.

@@ -3,41 +3,15 @@
 //! The values take turns, round by round, so that what changes on the machine meanwhile hits all of
 //! them alike; what is told of a value is the median of its runs, with the lowest and the highest.
 
-mod axis;
 mod report;
 
-pub use axis::Axis;
 pub use report::{Point, Spread, SweepReport, write_csv};
-
-use std::path::PathBuf;
-
-use clap::Args;
 
 use crate::Error;
 use crate::machine::Machine;
-use crate::options::RunOptions;
+use crate::options::{RunOptions, SweepOptions};
 use crate::report::{FORMAT, RunReport, count};
 use crate::stop::Stop;
-
-/// Options of `sweep`.
-#[derive(Clone, Debug, Args)]
-pub struct SweepOptions {
-    /// What to change.
-    #[arg(long, value_enum)]
-    pub over: Axis,
-    /// Its values, with commas in between; by default those that make sense for the option.
-    #[arg(long, value_delimiter = ',', value_name = "VALUES")]
-    pub values: Vec<String>,
-    /// Runs per value; the values take turns.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub repeat: u32,
-    /// Write the series as CSV to this file too, one line per run.
-    #[arg(long, value_name = "FILE")]
-    pub csv: Option<PathBuf>,
-    /// Everything that stays the same.
-    #[command(flatten)]
-    pub run: RunOptions,
-}
 
 /// Runs the series.
 ///

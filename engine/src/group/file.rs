@@ -1,6 +1,6 @@
 //! `group.toml`: what it holds, reading it with all checks, and writing it with explanations.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -72,57 +72,19 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         file: path.to_owned(),
         message: error.to_string().trim_end().to_owned(),
     })?;
-    let bad = |key: &str, value: &dyn ToString, cure: &str| GroupError::Value {
-        file: path.to_owned(),
-        key: key.to_owned(),
-        value: value.to_string(),
-        cure: cure.to_owned(),
-    };
     if table.format != FORMAT {
         let cure = format!("this program reads format {FORMAT}; use the matching program");
-        return Err(bad("format", &table.format, &cure));
+        return Err(bad(path, "format", &table.format, &cure));
     }
-    let group = hex::decode_array(&table.group)
-        .ok_or_else(|| bad("group", &table.group, "write 32 hexadecimal digits"))?;
-    let replicas = u16::try_from(table.replica.len())
-        .map_err(|_| bad("replica", &table.replica.len(), "list at most 64 replicas"))?;
-    let mut config = GroupConfig {
-        group,
-        epoch: table.epoch,
-        replicas,
-        faults: table.faults,
-        pillars: table.pillars,
-        window: table.window,
-        checkpoint_interval: table.checkpoint_interval,
-        batch_max_requests: table.batch_max_requests,
-        batch_max_bytes: table.batch_max_bytes,
-        session_window: table.session_window,
-        max_sessions_per_client: table.max_sessions_per_client,
-        max_clients: table.max_clients,
-        max_operation_bytes: table.max_operation_bytes,
-        max_reply_bytes: table.max_reply_bytes,
-        mac: table
-            .mac
-            .parse()
-            .map_err(|_| bad("mac", &table.mac, "write aegis-128l, blake3 or hmac-sha256"))?,
-        request_authenticator: match &table.request_authenticator {
-            Some(name) => name
-                .parse()
-                .map_err(|_| bad("request_authenticator", name, "write mac or ed25519"))?,
-            None => RequestAuthenticator::Mac,
-        },
-        request_keys: Digest::default(),
-        request_timeout_us: table.request_timeout_us,
-        view_timeout_us: table.view_timeout_us,
-        resend_us: table.resend_us,
-    };
-    config.validate().map_err(|error| bad(error.key, &error.value, &error.cure))?;
+    let mut config = group_config(path, &table)?;
+    config.validate().map_err(|error| bad(path, error.key, &error.value, &error.cure))?;
     let link_cipher = table.link_cipher.parse().map_err(|_| {
-        bad("link_cipher", &table.link_cipher, "write aegis-128x2, aes-128-gcm, gmac or blake3")
+        let cure = "write aegis-128x2, aes-128-gcm, gmac or blake3";
+        bad(path, "link_cipher", &table.link_cipher, cure)
     })?;
     let layout = match &table.layout {
         Some(name) => {
-            name.parse().map_err(|_| bad("layout", name, "write auto, fused or split"))?
+            name.parse().map_err(|_| bad(path, "layout", name, "write auto, fused or split"))?
         }
         None => Layout::Auto,
     };
@@ -140,6 +102,55 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
     };
     group.key_ring()?;
     Ok(group)
+}
+
+/// The constants of the file, each understood but not yet checked against the others.
+fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupError> {
+    let group = hex::decode_array(&table.group)
+        .ok_or_else(|| bad(path, "group", &table.group, "write 32 hexadecimal digits"))?;
+    let replicas = u16::try_from(table.replica.len())
+        .map_err(|_| bad(path, "replica", &table.replica.len(), "list at most 64 replicas"))?;
+    let mac = table
+        .mac
+        .parse()
+        .map_err(|_| bad(path, "mac", &table.mac, "write aegis-128l, blake3 or hmac-sha256"))?;
+    let request_authenticator = match &table.request_authenticator {
+        Some(name) => name
+            .parse()
+            .map_err(|_| bad(path, "request_authenticator", name, "write mac or ed25519"))?,
+        None => RequestAuthenticator::Mac,
+    };
+    Ok(GroupConfig {
+        group,
+        epoch: table.epoch,
+        replicas,
+        faults: table.faults,
+        pillars: table.pillars,
+        window: table.window,
+        checkpoint_interval: table.checkpoint_interval,
+        batch_max_requests: table.batch_max_requests,
+        batch_max_bytes: table.batch_max_bytes,
+        session_window: table.session_window,
+        max_sessions_per_client: table.max_sessions_per_client,
+        max_clients: table.max_clients,
+        max_operation_bytes: table.max_operation_bytes,
+        max_reply_bytes: table.max_reply_bytes,
+        mac,
+        request_authenticator,
+        request_keys: Digest::default(),
+        request_timeout_us: table.request_timeout_us,
+        view_timeout_us: table.view_timeout_us,
+        resend_us: table.resend_us,
+    })
+}
+
+fn bad(path: &Path, key: &str, value: &dyn ToString, cure: &str) -> GroupError {
+    GroupError::Value {
+        file: path.to_owned(),
+        key: key.to_owned(),
+        value: value.to_string(),
+        cure: cure.to_owned(),
+    }
 }
 
 fn replica_entries(path: &Path, tables: &[ReplicaTable]) -> Result<Vec<ReplicaEntry>, GroupError> {
@@ -215,7 +226,7 @@ fn parse_request_key(
         }
         (Some(text), true) => match hex::decode_array(text).map(ClientPublicKey::from_bytes) {
             Some(Ok(request_key)) => Ok(Some(request_key)),
-            Some(Err(_)) => Err(bad("these digits are no Ed25519 public key; copy it anew")),
+            Some(Err(_)) => Err(bad("these digits are not an Ed25519 public key; copy it again")),
             None => Err(bad("a public key has 64 hexadecimal digits")),
         },
     }
@@ -232,127 +243,159 @@ fn parse_public_key(path: &Path, key: String, text: &str) -> Result<PublicKey, G
 
 /// The text of `group.toml`, every key explained.
 pub(super) fn write(group: &Group) -> String {
-    let c = &*group.config;
     let mut text = String::new();
-    let mut key = |comment: &str, name: &str, value: String| {
+    let parts = [header(group), bounds(&group.config), proofs_and_waits(&group.config)];
+    for Entry { comment, name, value } in parts.into_iter().flatten().chain(local(group)) {
         for line in comment.lines() {
             let _ = writeln!(text, "# {line}");
         }
         let _ = writeln!(text, "{name} = {value}\n");
-    };
-    let quoted = |value: &dyn std::fmt::Display| format!("\"{value}\"");
-    key(
-        "A replica group of Hybster, made by `hybster init`. The file holds no secret. Give every\n\
-         replica and client the same copy: ends whose constants differ refuse each other.\n\n\
-         Version of this file's form.",
-        "format",
-        FORMAT.to_string(),
-    );
-    key("Identifies the group; random.", "group", quoted(&*hex::encode(&c.group)));
-    key(
-        "Life of the trusted counters; the key files are sealed for it.",
-        "epoch",
-        c.epoch.to_string(),
-    );
-    key(
-        "f: replicas that may fail in any way. Needs 2f+1 replicas (the [[replica]] tables below).",
-        "faults",
-        c.faults.to_string(),
-    );
-    key("P: pillars that agree in parallel, 1 to 256.", "pillars", c.pillars.to_string());
-    key(
-        "Order numbers that may be in progress, over all pillars; a multiple of\n\
-         checkpoint_interval, at least twice of it.",
-        "window",
-        c.window.to_string(),
-    );
-    key(
-        "Order numbers between two checkpoints; a multiple of pillars.",
-        "checkpoint_interval",
-        c.checkpoint_interval.to_string(),
-    );
-    key("Requests per batch, at most.", "batch_max_requests", c.batch_max_requests.to_string());
-    key("Bytes per batch, at most.", "batch_max_bytes", c.batch_max_bytes.to_string());
-    key(
-        "Outstanding requests per session; as many results are kept for each session.",
-        "session_window",
-        c.session_window.to_string(),
-    );
-    key(
-        "Sessions per client; one more evicts the client's least recently used.",
-        "max_sessions_per_client",
-        c.max_sessions_per_client.to_string(),
-    );
-    key("Client identities, numbered from 0.", "max_clients", c.max_clients.to_string());
-    key(
-        "Bytes of an operation, at most.",
-        "max_operation_bytes",
-        c.max_operation_bytes.to_string(),
-    );
-    key("Bytes of a result, at most.", "max_reply_bytes", c.max_reply_bytes.to_string());
-    key(
-        "Algorithm of certificates and request MACs: aegis-128l, blake3 or hmac-sha256.",
-        "mac",
-        quoted(&c.mac),
-    );
-    key(
-        "What proves a client's request: mac (fast; who learns the group key of a replica can speak\n\
-         for every client) or ed25519 (a signature by the client's own key; much more CPU).",
-        "request_authenticator",
-        quoted(&c.request_authenticator),
-    );
-    key(
-        "First wait for a request before the leader is suspected, in microseconds; adapts.",
-        "request_timeout_us",
-        c.request_timeout_us.to_string(),
-    );
-    key(
-        "First wait for a new leader's NEW-VIEW, in microseconds; adapts.",
-        "view_timeout_us",
-        c.view_timeout_us.to_string(),
-    );
-    key(
-        "Wait before something outstanding is asked for again, in microseconds.",
-        "resend_us",
-        c.resend_us.to_string(),
-    );
-    key(
-        "Protection of links: aegis-128x2 (the fastest) and aes-128-gcm authenticate and encrypt,\n\
-         gmac and blake3 authenticate only.",
-        "link_cipher",
-        quoted(&group.link_cipher.name()),
-    );
-    key(
-        "Threads of a replica: fused (one), split (one per stage) or auto (by available cores).\n\
-         May differ from replica to replica.",
-        "layout",
-        quoted(&group.layout),
-    );
-    for replica in &group.replicas {
-        let _ = writeln!(
-            text,
-            "# Where replica {id} listens, and the public half of the link key in \
-             replica-{id}.key.\n[[replica]]\nid = {id}\naddress = \"{}\"\npublic_key = \"{}\"\n",
-            replica.address,
-            replica.public_key,
-            id = replica.id.0,
-        );
     }
-    for client in &group.clients {
-        let _ = writeln!(
-            text,
-            "# The public half of the link key in client-{id}.key.\n[[client]]\nid = {id}\n\
-             public_key = \"{}\"",
-            client.public_key,
-            id = client.id.0,
-        );
-        if let Some(request_key) = &client.request_key {
-            let _ = writeln!(
-                text,
-                "# The public half of the request key there.\nrequest_key = \"{request_key}\"",
-            );
-        }
-        text.push('\n');
-    }
+    group.replicas.iter().for_each(|replica| write_replica(&mut text, replica));
+    group.clients.iter().for_each(|client| write_client(&mut text, client));
     text
+}
+
+/// A key of the file's top level with its explanation.
+struct Entry {
+    comment: &'static str,
+    name: &'static str,
+    value: String,
+}
+
+fn number(comment: &'static str, name: &'static str, value: impl Into<u64>) -> Entry {
+    Entry { comment, name, value: value.into().to_string() }
+}
+
+fn quoted(comment: &'static str, name: &'static str, value: impl Display) -> Entry {
+    Entry { comment, name, value: format!("\"{value}\"") }
+}
+
+fn header(group: &Group) -> Vec<Entry> {
+    let c = &group.config;
+    vec![
+        number(
+            "A replica group of Hybster, made by `hybster init`. The file holds no secret. Give every\n\
+             replica and client the same copy: ends whose constants differ refuse each other.\n\n\
+             Version of this file's form.",
+            "format",
+            FORMAT,
+        ),
+        quoted("Identifies the group; random.", "group", &*hex::encode(&c.group)),
+        number("Life of the trusted counters; the key files are sealed for it.", "epoch", c.epoch),
+        number(
+            "f: replicas that may fail in any way. Needs 2f+1 replicas (the [[replica]] tables below).",
+            "faults",
+            c.faults,
+        ),
+    ]
+}
+
+fn bounds(c: &GroupConfig) -> Vec<Entry> {
+    vec![
+        number("P: pillars that agree in parallel, 1 to 256.", "pillars", c.pillars),
+        number(
+            "Order numbers that may be in progress, over all pillars; a multiple of\n\
+             checkpoint_interval, at least twice of it.",
+            "window",
+            c.window,
+        ),
+        number(
+            "Order numbers between two checkpoints; a multiple of pillars.",
+            "checkpoint_interval",
+            c.checkpoint_interval,
+        ),
+        number("Requests per batch, at most.", "batch_max_requests", c.batch_max_requests),
+        number("Bytes per batch, at most.", "batch_max_bytes", c.batch_max_bytes),
+        number(
+            "Outstanding requests per session; as many results are kept for each session.",
+            "session_window",
+            c.session_window,
+        ),
+        number(
+            "Sessions per client; one more evicts the client's least recently used.",
+            "max_sessions_per_client",
+            c.max_sessions_per_client,
+        ),
+        number("Client identities, numbered from 0.", "max_clients", c.max_clients),
+        number("Bytes of an operation, at most.", "max_operation_bytes", c.max_operation_bytes),
+        number("Bytes of a result, at most.", "max_reply_bytes", c.max_reply_bytes),
+    ]
+}
+
+fn proofs_and_waits(c: &GroupConfig) -> Vec<Entry> {
+    vec![
+        quoted(
+            "Algorithm of certificates and request MACs: aegis-128l, blake3 or hmac-sha256.",
+            "mac",
+            c.mac,
+        ),
+        quoted(
+            "What proves a client's request: mac (fast; who learns the group key of a replica can speak\n\
+             for every client) or ed25519 (a signature by the client's own key; much more CPU).",
+            "request_authenticator",
+            c.request_authenticator,
+        ),
+        number(
+            "First wait for a request before the leader is suspected, in microseconds; adapts.",
+            "request_timeout_us",
+            c.request_timeout_us,
+        ),
+        number(
+            "First wait for a new leader's NEW-VIEW, in microseconds; adapts.",
+            "view_timeout_us",
+            c.view_timeout_us,
+        ),
+        number(
+            "Wait before something outstanding is asked for again, in microseconds.",
+            "resend_us",
+            c.resend_us,
+        ),
+    ]
+}
+
+/// What the digest of the group does not cover.
+fn local(group: &Group) -> [Entry; 2] {
+    [
+        quoted(
+            "Protection of links: aegis-128x2 (the fastest) and aes-128-gcm authenticate and encrypt,\n\
+             gmac and blake3 authenticate only.",
+            "link_cipher",
+            group.link_cipher.name(),
+        ),
+        quoted(
+            "Threads of a replica: fused (one), split (one per stage) or auto (by available cores).\n\
+             May differ from replica to replica.",
+            "layout",
+            group.layout,
+        ),
+    ]
+}
+
+fn write_replica(text: &mut String, replica: &ReplicaEntry) {
+    let _ = writeln!(
+        text,
+        "# Where replica {id} listens, and the public half of the link key in \
+         replica-{id}.key.\n[[replica]]\nid = {id}\naddress = \"{}\"\npublic_key = \"{}\"\n",
+        replica.address,
+        replica.public_key,
+        id = replica.id.0,
+    );
+}
+
+fn write_client(text: &mut String, client: &ClientEntry) {
+    let _ = writeln!(
+        text,
+        "# The public half of the link key in client-{id}.key.\n[[client]]\nid = {id}\n\
+         public_key = \"{}\"",
+        client.public_key,
+        id = client.id.0,
+    );
+    if let Some(request_key) = &client.request_key {
+        let _ = writeln!(
+            text,
+            "# The public half of the request key there.\nrequest_key = \"{request_key}\"",
+        );
+    }
+    text.push('\n');
 }

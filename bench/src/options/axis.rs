@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
+use super::RunOptions;
 use crate::Error;
-use crate::options::RunOptions;
 
 /// What a sweep changes; each stands for the option of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,8 +116,8 @@ impl Axis {
 mod tests {
     use clap::Parser;
 
+    use super::super::Cli;
     use super::*;
-    use crate::options::Cli;
 
     #[test]
     fn defaults_can_be_applied_and_change_one_option() {

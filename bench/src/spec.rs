@@ -1,0 +1,109 @@
+//! What a group is to be, checked: the options of a subcommand with the defaults filled in.
+
+use hybster::{Layout, SessionId, TransportKind};
+use hybster_net::LinkCipher;
+use hybster_tss::{MacAlgorithm, RequestAuthenticator};
+
+use crate::Error;
+use crate::cores::Cores;
+use crate::options::{GroupOptions, ServiceKind};
+
+/// Sessions of one connection group, at most: as many as the index in a session's number can tell.
+const LARGEST_SHARE: u32 = 1 << SessionId::INDEX_BITS;
+
+/// What a group is to be.
+#[derive(Clone, Debug)]
+pub struct GroupSpec {
+    /// Number of replicas; 1 for the unreplicated server.
+    pub replicas: u16,
+    /// Tolerated faults.
+    pub faults: u16,
+    /// Pillars.
+    pub pillars: u16,
+    /// Requests per batch, at most.
+    pub batch_max: u32,
+    /// Layout of stages on cores.
+    pub layout: Layout,
+    /// Where the processes run; empty if the system decides.
+    pub cores: Cores,
+    /// Transport of replicas and clients.
+    pub transport: TransportKind,
+    /// How long threads look for more messages before they sleep, in microseconds.
+    pub busy_poll_us: u64,
+    /// MAC algorithm.
+    pub authenticator: MacAlgorithm,
+    /// What proves a client's request.
+    pub request_authenticator: RequestAuthenticator,
+    /// Protection of links.
+    pub link_cipher: LinkCipher,
+    /// The service.
+    pub service: ServiceKind,
+    /// Bytes of a null service's reply.
+    pub reply_size: u32,
+    /// Client identities.
+    pub identities: u32,
+    /// One server without a protocol.
+    pub unreplicated: bool,
+}
+
+impl GroupSpec {
+    /// The group that the options ask for, with so many client identities.
+    ///
+    /// # Errors
+    /// If the options contradict each other.
+    pub fn new(
+        options: &GroupOptions,
+        service: ServiceKind,
+        identities: u32,
+    ) -> Result<GroupSpec, Error> {
+        let (replicas, faults) = match (options.unreplicated, options.faults) {
+            (true, _) => (1, 0),
+            (false, Some(faults)) => (options.replicas, faults),
+            (false, None) => (options.replicas, options.replicas.saturating_sub(1) / 2),
+        };
+        // The identities but one, the monitor's, are the connection groups.
+        let connections = identities.saturating_sub(1).max(1);
+        let room = LARGEST_SHARE * connections;
+        if options.clients > room {
+            let needed = options.clients.div_ceil(LARGEST_SHARE);
+            return Err(Error::new(format!(
+                "one connection serves at most {LARGEST_SHARE} clients: give --connections {needed} \
+                 or more, or fewer --clients",
+            )));
+        }
+        if !options.unreplicated && u32::from(replicas) < 2 * u32::from(faults) + 1 {
+            return Err(Error::new(format!(
+                "{faults} faults need at least {} replicas: give --replicas {} or --faults {}",
+                2 * u32::from(faults) + 1,
+                2 * u32::from(faults) + 1,
+                replicas.saturating_sub(1) / 2,
+            )));
+        }
+        let cores = if options.pin {
+            let usable = core_affinity::get_core_ids()
+                .ok_or_else(|| Error::new("--pin: this system does not tell its cores; omit it"))?;
+            let usable: Vec<usize> = usable.iter().map(|core| core.id).collect();
+            Cores::divide(&usable, replicas.into(), connections as usize)
+        } else {
+            Cores::default()
+        };
+        Ok(GroupSpec {
+            replicas,
+            faults,
+            // Without a protocol there is nothing to split over pillars.
+            pillars: if options.unreplicated { 1 } else { options.pillars },
+            batch_max: options.batch_max,
+            layout: options.layout,
+            cores,
+            transport: options.transport,
+            busy_poll_us: options.busy_poll_us,
+            authenticator: options.authenticator,
+            request_authenticator: options.request_authenticator,
+            link_cipher: options.link_cipher,
+            service,
+            reply_size: options.reply_size,
+            identities,
+            unreplicated: options.unreplicated,
+        })
+    }
+}
