@@ -20,15 +20,15 @@ pub enum TransportKind {
     /// `io_uring` where the system has what it needs, else epoll.
     #[default]
     Auto,
-    /// `io_uring`; epoll, with a warning, where it cannot be had.
+    /// `io_uring`; epoll, with a warning, where the system lacks it.
     IoUring,
     /// epoll.
     Epoll,
 }
 
-/// A name that is none of a transport.
+/// A name that no transport has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no transport: write \"auto\", \"io-uring\" or \"epoll\"")]
+#[error("\"{0}\" is not a transport: write \"auto\", \"io-uring\" or \"epoll\"")]
 pub struct UnknownTransport(String);
 
 impl TransportKind {
@@ -71,7 +71,7 @@ pub enum AnyTransport {
 }
 
 impl AnyTransport {
-    /// A transport without connections. Where `io_uring` cannot be had it is epoll, and a log line
+    /// A transport without connections. Where `io_uring` is missing it is epoll, and a log line
     /// says why.
     ///
     /// # Errors
@@ -85,18 +85,18 @@ impl AnyTransport {
                     log::info!("the transport is epoll, because io_uring cannot be used: {error}");
                 }
                 Err(error) => {
-                    log::warn!("io_uring cannot be used, epoll takes its place: {error}");
+                    log::warn!("io_uring cannot be used, so the transport is epoll: {error}");
                 }
             }
         }
         #[cfg(not(target_os = "linux"))]
         if kind == TransportKind::IoUring {
-            log::warn!("only Linux has io_uring; the system's own readiness calls take its place");
+            log::warn!("only Linux has io_uring, so the transport uses readiness calls");
         }
         Ok(Self::Epoll(Box::new(PollTransport::new(PollLimits::default())?)))
     }
 
-    /// What it is; never [`TransportKind::Auto`].
+    /// The back end in use; never [`TransportKind::Auto`].
     #[must_use]
     pub const fn kind(&self) -> TransportKind {
         match self {

@@ -1,8 +1,8 @@
-//! Read blocks: large buffers that reads fill one behind the other, and that are used again once all
-//! slices of them are gone.
+//! Read blocks: large buffers that several reads share, and that are used again once all slices of
+//! them are gone.
 //!
-//! One `Blocks` is used in one of two ways: [`Blocks::room`] and [`Blocks::take`] for a back end that
-//! reads into the block, [`Blocks::copy`] for one that has the bytes elsewhere already.
+//! A back end uses `Blocks` in one of two ways: with [`Blocks::room`] and [`Blocks::take`] if it
+//! reads into the block, with [`Blocks::copy`] if it already has the bytes elsewhere.
 
 use std::collections::VecDeque;
 
@@ -12,10 +12,10 @@ use bytes::BytesMut;
 pub(crate) struct Blocks {
     block_bytes: usize,
     room_min: usize,
-    /// The current block: what has not been handed out. Its bytes are initialised if reads go
-    /// there, and spare capacity if copies do.
+    /// The part of the current block that has not been handed out: initialised bytes for reads,
+    /// spare capacity for copies.
     current: BytesMut,
-    /// Handles of former blocks. One can be used again when all its slices are gone.
+    /// Handles of earlier blocks, each used again once all its slices are gone.
     spent: VecDeque<BytesMut>,
 }
 
@@ -30,7 +30,7 @@ impl Blocks {
     pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.current.len() < self.room_min {
             self.renew();
-            // Safe code reads into initialised memory only. Clearing a block costs about 1 ns for
+            // Safe code reads only into initialised memory. Clearing a block costs about 1 ns for
             // each 40 bytes that will be read into it.
             self.current.resize(self.block_bytes, 0);
         }
@@ -42,7 +42,7 @@ impl Blocks {
         self.current.split_to(count)
     }
 
-    /// A copy of `data`, behind the one before.
+    /// A copy of `data`, placed after the previous copy.
     pub(crate) fn copy(&mut self, data: &[u8]) -> BytesMut {
         if self.current.capacity() < data.len() {
             self.renew();
@@ -73,8 +73,8 @@ impl Blocks {
     }
 }
 
-/// Former blocks that are remembered for reuse. A block whose slices outlive it here is freed with
-/// its last slice.
+/// Most earlier blocks that are remembered for reuse. One that is forgotten while slices of it live
+/// is freed with the last of them.
 const SPENT_MAX: usize = 16;
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_stand_in_one_block_that_is_used_again() {
+    fn copies_share_a_block_that_is_used_again() {
         let mut blocks = Blocks::new(4096, 4096);
         let first = blocks.copy(&[1; 3000]);
         let second = blocks.copy(&[2; 1000]);

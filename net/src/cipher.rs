@@ -1,8 +1,8 @@
 //! The MAC, or the authenticated encryption, of frames.
 //!
-//! Nonces are frame counters. They cannot repeat: a key serves one direction of one connection, it
-//! comes fresh out of that connection's TLS session, it is never stored, and the counter only
-//! rises until [`LinkCipher::FRAMES_MAX`], where the link ends. A restart means a new session.
+//! Nonces are frame counters. They cannot repeat: a key serves one direction of one connection,
+//! comes from that connection's TLS session and is never stored, and the counter only rises, up to
+//! [`LinkCipher::FRAMES_MAX`], where the link ends. A restart means a new session.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
-/// Length of the tag behind each frame, in bytes.
+/// Length of the tag after each frame, in bytes.
 pub const TAG_BYTES: usize = 16;
 
 /// How the frames of a link are protected. Both ends must have the same.
@@ -23,8 +23,8 @@ pub enum LinkCipher {
     /// AES-128-GMAC (crate `aes-gcm`): authentication only.
     Gmac,
     /// AES-128-GCM (crate `ring`): authentication and encryption, the standard. Its GHASH and AES
-    /// run interleaved over the widest registers that the CPU has. (`ring` itself takes a GMAC, as
-    /// associated data, at less than half the speed.)
+    /// run interleaved over the widest registers that the CPU has. (A GMAC by `ring`, over
+    /// associated data, has less than half the speed.)
     Aes128Gcm,
     /// Keyed BLAKE3, cut to 16 bytes: authentication only, safe even if a nonce repeated.
     Blake3,
@@ -37,7 +37,7 @@ pub enum LinkCipher {
     Aegis128X2,
 }
 
-/// A name that is none of a link cipher.
+/// A name that no link cipher has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no such link cipher: write \"aegis-128x2\", \"aes-128-gcm\", \"gmac\" or \"blake3\"")]
 pub struct UnknownLinkCipher;
@@ -72,7 +72,7 @@ impl LinkCipher {
         }
     }
 
-    /// The name as it stands in a configuration file.
+    /// The name in configuration files and on command lines.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -132,7 +132,7 @@ impl DirectionKey {
     }
 
     /// Checks `frame` (header, payload, tag) and decrypts the payload in place if the cipher
-    /// encrypts. False: the frame is forged, corrupted or out of order.
+    /// encrypts. Returns `false` if the frame is forged, corrupted or out of order.
     #[must_use]
     pub(crate) fn open(&self, counter: u64, frame: &mut [u8], header: usize) -> bool {
         let body = frame.len() - TAG_BYTES;
@@ -189,7 +189,7 @@ fn blake3_tag(key: &[u8; 32], counter: u64, data: &[u8]) -> [u8; TAG_BYTES] {
     hash.as_bytes()[..TAG_BYTES].try_into().expect("16 of 32 bytes")
 }
 
-/// The counter, filled up with zeros.
+/// The counter, padded with zeros.
 fn nonce<const BYTES: usize>(counter: u64) -> [u8; BYTES] {
     let mut nonce = [0; BYTES];
     nonce[..8].copy_from_slice(&counter.to_le_bytes());

@@ -1,7 +1,7 @@
 //! Frames and the message lists inside them. `net/WIRE.md` shows the bytes.
 //!
-//! A frame is `header | payload | tag`; the payload of a link's frame is a list of messages, so
-//! that header, MAC and system call are paid once per flush and not once per message.
+//! A frame is `header | payload | tag`. The payload of a link's frame is a list of messages, so
+//! that a header, a MAC and a system call are paid for once per flush and not once per message.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -10,10 +10,10 @@ use crate::cipher::TAG_BYTES;
 /// Length of a frame's header, in bytes.
 pub const HEADER_BYTES: usize = 8;
 
-/// What a frame has beyond its payload, in bytes.
+/// Bytes of a frame besides its payload.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 
-/// Length of the length before each message, in bytes.
+/// Size of the length field before each message, in bytes.
 pub const MESSAGE_HEADER_BYTES: usize = 4;
 
 /// The version of the frame layout.
@@ -22,7 +22,7 @@ pub const FRAME_VERSION: u8 = 1;
 /// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// It claims more than the link allows.
+    /// It claims to be longer than the link allows.
     #[error("a frame claims {claimed} bytes, the limit of this link is {limit} bytes")]
     TooLong {
         /// Payload bytes that it claims.
@@ -30,17 +30,17 @@ pub enum FrameError {
         /// Payload bytes that are allowed.
         limit: u32,
     },
-    /// Its version is another.
+    /// It has another version.
     #[error("a frame has version {found}, this side speaks version {FRAME_VERSION}")]
     Version {
-        /// Its version.
+        /// The version that the frame has.
         found: u8,
     },
     /// Flags or reserved bytes are set.
     #[error("a frame header has unknown flags or non-zero reserved bytes")]
     Garbage,
-    /// The payload is no list of messages.
-    #[error("a frame's payload is no list of messages: the lengths do not add up")]
+    /// The payload is not a list of messages.
+    #[error("a frame's payload is not a list of messages: the lengths do not add up")]
     Malformed,
 }
 
@@ -87,7 +87,7 @@ impl FrameReader {
     /// The next whole frame: header, payload and tag. Call until it returns `None`.
     ///
     /// # Errors
-    /// If the header is not acceptable; the link must be closed then.
+    /// If the header is not acceptable. Then the link must be closed.
     pub fn next_frame(&mut self) -> Result<Option<BytesMut>, FrameError> {
         if !self.partial.is_empty() {
             return self.complete_partial();
@@ -98,7 +98,7 @@ impl FrameReader {
                 return Ok(Some(self.data.split_to(length)));
             }
         }
-        // Copied, so that a slow sender's crumbs do not pin whole read blocks.
+        // Copied, so that a few bytes of a slow sender do not keep whole read blocks in memory.
         self.partial.extend_from_slice(&self.data);
         self.data = BytesMut::new();
         Ok(None)
@@ -132,7 +132,7 @@ impl FrameReader {
         }
     }
 
-    /// Length of the whole frame whose header stands at the start of `data`.
+    /// Length of the whole frame whose header is at the start of `data`.
     fn frame_length(&self, data: &[u8]) -> Result<usize, FrameError> {
         let claimed = u32::from_le_bytes([data[0], data[1], data[2], data[3]]);
         // The version comes first: another version may have another layout.
@@ -149,7 +149,7 @@ impl FrameReader {
     }
 }
 
-/// A partial buffer larger than this is given back rather than kept for the next frame.
+/// A larger partial buffer is freed rather than kept for the next frame.
 const PARTIAL_KEPT_BYTES: usize = 64 << 10;
 
 /// Appends one message to a payload under construction.
@@ -163,7 +163,7 @@ pub fn push_message(payload: &mut Vec<u8>, message: &[u8]) {
     payload.extend_from_slice(message);
 }
 
-/// The messages of one frame: checked on receipt, cut without copying.
+/// The messages of one frame: checked on receipt, and taken out without copying.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Messages {
     payload: Bytes,
@@ -205,13 +205,13 @@ impl Messages {
         self.payload.len()
     }
 
-    /// The messages, borrowed: nothing is counted or copied. Use [`Self::slice`] to keep one.
+    /// The messages, borrowed, at no cost. Use [`Self::slice`] to keep one.
     #[must_use]
     pub fn iter(&self) -> MessageSlices<'_> {
         MessageSlices { rest: &self.payload }
     }
 
-    /// A message that [`Self::iter`] gave, as its own handle on the shared memory.
+    /// A message that [`Self::iter`] returned, as a handle of its own on the shared memory.
     ///
     /// # Panics
     /// If `message` is not part of this list.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use zeroize::Zeroizing;
 
-/// Who holds a key.
+/// The holder of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Identity {
     /// A replica, by its id.
@@ -67,10 +67,10 @@ pub struct StaticKey {
 }
 
 impl StaticKey {
-    /// A new key from the operating system's random source.
+    /// A new key, from the operating system's random source.
     ///
     /// # Errors
-    /// If that source fails.
+    /// If the random source fails.
     pub fn generate() -> Result<Self, KeyError> {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(seed.as_mut()).map_err(|error| KeyError::Random(error.to_string()))?;
@@ -88,7 +88,7 @@ impl StaticKey {
     /// Reads a key in PKCS#8 form (version 1 or 2).
     ///
     /// # Errors
-    /// If the bytes are no Ed25519 key in PKCS#8 form.
+    /// If the bytes are not an Ed25519 key in PKCS#8 form.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
             .map_err(|error| KeyError::Pkcs8(error.to_string()))?;
@@ -109,7 +109,7 @@ impl StaticKey {
         der
     }
 
-    /// The 32-byte seed. Whoever has it is this replica or client.
+    /// The 32-byte seed. It is the secret: its holder can pass for this replica or client.
     #[must_use]
     pub fn seed(&self) -> &[u8; 32] {
         &self.seed
@@ -134,7 +134,7 @@ impl fmt::Debug for StaticKey {
     }
 }
 
-/// The keys that a process accepts, and whose they are.
+/// The public keys that a process accepts, and their holders.
 #[derive(Clone, Debug, Default)]
 pub struct KeyRing {
     by_key: HashMap<PublicKey, Identity>,
@@ -151,7 +151,7 @@ impl KeyRing {
     /// Adds a key.
     ///
     /// # Errors
-    /// If the key or the identity is in the ring already: one key must not stand for two.
+    /// If the key or the identity is in the ring already: a key must have one holder.
     pub fn add(&mut self, identity: Identity, key: PublicKey) -> Result<(), KeyError> {
         if let Some(&holder) = self.by_key.get(&key) {
             return Err(KeyError::KeyTwice { key, holder, second: identity });
@@ -164,13 +164,13 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Whose key it is.
+    /// The holder of a key, if it is in the ring.
     #[must_use]
     pub fn holder(&self, key: &PublicKey) -> Option<Identity> {
         self.by_key.get(key).copied()
     }
 
-    /// The key of an identity.
+    /// The key of an identity, if it has one.
     #[must_use]
     pub fn key_of(&self, identity: Identity) -> Option<PublicKey> {
         self.by_identity.get(&identity).copied()
@@ -192,14 +192,14 @@ impl KeyRing {
 /// What can be wrong with a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// No public key in text form.
-    #[error("\"{text}\" is no public key; a public key has 64 hexadecimal digits")]
+    /// A text that is not a public key.
+    #[error("\"{text}\" is not a public key; a public key has 64 hexadecimal digits")]
     PublicKeyText {
-        /// The beginning of the text.
+        /// The start of the text.
         text: String,
     },
-    /// No private key in PKCS#8 form.
-    #[error("this is no Ed25519 private key in PKCS#8 form ({0}); create one with `hybster init`")]
+    /// Bytes that are not a private key in PKCS#8 form.
+    #[error("not an Ed25519 private key in PKCS#8 form ({0}); create one with `hybster init`")]
     Pkcs8(String),
     /// The operating system gave no random bytes.
     #[error("the operating system's random source failed: {0}")]
@@ -207,17 +207,17 @@ pub enum KeyError {
     /// One key for two identities.
     #[error("public key {key} is given to {holder} and to {second}; each needs its own")]
     KeyTwice {
-        /// The key.
+        /// The key that is listed twice.
         key: PublicKey,
-        /// Who has it.
+        /// The identity listed first.
         holder: Identity,
-        /// Who should get it too.
+        /// The identity listed second.
         second: Identity,
     },
     /// Two keys for one identity.
     #[error("{identity} has two public keys; list it once")]
     IdentityTwice {
-        /// Who.
+        /// The identity that is listed twice.
         identity: Identity,
     },
 }
@@ -231,7 +231,7 @@ const PKCS8_V1_PREFIX: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 
-/// Both versions hold the seed behind the algorithm and the headers of two nested octet strings.
+/// Both versions have the seed after the algorithm and the headers of two nested octet strings.
 fn find_seed(der: &[u8]) -> Option<&[u8; 32]> {
     let marker = &PKCS8_V1_PREFIX[5..];
     let start = der.windows(marker.len()).position(|window| window == marker)? + marker.len();

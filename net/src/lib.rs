@@ -6,20 +6,20 @@
 //!   clients, reconnection, limits, back-pressure. Bytes in, bytes out, one thread, no lock.
 //! - [`transport::Transport`] is the seam to the operating system, in completion style so that
 //!   `io_uring` fits. Back ends: [`uring::UringTransport`], [`poll::PollTransport`] (epoll) and
-//!   [`memory::MemoryTransport`] (in process, deterministic). [`any::AnyTransport`] is whichever
-//!   of the first two the system has and its user wants.
+//!   [`memory::MemoryTransport`] (in process, deterministic). [`any::AnyTransport`] chooses one of
+//!   the first two, by what the system has and the user asks for.
 //! - [`handshake::Handshake`] and [`link::Link`] are sans-IO: TLS 1.3 with raw public keys first,
 //!   then frames with one MAC each.
 //! - [`frame`] is the layout on the wire. `net/WIRE.md` shows it byte by byte.
 //!
-//! What a peer sends is hostile until its MAC has been checked: anything else closes the link with
+//! Bytes from a peer are hostile until their MAC has been checked; a wrong MAC closes the link with
 //! a counted [`reject::Reason`].
 //!
-//! Packages: `io-uring` and `mio` (epoll) below the transports, `bytes` for frames that are parsed in
-//! place, `rustls` and `ring` for the handshake. [`cipher`] says why frames are sealed by `aegis`, or
-//! by `ring` for those who want the standard, and not by `aes-gcm`.
+//! Packages: `io-uring` and `mio` (epoll) below the transports, `bytes` for frames that are parsed
+//! in place, `rustls` and `ring` for the handshake. [`cipher`] says why frames are sealed by
+//! `aegis`, or by `ring` if the standard cipher is chosen, and not by `aes-gcm`.
 //!
-//! Unsafe code is denied, but for `uring::ring` and `uring::buffers`, which exist to contain it.
+//! Unsafe code is denied except in `uring::ring` and `uring::buffers`, which exist to contain it.
 
 #![deny(unsafe_code)]
 
@@ -41,6 +41,7 @@ pub mod uring;
 mod blocks;
 mod random;
 mod slots;
+mod socket;
 
 pub use any::{AnyTransport, TransportKind, UnknownTransport};
 pub use cipher::{LinkCipher, UnknownLinkCipher};

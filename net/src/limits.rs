@@ -1,6 +1,6 @@
 //! Every limit of this crate, with its unit and its default, in one place.
 //!
-//! What a [`Hub`](crate::Hub) may hold at most, summed up from these:
+//! From these follows the most memory that a [`Hub`](crate::Hub) can hold:
 //!
 //! ```text
 //!   peers   × (peer_queue_bytes + link_window_bytes + peer_frame_bytes + peer_frame_bytes)
@@ -9,8 +9,8 @@
 //! + pool_bytes + the transport's read blocks (block_bytes × blocks whose frames are still in use)
 //! ```
 //!
-//! The frame terms are reached only by a sender that really has sent that much: a receive buffer
-//! grows with the bytes that arrive, never with the length that a frame claims.
+//! The frame terms are reached only if a peer has really sent that much: a receive buffer grows
+//! with the bytes that arrive, never with the length that a frame claims.
 
 use std::time::Duration;
 
@@ -21,41 +21,40 @@ pub struct Limits {
     pub peer_frame_bytes: u32,
     /// Longest frame payload on a link between a client and a replica, in bytes. Default 1 MiB.
     pub client_frame_bytes: u32,
-    /// A frame of several messages is closed when its payload reaches this, in bytes: the other
-    /// side can begin with it while the next one is made. Default 64 KiB.
+    /// A frame of several messages is sealed when its payload reaches this many bytes, so that the
+    /// other side can start on it while the next one is built. Default 64 KiB.
     pub frame_target_bytes: usize,
-    /// Sealed bytes that a link may have in flight. What lies beyond stays unsealed and can still
-    /// be withdrawn. Default 1 MiB.
+    /// Most sealed bytes that a link may have in flight. Messages beyond that stay unsealed and can
+    /// still be withdrawn. Default 1 MiB.
     pub link_window_bytes: usize,
-    /// Unsealed bytes that may wait for one peer. Default 1 GiB; what really waits is bounded by
-    /// the order window, because passed messages are withdrawn.
+    /// Most unsealed bytes that may wait for one peer. Default 1 GiB. In practice the order window
+    /// bounds them, because messages below it are withdrawn.
     pub peer_queue_bytes: usize,
-    /// Bytes that may wait for one client, in flight included. A client that has more waiting does
+    /// Most bytes that may wait for one client, those in flight included. A client with more does
     /// not read its replies and is disconnected. Default 4 MiB.
     pub client_queue_bytes: usize,
-    /// Live client links. Default 16384.
+    /// Most live client links. Default 16384.
     pub clients: usize,
-    /// Live links of one client, told apart by their incarnation. Default 64.
+    /// Most live links of one client, which its incarnations tell apart. Default 64.
     pub links_per_client: usize,
-    /// Accepted connections that have not finished their handshake; the oldest gives way to a new
-    /// one. Default 256.
+    /// Most accepted connections in their handshake; a new one then closes the oldest. Default 256.
     pub handshakes: usize,
-    /// Time for connecting and the whole handshake together. Default 5 s.
+    /// Longest time for connecting and the handshake together. Default 5 s.
     pub handshake_timeout: Duration,
-    /// Bytes that a handshake may take from the other side. Default 32 KiB.
+    /// Most bytes that a handshake accepts from the other side. Default 32 KiB.
     pub handshake_bytes: usize,
     /// First pause before an outgoing link is tried again. Default 20 ms.
     pub backoff_min: Duration,
     /// Longest pause before an outgoing link is tried again. Default 2 s.
     pub backoff_max: Duration,
-    /// Longest wait of a message for one to go along with, if nobody waits for it. Default 5 ms.
+    /// Longest time that a message which is not urgent waits for an urgent one. Default 5 ms.
     pub may_wait: Duration,
-    /// Unused send buffers kept for reuse, in bytes. Default 64 MiB.
+    /// Most bytes of unused send buffers that are kept for reuse. Default 64 MiB.
     pub pool_bytes: usize,
-    /// How long a poll looks again before it waits, at most, while messages follow each other
-    /// closely. Zero: never. Default 100 µs.
+    /// How long a poll checks for messages before it sleeps, while messages follow each other
+    /// closely; zero turns this off. Default 100 µs.
     pub busy_poll: Duration,
-    /// Log lines about refused or lost connections, per second. Default 20.
+    /// Most log lines about refused or lost connections, per second. Default 20.
     pub log_lines_per_second: u32,
 }
 
@@ -89,13 +88,13 @@ pub struct PollLimits {
     /// Size of a read block, in bytes. One allocation serves all reads until it is full.
     /// Default 256 KiB.
     pub block_bytes: usize,
-    /// A new read block is begun when less than this is left, in bytes. Default 64 KiB.
+    /// A new read block is taken when fewer bytes than this are left. Default 64 KiB.
     pub read_bytes_min: usize,
-    /// Bytes taken from one connection before the others get their turn. Default 256 KiB.
+    /// Most bytes read from one connection before the next has its turn. Default 256 KiB.
     pub connection_turn_bytes: usize,
-    /// Bytes taken from all connections in one poll. Default 4 MiB.
+    /// Most bytes read from all connections in one poll. Default 4 MiB.
     pub poll_bytes: usize,
-    /// Connections accepted in one poll. Default 32.
+    /// Most connections accepted in one poll. Default 32.
     pub accepts_per_poll: usize,
     /// The kernel gives up a connection whose sent data stays unacknowledged for this long.
     /// Default 10 s.
@@ -121,21 +120,21 @@ impl Default for PollLimits {
 /// Limits of [`UringTransport`](crate::UringTransport).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UringLimits {
-    /// Operations that one system call can submit; more take several calls. A power of two.
+    /// Most operations that one system call submits; more take several calls. A power of two.
     /// Default 256.
     pub submissions: u32,
-    /// Results that the kernel can report without a further call. A power of two. Default 4096.
+    /// Most results that the kernel can report without another call. A power of two. Default 4096.
     pub completions: u32,
-    /// Receive buffers lent to the kernel; a power of two. Together they bound what one poll takes
-    /// from all connections. As many are used as there are connections, and 8 at least. Default 64.
+    /// Most receive buffers lent to the kernel; a power of two. Together they bound what one poll
+    /// reads from all connections. One per connection is used, and at least 8. Default 64.
     pub buffers: u16,
     /// Size of a receive buffer, in bytes. Default 64 KiB.
     pub buffer_bytes: usize,
-    /// Size of the blocks that received bytes are handed out in; not less than a buffer.
+    /// Size of the blocks that received bytes are copied to, in bytes; at least that of a buffer.
     /// Default 256 KiB.
     pub block_bytes: usize,
-    /// Pause before a listener accepts again after the system refused a connection, for want of
-    /// descriptors most likely. Default 100 ms.
+    /// Pause before a listener accepts again after the system refused a connection, most likely
+    /// because no descriptors are left. Default 100 ms.
     pub accept_pause: Duration,
     /// As [`PollLimits::unacknowledged_timeout`]. Default 10 s.
     pub unacknowledged_timeout: Duration,

@@ -1,7 +1,7 @@
 //! A link after its handshake: seals and opens frames, and envelopes. Sans-IO.
 //!
-//! A frame travels on the link itself. An *envelope* is a message that somebody else carries from one
-//! end of the link to the other: nobody but the two can have made it, but it may come late, twice
+//! A frame travels on the link itself. An *envelope* is a message that a third party relays from
+//! one end of the link to the other: only these two can have made it, but it may come late, twice
 //! or never.
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -10,12 +10,12 @@ use crate::cipher::{DirectionKey, LinkCipher, TAG_BYTES};
 use crate::frame::{self, FrameError, FrameReader, HEADER_BYTES};
 use crate::reject::Reason;
 
-/// What an envelope has beyond its message, in bytes: its number and its tag.
+/// Bytes of an envelope besides its message: its number and its tag.
 pub const ENVELOPE_BYTES: usize = ENVELOPE_NUMBER_BYTES + TAG_BYTES;
 
 const ENVELOPE_NUMBER_BYTES: usize = 8;
 
-/// Added to the numbers of envelopes, so that no frame has the same nonce.
+/// Added to the numbers of envelopes, so that no frame and envelope have the same nonce.
 const ENVELOPE_NONCES: u64 = 1 << 63;
 
 const _: () = assert!(LinkCipher::FRAMES_MAX <= ENVELOPE_NONCES);
@@ -29,16 +29,16 @@ pub enum LinkError {
     /// A frame's MAC does not match.
     #[error("frame {counter} of the link has a wrong MAC: it was forged, damaged or replayed")]
     BadMac {
-        /// Which frame, counted from 0.
+        /// The number of the frame, counted from 0.
         counter: u64,
     },
     /// All frame counters are used up.
-    #[error("the link has used up its frame counters; connect anew to get fresh keys")]
+    #[error("the link has used up its frame counters; connect again to get fresh keys")]
     CounterExhausted,
 }
 
 impl LinkError {
-    /// Under which reason this is counted.
+    /// The reason under which this is counted.
     #[must_use]
     pub const fn reason(self) -> Reason {
         match self {
@@ -51,12 +51,12 @@ impl LinkError {
     }
 }
 
-/// Both directions of a live link.
+/// Both halves of a live link.
 #[derive(Debug)]
 pub struct Link {
-    /// What goes out.
+    /// Seals what goes out.
     pub sealer: Sealer,
-    /// What comes in.
+    /// Opens what comes in.
     pub opener: Opener,
 }
 
@@ -113,7 +113,7 @@ impl Sealer {
         self.seal(out, start)
     }
 
-    /// Appends an envelope with a message, for somebody else to carry.
+    /// Appends an envelope with a message, for a third party to relay.
     ///
     /// # Errors
     /// If the numbers of envelopes are used up.
@@ -165,8 +165,8 @@ impl Opener {
         Ok(Some(frame.freeze()))
     }
 
-    /// The message in an envelope that the other end sealed, decrypted in place; `None` if it was
-    /// not the other end, or not on this connection.
+    /// The message in an envelope, decrypted in place; `None` if it was not sealed by the other end
+    /// on this connection.
     pub fn open_envelope<'a>(&self, envelope: &'a mut [u8]) -> Option<&'a [u8]> {
         let body = ENVELOPE_NUMBER_BYTES..envelope.len().checked_sub(TAG_BYTES)?;
         let number = u64::from_le_bytes(*envelope.first_chunk()?);
@@ -310,8 +310,8 @@ mod tests {
             let (mut a, b) = pair(cipher);
             let mut frame = Vec::new();
             a.sealer.seal_slices(&mut frame, &[&[7; 40]]).unwrap();
-            // The number of the frame in place of its header, which is covered: as those ciphers see
-            // it that encrypt.
+            // The number of the frame in place of its header, which is covered: as those ciphers
+            // see it that encrypt.
             let mut as_envelope = frame.clone();
             as_envelope[..8].copy_from_slice(&0_u64.to_le_bytes());
             assert_eq!(b.opener.open_envelope(&mut as_envelope), None);

@@ -2,8 +2,8 @@
 //! when all endpoints are polled from one thread.
 //!
 //! A stream has a capacity like a socket buffer: what does not fit stays with the sender until the
-//! receiver has read. [`MemoryNetwork::with_chunk`] cuts the stream into small pieces, to test
-//! whoever puts them together again.
+//! receiver has read. [`MemoryNetwork::with_chunk`] cuts the stream into small pieces, to test that
+//! they are put together again.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use crate::slots::Slots;
 use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
 
-/// A network of [`MemoryTransport`]s. Clones are the same network.
+/// A network of [`MemoryTransport`]s. Clones refer to the same network.
 #[derive(Clone, Debug)]
 pub struct MemoryNetwork {
     shared: Arc<Shared>,
@@ -49,7 +49,7 @@ struct End {
     connection: ConnectionId,
 }
 
-/// What one endpoint tells another. Connections are those of the receiving endpoint.
+/// What one endpoint reports to another. Connections are those of the receiving endpoint.
 #[derive(Debug)]
 enum Note {
     Incoming { listener: ListenerId, from: End, address: SocketAddr },
@@ -147,7 +147,7 @@ struct Stream {
     /// Bytes sent that the other side has not read.
     unread: usize,
     paused: bool,
-    /// What arrived while paused.
+    /// Bytes that arrived while reading was paused.
     held: VecDeque<BytesMut>,
     closed: bool,
 }

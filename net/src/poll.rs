@@ -1,16 +1,16 @@
 //! TCP over epoll, through mio.
 //!
 //! Readiness is edge-triggered, so it is remembered here: a connection that may have more to read
-//! stands in the `ready` queue until a read says otherwise, and one that may be written to keeps
-//! `writable` until a write says otherwise. Each poll
+//! is in the `ready` queue until a read finds nothing, and one that may be written to is `writable`
+//! until a write finds no room. Each poll
 //!
 //! 1. writes what was queued, one `writev` per connection,
 //! 2. waits, unless there is something left to do,
 //! 3. reads from ready connections in turn, bounded per connection and in total, so that no sender
 //!    starves another or the caller.
 //!
-//! Reads of all connections go into one block, one behind the other; what was read is handed out
-//! as slices of it. A block is used again once all its slices are gone.
+//! Reads of all connections go into one block, and are handed out as slices of it. A block is used
+//! again once all its slices are gone.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
@@ -20,11 +20,12 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use socket2::{SockRef, Socket, TcpKeepalive};
+use socket2::SockRef;
 
 use crate::blocks::Blocks;
 use crate::limits::PollLimits;
 use crate::slots::Slots;
+use crate::socket::{connect_result, set_options};
 use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
 
 /// TCP over epoll.
@@ -41,7 +42,7 @@ pub struct PollTransport {
     unsent: Vec<ConnectionId>,
     /// Connections that may have something to read, each once.
     ready: VecDeque<ConnectionId>,
-    /// The last poll ended its accepting for its limit, not for want of connections.
+    /// Whether the last poll stopped accepting at its limit, so that more connections may wait.
     accepts_wait: bool,
     /// Completions of calls that cannot report them.
     early: Vec<Completion>,
@@ -58,15 +59,16 @@ struct Connection {
     stream: TcpStream,
     phase: Phase,
     outgoing: VecDeque<Vec<u8>>,
-    /// Bytes of the first outgoing buffer that are written already.
+    /// Bytes of the first outgoing buffer that have been written.
     written: usize,
     writable: bool,
-    /// Stands in `unsent`.
+    /// Whether the list `unsent` has it.
     is_unsent: bool,
-    /// Stands in `ready`.
+    /// Whether the queue `ready` has it.
     is_ready: bool,
     readable: bool,
-    /// The other side will send no more, so a short read does not mean that nothing is left.
+    /// The other side will send no more. Then a short read does not mean that nothing is left: the
+    /// end of the stream is still to be read.
     read_closed: bool,
     paused: bool,
     write_error: Option<io::ErrorKind>,
@@ -87,7 +89,7 @@ impl PollTransport {
         let poll = Poll::new()?;
         let mio_waker = mio::Waker::new(poll.registry(), WAKER)?;
         let waker = Waker::new(move || {
-            // It cannot fail but for a closed descriptor, and then nobody sleeps on it.
+            // It fails only if the descriptor is closed, and then no thread sleeps on it.
             let _ = mio_waker.wake();
         });
         Ok(Self {
@@ -151,8 +153,8 @@ impl PollTransport {
             completions.push(Completion::Sent { connection: id, buffer });
         });
         if let Err(error) = result {
-            // What the other side said before it closed is still worth reading: a reader will
-            // find the end of the stream or the error itself.
+            // What the other side sent before it closed is still read: the read will find the end
+            // of the stream, or the error, by itself.
             connection.write_error = Some(error.kind());
             connection.outgoing.clear();
             connection.readable = true;
@@ -394,7 +396,7 @@ enum End {
 }
 
 impl Connection {
-    /// True: connected. False: not yet.
+    /// Writes as much as the socket takes, and hands back the buffers that are written.
     fn write(&mut self, mut sent: impl FnMut(Vec<u8>)) -> io::Result<()> {
         while self.writable && !self.outgoing.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
@@ -490,32 +492,6 @@ fn token(id: ConnectionId) -> Token {
 
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
-}
-
-/// Of whatever back end. True: connected. False: not yet.
-pub(crate) fn connect_result(socket: &Socket) -> io::Result<bool> {
-    if let Some(error) = socket.take_error()? {
-        return Err(error);
-    }
-    match socket.peer_addr() {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// What every connection is set to, of whatever back end.
-pub(crate) fn set_options(
-    socket: &Socket,
-    keepalive: Duration,
-    unacknowledged: Duration,
-) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    let probes = TcpKeepalive::new().with_time(keepalive).with_interval(keepalive);
-    socket.set_tcp_keepalive(&probes)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(unacknowledged))?;
-    Ok(())
 }
 
 const EVENTS_PER_POLL: usize = 1024;

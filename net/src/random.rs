@@ -18,7 +18,7 @@ impl Jitter {
         z ^ (z >> 31)
     }
 
-    /// Evenly in 0.5 to 1.
+    /// A number from 0.5 to 1, uniformly distributed.
     pub(crate) fn half_to_one(&mut self) -> f64 {
         let unit = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
         0.5 + unit / 2.0

@@ -23,15 +23,15 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The first bytes were no TLS handshake, or a frame header had another layout.
+    /// The first bytes were not a TLS handshake, or a frame header had another layout.
     Garbage = "garbage",
     /// A frame or a handshake was longer than its limit.
     TooLong = "too_long",
     /// A frame's MAC did not match: forged, corrupted or replayed.
     BadMac = "bad_mac",
-    /// TLS failed for another reason than those below.
+    /// TLS failed for a reason that is not listed below.
     HandshakeFailed = "handshake_failed",
-    /// The other side's key is not in the key ring, or is another one than expected.
+    /// The other side's key is not in the key ring, or not the expected one.
     UnknownKey = "unknown_key",
     /// The other side runs another group configuration.
     ConfigurationMismatch = "configuration_mismatch",
@@ -43,7 +43,7 @@ reasons! {
     Capacity = "capacity",
     /// The other side's link cipher differs.
     CipherMismatch = "cipher_mismatch",
-    /// A replica connected that should have waited to be connected to, or to a client.
+    /// A replica connected where the other side should have, or something connected to a client.
     Direction = "direction",
     /// An authenticated frame held no well-formed message list.
     Malformed = "malformed",
@@ -67,7 +67,7 @@ impl Reason {
         Self::ALL.get(index).copied().unwrap_or(Self::HandshakeFailed)
     }
 
-    /// Whether trying again soon is pointless because somebody has to change a configuration.
+    /// Whether trying again soon is pointless, because a configuration must be changed first.
     pub(crate) const fn is_lasting(self) -> bool {
         matches!(
             self,
@@ -87,7 +87,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// How often each [`Reason`] occurred. Plain counters of one hub.
+/// How often each [`Reason`] occurred in one hub. Only the hub's thread writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rejections {
     counts: [u64; Reason::ALL.len()],

@@ -1,4 +1,4 @@
-//! A table with generations: an id of a removed entry never finds its successor.
+//! A table with generations, so that the id of a removed entry never finds its successor.
 
 use crate::transport::ConnectionId;
 

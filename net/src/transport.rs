@@ -1,10 +1,9 @@
 //! The seam between links and the operating system: byte streams in completion style.
 //!
-//! Buffers are owned: [`Transport::send`] takes one and [`Completion::Sent`] gives it back, so a
+//! Buffers are owned: [`Transport::send`] takes one and [`Completion::Sent`] gives it back. So a
 //! back end that lets the kernel read the buffer later (`io_uring`) fits as well as one that
-//! copies.
-//! Nothing is submitted before [`Transport::poll`]: what was sent since the last poll goes out with
-//! one system call per connection.
+//! copies. Nothing is submitted before [`Transport::poll`], so that everything sent since the last
+//! poll goes out with one system call per connection, or with one in all.
 
 use std::fmt;
 use std::io;
@@ -23,7 +22,7 @@ pub struct ConnectionId {
 }
 
 impl ConnectionId {
-    /// The index in a table of connections; small, and reused once the connection is closed.
+    /// A small index for tables of connections, reused once the connection is closed.
     #[must_use]
     pub const fn slot(self) -> usize {
         self.slot as usize
@@ -43,16 +42,16 @@ pub struct ListenerId(pub(crate) u32);
 /// What a transport reports.
 #[derive(Debug)]
 pub enum Completion {
-    /// Somebody connected to a listener.
+    /// A listener accepted a connection.
     Accepted {
         /// The listener.
         listener: ListenerId,
         /// The new connection.
         connection: ConnectionId,
-        /// Where it comes from.
+        /// The address of the other end.
         address: SocketAddr,
     },
-    /// An outgoing connection stands.
+    /// An outgoing connection is open.
     Connected {
         /// The connection, as returned by [`Transport::connect`].
         connection: ConnectionId,
@@ -61,7 +60,7 @@ pub enum Completion {
     ConnectFailed {
         /// The connection, as returned by [`Transport::connect`].
         connection: ConnectionId,
-        /// What the operating system said.
+        /// The operating system's reason.
         error: io::Error,
     },
     /// Bytes arrived. Never empty.
@@ -71,7 +70,7 @@ pub enum Completion {
         /// The bytes; uniquely owned, so they may be decrypted in place.
         data: BytesMut,
     },
-    /// A buffer was taken by the operating system and comes back for reuse.
+    /// The operating system has taken a buffer's bytes; the buffer comes back for reuse.
     Sent {
         /// The connection.
         connection: ConnectionId,
@@ -82,13 +81,13 @@ pub enum Completion {
     Closed {
         /// The connection.
         connection: ConnectionId,
-        /// `None` if the other side closed it in order.
+        /// `None` if the other side closed it normally.
         error: Option<io::Error>,
     },
 }
 
 impl Completion {
-    /// Whether somebody else caused it: more than a buffer that comes back.
+    /// Whether another process caused it: anything but a buffer that comes back.
     pub(crate) const fn is_incoming(&self) -> bool {
         !matches!(self, Self::Sent { .. })
     }
@@ -96,7 +95,7 @@ impl Completion {
 
 /// Byte streams to other processes. All calls but [`Transport::poll`] return at once.
 pub trait Transport {
-    /// Listens; returns the address really bound (port 0 asks for any).
+    /// Listens. Returns the address that was bound, since port 0 asks for any.
     fn listen(&mut self, address: SocketAddr) -> io::Result<(ListenerId, SocketAddr)>;
 
     /// Starts to connect. [`Completion::Connected`] or [`Completion::ConnectFailed`] follows.
@@ -113,8 +112,8 @@ pub trait Transport {
     fn pause_reading(&mut self, connection: ConnectionId, paused: bool);
 
     /// Submits what is queued, waits at most `timeout` (`None`: until something happens) and
-    /// appends what happened. Returns early when woken, and may do so for no reason. A poll with a
-    /// `timeout` of zero leaves wake-ups for the next one.
+    /// appends what happened. Returns early when woken, and sometimes without a reason. A poll with
+    /// a `timeout` of zero leaves wake-ups to the next one.
     ///
     /// # Errors
     /// Only for failures of the back end itself, never for those of a connection.
@@ -124,7 +123,7 @@ pub trait Transport {
         completions: &mut Vec<Completion>,
     ) -> io::Result<()>;
 
-    /// A handle that ends a poll from another thread.
+    /// A handle with which another thread ends a poll.
     fn waker(&self) -> Waker;
 }
 
@@ -143,23 +142,23 @@ impl Waker {
 
     /// Wakes the polling thread, or keeps its next poll from waiting.
     pub fn wake(&self) {
-        // The swap is a full barrier: what was written to a queue before is seen after the poll.
+        // The swap is a full barrier: what was queued before it is visible after the poll.
         if self.state.phase.swap(NOTIFIED, Ordering::SeqCst) == ASLEEP {
             (self.state.notify)();
         }
     }
 
-    /// Announces that the thread is about to wait. False: it was woken and must not.
+    /// Announces that the thread is about to wait. Returns `false` if it was woken and must not.
     pub(crate) fn may_sleep(&self) -> bool {
         self.state.phase.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Whether a wake-up waits for the next poll that may wait.
+    /// Whether a wake-up is pending for the next poll that may wait.
     pub(crate) fn is_notified(&self) -> bool {
         self.state.phase.load(Ordering::SeqCst) == NOTIFIED
     }
 
-    /// The thread is awake again; wake-ups up to here are consumed.
+    /// Announces that the thread is awake again, which consumes the wake-ups up to here.
     pub(crate) fn awake(&self) {
         self.state.phase.swap(AWAKE, Ordering::SeqCst);
     }

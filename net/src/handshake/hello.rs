@@ -1,7 +1,7 @@
-//! What both ends tell each other inside the TLS session, before the first frame.
+//! The messages that both ends exchange inside the TLS session, before the first frame.
 //!
 //! `net/WIRE.md` shows the bytes. The first eight bytes of a hello and the layout of a verdict are
-//! the same in all versions, so that two versions can still tell each other that they differ.
+//! the same in all versions, so that ends of different versions can still say that they differ.
 
 use crate::cipher::LinkCipher;
 use crate::keys::Identity;
@@ -19,10 +19,10 @@ pub(super) const INBOX_BYTES_MAX: usize = 2 * (HEAD_BYTES + BODY_BYTES_MAX + 3 +
 const MAGIC: [u8; 4] = *b"HYBN";
 const HEAD_BYTES: usize = 8;
 const BODY_BYTES: usize = 1 + 4 + 1 + 2 + 4 + 8 + 32;
-/// A later version may have a longer body; it is skipped to read the verdict behind it.
+/// A later version may have a longer body, which is skipped to read the verdict after it.
 const BODY_BYTES_MAX: usize = 1024;
 
-/// What one end says about itself.
+/// One end's claims about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hello {
     pub identity: Identity,
@@ -33,12 +33,12 @@ pub(super) struct Hello {
     pub group_digest: [u8; 32],
 }
 
-/// What was read from the stream.
+/// The result of reading from the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Read<T> {
     /// More bytes are needed.
     Partial,
-    /// It, and its length in bytes.
+    /// The message, and its length in bytes.
     Whole(T, usize),
     /// It is not well-formed.
     Bad,
@@ -105,7 +105,7 @@ impl Hello {
         })
     }
 
-    /// Compares the other end's hello with ours. `peer` is who it is by its key.
+    /// Compares the other end's hello with ours. `peer` is its identity by its key.
     pub(super) fn check(&self, theirs: &Self, peer: Identity) -> Result<(), (Reason, String)> {
         if theirs.identity != peer {
             let text = format!(
@@ -142,7 +142,7 @@ impl Hello {
     }
 }
 
-/// Accepted, or why not.
+/// Whether the other end is accepted, and if not why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Accepted,
@@ -183,7 +183,7 @@ impl Verdict {
     }
 }
 
-/// The text comes from the other side and goes to a log: no control characters, no broken UTF-8.
+/// Makes a text from the other side safe to log: no control characters, no broken UTF-8.
 fn printable(text: &[u8]) -> String {
     String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect()
 }

@@ -1,10 +1,9 @@
 //! The handshake of a link. Sans-IO: received bytes go in, bytes to send come out.
 //!
-//! TLS 1.3 with raw public keys proves who both ends are and yields fresh link keys from its
-//! exporter. Inside the TLS session both ends then send a hello (version, group configuration, who
-//! they are) and a verdict about the other's hello. An acceptance is the last TLS record of its
-//! sender: what follows on the connection are frames. Refusals name what differs and go to both
-//! logs.
+//! TLS 1.3 with raw public keys proves the identity of both ends and yields fresh link keys from
+//! its exporter. Inside the TLS session, both ends then send a hello (version, group configuration,
+//! identity) and a verdict on the other's hello. An acceptance is the last TLS record of its
+//! sender; after it come frames. A refusal says what differs and is logged at both ends.
 //!
 //! ```text
 //! connecting end                         accepting end
@@ -37,28 +36,28 @@ use crate::reject::Reason;
 
 pub use self::hello::LINK_VERSION;
 
-/// What all handshakes of a process share.
+/// The configuration that all handshakes of a process share.
 #[derive(Debug)]
 pub struct HandshakeConfig {
-    /// Who this process is.
+    /// The replica or client that this process is.
     pub identity: Identity,
-    /// Its static key.
+    /// The key that proves `identity`.
     pub key: StaticKey,
-    /// Whom it accepts.
+    /// The public keys of everybody it accepts.
     pub keyring: Arc<KeyRing>,
-    /// Digest of the group configuration.
+    /// Digest of the group configuration; both ends must have the same.
     pub group_digest: [u8; 32],
-    /// P, the number of pillars.
+    /// P, the number of pillars; both ends must have the same.
     pub pillars: u16,
     /// Tells several connections of one client apart; zero for a replica.
     pub incarnation: u64,
-    /// How frames are protected.
+    /// How frames are protected; both ends must use the same cipher.
     pub cipher: LinkCipher,
     /// Longest frame payload between replicas, in bytes.
     pub peer_frame_bytes: u32,
     /// Longest frame payload between a client and a replica, in bytes.
     pub client_frame_bytes: u32,
-    /// Bytes that a handshake may take from the other side.
+    /// Most bytes that a handshake accepts from the other side.
     pub handshake_bytes: usize,
 }
 
@@ -82,7 +81,7 @@ impl HandshakeConfig {
     }
 }
 
-/// Begins handshakes; keeps the TLS configurations.
+/// Starts handshakes. Holds the TLS configurations, which are costly to make.
 #[derive(Debug)]
 pub struct Handshaker {
     config: Arc<HandshakeConfig>,
@@ -100,7 +99,7 @@ impl Handshaker {
         Ok(Self { config: Arc::new(config), server, clients: HashMap::new() })
     }
 
-    /// A handshake with whoever connected.
+    /// A handshake with an end that connected to this one.
     ///
     /// # Errors
     /// If TLS refuses to start.
@@ -109,8 +108,8 @@ impl Handshaker {
         Ok(Handshake::new(Arc::clone(&self.config), tls.into(), None))
     }
 
-    /// A handshake with `expected`, to whom this side connected. [`Handshake::receive`] must be
-    /// called once with nothing received, to get the first bytes to send.
+    /// A handshake with `expected`, to which this side connected. Call [`Handshake::receive`] once
+    /// with empty input to get the first bytes to send.
     ///
     /// # Errors
     /// If the key ring has no key for `expected`, or TLS refuses to start.
@@ -132,30 +131,30 @@ impl Handshaker {
 /// How far a handshake is.
 #[derive(Debug)]
 pub enum Progress {
-    /// More bytes must be received.
+    /// It needs more bytes from the other end.
     Pending,
-    /// The other end is known and its hello fits ours. Call [`Handshake::admit`] or
+    /// The other end is known and its hello agrees with ours. Call [`Handshake::admit`] or
     /// [`Handshake::refuse`].
     Identified {
-        /// Who it is.
+        /// The identity that the other end proved.
         peer: Identity,
-        /// Its incarnation.
+        /// Tells several connections of one client apart; chosen by the client.
         incarnation: u64,
     },
-    /// Both ends agreed. The bytes left in the input belong to the link.
+    /// Both ends accepted. Bytes left in the input belong to the link.
     Established(Box<Established>),
 }
 
-/// A link that both ends agreed on.
+/// A link that both ends accepted.
 #[derive(Debug)]
 pub struct Established {
     /// The link, with fresh keys.
     pub link: Link,
-    /// Who is at the other end.
+    /// The identity that the other end proved.
     pub peer: Identity,
-    /// The other end's incarnation.
+    /// The other end's incarnation; zero for a replica.
     pub incarnation: u64,
-    /// Longest frame payload that may be sent: the smaller one of both sides' limits, in bytes.
+    /// Longest frame payload that may be sent, in bytes: the smaller of both ends' limits.
     pub send_frame_bytes: u32,
 }
 
@@ -165,7 +164,7 @@ pub struct Handshake {
     tls: Connection,
     expected: Option<Identity>,
     state: State,
-    /// Plaintext out of TLS, not yet read.
+    /// Plaintext from TLS that is not parsed yet.
     inbox: Vec<u8>,
     received: usize,
 }
@@ -184,17 +183,17 @@ impl Handshake {
         Self { config, tls, expected, state: State::Tls, inbox: Vec::new(), received: 0 }
     }
 
-    /// Whom this side connected to; `None` if it accepted.
+    /// The end that this side connected to; `None` if it accepted the connection.
     #[must_use]
     pub const fn expected(&self) -> Option<Identity> {
         self.expected
     }
 
-    /// Takes from `data` what belongs to the handshake and appends to `out` what must be sent,
-    /// also if it fails: then send `out` and close the connection.
+    /// Takes the handshake's bytes from `data`, and appends the bytes to be sent to `out`, also if
+    /// it fails.
     ///
     /// # Errors
-    /// If there will be no link.
+    /// If the handshake failed. Send `out` nevertheless, then close the connection.
     pub fn receive(
         &mut self,
         data: &mut BytesMut,
@@ -210,7 +209,7 @@ impl Handshake {
         result
     }
 
-    /// Accepts the other end. Call [`Self::receive`] next, with what is left to receive.
+    /// Accepts the other end. Call [`Self::receive`] next, with the remaining input.
     ///
     /// # Panics
     /// If the last call of [`Self::receive`] did not return [`Progress::Identified`].
@@ -218,7 +217,7 @@ impl Handshake {
         let State::AwaitAdmission { peer, theirs } =
             std::mem::replace(&mut self.state, State::Over)
         else {
-            panic!("nobody waits to be admitted");
+            panic!("no end waits to be admitted");
         };
         self.state = State::AwaitVerdict { peer, theirs };
         self.say(&Verdict::Accepted);
@@ -238,14 +237,14 @@ impl Handshake {
             if let Some(progress) = self.step()? {
                 return Ok(progress);
             }
-            // One record at a time: behind the last one, frames follow that TLS must not see.
+            // One record at a time: after the last one come frames, which TLS must not see.
             if !self.feed_record(data)? {
                 return Ok(Progress::Pending);
             }
         }
     }
 
-    /// Goes as far as what has been received allows. `None`: needs another record.
+    /// Advances as far as the received bytes allow. Returns `None` if it needs another record.
     fn step(&mut self) -> Result<Option<Progress>, HandshakeError> {
         if matches!(self.state, State::Tls) {
             if self.tls.is_handshaking() {
@@ -280,7 +279,7 @@ impl Handshake {
         Err(HandshakeError::Malformed)
     }
 
-    /// Hands one whole TLS record to TLS. False: there is none.
+    /// Hands one whole record to TLS. Returns `false` if there is none.
     fn feed_record(&mut self, data: &mut BytesMut) -> Result<bool, HandshakeError> {
         if self.received == 0 && !data.is_empty() && data[0] != RECORD_HANDSHAKE {
             return Err(HandshakeError::Garbage);
@@ -317,7 +316,7 @@ impl Handshake {
 
     fn collect_plaintext(&mut self) -> Result<(), HandshakeError> {
         let mut chunk = [0; 512];
-        // An error of the reader only says that there is no more plaintext yet.
+        // An error of the reader only means that there is no more plaintext yet.
         while let Ok(count @ 1..) = self.tls.reader().read(&mut chunk) {
             self.inbox.extend_from_slice(&chunk[..count]);
             if self.inbox.len() > INBOX_BYTES_MAX {
@@ -359,7 +358,7 @@ impl Handshake {
         }
     }
 
-    /// True: the other end accepted. False: it has not said yet.
+    /// Whether the other end has accepted; `false` if its verdict has not come yet.
     fn read_verdict(&mut self, peer: Identity) -> Result<bool, HandshakeError> {
         match Verdict::read(&self.inbox) {
             Read::Partial => Ok(false),
@@ -417,19 +416,19 @@ impl std::fmt::Debug for Handshake {
     }
 }
 
-/// Why there is no link.
+/// Why a handshake failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    /// Not TLS.
-    #[error("the other side sent bytes that are no TLS handshake; is it a Hybster process?")]
+    /// The first bytes were not TLS.
+    #[error("the other side sent bytes that are not a TLS handshake; is it a Hybster process?")]
     Garbage,
-    /// Inside TLS, but against this protocol.
+    /// A message inside the TLS session broke this protocol.
     #[error("the other side does not follow the link handshake; is it a Hybster process?")]
     Malformed,
     /// More bytes than a handshake may take.
     #[error("the other side sent more than the {limit} bytes that a handshake may take")]
     TooLong {
-        /// The limit.
+        /// The limit in bytes.
         limit: usize,
     },
     /// TLS failed.
@@ -441,9 +440,9 @@ pub enum HandshakeError {
     /// The other side's key is not accepted.
     #[error("{}", unknown_key(key, *expected))]
     UnknownKey {
-        /// The key.
+        /// The key that it proved to hold.
         key: PublicKey,
-        /// Whom this side connected to, if it did.
+        /// The end that this side connected to, if it did.
         expected: Option<Identity>,
     },
     /// The other side does not accept our key.
@@ -454,15 +453,15 @@ pub enum HandshakeError {
     OwnKeyRefused {
         /// Our key.
         key: PublicKey,
-        /// Who we are.
+        /// This side's identity.
         identity: Identity,
     },
     /// The two hellos do not fit.
     #[error("{text}")]
     Mismatch {
-        /// The kind of difference.
+        /// The kind of difference, for the counter.
         reason: Reason,
-        /// What differs.
+        /// The difference and its cure, for people.
         text: String,
     },
     /// The other side refused us.
@@ -470,15 +469,15 @@ pub enum HandshakeError {
     Refused {
         /// The other side.
         peer: Identity,
-        /// The kind.
+        /// The reason by its code on the wire.
         reason: Reason,
-        /// What it said.
+        /// Its explanation, made safe to log.
         text: String,
     },
 }
 
 impl HandshakeError {
-    /// Under which reason this is counted.
+    /// The reason under which this is counted.
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
@@ -501,20 +500,20 @@ impl From<rustls::Error> for HandshakeError {
 fn unknown_key(key: &PublicKey, expected: Option<Identity>) -> String {
     match expected {
         Some(peer) => format!(
-            "{peer} should be there, but whoever answers has another public key, {key}; \
+            "{peer} should be there, but the process that answers has another public key, {key}; \
              check the address and the key ring"
         ),
         None => format!("public key {key} is not in the key ring; add it if it should be"),
     }
 }
 
-/// Our text about a mismatch says "peer X … there … here". The other side gets it marked as said
-/// by us, so that "here" and "there" are not taken for its own.
+/// Marks our text about a mismatch ("peer X … there … here") as ours for the other side, so that
+/// "here" and "there" are not misunderstood.
 fn attribute(text: &str, peer: Identity, config: &HandshakeConfig) -> String {
     format!("{} says of {peer}: {text}", config.identity)
 }
 
-/// Reads what a peer that has passed TLS may say next. For fuzz targets, which cannot get past TLS.
+/// Parses what a peer may send inside TLS. For fuzz targets, which cannot get past TLS.
 #[doc(hidden)]
 pub fn fuzz_plaintext(data: &[u8]) {
     let mut again = Vec::new();
@@ -526,7 +525,7 @@ pub fn fuzz_plaintext(data: &[u8]) {
     again.clear();
     if let Read::Whole(verdict, length) = Verdict::read(data) {
         assert!(length <= data.len());
-        // What goes to a log can be told to the next one.
+        // A text that was made safe to log stays as it is when it is sent on.
         verdict.write(&mut again);
         assert!(matches!(Verdict::read(&again), Read::Whole(..)));
     }

@@ -27,7 +27,7 @@ pub(super) fn server_config(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(resolver));
-    // A ticket would be a TLS record behind the handshake, where only frames may stand.
+    // A ticket would be a TLS record after the handshake, where only frames are allowed.
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
@@ -42,7 +42,7 @@ pub(super) fn client_config(
     let resolver = AlwaysResolvesClientRawPublicKeys::new(certified_key(key)?);
     let mut config = ClientConfig::builder_with_provider(crypto())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous() // Not to be feared here: the verifier below accepts one key only.
+        .dangerous() // It is safe here: the verifier below accepts one key only.
         .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(Arc::new(resolver));
     config.resumption = Resumption::disabled();
@@ -50,7 +50,7 @@ pub(super) fn client_config(
     Ok(Arc::new(config))
 }
 
-/// TLS wants a server name; the key says who it is, so this one says nothing.
+/// TLS requires a server name. The key identifies the server, so this name has no meaning.
 pub(super) fn server_name() -> ServerName<'static> {
     ServerName::try_from("hybster.invalid").expect("a valid name")
 }
@@ -61,7 +61,7 @@ pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Option<PublicKey> 
     key.try_into().ok().map(PublicKey)
 }
 
-/// A key that is not accepted, as it comes back out of rustls.
+/// A key that is not accepted, as an error that passes through rustls.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyNotAccepted(pub(super) PublicKey);
 

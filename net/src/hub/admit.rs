@@ -1,4 +1,4 @@
-//! From a connection to a link: handshakes, and who is let in.
+//! From a connection to a link: the handshake, and who is admitted.
 
 use std::net::SocketAddr;
 
@@ -34,7 +34,7 @@ impl<T: Transport> Hub<T> {
     fn evict_oldest(&mut self) {
         while let Some((_, id)) = self.half_open.pop_front() {
             if self.is_half_open(id) {
-                let text = "too many connections are in their handshake; the oldest gives way";
+                let text = "too many connections are in their handshake; the oldest was closed";
                 self.reject_half_open(id, Reason::Capacity, text);
                 return;
             }
@@ -98,7 +98,7 @@ impl<T: Transport> Hub<T> {
         }
     }
 
-    /// Admits or refuses a peer that has proven who it is.
+    /// Admits or refuses a peer that has proved its identity.
     fn decide(
         &mut self,
         id: ConnectionId,
@@ -151,7 +151,8 @@ impl<T: Transport> Hub<T> {
                     return Ok(());
                 }
                 if self.clients.len() >= self.limits.clients {
-                    let text = format!("all {} places for clients are taken", self.limits.clients);
+                    let limit = self.limits.clients;
+                    let text = format!("{limit} clients are connected already, the limit");
                     return Err((Reason::Capacity, text));
                 }
                 let links = self.links_per_client.get(&client).copied().unwrap_or(0);
@@ -194,7 +195,7 @@ impl<T: Transport> Hub<T> {
             self.half_open_count -= 1;
         }
         self.register(id, source, incarnation);
-        // What stood behind the handshake in the same read are the first frames.
+        // Bytes that came after the handshake in the same read are the first frames.
         if !input.is_empty() {
             self.received(id, input);
         }

@@ -1,18 +1,18 @@
-//! Looking again for a moment before a wait puts the thread to sleep.
+//! Busy polling: checking for messages a little longer before the thread goes to sleep.
 //!
-//! To wake a thread on a sleeping core takes tens of microseconds, in a virtual machine more than a
-//! message takes to be ordered. While messages follow each other closely a hub therefore looks a
-//! few times more before it waits, and lets others run in between. It does so only while that pays:
-//! a hub without traffic sleeps, whatever the limit.
+//! Waking a thread on a sleeping core takes tens of microseconds, in a virtual machine more than
+//! ordering a message. So while messages follow each other closely, a hub polls a few times more
+//! before it sleeps, and yields in between. It does so only while that pays: a hub without traffic
+//! sleeps, whatever the limit.
 
 use std::time::Duration;
 
-/// Up to this score lingering is off, from it on it is on.
+/// Busy polling is on from this score.
 const ON: i32 = 4;
-/// The score's bounds: how long a habit lives on.
+/// The highest score, which bounds how many long waits it takes to turn busy polling off.
 const MOST: i32 = 16;
 
-/// Whether to busy_poll: as long as waits end soon.
+/// Decides whether to poll busily, by how long the last waits took.
 #[derive(Debug)]
 pub(super) struct BusyPoll {
     limit: Duration,
@@ -20,24 +20,24 @@ pub(super) struct BusyPoll {
 }
 
 impl BusyPoll {
-    /// Lingers for `limit` at most; never if that is zero.
+    /// Polls busily for `limit` at most; never if that is zero.
     pub(super) const fn new(limit: Duration) -> Self {
         Self { limit, score: 0 }
     }
 
-    /// Whether waits are worth being observed.
+    /// Whether it can ever be on; if not, there is no need to measure waits.
     pub(super) const fn is_possible(&self) -> bool {
         !self.limit.is_zero()
     }
 
-    /// How long to look again before this wait.
+    /// How long to poll busily before this wait, if at all.
     pub(super) fn time(&self) -> Option<Duration> {
         (self.is_possible() && self.score >= ON).then_some(self.limit)
     }
 
-    /// Something happened after so long a wait.
+    /// Takes note that something arrived after a wait of this length.
     pub(super) fn waited(&mut self, time: Duration) {
-        // One long wait costs more than one short one gains.
+        // A long wait costs more than a short one gains.
         let change = if time < self.limit { 1 } else { -2 };
         self.score = (self.score + change).clamp(0, MOST);
     }
@@ -50,7 +50,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_micros(50);
 
     #[test]
-    fn it_lingers_while_waits_are_short() {
+    fn it_polls_busily_while_waits_are_short() {
         let mut busy_poll = BusyPoll::new(LIMIT);
         assert_eq!(busy_poll.time(), None);
         (0..ON).for_each(|_| busy_poll.waited(LIMIT / 2));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_it_never_lingers() {
+    fn without_a_limit_it_never_polls_busily() {
         let mut busy_poll = BusyPoll::new(Duration::ZERO);
         (0..100).for_each(|_| busy_poll.waited(Duration::ZERO));
         assert_eq!((busy_poll.is_possible(), busy_poll.time()), (false, None));

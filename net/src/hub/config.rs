@@ -1,4 +1,4 @@
-//! What a hub is told at start.
+//! Configuration of a hub.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use crate::cipher::LinkCipher;
 use crate::keys::{Identity, KeyRing, StaticKey};
 use crate::limits::Limits;
 
-/// What a [`Hub`](super::Hub) is told at start.
+/// Configuration of a [`Hub`](super::Hub).
 #[derive(Clone, Debug)]
 pub struct HubConfig {
-    /// Who this process is.
+    /// The replica or client that this process is.
     pub identity: Identity,
-    /// Its static key.
+    /// The secret half of its link key; the handshake proves `identity` with it.
     pub key: StaticKey,
-    /// Whom it accepts.
+    /// The public keys of everybody it accepts.
     pub keyring: Arc<KeyRing>,
     /// Digest of the group configuration; both ends of a link must have the same.
     pub group_digest: [u8; 32],
@@ -24,12 +24,12 @@ pub struct HubConfig {
     pub incarnation: u64,
     /// How frames are protected; both ends of a link must have the same.
     pub cipher: LinkCipher,
-    /// Where to listen. `None` for a client.
+    /// Where to listen; `None` for a client.
     pub listen: Option<SocketAddr>,
     /// The other replicas. A replica connects to those with a lower id and waits for those with a
     /// higher one; a client connects to all.
     pub peers: Vec<(u16, SocketAddr)>,
-    /// Limits.
+    /// Bounds on bytes, counts and times, each with its unit in its name.
     pub limits: Limits,
     /// Seed of the back-off's jitter; `None` takes it from the operating system.
     pub jitter_seed: Option<u64>,
@@ -41,9 +41,9 @@ pub enum HubError {
     /// The listening socket failed.
     #[error("cannot listen on {address}: {error}; is another replica running there?")]
     Listen {
-        /// The address.
+        /// The address from the configuration.
         address: SocketAddr,
-        /// What the operating system said.
+        /// The operating system's reason.
         error: std::io::Error,
     },
     /// A peer has no key.
@@ -52,7 +52,7 @@ pub enum HubError {
     /// A peer is listed twice, or is this replica itself.
     #[error("replica {0} is listed twice among the peers, or is this replica itself")]
     BadPeer(u16),
-    /// The own key cannot be used.
+    /// This side's static key cannot be used.
     #[error("the static key cannot be used for TLS: {0}")]
     Key(String),
 }

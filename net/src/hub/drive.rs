@@ -1,4 +1,4 @@
-//! The turning of the wheel: poll, completions, deadlines, and how links end.
+//! What one poll does: deadlines, dialling, completions of the transport, and how links end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,9 +16,9 @@ use crate::reject::Reason;
 use crate::transport::{Completion, ConnectionId, Transport};
 
 impl<T: Transport> Hub<T> {
-    /// Sends what waits to be sent, waits at most `timeout` for something to happen (`None`: as
-    /// long as it takes), and appends what happened to `events`. Call it again when the events are
-    /// dealt with; it returns early when woken, and when a deadline of its own has passed.
+    /// Sends what is queued, waits at most `timeout` for something to happen (`None`: as long as it
+    /// takes), and appends what happened to `events`. Call it again once the events are handled. It
+    /// returns early when woken, and when one of its own deadlines has passed.
     ///
     /// # Errors
     /// Only if the transport itself fails, never because of a connection.
@@ -43,7 +43,7 @@ impl<T: Transport> Hub<T> {
         polled
     }
 
-    /// Polls the transport; looks several times before it lets the thread sleep, if that pays.
+    /// Polls the transport, and where that pays polls several times before the thread sleeps.
     fn wait(
         &mut self,
         timeout: Option<Duration>,
@@ -57,12 +57,12 @@ impl<T: Transport> Hub<T> {
             let waker = self.transport.waker();
             let mut start = now;
             let mut is_first = true;
-            // Polls that do not wait leave wake-ups to the one that does.
+            // A poll that does not wait leaves a wake-up to be seen by the one that does.
             while !waker.is_notified() {
                 self.transport.poll(Some(Duration::ZERO), completions)?;
                 let passed = if is_first { Duration::ZERO } else { start.elapsed() };
                 if std::mem::take(&mut is_first) {
-                    // What was done so far was sending.
+                    // The first poll did the sending, which is not part of the wait.
                     start = Instant::now();
                 }
                 if completions.iter().any(Completion::is_incoming) {
@@ -83,8 +83,8 @@ impl<T: Transport> Hub<T> {
         polled
     }
 
-    /// Deadlines begin here and not where their cause is found, because that is behind a wait of
-    /// unknown length.
+    /// Starts deadlines. They start here and not where their cause is found, because that is after
+    /// a wait of unknown length, for which `now` is out of date.
     fn start_clocks(&mut self, now: Instant) {
         self.log.start_second(now);
         let deadline = now + self.limits.handshake_timeout;
@@ -280,7 +280,7 @@ impl<T: Transport> Hub<T> {
         self.reject_live(id, error.reason(), &error.to_string());
     }
 
-    /// Closes a live link because of what the other side did.
+    /// Closes a live link whose other side broke a rule.
     pub(super) fn reject_live(&mut self, id: ConnectionId, reason: Reason, text: &str) {
         let Some(connection) = find(&mut self.connections, id) else {
             return;
@@ -297,7 +297,7 @@ impl<T: Transport> Hub<T> {
         self.close(id, DownReason::Rejected(reason));
     }
 
-    /// Ends a live link and says so.
+    /// Closes a live link and reports it.
     pub(super) fn close(&mut self, id: ConnectionId, reason: DownReason) {
         let Some(connection) = self.forget(id) else {
             return;
@@ -327,7 +327,7 @@ impl<T: Transport> Hub<T> {
         }
     }
 
-    /// Removes a connection and closes it in the transport, where it may be closed already.
+    /// Removes a connection, and closes it in the transport unless it is closed already.
     pub(super) fn forget(&mut self, id: ConnectionId) -> Option<Connection> {
         self.transport.close(id);
         find(&mut self.connections, id)?;

@@ -1,4 +1,4 @@
-//! What goes into and comes out of a hub.
+//! The vocabulary of a hub: links, tags, events and errors.
 
 use std::fmt;
 use std::io;
@@ -9,13 +9,13 @@ use crate::keys::Identity;
 use crate::reject::Reason;
 use crate::transport::ConnectionId;
 
-/// A live link. Never reused: the id of a closed link finds nothing.
+/// The id of a link. Ids are never reused: that of a closed link finds nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub(crate) ConnectionId);
 
 impl LinkId {
-    /// The link's index in a table; small, and reused once the link is closed. For side tables
-    /// that are indexed rather than hashed; compare the whole id to be sure.
+    /// A small index, reused once the link is closed, for tables that are indexed rather than
+    /// hashed. Entries must keep the whole id and compare it.
     #[must_use]
     pub const fn slot(self) -> usize {
         self.0.slot()
@@ -28,15 +28,14 @@ impl fmt::Debug for LinkId {
     }
 }
 
-/// What the sender of a message remembers about it, so that it can be withdrawn. The hub does not
-/// look inside.
+/// A sender's label on a message, by which it can withdraw it later. The hub does not look inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tag {
-    /// Kind of message.
+    /// The kind of message, as the sender numbers them.
     pub class: u8,
-    /// Order number, or whatever orders the messages of this class.
+    /// The order number, or another number that orders the messages of this class.
     pub order: u64,
-    /// View.
+    /// The view that the message belongs to.
     pub view: u64,
 }
 
@@ -88,10 +87,10 @@ pub enum Event {
         /// Why.
         reason: DownReason,
     },
-    /// An authenticated frame with its messages. They share memory with the read block they came
-    /// in: whoever keeps one for long should copy it.
+    /// An authenticated frame with its messages. They share memory with the block that they were
+    /// read into: copy a message to keep it for long.
     Messages {
-        /// Who sent it.
+        /// The authenticated sender.
         from: Source,
         /// The messages.
         messages: Messages,
@@ -102,9 +101,9 @@ pub enum Event {
         reason: Reason,
         /// The other side's address, if known.
         address: Option<SocketAddr>,
-        /// Who it was, or should have been, if known.
+        /// The identity that it proved or was expected to prove, if known.
         identity: Option<Identity>,
-        /// For people: what happened and what to do.
+        /// What happened and what to do about it, for people.
         message: String,
     },
 }
@@ -136,7 +135,7 @@ impl fmt::Display for DownReason {
     }
 }
 
-/// Why a message was not taken. Nothing was sent.
+/// Why a message was refused. Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// No such peer in the configuration.
@@ -156,15 +155,15 @@ pub enum SendError {
         /// The longest message that the link takes.
         limit: usize,
     },
-    /// Too much is waiting already.
+    /// The queue's bound in bytes is reached.
     #[error("{queued} bytes are waiting for this link, which is its limit; withdraw some or wait")]
     QueueFull {
-        /// Bytes waiting.
+        /// Bytes that wait for this link.
         queued: usize,
     },
 }
 
-/// Traffic of one hub since it was made. Plain counters.
+/// Traffic of one hub since it was made. Only the hub's thread writes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Frames received with a good MAC.

@@ -2,27 +2,27 @@
 //!
 //! A hub is polled by one thread. [`Hub::poll`] flushes what was sent since the last poll, waits,
 //! and reports [`Event`]s. Between two polls, sending only appends to frames and queues, so that
-//! header, MAC and system call are paid once per link and flush.
+//! a header, a MAC and a system call are paid for once per link and flush.
 //!
 //! **Who connects.** Of two replicas the one with the higher id connects; clients connect to all
-//! replicas. A link that breaks is made again after a pause that doubles up to a limit, with
-//! jitter. There is one live link per replica, and per client and incarnation; a newer one takes
-//! the place of the old one.
+//! replicas. After a link breaks, the side that connects tries again after a pause that doubles up
+//! to a limit, with jitter. There is one live link per replica, and one per client and incarnation;
+//! a newer link replaces the older one.
 //!
 //! **What is kept.** [`Hub::send_to_peer`] queues a message until the link can take it: at most
-//! [`Limits::link_window_bytes`](crate::Limits) are sealed and in flight, the rest can be withdrawn
-//! ([`Hub::withdraw`]; TR listing 9, `remove`) and survives a broken link. What was in flight when
-//! a link broke may be lost: after [`Event::PeerUp`] send again what the peer must still get.
-//! Messages sent in other ways go with the link.
+//! [`Limits::link_window_bytes`](crate::Limits) are sealed and in flight, and the rest can be
+//! withdrawn ([`Hub::withdraw`]; TR listing 9, `remove`) and survives a broken link. What was in
+//! flight when a link broke may be lost: after [`Event::PeerUp`], send again what the peer still
+//! needs. Messages sent in any other way are lost with the link.
 //!
 //! **Back-pressure.** [`Hub::pause_clients`] stops reading from clients. Peers are always read.
 //!
-//! **Envelopes.** A message for a client may be sealed apart and carried by a peer
-//! ([`Hub::seal_for_client`], [`Hub::relay_to_client`], [`Hub::open_from_peer`]), where that spares
-//! a system call. Nobody can forge it, but the peer may drop, delay or repeat it.
+//! **Envelopes.** A message for a client can be sealed on its own and relayed by a peer
+//! ([`Hub::seal_for_client`], [`Hub::relay_to_client`], [`Hub::open_from_peer`]), where that saves
+//! a system call. The peer cannot forge it, but may drop, delay or repeat it.
 //!
 //! **Ordering.** Messages queued for one peer arrive in order; so do messages appended to one link.
-//! Between the two ways there is no order.
+//! Between queued and appended messages there is no order.
 
 mod admit;
 mod busy_poll;
@@ -70,8 +70,8 @@ pub struct Hub<T: Transport> {
     peers: Vec<Option<Peer>>,
     clients: HashMap<(u32, u64), ConnectionId>,
     links_per_client: HashMap<u32, usize>,
-    /// Accepted connections in their handshake, oldest first, with their deadlines. Those that
-    /// came since the last poll have none yet. May hold connections that are done.
+    /// Accepted connections in their handshake, oldest first, with their deadlines. Those accepted
+    /// since the last poll have none yet. May still list connections that have left the handshake.
     half_open: VecDeque<(Option<Instant>, ConnectionId)>,
     half_open_count: usize,
     /// Live links of peers with something to send, each once.
@@ -105,7 +105,7 @@ enum State {
     Live(Box<Live>),
 }
 
-/// Lets through so many log lines per second.
+/// Limits log lines per second, so that an attacker cannot fill the disk.
 #[derive(Debug, Default)]
 struct LogLimit {
     second: Option<Instant>,
@@ -114,7 +114,7 @@ struct LogLimit {
 }
 
 impl<T: Transport> Hub<T> {
-    /// A hub that listens, if it is told where, and connects with the first poll.
+    /// A hub that listens if the configuration has an address, and connects with the first poll.
     ///
     /// # Errors
     /// If it cannot listen, or the configuration contradicts itself.
@@ -178,9 +178,9 @@ impl<T: Transport> Hub<T> {
         Ok(())
     }
 
-    /// As [`Self::send_to_peer`], for a message that nobody waits for: it goes along with the next
-    /// one that somebody does, or after [`Limits::may_wait`](crate::Limits), and so costs neither a
-    /// system call nor a wake-up of its own.
+    /// As [`Self::send_to_peer`], for a message that is not urgent: it goes out with the next
+    /// urgent one, or after [`Limits::may_wait`](crate::Limits), and so costs neither a system call
+    /// nor a wake-up of its own.
     ///
     /// # Errors
     /// If the message cannot be queued.
@@ -218,7 +218,7 @@ impl<T: Transport> Hub<T> {
     }
 
     /// Appends a message to the current frame of a peer's link. It cannot be withdrawn, and is
-    /// lost if the link breaks: for what is sent again anyway, as requests of a client are.
+    /// lost if the link breaks: use it for what is sent again anyway, such as a client's requests.
     ///
     /// # Errors
     /// If the link is not up or cannot take the message.
@@ -227,7 +227,7 @@ impl<T: Transport> Hub<T> {
         self.write_to_peer_now(peer, |writer| writer.put(message))
     }
 
-    /// As [`Self::send_to_peer_now`], with a message that `write` puts in place.
+    /// As [`Self::send_to_peer_now`], with a message that `write` builds inside the frame.
     ///
     /// # Errors
     /// If the link is not up or cannot take the message.
@@ -242,8 +242,8 @@ impl<T: Transport> Hub<T> {
         self.append(id, self.limits.peer_queue_bytes, write)
     }
 
-    /// Appends a message to the current frame of a client's link. A client that has too much
-    /// waiting already is disconnected.
+    /// Appends a message to the current frame of a client's link. If too much waits for the client
+    /// already, it is disconnected: it does not read its replies.
     ///
     /// # Errors
     /// If the link is not up (any more) or cannot take the message.
@@ -252,7 +252,7 @@ impl<T: Transport> Hub<T> {
         self.write_to_client(link, |writer| writer.put(message))
     }
 
-    /// As [`Self::send_to_client`], with a message that `write` puts in place.
+    /// As [`Self::send_to_client`], with a message that `write` builds inside the frame.
     ///
     /// # Errors
     /// If the link is not up (any more) or cannot take the message.
@@ -270,8 +270,8 @@ impl<T: Transport> Hub<T> {
         result
     }
 
-    /// Seals a message to a client in an envelope, appended to `out`, for a peer to carry. False,
-    /// and nothing is appended, if the link is not up.
+    /// Seals a message to a client in an envelope, appended to `out`, for a peer to relay. Returns
+    /// `false`, and appends nothing, if the link is not up.
     pub fn seal_for_client(&mut self, link: LinkId, message: &[u8], out: &mut Vec<u8>) -> bool {
         let connection = find(&mut self.connections, link.0);
         match connection.map(|connection| &mut connection.state) {
@@ -281,7 +281,7 @@ impl<T: Transport> Hub<T> {
     }
 
     /// The message in an envelope that a peer sealed for this side, decrypted in place. `None` if
-    /// it was somebody else, or before the present link.
+    /// it was sealed by another peer, or for a link before the present one.
     pub fn open_from_peer<'a>(&mut self, peer: u16, envelope: &'a mut [u8]) -> Option<&'a [u8]> {
         let id = find_peer(&mut self.peers, peer)?.link?;
         match &find(&mut self.connections, id)?.state {
@@ -290,9 +290,9 @@ impl<T: Transport> Hub<T> {
         }
     }
 
-    /// As [`Self::write_to_client`], for what another replica wants to tell the client. It is
-    /// not taken if half of what may wait does already: nobody shall lose a link by the doing of
-    /// others.
+    /// As [`Self::write_to_client`], for a message that another replica has for the client. It is
+    /// refused once half of the client's queue is full, so that a replica that floods a client
+    /// cannot make this side disconnect it.
     ///
     /// # Errors
     /// If the link is not up (any more), has much waiting, or cannot take the message.
@@ -304,7 +304,7 @@ impl<T: Transport> Hub<T> {
         self.append(link.0, self.limits.client_queue_bytes / 2, write)
     }
 
-    /// Whether the next poll sends something to a peer in any case.
+    /// Whether the next poll sends something to a peer anyway, so that another message is cheap.
     #[must_use]
     pub fn has_message_for_peer(&self, peer: u16) -> bool {
         let link = self.peer(peer).and_then(|peer| peer.link);
@@ -312,8 +312,8 @@ impl<T: Transport> Hub<T> {
         matches!(connection.map(|it| &it.state), Some(State::Live(live)) if live.is_dirty)
     }
 
-    /// Removes from all queues the messages for which `keep` is false, unless they are sealed
-    /// already. Returns how many.
+    /// Removes from all queues the messages for which `keep` returns `false`, unless they are
+    /// sealed already. Returns how many it removed.
     pub fn withdraw(&mut self, mut keep: impl FnMut(&Tag) -> bool) -> usize {
         let mut count = 0;
         for peer in self.peers.iter_mut().flatten() {
@@ -330,8 +330,8 @@ impl<T: Transport> Hub<T> {
         count
     }
 
-    /// Stops or resumes reading from all clients, present and future. What has arrived already
-    /// is still reported.
+    /// Stops or resumes reading from all clients, present and future. Messages that have arrived
+    /// already are still reported.
     pub fn pause_clients(&mut self, paused: bool) {
         if self.clients_paused == paused {
             return;
@@ -354,13 +354,14 @@ impl<T: Transport> Hub<T> {
         }
     }
 
-    /// A handle that ends [`Self::poll`] from another thread.
+    /// A handle with which another thread ends [`Self::poll`] early.
     #[must_use]
     pub fn waker(&self) -> Waker {
         self.transport.waker()
     }
 
-    /// The address it listens on.
+    /// The address it listens on, with the port that the system chose if the configuration left
+    /// it open. `None` for a hub that does not listen.
     #[must_use]
     pub const fn local_address(&self) -> Option<SocketAddr> {
         self.local_address
@@ -390,13 +391,13 @@ impl<T: Transport> Hub<T> {
         self.clients_paused
     }
 
-    /// What was refused, by reason.
+    /// How many connections and messages were refused since the start, by reason.
     #[must_use]
     pub const fn rejections(&self) -> &Rejections {
         &self.rejections
     }
 
-    /// What went in and out.
+    /// Frames, messages and bytes received and sent since the start.
     #[must_use]
     pub const fn traffic(&self) -> &Traffic {
         &self.traffic
@@ -406,7 +407,8 @@ impl<T: Transport> Hub<T> {
         self.peers.get(usize::from(id))?.as_ref()
     }
 
-    /// Longest payload of a frame to a replica, as far as this side is concerned.
+    /// Longest payload of a frame to a replica that this side allows; the other side may allow
+    /// less.
     fn frame_bytes_to_peers(&self) -> usize {
         match self.identity {
             Identity::Replica(_) => self.limits.peer_frame_bytes as usize,
@@ -474,8 +476,8 @@ impl<T: Transport> Hub<T> {
 
     /// Hands to the transport what each link has to send and may have in flight.
     fn flush(&mut self) {
-        // The order in which the system gets messages is the order in which it wakes those who
-        // wait for them. Peers have work to do with theirs before a client has what it waits for.
+        // The system wakes receivers in the order in which it gets the messages. Peers come first:
+        // they still have work to do before any client can have its reply.
         let mut links = std::mem::take(&mut self.dirty_peers);
         self.flush_links(&mut links);
         self.dirty_peers = links;
@@ -501,7 +503,7 @@ impl<T: Transport> Hub<T> {
                 return Ok(());
             };
             live.is_dirty = false;
-            // What does not fit the window waits for `Sent`, which marks the link dirty again.
+            // What exceeds the window waits for `Sent`, which marks the link dirty again.
             if connection.in_flight >= self.limits.link_window_bytes {
                 return Ok(());
             }

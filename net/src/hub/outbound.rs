@@ -1,4 +1,4 @@
-//! What goes out over a live link: the frame under construction, sealing, the window.
+//! The sending side of a live link: the frame under construction, and sealing.
 
 use super::event::{SendError, Source};
 use super::peers::Queue;
@@ -17,11 +17,11 @@ pub(super) struct Live {
     /// The frame under construction: room for the header, then messages. Empty if there is none.
     building: Vec<u8>,
     building_messages: u64,
-    /// Stands in the hub's list of links to flush.
+    /// Whether the hub's list of links to flush has it.
     pub(super) is_dirty: bool,
 }
 
-/// A frame ready to go.
+/// A frame ready to be sent.
 #[derive(Debug)]
 pub(super) struct Sealed {
     pub(super) buffer: Vec<u8>,
@@ -35,7 +35,7 @@ pub struct MessageWriter<'a> {
 }
 
 impl MessageWriter<'_> {
-    /// Appends bytes.
+    /// Appends bytes to the message.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
@@ -60,14 +60,14 @@ impl Live {
         }
     }
 
-    /// Bytes under construction.
+    /// Length of the frame under construction.
     pub(super) fn building_bytes(&self) -> usize {
         self.building.len()
     }
 
     /// Lets `write` append one message to the frame under construction. A frame that has reached
-    /// `target` bytes is sealed and returned, so that the other side can begin with it; so is one
-    /// that has no room for the message, which then begins a new one.
+    /// `target` bytes is sealed and returned, so that the other side can start on it; so is one
+    /// without room for the message, which then starts the next frame.
     ///
     /// # Errors
     /// The outer one if the link must be closed, the inner one if no frame can hold the message.

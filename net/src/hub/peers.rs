@@ -12,6 +12,7 @@ use crate::limits::Limits;
 use crate::random::Jitter;
 use crate::transport::ConnectionId;
 
+/// One of the other replicas.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: u16,
@@ -19,31 +20,31 @@ pub(super) struct Peer {
     pub(super) dial: Dial,
     pub(super) link: Option<ConnectionId>,
     pub(super) queue: Queue,
-    /// When what is queued goes out at the latest, if nothing else takes it along before.
+    /// When the queue goes out at the latest, if no urgent message takes it along earlier.
     pub(super) latest: Latest,
-    /// Attempts to connect since the last link stood.
+    /// Failed attempts to connect since the last link was up.
     failures: u32,
-    /// Whether this side connects, or waits to be connected to.
+    /// Whether this side connects; otherwise it waits for the peer to connect.
     dials: bool,
 }
 
 /// What an outgoing link waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dial {
-    /// Nothing: it stands, or the other side connects.
+    /// Nothing: the link is up, or the other side connects.
     Idle,
     /// A pause that begins with the next poll, which knows the time.
     Pause(Duration),
     /// The end of a pause.
     At(Instant),
-    /// The handshake to finish, or the deadline.
+    /// The end of the handshake, until the deadline.
     Busy(ConnectionId, Instant),
 }
 
-/// The end of the wait of messages that may wait.
+/// How long messages that are not urgent may still wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Latest {
-    /// None wait.
+    /// There are none.
     Never,
     /// A pause that begins with the next poll, which knows the time.
     Pause,
@@ -73,7 +74,8 @@ impl Peer {
         self.failures = 0;
     }
 
-    /// The link, or an attempt to make one, is gone. `lasting`: trying soon will not help.
+    /// The link is gone, or an attempt to connect failed. `lasting`: trying soon will not help, so
+    /// the pause is the longest one at once.
     pub(super) fn retry(&mut self, lasting: bool, limits: &Limits, jitter: &mut Jitter) {
         if !self.dials {
             return;
@@ -84,12 +86,12 @@ impl Peer {
         self.dial = Dial::Pause(pause.mul_f64(jitter.half_to_one()));
     }
 
-    /// A pause waits for a poll to begin.
+    /// Whether a pause waits for the next poll to start it.
     pub(super) const fn must_start(&self) -> bool {
         matches!(self.dial, Dial::Pause(_))
     }
 
-    /// When something is to be done about this peer.
+    /// When this peer needs attention next.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         let dial = match self.dial {
             Dial::At(at) | Dial::Busy(_, at) => Some(at),
@@ -126,7 +128,8 @@ impl Queue {
         Some(message)
     }
 
-    /// TR listing 9: remove those for which a predicate holds. Returns how many.
+    /// TR listing 9, `remove`: drops the messages for which `keep` returns `false`, and returns how
+    /// many.
     pub(super) fn withdraw(&mut self, mut keep: impl FnMut(&Tag) -> bool) -> usize {
         let before = self.messages.len();
         let mut bytes = 0;

@@ -1,6 +1,7 @@
-//! Send buffers, used again and again.
+//! A pool of send buffers, so that sending allocates nothing once it is warm.
 
-/// Free send buffers. The last one returned is the first one taken: it is still in the cache.
+/// Free send buffers. The last one returned is the first one taken, since it is still in the
+/// cache.
 #[derive(Debug)]
 pub(super) struct Pool {
     free: Vec<Vec<u8>>,

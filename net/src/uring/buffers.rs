@@ -1,10 +1,10 @@
 //! Receive buffers that the kernel picks from: memory, registration, and who may touch it when.
 //!
 //! One allocation holds all buffers, another the ring of entries through which they are lent. Each
-//! buffer is at any time either *lent* (it stands in the ring of entries, and the kernel may write
-//! to it) or *ours* (a completion named it, and the kernel will not look at it before we lend it
-//! again). [`Lent`] keeps account, so that a kernel that named a buffer twice would stop us and
-//! not make us read what it is writing.
+//! buffer is at any time either *lent* (it is in the ring of entries, and the kernel may write to
+//! it) or *ours* (a completion named it, and the kernel does not touch it before we lend it again).
+//! [`Lent`] keeps track, so that a kernel that named a buffer twice would stop us instead of having
+//! us read what it is writing.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
-/// The kernel wants the ring of entries at the start of a page.
+/// The kernel requires that the ring of entries starts at a page.
 const PAGE_BYTES: usize = 4096;
 
-/// Buffers that are lent at first.
+/// Buffers lent at the start.
 const FEW: usize = 8;
 
 /// Receive buffers of one ring. They must outlive the ring: see [`Buffers::register`].
@@ -28,14 +28,14 @@ pub(super) struct Buffers {
     data: Memory,
     count: u16,
     buffer_bytes: usize,
-    /// What the tail of the ring of entries will be with the next [`Buffers::publish`].
+    /// The tail of the ring of entries after the next [`Buffers::publish`].
     tail: u16,
     lent: Lent,
-    /// Those from here on have never been lent.
+    /// Buffers from this one on have never been lent.
     used: u16,
 }
 
-/// Zeroed memory that is used through its pointer only.
+/// Zeroed memory that is accessed only through its pointer.
 #[derive(Debug)]
 struct Memory {
     start: NonNull<u8>,
@@ -47,7 +47,7 @@ struct Memory {
 struct Lent(Vec<bool>);
 
 impl Buffers {
-    /// So many buffers of that size, all ours. `count` is rounded to a power of two.
+    /// `count` buffers of this size, all ours. `count` is rounded up to a power of two.
     pub(super) fn new(count: u16, buffer_bytes: usize) -> Self {
         let count = count.clamp(1, 1 << 14).next_power_of_two();
         let buffer_bytes = buffer_bytes.clamp(256, 16 << 20);
@@ -83,10 +83,10 @@ impl Buffers {
         Ok(())
     }
 
-    /// Lends more buffers, until so many go back and forth, or all.
+    /// Lends more buffers until `wanted` of them, or all, are in use.
     ///
-    /// The kernel takes them in turn. So the fewer there are, the likelier is it that the next one is
-    /// still in the cache.
+    /// The kernel takes them in turn, so the fewer there are, the likelier the next one is still in
+    /// the cache.
     pub(super) fn use_at_least(&mut self, wanted: usize) {
         let wanted = wanted.min(usize::from(self.count)) as u16;
         if wanted > self.used {
@@ -96,7 +96,7 @@ impl Buffers {
         }
     }
 
-    /// The first `length` bytes of a buffer that a completion has named. It is ours from here on.
+    /// The first `length` bytes of a buffer that a completion has named. The buffer is ours now.
     ///
     /// # Panics
     /// If the kernel names a buffer that was not lent to it, or more bytes than it has.
@@ -105,9 +105,9 @@ impl Buffers {
         self.lent.end(id);
         assert!(length <= self.buffer_bytes, "the kernel wrote beyond a receive buffer");
         let offset = usize::from(id) * self.buffer_bytes;
-        // SAFETY: `lent` has a place for `id`, so the range lies in `data`, which was zeroed and so
-        // is initialised. The buffer was lent and a completion gave it back, so the kernel does
-        // not write to it; `&mut self` keeps it from being lent again while the slice lives.
+        // SAFETY: `lent` has an entry for `id`, so the range lies in `data`, which was zeroed and
+        // is thus initialised. The buffer was lent and a completion gave it back, so the kernel
+        // does not write to it; `&mut self` keeps it from being lent again while the slice lives.
         unsafe { slice::from_raw_parts(self.data.start.as_ptr().add(offset), length) }
     }
 
@@ -122,7 +122,7 @@ impl Buffers {
         let entries = self.entries.start.as_ptr().cast::<BufRingEntry>();
         // SAFETY: `index < count`, so the entry lies in `entries`, which is zeroed and aligned for
         // it. The kernel reads entries below the published tail only. At most `count` buffers are
-        // lent, so it is done with whatever stood here. No other reference to it exists.
+        // lent, so it is done with the entry's old content. No other reference to it exists.
         let entry = unsafe { &mut *entries.add(index) };
         entry.set_addr(address as u64);
         entry.set_len(self.buffer_bytes as u32);
@@ -130,7 +130,7 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Shows the kernel what was lent.
+    /// Makes the lent buffers visible to the kernel.
     #[allow(unsafe_code)]
     pub(super) fn publish(&self) {
         let entries = self.entries.start.as_ptr().cast::<BufRingEntry>();
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_goes_back_and_forth_and_keeps_to_its_place() {
+    fn a_buffer_goes_back_and_forth_and_stays_where_it_is() {
         let mut buffers = Buffers::new(3, 1000);
         assert_eq!(buffers.count, 4);
         (0..4).for_each(|id| buffers.lend(id));

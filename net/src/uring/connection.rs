@@ -1,4 +1,4 @@
-//! One connection of the transport: its socket, and what waits for it.
+//! One connection of the transport: its socket and the bytes that wait on both sides of it.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -15,9 +15,9 @@ pub(super) struct Connection {
     pub(super) outgoing: VecDeque<Vec<u8>>,
     /// Bytes of the first outgoing buffer that are sent already.
     pub(super) sent: usize,
-    /// The socket has no room; the ring says when it has.
+    /// The socket has no room; the ring reports when it has again.
     pub(super) is_full: bool,
-    /// Stands in `unsent`.
+    /// Whether the transport's list `unsent` has it.
     pub(super) is_unsent: bool,
     pub(super) is_receiving: bool,
     /// Something came since the receive was armed.
@@ -25,12 +25,12 @@ pub(super) struct Connection {
     pub(super) paused: bool,
     /// What arrived while reading was paused.
     pub(super) held: Vec<BytesMut>,
-    /// What ended the stream while reading was paused.
+    /// How the stream ended, if it did while reading was paused.
     pub(super) held_end: Option<Option<io::Error>>,
     pub(super) write_error: Option<io::ErrorKind>,
 }
 
-/// Whether it stands.
+/// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Connecting,
@@ -38,7 +38,7 @@ pub(super) enum Phase {
 }
 
 impl Connection {
-    /// One with nothing to send and nothing armed.
+    /// A connection with nothing to send and nothing armed.
     pub(super) const fn new(socket: Socket, phase: Phase) -> Self {
         Self {
             socket,
@@ -56,7 +56,7 @@ impl Connection {
         }
     }
 
-    /// One attempt to send what is queued.
+    /// Tries once to send what is queued.
     pub(super) fn write_once(&self) {
         if self.outgoing.is_empty() || self.is_full {
             return;
@@ -72,7 +72,7 @@ impl Connection {
     }
 }
 
-/// A socket that connects.
+/// A socket that is connecting.
 pub(super) fn start_to_connect(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -81,7 +81,7 @@ pub(super) fn start_to_connect(address: SocketAddr) -> io::Result<Socket> {
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
         Err(error) => return Err(error),
     }
-    // The ring arms only operations on descriptors that may wait.
+    // The ring arms operations only on blocking descriptors; on others they fail at once.
     socket.set_nonblocking(false)?;
     Ok(socket)
 }

@@ -2,65 +2,68 @@
 //!
 //! # Data path
 //!
-//! A poll makes one system call, whatever happened and however many connections it concerns: it
-//! submits all sends, waits, and lets the kernel carry out what became possible meanwhile.
+//! A poll makes one system call, no matter how many connections it serves: it submits all sends,
+//! waits, and lets the kernel complete the operations that have become possible.
 //!
 //! *Out.* The buffers that were queued for a connection go out as one send (of up to 64 buffers),
-//! those of all connections with one submission, in the order in which the connections were first
-//! sent to. Sends do not wait and report only failure, so they neither end the wait of the same
-//! call nor cost a completion. What a full socket does not take stays here; the ring then says when
-//! the socket has room. A connection has never more than one of the two under way, so its bytes
-//! stay in order.
+//! and the sends of all connections go out with one submission, in the order in which the
+//! connections were first sent to. Sends do not wait and report only failure, so they neither end
+//! the wait of the same call nor cost a completion. Bytes that a full socket does not take stay
+//! here until the ring reports that the socket has room. A connection never has more than one of
+//! the two under way, so its bytes stay in order.
 //!
 //! Sends are copied. Without a copy (`IORING_OP_SEND_ZC`) they were slower and cost more CPU time
-//! over loopback, where the kernel copies all the same, and each buffer would have to rest until
-//! its notification. A ring that a kernel thread polls (`SQPOLL`) is not to be had together with
-//! deferred work, on which the rule rests that no send outlasts a call. The benchmark `zero-copy` of
-//! `perf` measures both, over a real network too.
+//! over loopback, where the kernel copies anyway, and each buffer would have to be kept until its
+//! notification. A ring that a kernel thread polls (`SQPOLL`) excludes deferred work, and without
+//! deferred work a send could outlast a call. The benchmark `zero-copy` of `perf` measures both,
+//! over a real network too.
 //!
 //! *In.* Each connection has one receive that stays armed. The kernel picks a receive buffer when
-//! bytes arrive; they are copied to a block, one behind the other (a hot copy of what is a few
-//! hundred bytes mostly), and the receive buffer is lent again at once. So the receive buffers
-//! bound what one poll takes, the kernel never waits for the owner of a frame, and whoever gets the
-//! bytes owns them. As few of them are used as connections allow, so that they stay in the cache.
-//! When the kernel finds no buffer, a receive ends and is armed again by the next poll: those first
-//! that got nothing, since an armed receive takes at once what has arrived, up to all buffers. Else
-//! a connection on which more arrives than a poll takes, say a leader's client, would keep all
-//! others from being read, say its followers. Listeners have one accept that stays armed.
+//! bytes arrive. They are copied to a block, one after the other (mostly a few hundred bytes, which
+//! are in the cache), and the receive buffer is lent again at once. So the receive buffers bound
+//! what one poll takes, the kernel never waits for the owner of a frame, and the receiver owns its
+//! bytes. Only as many buffers are used as there are connections, so that they stay in the cache.
 //!
-//! *The end.* A receive that stays armed may sleep through it: Linux (6.18 still) lets it take what has
-//! arrived and then wait for a wake-up that has been, if a reset came with the data; liburing issue
-//! 1549 tells of a case. So the ring also watches each connection for its end. Once that has come, the
-//! receive is armed again and again until it has found it.
+//! When the kernel finds no buffer, a receive ends, and the next poll arms it again. Receives that
+//! got nothing are armed first, because an armed receive at once takes all that has arrived, up to
+//! all buffers: otherwise a connection on which more arrives than one poll takes (a leader's
+//! client, say) would keep the others (its followers) from being read. Listeners have one accept
+//! that stays armed.
 //!
-//! *Not reading.* A paused connection's receive is cancelled. What comes in before that has
-//! happened is kept until reading is resumed.
+//! *The end.* A receive that stays armed can miss the end of the stream: if a reset comes together
+//! with data, Linux (up to 6.18 at least) lets the receive take the data and then wait for a
+//! wake-up that has already happened; liburing issue 1549 describes a case. So the ring also
+//! watches each connection for its end. Once that is reported, the receive is armed again with each
+//! poll until it has seen the end too.
+//!
+//! *Not reading.* The receive of a paused connection is cancelled. Bytes that arrive before the
+//! cancellation takes effect are kept until reading is resumed.
 //!
 //! # Wake path
 //!
-//! Another thread wakes a poll by a write to an event descriptor, which the ring watches; the
-//! descriptor is never read, since each write is an event. While the polling thread is awake a
-//! wake-up costs one atomic swap (see [`Waker`]). A poll that must not wait makes no system call at
-//! all if there is nothing to submit: the kernel shows in shared memory whether it has something.
+//! Another thread wakes a poll by writing to an event descriptor, which the ring watches. The
+//! descriptor is never read, since each write is an event. While the polling thread is awake, a
+//! wake-up costs one atomic swap (see [`Waker`]). A poll that must not wait makes no system call if
+//! there is nothing to submit: shared memory says whether the kernel has something to report.
 //!
-//! Time-outs are an operation that stays armed and is moved only to come earlier, so that most waits
-//! touch no timer; in exchange a poll may end without an event before its time is over.
+//! The time-out is an operation that stays armed and is only ever moved to an earlier time, so most
+//! waits touch no timer. In exchange, a poll may end early without an event.
 //!
 //! # Threads
 //!
 //! The ring belongs to the thread that polls (`SINGLE_ISSUER`), and the kernel works for it only
-//! inside its own calls (`DEFER_TASKRUN`). A transport that is polled by another thread than before
-//! makes a new ring and arms everything anew: nothing is lost, because no send outlasts a call and
-//! a cancelled receive has taken nothing.
+//! inside its own calls (`DEFER_TASKRUN`). When another thread polls the transport, it makes a new
+//! ring and arms everything again. Nothing is lost, because no send outlasts a call and a cancelled
+//! receive has taken nothing.
 //!
 //! # Needs
 //!
-//! Asked for at start, never concluded from a version; [`UringTransport::new`] says what is missing:
-//! rings of one thread with deferred work, buffer rings, receives that stay armed, operations that
-//! report only failure. Linux 6.1 has them, if it does not forbid `io_uring` altogether.
+//! Rings of one thread with deferred work, buffer rings, receives that stay armed, and operations
+//! that report only failure. They are tested for at start, never inferred from a version, and
+//! [`UringTransport::new`] says what is missing. Linux 6.1 has them, unless it forbids `io_uring`.
 //!
-//! All unsafe code is in `ring` and `buffers`. Miri knows no `io_uring`, so it checks none of it;
-//! the tests run over real sockets, also those of `net/tests`, once for each back end.
+//! All unsafe code is in `ring` and `buffers`. Miri does not support `io_uring`, so it checks none
+//! of it. The tests, also those of `net/tests`, run over real sockets, once for each back end.
 
 mod buffers;
 mod connection;
@@ -80,8 +83,8 @@ use self::connection::{Connection, Phase, address_of, start_to_connect};
 use self::ring::{Event, Ring, Sent, Token};
 use crate::blocks::Blocks;
 use crate::limits::UringLimits;
-use crate::poll::{connect_result, set_options};
 use crate::slots::Slots;
+use crate::socket::{connect_result, set_options};
 use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
 
 /// TCP over `io_uring`.
@@ -91,26 +94,26 @@ pub struct UringTransport {
     ring: Ring,
     waker: Waker,
     event: Arc<OwnedFd>,
-    /// The ring watches the event descriptor.
+    /// Whether the ring watches the event descriptor.
     is_watching: bool,
     listeners: Vec<Listener>,
     connections: Slots<Connection>,
     blocks: Blocks,
     /// Connections with queued buffers, each once.
     unsent: Vec<ConnectionId>,
-    /// Connections whose receive is to be armed.
+    /// Connections whose receive the next poll arms.
     to_receive: Vec<ConnectionId>,
-    /// As `to_receive`, but first: when these were armed, others had taken all buffers.
+    /// As `to_receive`, but armed first: last time, others had taken all buffers.
     starved: Vec<ConnectionId>,
-    /// Connections that shall be told when they can be written to.
+    /// Connections that wait until they can be written to.
     to_watch: Vec<ConnectionId>,
-    /// Connections whose end is to be watched for.
+    /// Connections whose end the ring does not watch for yet.
     to_await_end: Vec<ConnectionId>,
-    /// Connections that have come to their end, but for what is still to be received.
+    /// Connections that have ended, but may still have bytes to be received.
     ended: Vec<ConnectionId>,
-    /// Connections whose receive is to be ended.
+    /// Connections whose receive the next poll cancels.
     to_stop: Vec<ConnectionId>,
-    /// Connections that are gone.
+    /// Closed connections, whose operations the next poll cancels.
     to_cancel: Vec<Token>,
     events: Vec<Event>,
     /// Completions of calls that cannot report them.
@@ -121,7 +124,7 @@ pub struct UringTransport {
 struct Listener {
     socket: Socket,
     is_accepting: bool,
-    /// It does not accept before this time.
+    /// It accepts nothing before this time, because the last attempt failed.
     pause: Option<Instant>,
 }
 
@@ -129,14 +132,14 @@ impl UringTransport {
     /// A transport without connections.
     ///
     /// # Errors
-    /// If the kernel lacks something that is needed, or forbids `io_uring` to this process. The
-    /// error says what.
+    /// If the kernel lacks a feature that is needed, which the error names, or forbids `io_uring`
+    /// to this process.
     pub fn new(limits: UringLimits) -> io::Result<Self> {
         probe::check()?;
         let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let target = Arc::clone(&event);
         let waker = Waker::new(move || {
-            // It cannot fail while the descriptor is open, which this closure sees to.
+            // It cannot fail while the descriptor is open, and this closure keeps it open.
             let _ = rustix::io::write(&*target, &1_u64.to_ne_bytes());
         });
         Ok(Self {
@@ -161,7 +164,7 @@ impl UringTransport {
         })
     }
 
-    /// System calls that its polls have made.
+    /// System calls that its polls have made so far.
     #[must_use]
     pub const fn system_calls(&self) -> u64 {
         self.ring.enters
@@ -178,18 +181,18 @@ impl UringTransport {
         Ok(id)
     }
 
-    /// A connection stands.
+    /// Starts to receive on a connection that is open.
     fn begin(&mut self, id: ConnectionId) {
         self.to_receive.push(id);
         self.to_await_end.push(id);
     }
 
-    /// The ring belongs to one thread: another one that polls gets a new one.
+    /// Makes a new ring if another thread than before polls: a ring belongs to one thread.
     fn claim(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
         if self.ring.is_mine() {
             return Ok(());
         }
-        // What has completed is taken; without a system call this works from any thread.
+        // Completions are taken first; that needs no system call, so any thread may do it.
         let mut events = std::mem::take(&mut self.events);
         self.ring.take_completed(&mut self.blocks, &mut events);
         events.drain(..).for_each(|event| self.handle(event, completions));
@@ -217,7 +220,7 @@ impl UringTransport {
         Ok(())
     }
 
-    /// Queues whatever is not armed but should be.
+    /// Queues the operations that should be armed but are not.
     fn arm(&mut self) -> io::Result<()> {
         if !self.is_watching {
             self.ring.watch(self.event.as_fd())?;
@@ -235,7 +238,7 @@ impl UringTransport {
         for token in self.to_cancel.drain(..) {
             self.ring.cancel(token)?;
         }
-        // One that is armed again below has a poll of its own before it is ended here.
+        // A receive that is armed again below gets a whole poll before it is cancelled here.
         self.ended.retain(|id| self.connections.find(*id).is_some());
         for id in self.to_stop.drain(..).chain(self.ended.iter().copied()) {
             if self.connections.find(id).is_some_and(|connection| connection.is_receiving) {
@@ -266,7 +269,7 @@ impl UringTransport {
         Ok(())
     }
 
-    /// Queues sends, one for each connection that can take one. Returns whether that is everything.
+    /// Queues sends, one for each connection that can take one. Returns whether nothing is left.
     fn queue_sends(&mut self) -> io::Result<bool> {
         let mut is_everything = true;
         for id in self.unsent.drain(..) {
@@ -317,15 +320,15 @@ impl UringTransport {
         }
     }
 
-    /// What the other side said before it closed is still worth reading: the receive will find the
-    /// end of the stream or the error itself.
+    /// Marks a connection as broken for writing. What the other side sent before it closed is still
+    /// read: the receive will find the end of the stream, or the error, by itself.
     fn fail_write(&mut self, id: ConnectionId, error: io::Error, out: &mut Vec<Completion>) {
         let Some(connection) = self.connections.find_mut(id) else {
             return;
         };
         connection.write_error = Some(error.kind());
         connection.outgoing.clear();
-        // It ends also if the system would go on with the other direction.
+        // Ends the receive even where the system would keep that direction open.
         let _ = connection.socket.shutdown(Shutdown::Both);
         if connection.paused {
             self.end(id, Some(error), out);
@@ -413,7 +416,7 @@ impl UringTransport {
         }
     }
 
-    /// A connection is made or failed, or a full socket has room again.
+    /// An attempt to connect has ended, or a full socket has room again.
     fn ready(&mut self, id: ConnectionId, completions: &mut Vec<Completion>) {
         let Some(connection) = self.connections.find_mut(id) else {
             return;
@@ -453,12 +456,12 @@ impl UringTransport {
         }
     }
 
-    /// What is armed holds the socket open, so it is cancelled.
+    /// Cancels a connection's operations, which would hold its socket open.
     fn let_go(&mut self, id: ConnectionId) {
         self.to_cancel.push(token(id));
     }
 
-    /// When a listener is to accept again.
+    /// When the next paused listener accepts again.
     fn deadline(&self) -> Option<Instant> {
         self.listeners.iter().filter_map(|listener| listener.pause).min()
     }
@@ -568,7 +571,7 @@ impl Transport for UringTransport {
 
 impl Drop for UringTransport {
     fn drop(&mut self) {
-        // If another thread drops it, what is armed ends a little later than the sockets should.
+        // If another thread drops the ring, its operations hold the sockets open a little longer.
         for listener in &self.listeners {
             let _ = listener.socket.shutdown(Shutdown::Both);
         }
@@ -581,7 +584,7 @@ impl Drop for UringTransport {
 }
 
 fn token(id: ConnectionId) -> Token {
-    // Slots are reused, so 2^28 are more than any process has descriptors.
+    // Slots are reused, and no process has 2^28 descriptors.
     assert!(id.slot < 1 << 28, "fewer than 2^28 connections at a time");
     Token(u64::from(id.slot) << 32 | u64::from(id.generation))
 }
@@ -590,7 +593,7 @@ const fn id_of(token: Token) -> ConnectionId {
     ConnectionId { slot: (token.0 >> 32) as u32, generation: token.0 as u32 }
 }
 
-/// Connections that may wait to be accepted.
+/// Connections that the system queues until they are accepted.
 const BACKLOG: i32 = 1024;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Whether this process can use `io_uring` as we need it: asked once, by doing it.
+//! Whether this process can use `io_uring` as we need it: tested once, by using it.
 
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
@@ -10,7 +10,8 @@ use super::ring::{Event, Ring, Token};
 use crate::blocks::Blocks;
 use crate::limits::UringLimits;
 
-/// A receive that stays armed is a flag and no operation, so it cannot be asked for: it is tried.
+/// A receive that stays armed is a flag and not an operation, so the kernel cannot be asked whether
+/// it has it: it is tried.
 pub(super) fn check() -> io::Result<()> {
     static RESULT: OnceLock<Result<(), (io::ErrorKind, String)>> = OnceLock::new();
     let result = RESULT.get_or_init(|| attempt().map_err(|it| (it.kind(), it.to_string())));

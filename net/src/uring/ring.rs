@@ -4,9 +4,10 @@
 //! buffers. Both belong to the [`Ring`] while the kernel may touch them.
 //!
 //! - *Sends* are moved into the ring with [`Ring::send`] and leave it through [`Ring::take_sends`],
-//!   which is refused while anything is unsubmitted. A send is submitted with `MSG_DONTWAIT`: it is
-//!   carried out, wholly, partly or not at all, before the submitting system call returns, and is
-//!   neither parked on the socket nor given to a worker. So between two calls no send is under way.
+//!   which panics while anything is unsubmitted. A send is submitted with `MSG_DONTWAIT`: the
+//!   kernel carries it out, wholly, partly or not at all, before the submitting system call
+//!   returns, and neither parks it on the socket nor gives it to a worker. So no send is under way
+//!   between two calls.
 //! - *Receive buffers* are written by receives that stay armed. The ring is set up with
 //!   `DEFER_TASKRUN`, so armed operations make progress only inside our own `io_uring_enter`; when
 //!   the ring is closed they are cancelled and make none. Fields are dropped in the order of their
@@ -30,15 +31,16 @@ use super::buffers::Buffers;
 use crate::blocks::Blocks;
 use crate::limits::UringLimits;
 
-/// Buffers that one send carries, at most.
+/// Most buffers in one send.
 const SLICES: usize = 64;
 /// The group of receive buffers.
 const GROUP: u16 = 0;
-/// A ring that is dropped waits so long, so many times, for what it cancelled.
+/// A ring that is dropped waits for the operations that it cancelled: this long at a time, and at
+/// most [`LAST_WAITS`] times.
 const LAST_WAIT: Duration = Duration::from_millis(10);
 const LAST_WAITS: usize = 20;
 
-/// Whom a completion is for: chosen by the user of the ring, 60 bits.
+/// Names the owner of a completion: 60 bits, chosen by the user of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Token(pub(super) u64);
 
@@ -47,16 +49,16 @@ pub(super) struct Token(pub(super) u64);
 pub(super) enum Event {
     /// Bytes arrived. Never empty.
     Received { token: Token, data: BytesMut },
-    /// A receive is no longer armed: after the end of the stream (`Ok(true)`), an error, or for
-    /// want of buffers or because it was cancelled (`Ok(false)`).
+    /// A receive is no longer armed: the stream ended (`Ok(true)`), an error occurred, or it was
+    /// cancelled or found no buffer (`Ok(false)`).
     ReceiveEnded { token: Token, end: io::Result<bool> },
-    /// Somebody connected; or why not, and then the operation is no longer armed.
+    /// A connection was accepted. After an error, the accept is no longer armed.
     Accepted { token: Token, socket: io::Result<OwnedFd> },
     /// An accept is no longer armed.
     AcceptEnded { token: Token },
     /// A descriptor became ready. Reported once.
     Ready { token: Token },
-    /// The other side has closed or reset, or the system has given up. Reported once.
+    /// The other side closed or reset the connection, or the system gave up. Reported once.
     HungUp { token: Token },
     /// The event descriptor is no longer watched.
     WatchEnded,
@@ -67,9 +69,9 @@ pub(super) enum Event {
 pub(super) struct Sent {
     pub(super) token: Token,
     pub(super) buffers: VecDeque<Vec<u8>>,
-    /// Bytes that were to be sent.
+    /// Bytes handed to the kernel.
     pub(super) offered: usize,
-    /// Bytes that were sent: fewer if the socket has no room for more.
+    /// Bytes sent: fewer than `offered` if the socket had no more room.
     pub(super) result: io::Result<usize>,
 }
 
@@ -90,14 +92,14 @@ pub(super) struct Ring {
     sends: Vec<Box<Send>>,
     #[expect(clippy::vec_box, reason = "as above")]
     spare: Vec<Box<Send>>,
-    /// Armed operations.
+    /// How many operations are armed.
     armed: usize,
-    /// When the timer ends a wait, if it is armed.
+    /// When the timer goes off, if it is armed.
     timer: Option<Instant>,
     /// What the kernel reads when it arms the timer.
     time: Box<Timespec>,
     owner: ThreadId,
-    /// System calls made.
+    /// System calls made so far.
     pub(super) enters: u64,
 }
 
@@ -105,7 +107,7 @@ impl Ring {
     /// A ring for the calling thread.
     ///
     /// # Errors
-    /// If the kernel lacks something, or the process may not use it.
+    /// If the kernel lacks a feature, or the process may not use `io_uring`.
     #[allow(unsafe_code)]
     pub(super) fn new(limits: &UringLimits) -> io::Result<Self> {
         let io = IoUring::builder()
@@ -136,7 +138,7 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Says how many connections there are, so that each finds a receive buffer.
+    /// Tells the ring how many connections there are, so that each finds a receive buffer.
     pub(super) fn serve(&mut self, connections: usize) {
         self.buffers.use_at_least(connections);
     }
@@ -146,7 +148,7 @@ impl Ring {
         self.owner == thread::current().id()
     }
 
-    /// Receives from a socket until told otherwise.
+    /// Receives from a socket until cancelled.
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         self.arm(
             opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP).build(),
@@ -155,7 +157,7 @@ impl Ring {
         )
     }
 
-    /// Accepts from a listening socket until told otherwise.
+    /// Accepts from a listening socket until cancelled.
     pub(super) fn accept(&mut self, socket: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         let accept = opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
         self.arm(accept.build(), Kind::Accept, token)
@@ -167,26 +169,26 @@ impl Ring {
         self.arm(poll.build(), Kind::Ready, token)
     }
 
-    /// Reports once that the other side sends nothing any more, or that the socket has failed.
+    /// Reports once that the other side will send nothing more, or that the socket has failed.
     pub(super) fn when_hung_up(&mut self, socket: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         let poll = opcode::PollAdd::new(Fd(socket.as_raw_fd()), libc::POLLRDHUP as u32);
         self.arm(poll.build(), Kind::HangUp, token)
     }
 
-    /// Ends [`Ring::enter`] each time that something is written to an event descriptor.
+    /// Ends [`Ring::enter`] whenever an event descriptor is written to.
     pub(super) fn watch(&mut self, event: BorrowedFd<'_>) -> io::Result<()> {
         let poll = opcode::PollAdd::new(Fd(event.as_raw_fd()), libc::POLLIN as u32).multi(true);
         self.arm(poll.build(), Kind::Wake, Token(0))
     }
 
-    /// Ends what is armed under a token.
+    /// Cancels all operations that are armed under a token.
     pub(super) fn cancel(&mut self, token: Token) -> io::Result<()> {
         [Kind::Receive, Kind::Ready, Kind::HangUp]
             .into_iter()
             .try_for_each(|kind| self.cancel_one(kind, token))
     }
 
-    /// Ends the receive that is armed under a token.
+    /// Cancels the receive that is armed under a token.
     pub(super) fn cancel_receive(&mut self, token: Token) -> io::Result<()> {
         self.cancel_one(Kind::Receive, token)
     }
@@ -196,8 +198,9 @@ impl Ring {
         self.push(cancel.user_data(Kind::Cancel.data(0)))
     }
 
-    /// Sends buffers, from byte `skip` of the first on, as far as the socket has room, with the
-    /// next [`Ring::enter`]. They come back with [`Ring::take_sends`].
+    /// Queues a send of `buffers`, from byte `skip` of the first on. The next [`Ring::enter`] sends
+    /// as much as the socket has room for, and [`Ring::take_sends`] gives the buffers back. Returns
+    /// whether one send takes all of them.
     pub(super) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -209,7 +212,7 @@ impl Ring {
         let index = self.sends.len() as u64;
         let mut send = self.spare.pop().unwrap_or_else(Send::new);
         let entry = send.fill(Fd(socket.as_raw_fd()), token, buffers, skip);
-        // Owned by the ring before the kernel hears of it.
+        // The ring must own it before the kernel sees it.
         self.sends.push(send);
         self.push(entry.user_data(Kind::Send.data(index)))?;
         Ok(is_whole)
@@ -226,7 +229,7 @@ impl Ring {
         })
     }
 
-    /// Whether there is something to report without a system call, or for one that does not wait.
+    /// Whether something can be reported without waiting.
     pub(super) fn is_pending(&mut self) -> bool {
         self.io.submission().taskrun() || !self.io.completion().is_empty()
     }
@@ -247,7 +250,7 @@ impl Ring {
             self.submit(wait.is_some().into())?;
         }
         self.drain(blocks, events);
-        // Results that did not fit the queue may tell of sends, so they are fetched now.
+        // Results that overflowed the queue may belong to sends, so they are fetched now.
         while self.io.submission().cq_overflow() {
             self.submit(0)?;
             self.drain(blocks, events);
@@ -255,15 +258,15 @@ impl Ring {
         Ok(())
     }
 
-    /// Sees to it that the next wait ends in time. The timer stays armed over many waits, and ends
-    /// one too early now and then: setting the machine's clock for each wait costs more than that.
+    /// Makes the next wait end in time. The timer stays armed over many waits and now and then ends
+    /// one early, which is cheaper than setting a timer for each wait.
     fn set_timer(&mut self, timeout: Duration) -> io::Result<()> {
         let Some(due) = Instant::now().checked_add(timeout) else {
             return Ok(());
         };
         match self.timer {
             Some(armed) if armed <= due => return Ok(()),
-            // If it has gone off just now, its own completion ends the wait.
+            // If it has just gone off, its completion ends the wait.
             Some(_) => {
                 *self.time = Timespec::from(timeout);
                 let update = opcode::TimeoutUpdate::new(Kind::Timer.data(0), &raw const *self.time);
@@ -280,7 +283,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Takes what has completed already. Any thread may do this.
+    /// Takes completions without a system call. Any thread may do this.
     pub(super) fn take_completed(&mut self, blocks: &mut Blocks, events: &mut Vec<Event>) {
         self.drain(blocks, events);
     }
@@ -291,7 +294,7 @@ impl Ring {
             self.enters += 1;
             match self.io.submitter().submit_and_wait(want) {
                 Ok(_) => {}
-                // A signal came, or results wait to be taken.
+                // A signal came, or the completion queue is full.
                 Err(error)
                     if matches!(
                         error.raw_os_error(),
@@ -349,7 +352,7 @@ impl Ring {
                 }
                 Kind::Ready => events.push(Event::Ready { token }),
                 Kind::HangUp => events.push(Event::HungUp { token }),
-                // A send reports only if something is left of it.
+                // A send reports only if it was not carried out wholly.
                 Kind::Send => sends[number as usize].sent.result = short(result),
                 Kind::Timer => *timer = None,
                 Kind::Wake if !more => events.push(Event::WatchEnded),
@@ -374,8 +377,8 @@ impl Ring {
         }
         // SAFETY: entries are made in this file only. They refer to open descriptors, to the
         // registered buffers, which `self` owns, to the buffers, slices and header of a `Send`,
-        // which `self.sends` owns until `take_sends`, after the submitting call has returned, and to
-        // `self.time`, which is read by the submitting call. The module's comment says why the
+        // which `self.sends` owns until `take_sends`, after the submitting call has returned, and
+        // to `self.time`, which is read by the submitting call. The module's comment says why the
         // kernel is done with each when it is freed.
         let pushed = unsafe { self.io.submission().push(&entry) };
         pushed.map_err(|_| io::Error::other("the submission queue is full after a submission"))
@@ -384,7 +387,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // Another thread cannot submit. Then closing the ring cancels everything.
+        // Another thread cannot submit; there, closing the ring cancels everything.
         if !self.is_mine() {
             return;
         }
@@ -421,7 +424,7 @@ impl Send {
         Box::new(Self { sent, slices: [none; SLICES], header: empty_header() })
     }
 
-    /// The buffers stay in `self`, and `self` in its box, until the send has been carried out.
+    /// Prepares a send. The buffers stay in `self`, and `self` in its box, until it is carried out.
     fn fill(
         &mut self,
         socket: Fd,
@@ -501,7 +504,7 @@ impl Kind {
     }
 }
 
-/// What `io_uring` must have for us; asked for, not concluded from a version.
+/// Whether this `io_uring` has what we need; the kernel is asked, a version would not tell.
 fn check(io: &IoUring) -> io::Result<()> {
     let params = io.params();
     let features = [
@@ -563,7 +566,7 @@ fn short(result: io::Result<u32>) -> io::Result<usize> {
 #[allow(unsafe_code)]
 fn own(descriptor: u32) -> OwnedFd {
     let descriptor = i32::try_from(descriptor).expect("descriptors are small");
-    // SAFETY: an accept has just returned it, so it is open and nobody else's.
+    // SAFETY: an accept has just returned it, so it is open and has no other owner.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
@@ -573,5 +576,5 @@ fn empty_header() -> libc::msghdr {
     unsafe { std::mem::zeroed() }
 }
 
-/// Calls that one submission may take, when signals and full queues interrupt it.
+/// Most system calls for one submission, which signals and full queues may interrupt.
 const SUBMIT_ATTEMPTS: usize = 1000;

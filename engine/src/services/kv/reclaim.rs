@@ -1,13 +1,13 @@
-//! What dropped snapshots leave behind: taken apart bit by bit, and used for the next copies.
+//! Reuses the memory of dropped snapshots, a little with each copy of a leaf.
 //!
-//! A checkpoint of a store under load lets go of tens of thousands of leaves, those that were
-//! written to since the checkpoint before it. To free them all at once takes tens of milliseconds:
-//! each lies far off, and the allocator then merges and sorts them in whichever call comes next.
-//! So a dropped snapshot leaves its chunks in a queue, each copy of a leaf takes a few of them
-//! apart first, and is made in what is found there.
+//! When a checkpoint of a store under load is dropped, it frees tens of thousands of leaves: those
+//! that were written to since the checkpoint before it. Freeing them all at once takes tens of
+//! milliseconds, because they are scattered over memory and the allocator then merges and sorts
+//! them in its next call. So a dropped snapshot only puts its chunks into a queue. Each copy of a
+//! leaf first takes a few of them apart, and is made in the memory that this frees.
 //!
-//! A write makes at most one copy of each kind, and copies take apart as much on average as they
-//! make. So what waits stays below what was written between checkpoints.
+//! A write makes at most one copy of each kind, and a copy takes apart on average as much as it
+//! makes. So the backlog stays below what was written between two checkpoints.
 
 use std::sync::Arc;
 
@@ -16,40 +16,40 @@ use crossbeam::queue::SegQueue;
 use super::leaf::Leaf;
 use super::pages::{Chunk, Node};
 
-/// Chunks that a copy looks at. Most are shared with the store or a later snapshot, unless the
-/// store is small for its load.
+/// Chunks that a copy checks. Most are shared with the store or a later snapshot, unless the store
+/// is small for its load.
 const CHUNKS_PER_COPY: usize = 4;
 
-/// Nodes that a copy takes apart. More than the one that it makes, so that a backlog shrinks.
+/// Nodes that a copy takes apart: more than the one that it makes, so that a backlog shrinks.
 const NODES_PER_COPY: usize = 2;
 
 /// Unused leaves given back to the heap per snapshot, at most.
 const SHED_PER_SNAPSHOT: usize = 256;
 
-/// The queue into which snapshots are dropped, from whichever thread.
+/// The queue into which any thread drops snapshots.
 pub(super) type Dropped = Arc<SegQueue<Vec<Arc<Chunk>>>>;
 
-/// Chunks to be taken apart, and leaves and nodes to be used again.
+/// Chunks to be taken apart, and leaves and nodes to be reused.
 #[derive(Debug, Default)]
 pub(super) struct Reclaim {
     dropped: Dropped,
-    /// Of dropped snapshots. Others may have them too.
+    /// Chunks of dropped snapshots. The store or other snapshots may share them.
     chunks: Vec<Arc<Chunk>>,
-    /// Of such chunks. Nobody else has them, but perhaps their leaves.
+    /// Nodes of those chunks. They are not shared, but their leaves may be.
     nodes: Vec<Arc<Node>>,
-    /// Nobody else has them, and they are empty.
+    /// Empty nodes that are not shared.
     free_nodes: Vec<Arc<Node>>,
-    /// Nobody else has them.
+    /// Leaves that are not shared.
     free_leaves: Vec<Arc<Leaf>>,
-    /// The fewest free leaves since the last snapshot: so many were not needed.
+    /// The fewest free leaves since the last snapshot, which is how many were not needed.
     fewest: usize,
 }
 
 impl Reclaim {
-    /// Where a new snapshot goes when it is dropped.
+    /// The queue into which a new snapshot is to be dropped.
     ///
-    /// Looks at the chunks of all that were dropped, and drops those that others have too. So what
-    /// waits is bounded by what was written, not by the number of snapshots.
+    /// Empties that queue, and of the chunks in it keeps only those that are not shared. So the
+    /// backlog is bounded by what was written, not by the number of snapshots.
     pub(super) fn snapshot(&mut self) -> Dropped {
         while let Some(chunks) = self.dropped.pop() {
             self.chunks.extend(chunks.into_iter().filter_map(unshared));
@@ -60,12 +60,12 @@ impl Reclaim {
         Arc::clone(&self.dropped)
     }
 
-    /// Drops chunks that are needed no more.
+    /// Queues chunks that are no longer needed.
     pub(super) fn drop_later(&mut self, chunks: Vec<Arc<Chunk>>) {
         self.dropped.push(chunks);
     }
 
-    /// Makes a leaf writable: if others have it too, a copy takes its place.
+    /// Makes a leaf writable: replaces it with a copy if it is shared.
     pub(super) fn own_leaf<'a>(&mut self, leaf: &'a mut Arc<Leaf>) -> &'a mut Leaf {
         if Arc::strong_count(leaf) > 1 {
             self.work();
@@ -76,7 +76,7 @@ impl Reclaim {
         Arc::get_mut(leaf).expect("it is a copy or was not shared")
     }
 
-    /// As [`Reclaim::own_leaf`].
+    /// As [`Reclaim::own_leaf`], for a node.
     pub(super) fn own_node<'a>(&mut self, node: &'a mut Arc<Node>) -> &'a mut Node {
         if Arc::strong_count(node) > 1 {
             *node = reuse(&mut self.free_nodes, node);
@@ -84,7 +84,7 @@ impl Reclaim {
         Arc::get_mut(node).expect("it is a copy or was not shared")
     }
 
-    /// Takes a little of what was dropped apart.
+    /// Takes a little of the backlog apart.
     fn work(&mut self) {
         for _ in 0..NODES_PER_COPY {
             let Some(mut node) = self.next_node() else { return };
@@ -112,15 +112,16 @@ impl Reclaim {
     }
 }
 
-/// What nobody else has. Another owner may drop it just now; then it is freed the usual way.
+/// The value, if it has one owner. If another owner drops it at this moment, it is freed the usual
+/// way.
 fn unshared<T>(mut shared: Arc<T>) -> Option<Arc<T>> {
     Arc::get_mut(&mut shared).is_some().then_some(shared)
 }
 
-/// A copy, in a free place if there is one.
+/// A copy, in free memory if there is some.
 fn reuse<T: Clone>(free: &mut Vec<Arc<T>>, original: &T) -> Arc<T> {
     let Some(mut copy) = free.pop() else { return Arc::new(original.clone()) };
-    Arc::get_mut(&mut copy).expect("nobody else has what is free").clone_from(original);
+    Arc::get_mut(&mut copy).expect("what is free has one owner").clone_from(original);
     copy
 }
 
@@ -138,10 +139,10 @@ mod tests {
     const INTERVALS: u32 = 200;
     const KEPT: usize = 3;
 
-    /// Writes so often between any two of many snapshots, of which the last are kept.
+    /// Makes many snapshots, of which the last few are kept, with this many writes in between.
     ///
-    /// Returns the table and the places in memory at which leaves were written to in the second
-    /// half of the intervals.
+    /// Returns the table, and the addresses at which leaves were written to in the second half of
+    /// the intervals.
     fn table_after(writes_per_interval: u32) -> (PageTable, BTreeSet<usize>) {
         let mut table = PageTable::default();
         for _ in 0..PAGES {
@@ -174,7 +175,7 @@ mod tests {
         for writes in [1, 10, 100, 1000, 10_000] {
             let (table, places) = table_after(writes);
             let reclaim = &table.reclaim;
-            // A snapshot that is not kept any more is taken apart in the interval after.
+            // A snapshot that is no longer kept is taken apart in the next interval.
             let per_interval = (writes as usize).min(PAGES as usize);
             let most = 2 * per_interval + PAGES as usize / 64 + 1;
             assert!(reclaim.chunks.len() <= most, "{} chunks", reclaim.chunks.len());

@@ -1,52 +1,52 @@
-//! Which followers a leader needs at once.
+//! The followers that a leader sends a PREPARE to first, under light load.
 //!
-//! A leader commits with the COMMITs of q − 1 followers, and a client is content with the replies
-//! of the same replicas. Under light load, when nothing else is under way, every further message
-//! only takes cores and wake-ups from those that somebody waits for. So a PREPARE, which TR listing
-//! 16 sends to all at once, then goes to
-//! q − 1 followers, and to the others a little later, along with what follows (as in "thrifty" Paxos;
-//! DEVIATIONS.md). Each follower still gets each PREPARE. At first these are the followers next to
-//! the leader. They change if others are faster, as pillar 0 sees it: were it not the same followers
-//! in all pillars, the others could not sleep.
+//! A leader commits with the COMMITs of q − 1 followers, and the replies of the same replicas are
+//! enough for a client. When nothing else is under way, a message to any other follower only takes
+//! cores and wake-ups away from the replicas that the client waits for. TR listing 16 sends a
+//! PREPARE to all followers at once; here it then goes to q − 1 followers, and to the others a
+//! little later, together with the next message (as in "thrifty" Paxos; DEVIATIONS.md). Each
+//! follower still gets each PREPARE. At first the preferred followers are those after the leader.
+//! They are replaced if pillar 0 finds others to be faster. All pillars prefer the same followers:
+//! otherwise the rest could not sleep.
 //!
-//! A follower may be fast and then be slow, by fault or on purpose. If slots that go to some first
-//! take twice as long as those that go to all, on average, what they took too long is paid back:
-//! so many PREPAREs go to all at once that [`LOSS_US`] are lost for each. Single slots that take long
-//! mean nothing: often nobody is to blame, and to go from one way to the other and back costs more.
+//! A preferred follower can become slow, by a fault or on purpose. If slots that go to some
+//! followers first take on average more than twice as long as slots that go to all, the leader
+//! sends PREPAREs to all at once for a while: for each [`LOSS_US`] of the loss, one PREPARE. Single
+//! slow slots are ignored: often no follower is to blame, and switching back and forth costs more.
 //!
-//! The last slot of each checkpoint interval always goes to all at once, for two reasons: it shows
-//! anew who is the fastest, and nothing from before a checkpoint still waits here when that
-//! checkpoint becomes stable and what is below it is withdrawn (TR listing 9, remove).
+//! The last slot of each checkpoint interval always goes to all at once, for two reasons. It shows
+//! again which followers are the fastest; and when a checkpoint becomes stable and messages below
+//! it are withdrawn (TR listing 9, `remove`), no PREPARE from before it is still waiting.
 
 use crate::ids::Peers;
 use crate::output::Destination;
 use crate::time::Time;
 
-/// What is lost for each PREPARE by followers that have become too slow, in microseconds.
+/// The loss for which one PREPARE goes to all at once, in microseconds.
 const LOSS_US: u64 = 4;
-/// Slots over which it shows that they are too slow.
+/// Slots in the average by which preferred followers are found to be too slow.
 const SLOTS: u64 = 64;
-/// Slots in a row after which others count as the fastest.
+/// Slots in a row that others must win to replace the preferred followers.
 const WINS: u32 = 32;
 
-/// What a leader knows about the speed of its followers. It belongs to one view.
+/// What a leader knows about the speed of its followers. It is valid in one view.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PreferredQuorum {
-    /// Those that are asked first.
+    /// The preferred followers.
     fastest: Peers,
-    /// Who was faster than those in the last slots, and how many times in a row.
+    /// The followers that were faster than those lately, and how many times in a row.
     rival: (Peers, u32),
-    /// What a slot takes that all are asked for.
+    /// How long a slot takes whose PREPARE goes to all at once.
     usual: Average<8>,
-    /// What a slot takes that only some are asked for at once.
+    /// How long a slot takes whose PREPARE goes to the preferred followers first.
     thrifty: Average<SLOTS>,
-    /// The only slot under way.
+    /// The slot that was alone under way when it began, if it still is under way.
     alone: Option<Alone>,
-    /// PREPAREs that still go to all at once.
+    /// How many PREPAREs still go to all at once, because the preferred followers were too slow.
     careful: u64,
 }
 
-/// A moving average of times, over so many.
+/// A moving average over `OVER` times.
 #[derive(Clone, Copy, Debug, Default)]
 struct Average<const OVER: u64> {
     sum_us: u64,
@@ -74,7 +74,7 @@ struct Alone {
 }
 
 impl PreferredQuorum {
-    /// Nothing is known yet; `first` are to be asked first.
+    /// Starts with no measurements, and with `first` as the preferred followers.
     pub fn new(first: Peers) -> PreferredQuorum {
         PreferredQuorum {
             fastest: first,
@@ -86,7 +86,7 @@ impl PreferredQuorum {
         }
     }
 
-    /// To whom the PREPARE of a slot goes. `alone`: nothing else is under way.
+    /// The receivers of a slot's PREPARE. `alone`: no other slot is under way.
     pub fn destination(
         &mut self,
         slot: u64,
@@ -94,23 +94,23 @@ impl PreferredQuorum {
         ends_interval: bool,
         now: Time,
     ) -> Destination {
-        // The first slot shows what is usual.
+        // The first slot measures the usual time.
         let is_known = self.usual.us() > 0;
         let thrifty = is_known && alone && !ends_interval && self.careful == 0;
         self.careful = self.careful.saturating_sub(1);
-        // One that goes to all takes along what waits, so the slot before it tells nothing.
+        // A PREPARE that goes to all takes waiting ones along, so it distorts the slot before it.
         self.alone = alone.then_some(Alone { slot, since: now, thrifty });
         if thrifty { Destination::Thrifty(self.fastest) } else { Destination::AllPeers }
     }
 
-    /// From now on these are asked first.
+    /// Makes these the preferred followers.
     pub fn ask_first(&mut self, first: Peers) {
         self.fastest = first;
         self.rival = (first, 0);
     }
 
-    /// A slot is committed by the COMMITs of `by`, the first q − 1 that came. Returns followers that
-    /// have been faster, again and again, than those that are asked first.
+    /// Takes note that a slot was committed by the COMMITs of `by`, the first q − 1 that came.
+    /// Returns followers that have now been faster than the preferred ones [`WINS`] times in a row.
     pub fn committed(&mut self, slot: u64, by: Peers, now: Time) -> Option<Peers> {
         let alone = self.alone.take_if(|alone| alone.slot == slot)?;
         let took_us = now.since_us(alone.since).max(1);
@@ -126,7 +126,8 @@ impl PreferredQuorum {
         if self.usual.us() == 0 {
             self.thrifty.set(took_us);
         }
-        // The first slots of a view may take very long, which must not excuse a slow follower.
+        // The first slots of a view may take very long, which must not excuse a slow follower
+        // later.
         if self.usual.us() == 0 || took_us < self.usual.us() / 2 {
             self.usual.set(took_us);
         } else {
@@ -140,7 +141,7 @@ impl PreferredQuorum {
         if self.rival.1 < WINS {
             return None;
         }
-        // In a pillar that does not decide this happens again and again.
+        // In a pillar that does not decide, this happens repeatedly.
         self.rival.1 = 0;
         Some(by)
     }
@@ -213,7 +214,8 @@ mod tests {
         );
     }
 
-    /// Whether it never answers when it is asked first, or does so with some delay, or now and then.
+    /// Whether it never answers when it is asked first, or does so with some delay, or now and
+    /// then.
     #[test]
     fn the_loss_by_a_liar_is_bounded() {
         for (late_us, every) in [(LATE_US, 1), (LATE_US, 50), (LATE_US, 2000), (500, 1), (100, 1)] {
