@@ -1,4 +1,4 @@
-//! A service of one's own: accounts that money moves between, replicated on three replicas.
+//! How to write a service: accounts with transfers between them, replicated on three replicas.
 //!
 //! `cargo run --release --example accounts` starts the replicas in this process (each could as
 //! well run on a machine of its own), moves money, stops the leader and moves some more.
@@ -10,12 +10,12 @@ use hybster::{RestoreError, Service, Snapshot};
 use std::sync::Arc;
 
 /// The state: the balance of 256 accounts. An operation is `[from, to, amount]`; the reply says
-/// whether the money was there and what both accounts hold now.
+/// whether the money was there and what both accounts have now.
 struct Accounts([u32; 256]);
 
 impl Service for Accounts {
     fn execute(&mut self, _: &Context, operation: &[u8], reply: &mut Vec<u8>) {
-        // Total and deterministic: whatever the bytes are, every replica does the same.
+        // Every replica must do the same for any bytes, malformed ones included.
         let &[from, to, amount] = operation else { return reply.push(0xff) };
         let (from, to, amount) = (usize::from(from), usize::from(to), u32::from(amount));
         let covered = self.0[from] >= amount;

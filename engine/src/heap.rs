@@ -1,24 +1,24 @@
-//! The C library's heap, told to keep what is freed.
+//! Makes the C library's heap keep freed memory.
 //!
-//! Each checkpoint frees the batches and pages before it, megabytes at once. glibc hands such memory
-//! back to the kernel by default (`M_TRIM_THRESHOLD`, `M_MMAP_THRESHOLD` in mallopt(3)) and fetches
-//! it again a moment later, page fault by page fault, each of which clears a page.
+//! Each checkpoint frees the batches and pages before it, megabytes at once. By default glibc
+//! returns such memory to the kernel (`M_TRIM_THRESHOLD`, `M_MMAP_THRESHOLD` in mallopt(3)) and
+//! gets it back a moment later, page fault by page fault, each of which clears a page.
 #![allow(unsafe_code)]
 
-/// Freed memory at the end of a heap that is kept, and blocks that are still served from a heap,
-/// in bytes. glibc takes 32 MiB at most for the latter.
+/// How much freed memory at its end a heap keeps, and up to which size blocks come from a heap, in
+/// bytes. glibc accepts at most 32 MiB for the latter.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEEP_BYTES: [libc::c_int; 2] = [1 << 30, 32 << 20];
 
-/// By how much a heap grows at once, in bytes.
+/// How much a heap grows at a time, in bytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const GROW_BYTES: libc::c_int = 1 << 20;
 
 /// Keeps freed memory for the next allocation. For programs that run a replica or a busy client;
 /// call it once, at the start, before there are threads.
 ///
-/// Does nothing where the allocator is not glibc's. Nor is it needed with another
-/// `#[global_allocator]`, which it does not touch.
+/// Does nothing if the C library is not glibc. It has no effect on another `#[global_allocator]`,
+/// which does not need it either.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (option, value) in [
@@ -26,8 +26,8 @@ pub fn keep_freed_memory() {
         (libc::M_MMAP_THRESHOLD, KEEP_BYTES[1]),
         (libc::M_TOP_PAD, GROW_BYTES),
     ] {
-        // SAFETY: mallopt takes any option and value, and takes the allocator's own lock. It
-        // returns 0 for what it does not accept, which leaves the defaults.
+        // SAFETY: mallopt accepts any option and value, and takes the allocator's lock itself. For
+        // those that it does not know it returns 0 and leaves the defaults.
         unsafe { libc::mallopt(option, value) };
     }
 }

@@ -29,12 +29,13 @@ use crate::runtime::{
     TraceTarget, connect, plan,
 };
 
-/// A replica of a group. Nothing but the way to a [`RunningReplica`].
+/// A replica of a group; [`Replica::builder`] leads to a [`RunningReplica`].
 ///
-/// **A replica starts once.** The trusted counters live in the process, so a replica that stopped has
-/// lost them, and with the old keys and epoch it could certify one value twice. A second start is
-/// refused ([`GroupError::StartedBefore`]). Until an epoch can be raised in a running group, a group
-/// goes on without up to f stopped replicas, and then needs a new directory.
+/// **A replica starts once.** The trusted counters live in the process, so a replica that stopped
+/// has lost them, and with the old keys and epoch it could certify one value twice. So a second
+/// start is refused ([`GroupError::StartedBefore`]). Until an epoch can be raised in a running
+/// group, a group continues without up to f stopped replicas; when more have stopped, it needs a
+/// new directory.
 ///
 /// ```no_run
 /// use hybster::group::{Group, ReplicaKeys};
@@ -53,7 +54,7 @@ use crate::runtime::{
 pub struct Replica;
 
 impl Replica {
-    /// Begins with what every replica needs: its group and its keys.
+    /// Starts with what every replica needs: its group and its keys.
     pub fn builder(group: Group, keys: ReplicaKeys) -> ReplicaBuilder<()> {
         let layout = group.layout();
         ReplicaBuilder {
@@ -88,7 +89,7 @@ pub struct ReplicaBuilder<S> {
     trace: Option<Trace>,
 }
 
-/// Where protocol events shall go.
+/// Where protocol events go.
 enum Trace {
     Hook(TraceTarget),
     File(PathBuf),
@@ -112,46 +113,46 @@ impl<S> ReplicaBuilder<S> {
         }
     }
 
-    /// How stages are spread over threads. Without it the group's default holds.
+    /// How stages are spread over threads. The default is the group's.
     pub fn layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
         self
     }
 
-    /// What carries the bytes of all links. Without it the replica chooses.
+    /// The transport of all links. By default the replica chooses.
     pub fn transport(mut self, transport: TransportKind) -> Self {
         self.transport = transport;
         self
     }
 
-    /// How long a thread looks for more messages before it sleeps, at most, while messages follow
-    /// each other closely; [`Limits::busy_poll`] is the default. Zero: it sleeps at once.
+    /// How long a thread polls for messages before it sleeps, while messages follow each other
+    /// closely; zero makes it sleep at once. The default is that of [`Limits::busy_poll`].
     pub fn busy_poll(mut self, busy_poll: Duration) -> Self {
         self.busy_poll = busy_poll;
         self
     }
 
-    /// Whether threads are pinned to cores. By default they are not.
+    /// Whether threads are pinned to cores; by default they are not.
     pub fn pin(mut self, pin: bool) -> Self {
         self.pin = pin;
         self
     }
 
-    /// Pins the threads to these cores, in the order network, pillars, execution, state; the layout
-    /// is chosen for so many.
+    /// Pins the threads to these cores, in the order network, pillars, execution, state. An
+    /// automatic layout is chosen for as many cores.
     pub fn cores(mut self, cores: Vec<usize>) -> Self {
         self.pin = true;
         self.cores = Some(cores);
         self
     }
 
-    /// Listens elsewhere than the group file says: behind a port mapping, say.
+    /// Listens on another address than the group file says, for example behind a port mapping.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
         self
     }
 
-    /// Runs the same service, links, session table and request checks without any protocol: the
+    /// Runs the same service, links, session table and request checks without a protocol, as the
     /// baseline of measurements. The group must have one replica, no faults and one pillar.
     pub fn unreplicated(mut self) -> Self {
         self.is_replicated = false;
@@ -165,8 +166,8 @@ impl<S> ReplicaBuilder<S> {
     }
 
     /// Writes every protocol event into a new file, for `hybster trace` and for checkers; see
-    /// [`hybster_proto::trace::file`]. The threads of the replica never wait for the disk: what it
-    /// cannot take is dropped and counted.
+    /// [`hybster_proto::trace::file`]. The replica's threads never wait for the disk: events that
+    /// it is too slow for are dropped and counted.
     pub fn trace_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.trace = Some(Trace::File(path.into()));
         self
@@ -174,7 +175,7 @@ impl<S> ReplicaBuilder<S> {
 }
 
 impl<S: Service> ReplicaBuilder<S> {
-    /// Starts the replica: when this returns, it listens and its threads run.
+    /// Starts the replica. When this returns, it listens and its threads run.
     ///
     /// # Errors
     /// If the options do not fit the group or the machine, or the address is taken.
@@ -254,7 +255,7 @@ impl<S: Service> ReplicaBuilder<S> {
         Ok(())
     }
 
-    /// Read once, before any thread is pinned: the list is the calling thread's own mask.
+    /// Read once, before any thread is pinned, because the list is the calling thread's mask.
     fn resolve_cores(&self) -> Result<Cores, StartError> {
         if !self.pin {
             return Ok(Cores::Unpinned);
@@ -411,7 +412,7 @@ fn spawn(
     })
 }
 
-/// Ends the other threads when one of them panics: a replica works as a whole or not at all.
+/// Ends the other threads when one of them panics, since a replica works as a whole or not at all.
 struct StopOthers<'a> {
     shared: &'a Shared,
     index: usize,

@@ -2,7 +2,7 @@
 //!
 //! A certificate is the MAC of exactly [`CERTIFIED_BYTES`] bytes: a header of fixed length and
 //! then the 32-byte digest of the message. No field has a variable length and none is left out, so
-//! no two different statements have the same bytes and nothing can move between header and body.
+//! no two different statements have the same bytes, and no byte can move between header and body.
 //!
 //! ```text
 //! offset  bytes  field                  independent    continuing     trusted MAC
@@ -33,7 +33,7 @@ use crate::{
     digest::{Digest, write_hex},
 };
 
-/// The format version that stands first in every certified header.
+/// The format version: the first byte of every certified header.
 pub const FORMAT_VERSION: u8 = 1;
 
 /// How many bytes a certificate certifies.
@@ -41,8 +41,8 @@ pub const CERTIFIED_BYTES: usize = 112;
 
 /// The MAC in a certificate.
 ///
-/// Equality is for tests and tables; whether a proof is *right* only a
-/// [`Verifier`](crate::Verifier) decides, and it compares in constant time.
+/// Equality is for tests and tables. Only a [`Verifier`](crate::Verifier) decides whether a proof
+/// is *right*, and it compares in constant time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Proof(pub [u8; 32]);
 
@@ -66,7 +66,7 @@ pub struct IndependentCertificate {
     pub instance: InstanceId,
     /// The counter that was used.
     pub counter: Counter,
-    /// The value that the message has, and where the counter stood afterwards.
+    /// The value that the message has, and that of the counter afterwards.
     pub value: CounterValue,
     /// The MAC over all of this, the group digest and the digest of the message.
     pub proof: Proof,
@@ -80,9 +80,9 @@ pub struct ContinuingCertificate {
     pub instance: InstanceId,
     /// The counter that was used.
     pub counter: Counter,
-    /// Where the counter stood afterwards.
+    /// The counter's value afterwards.
     pub value: CounterValue,
-    /// Where the counter stood before.
+    /// The counter's value before.
     pub previous: CounterValue,
     /// The MAC over all of this, the group digest and the digest of the message.
     pub proof: Proof,
@@ -119,7 +119,7 @@ impl TrustedMac {
     }
 }
 
-/// The kinds of certificate. The numbers stand in certified bytes and never change.
+/// The kinds of certificate. Their numbers are part of the certified bytes and never change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum CertificateKind {

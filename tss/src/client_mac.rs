@@ -52,7 +52,8 @@ impl ClientKey {
     }
 
     /// The MACs of up to [`SIDE_BY_SIDE`](Self::SIDE_BY_SIDE) requests, made at once if algorithm
-    /// and CPU can do that and the lengths are alike. What is beyond `messages` is not defined.
+    /// and CPU can do that and the lengths are alike. Tags beyond those of `messages` have no
+    /// meaning.
     ///
     /// # Panics
     /// If there are more messages.
@@ -63,7 +64,7 @@ impl ClientKey {
             && let Some(key) = self.mac.aegis_bytes()
             && let Some(lanes) = Vaes::detect()
         {
-            // Lanes that are left over repeat the first message.
+            // Spare lanes repeat the first message.
             let mut all = [*first; LANES];
             all[..messages.len()].copy_from_slice(messages);
             if let Some(tags) = lanes.tags16(&[key; LANES], &all) {
@@ -90,7 +91,7 @@ impl fmt::Debug for ClientKey {
     }
 }
 
-/// From which the keys of all clients are derived: one keyed BLAKE3 of the client's number.
+/// The secret from which each client's key is derived, by a keyed BLAKE3 of the client's number.
 #[derive(Clone)]
 pub(crate) struct ClientRoot {
     key: Zeroizing<[u8; 32]>,
@@ -118,7 +119,7 @@ impl ClientRoot {
 /// How many derived client keys a verifier remembers. A power of two; at most about 300 bytes each.
 pub const CLIENT_KEY_CACHE_SLOTS: usize = 512;
 
-/// The client that had this place last, and its key.
+/// The client that used this entry last, and its key.
 type Slot = Option<(u32, MacKey)>;
 
 /// Checks client MACs with derived keys that it remembers in a table of fixed size, one slot per
@@ -128,7 +129,7 @@ type Slot = Option<(u32, MacKey)>;
 pub(crate) struct ClientVerifier {
     root: ClientRoot,
     cache: RefCell<Box<[Slot]>>,
-    /// If the algorithm has a form for several messages and the CPU has what that takes.
+    /// Present if the algorithm has a form for several messages and the CPU supports it.
     #[cfg(all(target_arch = "x86_64", feature = "std"))]
     lanes: Option<Vaes>,
 }
@@ -154,7 +155,7 @@ impl ClientVerifier {
         equal(&tag, mac)
     }
 
-    /// Checks many requests; the index of one that is not authentic, if there is one.
+    /// Checks many requests. Returns the index of one that is not authentic, if there is one.
     pub(crate) fn verify_batch(&self, requests: &[ClientRequest<'_>]) -> Result<(), usize> {
         #[cfg(all(target_arch = "x86_64", feature = "std"))]
         if let Some(lanes) = self.lanes {
@@ -182,7 +183,7 @@ impl ClientVerifier {
         let mut cache = self.cache.borrow_mut();
         let mut before = None;
         for (client, ..) in group {
-            // Most follow one of the same client.
+            // Most requests follow another one of the same client.
             if before.replace(*client) != Some(*client) {
                 let slot = &mut cache[*client as usize % CLIENT_KEY_CACHE_SLOTS];
                 if !matches!(slot, Some((owner, _)) if owner == client) {
@@ -192,7 +193,7 @@ impl ClientVerifier {
         }
         drop(cache);
         let cache = self.cache.borrow();
-        // Lanes that are left over repeat the first message.
+        // Spare lanes repeat the first message.
         let mut messages = [*last; LANES];
         let mut keys = [&[0; 32]; LANES];
         for (lane, (client, message, _)) in group.iter().enumerate() {
@@ -201,7 +202,7 @@ impl ClientVerifier {
                 Some((owner, key)) if owner == client => {
                     key.aegis_bytes().expect("lanes are for AEGIS only")
                 }
-                // Two of these clients share a place.
+                // Two of these clients share a table entry.
                 _ => {
                     drop(cache);
                     return self.verify_each(group);

@@ -72,7 +72,7 @@ impl fmt::Display for Counter {
 pub struct CounterValue(u128);
 
 impl CounterValue {
-    /// Where every counter of a new instance stands.
+    /// The value of every counter of a new instance.
     pub const ZERO: Self = Self(0);
 
     /// The value after which a counter can certify nothing more.

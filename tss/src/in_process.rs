@@ -1,8 +1,8 @@
-//! The back end inside the host's own process: it protects against nothing but bugs.
+//! The back end inside the host's process, which protects against nothing but bugs.
 //!
-//! Keys and counters lie in the memory of the replica. A malicious host reads the group key there
-//! and forges what it likes. Use it for tests, for measurement, and where hosts are trusted not to
-//! lie; use an isolated back end where they are not.
+//! Keys and counters are in the memory of the replica. A malicious host can read the group key
+//! there and forge anything. Use it for tests, for measurements, and where hosts are trusted not to
+//! lie; elsewhere, use an isolated back end.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -21,12 +21,12 @@ use crate::{
     trinx::{Refusal, TrInX, Verifier},
 };
 
-/// Protects against nothing but bugs, not against a malicious host: keys and counters lie in its
+/// Protects against nothing but bugs, not against a malicious host: keys and counters are in its
 /// memory.
 ///
-/// It is the fastest [`TrInX`]: a certificate is one MAC of 112 bytes. It is not `Clone`, for two
-/// copies could certify one value twice; the simulator shows what that breaks with
-/// `cloned_for_attack` (feature `testing`).
+/// It is the fastest [`TrInX`]: a certificate is one MAC of 112 bytes. It is not `Clone`, because
+/// two copies could certify one value twice; the simulator uses `cloned_for_attack` (feature
+/// `testing`) to show what that breaks.
 pub struct InProcessTrInX {
     instance: InstanceId,
     group: Digest,
@@ -37,8 +37,8 @@ pub struct InProcessTrInX {
 impl InProcessTrInX {
     /// A new instance with all counters at zero.
     ///
-    /// `group` is the digest of the group's configuration. Nobody else may ever have used
-    /// `instance` with this key and group: take a new epoch after every start.
+    /// `group` is the digest of the group's configuration. `instance` must never have been used
+    /// before with this key and group: take a new epoch for every start.
     pub fn new(
         group_key: &GroupKey,
         algorithm: MacAlgorithm,
@@ -53,8 +53,7 @@ impl InProcessTrInX {
         }
     }
 
-    /// A second instance with the same name, keys and counters: what a correct TrInX can never
-    /// become.
+    /// A second instance with the same name, keys and counters, which a correct TrInX never allows.
     ///
     /// For the control experiment that a cloned TrInX breaks agreement.
     #[cfg(feature = "testing")]
@@ -147,13 +146,14 @@ impl fmt::Debug for InProcessTrInX {
 
 /// Protects against nothing but bugs, not against a malicious host: it holds keys that can forge.
 ///
-/// A symmetric key that checks can also certify, so what holds for [`InProcessTrInX`] holds here.
+/// A symmetric key that can check can also certify, so the warning of [`InProcessTrInX`] holds
+/// here.
 #[derive(Clone)]
 pub struct InProcessVerifier {
     group: Digest,
     keys: CertificateKeys,
     clients: ClientVerifier,
-    /// If clients sign their requests: then a MAC proves nothing.
+    /// The clients' keys if they sign their requests; then a MAC proves nothing.
     signers: Option<Arc<ClientPublicKeys>>,
 }
 
@@ -169,7 +169,7 @@ impl InProcessVerifier {
         }
     }
 
-    /// The same for a group whose clients sign their requests: with these keys, and no other way.
+    /// The same for a group whose clients sign their requests with these keys, and in no other way.
     #[must_use]
     pub fn with_signers(self, signers: Arc<ClientPublicKeys>) -> Self {
         Self { signers: Some(signers), ..self }
@@ -222,7 +222,7 @@ impl fmt::Debug for InProcessVerifier {
     }
 }
 
-/// In constant time: how much of a guessed proof is right must not show.
+/// Compares in constant time, so that it does not leak how much of a guessed proof is right.
 fn proves(key: &MacKey, bytes: &[u8], proof: &Proof) -> bool {
     equal(&key.tag32(bytes), &proof.0)
 }

@@ -1,8 +1,8 @@
 //! Key files: the group key on disk, sealed for one replica.
 //!
-//! Two files belong together. The *sealing secret* (32 random bytes, one per replica) stands for
-//! what a real trusted platform would keep in hardware; the *key file* holds the group key,
-//! encrypted under it. Keep them apart if you can: the key file alone is worthless.
+//! Two files belong together. The *sealing secret* (32 random bytes, one per replica) replaces what
+//! a real trusted platform would keep in hardware. The *key file* holds the group key, encrypted
+//! under it. Keep them apart if you can: the key file alone is worthless.
 //!
 //! ```text
 //! offset  bytes  field
@@ -17,8 +17,8 @@
 //! ```
 //!
 //! Numbers are little-endian. The associated data makes a file that was sealed for another replica,
-//! epoch or group useless, even under the same secret. (A nonce is right here and nowhere else in
-//! this crate: a secret seals a handful of files in its life.)
+//! epoch or group useless, even under the same secret. (A random nonce is safe here and nowhere
+//! else in this crate: a secret seals only a handful of files in its life.)
 
 use std::{
     fmt,
@@ -154,8 +154,8 @@ pub fn read_sealed(
     unseal_bytes(&bytes, secret, replica, epoch, group).map_err(|problem| problem.in_file(path))
 }
 
-/// Writes a new file that only its owner may read (mode 0600 on Unix), down to the disk. Refuses to
-/// overwrite; leaves no half-written file behind.
+/// Writes a new file that only its owner may read (mode 0600 on Unix), and makes it durable.
+/// Refuses to overwrite, and leaves no half-written file behind.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -168,19 +168,18 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     drop(file);
     if let Err(error) = written.and_then(|()| sync_parent(path)) {
-        // The file is ours and incomplete. If it cannot be removed either, the first error says
-        // more.
+        // The file is ours and incomplete. If removing it fails too, the first error says more.
         let _ = fs::remove_file(path);
         return Err(Problem::Write(error).in_file(path));
     }
     Ok(())
 }
 
-/// Reads a file that holds a secret, of at most [`PRIVATE_FILE_LIMIT_BYTES`]. On Unix it refuses a
-/// file that others than its owner may read or write.
+/// Reads a file with a secret, of at most [`PRIVATE_FILE_LIMIT_BYTES`]. On Unix it refuses a file
+/// that anyone but its owner may read or write.
 pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     let read = |error| Problem::Read(error).in_file(path);
-    // Before opening, because to open a pipe would wait for a writer.
+    // Checked before opening, because opening a pipe would wait for a writer.
     if !fs::metadata(path).map_err(read)?.is_file() {
         return Err(Problem::NotAFile.in_file(path));
     }
@@ -196,7 +195,7 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
             return Err(Problem::Public(mode).in_file(path));
         }
     }
-    // Reserved in one piece: a vector that grows leaves copies of the secret behind.
+    // Reserved at once, because a vector that grows leaves copies of the secret behind.
     let capacity = metadata.len().min(PRIVATE_FILE_LIMIT_BYTES) as usize + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     file.take(PRIVATE_FILE_LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
@@ -206,7 +205,7 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     Ok(bytes)
 }
 
-/// What is wrong with a key file, which file it is, and what to do.
+/// An error in a key file, with the file and what to do.
 #[derive(Debug)]
 pub struct KeyFileError {
     file: Option<PathBuf>,
@@ -240,11 +239,11 @@ impl std::error::Error for KeyFileError {
     }
 }
 
-/// What is wrong with a key file, and what to do.
+/// An error in a key file, and what to do.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// [`write_private`] found something there.
+    /// [`write_private`] does not overwrite.
     #[error("already exists and is not overwritten: move it away or choose another place")]
     Exists,
     /// The system refused to write.
@@ -253,33 +252,33 @@ pub enum Problem {
     /// The system refused to read.
     #[error("cannot be read ({0}): check the path in the configuration, and the owner of the file")]
     Read(io::Error),
-    /// A directory, a pipe or a device.
+    /// The path names a directory, a pipe or a device.
     #[error("is not a regular file: name the file itself in the configuration")]
     NotAFile,
-    /// Others than the owner have a right to the file.
+    /// Users other than the owner may access the file.
     #[error(
         "holds a secret but has mode {0:04o}, which opens it to other users: run `chmod 600` on \
          it, and make new keys if somebody may have read it"
     )]
     Public(u32),
-    /// Too long to be one of ours.
+    /// The file is too long to be a key file.
     #[error(
         "is longer than {PRIVATE_FILE_LIMIT_BYTES} bytes, so it is not a key file: check the path"
     )]
     TooLong,
-    /// A sealing secret of another length.
+    /// The sealing secret does not have its fixed length.
     #[error(
         "has {0} bytes where a sealing secret has 32: check that the paths of the key file and \
          of the secret are not swapped, or restore it from your backup"
     )]
     SecretLength(usize),
-    /// A key file of another length.
+    /// The key file does not have its fixed length.
     #[error(
         "has {0} bytes where a sealed key file has {SEALED_BYTES}: check that the paths of the key \
          file and of the secret are not swapped, or restore it from your backup"
     )]
     Length(usize),
-    /// The first bytes are not ours.
+    /// The file does not start with the magic bytes.
     #[error("is not a sealed key file of hybster: check the path in the configuration")]
     Magic,
     /// Written by another version.
@@ -312,7 +311,7 @@ pub enum Problem {
     /// Sealed for another group.
     #[error("was sealed for another group: install the key file that was made for this group")]
     Group,
-    /// The seal does not hold.
+    /// The seal is broken: the file was damaged, or the secret is another one.
     #[error(
         "does not open: it was changed, or the sealing secret is that of another replica: install \
          the key file and the secret that were made together"
@@ -368,7 +367,7 @@ fn unseal_bytes(
     Ok(GroupKey::from_bytes(key))
 }
 
-/// Which field differs. Nothing here is authenticated: it only helps to say what to mend.
+/// The field that differs. It is not authenticated, and only serves the error message.
 fn header_problem(bytes: &[u8; SEALED_BYTES], replica: u16, epoch: u32) -> Problem {
     let version = u16::from_le_bytes([bytes[8], bytes[9]]);
     let found_replica = u16::from_le_bytes([bytes[10], bytes[11]]);

@@ -10,9 +10,9 @@ use crate::{
     mac::{MacAlgorithm, MacKey},
 };
 
-/// The secret that all TrInX instances of a group share (`key` of TR listing 10), and nobody else.
+/// The secret that only the TrInX instances of a group share (`key` of TR listing 10).
 ///
-/// Whoever has it can forge every certificate. It is wiped when it is dropped and never printed.
+/// With it, every certificate can be forged. It is wiped when it is dropped and never printed.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct GroupKey([u8; 32]);
 
@@ -32,7 +32,7 @@ impl GroupKey {
         Self(bytes)
     }
 
-    /// The bytes themselves, for whoever seals them or hands them to an isolated back end.
+    /// The bytes themselves, to seal them or hand them to an isolated back end.
     pub const fn expose_bytes(&self) -> &[u8; 32] {
         &self.0
     }

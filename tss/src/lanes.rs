@@ -1,9 +1,8 @@
 //! Eight AEGIS-128L MACs at once, one per 128-bit lane of two sets of 512-bit registers (VAES).
 //!
-//! A tag of a short message is a chain of some twenty rounds; a single chain leaves most of the AES
-//! units idle. Eight messages of equal length in blocks go through the same rounds side by side.
-//! Whether the CPU can do that is found out at run time ([`Vaes::detect`]); elsewhere one tag is
-//! made after the other.
+//! The tag of a short message is a chain of some twenty rounds, and a single chain leaves most AES
+//! units idle. Here, eight messages of equal length in blocks go through the rounds together. The
+//! CPU is asked at run time ([`Vaes::detect`]); if it cannot, tags are made one after the other.
 //!
 //! The algorithm is AEGISMAC-128L of draft-irtf-cfrg-aegis-aead; the tests compare each lane with
 //! the crate `aegis`.
@@ -15,7 +14,7 @@ use core::arch::x86_64::{
     _mm512_set_epi64, _mm512_shuffle_i64x2, _mm512_storeu_si512, _mm512_xor_si512,
 };
 
-/// Messages that go side by side.
+/// Messages that are processed together.
 pub(crate) const LANES: usize = 8;
 
 /// Lanes of one register.
@@ -67,8 +66,8 @@ impl Vaes {
     }
 }
 
-// Loops and arrays are written out here: a closure that the standard library calls is compiled
-// without these instructions and cannot be inlined, which cost half of the time.
+// Loops and arrays are written out here, because a closure that the standard library calls is
+// compiled without these instructions and cannot be inlined, which took twice the time.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes")]
 fn tags16(
     keys: &[&[u8; 32]; LANES],
@@ -79,7 +78,7 @@ fn tags16(
     let (high, high_key, high_initial) = init([keys[4], keys[5], keys[6], keys[7]]);
     let mut states = [low, high];
     for _ in 0..INITIAL_ROUNDS {
-        // Both halves in turn: their rounds do not wait for each other.
+        // Both halves in turn, since their rounds do not wait for each other.
         states[0] = round(states[0], low_initial, low_key);
         states[1] = round(states[1], high_initial, high_key);
     }
@@ -130,7 +129,7 @@ fn tags16(
         let even = _mm512_xor_si512(_mm512_xor_si512(s[0], s[2]), _mm512_xor_si512(s[4], s[6]));
         let odd = _mm512_xor_si512(_mm512_xor_si512(s[1], s[3]), s[5]);
         let tag = _mm512_xor_si512(even, odd);
-        // SAFETY: `tags` is four arrays of 16 bytes, 64 bytes that may be written; the store wants
+        // SAFETY: `tags` is four arrays of 16 bytes, 64 bytes that may be written; the store needs
         // no alignment.
         unsafe { _mm512_storeu_si512(tags.as_mut_ptr().cast(), tag) };
     }
@@ -197,7 +196,7 @@ fn transposed(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> (__m512i, __m51
     )
 }
 
-/// The last block of a message, which begins at `start`, filled up with zeros.
+/// The last block of a message, which begins at `start`, padded with zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes")]
 fn last(message: &[u8], start: usize) -> __m256i {
@@ -211,14 +210,14 @@ fn last(message: &[u8], start: usize) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes")]
 fn load_block(block: &Block) -> __m256i {
-    // SAFETY: 32 bytes that may be read; the load wants no alignment.
+    // SAFETY: 32 bytes that may be read; the load needs no alignment.
     unsafe { _mm256_loadu_si256(block.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes")]
 fn load(bytes: &[u8; 16]) -> __m128i {
-    // SAFETY: 16 bytes that may be read; the load wants no alignment.
+    // SAFETY: 16 bytes that may be read; the load needs no alignment.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 

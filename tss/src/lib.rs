@@ -5,7 +5,7 @@
 //! certified at most once, a host cannot tell two replicas two different things about one order
 //! number, and that is why 2f+1 replicas are enough.
 //!
-//! # What stands where
+//! # Contents
 //! - [`TrInX`] is the one trait of all back ends; [`Command`] and [`Answer`] are its batch form.
 //! - [`Verifier`] checks certificates of every instance of the group and the MACs of clients. It
 //!   needs no counter, so every thread may own one.
@@ -13,17 +13,17 @@
 //! - [`GroupKey`] is the one secret that all instances of a group share; everything else is
 //!   derived.
 //! - [`MacKey`] and [`MacAlgorithm`] are the deterministic, nonce-free MACs underneath, and the
-//!   module [`mac`] says why nothing with a nonce may stand here.
-//! - [`ClientSigningKey`] and [`ClientPublicKeys`] are for groups whose requests are signed instead;
-//!   the module [`signature`] says what each form is worth and why ZIP 215.
-//! - `lanes` makes several MACs at once where the CPU can; it has the crate's only unsafe code.
+//!   module [`mac`] says why a MAC with a nonce would be unsafe here.
+//! - [`ClientSigningKey`] and [`ClientPublicKeys`] are for groups whose requests are signed
+//!   instead; the module [`signature`] compares the two forms and says why ZIP 215.
+//! - `lanes` makes several MACs at once if the CPU can; it has the crate's only unsafe code.
 //! - [`keyfile`] (feature `std`) keeps the group key on disk, sealed for one replica.
 //!
 //! # Back ends to come
 //! The trait says nothing about where keys and counters live. An isolated process answers whole
 //! batches of [`Command`]s through shared memory, and an enclave does the same through its call
-//! gate; both are why the batch form exists and why a command is plain data that is [`Copy`]. Use
-//! the crate without the feature `std` there.
+//! gate. For both there is the batch form, and a command is plain data that is [`Copy`]. They use
+//! the crate without the feature `std`.
 //!
 //! # What is certified
 //! The module [`certificate`] holds the byte diagram.

@@ -2,13 +2,12 @@
 //!
 //! # Why no nonce
 //! GMAC and Poly1305 are faster on paper, but each needs a nonce that never repeats under a key:
-//! two tags under one nonce give the key away, and with it every certificate of every instance. A
+//! two tags under one nonce reveal the key, and with it every certificate of every instance. A
 //! TrInX must be assumed to lose its state now and then (a restart, a restored virtual machine, a
-//! rollback by the host); a nonce counter rolls back with it, and random nonces cannot be drawn at
-//! this rate with 96 bits. So a key makes the same tag for the same message for ever, and a
-//! repetition reveals nothing but that it is a repetition. (Links between hosts are another
-//! matter: their keys die with the connection, and the frame counter is a nonce that cannot
-//! repeat.)
+//! rollback by the host). A nonce counter rolls back with it, and random nonces of 96 bits are too
+//! short for this rate. So a key always makes the same tag for the same message, and a repetition
+//! reveals only that it is a repetition. (Links between hosts differ: their keys end with the
+//! connection, and the frame counter is a nonce that cannot repeat.)
 //!
 //! # Which algorithm
 //! - [`MacAlgorithm::Aegis128L`] (the default): AEGISMAC-128L of draft-irtf-cfrg-aegis-aead. It
@@ -16,10 +15,9 @@
 //!   initial value (see `aegis128l_mac_init` of libaegis): unlike the cipher it shows nothing of
 //!   its state but the tag. The conditions are that the key is secret and used for nothing else,
 //!   and both hold here: every purpose derives its own. 128-bit security. It is the youngest of
-//!   the three; who wants a more conservative choice takes one of the others and pays what the
-//!   table says.
-//! - [`MacAlgorithm::Blake3`]: keyed BLAKE3. No special instructions needed.
-//! - [`MacAlgorithm::HmacSha256`]: for those who must name a standard.
+//!   the three; the others are more conservative choices, at the price in the table.
+//! - [`MacAlgorithm::Blake3`]: keyed BLAKE3. It needs no special instructions.
+//! - [`MacAlgorithm::HmacSha256`]: for users who need a standard.
 //!
 //! Nanoseconds per 32-byte tag (2 vCPU of an AMD EPYC, default x86-64 build, best of 15 rounds of
 //! `cargo run --release -p hybster-tss --example mac_speed`; a certificate is a tag of 112 bytes):
@@ -106,23 +104,23 @@ impl FromStr for MacAlgorithm {
     }
 }
 
-/// A name that is none of a MAC algorithm.
+/// A name that no MAC algorithm has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("no such MAC algorithm: write \"aegis-128l\", \"blake3\" or \"hmac-sha256\"")]
 pub struct UnknownMacAlgorithm;
 
 /// A key together with the algorithm it is for.
 ///
-/// Use a key for tags of one length only: the two lengths are not promised to be independent.
+/// Use a key for tags of one length only, because tags of the two lengths may be related.
 ///
-/// The key is wiped when it is dropped; copies that the algorithms make on the stack are not all.
+/// The key is wiped when it is dropped; some copies that the algorithms make on the stack are not.
 #[derive(Clone)]
 pub struct MacKey(State);
 
 #[derive(Clone)]
 enum State {
     Blake3(KeyBytes),
-    /// Both pads absorbed already: two compressions less per tag. Wipes itself.
+    /// With both pads absorbed, which saves two compressions per tag. Wipes itself.
     HmacSha256(Hmac<Sha256>),
     /// The key and the fixed initial value.
     Aegis128L(KeyBytes),
@@ -172,7 +170,8 @@ impl MacKey {
         }
     }
 
-    /// The 16-byte tag of `message`: AEGIS-128L has one of its own, the others cut theirs.
+    /// The 16-byte tag of `message`. AEGIS-128L has tags of this length, the others truncate
+    /// theirs.
     pub fn tag16(&self, message: &[u8]) -> [u8; 16] {
         match &self.0 {
             State::Aegis128L(key) => aegis::<16>(key, message),
@@ -192,8 +191,8 @@ impl fmt::Debug for MacKey {
 
 /// Whether two tags are equal, in constant time.
 ///
-/// The differences are gathered eight bytes at a time and only the sum of them is handed to
-/// `subtle`: its comparison of slices goes byte by byte and took half as long as the MAC itself.
+/// The differences are collected eight bytes at a time, and only their union is handed to `subtle`,
+/// whose comparison of slices goes byte by byte and took half as long as the MAC itself.
 pub(crate) fn equal<const BYTES: usize>(one: &[u8; BYTES], other: &[u8; BYTES]) -> bool {
     const { assert!(BYTES.is_multiple_of(8)) };
     let (one, _) = one.as_chunks::<8>();

@@ -1,35 +1,34 @@
 //! Signed client requests: one Ed25519 signature per request (the form of the TR), beside the
 //! trusted MAC.
 //!
-//! # The trade
+//! # The trade-off
 //! A trusted MAC ([`client_mac`](crate::client_mac)) costs tens of nanoseconds, but rests on the
-//! *confidentiality* of the group key at all TrInX instances: who learns it can speak for every
-//! client. A signature rests on the client's own key alone, and replicas hold nothing that could
-//! make one, so a leaked group key forges no request. It costs some hundred times the CPU: see the
-//! figures below. The group file chooses ([`RequestAuthenticator`]). The certificates of TrInX
-//! need the group key either way: signatures keep clients safe from a leak, not the order of their
-//! requests.
+//! *confidentiality* of the group key at all TrInX instances: with it, requests of every client can
+//! be forged. A signature rests on the client's own key alone, which no replica has, so a leaked
+//! group key forges no request. It costs some hundred times the CPU: see the figures below. The
+//! group file chooses ([`RequestAuthenticator`]). The certificates of TrInX need the group key
+//! either way: signatures protect clients from a leak, but not the order of their requests.
 //!
 //! # Why ZIP 215
-//! A request that one correct replica takes must be taken by all, alone or beside any others; else
-//! a faulty client splits the group. Ed25519 as in RFC 8032 does not promise that. It allows two
-//! equations, with and without the cofactor, which disagree about signatures that have a component
-//! of small order, and a batch can only be checked with the cofactor: checked without it, such a
-//! signature passes or not by the luck of the coefficients. `ed25519-dalek` leaves the cofactor out
-//! of both, so its batches now and then take what it refuses alone.
+//! A request that one correct replica accepts must be accepted by all, alone or in a batch;
+//! otherwise a faulty client splits the group. Ed25519 as in RFC 8032 does not guarantee that. It
+//! allows two equations, with and without the cofactor, which disagree about signatures that have a
+//! component of small order. A batch can only be checked with the cofactor: without it, such a
+//! signature passes or fails depending on the coefficients. `ed25519-dalek` uses no cofactor in
+//! either, so its batches now and then accept a signature that it refuses alone.
 //!
-//! [ZIP 215](https://zips.z.cash/zip-0215) names one equation, `[8][s]B = [8]R + [8][k]A`, and which
-//! encodings are points; `ed25519-zebra` implements it for both. All signatures good alone are good
-//! together with certainty. One that is bad alone makes its batch bad but for a chance of 2⁻¹²⁸ in
-//! the coefficients.
+//! [ZIP 215](https://zips.z.cash/zip-0215) fixes one equation, `[8][s]B = [8]R + [8][k]A`, and
+//! which encodings are points; `ed25519-zebra` implements it for both. Signatures that are good
+//! alone are certainly good together. One that is bad alone makes its batch bad, except with a
+//! probability of 2⁻¹²⁸ over the coefficients.
 //!
-//! The coefficients are BLAKE3 of all that is checked, not random: each signature is fixed before a
-//! coefficient is known, and the core stays deterministic.
+//! The coefficients are not random but BLAKE3 of everything that is checked: each signature is
+//! fixed before a coefficient is known, and the core stays deterministic.
 //!
 //! # What it costs
 //! Microseconds per request of 24 bytes (`cargo bench -p hybster-perf --bench macs -- signature`, 2
-//! vCPU of an AMD EPYC that did other work beside it, so rather too much). To sign takes 17, to check
-//! one 35, and in a batch of
+//! vCPU of an AMD EPYC that did other work beside it, so rather too much). To sign takes 17, to
+//! check one 35, and in a batch of
 //!
 //! | requests                    |   32 |  128 |  512 |
 //! |-----------------------------|-----:|-----:|-----:|
@@ -54,7 +53,7 @@ use crate::{
 /// Length of a signature in bytes.
 pub const SIGNATURE_BYTES: usize = 64;
 
-/// What proves that a request is its client's.
+/// The form of the proof that a request comes from its client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum RequestAuthenticator {
@@ -92,7 +91,7 @@ impl FromStr for RequestAuthenticator {
     }
 }
 
-/// A name that is none of a request authenticator.
+/// A name that no request authenticator has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("no such request authenticator: write \"mac\" or \"ed25519\"")]
 pub struct UnknownRequestAuthenticator;
@@ -115,7 +114,7 @@ impl RequestKey {
         }
     }
 
-    /// What checks its signatures; none for MACs.
+    /// The key that checks its signatures; `None` for MACs.
     pub fn public(&self) -> Option<ClientPublicKey> {
         match self {
             RequestKey::Mac(_) => None,
@@ -144,7 +143,7 @@ impl From<ClientSigningKey> for RequestKey {
     }
 }
 
-/// The private key with which a client signs its requests. It has no other use, and is of one group.
+/// The private key with which a client signs its requests, in one group and for no other purpose.
 #[derive(Clone)]
 pub struct ClientSigningKey(SigningKey);
 
@@ -152,7 +151,7 @@ impl ClientSigningKey {
     /// A new key from the random source of the operating system.
     ///
     /// # Errors
-    /// If the source gives nothing.
+    /// If the random source fails.
     pub fn generate() -> Result<Self, RandomSourceError> {
         let mut seed = [0; 32];
         fill_random(&mut seed)?;
@@ -198,8 +197,8 @@ impl fmt::Debug for ClientSigningKey {
 
 /// The public key that checks a client's signatures: the encoding of a point.
 ///
-/// Written as 64 hexadecimal digits. A point of small order counts as one: who publishes it lets
-/// everybody sign in his name, and every replica agrees on that.
+/// Written as 64 hexadecimal digits. Points of small order are allowed: a client that publishes one
+/// lets anybody sign in its name, but all replicas agree on the result.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientPublicKey([u8; 32]);
 
@@ -230,7 +229,7 @@ impl fmt::Debug for ClientPublicKey {
     }
 }
 
-/// 32 bytes that are no public key.
+/// 32 bytes that are not a public key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("these 32 bytes are not the encoding of an Ed25519 public key")]
 pub struct NoPublicKey;
@@ -271,7 +270,7 @@ impl ClientPublicKeys {
 
     /// Whether every one of the requests, given as (client, message, signature), is its client's:
     /// the same as [`verify`](Self::verify) for each of them, in less time. `ed25519-zebra` decodes
-    /// the key of each client in the batch anew, once, however many of the requests are its own.
+    /// each client's key once per batch, however many requests of the batch are the client's.
     #[must_use]
     pub fn verify_batch(&self, requests: &[SignedRequest<'_>]) -> bool {
         if let &[(client, message, signature)] = requests {
@@ -307,7 +306,7 @@ impl fmt::Debug for ClientPublicKeys {
 /// Client, message and signature.
 pub type SignedRequest<'a> = (u32, &'a [u8], &'a [u8; SIGNATURE_BYTES]);
 
-/// The output of BLAKE3 over everything that a batch consists of.
+/// The output of BLAKE3 over the whole content of a batch.
 struct Coefficients(OutputReader);
 
 impl TryRng for Coefficients {

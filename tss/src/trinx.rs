@@ -16,17 +16,17 @@ use crate::{
 /// A refused call changes nothing: the next honest call succeeds as if the refused one had never
 /// been made. One pillar owns the instance, so calls need no lock.
 ///
-/// # For whoever writes a back end
-/// - Take every argument *once*, before the first check, and use that copy from then on. What lies
-///   in memory that the host can write may change between check and use.
-/// - Move the counter in the same step as the proof is made; let no proof out if that fails.
-/// - A back end in another address space overrides [`certify_batch`](TrInX::certify_batch), so
-///   that the border is crossed once per batch.
+/// # For authors of back ends
+/// - Read every argument *once*, before the first check, and use that copy from then on. Memory
+///   that the host can write may change between check and use.
+/// - Move the counter in the same step that makes the proof, and release no proof if that fails.
+/// - A back end in another address space overrides [`certify_batch`](TrInX::certify_batch), so that
+///   the boundary is crossed once per batch.
 pub trait TrInX: Send {
-    /// The name of this instance. It stands in each of its certificates.
+    /// The name of this instance, which is part of each of its certificates.
     fn instance(&self) -> InstanceId;
 
-    /// Where `counter` stands: the highest value ever used or skipped.
+    /// The value of `counter`: the highest one ever used or skipped.
     fn current(&self, counter: Counter) -> CounterValue;
 
     /// Binds `digest` to `value`, which must be above the current one, and moves the counter there
@@ -121,7 +121,7 @@ pub enum Command {
     },
 }
 
-/// What a [`Command`] came to.
+/// The result of a [`Command`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// To [`Command::Independent`].
@@ -134,7 +134,7 @@ pub enum Answer {
     Forwarded,
 }
 
-/// Why a TrInX did not do what it was asked. Nothing has changed.
+/// Why a TrInX refused a command. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -164,7 +164,7 @@ pub enum Refusal {
         /// The value that was asked for.
         asked: CounterValue,
     },
-    /// The back end lives elsewhere and does not answer.
+    /// An isolated back end does not answer.
     #[error(
         "the trusted subsystem does not answer any more: stop this replica and start it again \
          under a new epoch"
@@ -172,10 +172,10 @@ pub enum Refusal {
     Unavailable,
 }
 
-/// Checks certificates of every instance of the group and the MACs or signatures of clients.
+/// Checks certificates of every instance of the group, and the MACs or signatures of clients.
 ///
-/// It needs no counter, so any thread may own one. Every check is against the group digest the
-/// verifier was made with: a certificate of a group with another configuration is refused.
+/// It needs no counter, so any thread may own one. Every check includes the group digest that the
+/// verifier was made with, so a certificate of a group with another configuration is refused.
 pub trait Verifier: Send {
     /// Whether `certificate` was made by the instance it names, for the message with this digest
     /// (`verifyCertificate`, TR listing 10).
@@ -211,8 +211,8 @@ pub trait Verifier: Send {
     -> bool;
 
     /// Whether [`verify_signed`](Verifier::verify_signed) holds for every request, given as
-    /// (client, message, signature). Which one is bad costs as much again as to check each alone,
-    /// so it is not said.
+    /// (client, message, signature). It does not say which one is bad, because finding that out
+    /// costs as much as checking each alone.
     #[must_use]
     fn verify_signed_batch(&self, requests: &[SignedRequest<'_>]) -> bool {
         requests

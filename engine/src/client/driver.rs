@@ -20,13 +20,13 @@ use hybster_proto::wire::{kind, kind_of};
 use super::{ClientError, ClientOptions, MissingReplica, Unreachable};
 use crate::group::{ClientKeys, Group};
 
-/// A longer message is cut between its requests, so that replicas can begin with the first part.
+/// A longer message is split between requests, so that replicas can start on the first part.
 const PIECE_BYTES: usize = 128 << 10;
-/// Once f+1 replicas are connected, how long to wait for the others.
+/// How long to wait for the other replicas once f+1 are connected.
 const GRACE: Duration = Duration::from_millis(100);
 /// Bits of a session's number that hold the incarnation.
 const INCARNATION_BITS: u32 = 64 - SessionId::INDEX_BITS;
-/// Status answers that wait to be taken.
+/// Most status answers that wait to be taken.
 const STATUSES_MAX: usize = 64;
 
 /// A client that its owner polls: thousands of sessions over one link per replica, on the owner's
@@ -54,7 +54,7 @@ pub struct ClientDriver<T: Transport = AnyTransport> {
     started: Instant,
     now: Time,
     unsent: u64,
-    /// For envelopes, which are opened in place.
+    /// Buffer for envelopes, which are opened in place.
     scratch: Vec<u8>,
     unopened: u64,
 }
@@ -69,7 +69,8 @@ impl ClientDriver {
     /// A driver over TCP. It connects while it is polled; see [`Self::await_links`].
     ///
     /// # Errors
-    /// If the options or the group file contradict themselves, or the operating system refuses.
+    /// If the options or the group file contradict themselves, or the operating system refuses a
+    /// resource.
     pub fn connect(
         group: &Group,
         keys: &ClientKeys,
@@ -81,7 +82,7 @@ impl ClientDriver {
 }
 
 impl<T: Transport> ClientDriver<T> {
-    /// A driver over a transport of the caller's.
+    /// A driver over the caller's transport.
     ///
     /// # Errors
     /// If the options or the group file contradict themselves.
@@ -135,11 +136,11 @@ impl<T: Transport> ClientDriver<T> {
         })
     }
 
-    /// Starts a request; it is sent with the next poll. The returned number comes back with the
-    /// completion. Its age counts from the last poll.
+    /// Starts a request, which the next poll sends. The returned number identifies its completion.
+    /// Its age counts from the last poll.
     ///
     /// # Errors
-    /// If the session cannot take it; then nothing is sent.
+    /// If the session cannot take it. Then nothing is sent.
     #[inline]
     pub fn submit(
         &mut self,
@@ -150,7 +151,7 @@ impl<T: Transport> ClientDriver<T> {
         self.core.submit(session, operation, kind, self.now, &mut self.out)
     }
 
-    /// Sends what was submitted, waits at most `timeout` for something to happen, handles what
+    /// Sends what was submitted, waits at most `timeout` for something to happen, and handles what
     /// arrived. Returns at once if completions wait to be taken.
     ///
     /// # Errors
@@ -176,17 +177,17 @@ impl<T: Transport> ClientDriver<T> {
         Ok(polled?)
     }
 
-    /// Exchanges the finished requests for an empty (or finished with) set, which is cleared.
+    /// Swaps the finished requests into `completions`, whose old content is dropped.
     pub fn take_completions(&mut self, completions: &mut Completions) {
         completions.clear();
         std::mem::swap(&mut self.out.completions, completions);
     }
 
-    /// Polls until all replicas are connected, or f+1 are and the others had a moment's time.
+    /// Polls until all replicas are connected, or f+1 are and the others have had a moment.
     ///
     /// # Errors
-    /// If fewer than f+1 replicas can be reached in time, or never can because of their or our
-    /// configuration.
+    /// If fewer than f+1 replicas can be reached in time, or a configuration rules out that they
+    /// ever are.
     pub fn await_links(&mut self, timeout: Duration) -> Result<(), ClientError> {
         let needed = self.core.config().acknowledging();
         let give_up = Instant::now() + timeout;
@@ -241,7 +242,7 @@ impl<T: Transport> ClientDriver<T> {
         self.hub.send_to_peer_now(replica.0, &[kind::STATUS_REQUEST])
     }
 
-    /// STATUS messages that arrived.
+    /// The STATUS messages that have arrived, with their senders.
     pub fn take_statuses(&mut self) -> Vec<(ReplicaId, Bytes)> {
         std::mem::take(&mut self.statuses)
     }
@@ -252,7 +253,7 @@ impl<T: Transport> ClientDriver<T> {
         &self.core
     }
 
-    /// Figures of the client core.
+    /// Counters of the client core since the start.
     #[must_use]
     pub fn stats(&self) -> &ClientStats {
         self.core.stats()
@@ -264,25 +265,25 @@ impl<T: Transport> ClientDriver<T> {
         self.core.view()
     }
 
-    /// What went in and out.
+    /// Frames, messages and bytes sent and received since the start.
     #[must_use]
     pub fn traffic(&self) -> &Traffic {
         self.hub.traffic()
     }
 
-    /// Messages that a link could not take; the requests in them are sent again.
+    /// How many messages a link did not take; the requests in them are sent again.
     #[must_use]
     pub fn unsent(&self) -> u64 {
         self.unsent
     }
 
-    /// Replies that came through another replica and were not authentic.
+    /// How many replies came through another replica and were not authentic.
     #[must_use]
     pub fn unopened(&self) -> u64 {
         self.unopened
     }
 
-    /// A handle that ends a poll from another thread.
+    /// A handle with which another thread ends a poll.
     #[must_use]
     pub fn waker(&self) -> Waker {
         self.hub.waker()
@@ -291,12 +292,12 @@ impl<T: Transport> ClientDriver<T> {
     fn read_clock(&mut self) -> Instant {
         let now = Instant::now();
         let since = now.saturating_duration_since(self.started);
-        // Time 0 is kept for what happened before.
+        // Time 0 is reserved for what happened before the start.
         self.now = Time(since.as_micros() as u64 + 1);
         now
     }
 
-    /// Hands to the hub what the core wants to send. What a link does not take is lost: the core
+    /// Hands the core's messages to the hub. What a link does not take is dropped, and the core
     /// sends it again.
     fn flush(&mut self) {
         if self.out.nothing_to_send() {
@@ -363,8 +364,8 @@ impl<T: Transport> ClientDriver<T> {
         }
     }
 
-    /// A reply that another replica carried. If it is not what it claims to be, either of the two
-    /// lies, or the link was made anew meanwhile.
+    /// Handles a reply that another replica relayed. If it is not authentic, one of the two
+    /// replicas lies, or the link was replaced in the meantime.
     fn relayed(&mut self, message: &[u8]) {
         if let Ok((from, envelope)) = parse_relayed(message) {
             self.scratch.clear();
@@ -406,8 +407,8 @@ fn hub_config(
     })
 }
 
-/// Incarnation and first request number of a new client object, from the clock: higher than all
-/// before it. (The bits that an incarnation has are used up every 35 years; the next time in 2041.)
+/// Incarnation and first request number of a new client object, from the clock, so that they are
+/// higher than all earlier ones. (Incarnations wrap around every 35 years, next in 2041.)
 fn new_incarnation() -> (u64, u64) {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

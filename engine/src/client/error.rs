@@ -1,4 +1,4 @@
-//! What can go wrong for a client, in types and in words.
+//! Errors of a client, each with an explanation for its user.
 
 use std::fmt;
 use std::io;
@@ -20,9 +20,9 @@ pub enum ClientError {
     /// An option is out of range.
     #[error("{option}: {cure}")]
     Options {
-        /// The option.
+        /// The name of the option.
         option: &'static str,
-        /// What would be right.
+        /// Which values it may have.
         cure: String,
     },
     /// The links cannot be set up.
@@ -56,22 +56,22 @@ pub enum CallError {
     /// Too many requests wait in this client already; the request was not sent.
     #[error("{limit} requests wait in this client already; wait, or raise the option `queue`")]
     Busy {
-        /// The limit.
+        /// The value of the option `queue`.
         limit: usize,
     },
     /// The operation is longer than the group allows; the request was not sent.
     #[error("an operation of {length} bytes exceeds the group's limit of {limit} bytes")]
     TooLong {
-        /// Its length.
+        /// The operation's length in bytes.
         length: usize,
-        /// The group's limit.
+        /// The group's limit in bytes.
         limit: usize,
     },
     /// The operation was executed, but its result is longer than the group allows.
     #[error("the operation was executed, but its result exceeds the group's limit")]
     ResultTooLong,
-    /// The group treats the request's number as used long ago: this client was replaced by
-    /// another one of the same incarnation, or a clock went back.
+    /// The group considers the request's number as used long ago: another client with the same
+    /// incarnation replaced this one, or a clock went back.
     #[error("the group has used the request's number before; is another client using this key?")]
     Stale,
     /// The client was shut down, or its thread has ended.
@@ -82,24 +82,24 @@ pub enum CallError {
 /// Why too few replicas can be reached for f+1 equal replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreachable {
-    /// Replicas that are connected.
+    /// How many replicas are connected.
     pub connected: usize,
-    /// Replicas that are needed: f+1.
+    /// How many are needed: f+1.
     pub needed: usize,
-    /// The others.
+    /// The replicas that are not connected.
     pub missing: Vec<MissingReplica>,
 }
 
 /// A replica that is not connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingReplica {
-    /// The replica.
+    /// The replica's number.
     pub replica: ReplicaId,
     /// Its address in the group file.
     pub address: SocketAddr,
     /// Why a link was refused, if one was.
     pub reason: Option<Reason>,
-    /// For people: what is known of the cause.
+    /// What is known of the cause, for people.
     pub message: String,
 }
 
@@ -118,7 +118,7 @@ impl fmt::Display for Unreachable {
 impl std::error::Error for Unreachable {}
 
 impl MissingReplica {
-    /// Whether somebody has to change a configuration before a link can come up.
+    /// Whether a configuration must be changed before a link can come up.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         matches!(

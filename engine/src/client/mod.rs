@@ -1,8 +1,8 @@
 //! Clients of a group (TR listings 11 and 14; DEVIATIONS 16 to 19).
 //!
 //! [`Client`] is a handle that any number of threads and tasks may share: call and wait, or submit
-//! and wait later. [`ClientDriver`] is what it runs on its own thread; whoever needs thousands of
-//! sessions and a million requests a second polls a driver directly.
+//! and wait later. On its own thread it runs a [`ClientDriver`]. Programs with thousands of
+//! sessions and a million requests a second poll a driver directly.
 //!
 //! ```no_run
 //! use hybster::client::{Client, ClientOptions};
@@ -21,10 +21,9 @@
 //! # }
 //! ```
 //!
-//! A client survives what a group survives: replicas that stop, restart or lie, broken links and
-//! changes of the leader. It connects again by itself, and each request ends with a result that
-//! f+1 replicas vouch for or, after [`ClientOptions::request_timeout`], with an error that says
-//! why.
+//! A client survives what its group survives: replicas that stop, restart or lie, broken links and
+//! changes of the leader. It reconnects by itself. Each request ends with a result that f+1
+//! replicas vouch for or, after [`ClientOptions::request_timeout`], with an error that says why.
 
 mod driver;
 mod error;

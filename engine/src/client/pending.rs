@@ -32,7 +32,7 @@ struct State {
 
 impl Cell {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code of ours panics while it holds the lock.
+        // Nothing that runs under this lock can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -46,7 +46,7 @@ impl Pending {
     /// Blocks until the request has ended.
     ///
     /// # Errors
-    /// Why there is no result.
+    /// If there is no result; the error says why.
     pub fn wait(self) -> CallResult {
         let mut state = self.cell.lock();
         loop {

@@ -1,4 +1,4 @@
-//! Clients against make-believe replicas over real TCP: no protocol behind them, but real links.
+//! Clients against fake replicas over real TCP: there is no protocol, but the links are real.
 
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -20,15 +20,15 @@ use hybster_proto::wire::{ReplyEntry, ReplyStatus, Requests, kind, kind_of};
 use super::*;
 use crate::group::{Addresses, CreateOptions, ReplicaKeys, create};
 
-/// What the make-believe group is told.
+/// Commands to the fake group.
 enum Order {
     Stop(u16),
     Start(u16),
-    /// Answer requests so (with the operation as the result of `Done`), in this view.
+    /// Answer requests with this outcome, in this view; the result of `Done` is the operation.
     Answer(Option<ReplyStatus>, u64),
     /// This replica answers queries with something else.
     Liar(u16),
-    /// Replies of replica 1 go through replica 0, which damages them or not.
+    /// Replies of replica 1 are relayed by replica 0, which damages them or not.
     Carry {
         damaged: bool,
     },
@@ -37,7 +37,7 @@ enum Order {
     End,
 }
 
-/// Replicas that tell each other requests by magic and answer them all.
+/// Replicas that share requests in memory, and all answer them.
 struct World {
     group: Group,
     dir: PathBuf,
@@ -125,7 +125,7 @@ struct Replicas {
     answer: Option<ReplyStatus>,
     view: u64,
     liar: Option<u16>,
-    /// Whether replies of replica 1 are damaged on their way through replica 0, if they go there.
+    /// Whether replica 0 damages the replies of replica 1, if it relays them.
     carried: Option<bool>,
     /// Incarnations up to this one are evicted; the highest one seen.
     evicted: u64,
@@ -208,7 +208,7 @@ impl Replicas {
                 let Some(link) = self.links[q].get(&request.session.incarnation()) else {
                     continue;
                 };
-                // Requests are told to all by magic, queries answered by whom they reach.
+                // All replicas answer a request; a query only the one that it reaches.
                 if query && q != r {
                     continue;
                 }
@@ -241,7 +241,7 @@ impl Replicas {
     }
 }
 
-/// A driver polls until a request has ended, or a carried reply could not be opened.
+/// A driver polls until a request has ended, or a relayed reply could not be opened.
 fn poll_until(driver: &mut ClientDriver, number: RequestNumber) -> Option<Outcome> {
     let (mut completions, end) =
         (Completions::default(), Instant::now() + options().request_timeout);

@@ -1,4 +1,4 @@
-//! The thread behind a [`Client`](super::Client): runs a driver, feeds it from the inbox.
+//! The thread of a [`Client`](super::Client), which runs a driver and feeds it from the inbox.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,22 +24,22 @@ pub(super) struct Command {
     pub(super) responder: Responder,
 }
 
-/// What handles and the thread share.
+/// The state that handles and the thread share.
 pub(super) struct Shared {
     inbox: Mutex<Inbox>,
-    /// Signalled when the inbox has room (again), or has closed.
+    /// Signalled when the inbox has room, or has closed.
     room: Condvar,
     limit: usize,
 }
 
 struct Inbox {
     commands: VecDeque<Command>,
-    /// No further commands.
+    /// Whether it refuses further commands.
     closed: bool,
     waker: Waker,
 }
 
-/// Why a command was not taken; it comes back.
+/// Why a command was not taken. The command is returned.
 pub(super) enum Refused {
     Full(Command),
     Closed(Command),
@@ -52,11 +52,11 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
-        // No code of ours panics while it holds the lock.
+        // Nothing that runs under this lock can panic.
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands over a command; with `block`, waits for room until the command expires.
+    /// Hands over a command. With `block`, waits for room until the command expires.
     pub(super) fn push(&self, command: Command, block: bool) -> Result<(), Refused> {
         let mut inbox = self.lock();
         while !inbox.closed && inbox.commands.len() >= self.limit {
@@ -77,7 +77,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Refuses further commands and wakes everybody.
+    /// Refuses further commands and wakes all waiting threads.
     pub(super) fn close(&self) {
         let mut inbox = self.lock();
         inbox.closed = true;
@@ -121,9 +121,9 @@ impl Worker {
         }
     }
 
-    /// Runs until the inbox is closed. Whatever is under way then ends with a shutdown.
+    /// Runs until the inbox is closed. Requests under way then end with a shutdown.
     pub(super) fn run(mut self) {
-        // A failure closes the inbox, and every later call says so.
+        // A failure closes the inbox, so that every later call reports it.
         let _ = self.serve();
         self.shared.close();
         self.outstanding.clear();
@@ -145,7 +145,7 @@ impl Worker {
         }
     }
 
-    /// Submits what sessions can take; says how long to wait for more, or `None` when closed.
+    /// Submits what sessions can take. Returns how long to wait for more, or `None` when closed.
     fn take_commands(&mut self) -> Option<Duration> {
         loop {
             let mut inbox = self.shared.lock();
@@ -166,7 +166,8 @@ impl Worker {
             if expired {
                 command.responder.answer(Err(self.timeout()));
             } else if let Some(command) = self.submit(command) {
-                // No session takes it before an older request has ended, or a new incarnation.
+                // No session can take it until an older request has ended, or a new incarnation
+                // began.
                 let left = command.expires - now;
                 self.shared.lock().commands.push_front(command);
                 return Some(if self.outstanding.is_empty() { Duration::ZERO } else { left });
@@ -174,7 +175,7 @@ impl Worker {
         }
     }
 
-    /// Submits a command in some session; hands it back if none takes it now.
+    /// Submits a command in any session. Returns it if none can take it now.
     fn submit(&mut self, command: Command) -> Option<Command> {
         let Command { operation, kind, expires, responder } = command;
         for _ in 0..self.permits.len() {

@@ -26,7 +26,7 @@ pub enum Addresses {
     Loopback(u16),
 }
 
-/// What a new group shall be.
+/// The properties of a new group.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
     /// The constants; `group` is replaced by a random identifier, `request_keys` by the digest of
@@ -71,7 +71,7 @@ pub fn create(dir: impl AsRef<Path>, options: &CreateOptions) -> Result<Group, G
     for keys in &clients {
         made.file(&ClientKeys::path(dir, keys.id), |_| keys.write(&group, dir))?;
     }
-    // Last: where this file stands, the group is complete.
+    // Last, so that a directory with this file is complete.
     made.file(&group.path, |path| write_public(path, &file::write(&group)))?;
     made.complete();
     Ok(group)
@@ -167,7 +167,7 @@ fn write_public(path: &Path, text: &str) -> Result<(), GroupError> {
         .map_err(|error| GroupError::Write { file: path.to_owned(), error })
 }
 
-/// The files made so far; removed again unless all could be made.
+/// The files made so far; they are removed unless all could be made.
 #[derive(Default)]
 struct Made {
     files: Vec<PathBuf>,

@@ -1,11 +1,11 @@
-//! What can be wrong with a group directory.
+//! Errors of a group directory.
 
 use std::io;
 use std::path::PathBuf;
 
 use hybster_tss::KeyFileError;
 
-/// What is wrong with a group directory: which file, which key, and what to do.
+/// An error in a group directory, with the file, the key and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GroupError {
@@ -27,14 +27,14 @@ pub enum GroupError {
         /// What the system said.
         error: io::Error,
     },
-    /// Something stands where a new group should be made.
+    /// A file is in the way of a new group.
     #[error("{}: exists already and is not overwritten; choose another directory or move it away",
             file.display())]
     Exists {
         /// The file.
         file: PathBuf,
     },
-    /// A file is not of the expected form; the message names line and key.
+    /// A file does not have the expected form; the message names line and key.
     #[error("{}: {message}", file.display())]
     Syntax {
         /// The file.
@@ -75,7 +75,7 @@ pub enum GroupError {
         file: PathBuf,
         /// What does not match.
         what: String,
-        /// Whose keys were wanted.
+        /// The replica or client whose keys were wanted.
         whose: String,
     },
     /// The group has no such replica or client.
@@ -83,7 +83,7 @@ pub enum GroupError {
     Unknown {
         /// The group file.
         file: PathBuf,
-        /// Who was asked for.
+        /// The replica or client that was asked for.
         whose: String,
         /// How many there are.
         count: usize,

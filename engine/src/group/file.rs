@@ -1,4 +1,4 @@
-//! `group.toml`: what it holds, reading it with all checks, and writing it with explanations.
+//! `group.toml`: its content, reading it with all checks, and writing it with explanations.
 
 use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
@@ -204,7 +204,7 @@ fn client_entries(
     Ok(entries)
 }
 
-/// A client has a key for its requests if the group's clients sign, and else none.
+/// Checks that a client has a key for its requests if the group's clients sign, and otherwise none.
 fn parse_request_key(
     path: &Path,
     key: String,
@@ -354,7 +354,7 @@ fn proofs_and_waits(c: &GroupConfig) -> Vec<Entry> {
     ]
 }
 
-/// What the digest of the group does not cover.
+/// The keys that the digest of the group does not cover.
 fn local(group: &Group) -> [Entry; 2] {
     [
         quoted(

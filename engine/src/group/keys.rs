@@ -19,24 +19,24 @@ use super::{Group, GroupError, hex};
 /// The secrets of one replica.
 #[derive(Clone, Debug)]
 pub struct ReplicaKeys {
-    /// Whose they are.
+    /// The replica that they belong to.
     pub id: ReplicaId,
     /// Authenticates the replica's links.
     pub link: StaticKey,
     /// The key of the group's trusted subsystems.
     pub group_key: GroupKey,
-    /// Exists once the replica was started in the group's epoch.
+    /// The mark on disk that exists once the replica was started in the group's epoch.
     pub(crate) started: PathBuf,
 }
 
 /// The secrets of one client.
 #[derive(Clone, Debug)]
 pub struct ClientKeys {
-    /// Whose they are.
+    /// The client that they belong to.
     pub id: ClientId,
     /// Authenticates the client's links.
     pub link: StaticKey,
-    /// Proves the client's requests, at every replica alike.
+    /// Proves the client's requests, to every replica with the same proof.
     pub requests: RequestKey,
 }
 
@@ -115,7 +115,7 @@ impl ReplicaKeys {
     /// thing that 2f+1 replicas rely on never to happen (TR section 4.3).
     ///
     /// # Errors
-    /// If the replica was started before, or the mark cannot be made to last.
+    /// If the replica was started before, or the mark cannot be made durable.
     pub(crate) fn claim_epoch(&self) -> Result<(), GroupError> {
         let file = self.started.clone();
         let made = File::create_new(&file).and_then(|mark| mark.sync_all());
@@ -220,7 +220,7 @@ impl ClientKeys {
     }
 }
 
-/// A private file, and whose it should be.
+/// A private file, and its expected owner.
 struct KeyFile {
     path: PathBuf,
     whose: String,
@@ -232,7 +232,7 @@ impl KeyFile {
         let syntax = |message: String| GroupError::Syntax { file: self.path.clone(), message };
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| syntax("is not text; restore it from your backup".to_owned()))?;
-        // The parser's own message would quote the line, and with it perhaps a secret.
+        // The parser's message would quote the line, which may hold a secret.
         toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start].lines().count());
             syntax(format!("line {line}: {}; restore it from your backup", error.message()))

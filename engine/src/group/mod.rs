@@ -1,7 +1,7 @@
-//! The group directory: who belongs to a replica group, its constants, and everybody's keys.
+//! The group directory: the members of a replica group, its constants, and all keys.
 //!
 //! ```text
-//! DIR/group.toml      constants, addresses and public keys; the same file for everybody
+//! DIR/group.toml      constants, addresses and public keys; the same file for all members
 //! DIR/replica-N.key   secrets of replica N, mode 0600
 //! DIR/client-N.key    secrets of client N, mode 0600
 //! ```
@@ -30,16 +30,16 @@ pub use keys::{ClientKeys, ReplicaKeys};
 
 use crate::runtime::Layout;
 
-/// Bytes of a client link's longest frame beside the longest operation or result.
+/// Bytes of a client link's longest frame besides the longest operation or result.
 const FRAME_ROOM_BYTES: u32 = 256 << 10;
 
-/// Bytes of replies that may wait for one link of a client, which may have thousands of sessions.
+/// Most bytes of replies that wait for one link of a client, which may have thousands of sessions.
 const CLIENT_QUEUE_BYTES: usize = 64 << 20;
 
 /// Name of the group file in a group directory.
 pub const GROUP_FILE: &str = "group.toml";
 
-/// What everybody knows about a group.
+/// The public description of a group, which all members share.
 #[derive(Clone, Debug)]
 pub struct Group {
     path: PathBuf,
@@ -53,9 +53,9 @@ pub struct Group {
 /// A replica of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicaEntry {
-    /// Its number; the entries stand in order from 0.
+    /// Its number; the entries are in order from 0.
     pub id: ReplicaId,
-    /// Where it listens.
+    /// The address that it listens on and others connect to.
     pub address: SocketAddr,
     /// Its link key.
     pub public_key: PublicKey,
@@ -68,7 +68,7 @@ pub struct ClientEntry {
     pub id: ClientId,
     /// Its link key.
     pub public_key: PublicKey,
-    /// What checks its requests, in a group whose clients sign them.
+    /// The key that checks its requests, in a group whose clients sign them.
     pub request_key: Option<ClientPublicKey>,
 }
 
@@ -76,8 +76,8 @@ impl Group {
     /// Reads `group.toml`, given the file or its directory.
     ///
     /// # Errors
-    /// If the file is missing or malformed, or holds a value that the protocol cannot work with;
-    /// the error names file, key and cure.
+    /// If the file is missing or malformed, or has a value that the protocol cannot work with. The
+    /// error names the file, the key and the cure.
     pub fn load(dir_or_file: impl AsRef<Path>) -> Result<Group, GroupError> {
         let mut path = dir_or_file.as_ref().to_owned();
         if path.is_dir() {
@@ -123,7 +123,7 @@ impl Group {
         self.link_cipher
     }
 
-    /// The layout of replicas that are not told another.
+    /// The layout of replicas that do not choose another.
     #[must_use]
     pub fn layout(&self) -> Layout {
         self.layout
@@ -141,14 +141,14 @@ impl Group {
         &self.clients
     }
 
-    /// Limits of links in this group, for replicas and clients alike: the longest frame follows from
-    /// the longest operation and result.
+    /// Limits of links in this group, for replicas and clients. The longest frame follows from the
+    /// longest operation and result.
     #[must_use]
     pub fn link_limits(&self) -> Limits {
         let longest = self.config.max_operation_bytes.max(self.config.max_reply_bytes);
         let base = Limits::default();
         Limits {
-            // Room for a whole batch of small messages, or for one that is as long as allowed.
+            // Room for a whole batch of small messages, or for one of the greatest length.
             client_frame_bytes: base.client_frame_bytes.max(longest + FRAME_ROOM_BYTES),
             client_queue_bytes: CLIENT_QUEUE_BYTES.max(4 * longest as usize),
             ..base
@@ -171,7 +171,7 @@ impl Group {
     /// The public link keys of all replicas and clients.
     ///
     /// # Errors
-    /// If one key or one number is given twice.
+    /// If a key or a number is given twice.
     pub fn key_ring(&self) -> Result<KeyRing, GroupError> {
         let mut ring = KeyRing::new();
         let replicas =

@@ -1,4 +1,4 @@
-//! What can go wrong with a replica as a whole.
+//! Errors of a replica as a whole.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,21 +12,21 @@ use crate::group::GroupError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The group directory is at fault.
+    /// The group directory has an error.
     #[error(transparent)]
     Group(#[from] GroupError),
     /// The network could not be opened.
     #[error(transparent)]
     Network(#[from] HubError),
-    /// The system gave no transport.
+    /// The system offers no transport.
     #[error(
         "the system's event queue (epoll) could not be made: {0}; check the limit of open files"
     )]
     Transport(io::Error),
-    /// The system gave no thread.
+    /// The system refused to start a thread.
     #[error("a thread could not be started: {0}; check the limit of processes and threads")]
     Thread(io::Error),
-    /// The trace file could not be made.
+    /// The trace file could not be created.
     #[error(
         "{}: the trace file could not be made: {error}; name a file that does not exist yet, in a \
          directory that is yours",
@@ -41,12 +41,12 @@ pub enum StartError {
     /// The keys are those of a replica that the group does not have.
     #[error("the group has no replica {0}; use the keys and the group file of one directory")]
     UnknownReplica(u16),
-    /// A core to pin to is not there.
+    /// A core that threads should be pinned to does not exist.
     #[error("core {core} cannot be used by this process; usable cores are {usable:?}")]
     Core {
         /// The core.
         core: usize,
-        /// Those that can be used.
+        /// The cores that can be used.
         usable: Vec<usize>,
     },
     /// An unreplicated server was asked for in a group of another shape.
@@ -55,11 +55,11 @@ pub enum StartError {
          pillars = 1, not {replicas}, {faults} and {pillars}; make one with `hybster init`"
     )]
     NotASingleServer {
-        /// Its replicas.
+        /// The number of replicas in the group.
         replicas: u16,
-        /// Its faults.
+        /// The number of faults that the group tolerates.
         faults: u16,
-        /// Its pillars.
+        /// The number of pillars in the group.
         pillars: u16,
     },
 }
@@ -73,7 +73,7 @@ pub enum ReplicaError {
     Fatal {
         /// The replica.
         replica: u16,
-        /// What is broken.
+        /// The invariant.
         fatal: Fatal,
     },
     /// The transport failed as a whole.
@@ -94,12 +94,12 @@ pub enum ReplicaError {
         /// The thread.
         thread: String,
     },
-    /// A thread does not end.
+    /// A thread did not end in time.
     #[error("thread \"{thread}\" did not end within {seconds} s; the service may be blocking it")]
     StillRunning {
         /// The thread.
         thread: String,
-        /// How long it was waited for.
+        /// How long the shutdown waited for it.
         seconds: u64,
     },
 }

@@ -19,7 +19,7 @@ pub struct RunningReplica {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     local_address: SocketAddr,
-    /// Dropped last, when the threads have handed over all of their events.
+    /// Dropped last, when the threads have handed over all their events.
     _trace: Option<TraceFile>,
 }
 
@@ -85,7 +85,7 @@ impl RunningReplica {
     /// Waits until the replica has stopped.
     ///
     /// # Errors
-    /// If it stopped by itself: because an invariant is broken, or the machine failed it.
+    /// If it stopped by itself, because an invariant is broken or the machine failed.
     pub fn wait(mut self) -> Result<(), ReplicaError> {
         for thread in self.threads.drain(..) {
             // A panic is reported below, with the thread's name.
@@ -94,7 +94,7 @@ impl RunningReplica {
         self.outcome()
     }
 
-    /// Stops the replica and waits for its threads, for some seconds at most.
+    /// Stops the replica and waits for its threads, at most a few seconds.
     ///
     /// # Errors
     /// If it had stopped by itself before, or a thread does not end.

@@ -15,24 +15,24 @@ use super::stage::Address;
 use super::tracing::Tracer;
 use super::{Failure, Network, Shared, Stage};
 
-/// After this time an agent flushes, even if inputs are left, in microseconds.
+/// Longest time between two flushes of an agent, in microseconds, even if inputs are left.
 const SLICE_US: u64 = 1000;
-/// The bounds of a slice of work in the background, in microseconds.
+/// Bounds of a slice of background work, in microseconds.
 const MIN_WORK_US: u64 = 100;
 const MAX_WORK_US: u64 = 1000;
-/// The clock is read once per so many inputs.
+/// How many inputs are handled between two readings of the clock.
 const CLOCK_INPUTS: u64 = 64;
-/// With more inputs than this in its ring an agent counts as congested.
+/// An agent with more inputs than this in its ring counts as congested.
 const RING_INPUTS: usize = 8192;
-/// Emptied reply queues kept for reuse.
+/// Most emptied reply queues that are kept for reuse.
 const SPARE_QUEUES: usize = 8;
-/// Log lines per second about dropped messages.
+/// Most log lines about dropped messages, per second.
 const LOG_LINES_PER_SECOND: u32 = 10;
 
 /// The agent that owns the network.
 const NETWORK_AGENT: usize = 0;
 
-/// A thread's worth of stages.
+/// A thread with its stages.
 pub(crate) struct Agent<T: Transport> {
     index: usize,
     shared: Arc<Shared>,
@@ -54,13 +54,13 @@ pub(crate) struct Agent<T: Transport> {
     tracer: Option<Tracer>,
 }
 
-/// A stage and what its agent remembers about it.
+/// A stage with its agent's notes about it.
 struct Owned {
     stage: Box<dyn Stage>,
     deadline: Option<Time>,
     /// Whether it did something in this turn.
     touched: bool,
-    /// Whether it may have held something back since the last flush.
+    /// Whether it may have held outputs back since the last flush.
     unflushed: bool,
     /// Whether it has background work.
     working: bool,
@@ -78,7 +78,8 @@ enum Route {
 }
 
 impl<T: Transport> Agent<T> {
-    /// The agent with an index in the plan. The first one gets the network; the boxes are by agent.
+    /// The agent with this index in the plan. The first one gets the network. Inboxes and outboxes
+    /// are indexed by agent.
     pub(crate) fn new(
         index: usize,
         shared: Arc<Shared>,
@@ -129,7 +130,7 @@ impl<T: Transport> Agent<T> {
             self.flush();
             self.wait();
         }
-        // What was answered is sent, if the system takes it at once.
+        // Sends the last replies, as far as the system takes them at once.
         if let Some(network) = &mut self.network {
             let _ = network.poll(Some(Duration::ZERO), &mut self.arrived);
         }
@@ -141,7 +142,7 @@ impl<T: Transport> Agent<T> {
 
     // ------------------------------------------------------------------ one turn
 
-    /// Takes what other agents sent.
+    /// Takes the messages of other agents.
     fn take_messages(&mut self) {
         for from in 0..self.inboxes.len() {
             let Some(mut inbox) = self.inboxes[from].take() else {
@@ -191,7 +192,7 @@ impl<T: Transport> Agent<T> {
         }
     }
 
-    /// Handles inputs until none is left or the slice of time is over.
+    /// Handles inputs until none is left or the time slice is over.
     fn handle_inputs(&mut self, now: Time) {
         let slice_ends = now.after_us(SLICE_US);
         let mut is_over = false;
@@ -216,7 +217,7 @@ impl<T: Transport> Agent<T> {
         }
     }
 
-    /// No input is waiting, or the slice is over: batches are closed now.
+    /// Lets stages close their batches, since no input is waiting or the time slice is over.
     fn flush_stages(&mut self, now: Time) {
         for index in 0..self.stages.len() {
             let owned = &mut self.stages[index];
@@ -227,9 +228,9 @@ impl<T: Transport> Agent<T> {
         }
     }
 
-    /// Lets stages work in the background, for as long as the rest of the turn took: digests of a
-    /// checkpoint must not fall behind what is executed meanwhile, or the window fills up and all
-    /// wait for them; nor may they hold up messages for long.
+    /// Lets stages do background work, for as long as the rest of the turn took. The digests of a
+    /// checkpoint must not fall behind the execution, or the window fills up and everything waits
+    /// for them; nor may they delay messages for long.
     fn work(&mut self, now: Time) {
         let mut slice_ends = None;
         for index in 0..self.stages.len() {
@@ -256,7 +257,7 @@ impl<T: Transport> Agent<T> {
 
     // ------------------------------------------------------------------ effects
 
-    /// Carries out what a stage pushed, but for replies, which are collected until the flush.
+    /// Carries out the effects of a stage; replies are collected until the flush.
     #[inline]
     fn dispatch(&mut self) {
         if !self.output.inputs.is_empty() {
@@ -278,7 +279,7 @@ impl<T: Transport> Agent<T> {
         }
     }
 
-    /// Puts an input where its addressee is.
+    /// Hands an input to the stage or the agent that it is for.
     #[inline]
     fn post(&mut self, input: Input) {
         let route = self.routes.get(Address::of(&input).index());
@@ -328,7 +329,7 @@ impl<T: Transport> Agent<T> {
 
     // ------------------------------------------------------------------ the end of a turn
 
-    /// Lets everything out: replies as one message per link, messages as one run per agent.
+    /// Sends everything: replies as one message per link, messages as one run per agent.
     fn flush(&mut self) {
         self.flush_replies();
         if let Some(tracer) = &mut self.tracer {
@@ -402,9 +403,9 @@ impl<T: Transport> Agent<T> {
             None => {}
         }
         if is_working && self.ring.is_empty() && self.arrived.is_empty() {
-            // Nothing but background work: whoever shares the core may have messages to handle.
-            // The scheduler would let them wait for the rest of a slice of milliseconds, at each
-            // hop of a request.
+            // There is only background work, and another thread on this core may have messages to
+            // handle. Without a yield, the scheduler would make it wait for the rest of a slice of
+            // milliseconds, at each hop of a request.
             std::thread::yield_now();
         }
         self.doorbell().awake();
@@ -413,7 +414,7 @@ impl<T: Transport> Agent<T> {
         self.arrived = arrived;
     }
 
-    /// Announces the sleep, and looks whether there is something to do all the same.
+    /// Announces the sleep, and then checks once more whether there is something to do.
     fn falls_asleep(&self) -> bool {
         if self.outboxes.iter().all(Option::is_none) {
             // Alone: only the network and the end of the replica wake it, and they ring always.

@@ -7,22 +7,22 @@ use hybster_proto::output::{Input, Network, ReplyQueue};
 
 use super::sync::{AtomicBool, Consumer, Ordering, Producer, RingBuffer, fence};
 
-/// Messages that a queue between two agents holds.
+/// Most messages in a queue between two agents.
 pub(crate) const QUEUE_MESSAGES: usize = 2048;
 
-/// Messages taken from one queue in one turn.
+/// Most messages taken from one queue in one turn.
 const TURN_MESSAGES: usize = 1024;
 
-/// What travels between agents.
+/// A message from one agent to another.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// For a stage of the receiving agent.
+    /// An input for a stage of the receiving agent.
     Input(Input),
-    /// For the network.
+    /// An effect for the network to carry out.
     Network(Network),
     /// Replies for the network to send.
     Replies(ReplyQueue),
-    /// An emptied reply queue on its way back, so that its memory is used again.
+    /// An emptied reply queue, returned so that its memory is reused.
     Spent(ReplyQueue),
 }
 
@@ -31,11 +31,11 @@ pub(crate) enum Message {
 pub(crate) struct Outbox {
     producer: Producer<Message>,
     staged: VecDeque<Message>,
-    /// Whether the sender is short of room: set before it tries for the last time, taken back when
-    /// all is sent. Only the sender writes it. Were the receiver to take it back, it could do so for
-    /// room that the sender has used up already, and the sender would sleep for ever.
+    /// Whether the sender lacks room: set before its last attempt, and cleared when all is sent.
+    /// Only the sender writes it. If the receiver cleared it, it could do so for room that the
+    /// sender has already used up, and the sender would sleep for ever.
     blocked: Arc<AtomicBool>,
-    /// What `blocked` is.
+    /// The value of `blocked`, which only this side writes.
     is_blocked: bool,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn connect() -> (Outbox, Inbox) {
     connect_with(QUEUE_MESSAGES)
 }
 
-/// Makes a queue that holds so many messages.
+/// Makes a queue for this many messages.
 pub(crate) fn connect_with(capacity: usize) -> (Outbox, Inbox) {
     let (producer, consumer) = RingBuffer::new(capacity);
     let blocked = Arc::new(AtomicBool::new(false));
@@ -65,7 +65,7 @@ pub(crate) fn connect_with(capacity: usize) -> (Outbox, Inbox) {
 }
 
 impl Outbox {
-    /// Puts a message behind those that are staged.
+    /// Stages a message after the others.
     pub(crate) fn stage(&mut self, message: Message) {
         self.staged.push_back(message);
     }
@@ -75,8 +75,8 @@ impl Outbox {
         self.staged.len()
     }
 
-    /// Sends what there is room for. Returns whether anything went out: then the receiver's doorbell
-    /// must be rung. What stays goes out later, in order.
+    /// Sends as many messages as there is room for; the others go out later, in order. Returns
+    /// whether any were sent: then the receiver's doorbell must be rung.
     #[must_use]
     pub(crate) fn flush(&mut self) -> bool {
         if self.staged.is_empty() {
@@ -84,9 +84,9 @@ impl Outbox {
         }
         let mut sent = self.push();
         if !self.staged.is_empty() && !self.is_blocked {
-            // The receiver makes room and then looks at the flag; we set it and then look for room.
-            // It stays set until nothing is staged, so once per shortage is enough: room that is made
-            // after this is either seen here or comes with a ring.
+            // The receiver makes room and then reads the flag; we set the flag and then check for
+            // room. It stays set until nothing is staged, so once per shortage is enough: we either
+            // see room that is made after this, or are woken.
             self.blocked.store(true, Ordering::Relaxed);
             self.is_blocked = true;
             fence(Ordering::SeqCst);
@@ -120,8 +120,8 @@ impl Inbox {
         self.consumer.is_empty()
     }
 
-    /// Hands over what is waiting, up to the limit of a turn. Returns whether the sender is short
-    /// of room: then its doorbell must be rung.
+    /// Hands over what is waiting, up to the limit of a turn. Returns whether the sender lacks
+    /// room: then its doorbell must be rung.
     #[must_use]
     pub(crate) fn take(&mut self, mut handle: impl FnMut(Message)) -> bool {
         let count = self.consumer.slots().min(TURN_MESSAGES);

@@ -1,5 +1,5 @@
-//! What the agents show to the outside: plain counters, written with relaxed stores by their owner
-//! and read by whoever asks. Nothing here is needed for the replica to work.
+//! Counters of the agents, for observers: each is written by its owner with relaxed stores, and may
+//! be read by any thread. The replica itself does not depend on them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -145,7 +145,7 @@ impl Counters {
     }
 }
 
-/// Kinds of messages that are told apart: those of [`hybster_proto::wire::kind`], and 0 for others.
+/// Number of message kinds: those of [`hybster_proto::wire::kind`], and 0 for all others.
 const KINDS: usize = 19;
 
 /// All reasons, in the order of the counters.

@@ -1,4 +1,4 @@
-//! Waking a sleeping agent, and nobody else.
+//! Waking an agent, at almost no cost if it does not sleep.
 
 use std::sync::OnceLock;
 
@@ -6,16 +6,16 @@ use hybster_net::Waker;
 
 use super::sync::{AtomicBool, Ordering, Thread, fence};
 
-/// Tells an agent that there is something for it. Ringing costs a fence and a load while the agent is
-/// awake, and one system call if it sleeps.
+/// Tells an agent that it has messages. Ringing costs a fence and a load while the agent is awake,
+/// and one system call if it sleeps.
 ///
-/// The protocol is Dekker's: the sender publishes, fences and reads `asleep`; the agent sets `asleep`,
-/// fences and looks at its queues once more. At least one of them sees the other.
+/// The protocol is Dekker's: the sender publishes, fences and reads `asleep`; the agent sets
+/// `asleep`, fences and checks its queues once more. At least one of them sees the other's write.
 ///
-/// `asleep` has several writers, and all of them swap: each swap continues the one before it, so that
-/// whoever finds the flag down knows that another one is about to wake the agent. A store would do as
-/// well (it is as safe, and it is never on a hot path), but loom, which does not know that nothing can
-/// come between a swap and what it read, cannot follow it through more than a few steps.
+/// `asleep` has several writers, and all of them swap. Each swap reads the one before it, so a
+/// sender that finds the flag cleared knows that another one is about to wake the agent. A store
+/// would be as safe, but loom cannot follow it through more than a few steps; the swap is not on a
+/// hot path.
 #[derive(Debug, Default)]
 pub(crate) struct Doorbell {
     asleep: AtomicBool,
@@ -32,26 +32,28 @@ pub(crate) enum WakeTarget {
 }
 
 impl Doorbell {
-    /// Says how the agent is woken. Before that, ringing does nothing, and the agent must not sleep.
+    /// Sets how the agent is woken. Before that, ringing does nothing, and the agent must not
+    /// sleep.
     pub(crate) fn install(&self, target: WakeTarget) {
         self.target.set(target).expect("a doorbell is installed once");
     }
 
-    /// The agent is about to sleep. It must look at its queues after this call.
+    /// Announces that the agent is about to sleep. After this call it must check its queues.
     pub(crate) fn going_to_sleep(&self) {
         self.asleep.swap(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// The agent is awake.
+    /// Announces that the agent is awake.
     pub(crate) fn awake(&self) {
-        // Mostly it has not announced a sleep at all.
+        // Usually it has not announced a sleep.
         if self.asleep.load(Ordering::Relaxed) {
             self.asleep.swap(false, Ordering::Relaxed);
         }
     }
 
-    /// To be called after something was put into a queue of the agent, or taken out of a full one.
+    /// Wakes the agent if it sleeps. Call it after putting a message into one of the agent's
+    /// queues, or taking one out of a full queue that the agent sends to.
     pub(crate) fn wake(&self) {
         fence(Ordering::SeqCst);
         // Read first: the line stays shared while the agent is awake.
@@ -60,7 +62,7 @@ impl Doorbell {
         }
     }
 
-    /// Wakes the agent whatever it does, or keeps it from its next sleep.
+    /// Wakes the agent, or prevents its next sleep if it is awake.
     pub(crate) fn wake_always(&self) {
         match self.target.get() {
             Some(WakeTarget::Thread(thread)) => thread.unpark(),

@@ -1,4 +1,4 @@
-//! Which agent owns which stage.
+//! The assignment of stages to agents.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
-    /// Split if every busy stage can have a core of its own, else fused.
+    /// Split if there is a core for every busy stage, otherwise fused.
     #[default]
     Auto,
-    /// All stages on one thread: no wake-up and no atomic on a request's way. Best on few cores.
+    /// All stages on one thread: no wake-up and no atomic on a request's path. Best on few cores.
     Fused,
     /// One thread each for the network, every pillar, the execution and the state stage.
     Split,
 }
 
-/// A name that is none of a layout.
+/// A name that no layout has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no layout: write \"auto\", \"fused\" or \"split\"")]
+#[error("\"{0}\" is not a layout: write \"auto\", \"fused\" or \"split\"")]
 pub struct UnknownLayout(String);
 
 impl Layout {
@@ -36,8 +36,8 @@ impl Layout {
         }
     }
 
-    /// Decides [`Layout::Auto`]: the network, P pillars and the execution stage need a core each; the
-    /// state stage works in the background.
+    /// Decides [`Layout::Auto`]: the network, P pillars and the execution stage need a core each;
+    /// the state stage works in the background.
     #[must_use]
     pub fn resolve(self, pillars: u16, cores: usize) -> Layout {
         match self {
@@ -63,7 +63,7 @@ impl FromStr for Layout {
     }
 }
 
-/// What a stage does for the replica.
+/// The role of a stage in the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Clients,
@@ -88,7 +88,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// An agent to be started. The first one of a plan owns the network.
+/// An agent to be started. The first one in a plan owns the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AgentPlan {
     pub(crate) name: String,
@@ -99,9 +99,9 @@ pub(crate) struct AgentPlan {
 /// The cores that agents are pinned to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cores {
-    /// The system decides.
+    /// Not pinned: the system schedules them.
     Unpinned,
-    /// These, in the order of the agents; used again from the start if there are too few.
+    /// These, in the order of the agents; the list repeats if there are too few.
     Pinned(Vec<usize>),
 }
 
@@ -119,7 +119,7 @@ pub(crate) fn plan(layout: Layout, roles: &[Role], cores: &Cores) -> Vec<AgentPl
             None => plans.push(AgentPlan { name, roles: vec![*role], core: None }),
         }
     }
-    // The network comes first; an unreplicated server has no stage there.
+    // The network has the first agent, even without a stage beside it as in an unreplicated server.
     if layout == Layout::Split && plans.iter().all(|plan| plan.name != "network") {
         plans.insert(0, AgentPlan { name: "network".to_owned(), roles: Vec::new(), core: None });
     }

@@ -1,4 +1,4 @@
-//! What all agents of a replica share.
+//! The state that all agents of a replica share.
 
 use std::fmt;
 use std::io;
@@ -24,7 +24,7 @@ use super::{
 /// Why a replica stopped by itself.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// A stage says that it must.
+    /// A stage found one of its invariants broken.
     Fatal(Fatal),
     /// The transport failed as a whole.
     Transport(io::Error),
@@ -32,7 +32,7 @@ pub(crate) enum Failure {
     Panicked(String),
 }
 
-/// What all agents of a replica share.
+/// The state that all agents of a replica share.
 pub(crate) struct Shared {
     pub(crate) replica: ReplicaId,
     pub(crate) config: Arc<GroupConfig>,
@@ -79,7 +79,7 @@ impl Shared {
         }
     }
 
-    /// Whether the agents shall end.
+    /// Whether the agents must end.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -90,7 +90,7 @@ impl Shared {
         self.doorbells.iter().for_each(|target| target.wake_always());
     }
 
-    /// Ends all agents because something is broken. The first failure is the one that is reported.
+    /// Ends all agents because of a failure. The first failure is the one that is reported.
     pub(crate) fn fail(&self, failure: Failure) {
         log::error!("replica {} stops: {failure:?}", self.replica.0);
         self.failure.lock().get_or_insert(failure);
@@ -102,12 +102,12 @@ impl Shared {
         self.failure.lock().take()
     }
 
-    /// Whether clients shall wait.
+    /// Whether clients must wait, since some agent is congested.
     pub(crate) fn is_congested(&self) -> bool {
         self.congested.load(Ordering::Relaxed) > 0
     }
 
-    /// An agent became congested, or is not any more.
+    /// Takes note that an agent became congested, or no longer is.
     pub(crate) fn set_congested(&self, congested: bool) {
         if congested {
             self.congested.fetch_add(1, Ordering::Relaxed);

@@ -14,11 +14,11 @@ use hybster_tss::{TrInX, Verifier};
 use super::Counters;
 use super::layout::Role;
 
-/// Pages that the state stage digests before it looks for inputs again.
+/// Pages that the state stage digests before it checks for inputs again.
 const WORK_PAGES: usize = 16;
-/// Requests waiting to be proposed, in bytes, from which clients are not read any more.
+/// Bytes of requests that wait to be proposed at which the network stops reading from clients.
 const PENDING_HIGH_BYTES: usize = 16 << 20;
-/// Requests waiting to be proposed, in bytes, at which clients are read again.
+/// Bytes of requests that wait to be proposed at which the network reads from clients again.
 const PENDING_LOW_BYTES: usize = 8 << 20;
 
 /// A state machine that an agent drives. Another ordering protocol brings other stages; the agents
@@ -27,7 +27,7 @@ pub(crate) trait Stage: Send {
     /// Handles an input for this stage.
     fn handle(&mut self, input: Input, now: Time, out: &mut Output);
 
-    /// Hands out what was held back for more to come. Called when no input is waiting.
+    /// Pushes what was held back in the hope of more. Called when no input is waiting.
     fn flush(&mut self, now: Time, out: &mut Output) {
         let _ = (now, out);
     }
@@ -35,7 +35,7 @@ pub(crate) trait Stage: Send {
     /// Called when [`Stage::deadline`] has passed.
     fn tick(&mut self, now: Time, out: &mut Output);
 
-    /// When [`Stage::tick`] wants to be called. Asked after each turn in which the stage did anything.
+    /// When [`Stage::tick`] must be called. Asked after each turn in which the stage did anything.
     fn deadline(&self) -> Option<Time>;
 
     /// Does a slice of background work; returns whether some is left.
@@ -44,16 +44,16 @@ pub(crate) trait Stage: Send {
         false
     }
 
-    /// Whether clients shall wait because of this stage.
+    /// Whether clients must wait because of this stage.
     fn is_congested(&mut self) -> bool {
         false
     }
 
-    /// Shows its counters. Called after each turn in which the stage did anything.
+    /// Publishes its counters. Called after each turn in which the stage did anything.
     fn publish(&self, counters: &Counters);
 }
 
-/// Where inputs go: a dense number for each addressee.
+/// The addressee of an input, with a dense number for tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Address(usize);
 

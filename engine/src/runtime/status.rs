@@ -1,4 +1,4 @@
-//! A replica's status: what `hybster status` shows and the harness records.
+//! A replica's status, as `hybster status` prints and the benchmark records it.
 
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ pub struct Status {
     pub stored_requests: u64,
     /// Live links of clients.
     pub client_links: u64,
-    /// Replies whose client had gone, and those of others that this replica could not carry.
+    /// Replies whose client had gone, and replies of others that this replica could not relay.
     pub lost_replies: u64,
     /// Replies that went through the leader.
     pub relayed_replies: u64,

@@ -1,5 +1,5 @@
-//! What queues and doorbells are made of. They take it from here and from nowhere else, so that the
-//! tests can put the same sources on loom's atomics and threads (`concurrency/model`).
+//! Atomics and threads for queues and doorbells, which take them only from here, so that tests can
+//! run the same sources on those of loom (`concurrency/model`).
 
 pub(crate) use std::sync::atomic::{AtomicBool, Ordering, fence};
 pub(crate) use std::thread::Thread;

@@ -1,15 +1,15 @@
-//! Protocol events on their way into a trace file, off the agents' way.
+//! Writes protocol events to a trace file without delaying the agents.
 //!
 //! ```text
 //!   agent 0: records ──(end of turn)──▶ slot 0 ─┐
 //!   agent 1: records ──(end of turn)──▶ slot 1 ─┼─▶ writer thread ──▶ file
 //! ```
 //!
-//! An agent encodes events into memory of its own and hands them over once per turn, under a lock
-//! that the writer holds only while it swaps two vectors. The writer sleeps while all slots are
-//! empty; whoever fills an empty slot wakes it, and then it lets records gather for
-//! [`GATHER`]. A slot that is full drops what does not fit and counts it: the count stands in the
-//! stream's next block and in the log.
+//! An agent encodes events into its own memory and hands them over once per turn, under a lock that
+//! the writer holds only while it swaps two vectors. The writer sleeps while all slots are empty.
+//! An agent that fills an empty slot wakes it, and then it lets records accumulate for [`GATHER`].
+//! A full slot drops records and counts them; the count goes to the stream's next block and to the
+//! log.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -31,9 +31,9 @@ use parking_lot::Mutex;
 /// Called with every protocol event.
 pub(crate) type TraceHook = Arc<dyn Fn(Time, &TraceEvent) + Send + Sync>;
 
-/// Bytes of records that wait for the writer, per agent, at most.
+/// Most bytes of records that wait for the writer, per agent.
 const SLOT_BYTES: usize = 8 << 20;
-/// How long records gather before they are written together.
+/// How long records accumulate before they are written together.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// Where the protocol events of a replica go.
@@ -68,7 +68,7 @@ impl TraceTarget {
 }
 
 impl Tracer {
-    /// Takes an event.
+    /// Records an event.
     #[inline]
     pub(crate) fn record(&mut self, now: Time, event: &TraceEvent) {
         match self {
@@ -77,7 +77,7 @@ impl Tracer {
         }
     }
 
-    /// Hands over what was recorded in this turn.
+    /// Hands over the events of this turn.
     #[inline]
     pub(crate) fn end_turn(&mut self) {
         if let Tracer::File(recorder) = self
@@ -149,7 +149,7 @@ impl TraceFile {
     ) -> io::Result<TraceFile> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let header = Header::new(Writer::Replica, config, started.as_micros() as u64);
-        // A trace may be all that is left to explain something: it is never overwritten.
+        // A trace may be the only evidence of a fault, so it is never overwritten.
         let mut file = File::options().write(true).create_new(true).open(path)?;
         file.write_all(&header.encode())?;
         let slots = Arc::new(Slots {
@@ -206,7 +206,7 @@ struct Writing<W: Write> {
     slots: Arc<Slots>,
     file: BufWriter<W>,
     replica: ReplicaId,
-    /// Empty between two slots; its memory goes round.
+    /// Empty between two slots; swapped with them, so that memory is reused.
     taken: Records,
     totals: Totals,
     /// Since when nothing is written any more.
@@ -216,7 +216,7 @@ struct Writing<W: Write> {
 impl<W: Write> Writing<W> {
     fn run(&mut self) -> Totals {
         loop {
-            // Read before the slots: what was handed over before the end is written.
+            // Read before the slots, so that everything handed over before the end is written.
             let closing = self.slots.closing.load(Ordering::Acquire);
             let found = self.write_all_slots();
             if closing {
@@ -225,7 +225,7 @@ impl<W: Write> Writing<W> {
             if found {
                 thread::sleep(GATHER);
             } else {
-                // Whoever fills a slot from now on has unparked us.
+                // If an agent has filled a slot since the scan, this returns at once.
                 thread::park();
             }
         }
@@ -274,7 +274,7 @@ impl<W: Write> Writing<W> {
         self.taken.clear();
     }
 
-    /// A replica is worth more than its trace: it goes on without.
+    /// Logs why the trace ends here. The replica continues without it.
     fn report_failure(&self) {
         if let Some(error) = &self.failure {
             log::error!("the trace cannot be written any more: {error}; the replica goes on");

@@ -35,7 +35,7 @@ pub fn encode_get() -> [u8; 1] {
     [GET]
 }
 
-/// The value in a reply; `None` if the service refused the operation or this is no reply of it.
+/// The value in a reply; `None` if the service refused the operation or did not send this reply.
 #[must_use]
 pub fn decode_reply(reply: &[u8]) -> Option<i64> {
     untagged(VALUE, reply)
@@ -113,7 +113,7 @@ impl Snapshot for CounterSnapshot {
         }
     }
 
-    /// The value says all about the page, so it is its own version.
+    /// The value determines the page, so it serves as the version.
     fn page_version(&self, _index: u64) -> Option<u64> {
         Some(self.0.cast_unsigned())
     }

@@ -1,4 +1,4 @@
-//! Services that exist to be replicated.
+//! Services that come with the crate.
 //!
 //! - [`null`] does nothing and replies with a fixed number of bytes: it measures the engine alone.
 //! - [`counter`] is the smallest service with a state: the one of the tutorials and the checkers.

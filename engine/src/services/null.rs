@@ -1,4 +1,4 @@
-//! A service that does nothing, to measure what surrounds it.
+//! A service that does nothing, to measure the engine around it.
 
 use std::sync::Arc;
 

@@ -62,8 +62,8 @@ fn two_threads_hand_over_everything_in_order() {
     sender.join().unwrap();
 }
 
-/// Both agents sleep whenever they have nothing to do, and there is no time-out: one lost wake-up
-/// and the test hangs.
+/// Both agents sleep whenever they have nothing to do, without a time-out, so that one lost wake-up
+/// makes the test hang.
 #[test]
 fn two_agents_that_sleep_at_every_turn_finish() {
     let rounds = if cfg!(miri) { 200 } else { 30_000 };

@@ -1,11 +1,12 @@
 //! The bytes of a leaf: in place up to the usual length, on the heap beyond it.
 
-/// What a buffer holds in place.
+/// Most bytes that a buffer holds in place.
 pub(super) const IN_PLACE_BYTES: usize = 4096;
 
-/// A byte string that saves the common leaf a pointer, and so a cache miss per operation.
+/// A byte string that needs no pointer for a leaf of usual length, which saves a cache miss per
+/// operation.
 ///
-/// The variants differ in size on purpose: nearly all leaves are of the first one.
+/// The variants differ in size on purpose: nearly all leaves use the first one.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub(super) enum Buffer {
@@ -20,7 +21,7 @@ impl Clone for Buffer {
         Buffer::new(self.bytes())
     }
 
-    /// Copies into the place that `self` has, if it fits.
+    /// Copies into the memory of `self` if it fits.
     fn clone_from(&mut self, original: &Buffer) {
         let bytes = original.bytes();
         match self {
@@ -64,7 +65,7 @@ impl Buffer {
         }
     }
 
-    /// Cuts the bytes, or adds some of any value.
+    /// Changes the length; bytes that are added may have any value.
     pub(super) fn resize(&mut self, new: usize) {
         match self {
             Buffer::InPlace(length, _) if new <= IN_PLACE_BYTES => *length = new as u16,

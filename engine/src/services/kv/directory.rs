@@ -1,7 +1,7 @@
-//! Which page a key belongs to: the low keys of all leaves, sorted, in groups.
+//! Finds the page of a key: the low keys of all leaves, sorted, in groups.
 //!
-//! The directory is not part of the state; it follows from the pages and is rebuilt from them.
-//! How it is grouped has no influence on any page.
+//! The directory is not part of the state, because it follows from the pages and is rebuilt from
+//! them. Its grouping has no influence on any page.
 
 use super::pages::PageId;
 
@@ -15,7 +15,7 @@ pub(super) struct Directory {
     groups: KeyList<KeyList<PageId>>,
 }
 
-/// Where a leaf stands. It holds until leaves are inserted or removed.
+/// The position of a leaf. It is valid until leaves are inserted or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spot {
     /// The page of the leaf.
@@ -176,10 +176,10 @@ impl<V> KeyList<V> {
         right
     }
 
-    /// Makes prefix and heads true again after the key at `at` has changed.
+    /// Updates prefix and heads after the key at `at` has changed.
     ///
-    /// The prefix only shrinks here: it cannot be made to swing to and fro from one operation to
-    /// the next, at the cost of all heads each time.
+    /// The prefix only shrinks here. Otherwise operations could make it change back and forth, at
+    /// the cost of all heads each time.
     fn refresh(&mut self, at: usize) {
         let key = &self.keys[at];
         let common = common_prefix(&self.prefix, key);
@@ -206,7 +206,7 @@ impl<V> KeyList<V> {
     }
 }
 
-/// The first eight bytes as a number of the same order; a shorter key is filled up with zeros.
+/// The first eight bytes as a number of the same order; a shorter key is padded with zeros.
 fn head(key: &[u8]) -> u64 {
     if let Some(first) = key.first_chunk() {
         return u64::from_be_bytes(*first);

@@ -8,12 +8,11 @@
 //!
 //! slot     head, 4 bytes | start u16
 //! ```
-//! `prefix` is how many bytes all keys begin with alike. `head` is what follows in the key of the
-//! entry, filled up with zeros: a search reads the heads, which stand together, and then mostly
-//! one entry. `start` is where the entry begins, counted from the first one. An entry has the
-//! format of the replies to scans (see [`super::wire`]), so scans copy it as it is. A leaf holds
-//! one entry at least and is at most [`LEAF_BYTES`] long; one that holds a single entry may be
-//! longer.
+//! `prefix` is the length of the common prefix of all keys. `head` is the part of the entry's key
+//! after it, padded with zeros: a search reads the heads, which are adjacent, and then usually one
+//! entry. `start` is the offset of the entry from the first one. An entry has the format of the
+//! replies to scans (see [`super::wire`]), so scans copy it as it is. A leaf has at least one entry
+//! and is at most [`LEAF_BYTES`] long; a leaf with a single entry may be longer.
 
 use std::cmp::Ordering;
 
@@ -36,7 +35,7 @@ const SLOT_BYTES: usize = HEAD_BYTES + 2;
 
 const _: () = assert!(MAX_LEAF_BYTES <= MAX_PAGE_BYTES && LEAF_BYTES < 1 << 16);
 
-/// What an entry takes in a leaf.
+/// Bytes that an entry takes in a leaf.
 pub(super) const fn entry_bytes(key: usize, value: usize) -> usize {
     SLOT_BYTES + ENTRY_HEADER_BYTES + key + value
 }
@@ -121,7 +120,7 @@ impl Leaf {
         self.buffer.bytes()
     }
 
-    /// Whether it takes as much memory as nearly all leaves.
+    /// Whether it takes as much memory as nearly all leaves, so that its memory can be reused.
     pub(super) fn is_usual(&self) -> bool {
         matches!(self.buffer, Buffer::InPlace(..))
     }
@@ -131,7 +130,7 @@ impl Leaf {
         self.bytes().len()
     }
 
-    /// What the entries take, as [`entry_bytes`] counts.
+    /// Bytes that the entries take, as [`entry_bytes`] counts.
     pub(super) fn entries_bytes(&self) -> usize {
         self.len() - HEADER_BYTES
     }
@@ -159,17 +158,17 @@ impl Leaf {
         &self.bytes()[at + ENTRY_HEADER_BYTES + key..][..value]
     }
 
-    /// An entry as it stands in the page.
+    /// An entry in the form that it has in the page.
     pub(super) fn entry(&self, i: usize) -> &[u8] {
         let (at, key, value) = self.place(i);
         &self.bytes()[at..][..ENTRY_HEADER_BYTES + key + value]
     }
 
-    /// Where a key is (`Ok`), or where it would be (`Err`).
+    /// The position of a key (`Ok`), or the one that it would have (`Err`).
     pub(super) fn find(&self, key: &[u8]) -> Result<usize, usize> {
         let (slots, prefix) = (self.slots(), self.prefix());
-        // The first comparison mostly ends the search, and spares a look at the prefix. For a key
-        // of another prefix the place is meaningless, but no key can be equal.
+        // The first comparison usually ends the search, without reading the prefix. For a key with
+        // another prefix the position is meaningless, but no key can be equal.
         let wanted = head(key.get(prefix..).unwrap_or_default());
         let mut low = slots.partition_point(|slot| head_in(slot) < wanted);
         let equal = slots[low..].iter().take_while(|slot| head_in(slot) == wanted).count();
@@ -193,7 +192,7 @@ impl Leaf {
         Err(low)
     }
 
-    /// Inserts an entry before entry `i`. The caller sees to the order and to the length.
+    /// Inserts an entry before entry `i`. The caller ensures the order and the length.
     pub(super) fn insert(&mut self, i: usize, key: &[u8], value: &[u8]) {
         let (entries, start, length) = (self.entries(), self.start_or_end(i), self.len());
         let added = ENTRY_HEADER_BYTES + key.len() + value.len();
@@ -318,7 +317,7 @@ impl Leaf {
         (at, usize::from(key), u32::from_le_bytes([c, d, e, f]) as usize)
     }
 
-    /// Where the entries begin.
+    /// The offset of the first entry.
     fn entries(&self) -> usize {
         slot_at(self.count())
     }
@@ -354,14 +353,14 @@ impl Leaf {
         self.number(4)
     }
 
-    /// What all keys begin with alike follows from the first and the last one.
+    /// The length of the common prefix, which follows from the first and the last key.
     fn common_prefix(&self) -> usize {
         let (first, last) = (self.low_key(), self.key(self.count() - 1));
         first.iter().zip(last).take_while(|(a, b)| a == b).count()
     }
 
-    /// Makes prefix and heads true again after an entry came to or left place `i`; `added` is the
-    /// entry whose head is missing.
+    /// Updates prefix and heads after an entry was inserted or removed at position `i`; `added` is
+    /// the entry whose head is missing.
     fn refresh_heads(&mut self, i: usize, added: Option<usize>) {
         // Inner entries have no influence on the prefix.
         let inner = 0 < i && i + usize::from(added.is_some()) < self.count();
@@ -397,7 +396,7 @@ impl Leaf {
         self.buffer.bytes_mut()[at..at + 2].copy_from_slice(&(number as u16).to_le_bytes());
     }
 
-    /// In tests, but not in measurements: the leaf is what [`Leaf::parse`] takes.
+    /// Asserts in tests, but not in measurements, that [`Leaf::parse`] accepts the leaf.
     fn check(&self) {
         if cfg!(all(test, debug_assertions)) {
             Leaf::parse(self.bytes()).expect("a leaf is well-formed after each change");

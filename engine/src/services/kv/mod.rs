@@ -1,17 +1,17 @@
 //! An ordered key-value store.
 //!
-//! [`KvService`] keeps byte strings under byte strings, in the order of the keys. [`wire`] has the
+//! [`KvService`] maps byte strings to byte strings, in the order of the keys. [`wire`] has the
 //! operations and replies: [`KvOperation`], [`KvReply`].
 //!
 //! The entries live in *leaves* of about 4 KiB, each a page of the [`Snapshot`]. The data of a
 //! leaf is one run of bytes, the same in memory and in a checkpoint. Leaves are shared
 //! between the store and its snapshots and copied when they are written to, so a snapshot costs
-//! a reference per 64 pages, and a write after it copies one leaf and 16 references. What dropped
-//! snapshots leave behind is taken apart bit by bit, and such copies are made in it.
+//! a reference per 64 pages, and a write after it copies one leaf and 16 references. The memory of
+//! dropped snapshots is reclaimed little by little, and reused for such copies.
 //!
 //! Limits: keys of [`MAX_KEY_BYTES`], values of [`MAX_VALUE_BYTES`], replies to scans of
-//! [`MAX_SCAN_REPLY_BYTES`]. All replies and all operations fit into 1 MiB, but for a
-//! compare-and-swap of two huge values.
+//! [`MAX_SCAN_REPLY_BYTES`]. All replies and operations fit into 1 MiB, except a compare-and-swap
+//! of two huge values.
 
 mod buffer;
 mod directory;

@@ -15,25 +15,26 @@ pub(super) type PageId = u32;
 /// The most pages, used and free, that a store may have.
 pub(super) const MAX_PAGES: PageId = 1 << 26;
 
-/// Pages per chunk. A snapshot costs a step per chunk. A chunk is what checkpoints compare first.
+/// Pages per chunk. A snapshot costs a step per chunk. Checkpoints compare chunks first.
 const CHUNK_PAGES: usize = PAGES_PER_GROUP as usize;
 
 /// Pages per node of a chunk. The first write to a chunk after a snapshot costs a step per node,
-/// the first write to a node a step per page of it. Each step touches what lies far off, when the
-/// write and when the snapshot goes, so there should be few: the fewest are at the square root.
+/// the first write to a node a step per page of it. Each step is a cache miss, at the write and
+/// again when the snapshot is dropped. There are fewest at the square root.
 const NODE_PAGES: usize = 8;
 
 /// All pages of a store.
 ///
-/// The table ends with the last page in use; a page that is not in use is empty. So the pages
-/// alone say which page is allocated next: the lowest free one, or else one after the last.
+/// The table ends with the last page in use; a page that is not in use is empty. So the pages alone
+/// determine which page is allocated next: the lowest free one, or if there is none the one after
+/// the last.
 #[derive(Debug, Default)]
 pub(super) struct PageTable {
     chunks: Vec<Arc<Chunk>>,
     /// The free pages before the last one, as runs of first page and first page after.
     free: BTreeMap<PageId, PageId>,
     length: PageId,
-    /// The version given last. It never goes back, not even when the pages are replaced.
+    /// The last version. It never goes back, not even when the pages are replaced.
     version: u64,
     pub(super) reclaim: Reclaim,
 }
@@ -42,7 +43,7 @@ pub(super) struct PageTable {
 pub(super) struct Chunk {
     /// Rises with each change of a page in it; unique in the store, 0 if it was always empty.
     version: u64,
-    /// As that of the chunk, for each page; 0 for a free one. Here, as checkpoints read them all.
+    /// The same for each page, 0 for a free one. They are here because checkpoints read them all.
     versions: [u64; CHUNK_PAGES],
     pub(super) nodes: [Arc<Node>; CHUNK_PAGES / NODE_PAGES],
 }
@@ -63,7 +64,7 @@ impl Chunk {
         self.nodes[slot / NODE_PAGES][slot % NODE_PAGES].as_ref()
     }
 
-    /// The place of a page that changes to this version.
+    /// The entry of a page that changes to this version.
     fn slot_mut(
         &mut self,
         slot: usize,
@@ -166,7 +167,7 @@ impl PageTable {
             let what = format!("{count} pages are more than {MAX_PAGES}");
             return Err(RestoreError { page: u64::from(MAX_PAGES), what });
         }
-        // A new version, since chunks may differ from those here though all their leaves are here.
+        // A new version, since a chunk may differ even if all its leaves are in this table.
         let pages = PageTable { version: self.version + 1, ..PageTable::default() };
         let mut loaded = Loaded { pages, removed: Vec::new(), added: Vec::new() };
         let count = count as PageId;
@@ -186,7 +187,7 @@ impl PageTable {
         Ok(loaded)
     }
 
-    /// The chunk of these pages, if all of them are to stay as they are here.
+    /// The chunk of these pages, if all of them stay as they are in this table.
     fn kept_chunk(
         &self,
         first: PageId,
@@ -233,13 +234,13 @@ impl PageTable {
         Ok(())
     }
 
-    /// Puts a leaf after all others.
+    /// Appends a leaf.
     fn append(&mut self, page: PageId, leaf: Arc<Leaf>, version: u64) {
         self.extend_to(page);
         self.put(page, leaf, version);
     }
 
-    /// Takes over a chunk for the pages from `first` to before `end`, after all others.
+    /// Appends a chunk for the pages from `first` to before `end`.
     fn share(&mut self, first: PageId, end: PageId, chunk: &Arc<Chunk>) {
         for page in first..end {
             if chunk.versions[page as usize % CHUNK_PAGES] != 0 {
@@ -276,16 +277,17 @@ impl PageTable {
         chunk.version = self.version;
     }
 
-    /// Adds chunks until there are so many.
+    /// Adds chunks until there are `count`.
     fn make_room(&mut self, chunks: usize) {
         if chunks > self.chunks.len() {
-            // Chunks that are skipped stay the same empty one until they are written to.
+            // Skipped chunks share one empty chunk until they are written to.
             self.chunks.resize(chunks, Arc::new(Chunk::empty()));
         }
     }
 }
 
-/// An earlier snapshot of a store that is to be restored, and where the source differs from it.
+/// An earlier snapshot of a store that is to be restored, and the pages in which the source
+/// differs.
 #[derive(Clone, Copy)]
 pub(super) struct Base<'a> {
     pub(super) snapshot: &'a dyn Snapshot,
@@ -310,7 +312,7 @@ impl Base<'_> {
 /// A table read from the pages of a checkpoint.
 pub(super) struct Loaded {
     pub(super) pages: PageTable,
-    /// Pages of the table before whose leaves are gone.
+    /// Pages of the previous table whose leaves are gone.
     pub(super) removed: Vec<PageId>,
     /// Pages whose leaves are new.
     pub(super) added: Vec<PageId>,

@@ -1,4 +1,4 @@
-//! Reads the fields of the wire format from bytes that nobody vouches for.
+//! Reads the fields of the wire format from untrusted bytes.
 
 use super::wire::{KvEntries, KvRefusal, MAX_BOUND_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
-    /// Reads what `read` does, if it is there.
+    /// Reads an optional field with `read`.
     pub(super) fn option(
         &mut self,
         read: fn(&mut Self) -> Result<&'a [u8], KvRefusal>,
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
         Ok(KvEntries { more, count, bytes })
     }
 
-    /// There must be nothing left.
+    /// Checks that nothing is left.
     pub(super) fn end(&self) -> Result<(), KvRefusal> {
         if self.0.is_empty() { Ok(()) } else { Err(KvRefusal::Malformed) }
     }

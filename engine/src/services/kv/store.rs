@@ -1,7 +1,7 @@
-//! The ordered store: leaves split, merge and empty.
+//! The ordered store: when leaves are split, merged and removed.
 //!
-//! What an operation does to the pages follows from the pages alone. So a store that was
-//! restored from them goes on bit by bit like the one that they came from.
+//! The effect of an operation on the pages depends only on the pages. So a store that was restored
+//! from them stays bit by bit equal to the one that they came from.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use super::wire::{ENTRIES_HEADER_BYTES, MAX_SCAN_REPLY_BYTES, entries_header};
 /// A leaf that shrinks below this length is merged with a neighbour, if that is possible.
 const MERGE_BELOW_BYTES: usize = LEAF_BYTES / 4;
 
-/// The longest leaf that comes from merging. It leaves room to grow before it splits again.
+/// The longest leaf that merging makes, which leaves room to grow before it is split again.
 const MERGED_BYTES: usize = LEAF_BYTES / 4 * 3;
 
-/// An operation may add this many pages.
+/// Most pages that one operation adds.
 const PAGES_PER_OPERATION: PageId = 2;
 
 /// The store has no room.
@@ -31,13 +31,13 @@ pub(super) struct Store {
     pages: PageTable,
     directory: Directory,
     entries: u64,
-    /// What the entries take in their pages.
+    /// Bytes that the entries take in their pages.
     bytes: u64,
     limit_bytes: u64,
 }
 
 impl Store {
-    /// An empty store for entries of at most `limit_bytes` in all.
+    /// An empty store for entries of at most `limit_bytes` in total.
     pub(super) fn new(limit_bytes: u64) -> Store {
         Store {
             pages: PageTable::default(),
@@ -53,7 +53,7 @@ impl Store {
         self.entries
     }
 
-    /// What the entries take in their pages.
+    /// Bytes that the entries take in their pages.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -172,7 +172,7 @@ impl Store {
             entries -= leaf.count() as u64;
             bytes -= leaf.entries_bytes() as u64;
         }
-        // In the order of the keys, to fill the groups of the directory.
+        // In the order of the keys, so that the groups of the directory are full.
         added.sort_unstable_by_key(|page| (pages.leaf(*page).low_key(), *page));
         for &page in &added {
             let leaf = pages.leaf(page);
@@ -201,7 +201,7 @@ impl Store {
         Ok(())
     }
 
-    /// Counts `new` bytes in the place of `old` ones, if there is room.
+    /// Counts `new` bytes instead of `old` ones, if there is room.
     fn admit(&mut self, old: usize, new: usize) -> Result<(), Full> {
         let bytes = self.bytes - old as u64 + new as u64;
         // Shrinking is always possible: a full store can be emptied.

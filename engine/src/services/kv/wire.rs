@@ -1,11 +1,11 @@
-//! What clients of the key-value store send and receive.
+//! The operations and replies of the key-value store.
 //!
 //! # Format
 //! All numbers are little-endian. Nothing may follow the last field.
 //! ```text
 //! key        length u16 | bytes
 //! value      length u32 | bytes
-//! option     00, or 01 and what there is
+//! option     00, or 01 and the field
 //! entry      key length u16 | value length u32 | key bytes | value bytes
 //!
 //! operation  get               01 | key
@@ -335,13 +335,13 @@ impl fmt::Debug for KvEntries<'_> {
     }
 }
 
-/// What stands before the entries in the reply to a scan.
+/// The part of the reply to a scan before the entries.
 pub(super) fn entries_header(more: bool, count: u32) -> [u8; ENTRIES_HEADER_BYTES] {
     let [a, b, c, d] = count.to_le_bytes();
     [7, more.into(), a, b, c, d]
 }
 
-/// What stands before the key in an entry. Key and value must be within their limits.
+/// The part of an entry before the key. Key and value must be within their limits.
 pub(super) fn entry_header(key: &[u8], value: &[u8]) -> [u8; ENTRY_HEADER_BYTES] {
     debug_assert!(key.len() <= MAX_KEY_BYTES && value.len() <= MAX_VALUE_BYTES);
     let [a, b] = (key.len() as u16).to_le_bytes();
