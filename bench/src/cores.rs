@@ -1,4 +1,4 @@
-//! Which cores a pinned group's processes get.
+//! The cores for the processes of a pinned group.
 
 /// Cores for the replicas and the load threads of one measurement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The seam to the engine: everything in this crate that knows the engine's interface.
+//! The boundary to the engine: the only code of this crate that knows the engine's interface.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,7 +25,7 @@ const CONNECT: Duration = Duration::from_secs(30);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest wait for the answer to a status request.
 const STATUS_PATIENCE: Duration = Duration::from_millis(500);
-/// What the transport can wait for exactly.
+/// The unit in which the transport waits.
 const TRANSPORT_TICK: Duration = Duration::from_millis(1);
 
 /// Makes the directory of a group.
@@ -80,7 +80,7 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
     started.map_err(|e| told(&e))
 }
 
-/// Waits until the flag goes up, then stops the replica.
+/// Waits until the flag is raised, then stops the replica.
 ///
 /// # Errors
 /// If the replica ends by itself.
@@ -103,14 +103,14 @@ pub struct DriverSessions {
 /// How a client waits for replies.
 #[derive(Clone, Copy, Debug)]
 pub struct Wait {
-    /// What carries the bytes.
+    /// The transport of the links.
     pub transport: TransportKind,
-    /// How long it looks for more before it sleeps.
+    /// How long it polls for messages before it sleeps.
     pub busy_poll: Duration,
 }
 
 impl Wait {
-    /// For those whose speed does not matter.
+    /// For clients whose speed does not matter.
     const SLEEP: Wait = Wait { transport: TransportKind::Epoll, busy_poll: Duration::ZERO };
 }
 
@@ -182,8 +182,8 @@ impl Sessions for DriverSessions {
         wait: Duration,
         done: &mut impl FnMut(u32, Outcome<'_>),
     ) -> Result<(), Error> {
-        // The transport waits in whole milliseconds, which would make an open loop late: it sleeps
-        // the whole milliseconds only, and looks again and again in the last one.
+        // The transport waits in whole milliseconds, which would make an open loop late. So it
+        // sleeps only for whole milliseconds, and polls busily for the rest.
         let exact = if wait < TRANSPORT_TICK { Duration::ZERO } else { wait - TRANSPORT_TICK };
         let wait = if wait >= LONG { wait } else { exact };
         self.driver.poll(wait).map_err(|e| Error::new(e.to_string()))?;
@@ -205,7 +205,7 @@ impl Sessions for DriverSessions {
     }
 }
 
-/// Waits from here on need not be exact.
+/// Waits from this length on need not be exact.
 const LONG: Duration = Duration::from_millis(20);
 
 /// The value of a group's counter, agreed on by the group after everything acknowledged before.
@@ -225,10 +225,10 @@ pub fn counter_value(group: &Path, identity: u32, stop: &Stop) -> Result<u64, Er
             answer = Some(match outcome {
                 Outcome::Done(result) => counter::decode_reply(result)
                     .and_then(|value| u64::try_from(value).ok())
-                    .ok_or_else(|| Error::new("the counter's reply makes no sense")),
+                    .ok_or_else(|| Error::new("the counter's reply is malformed")),
                 Outcome::Failed(failure) => {
                     let what = failure.name();
-                    Err(Error::new(format!("the group does not tell the counter: {what}")))
+                    Err(Error::new(format!("the group does not return the counter: {what}")))
                 }
             });
         })?;
@@ -269,7 +269,7 @@ impl Monitor {
     }
 
     fn ask(&mut self, replicas: std::ops::Range<u16>) -> Vec<Status> {
-        // What is late from an earlier question is no answer to this one.
+        // A late answer to an earlier question must not count as one to this question.
         let _ = self.driver.poll(Duration::ZERO);
         drop(self.driver.take_statuses());
         let mut waiting: Vec<u16> = Vec::new();
@@ -300,8 +300,8 @@ impl Monitor {
     }
 }
 
-/// Messages that a replica dropped as wrong; what came too late to be of use (the last COMMIT of a
-/// slot that is committed already, say) is nobody's fault.
+/// Messages that a replica dropped as wrong. Messages that only came too late, such as the last
+/// COMMIT of a slot that is committed already, do not count.
 #[must_use]
 pub fn rejections(status: &Status) -> u64 {
     let wrong = status.rejections.iter().filter(|r| r.reason != "Irrelevant");

@@ -1,4 +1,4 @@
-//! What ends a benchmark early, in words for the person at the terminal.
+//! Errors that end a benchmark early, explained for the person at the terminal.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ impl Error {
     #[must_use]
     pub fn interrupted() -> Error {
         Error {
-            text: "interrupted; everything that was started is stopped".into(),
+            text: "interrupted; all processes that were started are stopped".into(),
             interrupted: true,
         }
     }
@@ -36,7 +36,7 @@ impl Error {
         if self.interrupted { 130 } else { 1 }
     }
 
-    /// Adds what was being done, in front.
+    /// Adds in front what was being done.
     #[must_use]
     pub fn context(mut self, doing: impl fmt::Display) -> Error {
         if !self.interrupted {

@@ -2,12 +2,12 @@
 //!
 //! It starts a group of replica processes on loopback ([`launch`]), drives them with real
 //! authenticated clients ([`load`], [`workload`]), and reports what it measured ([`report`]).
-//! [`run()`] measures a group without faults, [`scenario`] breaks something under load, [`sweep`]
-//! measures a series, [`profile`] tells where the time goes. [`engine`] is
-//! the one module that knows the engine's interface.
+//! [`run()`] measures a group without faults, [`scenario`] causes faults under load, [`sweep`]
+//! measures a series, [`profile`] shows where the time goes. Only [`engine`] knows the engine's
+//! interface, and [`options`] and [`spec`] are data that all others may use.
 //!
-//! Whatever happens (the end, an error, Ctrl-C, kill -9), no process stays behind: see
-//! [`launch::Child`].
+//! However the benchmark ends (normally, with an error, by Ctrl-C or kill -9), no process is left
+//! behind: see [`launch::Child`].
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The machine that a figure was measured on; a figure without it says nothing.
+//! The machine that a figure was measured on, without which the figure means nothing.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,7 +27,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The present machine at the present time; what cannot be found out is "unknown".
+    /// This machine at this time; properties that cannot be found out are "unknown".
     #[must_use]
     pub fn here() -> Machine {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -52,7 +52,7 @@ fn cpu_model(cpuinfo: &str) -> &str {
         let line = cpuinfo.lines().find(|l| l.starts_with(key))?;
         Some(line.split_once(':')?.1.trim())
     };
-    // x86 has "model name"; aarch64 only tells the implementer's part number.
+    // x86 has "model name"; aarch64 only has the implementer's part number.
     value("model name").or_else(|| value("CPU part")).unwrap_or("")
 }
 

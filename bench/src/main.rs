@@ -94,7 +94,7 @@ fn idle_command(options: &IdleOptions) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// A report that cannot be written shall be known before the measurement, not after it.
+/// Checks before the measurement, and not after it, that a report can be written.
 fn writable(option: &str, path: Option<&Path>) -> Result<(), Error> {
     let Some(path) = path else { return Ok(()) };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

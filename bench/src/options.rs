@@ -1,5 +1,5 @@
-//! The command line: what can be asked for, as data. Nothing here knows how it is done, so that
-//! every other module may depend on this one.
+//! The options of the command line, as data. This module depends on no other module of the crate,
+//! so that every other one may depend on it.
 
 mod axis;
 
@@ -31,7 +31,7 @@ pub struct Cli {
 pub enum Command {
     /// Measure throughput and latency (the default).
     Run(RunOptions),
-    /// Break something under load and measure what clients notice.
+    /// Cause a fault under load and measure what clients notice.
     Fault(FaultOptions),
     /// Measure a series: one option takes several values.
     Sweep(SweepOptions),
@@ -49,7 +49,7 @@ pub enum Command {
 pub enum ServiceKind {
     /// Does nothing; requests and replies of any size.
     Null,
-    /// Adds.
+    /// Adds to one number, so that lost and repeated operations show.
     Counter,
     /// A key-value store.
     Kv,
@@ -97,15 +97,15 @@ pub struct GroupOptions {
     /// Which threads and cores a replica's stages run on.
     #[arg(long, default_value = "auto")]
     pub layout: Layout,
-    /// Pin each replica and load thread to cores of its own, or to shared ones if there are too
-    /// few. The latency of few clients gains; an uneven load can no longer be evened out.
+    /// Pin each replica and load thread to its own cores, or to shared ones if there are too few.
+    /// This lowers the latency of few clients, but the system can no longer balance the load.
     #[arg(long)]
     pub pin: bool,
-    /// What carries the bytes, in replicas and clients: auto, io-uring or epoll.
+    /// Transport of the links, in replicas and clients: auto, io-uring or epoll.
     #[arg(long, default_value_t)]
     pub transport: TransportKind,
-    /// Microseconds that threads look for more messages before they sleep, while messages follow
-    /// each other closely; 0: they sleep at once.
+    /// Microseconds that threads poll for messages before they sleep, while messages follow each
+    /// other closely; with 0 they sleep at once.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub busy_poll_us: u64,
     /// MAC algorithm of certificates, and of client requests unless they are signed.
@@ -144,7 +144,7 @@ pub struct RunOptions {
     /// Seconds of load before the measurement.
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     pub warmup: f64,
-    /// Open loop: so many operations per second, latency counted from the intended time.
+    /// Open loop with this many operations per second; latency counts from the intended time.
     #[arg(long, value_name = "OPS", value_parser = rate)]
     pub rate: Option<f64>,
     /// Write the report as JSON to this file too (see bench/REPORT.md).
@@ -159,7 +159,7 @@ pub struct FaultOptions {
     /// Kill the leader with SIGKILL.
     #[arg(long)]
     pub kill_leader: bool,
-    /// Stop a follower with SIGSTOP for so many seconds.
+    /// Stop a follower with SIGSTOP for this many seconds.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30",
           value_parser = seconds)]
     pub pause_follower: Option<f64>,
@@ -186,7 +186,7 @@ pub struct SweepOptions {
     /// What to change.
     #[arg(long, value_enum)]
     pub over: Axis,
-    /// Its values, with commas in between; by default those that make sense for the option.
+    /// Its values, separated by commas; by default a series that suits the option.
     #[arg(long, value_delimiter = ',', value_name = "VALUES")]
     pub values: Vec<String>,
     /// Runs per value; the values take turns.
@@ -209,7 +209,7 @@ pub struct ProfileOptions {
     /// Samples per second and process.
     #[arg(long, default_value_t = 997, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub frequency: u32,
-    /// Directory for samples, stacks and flamegraphs; it is made if it is not there.
+    /// Directory for samples, stacks and flamegraphs; created if it does not exist.
     #[arg(long, default_value = "flamegraphs")]
     pub out: PathBuf,
     /// The load; `--duration` follows from `--seconds`.
@@ -246,10 +246,10 @@ pub struct ReplicaArgs {
     /// Cores that its threads are pinned to.
     #[arg(long, value_delimiter = ',')]
     pub cores: Vec<usize>,
-    /// What carries the bytes.
+    /// Transport of the links.
     #[arg(long, default_value_t)]
     pub transport: TransportKind,
-    /// Microseconds to look for more messages before sleeping.
+    /// Microseconds to poll for messages before sleeping.
     #[arg(long, default_value_t = 100)]
     pub busy_poll_us: u64,
     /// The service.

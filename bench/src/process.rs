@@ -1,4 +1,4 @@
-//! What processes cost: CPU time and memory from `/proc`.
+//! CPU time and memory of processes, from `/proc`.
 
 use std::fs;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// CPU time that a process has used up to now, user and system, all threads.
+/// CPU time that a process has used so far, user and system, over all threads.
 ///
 /// # Errors
 /// If the process is gone or `/proc` is not mounted.
@@ -20,8 +20,8 @@ pub fn cpu_time(pid: u32) -> Result<Duration, Error> {
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
-/// CPU time that the host of a virtual machine has given to others while this machine had work,
-/// summed over its cores since it started; 0 on a machine of its own.
+/// CPU time that the host of this virtual machine has given to others while this one had work,
+/// summed over its cores since it started; 0 on a physical machine.
 ///
 /// # Errors
 /// If `/proc` is not mounted.

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::report::count;
 
-/// Shows how far a load is and how fast it runs at present.
+/// Shows how far a load is and its current speed.
 pub struct Progress {
     bar: ProgressBar,
     last: Option<(Instant, u64)>,
@@ -47,7 +47,7 @@ impl Progress {
         self.bar.set_message(format!("{} operations/s{errors}", count(self.rate as u64)));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&mut self) {
         self.bar.finish_and_clear();
     }

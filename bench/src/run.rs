@@ -39,7 +39,7 @@ pub fn run(options: &RunOptions, stop: &Stop) -> Result<RunReport, Error> {
 /// Called when the measured interval begins.
 pub type Observer<'a> = &'a mut dyn FnMut(&mut Group) -> Result<(), Error>;
 
-/// [`run`] with somebody who looks on from the start of the measured interval.
+/// [`run`] with an observer that is called when the measured interval starts.
 ///
 /// # Errors
 /// As [`run`], and if the observer fails.
@@ -53,7 +53,7 @@ pub fn run_observed(
     let spec = GroupSpec::new(&options.group, options.service, connections + 1)?;
     let mut group = Group::launch(&spec, stop)?;
     let result = measure_group(options, &mut group, observer, stop);
-    // The group is stopped either way; an error of the measurement is the one to tell.
+    // The group is stopped either way; an error of the measurement takes precedence.
     match result {
         Ok(report) => group.shutdown().map(|()| report),
         Err(e) => {
@@ -108,7 +108,7 @@ fn measure_group(
     }
 }
 
-/// Connects one driver per connection group; the clients are shared out evenly.
+/// Connects one driver per connection group, with an equal share of the clients each.
 ///
 /// # Errors
 /// If a driver cannot reach the group.
@@ -189,7 +189,7 @@ fn run_with<W: Workload + 'static>(
     Ok(report(options, connections, group.spec(), runs, interval))
 }
 
-/// What the watching thread saw at the two ends of the measured interval.
+/// What the watching thread read at both ends of the measured interval.
 struct Interval {
     stolen: Duration,
     usage: Vec<ProcessReport>,

@@ -1,4 +1,4 @@
-//! What a group is to be, checked: the options of a subcommand with the defaults filled in.
+//! The specification of a group: the options of a subcommand, checked and with defaults filled in.
 
 use hybster::{Layout, SessionId, TransportKind};
 use hybster_net::LinkCipher;
@@ -8,10 +8,11 @@ use crate::Error;
 use crate::cores::Cores;
 use crate::options::{GroupOptions, ServiceKind};
 
-/// Sessions of one connection group, at most: as many as the index in a session's number can tell.
+/// Most sessions of one connection group: as many as the index in a session's number can
+/// distinguish.
 const LARGEST_SHARE: u32 = 1 << SessionId::INDEX_BITS;
 
-/// What a group is to be.
+/// The specification of a group.
 #[derive(Clone, Debug)]
 pub struct GroupSpec {
     /// Number of replicas; 1 for the unreplicated server.
@@ -24,11 +25,11 @@ pub struct GroupSpec {
     pub batch_max: u32,
     /// Layout of stages on cores.
     pub layout: Layout,
-    /// Where the processes run; empty if the system decides.
+    /// The cores of each process; empty if the system decides.
     pub cores: Cores,
     /// Transport of replicas and clients.
     pub transport: TransportKind,
-    /// How long threads look for more messages before they sleep, in microseconds.
+    /// How long threads poll for messages before they sleep, in microseconds.
     pub busy_poll_us: u64,
     /// MAC algorithm.
     pub authenticator: MacAlgorithm,
@@ -47,7 +48,7 @@ pub struct GroupSpec {
 }
 
 impl GroupSpec {
-    /// The group that the options ask for, with so many client identities.
+    /// The group that the options ask for, with `identities` client identities.
     ///
     /// # Errors
     /// If the options contradict each other.
@@ -61,7 +62,7 @@ impl GroupSpec {
             (false, Some(faults)) => (options.replicas, faults),
             (false, None) => (options.replicas, options.replicas.saturating_sub(1) / 2),
         };
-        // The identities but one, the monitor's, are the connection groups.
+        // All identities except one, the monitor's, belong to connection groups.
         let connections = identities.saturating_sub(1).max(1);
         let room = LARGEST_SHARE * connections;
         if options.clients > room {

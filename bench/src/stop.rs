@@ -1,4 +1,4 @@
-//! The one flag that ends everything: Ctrl-C, SIGTERM, SIGHUP, or an error somewhere.
+//! The flag that ends everything: on Ctrl-C, SIGTERM, SIGHUP, or an error in any thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 
-/// Longest time between two looks at the flag while waiting.
+/// Longest time between two checks of the flag while waiting.
 const SLICE: Duration = Duration::from_millis(50);
 
 /// A flag that says "stop now"; clones share it.
@@ -14,13 +14,13 @@ const SLICE: Duration = Duration::from_millis(50);
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// A flag that nobody has raised.
+    /// A flag that is not raised.
     #[must_use]
     pub fn new() -> Stop {
         Stop::default()
     }
 
-    /// A flag that Ctrl-C, SIGTERM and SIGHUP raise. To be called once per process.
+    /// A flag that Ctrl-C, SIGTERM and SIGHUP raise. Call it once per process.
     ///
     /// # Errors
     /// If the operating system refuses the handler.
@@ -37,24 +37,24 @@ impl Stop {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the flag is up.
+    /// Whether the flag is raised.
     #[must_use]
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Refuses to go on if the flag is up.
+    /// Fails if the flag is raised.
     ///
     /// # Errors
-    /// [`Error::interrupted`] if so.
+    /// [`Error::interrupted`].
     pub fn check(&self) -> Result<(), Error> {
         if self.is_raised() { Err(Error::interrupted()) } else { Ok(()) }
     }
 
-    /// Sleeps until `end`, calling `tick` in between, unless the flag goes up.
+    /// Sleeps until `end`, calling `tick` in between, unless the flag is raised.
     ///
     /// # Errors
-    /// [`Error::interrupted`] if the flag went up, or the error of `tick`.
+    /// [`Error::interrupted`] if the flag was raised, or the error of `tick`.
     pub fn sleep_until(
         &self,
         end: Instant,

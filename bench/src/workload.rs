@@ -1,4 +1,4 @@
-//! What clients ask the services for.
+//! The workloads: operations of clients for each service.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl Random {
     }
 }
 
-/// Decides which operations read.
+/// Decides which operations are reads.
 #[derive(Clone, Debug)]
 struct Mix {
     random: Random,
@@ -59,7 +59,7 @@ pub struct Null {
 }
 
 impl Null {
-    /// Requests and replies of these sizes; so many percent are read-only queries.
+    /// Requests and replies of these sizes; `read_percent` of them are read-only queries.
     #[must_use]
     pub fn new(request_size: u32, reply_size: u32, read_percent: u8, seed: u64) -> Null {
         Null {
@@ -85,7 +85,7 @@ impl Workload for Null {
 
 /// The workload of the key-value store: reads and writes of uniformly chosen keys.
 ///
-/// With 50 % reads this is YCSB's workload A but for the distribution of the keys.
+/// With 50 % reads this is YCSB's workload A, except for the distribution of the keys.
 #[derive(Clone, Debug)]
 pub struct Kv {
     keys: u32,
@@ -96,7 +96,7 @@ pub struct Kv {
 }
 
 impl Kv {
-    /// Over so many keys, with values of one size; so many percent are reads.
+    /// Over `keys` keys, with values of one size; `read_percent` of the operations are reads.
     #[must_use]
     pub fn new(keys: u32, value_size: u32, read_percent: u8, seed: u64) -> Kv {
         Kv {

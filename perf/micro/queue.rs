@@ -1,7 +1,7 @@
-//! Handing inputs from one agent to another, by the pattern of the runtime's mailbox: a run of
+//! Handing inputs from one agent to another, by the pattern of the runtime's channel: a run of
 //! inputs is staged and goes out as one chunk of a bounded ring; the receiver takes all there is.
 //!
-//! The mailbox itself is private to the engine. Here the same ring carries the same inputs.
+//! The channel is private to the engine. Here the same ring transports the same inputs.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -52,7 +52,7 @@ fn same_thread(c: &mut Criterion) {
                 }
             });
         });
-        group.bench_function(BenchmarkId::new("mailbox", run), |b| {
+        group.bench_function(BenchmarkId::new("channel", run), |b| {
             let (mut producer, mut consumer) = RingBuffer::new(CAPACITY);
             let mut staged = VecDeque::new();
             b.iter(|| {
@@ -70,7 +70,7 @@ fn two_threads(c: &mut Criterion) {
     let mut group = c.benchmark_group("queue/two-threads");
     for run in [1_u64, 8, 64] {
         group.throughput(Throughput::Elements(run));
-        group.bench_function(BenchmarkId::new("mailbox", run), |b| {
+        group.bench_function(BenchmarkId::new("channel", run), |b| {
             b.iter_custom(|rounds| {
                 let (mut producer, mut consumer) = RingBuffer::new(CAPACITY);
                 let go = Arc::new(AtomicBool::new(false));

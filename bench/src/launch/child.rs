@@ -19,8 +19,9 @@ const LOG_TAIL: usize = 2000;
 
 /// A running child.
 ///
-/// It stops by three ways: an end of file on its standard input (also when this process dies), the
-/// kernel's parent-death signal (the child asks for it), and [`Drop`], which kills and reaps it.
+/// It is stopped in three ways: by an end of file on its standard input (also when this process
+/// dies), by the kernel's parent-death signal (which the child asks for), and by [`Drop`], which
+/// kills and reaps it.
 #[derive(Debug)]
 pub struct Child {
     name: String,
@@ -65,13 +66,13 @@ impl Child {
         Ok(child)
     }
 
-    /// Its process id.
+    /// The child's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// What it is called in reports.
+    /// The name in reports.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -80,7 +81,7 @@ impl Child {
     /// Waits until the child prints a line that starts with "ready".
     ///
     /// # Errors
-    /// If it ends before, does not get ready in time, or the stop flag goes up.
+    /// If it ends before that, is not ready in time, or the stop flag is raised.
     pub fn wait_ready(&mut self, patience: Duration, stop: &Stop) -> Result<(), Error> {
         let deadline = Instant::now() + patience;
         loop {
@@ -137,7 +138,7 @@ impl Child {
     /// # Errors
     /// If the child has ended.
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
-        // Until it is reaped, its id cannot belong to anyone else.
+        // Until it is reaped, no other process can have its id.
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         match pid {
             Some(pid) if !self.reaped => rustix::process::kill_process(pid, signal)

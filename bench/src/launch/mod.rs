@@ -22,15 +22,15 @@ use crate::spec::GroupSpec;
 use crate::stop::Stop;
 use crate::workload::Random;
 
-/// Ports are chosen anew this often if somebody else takes one.
+/// How often ports are chosen, in case another process takes one in the meantime.
 const LAUNCH_ATTEMPTS: u32 = 5;
-/// A replica gets this long to be ready.
+/// Longest time that a replica needs to be ready.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running group in a temporary directory; dropping it kills its processes.
 #[derive(Debug)]
 pub struct Group {
-    // Declared first: the processes are gone before their directory is.
+    // Declared first, so that the processes end before their directory is removed.
     replicas: Vec<Child>,
     directory: TempDir,
     spec: GroupSpec,
@@ -102,7 +102,7 @@ impl Group {
         self.directory.path().join("group")
     }
 
-    /// What the group was asked to be.
+    /// The specification that it was launched with.
     #[must_use]
     pub fn spec(&self) -> &GroupSpec {
         &self.spec
@@ -113,12 +113,12 @@ impl Group {
         &mut self.replicas
     }
 
-    /// kill -9.
+    /// Kills a replica with SIGKILL, as a crash would.
     pub fn kill(&mut self, replica: u16) {
         self.replicas[usize::from(replica)].kill();
     }
 
-    /// SIGSTOP.
+    /// Pauses a replica with SIGSTOP.
     ///
     /// # Errors
     /// If the replica has ended.
@@ -126,7 +126,7 @@ impl Group {
         self.replicas[usize::from(replica)].signal(Signal::STOP)
     }
 
-    /// SIGCONT.
+    /// Resumes a paused replica with SIGCONT.
     ///
     /// # Errors
     /// If the replica has ended.
@@ -163,7 +163,7 @@ impl Group {
     /// Stops all replicas in order.
     ///
     /// # Errors
-    /// If one ended with an error or had to be killed; the others are stopped all the same.
+    /// If one ended with an error or had to be killed; the others are stopped nevertheless.
     pub fn shutdown(mut self) -> Result<(), Error> {
         self.replicas.iter_mut().for_each(Child::ask_to_stop);
         let results: Vec<_> = self.replicas.iter_mut().map(Child::wait_stopped).collect();
@@ -186,11 +186,11 @@ fn free_addresses(count: u16) -> Result<Vec<SocketAddr>, Error> {
     let failed = |e| Error::new(format!("cannot find free ports on 127.0.0.1: {e}"));
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut random = Random::new(clock.as_nanos() as u64 ^ u64::from(std::process::id()) << 32);
-    // All are held until all are chosen, so that none is chosen twice.
+    // All are kept open until the last is chosen, so that none is chosen twice.
     let mut listeners = Vec::new();
     let mut attempts = 0;
     while listeners.len() < usize::from(count) {
-        // Below the range that Linux takes the ports of outgoing connections from.
+        // Below the range of ports that Linux uses for outgoing connections.
         let port = 10_000 + random.below(20_000) as u16;
         attempts += 1;
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {

@@ -1,4 +1,4 @@
-//! The hidden subcommand `replica`: what a child of the benchmark runs.
+//! The hidden subcommand `replica`, which the child processes of the benchmark run.
 
 use std::io::{Read, Write};
 
@@ -14,7 +14,7 @@ use crate::stop::Stop;
 /// # Errors
 /// If it cannot start, or stops by itself.
 pub fn run_replica(args: &ReplicaArgs) -> Result<(), Error> {
-    // SIGKILL, because a replica that is stopped (SIGSTOP) takes notice of nothing else.
+    // SIGKILL, because a replica that is stopped (SIGSTOP) reacts to no other signal.
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|e| Error::new(format!("cannot tie this process to its parent: {e}")))?;
     let level = env_logger::Env::default().default_filter_or("info");

@@ -14,16 +14,16 @@ const PENALTY_NS: u64 = 20_000_000;
 /// Longest poll: the loop looks at the time and the stop flag at least this often.
 const LONGEST_POLL: Duration = Duration::from_millis(20);
 
-/// When a load runs, in time from its `origin`.
+/// The schedule of a load, in time from its `origin`.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Time zero.
     pub origin: Instant,
-    /// Operations that start before are warm-up and not recorded.
+    /// Operations that start within this time are warm-up, and not recorded.
     pub warmup: Duration,
-    /// Length of the measured interval; [`Tallies::finish`] ends it sooner.
+    /// Length of the measured interval; [`Tallies::finish`] ends it earlier.
     pub measured: Duration,
-    /// Longest wait for the last operations.
+    /// Longest wait for the operations that are outstanding at the end of the interval.
     pub drain: Duration,
 }
 
@@ -37,7 +37,7 @@ impl Plan {
     }
 }
 
-/// What one thread shows to others while it runs; on cache lines of its own.
+/// Counters that one thread publishes while it runs, on their own cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Tallies {
@@ -68,15 +68,15 @@ impl Tallies {
 /// What one thread measured.
 #[derive(Debug)]
 pub struct Run<W> {
-    /// Its measurements.
+    /// Latencies, failures and gaps of the measured interval.
     pub recorder: Recorder,
-    /// Its workload, which knows what was acknowledged.
+    /// The thread's workload, which may know more about the results.
     pub workload: W,
-    /// Operations acknowledged in all, warm-up and end included.
+    /// Operations acknowledged in total, warm-up and drain included.
     pub acknowledged: u64,
     /// Operations acknowledged inside the measured interval, whenever they were submitted.
     pub acknowledged_inside: u64,
-    /// Operations that failed in all.
+    /// Operations that failed in total.
     pub failed: u64,
     /// Operations still outstanding when the drain ended.
     pub unfinished: u64,
@@ -91,7 +91,7 @@ struct Ended {
 /// Runs one thread's load to its end: warm-up, measured interval, drain.
 ///
 /// # Errors
-/// If the driver fails, or the flag went up.
+/// If the driver fails, or the flag was raised.
 pub fn drive<S: Sessions, P: Pace, W: Workload>(
     sessions: &mut S,
     pace: P,
@@ -137,7 +137,7 @@ struct Load<P, W> {
     started: Vec<u64>,
     /// What the last poll completed.
     ended: Vec<Ended>,
-    /// Sessions whose operation failed, with the time at which they may go on.
+    /// Sessions whose operation failed, with the time from which they may submit again.
     penalised: VecDeque<(u64, u32)>,
     outstanding: u64,
     acknowledged: u64,
@@ -183,7 +183,7 @@ impl<P: Pace, W: Workload> Load<P, W> {
         Ok(())
     }
 
-    /// Lets the driver work until something has ended or the pace wants to act.
+    /// Lets the driver work until an operation has ended or the pace wants to act.
     fn poll(&mut self, sessions: &mut impl Sessions, now: u64) -> Result<(), Error> {
         let wait = self.pace.wait(now).map_or(LONGEST_POLL, Duration::from_nanos);
         let Self { workload, ended, .. } = self;
@@ -223,7 +223,7 @@ impl<P: Pace, W: Workload> Load<P, W> {
                     if counts {
                         self.recorder.failed(kind);
                     }
-                    // An evicted session takes nothing any more.
+                    // An evicted session accepts no more operations.
                     if kind != Failure::Evicted {
                         self.penalised.push_back((now + PENALTY_NS, session));
                     }
@@ -265,13 +265,13 @@ fn elapsed(origin: Instant) -> u64 {
     origin.elapsed().as_nanos() as u64
 }
 
-/// What one thread of a measurement does.
+/// The work of one thread of a measurement.
 pub type Part<T> = Box<dyn FnOnce(&Tallies, &Stop) -> Result<T, Error> + Send>;
 
 /// Runs one thread per part of the load, and `watch` on the calling thread meanwhile. The threads
 /// are pinned to `cores`, unless that is empty.
 ///
-/// `watch` is handed the threads' tallies; its error, like one of a thread, stops all.
+/// `watch` gets the threads' tallies. Its error, like that of a thread, stops everything.
 ///
 /// # Errors
 /// The first error of a thread or of `watch`.
@@ -282,7 +282,7 @@ pub fn measure<T: Send, V>(
     watch: impl FnOnce(&[Arc<Tallies>]) -> Result<V, Error>,
 ) -> Result<(Vec<T>, V), Error> {
     let tallies: Vec<Arc<Tallies>> = parts.iter().map(|_| Arc::default()).collect();
-    // A thread's failure ends its fellows, but is not the user's interruption.
+    // A thread's failure ends the other threads, but is not an interruption by the user.
     let failure = Stop::new();
     std::thread::scope(|scope| {
         let threads: Vec<_> = parts
@@ -320,7 +320,7 @@ pub fn measure<T: Send, V>(
             }
         }
         match (error, watched) {
-            // An interruption of the watcher is an echo if a thread failed by itself.
+            // If a thread failed by itself, an interruption of the watcher is only its consequence.
             (Some(e), _) if !e.is_interrupted() => Err(e),
             (_, Err(e)) => Err(e),
             (Some(e), _) => Err(e),
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_thread_stops_its_fellows_and_its_error_is_told() {
+    fn a_failing_thread_stops_the_others_and_its_error_is_reported() {
         let parts: Vec<Part<()>> = vec![
             Box::new(|_, _| Err(Error::new("no such key"))),
             Box::new(|_, stop| {

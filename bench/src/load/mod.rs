@@ -24,22 +24,22 @@ use crate::Error;
 pub enum Access {
     /// Agreed on by the group.
     Order,
-    /// Read-only, answered without ordering if all replicas agree.
+    /// Read-only; answered without ordering if all replicas agree.
     Query,
 }
 
 /// Why an operation was not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The replicas refused it for lack of room.
+    /// The replicas refused it because they are overloaded.
     Overloaded,
     /// The session was evicted.
     Evicted,
     /// No answer in time; the operation may have been executed or not.
     TimedOut,
-    /// The group answered with something else than a result.
+    /// The group answered, but not with a result.
     Refused,
-    /// The result is not what the service must answer.
+    /// The result is not one that the service can return.
     WrongResult,
 }
 
@@ -66,16 +66,16 @@ impl Failure {
     }
 }
 
-/// What became of an operation.
+/// The outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome<'a> {
-    /// f+1 replicas gave this result.
+    /// f+1 replicas returned this result.
     Done(&'a [u8]),
     /// It was not acknowledged.
     Failed(Failure),
 }
 
-/// What the load generator needs of a client: sessions with one outstanding operation each.
+/// What the load generator needs from a client: sessions with one outstanding operation each.
 pub trait Sessions {
     /// Number of sessions; they are numbered from 0.
     fn count(&self) -> u32;
@@ -86,8 +86,8 @@ pub trait Sessions {
     /// If the driver cannot take it at all (a bug of the caller or a driver that has ended).
     fn submit(&mut self, session: u32, access: Access, operation: &[u8]) -> Result<(), Error>;
 
-    /// Sends what is queued, waits up to `wait` for something to happen, and tells of every session
-    /// whose operation has come to an end.
+    /// Sends what is queued, waits up to `wait` for something to happen, and reports every session
+    /// whose operation has ended.
     ///
     /// # Errors
     /// If the driver has ended.
@@ -98,12 +98,12 @@ pub trait Sessions {
     ) -> Result<(), Error>;
 }
 
-/// What the clients ask for, and what they expect as an answer.
+/// The operations that clients submit, and the answers that they expect.
 pub trait Workload: Send {
     /// Writes the next operation of a session into the empty buffer.
     fn next(&mut self, session: u32, operation: &mut Vec<u8>) -> Access;
 
-    /// Takes note of an acknowledged result; `false` if no correct service answers so.
+    /// Takes note of an acknowledged result. Returns `false` if no correct service can return it.
     fn acknowledged(&mut self, session: u32, result: &[u8]) -> bool;
 
     /// Takes note that a session's operation failed; it may have been executed or not.
@@ -114,7 +114,7 @@ pub trait Workload: Send {
 
 /// Decides when sessions submit: closed or open loop.
 pub trait Pace {
-    /// Nanoseconds from now until the pace itself wants to act, if it knows.
+    /// Nanoseconds from now until the next operation is due, if that depends on time.
     fn wait(&self, now: u64) -> Option<u64>;
 
     /// A session is idle (at the start, and whenever its operation has ended).

@@ -1,9 +1,9 @@
 //! Open loop: operations arrive at a fixed rate, whether the group keeps up or not.
 //!
 //! Each operation has an *intended* time on a fixed grid, and its latency counts from that time. If
-//! the group stalls, the operations that would have arrived meanwhile wait for a free session, and
-//! their waiting counts: nothing is omitted because the generator was held up itself (the mistake
-//! called coordinated omission).
+//! the group stalls, operations that arrive during the stall wait for a free session, and this wait
+//! is part of their latency. So no operation is left out because the generator was blocked (the
+//! mistake called coordinated omission).
 
 use super::Pace;
 
@@ -13,10 +13,10 @@ pub struct OpenLoop {
     idle: Vec<u32>,
     /// Nanoseconds between two operations, as a fraction to keep the rate exact.
     rate_per_s: f64,
-    /// The operation that comes next, counted from 0.
+    /// The number of the next operation, counted from 0.
     next: u64,
     next_at: u64,
-    /// Operations whose intended time lies before the end.
+    /// Number of operations whose intended time is before the end.
     intended: u64,
 }
 
@@ -46,7 +46,7 @@ impl Pace for OpenLoop {
 
     #[inline]
     fn next(&mut self, now: u64, end: u64) -> Option<(u32, u64)> {
-        // What was intended before the end is submitted even if its time has passed.
+        // Operations intended before the end are submitted even if their time has passed.
         if self.next_at > now || self.next_at >= end {
             return None;
         }

@@ -1,4 +1,4 @@
-//! What one load thread measured.
+//! Recording the measurements of one load thread.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::Failure;
 
-/// Longest latency that is told apart; longer ones count as this.
+/// Longest latency that is recorded; longer ones count as this.
 const LONGEST_NS: u64 = 1_000_000_000_000;
 
 /// Records latencies, failures and the longest silence inside the measured interval.
@@ -76,7 +76,7 @@ impl Recorder {
         self.last_completion = Some(now);
     }
 
-    /// The interval ended at `now`: a silence that reaches to its end counts too.
+    /// Ends the interval at `now`; a gap that lasts until then counts too.
     pub fn close(&mut self, now: u64) {
         if self.last_completion.is_some() {
             self.progress(now);

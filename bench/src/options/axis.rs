@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use super::RunOptions;
 use crate::Error;
 
-/// What a sweep changes; each stands for the option of the same name.
+/// The option that a sweep changes, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Axis {
     /// `--pillars`
@@ -75,7 +75,7 @@ impl Axis {
     /// The options with one value changed.
     ///
     /// # Errors
-    /// If the value is none for this option.
+    /// If the option cannot have this value.
     pub fn apply(self, options: &RunOptions, value: &str) -> Result<RunOptions, Error> {
         let mut options = options.clone();
         let group = &mut options.group;
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_told_with_the_option() {
+    fn wrong_values_are_reported_with_the_option() {
         let run = Cli::parse_from(["hybster-bench"]).run;
         for (axis, value) in [(Axis::Pillars, "0"), (Axis::Batch, "many"), (Axis::Layout, "cubist")]
         {

@@ -1,4 +1,4 @@
-//! `hybster-bench idle`: what a group without load costs.
+//! `hybster-bench idle`: the cost of a group without load.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::report::{Config, FORMAT, ProcessReport, machine_line};
 use crate::spec::GroupSpec;
 use crate::stop::Stop;
 
-/// Links and handshakes are done by then.
+/// Time for links and handshakes, after which the group is idle.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// The report of `hybster-bench idle`.
@@ -23,13 +23,13 @@ pub struct IdleReport {
     pub format: u32,
     /// `idle`.
     pub kind: String,
-    /// Length of the watch.
+    /// How long the group was watched.
     pub seconds: f64,
-    /// The replicas: CPU seconds of the watch, and memory.
+    /// Per replica: CPU seconds in that time, and memory.
     pub processes: Vec<ProcessReport>,
-    /// What was asked for.
+    /// The configuration of the group.
     pub config: Config,
-    /// Where.
+    /// The machine it ran on.
     pub machine: Machine,
 }
 

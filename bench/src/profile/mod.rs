@@ -3,9 +3,9 @@
 //! While a load runs, `perf record` samples every replica process and this process, which generates
 //! the load; `perf stat` counts their system calls. Afterwards there are, per process, the samples
 //! (`NAME.perf.data`), the stacks as text (`NAME.script`), folded stacks (`NAME.folded`) and a
-//! flamegraph (`NAME.svg`); a stage that has a thread of its own is a tower of its own. From the
-//! same stacks comes a table of what one operation costs where ([`shares`]), in nanoseconds that
-//! add up, beside the CPU time that `/proc` reports.
+//! flamegraph (`NAME.svg`), in which a stage with its own thread is a tower of its own. From the
+//! same stacks comes a table of the cost of one operation by activity ([`shares`]), in nanoseconds
+//! that add up, next to the CPU time that `/proc` reports.
 //!
 //! perf and inferno are programs that are run, not linked.
 
@@ -28,7 +28,7 @@ use crate::stop::Stop;
 use perf::{Recorder, Tools};
 use shares::{Kind, Shares};
 
-/// perf needs so long to attach, and the load outlives it by this, in seconds.
+/// Time for perf to attach, by which the load runs longer than the sampling, in seconds.
 const MARGIN_S: f64 = 1.0;
 
 /// Runs a load and profiles all processes.
@@ -49,7 +49,7 @@ pub fn profile(options: &ProfileOptions, stop: &Stop) -> Result<ProfileReport, E
         recorders = record(&tools, options, group)?;
         Ok(())
     })?;
-    // perf reads what it needs of this process's image from the file, so nothing must be alive.
+    // perf reads the symbols of a process from its file, so the processes need not be alive.
     let processes = recorders
         .into_iter()
         .map(|recorder| finish(&tools, options, recorder, &report))

@@ -1,4 +1,4 @@
-//! The programs: perf samples and counts, inferno folds and draws.
+//! Running the programs: perf samples and counts, inferno folds stacks and draws flamegraphs.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use crate::Error;
 
-/// Bytes of each stack that a sample keeps to be unwound.
+/// Bytes of the stack in each sample, for unwinding.
 const STACK_BYTES: u32 = 8192;
-/// What to install, and how.
+/// How to install perf.
 const PERF_MISSING: &str = "perf is not installed: on Debian, apt-get install linux-perf";
 const INFERNO_MISSING: &str = "inferno is not installed, so no stacks were folded and no flamegraph \
     was drawn: cargo install inferno, then start again (the stacks are in the .script files)";
 
-/// Which programs there are.
+/// The programs that are installed.
 #[derive(Debug)]
 pub(super) struct Tools {
     inferno: bool,
 }
 
-/// perf at work on one process. Dropping it stops it.
+/// A running perf that samples one process. Dropping it stops perf.
 #[derive(Debug)]
 pub(super) struct Recorder {
     name: String,
@@ -30,7 +30,7 @@ pub(super) struct Recorder {
     count: Child,
 }
 
-/// What perf brought home.
+/// The results of perf.
 #[derive(Debug)]
 pub(super) struct Recorded {
     pub(super) name: String,
@@ -42,7 +42,7 @@ pub(super) struct Recorded {
 }
 
 impl Tools {
-    /// Looks for the programs, and tries whether perf may sample.
+    /// Looks for the programs, and checks by a trial that perf may sample.
     pub(super) fn find() -> Result<Tools, Error> {
         let probe = tempfile::NamedTempFile::new()
             .map_err(|e| Error::new(format!("cannot make a temporary file: {e}")))?;
@@ -76,7 +76,7 @@ impl Tools {
         }
     }
 
-    /// What is missing, in words.
+    /// The program that is missing and how to install it, if there is one.
     pub(super) fn missing(&self) -> Option<String> {
         (!self.inferno).then(|| INFERNO_MISSING.to_owned())
     }

@@ -1,4 +1,4 @@
-//! What a profile says.
+//! The report of a profile.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,28 +22,28 @@ pub struct ProfileReport {
     pub frequency: u32,
     /// Where the stacks and flamegraphs are.
     pub out: PathBuf,
-    /// A tool that was missing, in words.
+    /// A program that was missing and how to install it.
     pub missing: Option<String>,
-    /// Per process what an operation costs.
+    /// The cost of an operation, per process.
     pub processes: Vec<ProcessProfile>,
     /// The run that was profiled; perf makes it slower.
     pub run: RunReport,
 }
 
-/// What an operation costs one process.
+/// The cost of an operation in one process.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProcessProfile {
     /// `replica 0`, `server`, `load`.
     pub name: String,
     /// CPU time per operation as `/proc` counts it.
     pub measured_ns_per_op: f64,
-    /// CPU time per operation as the samples tell it.
+    /// CPU time per operation according to the samples.
     pub sampled_ns_per_op: f64,
     /// Number of samples.
     pub samples: u64,
     /// System calls per operation; absent if they cannot be counted here.
     pub system_calls_per_op: Option<f64>,
-    /// The samples by what was done.
+    /// Nanoseconds per operation by activity.
     pub ns_per_op: BTreeMap<String, f64>,
 }
 

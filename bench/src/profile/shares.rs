@@ -1,12 +1,12 @@
-//! Sorts stacks by what the process was doing: the answer to "where do the nanoseconds go".
+//! Sorts stacks by the activity of the process, to answer "where do the nanoseconds go".
 //!
-//! A stack belongs to the innermost of its frames that says what is being done. The MAC of a
-//! request, for instance, is checking when a pillar has called it and the client's work when the
-//! client has. What no frame tells is `other`, which must stay small.
+//! The innermost frame with a known activity decides. The MAC of a request, for example, counts as
+//! checking if a pillar called it, and as the client's work if the client did. Stacks without such
+//! a frame are `other`, which must stay small.
 
 use std::collections::BTreeMap;
 
-/// Which process the stacks are of.
+/// The kind of process that the stacks come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A replica.
@@ -15,7 +15,7 @@ pub enum Kind {
     Load,
 }
 
-/// What a process does with its time, in the order of a request's way.
+/// The activities, in the order of a request's path.
 pub const NAMES: [&str; 13] = [
     "load generator",
     "client",
@@ -32,10 +32,10 @@ pub const NAMES: [&str; 13] = [
     "checkpoint",
 ];
 
-/// What no frame tells.
+/// The activity of stacks that match no name.
 pub const OTHER: &str = "other";
 
-/// Parts of names of functions in kernel stacks and what they say; the first that fits counts.
+/// Parts of the names of functions in kernel stacks, with their activity; the first match counts.
 const KERNEL: [(&str, &str); 9] = [
     ("writev", "kernel: send"),
     ("sendmsg", "kernel: send"),
@@ -48,7 +48,7 @@ const KERNEL: [(&str, &str); 9] = [
     ("", "kernel: wait, wake, other"),
 ];
 
-/// The same for the frames of all processes, looked for from the innermost frame outwards.
+/// The same for the frames of all processes, searched from the innermost frame outwards.
 const COMMON: [(&str, &str); 9] = [
     ("polyval::", "link MAC"),
     ("ghash::", "link MAC"),
@@ -92,11 +92,11 @@ const LOAD: [(&str, &str); 7] = [
     ("indicatif::", "load generator"),
 ];
 
-/// The last resort, for stacks that could not be unwound: assembly without unwind tables. The
-/// digest of batches is by far the largest user of BLAKE3.
+/// For stacks that could not be unwound because of assembly without unwind tables. By far the most
+/// BLAKE3 is spent on the digests of batches.
 const BROKEN: (&str, &str) = ("blake3_", "order");
 
-/// CPU time by what was done.
+/// CPU time by activity.
 #[derive(Clone, Debug, Default)]
 pub struct Shares {
     nanoseconds: BTreeMap<&'static str, u64>,
@@ -132,7 +132,7 @@ impl Shares {
         self.nanoseconds.values().sum::<u64>() as f64 / 1e9
     }
 
-    /// What was done, and for how many seconds.
+    /// The activities, and their seconds.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> {
         let names = NAMES.into_iter().chain([OTHER]);
         names.filter_map(|name| Some((name, *self.nanoseconds.get(name)? as f64 / 1e9)))

@@ -1,7 +1,7 @@
-//! What a measurement says: one structure, shown as text and written as JSON.
+//! The report of a measurement: one structure, printed as text and written as JSON.
 //!
-//! The JSON form is a contract, described in `bench/REPORT.md` and pinned by a fixture. Fields may be
-//! added; whoever renames or removes one raises [`FORMAT`].
+//! The JSON form is a contract, described in `bench/REPORT.md` and pinned by a fixture. Fields may
+//! be added; renaming or removing one raises [`FORMAT`].
 
 mod text;
 
@@ -26,13 +26,13 @@ pub const FORMAT: u32 = 1;
 pub struct RunReport {
     /// Version of this form.
     pub format: u32,
-    /// What was run: `run` or `unreplicated`.
+    /// `run` or `unreplicated`.
     pub kind: String,
     /// Acknowledged operations per second of the measured interval.
     pub throughput_ops_s: f64,
     /// Operations acknowledged in the measured interval.
     pub completed: u64,
-    /// Operations of the measured interval that failed, those never answered included.
+    /// Operations of the measured interval that failed, including those never answered.
     pub errors: u64,
     /// Failures by kind; kinds that did not occur are absent.
     pub errors_by_kind: BTreeMap<String, u64>,
@@ -42,8 +42,8 @@ pub struct RunReport {
     pub latency_us: LatencyUs,
     /// Longest time between two completions.
     pub longest_gap_ms: f64,
-    /// CPU seconds that the host of a virtual machine gave to others in the interval. Reports from
-    /// before it existed lack it.
+    /// CPU seconds that the host of a virtual machine gave to others in the interval. Older reports
+    /// lack it.
     #[serde(default)]
     pub stolen_s: f64,
     /// CPU seconds of all processes per million completed operations.
@@ -52,11 +52,11 @@ pub struct RunReport {
     pub processes: Vec<ProcessReport>,
     /// What the replicas counted.
     pub replicas: Vec<ReplicaReport>,
-    /// Only of an open loop.
+    /// Only in an open loop.
     pub open_loop: Option<OpenLoopReport>,
-    /// What was asked for.
+    /// The configuration of the measurement.
     pub config: Config,
-    /// Where.
+    /// The machine it ran on.
     pub machine: Machine,
 }
 
@@ -71,13 +71,13 @@ pub struct LatencyUs {
     pub p99: f64,
     /// 99.9th percentile.
     pub p999: f64,
-    /// The longest.
+    /// Largest value.
     pub max: f64,
     /// Arithmetic mean.
     pub mean: f64,
 }
 
-/// What one process used.
+/// The resources that one process used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessReport {
     /// `replica 0`, `server`, `load`.
@@ -90,7 +90,7 @@ pub struct ProcessReport {
     pub peak_rss_bytes: u64,
 }
 
-/// What one replica counted, as far as its status tells.
+/// The counters of one replica, from its status.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaReport {
     /// The replica.
@@ -99,16 +99,16 @@ pub struct ReplicaReport {
     pub view: u64,
     /// Requests per batch, on average over the measured interval; absent if it counts none.
     pub requests_per_batch: Option<f64>,
-    /// Messages that it dropped because of what is in them, since it started; what merely came too
-    /// late to be of use is not counted.
+    /// Messages that it dropped because of their content since it started. Messages that only came
+    /// too late do not count.
     pub rejections: u64,
-    /// The layout in use, `auto` decided.
+    /// The layout in use, never `auto`.
     pub layout: String,
-    /// The transport in use, `auto` decided.
+    /// The transport in use, never `auto`.
     pub transport: String,
 }
 
-/// What only an open loop can say.
+/// Figures that only an open loop has.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenLoopReport {
     /// The rate asked for.
@@ -146,19 +146,19 @@ pub struct Config {
     pub batch_max: u32,
     /// Layout of a replica's stages on cores.
     pub layout: String,
-    /// Processes are pinned to cores. Reports from before it existed lack it: they were not.
+    /// Whether processes are pinned to cores. Older reports lack it; theirs were not.
     #[serde(default)]
     pub pin: bool,
-    /// What carries the bytes.
+    /// Transport of the links, as asked for.
     pub transport: String,
-    /// Microseconds that threads look for more messages before they sleep, at most.
+    /// Longest time that threads poll for messages before they sleep, in microseconds.
     pub busy_poll_us: u64,
     /// MAC algorithm of certificates, and of client requests unless they are signed.
     pub authenticator: String,
-    /// What proves a client's request: `mac` or `ed25519`. Reports from before it existed lack it.
+    /// What proves a client's request: `mac` or `ed25519`. Older reports lack it.
     #[serde(default = "by_mac")]
     pub request_authenticator: String,
-    /// Protection of links. Reports from before it could be chosen lack it.
+    /// Protection of links. Older reports lack it.
     #[serde(default = "before_choice")]
     pub link_cipher: String,
     /// One server and no protocol.

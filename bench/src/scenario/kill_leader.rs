@@ -1,4 +1,4 @@
-//! kill -9 of the leader under load: clients go on after one view change.
+//! kill -9 of the leader under load: clients continue after one view change.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::options::FaultOptions;
 use crate::spec::GroupSpec;
 use crate::stop::Stop;
 
-/// The fault comes this long after the recording has begun, so that a completion lies before it.
+/// Time from the start of the recording to the fault, so that some operation completes before it.
 const LEAD: Duration = Duration::from_millis(200);
 
 struct Script {
@@ -37,7 +37,7 @@ pub fn round(
         let before_ops_s = stage.rate_since(begin);
         stage.dead.push(killed);
         stage.group.kill(killed);
-        // The second half of what follows is the rate that the survivors settle at.
+        // The rate that the survivors settle at is that of the second half of the remaining time.
         let half = Duration::from_secs_f64(options.after / 2.0);
         stage.run_until(now + half)?;
         let middle = stage.mark();

@@ -1,4 +1,4 @@
-//! Was every acknowledged increment counted exactly once?
+//! Checks that every acknowledged increment was counted exactly once.
 
 use hybster::services::counter;
 
@@ -10,19 +10,19 @@ pub struct Increments {
     ledger: Ledger,
 }
 
-/// What increments returned.
+/// The values that increments returned.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     /// One bit per value that some acknowledged increment returned.
     seen: Vec<u64>,
     acknowledged: u64,
-    /// Acknowledged results that another increment had returned before.
+    /// Acknowledged results that another increment had already returned.
     repeated: u64,
     /// Operations without an answer: they may have been executed.
     uncertain: u64,
 }
 
-/// What a ledger and the counter's final value say together.
+/// The comparison of a ledger with the counter's final value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Acknowledged increments.
@@ -33,11 +33,11 @@ pub struct Verdict {
     pub doubled: u64,
 }
 
-/// Values beyond this are no answer of a counter that started at 0 (a bound for memory: 128 MiB).
+/// Values above this are not accepted as answers, which bounds the memory to 128 MiB.
 const MOST: u64 = 1 << 30;
 
 impl Ledger {
-    /// Notes a result; `false` if no counter answers so.
+    /// Notes a result. Returns `false` if no counter can return it.
     pub fn note(&mut self, value: u64) -> bool {
         if value == 0 || value > MOST {
             return false;
@@ -88,7 +88,7 @@ impl Ledger {
         let beyond = self.seen.iter().enumerate().rev().find(|(_, word)| **word != 0);
         let highest =
             beyond.map_or(0, |(at, word)| at as u64 * 64 + 63 - u64::from(word.leading_zeros()));
-        // A value above the final one was acknowledged and is gone.
+        // A value above the final one was acknowledged and then lost.
         let lost = self.acknowledged.saturating_sub(value).max(highest.saturating_sub(value));
         let surplus = value.saturating_sub(self.acknowledged + self.uncertain);
         Verdict { acknowledged: self.acknowledged, lost, doubled: surplus.max(self.repeated) }
@@ -129,7 +129,7 @@ mod tests {
     fn every_increment_once_is_clean() {
         let mut all = ledger(&[1, 3, 64]);
         all.merge(&ledger(&[2, 65, 66]));
-        // Three increments between 3 and 64 got no answer in this picture.
+        // Here, three increments between 3 and 64 got no answer.
         all.note_uncertain(60);
         let verdict = all.verdict(66);
         assert_eq!(verdict, Verdict { acknowledged: 6, lost: 0, doubled: 0 });

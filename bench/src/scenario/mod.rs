@@ -1,8 +1,8 @@
-//! Faults under load: what breaks, and what clients notice of it.
+//! Faults under load, and what clients notice of them.
 //!
-//! Every scenario drives the counter service, because it shows what became of each operation: an
-//! increment's result is the new value, so no two acknowledged increments may have the same result,
-//! and the final value tells what was lost or doubled ([`Ledger`]).
+//! Every scenario drives the counter service, because it reveals the fate of each operation: the
+//! result of an increment is the new value, so no two acknowledged increments may have the same
+//! result, and the final value shows what was lost or repeated ([`Ledger`]).
 
 mod kill_leader;
 mod ledger;
@@ -24,7 +24,7 @@ use crate::stop::Stop;
 ///
 /// # Errors
 /// If a group does not start, a survivor ends, or the user interrupts. A broken promise of the
-/// protocol is no error but a report that is not clean.
+/// protocol is not an error, but makes the report unclean.
 pub fn fault(options: &FaultOptions, stop: &Stop) -> Result<FaultReport, Error> {
     let connections = options.group.connections.min(options.group.clients);
     let spec = GroupSpec::new(&options.group, ServiceKind::Counter, connections + 1)?;

@@ -11,7 +11,7 @@ use crate::stop::Stop;
 
 /// Longest wait for the follower to catch up under load.
 const CATCH_UP: Duration = Duration::from_secs(120);
-/// Between two looks at the follower.
+/// Time between two checks of the follower's state.
 const LOOK: Duration = Duration::from_millis(50);
 
 struct Script {
@@ -100,7 +100,7 @@ fn catch_up(stage: &mut Stage<'_>, paused: u16) -> Result<Option<Duration>, Erro
         stage.stop.check()?;
         stage.group.expect_running(&stage.dead)?;
         let (_, leader) = stage.leader()?;
-        // The order matters: what the leader had executed before the follower was asked.
+        // The leader is asked first: the follower must reach what the leader had executed before.
         let other = if leader == paused { (leader + 1) % replicas } else { leader };
         let ahead = stage.monitor.status(other);
         let behind = stage.monitor.status(paused);

@@ -26,9 +26,9 @@ pub struct FaultReport {
     pub doubled: u64,
     /// Each round.
     pub rounds: Vec<Round>,
-    /// What was asked for.
+    /// The configuration of the measurement.
     pub config: Config,
-    /// Where.
+    /// The machine it ran on.
     pub machine: Machine,
 }
 
@@ -70,22 +70,22 @@ pub struct Round {
     pub after_ops_s: f64,
     /// Replicas that run and did not reach the others' state within 30 s after the load.
     pub diverged: Vec<u16>,
-    /// Only of `pause-follower`.
+    /// Only for `pause-follower`.
     pub pause: Option<PauseRound>,
     /// CPU since the start and memory at the end, per process that runs.
     pub processes: Vec<ProcessReport>,
 }
 
-/// What only a paused follower can show.
+/// Figures about a paused follower.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PauseRound {
     /// Length of the pause.
     pub paused_s: f64,
     /// Throughput during the pause.
     pub during_ops_s: f64,
-    /// Order numbers that the leader had executed when the follower went on.
+    /// Order numbers that the leader had executed when the follower was resumed.
     pub orders_at_resume: u64,
-    /// Whether it caught up while the load went on.
+    /// Whether it caught up under load.
     pub caught_up: bool,
     /// From SIGCONT until it had executed what the leader had just executed.
     pub catch_up_s: f64,
@@ -154,8 +154,8 @@ impl Round {
 }
 
 impl FaultReport {
-    /// Whether every promise was kept: nothing lost, doubled or failed, clients went on, and all
-    /// replicas that run reached the same state.
+    /// Whether every promise was kept: nothing was lost, repeated or failed, clients continued, and
+    /// all running replicas reached the same state.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         !self.rounds.is_empty() && self.rounds.iter().all(Round::is_clean)

@@ -1,4 +1,4 @@
-//! What the rounds of all scenarios have in common: a group under counted load.
+//! The common part of all scenarios: a round with one group under a load that is counted.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::stop::Stop;
 const DRAIN: Duration = Duration::from_secs(30);
 /// Time for all threads to be ready before the load starts.
 const RUN_UP: Duration = Duration::from_millis(100);
-/// The survivors get this long to be equal once nothing is asked of them any more.
+/// Longest time for the survivors to reach the same state after the load.
 const SETTLE: Duration = Duration::from_secs(30);
 
 /// A group, its load and an observer, while the scenario's script runs.
@@ -30,7 +30,7 @@ pub struct Stage<'a> {
     pub monitor: &'a mut Monitor,
     /// Time zero of the load.
     pub origin: Instant,
-    /// Interruption.
+    /// Raised when the user interrupts.
     pub stop: &'a Stop,
     /// Replicas that the script killed.
     pub dead: Vec<u16>,
@@ -40,20 +40,20 @@ pub struct Stage<'a> {
 /// A moment of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
-    /// When.
+    /// When it was.
     pub at: Instant,
     completed: u64,
 }
 
 /// A finished round.
 pub struct Finished<T> {
-    /// What the script brought.
+    /// The script's result.
     pub script: T,
     /// What the load threads measured from the fault on.
     pub measured: Measured,
-    /// What the ledger says.
+    /// Whether increments were lost or repeated.
     pub verdict: Verdict,
-    /// Failed and unanswered operations in all.
+    /// Number of failed and unanswered operations.
     pub errors: u64,
     /// Replicas that run and that did not reach the same state in time.
     pub diverged: Vec<u16>,
@@ -100,7 +100,7 @@ impl Stage<'_> {
         (now.completed - mark.completed) as f64 / seconds.max(1e-3)
     }
 
-    /// The leader, as most of the replicas say.
+    /// The leader of the view that most replicas report.
     ///
     /// # Errors
     /// If no replica answers.
@@ -112,7 +112,7 @@ impl Stage<'_> {
     }
 }
 
-/// Starts a group, loads it, runs the script beside the load, ends the load when the script
+/// Starts a group and a load, runs the script during the load, ends the load when the script
 /// returns, and checks the ledger. Latencies and gaps are recorded from `options.at` on.
 ///
 /// # Errors
@@ -130,7 +130,7 @@ pub fn play<T>(
     let plan = Plan {
         origin: Instant::now() + RUN_UP,
         warmup: Duration::from_secs_f64(options.at),
-        // The script's end is the load's.
+        // The load ends with the script.
         measured: Duration::from_secs(24 * 3600),
         drain: DRAIN,
     };

@@ -1,7 +1,7 @@
-//! `hybster-bench sweep`: the same measurement again and again with one option changed.
+//! `hybster-bench sweep`: repeats a measurement with different values of one option.
 //!
-//! The values take turns, round by round, so that what changes on the machine meanwhile hits all of
-//! them alike; what is told of a value is the median of its runs, with the lowest and the highest.
+//! The values take turns, round by round, so that changes on the machine affect all of them alike.
+//! The result for a value is the median of its runs, with the lowest and the highest.
 
 mod report;
 

@@ -22,7 +22,7 @@ pub struct SweepReport {
     pub repeat: u32,
     /// One point per value, in the order asked for.
     pub points: Vec<Point>,
-    /// Where.
+    /// The machine it ran on.
     pub machine: Machine,
 }
 
@@ -39,11 +39,11 @@ pub struct Point {
     pub latency_p99_us: Spread,
     /// CPU microseconds per operation of all processes.
     pub cpu_us_per_op: Spread,
-    /// Those of replica 0, which leads (or of the server).
+    /// CPU microseconds per operation of replica 0, the leader (or of the server).
     pub leader_cpu_us_per_op: Spread,
-    /// Those of a follower, on average; 0 without followers.
+    /// CPU microseconds per operation of a follower, on average; 0 without followers.
     pub follower_cpu_us_per_op: Spread,
-    /// Those of the load generator with the client.
+    /// CPU microseconds per operation of the load generator with its clients.
     pub load_cpu_us_per_op: Spread,
     /// Requests per batch at the leader; absent if no replica counts them.
     pub requests_per_batch: Option<Spread>,
@@ -56,7 +56,7 @@ pub struct Point {
 /// Median and range of several runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// The median; of an even number the mean of the two in the middle.
+    /// The median; for an even number of runs the mean of the two in the middle.
     pub median: f64,
     /// The lowest.
     pub min: f64,
@@ -65,7 +65,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of some values; all zero if there is none.
+    /// The spread of these values; all zero if there are none.
     #[must_use]
     pub fn of(values: impl IntoIterator<Item = f64>) -> Spread {
         let mut sorted: Vec<f64> = values.into_iter().collect();

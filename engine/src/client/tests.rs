@@ -29,7 +29,7 @@ enum Order {
     /// This replica answers queries with something else.
     Liar(u16),
     /// Replies of replica 1 are relayed by replica 0, which damages them or not.
-    Carry {
+    Relay {
         damaged: bool,
     },
     /// Sessions of incarnations so far are evicted.
@@ -77,7 +77,7 @@ impl World {
             answer: Some(ReplyStatus::Done),
             view: 0,
             liar: None,
-            carried: None,
+            relayed: None,
             evicted: 0,
             seen: 0,
         };
@@ -126,7 +126,7 @@ struct Replicas {
     view: u64,
     liar: Option<u16>,
     /// Whether replica 0 damages the replies of replica 1, if it relays them.
-    carried: Option<bool>,
+    relayed: Option<bool>,
     /// Incarnations up to this one are evicted; the highest one seen.
     evicted: u64,
     seen: u64,
@@ -144,7 +144,7 @@ impl Replicas {
                     }
                     Order::Answer(status, view) => (self.answer, self.view) = (status, view),
                     Order::Liar(r) => self.liar = Some(r),
-                    Order::Carry { damaged } => self.carried = Some(damaged),
+                    Order::Relay { damaged } => self.relayed = Some(damaged),
                     Order::Evict => self.evicted = self.seen,
                     Order::End => return,
                 }
@@ -223,7 +223,7 @@ impl Replicas {
                 let mut reply = Vec::new();
                 begin(&mut reply, ReplicaId(q as u16), View(self.view));
                 append(&mut reply, &entry);
-                match self.carried.filter(|_| q == 1) {
+                match self.relayed.filter(|_| q == 1) {
                     None => {
                         let _ = hub.send_to_client(*link, &reply);
                     }
@@ -265,7 +265,7 @@ fn a_carried_reply_counts_for_its_replica_and_a_damaged_one_for_nobody() {
     let mut driver = ClientDriver::connect(&world.group, &world.keys(), &options()).unwrap();
     driver.await_links(Duration::from_secs(5)).unwrap();
     let mut call = |damaged| {
-        world.order(Order::Carry { damaged });
+        world.order(Order::Relay { damaged });
         thread::sleep(Duration::from_millis(10));
         let number = driver.submit(0, b"op", RequestKind::Ordered).unwrap();
         poll_until(&mut driver, number)

@@ -1,4 +1,5 @@
-//! Two agents under load: nothing is lost or reordered when a queue is full, and clients are paused.
+//! Two agents under load: nothing is lost or reordered when a queue is full, and clients are
+//! paused.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,7 +14,7 @@ use hybster_proto::output::ToIntake;
 use super::super::{AgentPlan, Counters, Layout, Role, connect};
 use super::*;
 
-const LETTERS: u64 = 20_000;
+const INPUTS: u64 = 20_000;
 const BURST: u64 = 5_000;
 
 /// Sends numbered inputs in bursts far larger than a queue.
@@ -25,7 +26,7 @@ impl Stage for Source {
     fn handle(&mut self, _: Input, _: Time, _: &mut Output) {}
 
     fn tick(&mut self, _: Time, out: &mut Output) {
-        let end = (self.next + BURST).min(LETTERS);
+        let end = (self.next + BURST).min(INPUTS);
         for next_slot in self.next..end {
             let input =
                 ToIntake::Proposed { pillar: PillarId(0), view: View(0), next_slot, taken: 1 };
@@ -35,7 +36,7 @@ impl Stage for Source {
     }
 
     fn deadline(&self) -> Option<Time> {
-        (self.next < LETTERS).then_some(Time(0))
+        (self.next < INPUTS).then_some(Time(0))
     }
 
     fn publish(&self, _: &Counters) {}
@@ -133,7 +134,7 @@ fn a_full_queue_pauses_clients_and_loses_nothing() {
     wait_until("congestion", || shared.is_congested());
     assert_eq!(seen.load(Ordering::Relaxed), 0);
     blocked.store(false, Ordering::Relaxed);
-    wait_until("all inputs", || seen.load(Ordering::Relaxed) == LETTERS);
+    wait_until("all inputs", || seen.load(Ordering::Relaxed) == INPUTS);
     wait_until("no congestion", || !shared.is_congested());
     shared.stop();
     threads.into_iter().for_each(|thread| thread.join().unwrap());

@@ -69,10 +69,10 @@ fn two_agents_that_sleep_at_every_turn_finish() {
     let rounds = if cfg!(miri) { 200 } else { 30_000 };
     for capacity in [1, 2, 64] {
         let (mut outbox, mut inbox) = connect_with(capacity);
-        let bells = Arc::new([Doorbell::default(), Doorbell::default()]);
-        let sender_bells = Arc::clone(&bells);
+        let doorbells = Arc::new([Doorbell::default(), Doorbell::default()]);
+        let sender_doorbells = Arc::clone(&doorbells);
         let sender = thread::spawn(move || {
-            let [own, other] = &*sender_bells;
+            let [own, other] = &*sender_doorbells;
             own.install(WakeTarget::Thread(thread::current()));
             let mut staged = 0;
             while staged < rounds || outbox.staged() > 0 {
@@ -92,7 +92,7 @@ fn two_agents_that_sleep_at_every_turn_finish() {
                 }
             }
         });
-        let [other, own] = &*bells;
+        let [other, own] = &*doorbells;
         own.install(WakeTarget::Thread(thread::current()));
         let mut next = 0;
         while next < rounds {
