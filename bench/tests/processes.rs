@@ -9,7 +9,7 @@ use hybster_bench::report::RunReport;
 use hybster_bench::scenario::FaultReport;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hybster-bench");
-/// Far more than any of these runs takes, on any machine.
+/// Much longer than any of these runs takes on any machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A process that is killed when the test ends, however it ends.
@@ -22,7 +22,7 @@ impl Drop for Guard {
     }
 }
 
-/// A directory for the temporary group directories of one run, so that what stays behind is seen.
+/// A directory for the temporary group directories of one run, to check that none is left behind.
 fn start(directory: &Path, arguments: &[&str]) -> Guard {
     let child = Command::new(PROGRAM)
         .args(arguments)
@@ -50,7 +50,7 @@ fn finish(mut guard: Guard) -> Output {
     Output { status, stdout, stderr }
 }
 
-/// Runs to the end and checks that nothing stays behind.
+/// Runs to the end and checks that nothing is left behind.
 fn run(arguments: &[&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let guard = start(directory.path(), arguments);

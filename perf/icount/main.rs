@@ -1,8 +1,9 @@
-//! Instructions of the hot paths, counted by callgrind: a change shows in spite of noise.
+//! Instructions of the hot paths, counted by callgrind, so that small changes are visible despite
+//! noise.
 //!
 //! `cargo bench -p hybster-perf --features icount --bench icount`; `README.md` says what must be
-//! installed. Callgrind knows no AVX-512 and counts, it does not time: compare two figures of one
-//! benchmark, never two benchmarks.
+//! installed. Callgrind does not support AVX-512, and it counts rather than times: compare two
+//! figures of one benchmark, never two benchmarks.
 
 // The macros make undocumented items.
 #![allow(missing_docs, unused_qualifications)]
@@ -22,7 +23,7 @@ use hybster_proto::wire::request::requests_body;
 use hybster_proto::wire::{RequestProof, Requests};
 use hybster_tss::{InProcessVerifier, MacAlgorithm, MacKey, Verifier};
 
-/// Batches of a run; counted figures are of the whole run.
+/// Batches of a run; the figures are for the whole run.
 const BATCHES: u32 = 32;
 /// Requests per batch.
 const SIZE: u32 = 64;

@@ -1,9 +1,9 @@
 //! The replica core without network: events in, effects out.
 //!
-//! A run of a whole group is recorded once (`hybster_perf::Recording`); then one replica, one
-//! pillar or one execution stage is told the same again, from the initial state on, checkpoints
-//! included. Figures are per operation; `Throughput` counts operations, and the number in a name is
-//! the size of the batches. Divide the time by the batches of a run for a figure per batch.
+//! A run of a whole group is recorded once (`hybster_perf::Recording`). Then one replica, one
+//! pillar or one execution stage gets the same inputs again, from the initial state on, checkpoints
+//! included. Figures are per operation: `Throughput` counts operations, and the number in a name is
+//! the size of the batches. For a figure per batch, divide the time by the batches of a run.
 
 use std::time::Duration;
 

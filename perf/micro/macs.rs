@@ -74,7 +74,7 @@ fn mac_of<'a>(request: &RequestRef<'a>) -> Option<(u32, &'a [u8], &'a [u8; REQUE
     }
 }
 
-/// One signature per request instead: of one client, whose key a batch takes once, and of as many
+/// Signatures instead of MACs: of one client, whose key is decoded once per batch, and of as many
 /// clients as requests.
 fn client_signatures(c: &mut Criterion) {
     let mut group = c.benchmark_group("client-signature/ed25519");

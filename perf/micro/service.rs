@@ -21,7 +21,7 @@ fn encoded(operation: &KvOperation<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Operations over all keys, in an order that caches do not like.
+/// Operations over all keys, in an order that defeats caches.
 fn operations(keys: u64, make: impl Fn(&[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
     let scattered = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys;
     (0..keys).map(|n| make(format!("user{:010}", scattered(n)).as_bytes())).collect()
@@ -57,7 +57,7 @@ fn kv(c: &mut Criterion) {
                 service.execute(&context(), black_box(&puts[at]), &mut reply);
             });
         });
-        // A snapshot every 256 batches of 64: what is written first after it is copied.
+        // A snapshot every 256 batches of 64; the first write to a page after it copies the page.
         let mut count = 0_u32;
         group.bench_function(name("put-with-snapshots"), |b| {
             let mut held = None;

@@ -63,7 +63,7 @@ impl Fixture {
         Fixture { config: Arc::new(config), key: GroupKey::from_bytes([9; 32]) }
     }
 
-    /// The default group of three with P pillars and batches of at most so many requests.
+    /// The default group of three with P pillars, and batches of at most this many requests.
     #[must_use]
     pub fn of_three(pillars: u16, batch_max_requests: u32) -> Fixture {
         Fixture::new(GroupConfig { pillars, batch_max_requests, ..GroupConfig::default() })
@@ -90,7 +90,7 @@ impl Fixture {
         }
     }
 
-    /// What the one client proves its requests with, in the way of the group.
+    /// The key with which the one client proves its requests, in the form that the group uses.
     #[must_use]
     pub fn request_key(&self) -> RequestKey {
         match self.config.request_authenticator {

@@ -1,4 +1,4 @@
-//! One replica on one thread, as the fused layout runs it, and who looks on.
+//! One replica on one thread, as the fused layout runs it, and the trait of its observers.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::fixture::Stages;
 /// Pages that the state stage digests at a time, as the runtime does.
 const WORK_PAGES: usize = 16;
 
-/// Whose work is done.
+/// The part of the system that is working.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     /// The client takes a request.
@@ -31,7 +31,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// All places, in the order of their numbers.
+    /// All parts, in the order of their numbers.
     pub const ALL: [Place; 7] = [
         Place::Submit,
         Place::Accept,
@@ -55,23 +55,23 @@ impl Place {
     }
 }
 
-/// Looks on while a group works.
+/// Observes a group while it works.
 pub trait Probe {
     /// A replica's stage is about to handle an input.
     fn input(&mut self, replica: usize, input: &Input) {
         let _ = (replica, input);
     }
 
-    /// Work of a place begins (at a replica, or at the client).
+    /// A part begins to work (at a replica, or at the client).
     fn enter(&mut self, place: Place) {
         let _ = place;
     }
 
-    /// It has ended.
+    /// That work has ended.
     fn leave(&mut self) {}
 }
 
-/// Nobody looks on.
+/// No observer.
 impl Probe for () {}
 
 /// A replica and the inputs between its stages.
@@ -80,7 +80,7 @@ pub struct Host<S: Service> {
     /// The replica's stages.
     pub stages: Stages<S>,
     line: VecDeque<Input>,
-    /// What the replica wants to send; the owner empties it.
+    /// The replica's outgoing messages; the owner empties it.
     pub out: Output,
 }
 
@@ -94,7 +94,7 @@ impl<S: Service> Host<S> {
     /// Handles an input and all that follow from it inside the replica.
     ///
     /// # Panics
-    /// If the replica breaks an invariant of its own.
+    /// If one of the replica's invariants is broken.
     pub fn take(&mut self, input: Input, now: Time, probe: &mut impl Probe) {
         self.line.push_back(input);
         loop {
@@ -119,7 +119,7 @@ impl<S: Service> Host<S> {
         assert_eq!(self.out.fatal, None, "replica {}", self.index);
     }
 
-    /// Forgets what the replica wants to send; the memory stays.
+    /// Drops the outgoing messages, but keeps their memory.
     pub fn discard(&mut self) {
         self.out.network.clear();
         self.out.replies.clear();

@@ -1,12 +1,13 @@
-//! What the micro-benchmarks, the instruction counts and the allocation check share: a whole group
-//! on one thread, without sockets.
+//! The common base of the micro-benchmarks, the instruction counts and the allocation check: a
+//! whole group on one thread, without sockets.
 //!
-//! [`Rig`] joins the real stages of all replicas and a real client core by plain queues and carries
-//! requests through them, round by round. A [`Probe`] looks on: it may count what each stage
-//! allocates, or keep what each stage was told ([`Recording`]), so that one stage, or one replica,
-//! can be measured alone afterwards with exactly the inputs that it gets in a group.
+//! [`Rig`] connects the real stages of all replicas and a real client core by plain queues, and
+//! moves requests through them, round by round. A [`Probe`] observes them: it can count the
+//! allocations of each stage, or keep the inputs of each stage ([`Recording`]), so that one stage
+//! or one replica can be measured alone afterwards, with exactly the inputs that it gets in a
+//! group.
 //!
-//! `README.md` beside this crate says how to run everything, `RESULTS.md` what came out.
+//! `README.md` next to this crate says how to run everything, `RESULTS.md` has the results.
 #![forbid(unsafe_code)]
 
 mod fixture;

@@ -1,4 +1,4 @@
-//! What each replica was told in a run of a group, to tell it a fresh one again.
+//! The inputs of each replica in a run of a group, to replay them to a fresh replica.
 
 use bytes::{Bytes, BytesMut};
 use hybster::services::NullService;
@@ -10,7 +10,7 @@ use crate::fixture::Fixture;
 use crate::host::Probe;
 use crate::rig::Rig;
 
-/// An input of the normal case that can be handed out again and again.
+/// An input of the normal case that can be replayed any number of times.
 #[derive(Clone, Debug)]
 pub enum Recorded {
     /// A client's requests.
@@ -136,7 +136,7 @@ impl Recorded {
     }
 }
 
-/// What all replicas of a group were told, in order.
+/// The inputs of all replicas of a group, in order.
 #[derive(Clone, Debug)]
 pub struct Recording {
     /// The group that it was recorded in.
@@ -164,7 +164,7 @@ impl Recording {
         recording
     }
 
-    /// What a replica was told.
+    /// The inputs of one replica.
     #[must_use]
     pub fn recorded(&self, replica: ReplicaId) -> &[Recorded] {
         &self.replicas[usize::from(replica.0)]

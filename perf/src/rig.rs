@@ -34,7 +34,7 @@ pub struct Rig<S: Service> {
 }
 
 impl<S: Service> Rig<S> {
-    /// A group at rest, and a client with so many sessions.
+    /// A group at rest, and a client with this many sessions.
     #[must_use]
     pub fn new(fixture: &Fixture, sessions: u32, mut service: impl FnMut() -> S) -> Rig<S> {
         let config = fixture.config.clone();
@@ -68,7 +68,7 @@ impl<S: Service> Rig<S> {
         &self.hosts
     }
 
-    /// Submits one operation in each of the first `sessions` sessions, and carries messages until
+    /// Submits one operation in each of the first `sessions` sessions, and delivers messages until
     /// all are answered. Returns the number of completed operations.
     ///
     /// # Panics

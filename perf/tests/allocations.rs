@@ -1,9 +1,9 @@
 //! Allocations per request at steady state: of the replica core and of the client core.
 //!
-//! An allocator that counts stands under a group on one thread ([`Rig`]). Once all tables and
-//! buffers have grown, a request must allocate nothing: what is allocated belongs to a batch, a
-//! message or a checkpoint, so it does not grow with the number of requests in a batch. The test
-//! compares batches of 64 with batches of 512, and prints both: `cargo test -p hybster-perf --test
+//! A group runs on one thread ([`Rig`]) over an allocator that counts. Once all tables and buffers
+//! have grown, a request must allocate nothing: allocations belong to a batch, a message or a
+//! checkpoint, so they do not grow with the number of requests in a batch. The test compares
+//! batches of 64 with batches of 512, and prints both: `cargo test -p hybster-perf --test
 //! allocations -- --nocapture`.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -23,17 +23,17 @@ const ROUNDS: u32 = 2_560;
 const PLACES: usize = Place::ALL.len();
 
 thread_local! {
-    /// Where the thread is at work; allocations elsewhere are the rig's own.
+    /// The part that the thread is working in; other allocations belong to the rig.
     static PLACE: Cell<Option<Place>> = const { Cell::new(None) };
     static COUNTS: [Cell<u64>; PLACES] = const { [const { Cell::new(0) }; PLACES] };
     static BYTES: [Cell<u64>; PLACES] = const { [const { Cell::new(0) }; PLACES] };
 }
 
-/// The system's allocator, counting what each place asks for.
+/// The system's allocator, with counters per part.
 struct Counting;
 
 fn count(bytes: usize) {
-    // While a thread ends, its cells are gone: then nobody counts.
+    // While a thread ends, its cells are gone, and nothing is counted.
     let Ok(Some(place)) = PLACE.try_with(Cell::get) else { return };
     let add = |cells: &[Cell<u64>; PLACES], value| {
         let cell = &cells[place as usize];
@@ -74,7 +74,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Tells the allocator where the thread is at work.
+/// Tells the allocator which part the thread is working in.
 struct Counter;
 
 impl Probe for Counter {
@@ -87,7 +87,7 @@ impl Probe for Counter {
     }
 }
 
-/// Allocations (and bytes) per batch, of all replicas together, by place.
+/// Allocations (and bytes) per batch, of all replicas together, by part.
 fn per_batch<S: Service>(
     pillars: u16,
     requests: u32,
@@ -130,7 +130,7 @@ fn show(title: &str, requests: u32, list: &[(f64, f64); PLACES]) {
     );
 }
 
-/// Allocations that one more request in a batch brings, by place.
+/// Allocations that one more request in a batch adds, by part.
 fn growth(
     (few, small): (u32, &[(f64, f64); PLACES]),
     (many, large): (u32, &[(f64, f64); PLACES]),
@@ -139,8 +139,8 @@ fn growth(
 }
 
 /// No stage allocates per request: eight times as many requests in a batch cost the same number of
-/// allocations, but for blocks of memory, whose number follows the bytes of the batches, and for the
-/// pages of the session table that are digested once per interval.
+/// allocations, except for blocks of memory, whose number depends on the bytes of the batches, and
+/// for the pages of the session table that are digested once per interval.
 fn no_allocation_per_request(operation: &[u8], reply: usize) {
     for pillars in [1, 2] {
         let (few, many) = (64, 512);
@@ -199,7 +199,7 @@ impl Service for Wasteful {
     }
 }
 
-/// The counter sees what it shall: one allocation per request at each of three replicas.
+/// The counter works: it sees one allocation per request at each of three replicas.
 #[test]
 fn an_allocation_per_request_is_seen() {
     let measure = |requests| per_batch(1, requests, b"", || Wasteful(NullService::new(0)));

@@ -1,4 +1,4 @@
-//! `hybster init`: makes a group directory and says what to do with it.
+//! `hybster init`: makes a group directory and prints how to use it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub struct InitArgs {
     /// Pillars, P: state machines that agree in parallel.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     pillars: u16,
-    /// Where the replicas listen: IP:PORT for each, separated by commas.
+    /// Addresses that the replicas listen on: IP:PORT for each, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "IP:PORT", conflicts_with = "base_port")]
     addresses: Vec<SocketAddr>,
     /// All replicas on 127.0.0.1: this port for replica 0, the next for replica 1, and so on.
@@ -38,14 +38,16 @@ pub struct InitArgs {
     /// The service that the printed commands start (the group file does not fix it).
     #[arg(long, value_enum, default_value = "kv")]
     service: ServiceName,
-    /// MAC algorithm of certificates, and of client requests unless they are signed: aegis-128l, blake3 or hmac-sha256.
+    /// MAC algorithm of certificates, and of client requests unless they are signed: aegis-128l,
+    /// blake3 or hmac-sha256.
     #[arg(long, default_value_t)]
     authenticator: MacAlgorithm,
-    /// What proves a client's request: mac, or ed25519 for a signature by the client's own key, which
-    /// a leaked group key cannot forge and which costs much more CPU.
+    /// What proves a client's request: mac, or ed25519 for a signature by the client's own key,
+    /// which a leaked group key cannot forge and which costs much more CPU.
     #[arg(long, default_value_t)]
     request_authenticator: RequestAuthenticator,
-    /// How links are protected: aegis-128x2, aes-128-gcm (both encrypt), gmac or blake3 (authentic only).
+    /// How links are protected: aegis-128x2, aes-128-gcm (both encrypt), gmac or blake3 (authentic
+    /// only).
     #[arg(long, default_value_t)]
     link_cipher: LinkCipher,
     /// Layout of a replica's stages on cores.

@@ -53,7 +53,7 @@ enum KvCommand {
         key: OsString,
         /// The new value; `-` reads it from standard input.
         value: OsString,
-        /// The value that must be there.
+        /// The value that the key must have.
         #[arg(long, value_name = "VALUE")]
         expect: Option<OsString>,
         /// The key must be absent.
@@ -62,13 +62,13 @@ enum KvCommand {
     },
     /// Print keys and values in the order of the keys, separated by a tab.
     Scan {
-        /// The first key; by default the first there is.
+        /// The first key; by default the first in the store.
         #[arg(default_value = "")]
         start: OsString,
         /// The first key after the range; by default the range has no end.
         #[arg(long)]
         end: Option<OsString>,
-        /// Print so many entries at most.
+        /// Print at most this many entries.
         #[arg(long, default_value_t = u32::MAX, hide_default_value = true)]
         limit: u32,
     },
@@ -149,7 +149,7 @@ fn scan(start: &[u8], end: Option<&[u8]>, mut limit: u32, call: Call<'_>) -> Res
         let mut last = None;
         for (key, value) in entries {
             if print_line(&[key, b"\t", value]).is_err() {
-                // The reader of a pipe has seen enough.
+                // The reader of the pipe has closed it.
                 return Ok(Done::Yes);
             }
             limit -= 1;

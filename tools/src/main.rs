@@ -1,5 +1,5 @@
-//! The command `hybster`: make a group, run its replicas, use the key-value store, look at it,
-//! simulate it.
+//! The command `hybster`: make a group, run its replicas, use the key-value store, show the group's
+//! status, simulate groups.
 
 #![forbid(unsafe_code)]
 
@@ -35,18 +35,18 @@ enum Command {
     Replica(replica::ReplicaArgs),
     /// Use the replicated key-value store.
     Kv(kv::KvArgs),
-    /// Show what every replica says about itself.
+    /// Show the status of every replica.
     Status(status::StatusArgs),
-    /// Run groups in simulated time, with faults and liars, and check what they promise.
+    /// Run groups in simulated time, with faults and liars, and check their guarantees.
     Simulate(simulate::SimulateArgs),
-    /// Show the protocol events that `hybster replica --trace` wrote, in words.
+    /// Print the protocol events that `hybster replica --trace` wrote.
     Trace(trace::TraceArgs),
 }
 
-/// How a command ended that did not fail.
+/// The result of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Done {
-    /// As asked.
+    /// It did what was asked.
     Yes,
     /// The key is absent or holds another value.
     NotThere,

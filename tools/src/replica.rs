@@ -12,7 +12,7 @@ use hybster::{Group, Layout, Replica, ReplicaId, ReplicaKeys, RunningReplica, Tr
 use crate::service::ServiceName;
 use crate::{Done, Failure};
 
-/// Between two looks at whether the replica still runs.
+/// Time between two checks that the replica still runs.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Options of `hybster replica`.
@@ -25,28 +25,28 @@ pub struct ReplicaArgs {
     /// The group directory.
     #[arg(long)]
     group: PathBuf,
-    /// Which replica: uses replica-N.key of the group directory.
+    /// The replica's number N; its key is replica-N.key in the group directory.
     #[arg(long, value_name = "N")]
     id: u16,
     /// The service; must be the same on all replicas.
     #[arg(long, value_enum, default_value = "kv")]
     service: ServiceName,
-    /// Layout of the stages on threads: auto, fused or split; by default what group.toml says.
+    /// Layout of the stages on threads: auto, fused or split; by default that of group.toml.
     #[arg(long)]
     layout: Option<Layout>,
-    /// What carries the bytes: auto, io-uring or epoll. Without io_uring in the system it is epoll.
+    /// Transport of the links: auto, io-uring or epoll. If the system lacks io_uring, it is epoll.
     #[arg(long, default_value_t)]
     transport: TransportKind,
-    /// Microseconds that a thread looks for more messages before it sleeps, while messages follow
-    /// each other closely; 0: it sleeps at once.
+    /// Microseconds that a thread polls for messages before it sleeps, while messages follow each
+    /// other closely; with 0 it sleeps at once.
     #[arg(long, default_value_t = 100, value_name = "MICROSECONDS",
           value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     busy_poll_us: u64,
-    /// Pin the threads to cores of their own.
+    /// Pin each thread to its own core.
     #[arg(long)]
     pin: bool,
-    /// Pin the threads to these cores, in the order network, pillars, execution, state; if there
-    /// are too few, from the first again. The layout `auto` is chosen for so many cores.
+    /// Pin the threads to these cores, in the order network, pillars, execution, state; the list
+    /// repeats if there are too few. The layout `auto` is chosen for this number of cores.
     #[arg(long, value_name = "CORE,...", value_delimiter = ',')]
     cores: Vec<usize>,
     /// Bytes of a reply of the null service.
@@ -55,8 +55,8 @@ pub struct ReplicaArgs {
     /// Write all protocol events into this new file, for `hybster trace` and checkers.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Stop when standard input ends: a parent that holds a pipe to it takes the replica along,
-    /// however the parent dies.
+    /// Stop when standard input ends, so that the replica stops with a parent that holds a pipe to
+    /// it, however the parent dies.
     #[arg(long)]
     exit_with_parent: bool,
 }
@@ -87,7 +87,7 @@ pub fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
             Ok(()) => break,
             Err(_) if replica.is_running() => {}
             Err(_) => {
-                // It ended by itself: `wait` knows why.
+                // It ended by itself; `wait` returns why.
                 replica.wait()?;
                 return Err(Failure::new(format!("replica {} stopped by itself", args.id)));
             }

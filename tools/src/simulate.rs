@@ -1,4 +1,4 @@
-//! `hybster simulate`: runs of whole groups in one process, each decided by a seed.
+//! `hybster simulate`: runs of whole groups in one process, each determined by a seed.
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write, stdout};
@@ -14,9 +14,9 @@ use hybster_sim::{Options, Report, Scenario, coverage, run_scenario};
 
 use crate::{Done, Failure};
 
-/// Runs that shrinking a failing scenario may take.
+/// Most runs that shrinking a failing scenario takes.
 const SHRINKING_RUNS: u32 = 400;
-/// With fewer runs it says little that something did not occur.
+/// With fewer runs, an event that did not occur means little.
 const COVERAGE_RUNS: u64 = 100;
 /// Failed runs after which a campaign ends.
 const MOST_FAILURES: usize = 5;
@@ -32,23 +32,23 @@ pub struct SimulateArgs {
     /// --minutes].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
-    /// The first seed; a fresh one, which is printed, if it is not given.
+    /// The first seed; by default a fresh one, which is printed.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Replicas n of each group; the group bears (n-1)/2 faulty ones [default: by seed].
+    /// Replicas n of each group, which tolerates (n-1)/2 faulty ones [default: by seed].
     #[arg(long, value_name = "n", value_parser = clap::value_parser!(u16).range(3..=9))]
     replicas: Option<u16>,
     /// Pillars P of each group [default: by seed].
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..=16))]
     pillars: Option<u16>,
-    /// What may go wrong: `all`, `benign`, `none`, or some of loss, duplication, lag, partition,
-    /// break, crash, pause, slow, byzantine, separated by commas.
+    /// Faults that may occur: `all`, `benign`, `none`, or some of loss, duplication, lag,
+    /// partition, break, crash, pause, slow, byzantine, separated by commas.
     #[arg(long, value_name = "LIST", default_value = "all", value_parser = parse_faults)]
     faults: Faults,
-    /// Ends after so many minutes.
+    /// Ends after this many minutes.
     #[arg(long, value_name = "M", value_parser = parse_minutes)]
     minutes: Option<f64>,
-    /// Writes one run in words to this file; `-` is the terminal.
+    /// Writes one run as text to this file; `-` is the terminal.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Writes the protocol events of one run to this file, for `hybster trace`.
@@ -62,7 +62,7 @@ pub struct SimulateArgs {
     no_shrink: bool,
 }
 
-/// What may go wrong.
+/// The faults that may occur.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Faults {
     text: String,
@@ -139,7 +139,7 @@ pub fn simulate(args: &SimulateArgs) -> Result<Done, Failure> {
     let terminal = std::io::stderr().is_terminal();
     let mut told = Duration::ZERO;
     let outcome = campaign.run(|progress| {
-        // A log needs no line twice a second.
+        // A log file does not need two lines a second.
         if terminal || progress.elapsed >= told + Duration::from_secs(10) {
             told = progress.elapsed;
             tell_progress(progress, terminal);
@@ -208,7 +208,7 @@ fn replay(args: &SimulateArgs, seed: u64) -> String {
     command
 }
 
-/// Where panics abort, at least the seed is told.
+/// Prints the seed before a panic aborts the process.
 fn name_seed_on_panic(args: &SimulateArgs) {
     let command = replay(args, 0);
     let usual = std::panic::take_hook();
@@ -246,7 +246,7 @@ fn explain(args: &SimulateArgs, shape: &Shape, outcome: &Outcome, failed: &Repor
     ))
 }
 
-/// Makes one run and writes it down.
+/// Makes one run and writes it to a file.
 fn tell(args: &SimulateArgs, scenario: Scenario) -> Result<Done, Failure> {
     let head = format!("{}\n{scenario:#?}", replay(args, scenario.seed));
     let (trace, record) = (args.trace.is_some(), args.record.is_some());

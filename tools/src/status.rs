@@ -1,4 +1,4 @@
-//! `hybster status`: what every replica says about itself.
+//! `hybster status`: the status of every replica.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use crate::{Done, Failure};
 
 /// Longest sleep of a poll.
 const POLL: Duration = Duration::from_millis(20);
-/// A question that got no answer is put again after this time.
+/// A request without an answer is sent again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Options of `hybster status`.
@@ -34,13 +34,13 @@ pub struct StatusArgs {
     timeout: f64,
 }
 
-/// One replica of the group and what is known of it.
+/// One replica of the group, with its status or why there is none.
 #[derive(Debug, Serialize)]
 struct Entry {
     replica: u16,
     address: String,
     reachable: bool,
-    /// Why not, for people.
+    /// Why there is no status, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +55,7 @@ struct GroupStatus {
     replicas: Vec<Entry>,
 }
 
-/// Asks all replicas and prints what they say.
+/// Asks all replicas and prints their answers.
 pub fn status(args: &StatusArgs) -> Result<Done, Failure> {
     let group = Group::load(&args.group)?;
     let keys = ClientKeys::load(&group, group.directory(), ClientId(args.client))?;
@@ -89,7 +89,7 @@ fn ask(
     let deadline = Instant::now() + patience;
     while answers.iter().any(Option::is_none) {
         let now = Instant::now();
-        // Replicas that can never be reached need not be waited for.
+        // Does not wait for replicas that can never be reached.
         let unreachable = driver.unreachable();
         let hopeless = |r: usize| {
             let mut missing = unreachable.missing.iter();
@@ -159,7 +159,7 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
                     s.view.to_string()
                 };
                 row.extend([view, s.leader.to_string()]);
-                // What came too late to be of use is nobody's fault.
+                // Messages that only came too late are not a fault.
                 let wrong = s.rejections.iter().filter(|r| r.reason != "Irrelevant");
                 let rejected: u64 = wrong.map(|r| r.count).sum();
                 let refused: u64 = s.refusals.iter().map(|r| r.count).sum();
@@ -183,7 +183,7 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
         };
         let mut row = vec![entry.replica.to_string()];
         let step = u64::from(pillars);
-        // What is told is the number to come next; the one before it is done.
+        // The status has the next number; the one before it is done.
         let done = |next: u64| next.saturating_sub(step);
         row.extend(
             status.pillars.iter().map(|p| format!("{}/{}", done(p.committed), done(p.prepared))),

@@ -1,4 +1,4 @@
-//! `hybster trace`: protocol traces in words.
+//! `hybster trace`: protocol traces as text.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ pub fn trace(args: &TraceArgs) -> Result<Done, Failure> {
     // The simulator's order is that of events already, also of those at the same time.
     lines.sort_by_key(|(time, _)| *time);
     match print(&header, &lines) {
-        // Whoever reads has seen enough.
+        // The reader has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         printed => printed?,
     }

@@ -1,7 +1,7 @@
-//! The fuzz targets of `tools/fuzz` on a stable compiler: the committed seeds, and a fixed number of
-//! random changes of them. The same inputs in every run; cargo-fuzz looks further.
+//! The fuzz targets of `tools/fuzz` on a stable compiler: the committed seeds, and a fixed number
+//! of random changes of them. The inputs are the same in every run; cargo-fuzz searches further.
 
-// The library of the crate that cargo-fuzz builds, which is no member of this workspace.
+// The library of the crate that cargo-fuzz builds, which is not a member of this workspace.
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
 
@@ -136,7 +136,7 @@ fn the_seeds_can_be_written() {
     if std::env::var_os("HYBSTER_WRITE_SEEDS").is_none() {
         return;
     }
-    // Valid key files are made anew by every run; in the committed ones the secrets are zeros.
+    // Valid key files are made in every run; in the committed ones the secrets are zeros.
     for target in TARGETS.iter().filter(|target| target.name != "key_file") {
         let directory = seed_directory(target);
         std::fs::create_dir_all(&directory).unwrap();

@@ -1,4 +1,4 @@
-//! From `hybster init` to a group that serves, loses its leader and goes on.
+//! From `hybster init` to a group that serves, loses its leader and continues.
 
 mod harness;
 

@@ -16,7 +16,7 @@ fn a_group_is_traced_and_its_traces_are_told_in_words() {
     }
     group.kv(&["put", "greeting", "hello"]).ok();
     assert_eq!(group.kv(&["get", "greeting"]).ok(), "hello\n");
-    // The leader dies as a machine would; what it traced by then stays readable.
+    // The leader is killed, as in a machine crash; its trace up to then stays readable.
     eventually("the leader's trace is written", || {
         let trace = hybster(&["trace", &files[0], "--order", "1"]).ok();
         trace.contains("r0 executed o1: ").then_some(())

@@ -1,4 +1,4 @@
-//! Wrong input of every kind gets a clear message or a counted rejection, and the group goes on.
+//! Wrong input of every kind gets a clear message or a counted rejection, and the group continues.
 
 mod harness;
 
@@ -165,7 +165,7 @@ fn a_client_that_the_replicas_do_not_know_is_refused_with_the_reason() {
     group.kv(&["--client", "1", "get", "k"]).fails_with(&["key"]);
     group.kv(&["--client", "7", "get", "k"]).fails_with(&["no client 7", "numbered from 0"]);
     group.goes_on("client 0 is served");
-    // The client may have given up on the first refusal, whoever it came from.
+    // The client may have given up on the first refusal, from any replica.
     eventually("a refusal is counted", || {
         let status = group.status();
         (0..3).any(|replica| refused(&status, replica, "unknown_key") > 0).then_some(())
@@ -196,7 +196,7 @@ fn garbage_on_a_port_is_counted_and_the_group_goes_on() {
         for bytes in [&noise[..], &huge, &record, b"GET / HTTP/1.1\r\n\r\n"] {
             expect_closed(address, bytes);
         }
-        // Connects and says nothing.
+        // Connects and sends nothing.
         drop(TcpStream::connect(address).unwrap());
     }
     group.goes_on("in spite of it");

@@ -2,13 +2,13 @@
 //! (`IORING_OP_SEND_ZC`, with buffers that are registered and that are not), and plain sends from a
 //! ring that a kernel thread polls (`IORING_SETUP_SQPOLL`).
 //!
-//! One connection, one send at a time, from buffers that are written anew for each send and used
-//! again as soon as the kernel is done with them: the pattern of a hub that seals frames. All ways
-//! take turns in each round, and ratios are taken round by round. CPU time is that of the process,
-//! so over loopback it includes the receiver, and with a polled ring the kernel's thread.
+//! One connection, one send at a time, from buffers that are written for each send and reused as
+//! soon as the kernel is done with them, as in a hub that seals frames. All ways take turns in each
+//! round, and ratios are taken round by round. CPU time is that of the process, so over loopback it
+//! includes the receiver, and with a polled ring the kernel's thread.
 //!
-//! Loopback copies what is sent "without a copy" when it is received; `copied` says how much. With
-//! two machines, run `-- sink ADDRESS:PORT` on one and `-- --sink ADDRESS:PORT` on the other.
+//! Over loopback, data sent "without a copy" is copied when it is received; `copied` says how much.
+//! With two machines, run `-- sink ADDRESS:PORT` on one and `-- --sink ADDRESS:PORT` on the other.
 
 #![deny(unsafe_code)]
 
@@ -43,11 +43,11 @@ mod linux {
     struct Options {
         rounds: usize,
         each: Duration,
-        /// Where bytes are sent; absent: to a thread of this process.
+        /// Where bytes are sent; if absent, to a thread of this process.
         sink: Option<SocketAddr>,
     }
 
-    /// What one way reached in one round.
+    /// The result of one way in one round.
     #[derive(Clone, Copy)]
     struct Figure {
         bytes_per_s: f64,
@@ -75,7 +75,7 @@ mod linux {
     }
 
     fn parse(words: &[String]) -> Options {
-        // Without `--bench` this is a test of whether it runs.
+        // Without `--bench` this only tests that it runs.
         let is_bench = words.iter().any(|word| word == "--bench");
         let (rounds, each) = if is_bench { (5, 300) } else { (1, 5) };
         let value = |name: &str| {

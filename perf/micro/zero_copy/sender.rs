@@ -1,8 +1,8 @@
-//! A connection that is sent to through a ring of its own: the one place of this benchmark that
-//! hands pointers to the kernel.
+//! A connection with its own ring for sending: the only code of this benchmark that hands pointers
+//! to the kernel.
 //!
 //! A buffer is *free* or *lent*. It is lent from the submission of its send until the kernel has
-//! said that it will not look at it again: with the result of a plain send, with the notification
+//! said that it will not read it again: with the result of a plain send, or with the notification
 //! that follows the result of a send without a copy. Only free buffers are written. Buffers are
 //! freed when the kernel is done with all of them, or never: a sender that fails leaks them.
 
@@ -16,7 +16,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 /// Buffers that one sender has.
 const BUFFERS: usize = 32;
-/// A polled ring's thread sleeps after so long without work.
+/// The time without work after which a polled ring's thread sleeps.
 const POLL_IDLE_MS: u32 = 10;
 /// `IORING_SEND_ZC_REPORT_USAGE`: the notification says whether the kernel copied after all.
 const REPORT_USAGE: u16 = 1 << 3;
@@ -33,7 +33,7 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// The first is what the others are compared with.
+    /// All ways; the others are compared with the first.
     pub(crate) const ALL: [Self; 4] =
         [Self::Plain, Self::ZeroCopy, Self::ZeroCopyRegistered, Self::PlainPolled];
 

@@ -56,7 +56,7 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
     vec![[&[6][..], &two].concat(), [&[63][..], &frame(&[&[7; 300]])].concat()]
 }
 
-/// What a link gives out is what was sealed, in order, whatever happened to it on the way.
+/// A link returns only what was sealed, in order, however it was changed in transit.
 pub fn link(data: &[u8]) {
     let mut choices = Choices(data);
     let cipher = LinkCipher::ALL[choices.below(LinkCipher::ALL.len())];
@@ -104,7 +104,7 @@ pub fn link_seeds() -> Vec<Vec<u8>> {
     vec![vec![0, 3, 10, 20, 30, 40, 7], vec![1, 1, 79, 0, 63, 5, 0, 4], vec![2, 0, 3, 9, 1, 0, 2]]
 }
 
-/// What a peer says inside TLS.
+/// The messages of a peer inside TLS.
 pub fn hello(data: &[u8]) {
     fuzz_plaintext(data);
 }

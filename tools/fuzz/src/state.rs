@@ -198,7 +198,7 @@ pub fn kv_seeds() -> Vec<Vec<u8>> {
     operations.iter().map(encode).collect()
 }
 
-/// A trace file: what is read is written as the same bytes.
+/// A trace file that can be read is written as the same bytes.
 pub fn trace(data: &[u8]) {
     let Ok(mut trace) = Trace::read(data) else { return };
     let mut records = 0;

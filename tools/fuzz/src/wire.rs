@@ -1,4 +1,4 @@
-//! Messages of the protocol: what parses is what it is written as.
+//! Messages of the protocol: one that can be parsed is encoded as the same bytes.
 
 use bytes::Bytes;
 use hybster_proto::GroupConfig;

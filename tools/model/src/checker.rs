@@ -58,7 +58,7 @@ impl CoreModel {
         &self.group.bounds
     }
 
-    /// What was explored besides global states, in words.
+    /// What was explored besides global states, as text.
     #[must_use]
     pub fn effort(&self) -> String {
         let reached = self.reached();
@@ -133,7 +133,7 @@ impl CoreModel {
                 && (message.view < stable || message.view > stable && !self.group.bounds.early))
     }
 
-    /// Whether nobody will ever look at a message again: its view is behind all correct replicas.
+    /// Whether no replica will read a message again, because its view is behind all correct ones.
     fn is_dead(&self, world: &World, replicas: &[u32], id: MessageId) -> bool {
         let message = world.message(id);
         let stable = |r: u16| world.local(r, replicas[usize::from(r)]).views.0;
@@ -163,7 +163,7 @@ impl CoreModel {
             if next >= bounds.slots {
                 continue;
             }
-            // A request that nobody has used yet is like any other such.
+            // All requests that have not been used yet are alike.
             for request in 0..bounds.requests.min(fresh) {
                 actions.push(Action::At(replica, Event::Submit(pillar, request)));
             }
@@ -323,7 +323,7 @@ pub const EXACTLY_ONCE: &str = "exactly once";
 /// commits twice what differs, and that states do not diverge.
 pub const SOUND: &str = "soundness";
 
-/// Checks all safety properties on what was seen of the correct replicas.
+/// Checks all safety properties on the events of the correct replicas.
 ///
 /// # Errors
 /// The first property that does not hold.

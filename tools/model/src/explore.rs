@@ -9,7 +9,7 @@ use crate::checker::CoreModel;
 use crate::group::Bounds;
 use crate::schedule::Schedule;
 
-/// What came out of an exploration.
+/// The result of an exploration.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The bounds.

@@ -64,7 +64,7 @@ pub struct Craft {
 /// A state of the faulty host and the messages that it can make use of.
 type Scene = (u32, Arc<[MessageId]>);
 
-/// All states of the faulty host, and what it can do in them.
+/// All states of the faulty host, and its possible steps in them.
 #[derive(Default)]
 pub struct Host {
     states: Vec<Faulty>,
@@ -263,7 +263,7 @@ impl Workshop<'_> {
             }
             for pillar in self.group.config.all_pillars() {
                 for slot in 0..self.group.bounds.slots {
-                    // A request that nobody has used yet is like any other such.
+                    // All requests that have not been used yet are alike.
                     for request in 0..self.group.requests.len().min(fresh + 1) {
                         let batch = self.group.requests[request].batch;
                         let header = self.header(pillar, view, slot, slot);

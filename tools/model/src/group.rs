@@ -1,4 +1,4 @@
-//! What is checked: the bounds of a model, and the small group that they describe.
+//! The bounds of a model, and the small group that they describe.
 
 use bytes::{Bytes, BytesMut};
 use hybster_proto::config::GroupConfig;

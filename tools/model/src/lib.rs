@@ -20,7 +20,7 @@
 //! # What is left out
 //! - Client stage and replies, retransmission, requests for help and answers to them: in a network
 //!   that forgets nothing they add nothing.
-//! - State transfer: FETCH is never answered, a replica that needs it stands still.
+//! - State transfer: FETCH is never answered, so a replica that needs it stops.
 //! - Batches of several requests; forged requests; requests are alike, so that one that nobody
 //!   has used yet stands for all such.
 //! - More than three replicas, and everything beyond [`Bounds`].
@@ -31,8 +31,8 @@
 //! whose view is behind all correct replicas are dropped from the state.
 //!
 //! # What was explored to the end
-//! n = 3, f = 1, two requests where nothing else is said; "slots" are per pillar. States by the faulty replica, 0 (leader of
-//! view 0), 1 (leader of view 1) and 2:
+//! n = 3, f = 1, two requests where nothing else is said; "slots" are per pillar. States by the
+//! faulty replica, 0 (leader of view 0), 1 (leader of view 1) and 2:
 //!
 //! | bounds | faulty 0 | faulty 1 | faulty 2 | test |
 //! |---|---|---|---|---|

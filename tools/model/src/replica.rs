@@ -91,7 +91,7 @@ pub mod facts {
     pub const DUPLICATE: u16 = 1024;
 }
 
-/// What a replica did in answer to a stimulus.
+/// A replica's reaction to a stimulus.
 #[derive(Default, Debug)]
 pub struct Effects {
     /// Messages that it sent, requests for help left out.
@@ -157,7 +157,7 @@ impl Automaton {
         self.stages.pillars.iter().map(next).collect()
     }
 
-    /// Where all counters stand.
+    /// The values of all counters.
     #[must_use]
     pub fn counters(&self) -> Vec<CounterValue> {
         let all = |p: &hybster_proto::Pillar<InProcessTrInX, _>| {
@@ -226,7 +226,7 @@ impl Automaton {
                 handed.number(*last_slot);
                 handed.bytes(batch);
             }
-            // The view stands in replies only.
+            // Only replies contain the view.
             Input::Execution(ToExecution::View(_)) => {}
             Input::Execution(_) | Input::State(_) => {
                 self.others.bytes(format!("{input:?}").as_bytes());
@@ -240,7 +240,7 @@ impl Automaton {
         }
     }
 
-    /// Sorts what a stage has put out.
+    /// Sorts the outputs of a stage.
     fn settle(&mut self, line: &mut VecDeque<Input>, effects: &mut Effects) {
         for event in std::mem::take(&mut self.out.trace) {
             effects.facts |= self.observe(&event);
@@ -274,7 +274,7 @@ impl Automaton {
         }
     }
 
-    /// Whoever is asked for the batch of a request has it.
+    /// Any replica that is asked for the batch of a request has it.
     fn answer(&self, request: &Bytes, line: &mut VecDeque<Input>, effects: &mut Effects) {
         let pillar = hybster_proto::wire::pillar_field(request).expect("an own message");
         for digest in parse_batch_request(request).expect("an own message") {
@@ -290,7 +290,7 @@ impl Automaton {
         }
     }
 
-    /// Enters an event into what was seen; returns what is remarkable about it.
+    /// Records an event; returns what is remarkable about it.
     fn observe(&mut self, event: &TraceEvent) -> u16 {
         let stable = self.stages.control.status().stable_view;
         match *event {
@@ -379,7 +379,7 @@ pub(crate) fn mutants_of(group: &Group) {
     assert!(group.bounds.mutant.is_none_or(mutants::active), "mutants are not compiled in");
 }
 
-/// A service that only records what it executes.
+/// A service that only records its operations.
 struct Recorder(Arc<Mutex<Vec<Ran>>>);
 
 impl Service for Recorder {

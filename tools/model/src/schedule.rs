@@ -35,9 +35,9 @@ pub struct Schedule {
 pub struct Outcome {
     /// The first step after which a property did not hold, and which.
     pub violated: Option<(usize, &'static str)>,
-    /// Arrivals that were left out, because nobody had sent the message.
+    /// Arrivals that were left out, because no replica had sent the message.
     pub left_out: usize,
-    /// What was seen of the correct replicas.
+    /// The events of the correct replicas.
     pub seen: Vec<Seen>,
 }
 

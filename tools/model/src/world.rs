@@ -35,7 +35,7 @@ pub enum Event {
     Timeout,
 }
 
-/// A message and what it says.
+/// A message and its meaning.
 pub struct Message {
     /// Who made it.
     pub from: ReplicaId,
@@ -45,7 +45,7 @@ pub struct Message {
     pub headers: Vec<PrepareHeader>,
     /// The bits of the requests that it proposes.
     pub requests: u8,
-    /// What it is.
+    /// The kind of message, with the fields that matter.
     pub body: Body,
     /// The view that an ordering message, a NEW-VIEW or a NEW-VIEW-ACK is of, and the one that a
     /// VIEW-CHANGE is for.
@@ -75,7 +75,7 @@ pub struct Local {
     parent: Option<(u32, Event)>,
     /// Digest of the replica.
     pub digest: [u8; 32],
-    /// What was seen of it.
+    /// Its events.
     pub seen: Arc<Seen>,
     /// Stable and current view.
     pub views: (View, View),

@@ -12,7 +12,7 @@ use crate::report::{Counters, Report};
 use crate::shape::Shape;
 use crate::{Options, run_scenario};
 
-/// How often progress is told.
+/// Time between two reports of progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// Which runs to make.
@@ -28,7 +28,7 @@ pub struct Campaign {
     pub limit: Option<Duration>,
     /// Threads.
     pub jobs: usize,
-    /// Ends after so many failed runs.
+    /// Number of failed runs after which it ends.
     pub most_failures: usize,
 }
 
@@ -47,7 +47,7 @@ pub struct Progress {
     pub elapsed: Duration,
 }
 
-/// What came out.
+/// The result of a campaign.
 #[derive(Debug)]
 pub struct Outcome {
     /// Runs made.
@@ -256,7 +256,7 @@ impl Campaign {
         Campaign { shape, first, count, limit: None, jobs, most_failures: 20 }
     }
 
-    /// Makes the runs; tells now and then how far they are.
+    /// Makes the runs, and reports progress now and then.
     #[must_use]
     pub fn run(&self, mut tell: impl FnMut(&Progress)) -> Outcome {
         let jobs = self.jobs.max(1);

@@ -1,4 +1,4 @@
-//! A client: the real client core and somebody who uses its sessions.
+//! A client: the real client core, and a simulated user of its sessions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) struct Client {
     left: Vec<u32>,
     /// Turns of each session that wait for room in its window.
     parked: Vec<u32>,
-    /// What a key held when the client last heard of it.
+    /// The value of a key when the client last heard of it.
     known: BTreeMap<u16, Option<u64>>,
     pub(crate) calls: BTreeMap<(u32, RequestNumber), (Call, u64)>,
     pub(crate) history: Vec<Call>,

@@ -1,4 +1,4 @@
-//! The end of a run: is everything done, is the history linearizable, what is there to report?
+//! The end of a run: checks that everything is done and the history is linearizable, and reports.
 
 use hybster_proto::trace::file::Recording;
 

@@ -35,7 +35,7 @@ impl Keys {
         }
     }
 
-    /// What a client proves its requests with.
+    /// The key with which a client proves its requests.
     pub(crate) fn client(&self, config: &GroupConfig, client: u32) -> RequestKey {
         match self.signers {
             Some(_) => self.signing(config, client).into(),

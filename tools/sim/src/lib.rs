@@ -44,14 +44,14 @@ pub use scenario::{
 pub use watched::{Execution, Ledger, Record, Recorded, Watched};
 pub use world::World;
 
-/// What a run keeps beside its counters.
+/// What a run records besides its counters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Whether the report tells the whole run in words.
+    /// Whether the report has the whole run as text.
     pub trace: bool,
     /// Whether the report holds the protocol events in the format of `hybster trace`.
     pub record: bool,
-    /// Events per replica that a failing run tells.
+    /// Last events per replica in the report of a failing run.
     pub last_events: usize,
 }
 

@@ -10,7 +10,7 @@ use crate::store::Operation;
 pub struct Call {
     /// Who called, for reports.
     pub caller: String,
-    /// What it asked for.
+    /// The operation.
     pub operation: Operation,
     /// When it asked.
     pub begin: u64,

@@ -31,7 +31,7 @@ pub(crate) struct Seen {
     pub(crate) frontier: u64,
     /// The stable checkpoint.
     pub(crate) stable: u64,
-    /// Per pillar the base that it was told.
+    /// Per pillar, the last base of its window.
     bases: Vec<u64>,
     pub(crate) view: View,
     pub(crate) in_view: bool,
@@ -242,7 +242,7 @@ impl Oracles {
         Err(("equal checkpoints", story, vec![at.0, by.0]))
     }
 
-    /// The order number up to which somebody executed.
+    /// The highest order number that any replica executed.
     pub(crate) fn highest(&self) -> u64 {
         self.executed.last_key_value().map_or(0, |(order, _)| *order)
     }

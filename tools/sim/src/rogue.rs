@@ -14,7 +14,7 @@ use crate::keys::Keys;
 use crate::random::Random;
 use crate::store::{Action, Operation};
 
-/// What a Byzantine client does.
+/// A behaviour of a Byzantine client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RogueTrick {
     /// Different operations under one number, to different replicas.
@@ -49,7 +49,7 @@ impl RogueTrick {
 /// A Byzantine client as data.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RoguePlan {
-    /// What it does.
+    /// Its behaviour.
     pub tricks: Vec<RogueTrick>,
     /// How often, in microseconds.
     pub every_us: u64,
@@ -214,7 +214,7 @@ impl Rogue {
         let mut message = self.signed(self.session(0), self.number, true, &mut ignored);
         let forms = if matches!(self.key, RequestKey::Mac(_)) { 4 } else { 5 };
         match self.random.below(forms) {
-            // A false proof, beside a right request.
+            // A false proof, next to a correct request.
             0 => {
                 let last = message.len() - 1;
                 message[last] ^= 1;

@@ -1,4 +1,4 @@
-//! What a run consists of, as data: group, workload, network, faults. A seed makes a random one.
+//! A run as data: group, workload, network, faults. A seed makes a random one.
 
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
@@ -25,7 +25,7 @@ pub enum Layout {
 pub enum Transport {
     /// Each message on its own: may be lost, doubled, overtaken.
     Datagrams,
-    /// First in, first out; loses what is under way when the link breaks.
+    /// First in, first out; messages in transit are lost when the link breaks.
     Streams {
         /// Whether the sender keeps what the protocol has not withdrawn while a link is down.
         keeps: bool,
@@ -54,7 +54,7 @@ pub enum End {
     Client(u16),
 }
 
-/// What a filter does with the messages it catches.
+/// What a filter does with the messages that it matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Catch {
     /// They vanish.
@@ -86,17 +86,17 @@ pub struct Filter {
 pub enum Fault {
     /// A replica stops for ever.
     Crash(u16),
-    /// A replica stands still.
+    /// A replica is paused.
     Pause(u16),
-    /// A paused replica goes on.
+    /// A paused replica is resumed.
     Resume(u16),
-    /// Everything takes a replica so many times longer; 1 is normal.
+    /// The factor by which everything takes a replica longer; 1 is normal.
     Slow(u16, u32),
     /// Messages in one direction do not arrive.
     Cut(End, End),
     /// They do again.
     Mend(End, End),
-    /// A link breaks in both directions (streams: what is under way is lost).
+    /// A link breaks in both directions (streams lose the messages in transit).
     Break(End, End),
     /// A broken link is made again.
     Reconnect(End, End),
@@ -104,7 +104,7 @@ pub enum Fault {
     Loss(u32),
     /// Datagrams arrive twice.
     Duplication(u32),
-    /// Messages take so many times longer; 1 is normal.
+    /// The factor by which messages take longer; 1 is normal.
     Lag(u32),
     /// From now on messages are filtered.
     Filter(Filter),
@@ -121,7 +121,7 @@ pub struct TimedFault {
     pub fault: Fault,
 }
 
-/// What a client object does.
+/// The workload of a client object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientPlan {
     /// Sessions that it opens.
@@ -161,7 +161,7 @@ pub struct Scenario {
     pub clients: Vec<ClientPlan>,
     /// Registers that they use.
     pub keys: u16,
-    /// Whether the service tells page versions.
+    /// Whether the service reports page versions.
     pub versioned_pages: bool,
     /// Faults, by rising time.
     pub faults: Vec<TimedFault>,

@@ -1,4 +1,4 @@
-//! What a user may fix about random scenarios: group, faults, faulty hosts.
+//! The properties of random scenarios that a user may fix: group, faults, faulty hosts.
 
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
@@ -23,7 +23,7 @@ pub enum FaultClass {
     Break,
     /// Replicas stop for ever.
     Crash,
-    /// Replicas stand still for a while.
+    /// Replicas are paused for a while.
     Pause,
     /// Replicas get slow for a while.
     Slow,
@@ -59,7 +59,7 @@ impl FaultClass {
     }
 }
 
-/// What is fixed about random scenarios.
+/// The fixed properties of random scenarios.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Shape {
     /// Replicas n; the group tolerates (n-1)/2 faults.
@@ -95,7 +95,7 @@ impl Shape {
             scenario
                 .faults
                 .retain(|f| FaultClass::of(&f.fault).is_some_and(|c| allowed.contains(&c)));
-            // Faulty hosts are what `byzantine` stands for.
+            // `byzantine` means faulty hosts.
             scenario.hosts.clear();
             if !allowed.contains(&FaultClass::Lag) {
                 (scenario.latency.tail_ppm, scenario.drift_ppm) = (0, 0);

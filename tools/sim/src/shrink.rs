@@ -3,7 +3,7 @@
 use crate::scenario::Scenario;
 use crate::{Options, Report, run_scenario};
 
-/// What a shrinking pass came to.
+/// The result of a shrinking pass.
 pub struct Shrunk {
     /// The smallest scenario found that fails in the same property.
     pub scenario: Scenario,

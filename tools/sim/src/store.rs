@@ -11,15 +11,15 @@ use hybster_proto::service::{Context, PAGES_PER_GROUP, RestoreError, Service, Sn
 pub enum Action {
     /// Read.
     Get,
-    /// Write; tells what was there before.
+    /// Write; returns the previous value.
     Put(u64),
-    /// Remove; tells what was there before.
+    /// Remove; returns the previous value.
     Delete,
-    /// Write if the register holds what is expected; tells what was there before.
+    /// Write if the register has the expected value; returns the previous value.
     Cas {
-        /// What is expected.
+        /// The expected value.
         expected: Option<u64>,
-        /// What is written.
+        /// The new value.
         new: u64,
     },
 }

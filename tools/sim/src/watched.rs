@@ -1,4 +1,4 @@
-//! Recording layers around what a replica is built of: its TrInX instances and its service.
+//! Recording layers around the TrInX instances and the service of a replica.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,7 +45,7 @@ impl Ledger {
         lock(&self.0).certificates
     }
 
-    /// Where a counter stands.
+    /// The value of a counter.
     #[must_use]
     pub fn value(&self, instance: InstanceId, counter: Counter) -> CounterValue {
         lock(&self.0).counters.get(&(instance, counter)).map(|a| a.value).unwrap_or_default()
@@ -164,7 +164,7 @@ pub struct Execution {
     pub operation: Digest,
 }
 
-/// What a recorded service has done since the record was last emptied.
+/// The record of a service since it was last emptied.
 #[derive(Clone, Default)]
 pub struct Record(Arc<Mutex<Vec<Execution>>>);
 
@@ -175,7 +175,7 @@ impl Record {
     }
 }
 
-/// A service that records what it executes.
+/// A service that records its operations.
 pub struct Recorded<S> {
     inner: S,
     record: Record,

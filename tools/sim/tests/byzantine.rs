@@ -60,7 +60,7 @@ fn one_seed() {
     report.assert_good();
 }
 
-/// Seeds that failed once, with what was at fault in the core.
+/// Seeds that failed once, with the fault in the core.
 #[test]
 fn seeds_that_found_something() {
     let seeds = [

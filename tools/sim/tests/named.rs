@@ -202,7 +202,7 @@ fn two_clients_see_one_store_under_faults() {
 }
 
 /// Clients sign their requests, some of them sign what they should not, and hosts lie: signatures
-/// are checked by the batch, and what is wrong is refused at every replica alike.
+/// are checked by the batch, and every replica refuses the same ones.
 #[test]
 fn signed_requests_are_ordered_and_forged_ones_are_not() {
     let (mut answered, mut refused) = (0, 0);
@@ -210,7 +210,7 @@ fn signed_requests_are_ordered_and_forged_ones_are_not() {
         let mut scenario = Scenario::byzantine(seed);
         scenario.group.request_authenticator = RequestAuthenticator::Ed25519;
         scenario.hosts.push((ReplicaId(0), Behaviour::OrderLiar(Trick::Forge, 50_000)));
-        // Whoever lies beside replica 0 would be one too many.
+        // Another liar besides replica 0 would be one too many.
         scenario.hosts.retain(|(replica, _)| *replica == ReplicaId(0));
         scenario.faults.retain(|fault| !matches!(fault.fault, Fault::Crash(_)));
         scenario.rogues = vec![RoguePlan {
@@ -242,7 +242,7 @@ fn one_client(pillars: u16, seed: u64) -> Scenario {
     scenario
 }
 
-/// DEVIATIONS 6: requests reach the pillar that can propose soonest, so idle pillars hold up nobody.
+/// DEVIATIONS 6: requests reach the pillar that can propose soonest, so idle pillars delay nothing.
 #[test]
 fn one_client_on_four_pillars_needs_few_no_ops() {
     for seed in SEEDS {
@@ -266,7 +266,7 @@ fn a_silent_leader_is_replaced() {
     }
 }
 
-/// Replies that the leader does not carry are asked for and come straight, then and for some time.
+/// Replies that the leader does not relay are asked for and come directly, then and for some time.
 #[test]
 fn a_leader_that_carries_no_replies_is_trusted_little() {
     for pillars in [1, 4] {

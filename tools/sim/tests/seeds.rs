@@ -39,7 +39,7 @@ fn fresh_seeds() {
     assert_all_good(first, count);
 }
 
-/// `HYBSTER_SEED=17 cargo test -p hybster-sim one_seed -- --nocapture` tells a run in words.
+/// `HYBSTER_SEED=17 cargo test -p hybster-sim one_seed -- --nocapture` prints a run as text.
 #[test]
 fn one_seed() {
     let seed = std::env::var("HYBSTER_SEED").ok().and_then(|n| n.parse().ok());
@@ -84,7 +84,7 @@ fn the_recording_of_a_run_is_a_trace_and_reproducible() {
     assert_eq!(views, report.counters.views_entered);
 }
 
-/// Seeds that failed once, with what was at fault in the core; most lie among the first thousand.
+/// Seeds that failed once, with the fault in the core; most are among the first thousand.
 #[test]
 fn seeds_that_found_something() {
     let seeds = [
@@ -94,7 +94,7 @@ fn seeds_that_found_something() {
         131, // replicas that waited in two neighbouring views for each other
         194, // the same, after a link was cut
         267, // a batch below the window was asked for, for ever
-        306, // a transfer of a checkpoint that nobody holds any more
+        306, // a transfer of a checkpoint that no replica has any more
         420, // a leader-to-be that did not get a VIEW-CHANGE and had no timer
         474, // as 306, over datagrams
         893, // as 267

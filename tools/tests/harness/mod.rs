@@ -17,10 +17,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hybster");
-/// Far more than anything here takes, on any machine.
+/// Much longer than anything here takes on any machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a finished command printed.
+/// The output of a finished command.
 #[derive(Debug)]
 pub struct Finished {
     pub status: ExitStatus,
@@ -70,7 +70,7 @@ pub fn hybster(arguments: &[&str]) -> Finished {
         let mut text = String::new();
         pipe.read_to_string(&mut text).map(|_| text).unwrap()
     };
-    // What these commands print fits into a pipe, so reading can wait for the end.
+    // The output of these commands fits into a pipe, so it can be read at the end.
     let status = process.wait();
     Finished { status, stdout: read(&mut out), stderr: read(&mut err) }
 }
@@ -198,7 +198,7 @@ impl Group {
         self.dir.path().join(format!("replica-{id}.log"))
     }
 
-    /// What a replica has logged.
+    /// The log of a replica so far.
     pub fn log(&self, id: usize) -> String {
         fs::read_to_string(self.log_path(id)).unwrap_or_default()
     }
@@ -236,11 +236,11 @@ impl Group {
 /// Loopback addresses whose ports were free a moment ago.
 pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // All are held until all are chosen, so that none is chosen twice.
+    // All are kept open until the last is chosen, so that none is chosen twice.
     let mut listeners = Vec::new();
     while listeners.len() < count {
-        // Below the range that Linux takes the ports of outgoing connections from; tests that run
-        // at the same time, as threads or processes, try different ones first.
+        // Below the range of ports that Linux uses for outgoing connections. Tests that run at the
+        // same time, as threads or processes, try different ones first.
         let step = std::process::id().wrapping_mul(61);
         let step = step.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         let port = 10_000 + (step % 20_000) as u16;

@@ -1,4 +1,4 @@
-//! What a faulty host certifies with its honest TrInX.
+//! The certificates that a faulty host makes with its honest TrInX.
 
 use bytes::Bytes;
 use hybster_proto::hybster::wire::ordering::{OrderRequest, encode_batch, encode_batch_request};
@@ -146,7 +146,7 @@ fn seen_checkpoint(group: &Group, at: usize) -> CheckpointCertificate {
     seen.unwrap_or_default()
 }
 
-/// Headers of PREPAREs of a pillar that were seen, at most so many.
+/// Headers of PREPAREs of a pillar that were seen, at most `limit`.
 fn seen_set(
     group: &Group,
     choices: &mut Choices<'_>,

@@ -1,4 +1,4 @@
-//! Three cores, what is on its way between them, and what must hold of what they do.
+//! Three cores, the messages between them, and the properties that must hold.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -77,7 +77,7 @@ impl TrInX for Shared {
 type Execution = (OrderNumber, SessionId, RequestNumber, Vec<u8>);
 type Executions = Arc<Mutex<Vec<Execution>>>;
 
-/// Keeps what it executes: as its state, and for the checks.
+/// Keeps the operations that it executes, as its state and for the checks.
 #[derive(Default)]
 struct Journal {
     state: Vec<u8>,
@@ -231,7 +231,7 @@ impl Group {
 
     // ------------------------------------------------------------------ what the input plays
 
-    /// Appends a request record; a forged one carries a wrong MAC.
+    /// Appends a request record; a forged one has a wrong MAC.
     pub(super) fn append_request(
         &mut self,
         out: &mut Vec<u8>,

@@ -1,9 +1,9 @@
 //! A group of three cores whose network, clock and third host the input plays: events in any order,
 //! with valid and corrupted certificates. What correct replicas conclude must agree.
 //!
-//! One of the replicas may have a faulty host. Its core runs on, and its TrInX instances are honest,
-//! but the input also uses them to certify what it likes (`forge`), and may send anything in its
-//! name: its own messages changed, old messages of anybody, raw bytes.
+//! One of the replicas may have a faulty host. Its core runs on, and its TrInX instances are
+//! honest, but the input also uses them to certify what it likes (`forge`), and may send anything
+//! in its name: its own messages changed, old messages of anybody, raw bytes.
 
 mod forge;
 mod group;
@@ -145,7 +145,7 @@ fn leaving() -> Vec<u8> {
     leaving.extend(deliver(2));
     leaving.extend(request(1, 8));
     leaving.extend(request(2, 8));
-    // What is sent to and by replica 0 is lost for a while, until the others suspect it.
+    // Messages to and from replica 0 are lost for a while, until the others suspect it.
     for _ in 0..4 {
         leaving.extend([4, 0, 0, 4, 0, 0, 8, 4]);
         leaving.extend(deliver(1));
@@ -171,7 +171,7 @@ fn treason() -> Vec<u8> {
     treason
 }
 
-/// An input that is made while it is played, so that it can look at what is on its way.
+/// An input that is made while it runs, so that it can depend on the messages in transit.
 struct Script {
     group: Group,
     choices: Vec<u8>,
@@ -187,8 +187,8 @@ impl Script {
         self.choices.extend_from_slice(bytes);
     }
 
-    /// Delivers what is on its way, but for so many messages at most; what a replica that is cut off
-    /// sends and gets is lost.
+    /// Delivers what is on its way, but for so many messages at most; what a replica that is cut
+    /// off sends and gets is lost.
     fn settle(&mut self, cut_off: Option<usize>, messages: usize) {
         for _ in 0..messages {
             let Some((from, to)) = self.group.oldest_message() else { break };

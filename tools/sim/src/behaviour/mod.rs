@@ -94,13 +94,13 @@ impl Scene<'_> {
 
 /// The hooks of a host. Each default does what an honest host does.
 pub trait Host {
-    /// A message is about to leave for a peer; what is pushed to `send` leaves instead.
+    /// A message is about to be sent to a peer; those pushed to `send` are sent instead.
     fn outgoing(&mut self, scene: &mut Scene<'_>, leaving: Departure, send: &mut Vec<Departure>) {
         let _ = scene;
         send.push(leaving);
     }
 
-    /// A message arrived from a peer; the core gets what is returned.
+    /// A message arrived from a peer; the core gets the returned ones.
     fn incoming(
         &mut self,
         scene: &mut Scene<'_>,
@@ -111,13 +111,13 @@ pub trait Host {
         Some(message)
     }
 
-    /// An input passes between two stages; its receiver gets what is returned.
+    /// An input passes between two stages; its receiver gets the returned ones.
     fn input(&mut self, scene: &mut Scene<'_>, input: Input) -> Option<Input> {
         let _ = scene;
         Some(input)
     }
 
-    /// A message arrived from a client; the core gets what is returned.
+    /// A message arrived from a client; the core gets the returned ones.
     fn request(
         &mut self,
         scene: &mut Scene<'_>,
@@ -128,7 +128,7 @@ pub trait Host {
         Some(message)
     }
 
-    /// Replies are about to leave for a client; what is returned leaves instead.
+    /// Replies are about to be sent to a client; the returned ones are sent instead.
     fn reply(&mut self, scene: &mut Scene<'_>, message: Bytes) -> Option<Bytes> {
         let _ = scene;
         Some(message)

@@ -42,7 +42,7 @@ impl Host for FalseAck {
                     proof: Proof([0; 32]),
                 }
             }
-            // Of a view that nobody established.
+            // Of a view that no replica established.
             None => NewViewAck {
                 sender: scene.replica,
                 view: View(scene.random.below(4)),
@@ -76,7 +76,7 @@ fn other_prepares(scene: &mut Scene<'_>, prepared: &mut Vec<PrepareHeader>) {
         0 => prepared.truncate(prepared.len().saturating_sub(1)),
         1 => prepared.clear(),
         2 => {
-            // No-ops instead of batches: nobody needs to hold anything for them.
+            // No-ops instead of batches, for which no replica needs a body.
             for header in prepared.iter_mut() {
                 (header.noop, header.requests) = (true, 0);
                 header.batch = wire::digest(&[]);

@@ -12,7 +12,7 @@ use hybster_tss::Proof;
 use super::forge::{certify, certify_commit, header, next_order};
 use super::{Departure, Host, Scene};
 
-/// What a leader does with a batch that it should propose.
+/// What a lying leader does with a batch that it should propose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trick {
     /// Proposes it one slot later and leaves a hole.
@@ -29,7 +29,7 @@ pub enum Trick {
     Far,
     /// Says that it belongs to another pillar.
     WrongPillar,
-    /// Certifies it and shows it to nobody, or to one, or much later.
+    /// Certifies it and sends it to no peer, or to one, or much later.
     Withhold,
     /// Proposes no-ops instead.
     Noops,
@@ -102,7 +102,7 @@ fn old_batch(scene: &mut Scene<'_>, pillar: PillarId) -> Option<(Bytes, u32)> {
 pub(super) struct OrderLiar {
     trick: Trick,
     ppm: u32,
-    /// Certified PREPAREs that nobody has seen.
+    /// Certified PREPAREs that were sent to no peer.
     hidden: Vec<Bytes>,
 }
 
@@ -311,7 +311,7 @@ impl VoteLiar {
             2 => commit.last.0 += later,
             3 => commit.view = View(header.view.0 + 1),
             4 => {
-                // In somebody else's name, without a certificate.
+                // In another replica's name, without a certificate.
                 let peers: Vec<ReplicaId> = scene.group.all_replicas().collect();
                 commit.sender = *scene.random.pick(&peers);
                 return scene.send_some(&commit.encode());

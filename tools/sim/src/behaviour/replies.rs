@@ -56,7 +56,7 @@ impl Host for ReplyLiar {
     }
 }
 
-/// What a liar makes of a reply that it is to carry.
+/// What a liar does to a reply that it should relay.
 fn misused(scene: &mut Scene<'_>, message: &[u8]) -> Option<Bytes> {
     let mut message = message.to_vec();
     match scene.random.below(4) {

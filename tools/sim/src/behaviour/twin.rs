@@ -71,7 +71,7 @@ impl Twin {
                 _ => Side::Second,
             };
         }
-        // With a side nobody is on, there is only one core.
+        // If one side is empty, there is only one core.
         let own = usize::from(scene.replica.0);
         let others: Vec<usize> = (0..self.sides.len()).filter(|p| *p != own).collect();
         self.sides[others[0]] = Side::First;

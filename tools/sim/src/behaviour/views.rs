@@ -38,9 +38,9 @@ pub enum Lie {
     OldestChain,
     /// The view is left twice.
     TwiceLeft,
-    /// A prepared set goes on with headers that nobody certified.
+    /// A prepared set ends with headers that no leader certified.
     ForgeHeader,
-    /// The first link says that the counter stood at 0.
+    /// The first link claims that the counter's value was 0.
     ForgeLink,
     /// One part is of an earlier attempt.
     Mix,
@@ -255,7 +255,7 @@ impl ViewLiar {
     }
 }
 
-/// Replaces the end of a prepared set by no-ops without a certificate, and goes on a little.
+/// Replaces the end of a prepared set by no-ops without a certificate, and adds a few more.
 fn forge_tail(
     scene: &mut Scene<'_>,
     pillar: PillarId,
@@ -336,7 +336,7 @@ impl Host for ViewLiar {
                         self.crafted.insert(*to, change);
                     }
                 }
-                // The core goes on as if its pillar had answered.
+                // The core continues as if its pillar had answered.
                 let Some(change) = self.crafted.get(to) else {
                     return Some(input);
                 };

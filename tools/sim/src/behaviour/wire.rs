@@ -1,4 +1,4 @@
-//! Behaviours that need no certificate: what a host can do to messages under way.
+//! Behaviours that need no certificate: what a host can do to messages in transit.
 
 use bytes::{Bytes, BytesMut};
 use hybster_proto::wire::{kind, kind_of, pillar_field};
