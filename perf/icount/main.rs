@@ -21,7 +21,7 @@ use hybster_proto::service::{Context, Service};
 use hybster_proto::time::Time;
 use hybster_proto::wire::request::requests_body;
 use hybster_proto::wire::{RequestProof, Requests};
-use hybster_tss::{InProcessVerifier, MacAlgorithm, MacKey, Verifier};
+use hybster_tss::{InProcessVerifier, MacAlgorithm, MacKey, RequestVerifier};
 
 /// Batches of a run; the figures are for the whole run.
 const BATCHES: u32 = 32;

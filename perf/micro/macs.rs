@@ -14,8 +14,8 @@ use hybster_proto::ids::{PillarId, ReplicaId};
 use hybster_proto::wire::request::requests_body;
 use hybster_proto::wire::{REQUEST_MAC, RequestProof, RequestRef, Requests};
 use hybster_tss::{
-    ClientPublicKeys, ClientSigningKey, Counter, CounterValue, Digest, MacAlgorithm, MacKey, TrInX,
-    Verifier,
+    ClientPublicKeys, ClientSigningKey, Counter, CounterValue, Digest, MacAlgorithm, MacKey,
+    RequestVerifier, TrInX, Verifier,
 };
 
 fn tags(c: &mut Criterion) {

@@ -7,7 +7,7 @@ use std::{hint::black_box, time::Instant};
 
 use hybster_tss::{
     Counter, CounterValue, Digest, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId,
-    MacAlgorithm, MacKey, TrInX, Verifier,
+    MacAlgorithm, MacKey, RequestVerifier, TrInX, Verifier,
 };
 
 const ROUNDS: usize = 15;

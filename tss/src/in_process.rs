@@ -17,6 +17,7 @@ use crate::{
     digest::Digest,
     keys::{CertificateKeys, GroupKey},
     mac::{MacAlgorithm, MacKey, equal},
+    requests::RequestVerifier,
     signature::{ClientPublicKeys, SIGNATURE_BYTES, SignedRequest},
     trinx::{Refusal, TrInX, Verifier},
 };
@@ -190,7 +191,9 @@ impl Verifier for InProcessVerifier {
     fn verify_mac(&self, mac: &TrustedMac, digest: &Digest) -> bool {
         proves(&self.keys.mac, &mac.certified_bytes(&self.group, digest), &mac.proof)
     }
+}
 
+impl RequestVerifier for InProcessVerifier {
     fn verify_client(&self, client: u32, message: &[u8], mac: &[u8; 16]) -> bool {
         self.signers.is_none() && self.clients.verify(client, message, mac)
     }

@@ -7,8 +7,8 @@
 //!
 //! # Contents
 //! - [`TrInX`] is the one trait of all back ends; [`Command`] and [`Answer`] are its batch form.
-//! - [`Verifier`] checks certificates of every instance of the group and the MACs of clients. It
-//!   needs no counter, so every thread may own one.
+//! - [`Verifier`] checks certificates of every instance of the group. It needs no counter, so every
+//!   thread may own one. [`RequestVerifier`] checks what proves the requests of clients.
 //! - [`InProcessTrInX`] is the fast back end. It protects against nothing but bugs.
 //! - [`GroupKey`] is the one secret that all instances of a group share; everything else is
 //!   derived.
@@ -44,6 +44,7 @@ mod keys;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod lanes;
 pub mod mac;
+mod requests;
 pub mod signature;
 mod trinx;
 
@@ -56,6 +57,7 @@ pub use in_process::{InProcessTrInX, InProcessVerifier};
 pub use keyfile::{KeyFileError, SealingSecret};
 pub use keys::{GroupKey, RandomSourceError};
 pub use mac::{MacAlgorithm, MacKey, UnknownMacAlgorithm};
+pub use requests::RequestVerifier;
 pub use signature::{
     ClientPublicKey, ClientPublicKeys, ClientSigningKey, RequestAuthenticator, RequestKey,
     SIGNATURE_BYTES,

@@ -8,7 +8,6 @@ use crate::{
     certificate::{ContinuingCertificate, IndependentCertificate, TrustedMac},
     counter::{Counter, CounterValue, InstanceId},
     digest::Digest,
-    signature::{SIGNATURE_BYTES, SignedRequest},
 };
 
 /// One TrInX instance: its counters and the right to certify with them (TR listing 10).
@@ -172,7 +171,7 @@ pub enum Refusal {
     Unavailable,
 }
 
-/// Checks certificates of every instance of the group, and the MACs or signatures of clients.
+/// Checks certificates of every instance of the group.
 ///
 /// It needs no counter, so any thread may own one. Every check includes the group digest that the
 /// verifier was made with, so a certificate of a group with another configuration is refused.
@@ -190,35 +189,6 @@ pub trait Verifier: Send {
     /// Whether `mac` was made by the instance it names, for the message with this digest.
     #[must_use]
     fn verify_mac(&self, mac: &TrustedMac, digest: &Digest) -> bool;
-
-    /// Whether `mac` is the MAC of `message` under the key of `client`
-    /// (see [`ClientKey::tag`](crate::ClientKey::tag)).
-    #[must_use]
-    fn verify_client(&self, client: u32, message: &[u8], mac: &[u8; 16]) -> bool;
-
-    /// [`verify_client`](Verifier::verify_client) for many requests, given as (client, message,
-    /// mac). Stops at the first bad one and returns its index.
-    fn verify_client_batch(&self, requests: &[(u32, &[u8], &[u8; 16])]) -> Result<(), usize> {
-        let bad = |&(client, message, mac): &(u32, &[u8], &[u8; 16])| {
-            !self.verify_client(client, message, mac)
-        };
-        requests.iter().position(bad).map_or(Ok(()), Err)
-    }
-
-    /// Whether `signature` is the client's for `message`, in a group whose requests are signed.
-    #[must_use]
-    fn verify_signed(&self, client: u32, message: &[u8], signature: &[u8; SIGNATURE_BYTES])
-    -> bool;
-
-    /// Whether [`verify_signed`](Verifier::verify_signed) holds for every request, given as
-    /// (client, message, signature). It does not say which one is bad, because finding that out
-    /// costs as much as checking each alone.
-    #[must_use]
-    fn verify_signed_batch(&self, requests: &[SignedRequest<'_>]) -> bool {
-        requests
-            .iter()
-            .all(|&(client, message, signature)| self.verify_signed(client, message, signature))
-    }
 }
 
 impl<T: TrInX + ?Sized> TrInX for Box<T> {
@@ -276,26 +246,5 @@ impl<V: Verifier + ?Sized> Verifier for Box<V> {
 
     fn verify_mac(&self, mac: &TrustedMac, digest: &Digest) -> bool {
         (**self).verify_mac(mac, digest)
-    }
-
-    fn verify_client(&self, client: u32, message: &[u8], mac: &[u8; 16]) -> bool {
-        (**self).verify_client(client, message, mac)
-    }
-
-    fn verify_client_batch(&self, requests: &[(u32, &[u8], &[u8; 16])]) -> Result<(), usize> {
-        (**self).verify_client_batch(requests)
-    }
-
-    fn verify_signed(
-        &self,
-        client: u32,
-        message: &[u8],
-        signature: &[u8; SIGNATURE_BYTES],
-    ) -> bool {
-        (**self).verify_signed(client, message, signature)
-    }
-
-    fn verify_signed_batch(&self, requests: &[SignedRequest<'_>]) -> bool {
-        (**self).verify_signed_batch(requests)
     }
 }

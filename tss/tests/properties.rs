@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use hybster_tss::{
     Answer, Command, ContinuingCertificate, Counter, CounterValue, Digest, GroupKey,
-    InProcessTrInX, InProcessVerifier, IndependentCertificate, InstanceId, MacAlgorithm, TrInX,
-    TrustedMac, Verifier,
+    InProcessTrInX, InProcessVerifier, IndependentCertificate, InstanceId, MacAlgorithm,
+    RequestVerifier, TrInX, TrustedMac, Verifier,
 };
 use proptest::{collection::vec, prelude::*};
 

@@ -178,7 +178,7 @@ mod tests {
     const SCRIPT: &str = "\
 r0-all 14968  7928.543142:    1003009 cpu-clock:ppp: 
 \t           3c8ac4 state_mac_final+0x354 (/usr/bin/hb)
-\t           2acdbe <X as hybster_tss::trinx::Verifier>::verify_client+0x3ce (/usr/bin/hb)
+\t           2acdbe <X as hybster_tss::requests::RequestVerifier>::verify_client+0x3ce (/usr/bin/hb)
 \t           202ee7 hybster_proto::hybster::pillar::Pillar<T,V>::handle+0x4877 (/usr/bin/hb)
 
 r0-all 14968  7928.553665:    1003009 cpu-clock:ppp: 

@@ -12,7 +12,7 @@
 //! its followers left it behind. What is stored is authentic and bounded.
 
 use bytes::{Bytes, BytesMut};
-use hybster_tss::Verifier;
+use hybster_tss::RequestVerifier;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ const BLOCK_BYTES: usize = 64 << 10;
 const FORWARD_CHUNK: usize = 64;
 
 /// The request intake of a replica.
-pub struct Intake<V: Verifier> {
+pub struct Intake<V: RequestVerifier> {
     config: Arc<GroupConfig>,
     id: ReplicaId,
     verifier: V,
@@ -90,7 +90,7 @@ struct Stored {
     reminded: bool,
 }
 
-impl<V: Verifier> Intake<V> {
+impl<V: RequestVerifier> Intake<V> {
     /// The request intake of a replica in the initial view.
     #[must_use]
     pub fn new(config: Arc<GroupConfig>, id: ReplicaId, verifier: V) -> Self {

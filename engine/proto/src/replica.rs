@@ -1,6 +1,6 @@
 //! All stages of one replica in one place, for drivers that run them on one thread.
 
-use hybster_tss::{TrInX, Verifier};
+use hybster_tss::{RequestVerifier, TrInX, Verifier};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -15,7 +15,7 @@ use crate::state::StateStage;
 use crate::time::{Time, earliest};
 
 /// The stages of a replica.
-pub struct Stages<T: TrInX, V: Verifier, S: Service> {
+pub struct Stages<T: TrInX, V: Verifier + RequestVerifier, S: Service> {
     /// TR listing 15.
     pub intake: Intake<V>,
     /// TR listing 16, P times.
@@ -28,7 +28,7 @@ pub struct Stages<T: TrInX, V: Verifier, S: Service> {
     pub control: Control<V>,
 }
 
-impl<T: TrInX, V: Verifier, S: Service> Stages<T, V, S> {
+impl<T: TrInX, V: Verifier + RequestVerifier, S: Service> Stages<T, V, S> {
     /// The stages of a replica in the initial state.
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! The baseline: one server, the same requests, authenticators, session table and service, and no
 //! replication protocol.
 
-use hybster_tss::Verifier;
+use hybster_tss::RequestVerifier;
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -15,14 +15,14 @@ use crate::wire::Requests;
 use crate::wire::request::requests_body;
 
 /// An unreplicated server. Its configuration has n = 1, f = 0 and P = 1.
-pub struct Unreplicated<V: Verifier, S: Service> {
+pub struct Unreplicated<V: RequestVerifier, S: Service> {
     config: Arc<GroupConfig>,
     verifier: V,
     execution: Execution<S>,
     next_slot: u64,
 }
 
-impl<V: Verifier, S: Service> Unreplicated<V, S> {
+impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
     /// A server in the initial state.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use hybster_proto::service::Service;
 use hybster_proto::state::StateStage;
 use hybster_proto::time::Time;
 use hybster_proto::unreplicated::Unreplicated;
-use hybster_tss::{TrInX, Verifier};
+use hybster_tss::{RequestVerifier, TrInX, Verifier};
 
 use super::Counters;
 use super::layout::Role;
@@ -111,18 +111,18 @@ fn misdelivered(input: &Input) {
 }
 
 /// The request intake, and when clients have to wait for it.
-pub(crate) struct Clients<V: Verifier> {
+pub(crate) struct Clients<V: RequestVerifier> {
     stage: Intake<V>,
     is_full: bool,
 }
 
-impl<V: Verifier> Clients<V> {
+impl<V: RequestVerifier> Clients<V> {
     pub(crate) fn new(stage: Intake<V>) -> Clients<V> {
         Clients { stage, is_full: false }
     }
 }
 
-impl<V: Verifier> Stage for Clients<V> {
+impl<V: RequestVerifier> Stage for Clients<V> {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
             Input::Intake(input) => self.stage.handle(input, now, out),
@@ -154,7 +154,7 @@ impl<V: Verifier> Stage for Clients<V> {
     }
 }
 
-impl<T: TrInX, V: Verifier> Stage for Pillar<T, V> {
+impl<T: TrInX, V: Verifier + RequestVerifier> Stage for Pillar<T, V> {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
             Input::Pillar(_, input) => Pillar::handle(self, input, now, out),
@@ -254,7 +254,7 @@ impl<V: Verifier> Stage for Control<V> {
     }
 }
 
-impl<V: Verifier, S: Service> Stage for Unreplicated<V, S> {
+impl<V: RequestVerifier, S: Service> Stage for Unreplicated<V, S> {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         Unreplicated::handle(self, input, now, out);
     }

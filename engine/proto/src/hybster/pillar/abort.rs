@@ -2,7 +2,7 @@
 //! enterView), and holding the batches that prepared sets name.
 
 use bytes::Bytes;
-use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX, Verifier};
+use hybster_tss::{Counter, CounterValue, Digest, Proof, RequestVerifier, TrInX, Verifier};
 use std::collections::{HashMap, HashSet};
 
 use super::Pillar;
@@ -77,7 +77,7 @@ impl Hold {
 /// Digests that one BATCH-REQUEST names at most; all of them are answered.
 const BATCHES_PER_REQUEST: usize = 8;
 
-impl<T: TrInX, V: Verifier> Pillar<T, V> {
+impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// TR listing 16, createAbortState and abortView.
     ///
     /// After this, the counter stands at `to|0`: nothing can be certified in earlier views, and

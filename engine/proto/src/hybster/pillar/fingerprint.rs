@@ -1,13 +1,13 @@
 //! The canonical state of a pillar, for model checkers.
 
-use hybster_tss::{Counter, TrInX, Verifier};
+use hybster_tss::{Counter, RequestVerifier, TrInX, Verifier};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Pillar;
 use super::slots::{Slot, StoredPrepare};
 use crate::fingerprint::Fingerprint;
 
-impl<T: TrInX, V: Verifier> Pillar<T, V> {
+impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Appends the pillar's state. `names` tells what the tickets of the control stage stand for:
     /// their numbers depend on the order in which messages came.
     pub fn fingerprint(&self, names: &BTreeMap<u64, Vec<u8>>, into: &mut Fingerprint) {

@@ -18,7 +18,7 @@ mod preferred_quorum;
 mod slots;
 
 use bytes::{Bytes, BytesMut};
-use hybster_tss::{Counter, Digest, InstanceId, Refusal, TrInX, Verifier};
+use hybster_tss::{Counter, Digest, InstanceId, Refusal, RequestVerifier, TrInX, Verifier};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ const RESEND_PREPARES: usize = 4;
 const MAX_BACKOFF: u32 = 5;
 
 /// One pillar of a replica.
-pub struct Pillar<T: TrInX, V: Verifier> {
+pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     config: Arc<GroupConfig>,
     id: ReplicaId,
     pillar: PillarId,
@@ -97,7 +97,7 @@ pub struct Pillar<T: TrInX, V: Verifier> {
     answered: Vec<Option<Time>>,
 }
 
-impl<T: TrInX, V: Verifier> Pillar<T, V> {
+impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// A pillar in the initial view 0.
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! Proposing, acknowledging and committing (TR listing 16).
 
 use bytes::{Bytes, BytesMut};
-use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX, Verifier};
+use hybster_tss::{Counter, CounterValue, Digest, Proof, RequestVerifier, TrInX, Verifier};
 
 use super::Pillar;
 use super::slots::{StoredPrepare, Vote};
@@ -14,7 +14,7 @@ use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::wire::{self, Commit, PREPARE_HEAD, PrepareHeader, Requests};
 
-impl<T: TrInX, V: Verifier> Pillar<T, V> {
+impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     // ------------------------------------------------------------------ the leader
 
     pub(super) fn batch(&mut self, buffer: BytesMut, requests: u32, out: &mut Output) {

@@ -1,6 +1,6 @@
 //! Checks of client requests, several at once: that is cheaper than one after the other.
 
-use hybster_tss::{SIGNATURE_BYTES, Verifier};
+use hybster_tss::{RequestVerifier, SIGNATURE_BYTES};
 
 use crate::config::GroupConfig;
 use crate::mutants::{self, Mutant};
@@ -19,7 +19,7 @@ pub(crate) fn is_admissible(config: &GroupConfig, request: &RequestRef<'_>) -> b
 }
 
 /// Whether a request is its client's. Its form has been compared with the group's.
-pub(crate) fn is_proved<V: Verifier>(verifier: &V, request: &RequestRef<'_>) -> bool {
+pub(crate) fn is_proved<V: RequestVerifier>(verifier: &V, request: &RequestRef<'_>) -> bool {
     let client = request.session.client.0;
     match request.proof() {
         RequestProof::Mac(mac) => verifier.verify_client(client, request.covered, mac),
@@ -39,7 +39,7 @@ pub(crate) struct RequestChecks<'a, V> {
     signed: Vec<(u32, &'a [u8], &'a [u8; SIGNATURE_BYTES])>,
 }
 
-impl<'a, V: Verifier> RequestChecks<'a, V> {
+impl<'a, V: RequestVerifier> RequestChecks<'a, V> {
     pub(crate) fn new(verifier: &'a V, config: &'a GroupConfig) -> Self {
         let group = [(0, &[][..], &[0; 16]); TOGETHER];
         RequestChecks { verifier, config, group, filled: 0, signed: Vec::new() }
