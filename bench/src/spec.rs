@@ -1,6 +1,6 @@
 //! The specification of a group: the options of a subcommand, checked and with defaults filled in.
 
-use hybster::{Layout, SessionId, TransportKind};
+use hybster::{Layout, Protocol, SessionId, TransportKind};
 use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 
@@ -57,10 +57,11 @@ impl GroupSpec {
         service: ServiceKind,
         identities: u32,
     ) -> Result<GroupSpec, Error> {
+        let rules = Protocol::default().rules();
         let (replicas, faults) = match (options.unreplicated, options.faults) {
             (true, _) => (1, 0),
             (false, Some(faults)) => (options.replicas, faults),
-            (false, None) => (options.replicas, options.replicas.saturating_sub(1) / 2),
+            (false, None) => (options.replicas, rules.most_faults(options.replicas)),
         };
         // All identities except one, the monitor's, belong to connection groups.
         let connections = identities.saturating_sub(1).max(1);
@@ -72,12 +73,12 @@ impl GroupSpec {
                  or more, or fewer --clients",
             )));
         }
-        if !options.unreplicated && u32::from(replicas) < 2 * u32::from(faults) + 1 {
+        let least = rules.least_replicas(faults);
+        if !options.unreplicated && u32::from(replicas) < least {
+            let most = rules.most_faults(replicas);
             return Err(Error::new(format!(
-                "{faults} faults need at least {} replicas: give --replicas {} or --faults {}",
-                2 * u32::from(faults) + 1,
-                2 * u32::from(faults) + 1,
-                replicas.saturating_sub(1) / 2,
+                "{faults} faults need at least {least} replicas: give --replicas {least} or \
+                 --faults {most}",
             )));
         }
         let cores = if options.pin {

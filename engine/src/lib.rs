@@ -23,6 +23,7 @@ pub use group::{ClientKeys, Group, GroupError, ReplicaKeys};
 pub use hybster_net::{LinkCipher, TransportKind};
 pub use hybster_proto::config::GroupConfig;
 pub use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId, View};
+pub use hybster_proto::protocol::Protocol;
 pub use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 pub use hybster_tss::RequestAuthenticator;
 pub use replica::{Replica, ReplicaBuilder, ReplicaError, RunningReplica, StartError, Stopper};

@@ -2,6 +2,7 @@
 
 mod error;
 mod running;
+mod stages;
 
 use std::fmt;
 use std::io;
@@ -15,8 +16,6 @@ use hybster_net::{AnyTransport, Hub, HubConfig, Identity, Limits, TransportKind}
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
-use hybster_proto::{Control, Execution, Intake, Pillar, StateStage, Unreplicated};
-use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
 
 pub use error::{ReplicaError, StartError};
 pub use running::{RunningReplica, Stopper};
@@ -25,7 +24,7 @@ pub use running::{RunningReplica, Stopper};
 use crate::group::GroupError;
 use crate::group::{Group, ReplicaKeys};
 use crate::runtime::{
-    Agent, Clients, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceFile,
+    Agent, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceFile,
     TraceTarget, connect, plan,
 };
 
@@ -194,7 +193,7 @@ impl<S: Service> ReplicaBuilder<S> {
         let transport_kind = transport.kind();
         let hub = self.open_hub(transport)?;
         let (trace, trace_file) = self.open_trace(plans.len())?;
-        if self.is_replicated {
+        if self.is_replicated && config.rules().starts_once {
             self.keys.claim_epoch()?;
         }
         let local_address = hub.local_address().expect("a replica listens");
@@ -307,38 +306,11 @@ impl<S: Service> ReplicaBuilder<S> {
     /// All stages with their roles.
     fn stages(self) -> Vec<(Role, Box<dyn Stage>)> {
         let ReplicaBuilder { group, keys, service, is_replicated, .. } = self;
-        let config = group.config();
-        let digest = config.digest();
-        let signers = group.request_keys();
-        let verifier = || {
-            let verifier = InProcessVerifier::new(&keys.group_key, config.mac, digest);
-            match &signers {
-                Some(signers) => verifier.with_signers(Arc::clone(signers)),
-                None => verifier,
-            }
-        };
-        if !is_replicated {
-            let server = Unreplicated::new(Arc::clone(config), verifier(), service);
-            return vec![(Role::Server, Box::new(server))];
+        if is_replicated {
+            stages::replicated(&group, &keys, service)
+        } else {
+            stages::unreplicated(&group, &keys, service)
         }
-        let id = keys.id;
-        let clients = Intake::new(Arc::clone(config), id, verifier());
-        let control = Control::new(Arc::clone(config), id, verifier());
-        let execution = Execution::new(Arc::clone(config), id, service);
-        let state = StateStage::new(Arc::clone(config), id);
-        let mut stages: Vec<(Role, Box<dyn Stage>)> = vec![
-            (Role::Clients, Box::new(Clients::new(clients))),
-            (Role::Control, Box::new(control)),
-            (Role::Execution, Box::new(execution)),
-            (Role::State, Box::new(state)),
-        ];
-        for pillar in config.all_pillars() {
-            let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
-            let trinx = InProcessTrInX::new(&keys.group_key, config.mac, digest, instance);
-            let stage = Pillar::new(Arc::clone(config), id, pillar, trinx, verifier());
-            stages.push((Role::Pillar(pillar.0), Box::new(stage)));
-        }
-        stages
     }
 }
 

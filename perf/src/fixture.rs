@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
+use hybster_proto::hybster::Hybster;
 use hybster_proto::hybster::pillar;
 use hybster_proto::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId};
 use hybster_proto::output::ClientLink;
@@ -23,7 +24,7 @@ pub const LINK: ClientLink = ClientLink { client: ClientId(3), incarnation: 77 }
 pub type Pillar = pillar::Pillar<InProcessTrInX, InProcessVerifier>;
 
 /// The stages of a replica over the in-process TrInX.
-pub type Stages<S> = replica::Stages<InProcessTrInX, InProcessVerifier, S>;
+pub type Stages<S> = replica::Stages<Hybster<InProcessTrInX, InProcessVerifier>, S>;
 
 /// A group's constants and its key.
 #[derive(Clone, Debug)]
@@ -109,7 +110,8 @@ impl Fixture {
     #[must_use]
     pub fn stages<S: Service>(&self, replica: ReplicaId, service: S) -> Stages<S> {
         let trinx = self.config.all_pillars().map(|p| self.trinx(replica, p)).collect();
-        Stages::new(self.config.clone(), replica, trinx, || self.verifier(), service)
+        let agreement = Hybster::agreement(&self.config, replica, trinx, || self.verifier());
+        Stages::new(self.config.clone(), replica, agreement, service)
     }
 
     /// A pillar in the initial state.

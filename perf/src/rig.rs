@@ -90,7 +90,7 @@ impl<S: Service> Rig<S> {
         self.send_requests(probe);
         while let Some((from, to, message)) = self.wire.pop_front() {
             let from = ReplicaId(from as u16);
-            let input = route_peer_message(from, message, self.config.pillars);
+            let input = route_peer_message(from, message, &self.config);
             self.hosts[to].take(input.expect("a known kind"), self.now, probe);
             self.deliver(to);
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hybster::group::{Addresses, CreateOptions, Group, create};
-use hybster::{GroupConfig, Layout};
+use hybster::{GroupConfig, Layout, Protocol};
 use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 
@@ -17,10 +17,13 @@ use crate::{Done, Failure};
 pub struct InitArgs {
     /// The directory to make; must not hold a group yet.
     dir: PathBuf,
+    /// What orders the requests: hybster.
+    #[arg(long, default_value_t)]
+    protocol: Protocol,
     /// Number of replicas, n; by default as many as addresses are given, or 3.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     replicas: Option<u16>,
-    /// Tolerated faults, f; by default as many as the replicas allow, (n-1)/2.
+    /// Tolerated faults, f; by default as many as the replicas allow: (n-1)/2 with hybster.
     #[arg(long)]
     faults: Option<u16>,
     /// Pillars, P: state machines that agree in parallel.
@@ -81,7 +84,8 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
         .unwrap_or_else(|| defaults.checkpoint_interval.next_multiple_of(pillars));
     let config = GroupConfig {
         replicas,
-        faults: args.faults.unwrap_or_else(|| replicas.saturating_sub(1) / 2),
+        protocol: args.protocol,
+        faults: args.faults.unwrap_or_else(|| args.protocol.rules().most_faults(replicas)),
         pillars: args.pillars,
         checkpoint_interval,
         window: checkpoint_interval.saturating_mul(4),

@@ -3,6 +3,7 @@
 use hybster_tss::{Digest, MacAlgorithm, RequestAuthenticator};
 
 use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
+use crate::protocol::{Protocol, Rules, Threshold};
 
 /// The constants of a replica group.
 ///
@@ -14,7 +15,9 @@ pub struct GroupConfig {
     pub group: [u8; 16],
     /// Epoch of the TrInX instances.
     pub epoch: u32,
-    /// Number of replicas n ≥ 2f+1.
+    /// What orders the requests.
+    pub protocol: Protocol,
+    /// Number of replicas n; the protocol says how many f faults need.
     pub replicas: u16,
     /// Tolerated faults f.
     pub faults: u16,
@@ -71,6 +74,7 @@ impl Default for GroupConfig {
         GroupConfig {
             group: [0; 16],
             epoch: 0,
+            protocol: Protocol::default(),
             replicas: 3,
             faults: 1,
             pillars: 2,
@@ -97,10 +101,7 @@ impl Default for GroupConfig {
 /// from an overflow.
 const MAX_TIMEOUT_US: u64 = 3_600_000_000;
 
-/// Bytes that one prepared header takes in VIEW-CHANGE and NEW-VIEW.
-const HEADER_BYTES: u64 = crate::wire::PREPARE_HEAD as u64;
-
-/// The largest NEW-VIEW that a group may be configured to need, in bytes.
+/// The longest message of its protocol that a group may be configured to need, in bytes.
 pub const MAX_MESSAGE_BYTES: u64 = 48 << 20;
 
 impl GroupConfig {
@@ -111,8 +112,10 @@ impl GroupConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let fail = |key, value, cure: String| Err(ConfigError { key, value, cure });
         let (n, f, p) = (u64::from(self.replicas), u64::from(self.faults), u64::from(self.pillars));
-        if n < 2 * f + 1 || n == 0 {
-            return fail("replicas", n, format!("{} faults need at least {}", f, 2 * f + 1));
+        let least = u64::from(self.rules().least_replicas(self.faults));
+        if n < least {
+            let cure = format!("{f} faults need at least {least} with {}", self.protocol);
+            return fail("replicas", n, cure);
         }
         if n > 64 {
             return fail("replicas", n, "at most 64 replicas are supported".into());
@@ -134,10 +137,9 @@ impl GroupConfig {
             let cure = format!("choose a multiple of checkpoint_interval ({k}), at least {least}");
             return fail("window", self.window, cure);
         }
-        let largest =
-            self.window.saturating_mul(HEADER_BYTES * (2 * n + 1)).saturating_add(64 << 10);
-        if largest > MAX_MESSAGE_BYTES {
-            let cure = format!("a NEW-VIEW could take {largest} bytes, over {MAX_MESSAGE_BYTES}");
+        let longest = (self.rules().longest_message)(self);
+        if longest > MAX_MESSAGE_BYTES {
+            let cure = format!("a NEW-VIEW could take {longest} bytes, over {MAX_MESSAGE_BYTES}");
             return fail("window", self.window, cure);
         }
         for (key, value, max) in [
@@ -201,19 +203,61 @@ impl GroupConfig {
             hasher.update(self.request_authenticator.name().as_bytes());
             hasher.update(&self.request_keys.0);
         }
+        // Groups that were made before there was a choice keep their digests.
+        if self.protocol != Protocol::Hybster {
+            hasher.update(b"protocol");
+            hasher.update(self.protocol.name().as_bytes());
+        }
         Digest(*hasher.finalize().as_bytes())
     }
 
-    /// Intersecting quorum q = ⌊n/2⌋+1.
+    /// The rules of the group's ordering protocol.
+    #[inline]
     #[must_use]
-    pub fn quorum(&self) -> usize {
-        usize::from(self.replicas) / 2 + 1
+    pub const fn rules(&self) -> &'static Rules {
+        self.protocol.rules()
+    }
+
+    /// The number of replicas that a rule of the protocol asks for.
+    #[inline]
+    #[must_use]
+    pub const fn threshold(&self, threshold: Threshold) -> usize {
+        threshold.of(self.replicas, self.faults)
+    }
+
+    /// Intersecting quorum q: replicas that agree on a proposal or a view.
+    #[inline]
+    #[must_use]
+    pub const fn quorum(&self) -> usize {
+        self.threshold(self.rules().quorum)
+    }
+
+    /// Replicas whose CHECKPOINTs make a checkpoint stable.
+    #[inline]
+    #[must_use]
+    pub const fn stable(&self) -> usize {
+        self.threshold(self.rules().stable)
+    }
+
+    /// Equal replies that make the result of an ordered request.
+    #[inline]
+    #[must_use]
+    pub const fn replies_needed(&self) -> usize {
+        self.threshold(self.rules().reply)
+    }
+
+    /// Equal answers that make the result of a query.
+    #[inline]
+    #[must_use]
+    pub const fn answers_needed(&self) -> usize {
+        self.threshold(self.rules().query)
     }
 
     /// Acknowledging quorum f+1: at least one correct replica is in it.
+    #[inline]
     #[must_use]
-    pub fn acknowledging(&self) -> usize {
-        usize::from(self.faults) + 1
+    pub const fn acknowledging(&self) -> usize {
+        self.threshold(Threshold::OneCorrect)
     }
 
     /// leader(v) = v mod n (TR listing 12).
@@ -319,6 +363,29 @@ mod tests {
         let other = GroupConfig { request_keys: Digest([1; 32]), ..signed.clone() };
         assert_ne!(signed.digest(), GroupConfig::default().digest());
         assert_ne!(signed.digest(), other.digest());
+    }
+
+    /// Groups that were made by earlier programs go on with this one, and with those that hold
+    /// these digests on disk.
+    #[test]
+    fn digests_of_earlier_programs_hold() {
+        let hex = |config: &GroupConfig| config.digest().to_string();
+        let config = GroupConfig::default();
+        assert_eq!(
+            hex(&config),
+            "29701340b5f04cf508903ecf510c27c5540a339118855a37e0faeaa4a824fae6"
+        );
+        let signed = GroupConfig {
+            replicas: 5,
+            faults: 2,
+            request_authenticator: RequestAuthenticator::Ed25519,
+            request_keys: Digest([7; 32]),
+            ..config
+        };
+        assert_eq!(
+            hex(&signed),
+            "26946b00f4f971196ce0233c0ed508ee9f6f954cfa30064affd69902a7ffe1d3"
+        );
     }
 
     #[test]

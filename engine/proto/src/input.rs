@@ -1,16 +1,13 @@
 //! What stages are told: inputs from the links, from each other and from the driver.
 
 use bytes::{Bytes, BytesMut};
-use hybster_tss::{Digest, Proof};
 use std::sync::Arc;
 
-use crate::hybster::wire::view::Part;
-use crate::ids::{
-    ClientId, OrderNumber, Peers, PillarId, ReplicaId, RequestNumber, SessionId, View,
-};
+use crate::hybster;
+use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::service::Snapshot;
 use crate::state::TransferredState;
-use crate::wire::{CheckpointCertificate, CheckpointId, PrepareHeader};
+use crate::wire::CheckpointId;
 
 /// The link that a client message came over: replies to a session go to the link of its client
 /// and incarnation.
@@ -99,7 +96,8 @@ pub enum ToIntake {
 /// Inputs to a pillar.
 #[derive(Debug)]
 pub enum ToPillar {
-    /// Requests to propose. The buffer has [`crate::wire::PREPARE_HEAD`] bytes of room in front.
+    /// Requests to propose. The buffer has [`crate::protocol::Rules::proposal_head`] bytes of room
+    /// in front.
     Batch {
         /// The view in which it is to be proposed.
         view: View,
@@ -122,61 +120,6 @@ pub enum ToPillar {
         /// The message.
         message: Bytes,
     },
-    /// Leave the view and hand over the part (TR listing 16, createAbortState and abortView).
-    Abort {
-        /// Last stable view, v_from.
-        from: View,
-        /// The view to leave for, v_to.
-        to: View,
-        /// The stable checkpoint that all parts start from.
-        checkpoint: Arc<CheckpointCertificate>,
-    },
-    /// Say when the batches of these prepared headers are held and valid; ask `source` for
-    /// missing ones, and keep all of them until [`ToPillar::Release`].
-    Hold {
-        /// Returned with the answer.
-        ticket: u64,
-        /// Who must hold them.
-        source: ReplicaId,
-        /// The headers.
-        headers: Vec<PrepareHeader>,
-    },
-    /// The batches of a [`ToPillar::Hold`] are not needed any more.
-    Release {
-        /// The ticket.
-        ticket: u64,
-    },
-    /// Re-issue PREPAREs in a view that this replica is to lead
-    /// (TR listing 16, createViewTransition).
-    Establish {
-        /// The view.
-        view: View,
-        /// Headers of earlier views, contiguous.
-        prepared: Vec<PrepareHeader>,
-    },
-    /// Certify a NEW-VIEW with counter N (pillar 0 only).
-    CertifyNewView {
-        /// The view.
-        view: View,
-        /// Digest of the NEW-VIEW.
-        digest: Digest,
-    },
-    /// Make the trusted MAC of a NEW-VIEW-ACK (pillar 0 only).
-    CertifyAck {
-        /// The acknowledged view.
-        view: View,
-        /// Digest of the NEW-VIEW-ACK.
-        digest: Digest,
-    },
-    /// Enter a view (TR listing 16, enterView).
-    Enter {
-        /// The view.
-        view: View,
-        /// The replica's current view; larger if the entered one is belated.
-        current: View,
-        /// P′ of this pillar.
-        prepares: Vec<PrepareHeader>,
-    },
     /// A checkpoint is stable (TR listing 16, forwardOrderWindow).
     ForwardWindow {
         /// Its order number.
@@ -189,15 +132,10 @@ pub enum ToPillar {
     },
     /// Ask the peers for what this pillar lacks.
     AskPeers,
-    /// Pillar 0 of a leader has found followers that are faster: all pillars ask these first.
-    AskFirst {
-        /// The view that it leads.
-        view: View,
-        /// The followers.
-        first: Peers,
-    },
     /// The link to a peer is up (again): send what is not withdrawn (TR listing 9).
     PeerUp(ReplicaId),
+    /// What only Hybster knows.
+    Hybster(hybster::PillarInput),
 }
 
 /// Inputs to the execution stage.
@@ -306,49 +244,6 @@ pub enum ToControl {
         /// The view.
         view: View,
     },
-    /// A pillar stopped and hands over its part.
-    Part {
-        /// The pillar.
-        pillar: PillarId,
-        /// The view left for.
-        to: View,
-        /// Its part.
-        part: Part,
-    },
-    /// All batches of a [`ToPillar::Hold`] are held and valid, or one of them is invalid.
-    Held {
-        /// The ticket.
-        ticket: u64,
-        /// The pillar.
-        pillar: PillarId,
-        /// Whether all are valid.
-        valid: bool,
-    },
-    /// The PREPAREs of a view to establish are certified.
-    Established {
-        /// The pillar.
-        pillar: PillarId,
-        /// The view.
-        view: View,
-        /// P′ of the pillar.
-        prepares: Vec<PrepareHeader>,
-    },
-    /// Pillar 0 certified the NEW-VIEW.
-    NewViewCertified {
-        /// The view.
-        view: View,
-        /// The proof.
-        proof: Proof,
-    },
-    /// Pillar 0 certified the NEW-VIEW-ACK.
-    AckCertified {
-        /// The view.
-        view: View,
-        /// The proof.
-        proof: Proof,
-    },
-    /// A pillar has a certificate of a stable checkpoint.
-    CheckpointStable(CheckpointCertificate),
     /// This replica digested its own checkpoint.
     CheckpointTaken(CheckpointId),
     /// The execution stage installed a transferred state.
@@ -361,4 +256,9 @@ pub enum ToControl {
     PeerUp(ReplicaId),
     /// A client asks for the replica's status.
     StatusRequest(ClientLink),
+    /// What only Hybster knows.
+    Hybster(hybster::ControlInput),
 }
+
+/// It is moved between threads several times on a request's way.
+const _: () = assert!(size_of::<Input>() <= 72);

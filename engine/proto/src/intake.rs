@@ -17,15 +17,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
-use crate::hybster::verify::requests::{is_admissible, is_proved};
 use crate::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::output::{
     Cause, Destination, Output, Reject, SendTag, Source, ToControl, ToExecution, ToIntake, ToPillar,
 };
+use crate::shared::requests::{is_admissible, is_proved};
 use crate::time::Time;
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::request::{is_retransmission, requests_body, requests_head};
-use crate::wire::{PREPARE_HEAD, ReplyStatus, RequestRef, Requests, kind};
+use crate::wire::{ReplyStatus, RequestRef, Requests, kind};
 
 /// Batches that a pillar may have been given without having proposed them: one in work, one next.
 const CREDIT: u32 = 2;
@@ -72,8 +72,9 @@ struct Turn {
     filling: Option<u64>,
 }
 
-#[derive(Default)]
 struct OpenBatch {
+    /// Bytes that are left free in front, for what the protocol puts there.
+    head: usize,
     buffer: BytesMut,
     requests: u32,
     /// Bytes of the batch before: what to expect of the next.
@@ -99,7 +100,7 @@ impl<V: RequestVerifier> Intake<V> {
             verifier,
             view: View(0),
             stable: true,
-            open: OpenBatch::default(),
+            open: OpenBatch::new(config.rules().proposal_head),
             pending: VecDeque::new(),
             pending_bytes: 0,
             pillars: vec![
@@ -164,7 +165,7 @@ impl<V: RequestVerifier> Intake<V> {
                 Some(batch) => batch,
                 None => self.open.take(),
             };
-            self.pending_bytes -= buffer.len() - PREPARE_HEAD;
+            self.pending_bytes -= buffer.len() - self.open.head;
             self.pillars[p].under_way += 1;
             out.pillar(PillarId(p as u16), ToPillar::Batch { view: self.view, buffer, requests });
         }
@@ -468,7 +469,7 @@ impl<V: RequestVerifier> Intake<V> {
     /// What was pending at a leader that lost its view is dropped: its clients retransmit, and
     /// have to, since the leader may have failed altogether.
     fn drop_pending(&mut self) {
-        self.open = OpenBatch::default();
+        self.open = OpenBatch::new(self.open.head);
         self.pending.clear();
         self.pending_bytes = 0;
     }
@@ -506,17 +507,21 @@ impl<V: RequestVerifier> Intake<V> {
 }
 
 impl OpenBatch {
+    fn new(head: usize) -> OpenBatch {
+        OpenBatch { head, buffer: BytesMut::new(), requests: 0, expected: 0 }
+    }
+
     fn len(&self) -> usize {
-        self.buffer.len().saturating_sub(PREPARE_HEAD)
+        self.buffer.len().saturating_sub(self.head)
     }
 
     fn push(&mut self, request: &RequestRef<'_>) {
         if self.buffer.is_empty() {
-            if self.buffer.capacity() < self.expected.max(PREPARE_HEAD) {
+            if self.buffer.capacity() < self.expected.max(self.head) {
                 // Not `reserve`, which would size the block by what is left of the one before.
                 self.buffer = BytesMut::with_capacity(self.expected.max(BLOCK_BYTES));
             }
-            self.buffer.resize(PREPARE_HEAD, 0);
+            self.buffer.resize(self.head, 0);
         }
         self.buffer.extend_from_slice(request.record);
         self.requests += 1;

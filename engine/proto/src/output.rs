@@ -13,7 +13,9 @@ pub use crate::input::{
 
 use bytes::Bytes;
 
+use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::protocol::Handler;
 use crate::trace::TraceEvent;
 use crate::wire::{ReplyStatus, WireError};
 
@@ -299,12 +301,12 @@ impl Output {
         self.network.push(Network::Send { to, message, tag });
     }
 
-    pub(crate) fn pillar(&mut self, pillar: PillarId, input: ToPillar) {
-        self.inputs.push(Input::Pillar(pillar, input));
+    pub(crate) fn pillar(&mut self, pillar: PillarId, input: impl Into<ToPillar>) {
+        self.inputs.push(Input::Pillar(pillar, input.into()));
     }
 
-    pub(crate) fn control(&mut self, input: ToControl) {
-        self.inputs.push(Input::Control(input));
+    pub(crate) fn control(&mut self, input: impl Into<ToControl>) {
+        self.inputs.push(Input::Control(input.into()));
     }
 
     pub(crate) fn intake(&mut self, input: ToIntake) {
@@ -343,27 +345,26 @@ impl Output {
 
 /// The input for a message that arrived over a peer's link; `None` if its kind is unknown.
 #[must_use]
-pub fn route_peer_message(from: ReplicaId, message: Bytes, pillars: u16) -> Option<Input> {
+pub fn route_peer_message(from: ReplicaId, message: Bytes, config: &GroupConfig) -> Option<Input> {
     use crate::wire::kind;
-    Some(match crate::wire::kind_of(&message) {
-        kind::REQUESTS => Input::Intake(ToIntake::Requests { from: Source::Peer(from), message }),
-        kind::PREPARE
-        | kind::COMMIT
-        | kind::CHECKPOINT
-        | kind::ORDER_REQUEST
-        | kind::BATCH_REQUEST
-        | kind::BATCH => {
-            let pillar = crate::wire::pillar_field(&message).filter(|p| p.0 < pillars)?;
-            Input::Pillar(pillar, ToPillar::Message { from, message })
+    let kind = crate::wire::kind_of(&message);
+    if let Some(handler) = (config.rules().handler)(kind) {
+        return Some(match handler {
+            Handler::Pillar => {
+                let pillar = crate::wire::pillar_field(&message);
+                let pillar = pillar.filter(|p| p.0 < config.pillars)?;
+                Input::Pillar(pillar, ToPillar::Message { from, message })
+            }
+            Handler::Control => Input::Control(ToControl::Message { from, message }),
+        });
+    }
+    match kind {
+        kind::REQUESTS => {
+            Some(Input::Intake(ToIntake::Requests { from: Source::Peer(from), message }))
         }
-        kind::VIEW_CHANGE
-        | kind::NEW_VIEW
-        | kind::NEW_VIEW_ACK
-        | kind::STATE_REQUEST
-        | kind::STATE => Input::Control(ToControl::Message { from, message }),
-        kind::FETCH | kind::FETCHED => Input::State(ToState::Message { from, message }),
-        _ => return None,
-    })
+        kind::FETCH | kind::FETCHED => Some(Input::State(ToState::Message { from, message })),
+        _ => None,
+    }
 }
 
 /// The input for a message that arrived over a client's link; `None` if its kind is unknown.

@@ -1,57 +1,50 @@
 //! All stages of one replica in one place, for drivers that run them on one thread.
 
-use hybster_tss::{RequestVerifier, TrInX, Verifier};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::execution::Execution;
-use crate::hybster::control::Control;
-use crate::hybster::pillar::Pillar;
 use crate::ids::ReplicaId;
 use crate::intake::Intake;
 use crate::output::{Input, Output};
+use crate::protocol::{Agreement, ControlStage, Ordering, PillarStage};
 use crate::service::Service;
 use crate::state::StateStage;
 use crate::time::{Time, earliest};
 
 /// The stages of a replica.
-pub struct Stages<T: TrInX, V: Verifier + RequestVerifier, S: Service> {
+pub struct Stages<O: Ordering, S: Service> {
     /// TR listing 15.
-    pub intake: Intake<V>,
+    pub intake: Intake<O::Requests>,
     /// TR listing 16, P times.
-    pub pillars: Vec<Pillar<T, V>>,
+    pub pillars: Vec<O::Pillar>,
     /// TR listing 17.
     pub execution: Execution<S>,
     /// TR listings 18 and 20.
     pub state: StateStage,
     /// TR listings 12 and 19.
-    pub control: Control<V>,
+    pub control: O::Control,
 }
 
-impl<T: TrInX, V: Verifier + RequestVerifier, S: Service> Stages<T, V, S> {
+impl<O: Ordering, S: Service> Stages<O, S> {
     /// The stages of a replica in the initial state.
     ///
     /// # Panics
-    /// If there is not exactly one TrInX instance per pillar, in the pillars' order.
+    /// If the group runs another protocol.
     pub fn new(
         config: Arc<GroupConfig>,
         id: ReplicaId,
-        trinx: Vec<T>,
-        mut verifier: impl FnMut() -> V,
+        agreement: Agreement<O>,
         service: S,
     ) -> Self {
-        assert_eq!(trinx.len(), usize::from(config.pillars), "one TrInX instance per pillar");
-        let pillars = config
-            .all_pillars()
-            .zip(trinx)
-            .map(|(pillar, trinx)| Pillar::new(config.clone(), id, pillar, trinx, verifier()))
-            .collect();
+        assert_eq!(config.protocol, O::PROTOCOL, "the group's protocol decides about the stages");
+        let Agreement { requests, pillars, control } = agreement;
         Stages {
-            intake: Intake::new(config.clone(), id, verifier()),
+            intake: Intake::new(config.clone(), id, requests),
             pillars,
             execution: Execution::new(config.clone(), id, service),
-            state: StateStage::new(config.clone(), id),
-            control: Control::new(config, id, verifier()),
+            state: StateStage::new(config, id),
+            control,
         }
     }
 

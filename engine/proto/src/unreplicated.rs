@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::execution::{Execution, ExecutionStatus};
-use crate::hybster::verify::requests::RequestChecks;
 use crate::ids::{PillarId, ReplicaId};
 use crate::output::{Input, Output, Reject, Source, ToExecution, ToIntake};
 use crate::service::Service;
+use crate::shared::requests::RequestChecks;
 use crate::time::Time;
 use crate::wire::Requests;
 use crate::wire::request::requests_body;

@@ -1,6 +1,7 @@
 //! A small group on a perfect network, message by message: what the simulator cannot steer to.
 
 use bytes::Bytes;
+use hybster_proto::hybster::{Hybster, PillarInput};
 use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
 };
@@ -38,9 +39,11 @@ impl Service for Journal {
     }
 }
 
+type Core = Hybster<InProcessTrInX, InProcessVerifier>;
+
 struct Group {
     config: Arc<GroupConfig>,
-    replicas: Vec<Stages<InProcessTrInX, InProcessVerifier, Journal>>,
+    replicas: Vec<Stages<Core, Journal>>,
     client: RequestKey,
     network: VecDeque<(usize, usize, Bytes)>,
     replies: Vec<(usize, RequestNumber, ReplyStatus)>,
@@ -94,7 +97,8 @@ impl Group {
                         None => verifier,
                     }
                 };
-                Stages::new(config.clone(), r, trinx.collect(), verifier, Journal::default())
+                let agreement = Hybster::agreement(&config, r, trinx.collect(), verifier);
+                Stages::new(config.clone(), r, agreement, Journal::default())
             })
             .collect();
         Group {
@@ -142,7 +146,9 @@ impl Group {
             self.replicas[replica].state.work(self.now, usize::MAX, &mut out);
             assert_eq!(out.fatal, None, "replica {replica}");
             for input in out.inputs.drain(..) {
-                if let Input::Pillar(pillar, ToPillar::AskFirst { .. }) = input {
+                if let Input::Pillar(pillar, ToPillar::Hybster(PillarInput::AskFirst { .. })) =
+                    input
+                {
                     self.told.push(pillar);
                 }
                 inputs.push_back(input);
@@ -175,7 +181,7 @@ impl Group {
                 continue;
             }
             let from = ReplicaId(from as u16);
-            let input = route_peer_message(from, message, self.config.pillars).unwrap();
+            let input = route_peer_message(from, message, &self.config).unwrap();
             self.run(to, input);
         }
         panic!("the group does not come to rest");

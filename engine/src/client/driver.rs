@@ -189,7 +189,7 @@ impl<T: Transport> ClientDriver<T> {
     /// If fewer than f+1 replicas can be reached in time, or a configuration rules out that they
     /// ever are.
     pub fn await_links(&mut self, timeout: Duration) -> Result<(), ClientError> {
-        let needed = self.core.config().acknowledging();
+        let needed = self.core.config().replies_needed();
         let give_up = Instant::now() + timeout;
         let mut enough_since: Option<Instant> = None;
         loop {
@@ -220,7 +220,7 @@ impl<T: Transport> ClientDriver<T> {
     /// Whether enough replicas are connected for a certificate: f+1.
     #[must_use]
     pub fn can_reach_group(&self) -> bool {
-        self.connected() >= self.core.config().acknowledging()
+        self.connected() >= self.core.config().replies_needed()
     }
 
     /// Which replicas are not connected, and why.
@@ -229,7 +229,7 @@ impl<T: Transport> ClientDriver<T> {
         let missing = self.peers.iter().filter(|peer| !peer.up);
         Unreachable {
             connected: self.connected(),
-            needed: self.core.config().acknowledging(),
+            needed: self.core.config().replies_needed(),
             missing: missing.map(|peer| peer.missing.clone()).collect(),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hybster_net::PublicKey;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, ReplicaId};
+use hybster_proto::protocol::{Protocol, UnknownProtocol};
 use hybster_tss::{ClientPublicKey, Digest, RequestAuthenticator};
 use serde::Deserialize;
 
@@ -23,6 +24,8 @@ struct GroupFile {
     format: u32,
     group: String,
     epoch: u32,
+    #[serde(default)]
+    protocol: Option<String>,
     faults: u16,
     pillars: u16,
     window: u64,
@@ -110,6 +113,13 @@ fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupErro
         .ok_or_else(|| bad(path, "group", &table.group, "write 32 hexadecimal digits"))?;
     let replicas = u16::try_from(table.replica.len())
         .map_err(|_| bad(path, "replica", &table.replica.len(), "list at most 64 replicas"))?;
+    let protocol = match &table.protocol {
+        Some(name) => name.parse().map_err(|error: UnknownProtocol| {
+            bad(path, "protocol", &format!("\"{name}\""), &error.to_string())
+        })?,
+        // Files of programs that knew no other than the first.
+        None => Protocol::default(),
+    };
     let mac = table
         .mac
         .parse()
@@ -123,6 +133,7 @@ fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupErro
     Ok(GroupConfig {
         group,
         epoch: table.epoch,
+        protocol,
         replicas,
         faults: table.faults,
         pillars: table.pillars,
@@ -283,8 +294,14 @@ fn header(group: &Group) -> Vec<Entry> {
         ),
         quoted("Identifies the group; random.", "group", &*hex::encode(&c.group)),
         number("Life of the trusted counters; the key files are sealed for it.", "epoch", c.epoch),
+        quoted(
+            "What orders the requests: hybster (trusted counters, 2f+1 replicas).",
+            "protocol",
+            &c.protocol,
+        ),
         number(
-            "f: replicas that may fail in any way. Needs 2f+1 replicas (the [[replica]] tables below).",
+            "f: replicas that may fail in any way. The protocol says how many replicas (the [[replica]]\n\
+             tables below) that needs.",
             "faults",
             c.faults,
         ),

@@ -54,6 +54,18 @@ fn a_directory_survives_the_round_trip() {
 }
 
 #[test]
+fn a_file_without_a_protocol_is_one_of_hybster() {
+    let (scratch, made) = sample("no-protocol");
+    let path = scratch.0.join(GROUP_FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    let line = "protocol = \"hybster\"\n";
+    assert!(text.contains(line));
+    let group = Group::parse(&path, &text.replace(line, "")).unwrap();
+    assert_eq!(group.config(), made.config());
+    assert_eq!(group.config().digest(), made.config().digest());
+}
+
+#[test]
 fn clients_that_sign_have_keys_of_their_own_and_the_group_knows_the_public_halves() {
     let scratch = Scratch::new("signed");
     let request_authenticator = RequestAuthenticator::Ed25519;
@@ -132,6 +144,7 @@ fn every_fault_names_file_key_and_cure() {
         ("link_cipher = \"aegis-128x2\"", "link_cipher = \"rot13\"", "link_cipher = rot13"),
         ("layout = \"auto\"", "layout = \"round\"", "layout = round"),
         ("epoch = 0", "epoch = 0\ncolour = 3", "colour"),
+        ("protocol = \"hybster\"", "protocol = \"paxos\"", "protocol = \"paxos\": write hybster"),
         ("format = 1", "format = 9", "format = 9"),
         ("127.0.0.1:7101", "127.0.0.1:7100", "replica[1].address"),
         ("127.0.0.1:7101", "nowhere", "replica[1].address"),

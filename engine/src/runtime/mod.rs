@@ -67,5 +67,5 @@ pub(crate) use counters::Counters;
 pub(crate) use layout::{AgentPlan, Cores, Role, plan};
 pub(crate) use network::Network;
 pub(crate) use shared::{Failure, Shared};
-pub(crate) use stage::{Clients, Stage};
+pub(crate) use stage::{Clients, Control, Pillar, Stage};
 pub(crate) use tracing::{TraceFile, TraceTarget};

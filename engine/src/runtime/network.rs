@@ -150,8 +150,7 @@ impl<T: Transport> Network<T> {
                 self.carry(from, message);
                 continue;
             }
-            let input =
-                route_peer_message(from, messages.slice(message), self.shared.config.pillars);
+            let input = route_peer_message(from, messages.slice(message), &self.shared.config);
             match input.filter(|_| self.shared.replicated) {
                 Some(input) => inputs.push(input),
                 None => self.reject(Some(from), message, Reject::Malformed),

@@ -1,15 +1,14 @@
 //! The protocol's stages as agents see them.
 
 use hybster_proto::execution::Execution;
-use hybster_proto::hybster::control::Control;
-use hybster_proto::hybster::pillar::Pillar;
 use hybster_proto::intake::Intake;
 use hybster_proto::output::{Input, Output};
+use hybster_proto::protocol::{ControlStage, PillarStage};
 use hybster_proto::service::Service;
 use hybster_proto::state::StateStage;
 use hybster_proto::time::Time;
 use hybster_proto::unreplicated::Unreplicated;
-use hybster_tss::{RequestVerifier, TrInX, Verifier};
+use hybster_tss::RequestVerifier;
 
 use super::Counters;
 use super::layout::Role;
@@ -154,28 +153,31 @@ impl<V: RequestVerifier> Stage for Clients<V> {
     }
 }
 
-impl<T: TrInX, V: Verifier + RequestVerifier> Stage for Pillar<T, V> {
+/// A pillar of any ordering protocol.
+pub(crate) struct Pillar<P>(pub(crate) P);
+
+impl<P: PillarStage> Stage for Pillar<P> {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
-            Input::Pillar(_, input) => Pillar::handle(self, input, now, out),
+            Input::Pillar(_, input) => self.0.handle(input, now, out),
             other => misdelivered(&other),
         }
     }
 
     fn tick(&mut self, now: Time, out: &mut Output) {
-        Pillar::tick(self, now, out);
+        self.0.tick(now, out);
     }
 
     fn deadline(&self) -> Option<Time> {
-        Pillar::deadline(self)
+        self.0.deadline()
     }
 
     fn publish(&self, counters: &Counters) {
-        let pillar = &counters.pillars[usize::from(self.pillar().0)];
-        let (prepared, committed) = self.progress();
+        let pillar = &counters.pillars[usize::from(self.0.pillar().0)];
+        let (prepared, committed) = self.0.progress();
         pillar.prepared.set(prepared.0);
         pillar.committed.set(committed.0);
-        pillar.base.set(self.window_base().0);
+        pillar.base.set(self.0.window_base().0);
     }
 }
 
@@ -227,24 +229,27 @@ impl Stage for StateStage {
     }
 }
 
-impl<V: Verifier> Stage for Control<V> {
+/// The control stage of any ordering protocol.
+pub(crate) struct Control<C>(pub(crate) C);
+
+impl<C: ControlStage> Stage for Control<C> {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
-            Input::Control(input) => Control::handle(self, input, now, out),
+            Input::Control(input) => self.0.handle(input, now, out),
             other => misdelivered(&other),
         }
     }
 
     fn tick(&mut self, now: Time, out: &mut Output) {
-        Control::tick(self, now, out);
+        self.0.tick(now, out);
     }
 
     fn deadline(&self) -> Option<Time> {
-        Control::deadline(self)
+        self.0.deadline()
     }
 
     fn publish(&self, counters: &Counters) {
-        let status = self.status();
+        let status = self.0.status();
         counters.control.view.set(status.stable_view.0);
         counters.control.current.set(status.current_view.0);
         counters.control.stable.set(status.stable_checkpoint.0);

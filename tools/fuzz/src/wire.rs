@@ -41,7 +41,7 @@ pub fn ordering(data: &[u8]) {
     }
     let message = Bytes::copy_from_slice(data);
     let link = ClientLink { client: ClientId(1), incarnation: 2 };
-    let _ = route_peer_message(ReplicaId(1), message.clone(), 2);
+    let _ = route_peer_message(ReplicaId(1), message.clone(), &GroupConfig::default());
     let _ = route_client_message(link, message);
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use hybster_proto::fingerprint::Fingerprint;
 use hybster_proto::hybster::wire::ordering::{encode_batch, parse_batch_request};
+use hybster_proto::hybster::{Hybster, Pillar};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use hybster_proto::mutants;
 use hybster_proto::output::{
@@ -106,7 +107,7 @@ pub struct Effects {
 pub struct Automaton {
     id: ReplicaId,
     group: Arc<Group>,
-    stages: Stages<InProcessTrInX, InProcessVerifier, Recorder>,
+    stages: Stages<Hybster<InProcessTrInX, InProcessVerifier>, Recorder>,
     out: Output,
     record: Arc<Mutex<Vec<Ran>>>,
     /// Per pillar, what was handed to the execution stage: its state is a function of it.
@@ -124,7 +125,8 @@ impl Automaton {
         let record = Arc::new(Mutex::new(Vec::new()));
         let trinx = config.all_pillars().map(|p| group.trinx(id, p)).collect();
         let service = Recorder(Arc::clone(&record));
-        let stages = Stages::new(config, id, trinx, || group.verifier(), service);
+        let agreement = Hybster::agreement(&config, id, trinx, || group.verifier());
+        let stages = Stages::new(config, id, agreement, service);
         Automaton {
             id,
             stages,
@@ -153,16 +155,15 @@ impl Automaton {
     /// The next slot of each pillar.
     #[must_use]
     pub fn next_slots(&self) -> Vec<u64> {
-        let next = |p: &hybster_proto::Pillar<_, _>| self.group.config.slot_of(p.progress().0);
+        let next = |p: &Pillar<_, _>| self.group.config.slot_of(p.progress().0);
         self.stages.pillars.iter().map(next).collect()
     }
 
     /// The values of all counters.
     #[must_use]
     pub fn counters(&self) -> Vec<CounterValue> {
-        let all = |p: &hybster_proto::Pillar<InProcessTrInX, _>| {
-            Counter::ALL.map(|counter| p.trinx().current(counter))
-        };
+        let all =
+            |p: &Pillar<InProcessTrInX, _>| Counter::ALL.map(|counter| p.trinx().current(counter));
         self.stages.pillars.iter().flat_map(all).collect()
     }
 
@@ -178,7 +179,7 @@ impl Automaton {
         let mut line = VecDeque::new();
         match stimulus {
             Stimulus::Message(from, message) => {
-                line.extend(route_peer_message(from, message, group.config.pillars));
+                line.extend(route_peer_message(from, message, &group.config));
             }
             Stimulus::Submit(pillar, request) => {
                 let (view, buffer) = (self.views().0, group.buffer(request));
@@ -285,7 +286,7 @@ impl Automaton {
             if self.group.bounds.slow_batches {
                 effects.sent.push(message);
             } else {
-                line.extend(route_peer_message(self.id, message, self.group.config.pillars));
+                line.extend(route_peer_message(self.id, message, &self.group.config));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use hybster_proto::hybster::ControlInput;
 use hybster_proto::ids::View;
 use hybster_proto::output::{Input, Reject, ToControl, ToIntake, ToPillar};
 use hybster_proto::trace::TraceEvent;
@@ -121,13 +122,23 @@ impl Coverage {
                 let late = !seen.in_view || seen.view != *view;
                 took(counters, if late { BRANCHES[8] } else { BRANCHES[7] });
             }
-            Input::Control(ToControl::Part { part, .. }) if part.chain.len() > 1 => {
+            Input::Control(ToControl::Hybster(ControlInput::Part { part, .. }))
+                if part.chain.len() > 1 =>
+            {
                 took(counters, BRANCHES[9]);
             }
-            Input::Control(ToControl::Held { valid: true, .. }) => took(counters, BRANCHES[20]),
-            Input::Control(ToControl::Held { valid: false, .. }) => took(counters, BRANCHES[21]),
-            Input::Control(ToControl::AckCertified { .. }) => took(counters, BRANCHES[22]),
-            Input::Control(ToControl::NewViewCertified { .. }) => took(counters, BRANCHES[23]),
+            Input::Control(ToControl::Hybster(ControlInput::Held { valid: true, .. })) => {
+                took(counters, BRANCHES[20])
+            }
+            Input::Control(ToControl::Hybster(ControlInput::Held { valid: false, .. })) => {
+                took(counters, BRANCHES[21])
+            }
+            Input::Control(ToControl::Hybster(ControlInput::AckCertified { .. })) => {
+                took(counters, BRANCHES[22])
+            }
+            Input::Control(ToControl::Hybster(ControlInput::NewViewCertified { .. })) => {
+                took(counters, BRANCHES[23])
+            }
             Input::Control(ToControl::PeerBehind(_)) => took(counters, BRANCHES[24]),
             Input::Control(ToControl::Stuck) => took(counters, BRANCHES[25]),
             Input::Pillar(_, ToPillar::FillGap { .. }) => took(counters, BRANCHES[26]),

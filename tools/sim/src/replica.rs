@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hybster_proto::config::GroupConfig;
+use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{PillarId, ReplicaId};
 use hybster_proto::output::{Input, Output};
 use hybster_proto::replica::Stages;
@@ -17,7 +18,7 @@ use crate::scenario::{Layout, Scenario};
 use crate::store::Store;
 use crate::watched::{Ledger, Record, Recorded, Watched};
 
-pub(crate) type Core = Stages<Watched, InProcessVerifier, Recorded<Store>>;
+pub(crate) type Core = Stages<Hybster<Watched, InProcessVerifier>, Recorded<Store>>;
 
 /// Who sends inputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,13 +142,9 @@ impl Replica {
         let record = Record::default();
         let mut store = Store::default();
         store.versioned = scenario.versioned_pages;
-        let core = Stages::new(
-            config.clone(),
-            id,
-            trinx.clone(),
-            || keys.verifier(config),
-            Recorded::new(store, record.clone()),
-        );
+        let agreement = Hybster::agreement(config, id, trinx.clone(), || keys.verifier(config));
+        let service = Recorded::new(store, record.clone());
+        let core = Stages::new(config.clone(), id, agreement, service);
         let stages = 5 + usize::from(config.pillars);
         let workshop = Workshop { id, config, keys, trinx: &trinx };
         let hosts = scenario.hosts.iter().filter(|(r, _)| *r == id);

@@ -2,6 +2,7 @@
 
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
+use hybster_proto::protocol::Protocol;
 use hybster_tss::RequestAuthenticator;
 
 use crate::behaviour::Behaviour;
@@ -184,7 +185,7 @@ impl Scenario {
             seed,
             group: GroupConfig {
                 group: [7; 16],
-                replicas: 2 * faults + 1,
+                replicas: Protocol::default().rules().least_replicas(faults) as u16,
                 faults,
                 pillars,
                 window: 16 * u64::from(pillars),

@@ -62,7 +62,7 @@ impl FaultClass {
 /// The fixed properties of random scenarios.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Shape {
-    /// Replicas n; the group tolerates (n-1)/2 faults.
+    /// Replicas n; the group tolerates as many faults as its protocol allows.
     pub replicas: Option<u16>,
     /// Pillars P.
     pub pillars: Option<u16>,
@@ -79,7 +79,7 @@ impl Shape {
         let mut scenario = Scenario::random(seed);
         let group = &mut scenario.group;
         if let Some(replicas) = self.replicas {
-            (group.replicas, group.faults) = (replicas, replicas.saturating_sub(1) / 2);
+            (group.replicas, group.faults) = (replicas, group.rules().most_faults(replicas));
         }
         if let Some(pillars) = self.pillars {
             // Intervals and windows stay as long in slots as they were.

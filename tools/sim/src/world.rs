@@ -397,7 +397,7 @@ impl World {
             if kind_of(&message) == kind::RELAY {
                 return self.carry(to, id, &message);
             }
-            route_peer_message(id, message, self.config.pillars)
+            route_peer_message(id, message, &self.config)
         } else {
             let link = self.client_link(from - n);
             let mut message = Some(message);

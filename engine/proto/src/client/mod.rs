@@ -92,6 +92,7 @@ pub struct ClientCore {
     table: Table,
     timing: Timing,
     give_up_us: Option<u64>,
+    needed: Needed,
     /// The highest view that each replica has reported.
     views: Vec<View>,
     view: View,
@@ -100,6 +101,21 @@ pub struct ClientCore {
     up: u64,
     all: u64,
     stats: ClientStats,
+}
+
+/// How many replicas must say the same, by the rules of the group's protocol.
+#[derive(Debug, Clone, Copy)]
+struct Needed {
+    /// For the result of an ordered request.
+    replies: u32,
+    /// For the result of a query.
+    answers: u32,
+}
+
+impl Needed {
+    fn of(config: &GroupConfig) -> Needed {
+        Needed { replies: config.replies_needed() as u32, answers: config.answers_needed() as u32 }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +167,7 @@ impl ClientCore {
             table: Table::new(),
             timing: Timing::new(config.resend_us),
             give_up_us: None,
+            needed: Needed::of(&config),
             views: vec![View(0); usize::from(config.replicas)],
             view: View(0),
             leader: usize::from(config.leader(View(0)).0),
@@ -196,8 +213,8 @@ impl ClientCore {
         self.stats.submitted += 1;
 
         let unordered = kind == RequestKind::ReadOnly;
-        if unordered && self.up == self.all && self.timing.queries_allowed(now) {
-            self.send(slot, Lane::Query, self.all, out);
+        if unordered && self.may_query() && self.timing.queries_allowed(now) {
+            self.send(slot, Lane::Query, self.up, out);
             self.table.push(slot, QUERY, now);
         } else {
             self.send(slot, Lane::Request, self.first_target(), out);
@@ -254,8 +271,10 @@ impl ClientCore {
         if bit == self.leader_bit() {
             self.table.flood(0..QUERY);
         }
-        // No query will get n answers.
-        self.table.flood(QUERY..QUERY + 1);
+        if !self.may_query() {
+            // No query will get enough answers.
+            self.table.flood(QUERY..QUERY + 1);
+        }
         self.tick(now, out);
     }
 
@@ -368,6 +387,13 @@ impl ClientCore {
     #[inline]
     fn leader_bit(&self) -> u64 {
         1 << self.leader
+    }
+
+    /// Whether enough replicas can be reached to answer a query.
+    #[inline]
+    fn may_query(&self) -> bool {
+        // All of them are up nearly always.
+        self.up == self.all || self.up.count_ones() >= self.needed.answers
     }
 
     fn bit(&self, replica: ReplicaId) -> Option<u64> {

@@ -13,7 +13,7 @@ pub(super) const LEVELS: u8 = 6;
 pub(super) const OVERLOAD_ROUNDS: u8 = 4;
 /// First queue of the overload rounds; those before are the levels.
 pub(super) const OVERLOAD: u8 = LEVELS;
-/// Read-only requests that wait for n equal answers.
+/// Read-only requests that wait for enough equal answers.
 pub(super) const QUERY: u8 = OVERLOAD + OVERLOAD_ROUNDS;
 /// Number of queues.
 pub(super) const QUEUES: u8 = QUERY + 1;
@@ -61,6 +61,8 @@ pub(super) struct Rare {
     pub(super) others: Vec<Candidate>,
     /// Replicas that said since the last transmission that their buffers are full.
     pub(super) overloaded: u64,
+    /// Replicas that gave no result to a query, or two different ones.
+    pub(super) spoiled: u64,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,161 @@
 //! | 12 view status, 19 view change | [`control`], checks in `verify` |
 
 pub mod control;
+pub mod input;
 pub mod pillar;
 pub(crate) mod verify;
 pub mod wire;
+
+pub use control::Control;
+pub use input::{ControlInput, PillarInput};
+pub use pillar::Pillar;
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use hybster_tss::{RequestVerifier, TrInX, Verifier};
+
+use crate::config::GroupConfig;
+use crate::ids::{OrderNumber, PillarId, ReplicaId};
+use crate::input::{ToControl, ToPillar};
+use crate::output::Output;
+use crate::protocol::{
+    Agreement, ControlStage, ControlStatus, Handler, Ordering, PillarStage, Protocol, Rules,
+    Threshold,
+};
+use crate::time::Time;
+use crate::wire::kind;
+
+use wire::ordering::PREPARE_HEAD;
+
+/// Hybster's rules (TR section 3.5): no replica can say two things, so majorities suffice.
+pub const RULES: Rules = Rules {
+    replicas_per_fault: 2,
+    quorum: Threshold::Majority,
+    // TR listing 18: certificates are transferable, and one correct replica holds the state.
+    stable: Threshold::OneCorrect,
+    reply: Threshold::OneCorrect,
+    // DEVIATIONS 18: a write may be known to f+1 replicas only, so no smaller set shares a correct one.
+    query: Threshold::All,
+    proposal_head: PREPARE_HEAD,
+    longest_message,
+    handler,
+    relays_replies: true,
+    is_thrifty: true,
+    starts_once: true,
+};
+
+/// Hybster with a back end of TrInX and what verifies its certificates and the clients' requests.
+#[derive(Debug)]
+pub struct Hybster<T, V>(PhantomData<fn() -> (T, V)>);
+
+impl<T, V> Ordering for Hybster<T, V>
+where
+    T: TrInX + 'static,
+    V: Verifier + RequestVerifier + 'static,
+{
+    const PROTOCOL: Protocol = Protocol::Hybster;
+    type Requests = V;
+    type Pillar = Pillar<T, V>;
+    type Control = Control<V>;
+}
+
+impl<T, V> Hybster<T, V>
+where
+    T: TrInX + 'static,
+    V: Verifier + RequestVerifier + 'static,
+{
+    /// What a replica needs to take part, in the initial state.
+    ///
+    /// # Panics
+    /// If there is not exactly one TrInX instance per pillar, in the pillars' order.
+    pub fn agreement(
+        config: &Arc<GroupConfig>,
+        id: ReplicaId,
+        trinx: Vec<T>,
+        mut verifier: impl FnMut() -> V,
+    ) -> Agreement<Self> {
+        assert_eq!(trinx.len(), usize::from(config.pillars), "one TrInX instance per pillar");
+        let pillars = config
+            .all_pillars()
+            .zip(trinx)
+            .map(|(pillar, trinx)| Pillar::new(config.clone(), id, pillar, trinx, verifier()))
+            .collect();
+        let control = Control::new(config.clone(), id, verifier());
+        Agreement { requests: verifier(), pillars, control }
+    }
+}
+
+impl<T: TrInX, V: Verifier + RequestVerifier> PillarStage for Pillar<T, V> {
+    #[inline]
+    fn handle(&mut self, input: ToPillar, now: Time, out: &mut Output) {
+        Pillar::handle(self, input, now, out);
+    }
+
+    #[inline]
+    fn tick(&mut self, now: Time, out: &mut Output) {
+        Pillar::tick(self, now, out);
+    }
+
+    #[inline]
+    fn deadline(&self) -> Option<Time> {
+        Pillar::deadline(self)
+    }
+
+    fn pillar(&self) -> PillarId {
+        Pillar::pillar(self)
+    }
+
+    fn progress(&self) -> (OrderNumber, OrderNumber) {
+        Pillar::progress(self)
+    }
+
+    fn window_base(&self) -> OrderNumber {
+        Pillar::window_base(self)
+    }
+}
+
+impl<V: Verifier> ControlStage for Control<V> {
+    #[inline]
+    fn handle(&mut self, input: ToControl, now: Time, out: &mut Output) {
+        Control::handle(self, input, now, out);
+    }
+
+    #[inline]
+    fn tick(&mut self, now: Time, out: &mut Output) {
+        Control::tick(self, now, out);
+    }
+
+    #[inline]
+    fn deadline(&self) -> Option<Time> {
+        Control::deadline(self)
+    }
+
+    fn status(&self) -> ControlStatus {
+        Control::status(self)
+    }
+}
+
+/// A NEW-VIEW with a VIEW-CHANGE and a NEW-VIEW-ACK of each replica, each with a full window of
+/// prepared headers, as its own.
+fn longest_message(config: &GroupConfig) -> u64 {
+    let headers = (2 * u64::from(config.replicas) + 1) * PREPARE_HEAD as u64;
+    config.window.saturating_mul(headers).saturating_add(64 << 10)
+}
+
+fn handler(kind: u8) -> Option<Handler> {
+    match kind {
+        kind::PREPARE
+        | kind::COMMIT
+        | kind::CHECKPOINT
+        | kind::ORDER_REQUEST
+        | kind::BATCH_REQUEST
+        | kind::BATCH => Some(Handler::Pillar),
+        kind::VIEW_CHANGE
+        | kind::NEW_VIEW
+        | kind::NEW_VIEW_ACK
+        | kind::STATE_REQUEST
+        | kind::STATE => Some(Handler::Control),
+        _ => None,
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId};
 use hybster_proto::output::{
     ClientLink, Input, Network, Output, route_client_message, route_peer_message,
@@ -109,7 +110,7 @@ impl Service for Journal {
 }
 
 struct Replica {
-    core: Stages<Shared, InProcessVerifier, Journal>,
+    core: Stages<Hybster<Shared, InProcessVerifier>, Journal>,
     executed: Executions,
     /// A faulty host's core may stop: its counters are used up behind its back.
     stopped: bool,
@@ -211,7 +212,8 @@ impl Group {
             let journal = Journal::default();
             let executed = Arc::clone(&journal.executed);
             let verifier = || InProcessVerifier::new(&key, mac, digest);
-            let core = Stages::new(Arc::clone(&config), id, instances, verifier, journal);
+            let agreement = Hybster::agreement(&config, id, instances, verifier);
+            let core = Stages::new(Arc::clone(&config), id, agreement, journal);
             Replica { core, executed, stopped: false }
         };
         let replicas = config.all_replicas().map(&mut replica).collect();
@@ -270,7 +272,7 @@ impl Group {
         let message = self.place(at).and_then(|at| self.pending.remove(at));
         let Some((from, to, message)) = message else { return };
         let from = ReplicaId(from as u16);
-        if let Some(input) = route_peer_message(from, message, self.config.pillars) {
+        if let Some(input) = route_peer_message(from, message, &self.config) {
             self.handle(to, input);
         }
     }

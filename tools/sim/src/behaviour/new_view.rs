@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hybster_proto::hybster::PillarInput;
 use hybster_proto::ids::{PillarId, ReplicaId, View};
 use hybster_proto::output::{Input, ToPillar};
 use hybster_proto::wire::{
@@ -101,11 +102,14 @@ fn other_prepares(scene: &mut Scene<'_>, prepared: &mut Vec<PrepareHeader>) {
 impl Host for NewViewLiar {
     fn input(&mut self, scene: &mut Scene<'_>, input: Input) -> Option<Input> {
         Some(match input {
-            Input::Pillar(pillar, ToPillar::Establish { view, mut prepared }) => {
+            Input::Pillar(
+                pillar,
+                ToPillar::Hybster(PillarInput::Establish { view, mut prepared }),
+            ) => {
                 if scene.random.chance(self.ppm) {
                     other_prepares(scene, &mut prepared);
                 }
-                Input::Pillar(pillar, ToPillar::Establish { view, prepared })
+                Input::Pillar(pillar, PillarInput::Establish { view, prepared }.into())
             }
             other => other,
         })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
+use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::{
     ClientLink, Input, Network, Output, route_client_message, route_peer_message,
@@ -46,7 +47,8 @@ impl Twin {
         let Workshop { id, config, keys, .. } = workshop;
         let service = Recorded::new(Store::default(), Record::default());
         let verifier = || keys.verifier(config);
-        let core = Stages::new(Arc::clone(config), *id, trinx, verifier, service);
+        let agreement = Hybster::agreement(config, *id, trinx, verifier);
+        let core = Stages::new(Arc::clone(config), *id, agreement, service);
         Twin {
             core: Box::new(core),
             out: Output::default(),
@@ -131,7 +133,7 @@ impl Host for Twin {
         self.draw(scene);
         let side = self.side(from);
         if side != Side::First
-            && let Some(input) = route_peer_message(from, message.clone(), scene.group.pillars)
+            && let Some(input) = route_peer_message(from, message.clone(), scene.group)
         {
             self.inputs.push_back(input);
             self.run(scene);

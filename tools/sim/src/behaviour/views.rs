@@ -6,8 +6,9 @@ use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::hybster::wire::ordering::{encode_batch, parse_batch_request};
 use hybster_proto::hybster::wire::view::{Link, Part, PartScope};
+use hybster_proto::hybster::{ControlInput, PillarInput};
 use hybster_proto::ids::{PillarId, ReplicaId, View};
-use hybster_proto::output::{Input, ToControl, ToPillar};
+use hybster_proto::output::{Input, ToPillar};
 use hybster_proto::wire::{
     self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, ViewChange, kind, kind_of,
 };
@@ -322,7 +323,10 @@ impl Host for ViewLiar {
 
     fn input(&mut self, scene: &mut Scene<'_>, input: Input) -> Option<Input> {
         match &input {
-            Input::Pillar(pillar, ToPillar::Abort { from, to, checkpoint }) => {
+            Input::Pillar(
+                pillar,
+                ToPillar::Hybster(PillarInput::Abort { from, to, checkpoint }),
+            ) => {
                 if self.stable.last() != Some(from) {
                     self.stable.push(*from);
                 }
@@ -341,9 +345,10 @@ impl Host for ViewLiar {
                     return Some(input);
                 };
                 let part = change.parts[usize::from(pillar.0)].clone();
-                Some(Input::Control(ToControl::Part { pillar: *pillar, to: *to, part }))
+                let part = ControlInput::Part { pillar: *pillar, to: *to, part };
+                Some(Input::Control(part.into()))
             }
-            Input::Pillar(pillar, ToPillar::Enter { view, prepares, .. }) => {
+            Input::Pillar(pillar, ToPillar::Hybster(PillarInput::Enter { view, prepares, .. })) => {
                 if self.stable.last().is_none_or(|last| last < view) {
                     self.stable.push(*view);
                 }

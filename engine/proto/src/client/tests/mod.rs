@@ -2,6 +2,7 @@
 
 mod proofs;
 mod resend;
+mod rules;
 
 use std::sync::Arc;
 

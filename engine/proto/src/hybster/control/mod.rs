@@ -17,34 +17,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
+use crate::hybster::input::{ControlInput, PillarInput};
 use crate::hybster::wire::view::Part;
-use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
-use crate::output::{Output, ToControl, ToPillar};
+use crate::ids::{PillarId, ReplicaId, View};
+use crate::output::{Output, ToControl};
+use crate::protocol::ControlStatus;
 use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::{CheckpointCertificate, NewView, NewViewAck, PrepareHeader};
 
 use catch_up::CatchUp;
 use messages::Messages;
-
-/// What the control stage knows, for status displays.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ControlStatus {
-    /// Last view entered, v_stab.
-    pub stable_view: View,
-    /// Current view, v_cur; larger while a view change is under way.
-    pub current_view: View,
-    /// Leader of the stable view.
-    pub leader: ReplicaId,
-    /// The stable checkpoint.
-    pub stable_checkpoint: OrderNumber,
-    /// Whether a state transfer is under way.
-    pub transferring: bool,
-    /// Whether this replica's state diverged and is being repaired.
-    pub diverged: bool,
-    /// Views entered so far.
-    pub views_entered: u64,
-}
 
 enum Phase {
     /// In the view v_cur = v_stab.
@@ -157,18 +140,22 @@ impl<V: Verifier> Control<V> {
                     self.leave_for(self.current.next(), now, out);
                 }
             }
-            ToControl::Part { pillar, to, part } => self.part(pillar, to, part, now, out),
-            ToControl::Held { ticket, pillar, valid } => {
+            ToControl::Hybster(ControlInput::Part { pillar, to, part }) => {
+                self.part(pillar, to, part, now, out)
+            }
+            ToControl::Hybster(ControlInput::Held { ticket, pillar, valid }) => {
                 self.held(ticket, pillar, valid, out);
             }
-            ToControl::Established { pillar, view, prepares } => {
+            ToControl::Hybster(ControlInput::Established { pillar, view, prepares }) => {
                 self.pillar_established(pillar, view, prepares, out);
             }
-            ToControl::NewViewCertified { view, proof } => {
+            ToControl::Hybster(ControlInput::NewViewCertified { view, proof }) => {
                 self.new_view_certified(view, proof, now, out);
             }
-            ToControl::AckCertified { view, proof } => self.ack_certified(view, proof, out),
-            ToControl::CheckpointStable(certificate) => {
+            ToControl::Hybster(ControlInput::AckCertified { view, proof }) => {
+                self.ack_certified(view, proof, out)
+            }
+            ToControl::Hybster(ControlInput::CheckpointStable(certificate)) => {
                 self.learn_stable(certificate, false, now, out);
             }
             ToControl::CheckpointTaken(id) => self.checkpoint_taken(id, now, out),
@@ -208,7 +195,7 @@ impl<V: Verifier> Control<V> {
     fn release_batches(&mut self, out: &mut Output) {
         for ticket in self.messages.take_released() {
             for pillar in self.config.all_pillars() {
-                out.pillar(pillar, ToPillar::Release { ticket });
+                out.pillar(pillar, PillarInput::Release { ticket });
             }
         }
     }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::messages::{Justification, Subject};
 use super::{Control, Establishing, PendingNewView, Phase};
+use crate::hybster::input::PillarInput;
 use crate::hybster::verify::{verify_ack, verify_new_view, verify_view_change};
 use crate::hybster::wire::view::{MAX_LINKS, Part};
 use crate::ids::{PillarId, ReplicaId, View};
 use crate::output::{
-    Destination, Network, Output, Reject, SendTag, ToExecution, ToIntake, ToPillar, Watermark,
+    Destination, Network, Output, Reject, SendTag, ToExecution, ToIntake, Watermark,
 };
 use crate::time::Time;
 use crate::trace::TraceEvent;
@@ -60,7 +61,7 @@ impl<V: Verifier> Control<V> {
         let checkpoint = self.catch_up.shared_stable();
         for pillar in self.config.all_pillars() {
             let checkpoint = Arc::clone(&checkpoint);
-            out.pillar(pillar, ToPillar::Abort { from: self.stable_view, to, checkpoint });
+            out.pillar(pillar, PillarInput::Abort { from: self.stable_view, to, checkpoint });
         }
     }
 
@@ -97,7 +98,7 @@ impl<V: Verifier> Control<V> {
         let ticket = self.messages.ticket(Subject::ViewChange(self.id, to));
         for (pillar, part) in self.config.all_pillars().zip(&change.parts) {
             let headers = part.prepared.clone();
-            out.pillar(pillar, ToPillar::Hold { ticket, source: self.id, headers });
+            out.pillar(pillar, PillarInput::Hold { ticket, source: self.id, headers });
         }
         self.messages.store_change(Arc::new(change), ticket, self.current);
         self.ask_state(now, out);
@@ -134,7 +135,7 @@ impl<V: Verifier> Control<V> {
         let ticket = self.messages.ticket(Subject::ViewChange(sender, to));
         for (pillar, part) in self.config.all_pillars().zip(&change.parts) {
             let headers = part.prepared.clone();
-            out.pillar(pillar, ToPillar::Hold { ticket, source: sender, headers });
+            out.pillar(pillar, PillarInput::Hold { ticket, source: sender, headers });
         }
         self.messages.store_change(Arc::new(change), ticket, self.current);
         Ok(())
@@ -312,7 +313,7 @@ impl<V: Verifier> Control<V> {
         for pillar in self.config.all_pillars() {
             let demanded = &justification.transition.prepared[usize::from(pillar.0)];
             let prepared = demanded.iter().filter(|h| h.last > base).copied().collect();
-            out.pillar(pillar, ToPillar::Establish { view, prepared });
+            out.pillar(pillar, PillarInput::Establish { view, prepared });
         }
         let mut view_changes: Vec<ViewChange> =
             justification.view_changes.iter().map(|c| ViewChange::clone(c)).collect();
@@ -348,7 +349,7 @@ impl<V: Verifier> Control<V> {
             let parts = std::mem::take(&mut establishing.parts);
             establishing.new_view.prepares = parts.into_values().collect();
             let digest = establishing.new_view.digest();
-            out.pillar(PillarId(0), ToPillar::CertifyNewView { view, digest });
+            out.pillar(PillarId(0), PillarInput::CertifyNewView { view, digest });
         }
     }
 
@@ -399,7 +400,7 @@ impl<V: Verifier> Control<V> {
         let ticket = self.messages.ticket(Subject::NewView(from, view));
         for (pillar, prepares) in self.config.all_pillars().zip(&new_view.prepares) {
             let headers = prepares.clone();
-            out.pillar(pillar, ToPillar::Hold { ticket, source: from, headers });
+            out.pillar(pillar, PillarInput::Hold { ticket, source: from, headers });
         }
         self.drop_pending(|sender, _| sender == from);
         let new_view = Arc::new(new_view);
@@ -457,7 +458,7 @@ impl<V: Verifier> Control<V> {
             let next = prepares.last().map_or(0, |header| self.config.slot_of(header.last) + 1);
             next_slots.push(next.max(self.config.slots_before(base)));
             let prepares = prepares.clone();
-            out.pillar(pillar, ToPillar::Enter { view, current, prepares });
+            out.pillar(pillar, PillarInput::Enter { view, current, prepares });
         }
         self.messages.discard(view, current);
         out.network.push(Network::Withdraw(Watermark { order: base, view }));
@@ -494,7 +495,7 @@ impl<V: Verifier> Control<V> {
         };
         let (view, digest) = (ack.view, ack.digest());
         self.unsigned_ack = Some(ack);
-        out.pillar(PillarId(0), ToPillar::CertifyAck { view, digest });
+        out.pillar(PillarId(0), PillarInput::CertifyAck { view, digest });
     }
 
     pub(super) fn ack_certified(&mut self, view: View, proof: Proof, out: &mut Output) {
@@ -506,7 +507,7 @@ impl<V: Verifier> Control<V> {
         out.send(Destination::AllPeers, ack.encode(), SendTag::NewView(view));
         let ticket = self.messages.ticket(Subject::Ack(self.id, view));
         for (pillar, headers) in self.config.all_pillars().zip(ack.prepared.clone()) {
-            out.pillar(pillar, ToPillar::Hold { ticket, source: self.id, headers });
+            out.pillar(pillar, PillarInput::Hold { ticket, source: self.id, headers });
         }
         self.messages.store_ack(Arc::clone(&ack), ticket);
         self.own_ack = Some(ack);
@@ -532,7 +533,7 @@ impl<V: Verifier> Control<V> {
         let ticket = self.messages.ticket(Subject::Ack(from, ack.view));
         for (pillar, prepared) in self.config.all_pillars().zip(&ack.prepared) {
             let headers = prepared.clone();
-            out.pillar(pillar, ToPillar::Hold { ticket, source: from, headers });
+            out.pillar(pillar, PillarInput::Hold { ticket, source: from, headers });
         }
         self.messages.store_ack(Arc::new(ack), ticket);
         Ok(())

@@ -8,13 +8,14 @@ use std::collections::{HashMap, HashSet};
 use super::Pillar;
 use super::preferred_quorum::PreferredQuorum;
 use super::slots::StoredPrepare;
+use crate::hybster::input::ControlInput;
 use crate::hybster::wire::ordering::{
     BATCH_HEAD, encode_batch, encode_batch_request, parse_batch_request,
 };
 use crate::hybster::wire::view::{Link, Part, PartScope};
 use crate::ids::{ReplicaId, View};
 use crate::mutants::{self, Mutant};
-use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl};
+use crate::output::{Destination, Fatal, Output, Reject, SendTag};
 use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::wire::{self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, Requests};
@@ -114,7 +115,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             proof: certificate.proof,
         });
         let part = Part { chain: self.chain.clone(), prepared };
-        out.control(ToControl::Part { pillar: self.pillar, to, part });
+        out.control(ControlInput::Part { pillar: self.pillar, to, part });
     }
 
     /// TR listing 16, createViewTransition: certifies what the abort states demand again, in a
@@ -149,7 +150,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         let prepares = established.iter().map(|stored| stored.header).collect();
         self.established = Some((view, established));
-        out.control(ToControl::Established { pillar: self.pillar, view, prepares });
+        out.control(ControlInput::Established { pillar: self.pillar, view, prepares });
     }
 
     fn certify_batch(
@@ -169,13 +170,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let value = CounterValue::new(view.0, 0);
         let certificate = self.trinx.certify_independent(Counter::NewView, value, digest);
         if let Some(certificate) = Self::granted(certificate, out) {
-            out.control(ToControl::NewViewCertified { view, proof: certificate.proof });
+            out.control(ControlInput::NewViewCertified { view, proof: certificate.proof });
         }
     }
 
     pub(super) fn certify_ack(&mut self, view: View, digest: &Digest, out: &mut Output) {
         if let Some(mac) = Self::granted(self.trinx.certify_mac(digest), out) {
-            out.control(ToControl::AckCertified { view, proof: mac.proof });
+            out.control(ControlInput::AckCertified { view, proof: mac.proof });
         }
     }
 
@@ -328,11 +329,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             hold.named.push(named);
         }
         if !valid {
-            out.control(ToControl::Held { ticket, pillar: self.pillar, valid });
+            out.control(ControlInput::Held { ticket, pillar: self.pillar, valid });
             return;
         }
         if hold.missing.is_empty() || mutants::active(Mutant::HoldUnchecked) {
-            out.control(ToControl::Held { ticket, pillar: self.pillar, valid });
+            out.control(ControlInput::Held { ticket, pillar: self.pillar, valid });
         } else {
             self.ask_batches(&mut hold, now, out);
         }
@@ -380,7 +381,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             let waited = !hold.missing.is_empty();
             hold.missing.retain(|missing| missing.slot >= base);
             if waited && hold.missing.is_empty() {
-                out.control(ToControl::Held { ticket: *ticket, pillar, valid: true });
+                out.control(ControlInput::Held { ticket: *ticket, pillar, valid: true });
             }
         }
     }
@@ -466,7 +467,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 return true;
             }
             if !valid || hold.missing.is_empty() {
-                out.control(ToControl::Held { ticket: *ticket, pillar, valid });
+                out.control(ControlInput::Held { ticket: *ticket, pillar, valid });
                 return valid;
             }
             hold.under_way = hold.under_way.saturating_sub(1);

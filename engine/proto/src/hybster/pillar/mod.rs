@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
+use crate::hybster::input::{ControlInput, PillarInput};
 use crate::hybster::wire::ordering::OrderRequest;
 use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
@@ -185,21 +186,29 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 }
             }
             ToPillar::Message { from, message } => self.message(from, message, now, out),
-            ToPillar::Abort { from, to, checkpoint } => self.abort(from, to, &checkpoint, out),
-            ToPillar::Hold { ticket, source, headers } => {
+            ToPillar::Hybster(PillarInput::Abort { from, to, checkpoint }) => {
+                self.abort(from, to, &checkpoint, out)
+            }
+            ToPillar::Hybster(PillarInput::Hold { ticket, source, headers }) => {
                 self.hold(ticket, source, &headers, now, out);
             }
-            ToPillar::Release { ticket } => self.release(ticket),
-            ToPillar::Establish { view, prepared } => self.establish(view, &prepared, out),
-            ToPillar::CertifyNewView { view, digest } => self.certify_new_view(view, &digest, out),
-            ToPillar::CertifyAck { view, digest } => self.certify_ack(view, &digest, out),
-            ToPillar::Enter { view, current, prepares } => {
+            ToPillar::Hybster(PillarInput::Release { ticket }) => self.release(ticket),
+            ToPillar::Hybster(PillarInput::Establish { view, prepared }) => {
+                self.establish(view, &prepared, out)
+            }
+            ToPillar::Hybster(PillarInput::CertifyNewView { view, digest }) => {
+                self.certify_new_view(view, &digest, out)
+            }
+            ToPillar::Hybster(PillarInput::CertifyAck { view, digest }) => {
+                self.certify_ack(view, &digest, out)
+            }
+            ToPillar::Hybster(PillarInput::Enter { view, current, prepares }) => {
                 self.enter(view, current, &prepares, now, out);
             }
             ToPillar::ForwardWindow { to } => self.forward_window(to, out),
             ToPillar::CertifyCheckpoint { id } => self.certify_checkpoint(id, now, out),
             ToPillar::AskPeers => self.ask_peers(out),
-            ToPillar::AskFirst { view, first } => {
+            ToPillar::Hybster(PillarInput::AskFirst { view, first }) => {
                 if view == self.view {
                     self.preferred.ask_first(first);
                 }
@@ -443,7 +452,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
 
     fn store_checkpoint(&mut self, checkpoint: Checkpoint, out: &mut Output) {
         if let Some(certificate) = self.checkpointing.store(checkpoint, &self.config) {
-            out.control(ToControl::CheckpointStable(certificate));
+            out.control(ControlInput::CheckpointStable(certificate));
         }
     }
 

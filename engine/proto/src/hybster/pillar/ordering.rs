@@ -5,11 +5,12 @@ use hybster_tss::{Counter, CounterValue, Digest, Proof, RequestVerifier, TrInX, 
 
 use super::Pillar;
 use super::slots::{StoredPrepare, Vote};
-use crate::hybster::verify::requests::{RequestChecks, is_admissible, is_proved};
+use crate::hybster::input::PillarInput;
 use crate::hybster::verify::verify_prepare;
 use crate::ids::{PillarId, ReplicaId};
 use crate::mutants::{self, Mutant};
-use crate::output::{Destination, Output, Reject, SendTag, ToExecution, ToPillar};
+use crate::output::{Destination, Output, Reject, SendTag, ToExecution};
+use crate::shared::requests::{RequestChecks, is_admissible, is_proved};
 use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::wire::{self, Commit, PREPARE_HEAD, PrepareHeader, Requests};
@@ -398,7 +399,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 let faster = self.preferred.committed(self.committed, by, self.now);
                 if let (Some(first), PillarId(0)) = (faster, self.pillar) {
                     for pillar in self.config.all_pillars() {
-                        out.pillar(pillar, ToPillar::AskFirst { view: self.view, first });
+                        out.pillar(pillar, PillarInput::AskFirst { view: self.view, first });
                     }
                 }
             }

@@ -309,6 +309,5 @@ pub(crate) fn verify_new_view<V: Verifier>(
     Ok(())
 }
 
-pub(crate) mod requests;
 #[cfg(test)]
 mod tests;

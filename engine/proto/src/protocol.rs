@@ -1,0 +1,305 @@
+//! What an ordering protocol is to the rest of a replica: its rules as data, and the stages that it
+//! brings.
+//!
+//! Intake, execution, state, egress and client are the same whatever orders the requests. They read
+//! a protocol's [`Rules`] from the group's constants ([`GroupConfig::rules`]) and know nothing else
+//! of it. A driver that runs all stages on one thread is generic over [`Ordering`]
+//! ([`Stages`](crate::Stages)); one that spreads them over threads boxes them, so neither pays for
+//! the choice. Protocols share structs (`shared`), not control flow.
+
+use std::fmt;
+use std::str::FromStr;
+
+use hybster_tss::RequestVerifier;
+
+use crate::config::GroupConfig;
+use crate::hybster;
+use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
+use crate::input::{ToControl, ToPillar};
+use crate::output::Output;
+use crate::time::Time;
+
+/// The ordering protocols that a group can run.
+///
+/// Not `non_exhaustive`: whoever adds one has to decide, at each `match`, what it means there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Protocol {
+    /// Hybster over pillars: n = 2f+1, with trusted counters.
+    #[default]
+    Hybster,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Protocol; 1] = [Protocol::Hybster];
+
+    /// The name in configuration files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Hybster => "hybster",
+        }
+    }
+
+    /// Its rules.
+    #[inline]
+    #[must_use]
+    pub const fn rules(self) -> &'static Rules {
+        match self {
+            Protocol::Hybster => &hybster::RULES,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = UnknownProtocol;
+
+    fn from_str(name: &str) -> Result<Protocol, UnknownProtocol> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.name() == name).ok_or(UnknownProtocol)
+    }
+}
+
+/// A name that is none of an ordering protocol; says which there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownProtocol;
+
+impl fmt::Display for UnknownProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("write ")?;
+        for (i, protocol) in Protocol::ALL.into_iter().enumerate() {
+            let before = if i == 0 { "" } else { " or " };
+            write!(f, "{before}{protocol}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for UnknownProtocol {}
+
+/// A number of replicas as a function of n, the replicas of the group, and f, the faults that it
+/// tolerates.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Threshold {
+    /// f+1: a correct replica is among them.
+    OneCorrect,
+    /// ⌊n/2⌋+1: any two such sets share a replica. Enough where none can say two things.
+    Majority,
+    /// ⌈(n+f+1)/2⌉: any two such sets share a *correct* replica. 2f+1 where n = 3f+1.
+    CorrectMajority,
+    /// n.
+    All,
+}
+
+impl Threshold {
+    /// The number.
+    #[inline]
+    #[must_use]
+    pub const fn of(self, n: u16, f: u16) -> usize {
+        let (n, f) = (n as usize, f as usize);
+        match self {
+            Threshold::OneCorrect => f + 1,
+            Threshold::Majority => n / 2 + 1,
+            Threshold::CorrectMajority => (n + f + 1).div_ceil(2),
+            Threshold::All => n,
+        }
+    }
+}
+
+/// The stages that handle the messages of an ordering protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Handler {
+    /// The pillar that the message names at offset 2.
+    Pillar,
+    /// The control stage.
+    Control,
+}
+
+/// What the rest of a replica, its clients and its tools must know of an ordering protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Replicas that each tolerated fault takes: n must be at least this times f, plus one.
+    pub replicas_per_fault: u16,
+    /// Replicas that agree on a proposal or a view.
+    pub quorum: Threshold,
+    /// Replicas whose CHECKPOINTs make a checkpoint stable.
+    pub stable: Threshold,
+    /// Equal replies that a client accepts as the result of an ordered request.
+    pub reply: Threshold,
+    /// Equal answers that a client accepts as the result of a query, which is not ordered.
+    pub query: Threshold,
+    /// Bytes of a proposal before its batch: the intake leaves them free in front.
+    pub proposal_head: usize,
+    /// Bytes of the longest message that the protocol can need in a group.
+    pub longest_message: fn(&GroupConfig) -> u64,
+    /// Which stage handles a peer's message, by its kind; `None` for kinds that are not the
+    /// protocol's. Hybster has its kinds below 32; those of another protocol must be none of
+    /// Hybster's, so that a tool that sees only a message does not take one for the other.
+    pub handler: fn(u8) -> Option<Handler>,
+    /// Whether a follower's replies may go to the client through the leader. Wrong where a client
+    /// needs more replies than those of a quorum that the leader waits for.
+    pub relays_replies: bool,
+    /// Whether a proposal may go to a quorum first, and to the others a little later.
+    pub is_thrifty: bool,
+    /// Whether a replica can be started only once in an epoch, because its trusted counters are lost
+    /// with its process.
+    pub starts_once: bool,
+}
+
+impl Rules {
+    /// The least number of replicas that tolerate `faults`.
+    #[must_use]
+    pub const fn least_replicas(&self, faults: u16) -> u32 {
+        self.replicas_per_fault as u32 * faults as u32 + 1
+    }
+
+    /// The most faults that a number of replicas tolerates.
+    #[must_use]
+    pub const fn most_faults(&self, replicas: u16) -> u16 {
+        replicas.saturating_sub(1) / self.replicas_per_fault
+    }
+}
+
+/// A pillar: agrees on the slots of one part of the order numbers.
+pub trait PillarStage: Send {
+    /// Handles an input.
+    fn handle(&mut self, input: ToPillar, now: Time, out: &mut Output);
+
+    /// To be called when [`PillarStage::deadline`] has passed.
+    fn tick(&mut self, now: Time, out: &mut Output);
+
+    /// When [`PillarStage::tick`] wants to be called.
+    fn deadline(&self) -> Option<Time>;
+
+    /// Its number.
+    fn pillar(&self) -> PillarId;
+
+    /// The order numbers of the slots to propose or acknowledge next, and to commit next.
+    fn progress(&self) -> (OrderNumber, OrderNumber);
+
+    /// The order number that its window starts after.
+    fn window_base(&self) -> OrderNumber;
+}
+
+/// The control stage: one per replica, over all pillars. It changes views, knows the stable
+/// checkpoint, and helps the replica and its peers to catch up.
+pub trait ControlStage: Send {
+    /// Handles an input.
+    fn handle(&mut self, input: ToControl, now: Time, out: &mut Output);
+
+    /// To be called when [`ControlStage::deadline`] has passed.
+    fn tick(&mut self, now: Time, out: &mut Output);
+
+    /// When [`ControlStage::tick`] wants to be called.
+    fn deadline(&self) -> Option<Time>;
+
+    /// What it knows.
+    fn status(&self) -> ControlStatus;
+}
+
+/// What a control stage knows, for status displays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlStatus {
+    /// Last view entered, v_stab.
+    pub stable_view: View,
+    /// Current view, v_cur; larger while a view change is under way.
+    pub current_view: View,
+    /// Leader of the stable view.
+    pub leader: ReplicaId,
+    /// The stable checkpoint.
+    pub stable_checkpoint: OrderNumber,
+    /// Whether a state transfer is under way.
+    pub transferring: bool,
+    /// Whether this replica's state diverged and is being repaired.
+    pub diverged: bool,
+    /// Views entered so far.
+    pub views_entered: u64,
+}
+
+/// An ordering protocol as a set of types, chosen when the program is compiled.
+pub trait Ordering: 'static {
+    /// Which one; the group's constants must say the same.
+    const PROTOCOL: Protocol;
+    /// Checks the requests that clients bring.
+    type Requests: RequestVerifier;
+    /// Its pillars.
+    type Pillar: PillarStage;
+    /// Its control stage.
+    type Control: ControlStage;
+}
+
+/// What an ordering protocol brings to a replica. How it is made differs: the protocol has a
+/// function for it that takes what the protocol needs, such as trusted subsystems.
+pub struct Agreement<O: Ordering> {
+    /// For the intake.
+    pub requests: O::Requests,
+    /// All pillars, by their numbers.
+    pub pillars: Vec<O::Pillar>,
+    /// The control stage.
+    pub control: O::Control,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rules of a protocol without trusted counters, n ≥ 3f+1 (Castro's thesis, section 2.3).
+    const THREE_F_PLUS_ONE: Rules = Rules {
+        replicas_per_fault: 3,
+        quorum: Threshold::CorrectMajority,
+        stable: Threshold::CorrectMajority,
+        reply: Threshold::OneCorrect,
+        query: Threshold::CorrectMajority,
+        ..hybster::RULES
+    };
+
+    #[test]
+    fn a_group_of_3f_plus_1_has_quorums_of_2f_plus_1() {
+        for (n, f, quorum) in [(4, 1, 3), (7, 2, 5), (10, 3, 7)] {
+            assert_eq!(THREE_F_PLUS_ONE.least_replicas(f), u32::from(n));
+            assert_eq!(THREE_F_PLUS_ONE.most_faults(n), f);
+            assert_eq!(THREE_F_PLUS_ONE.quorum.of(n, f), quorum);
+            assert_eq!(THREE_F_PLUS_ONE.stable.of(n, f), quorum);
+            assert_eq!(THREE_F_PLUS_ONE.query.of(n, f), quorum);
+            assert_eq!(THREE_F_PLUS_ONE.reply.of(n, f), usize::from(f) + 1);
+        }
+        // Half of the replicas and one are the same at n = 4, and too few at n = 7.
+        assert_eq!(Threshold::Majority.of(4, 1), 3);
+        assert_eq!(Threshold::Majority.of(7, 2), 4);
+    }
+
+    #[test]
+    fn quorums_intersect_in_what_their_protocol_needs_and_can_be_formed() {
+        let protocols = Protocol::ALL.map(|protocol| (protocol.rules(), 1));
+        for (rules, shared) in protocols.into_iter().chain([(&THREE_F_PLUS_ONE, 2)]) {
+            for f in 0..16 {
+                for n in rules.least_replicas(f)..=64 {
+                    let n = n as u16;
+                    let quorum = rules.quorum.of(n, f);
+                    // Without counters a replica may say two things: a correct one must be shared.
+                    let needed = if shared == 1 { 1 } else { usize::from(f) + 1 };
+                    assert!(2 * quorum >= usize::from(n) + needed, "n = {n}, f = {f}");
+                    assert!(rules.reply.of(n, f) > usize::from(f));
+                    // A query's replicas share a correct one with those that acknowledged a write.
+                    let common = rules.query.of(n, f) + quorum - usize::from(n);
+                    assert!(common > usize::from(f), "n = {n}, f = {f}");
+                    assert!(quorum <= usize::from(n - f), "n = {n}, f = {f}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_survive_the_round_trip_and_an_unknown_one_is_answered_with_those_there_are() {
+        for protocol in Protocol::ALL {
+            assert_eq!(protocol.name().parse(), Ok(protocol));
+        }
+        let error = "paxos".parse::<Protocol>().unwrap_err();
+        assert_eq!(error.to_string(), "write hybster");
+    }
+}

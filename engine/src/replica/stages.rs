@@ -1,0 +1,72 @@
+//! The stages of a replica, boxed for the agents that own them. This is the one place in the engine
+//! that knows which ordering protocols there are.
+
+use std::sync::Arc;
+
+use hybster_proto::hybster::Hybster;
+use hybster_proto::protocol::{Ordering, Protocol};
+use hybster_proto::service::Service;
+use hybster_proto::{Stages, Unreplicated};
+use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
+
+use crate::group::{Group, ReplicaKeys};
+use crate::runtime::{Clients, Control, Pillar, Role, Stage};
+
+/// All stages of a replica with their roles, as the group's ordering protocol has them.
+pub(super) fn replicated<S: Service>(
+    group: &Group,
+    keys: &ReplicaKeys,
+    service: S,
+) -> Vec<(Role, Box<dyn Stage>)> {
+    let (config, id) = (group.config(), keys.id);
+    match config.protocol {
+        Protocol::Hybster => {
+            let digest = config.digest();
+            let trinx = config.all_pillars().map(|pillar| {
+                let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+                InProcessTrInX::new(&keys.group_key, config.mac, digest, instance)
+            });
+            let verifier = verifiers(group, keys);
+            let agreement = Hybster::agreement(config, id, trinx.collect(), verifier);
+            boxed(Stages::new(Arc::clone(config), id, agreement, service))
+        }
+    }
+}
+
+/// The one stage of a server that answers without any protocol.
+pub(super) fn unreplicated<S: Service>(
+    group: &Group,
+    keys: &ReplicaKeys,
+    service: S,
+) -> Vec<(Role, Box<dyn Stage>)> {
+    let verifier = verifiers(group, keys)();
+    let server = Unreplicated::new(Arc::clone(group.config()), verifier, service);
+    vec![(Role::Server, Box::new(server))]
+}
+
+/// Makes verifiers that share the clients' decoded keys.
+fn verifiers(group: &Group, keys: &ReplicaKeys) -> impl Fn() -> InProcessVerifier {
+    let (mac, digest) = (group.config().mac, group.config().digest());
+    let (group_key, signers) = (keys.group_key.clone(), group.request_keys());
+    move || {
+        let verifier = InProcessVerifier::new(&group_key, mac, digest);
+        match &signers {
+            Some(signers) => verifier.with_signers(Arc::clone(signers)),
+            None => verifier,
+        }
+    }
+}
+
+fn boxed<O: Ordering, S: Service>(stages: Stages<O, S>) -> Vec<(Role, Box<dyn Stage>)> {
+    let Stages { intake, pillars, execution, state, control } = stages;
+    let mut boxed: Vec<(Role, Box<dyn Stage>)> = vec![
+        (Role::Clients, Box::new(Clients::new(intake))),
+        (Role::Control, Box::new(Control(control))),
+        (Role::Execution, Box::new(execution)),
+        (Role::State, Box::new(state)),
+    ];
+    for (index, pillar) in pillars.into_iter().enumerate() {
+        boxed.push((Role::Pillar(index as u16), Box::new(Pillar(pillar))));
+    }
+    boxed
+}
