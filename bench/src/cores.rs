@@ -15,20 +15,20 @@ impl Cores {
     /// one in turn, the load threads from the other end: of two cores, one is for replicas 0 and 2,
     /// the other for replica 1 and the load.
     #[must_use]
-    pub fn divide(usable: &[usize], replicas: usize, loads: usize) -> Cores {
+    pub fn divide(usable: &[usize], replicas: usize, loads: usize) -> Self {
         let count = usable.len();
         if count == 0 {
-            return Cores::default();
+            return Self::default();
         }
         if count < replicas + loads {
-            return Cores {
+            return Self {
                 replicas: (0..replicas).map(|index| vec![usable[index % count]]).collect(),
                 loads: (0..loads).map(|index| usable[count - 1 - index % count]).collect(),
             };
         }
         let (for_replicas, for_loads) = usable.split_at(count - loads);
         let share = for_replicas.len() / replicas.max(1);
-        Cores {
+        Self {
             replicas: for_replicas
                 .chunks(share.max(1))
                 .take(replicas)

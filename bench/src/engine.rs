@@ -111,7 +111,7 @@ pub struct Wait {
 
 impl Wait {
     /// For clients whose speed does not matter.
-    const SLEEP: Wait = Wait { transport: TransportKind::Epoll, busy_poll: Duration::ZERO };
+    const SLEEP: Self = Self { transport: TransportKind::Epoll, busy_poll: Duration::ZERO };
 }
 
 /// Connects the sessions of a client identity to all replicas of a group.
@@ -248,10 +248,10 @@ impl Monitor {
     ///
     /// # Errors
     /// If the group's files are wrong or the network of this process fails.
-    pub fn open(group: &Path, identity: u32) -> Result<Monitor, Error> {
+    pub fn open(group: &Path, identity: u32) -> Result<Self, Error> {
         let (mut driver, replicas) = driver(group, identity, 1, Wait::SLEEP)?;
         driver.await_links(CONNECT).map_err(|e| Error::new(e.to_string()))?;
-        Ok(Monitor { driver, replicas: replicas as u16 })
+        Ok(Self { driver, replicas: replicas as u16 })
     }
 
     /// The status of all replicas that answer in time.

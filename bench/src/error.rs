@@ -11,14 +11,14 @@ pub struct Error {
 
 impl Error {
     /// An error with its explanation.
-    pub fn new(text: impl Into<String>) -> Error {
-        Error { text: text.into(), interrupted: false }
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), interrupted: false }
     }
 
     /// The user (or a signal) asked to stop.
     #[must_use]
-    pub fn interrupted() -> Error {
-        Error {
+    pub fn interrupted() -> Self {
+        Self {
             text: "interrupted; all processes that were started are stopped".into(),
             interrupted: true,
         }
@@ -38,7 +38,7 @@ impl Error {
 
     /// Adds in front what was being done.
     #[must_use]
-    pub fn context(mut self, doing: impl fmt::Display) -> Error {
+    pub fn context(mut self, doing: impl fmt::Display) -> Self {
         if !self.interrupted {
             self.text = format!("{doing}: {}", self.text);
         }

@@ -29,13 +29,13 @@ pub struct Machine {
 impl Machine {
     /// This machine at this time; properties that cannot be found out are "unknown".
     #[must_use]
-    pub fn here() -> Machine {
+    pub fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let known = |text: &str| {
             if text.is_empty() { "unknown".to_owned() } else { text.to_owned() }
         };
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        Machine {
+        Self {
             cpu: known(cpu_model(&read("/proc/cpuinfo"))),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             kernel: known(read("/proc/sys/kernel/osrelease").trim()),

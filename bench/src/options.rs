@@ -60,9 +60,9 @@ impl ServiceKind {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            ServiceKind::Null => "null",
-            ServiceKind::Counter => "counter",
-            ServiceKind::Kv => "kv",
+            Self::Null => "null",
+            Self::Counter => "counter",
+            Self::Kv => "kv",
         }
     }
 }

@@ -17,7 +17,7 @@ pub struct Progress {
 impl Progress {
     /// A bar over this time; invisible unless standard error is a terminal.
     #[must_use]
-    pub fn new(length: Duration) -> Progress {
+    pub fn new(length: Duration) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target =
             if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -25,7 +25,7 @@ impl Progress {
         let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
-        Progress { bar, last: None, rate: 0.0 }
+        Self { bar, last: None, rate: 0.0 }
     }
 
     /// Moves the bar.

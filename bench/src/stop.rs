@@ -16,16 +16,16 @@ pub struct Stop(Arc<AtomicBool>);
 impl Stop {
     /// A flag that is not raised.
     #[must_use]
-    pub fn new() -> Stop {
-        Stop::default()
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// A flag that Ctrl-C, SIGTERM and SIGHUP raise. Call it once per process.
     ///
     /// # Errors
     /// If the operating system refuses the handler.
-    pub fn on_signals() -> Result<Stop, Error> {
-        let stop = Stop::new();
+    pub fn on_signals() -> Result<Self, Error> {
+        let stop = Self::new();
         let raised = stop.clone();
         ctrlc::set_handler(move || raised.raise())
             .map_err(|e| Error::new(format!("cannot install the signal handler: {e}")))?;

@@ -15,8 +15,8 @@ pub struct Random(u64);
 impl Random {
     /// A generator with its own sequence.
     #[must_use]
-    pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6a09_e667_f3bc_c909)
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6a09_e667_f3bc_c909)
     }
 
     /// The next number.
@@ -61,8 +61,8 @@ pub struct Null {
 impl Null {
     /// Requests and replies of these sizes; `read_percent` of them are read-only queries.
     #[must_use]
-    pub fn new(request_size: u32, reply_size: u32, read_percent: u8, seed: u64) -> Null {
-        Null {
+    pub fn new(request_size: u32, reply_size: u32, read_percent: u8, seed: u64) -> Self {
+        Self {
             request: vec![0; request_size as usize],
             reply_size: reply_size as usize,
             mix: Mix { random: Random::new(seed), read_percent },
@@ -98,8 +98,8 @@ pub struct Kv {
 impl Kv {
     /// Over `keys` keys, with values of one size; `read_percent` of the operations are reads.
     #[must_use]
-    pub fn new(keys: u32, value_size: u32, read_percent: u8, seed: u64) -> Kv {
-        Kv {
+    pub fn new(keys: u32, value_size: u32, read_percent: u8, seed: u64) -> Self {
+        Self {
             keys,
             value: vec![b'v'; value_size as usize],
             mix: Mix { random: Random::new(seed), read_percent },
@@ -153,8 +153,8 @@ pub struct Prefill {
 impl Prefill {
     /// The keys that connection group `index` of `groups` writes.
     #[must_use]
-    pub fn new(keys: u32, index: u32, groups: u32, value_size: u32) -> Prefill {
-        Prefill { next: index, keys, step: groups, value: vec![b'0'; value_size as usize] }
+    pub fn new(keys: u32, index: u32, groups: u32, value_size: u32) -> Self {
+        Self { next: index, keys, step: groups, value: vec![b'0'; value_size as usize] }
     }
 
     /// Writes them all.

@@ -22,7 +22,7 @@ struct Traced {
 }
 
 impl Traced {
-    fn start(name: &str, layout: Layout, tracing: bool) -> Traced {
+    fn start(name: &str, layout: Layout, tracing: bool) -> Self {
         let scratch = Scratch::new(name);
         let config = GroupConfig::default();
         let addresses = Addresses::List(free_addresses(config.replicas));
@@ -36,7 +36,7 @@ impl Traced {
             builder.start().unwrap()
         };
         let replicas = group.config().all_replicas().map(start).collect();
-        Traced { scratch, group, replicas }
+        Self { scratch, group, replicas }
     }
 
     fn keys(&self, client: u32) -> ClientKeys {

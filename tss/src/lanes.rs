@@ -41,12 +41,12 @@ pub(crate) struct Vaes(());
 
 impl Vaes {
     /// Asks the CPU.
-    pub(crate) fn detect() -> Option<Vaes> {
+    pub(crate) fn detect() -> Option<Self> {
         let has = is_x86_feature_detected!("vaes")
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl");
-        has.then_some(Vaes(()))
+        has.then_some(Self(()))
     }
 
     /// The 16-byte tags of eight messages, each under its own key; the first half of a key is the

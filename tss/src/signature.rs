@@ -109,37 +109,37 @@ impl RequestKey {
     /// The form of its proofs.
     pub fn authenticator(&self) -> RequestAuthenticator {
         match self {
-            RequestKey::Mac(_) => RequestAuthenticator::Mac,
-            RequestKey::Ed25519(_) => RequestAuthenticator::Ed25519,
+            Self::Mac(_) => RequestAuthenticator::Mac,
+            Self::Ed25519(_) => RequestAuthenticator::Ed25519,
         }
     }
 
     /// The key that checks its signatures; `None` for MACs.
     pub fn public(&self) -> Option<ClientPublicKey> {
         match self {
-            RequestKey::Mac(_) => None,
-            RequestKey::Ed25519(key) => Some(key.public()),
+            Self::Mac(_) => None,
+            Self::Ed25519(key) => Some(key.public()),
         }
     }
 
     /// The bytes themselves, for the client's key file.
     pub fn expose_bytes(&self) -> &[u8; 32] {
         match self {
-            RequestKey::Mac(key) => key.expose_bytes(),
-            RequestKey::Ed25519(key) => key.expose_bytes(),
+            Self::Mac(key) => key.expose_bytes(),
+            Self::Ed25519(key) => key.expose_bytes(),
         }
     }
 }
 
 impl From<ClientKey> for RequestKey {
     fn from(key: ClientKey) -> Self {
-        RequestKey::Mac(key)
+        Self::Mac(key)
     }
 }
 
 impl From<ClientSigningKey> for RequestKey {
     fn from(key: ClientSigningKey) -> Self {
-        RequestKey::Ed25519(key)
+        Self::Ed25519(key)
     }
 }
 

@@ -37,7 +37,7 @@ impl Child {
     ///
     /// # Errors
     /// If the process cannot be started.
-    pub fn spawn(name: &str, command: &mut Command, log: &Path) -> Result<Child, Error> {
+    pub fn spawn(name: &str, command: &mut Command, log: &Path) -> Result<Self, Error> {
         let failed = |e| Error::new(format!("cannot start {name}: {e}"));
         let stderr = File::create(log).map_err(failed)?;
         // A process group of its own: Ctrl-C reaches this process alone, which stops the children.
@@ -58,7 +58,7 @@ impl Child {
             }
         };
         let child =
-            Child { name: name.into(), process, stdin, lines, log: log.into(), reaped: false };
+            Self { name: name.into(), process, stdin, lines, log: log.into(), reaped: false };
         std::thread::Builder::new()
             .name(format!("stdout of {name}"))
             .spawn(drain)

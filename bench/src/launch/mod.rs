@@ -42,10 +42,10 @@ impl Group {
     ///
     /// # Errors
     /// With the log of the replica at fault.
-    pub fn launch(spec: &GroupSpec, stop: &Stop) -> Result<Group, Error> {
+    pub fn launch(spec: &GroupSpec, stop: &Stop) -> Result<Self, Error> {
         let mut attempt = 1;
         loop {
-            match Group::launch_once(spec, stop) {
+            match Self::launch_once(spec, stop) {
                 // Another process took a port between its choice and its use.
                 Err(e) if attempt < LAUNCH_ATTEMPTS && e.to_string().contains("cannot listen") => {
                     attempt += 1;
@@ -55,12 +55,12 @@ impl Group {
         }
     }
 
-    fn launch_once(spec: &GroupSpec, stop: &Stop) -> Result<Group, Error> {
+    fn launch_once(spec: &GroupSpec, stop: &Stop) -> Result<Self, Error> {
         let directory = tempfile::Builder::new()
             .prefix("hybster-bench-")
             .tempdir()
             .map_err(|e| Error::new(format!("cannot make a temporary directory: {e}")))?;
-        let mut group = Group { replicas: Vec::new(), directory, spec: spec.clone() };
+        let mut group = Self { replicas: Vec::new(), directory, spec: spec.clone() };
         let addresses = free_addresses(spec.replicas)?;
         engine::create_group(&group.path(), spec, &addresses)?;
         for replica in 0..spec.replicas {

@@ -11,8 +11,8 @@ pub struct ClosedLoop {
 impl ClosedLoop {
     /// Room for this many sessions.
     #[must_use]
-    pub fn new(sessions: u32) -> ClosedLoop {
-        ClosedLoop { idle: Vec::with_capacity(sessions as usize) }
+    pub fn new(sessions: u32) -> Self {
+        Self { idle: Vec::with_capacity(sessions as usize) }
     }
 }
 

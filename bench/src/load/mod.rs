@@ -45,23 +45,18 @@ pub enum Failure {
 
 impl Failure {
     /// All kinds.
-    pub const ALL: [Failure; 5] = [
-        Failure::Overloaded,
-        Failure::Evicted,
-        Failure::TimedOut,
-        Failure::Refused,
-        Failure::WrongResult,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Overloaded, Self::Evicted, Self::TimedOut, Self::Refused, Self::WrongResult];
 
     /// The name in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Failure::Overloaded => "overloaded",
-            Failure::Evicted => "evicted",
-            Failure::TimedOut => "timed_out",
-            Failure::Refused => "refused",
-            Failure::WrongResult => "wrong_result",
+            Self::Overloaded => "overloaded",
+            Self::Evicted => "evicted",
+            Self::TimedOut => "timed_out",
+            Self::Refused => "refused",
+            Self::WrongResult => "wrong_result",
         }
     }
 }
@@ -132,7 +127,7 @@ pub(crate) mod testing {
     use super::*;
 
     /// Completes every operation at the next poll; every `fail_every`-th fails.
-    pub struct Loopback {
+    pub(crate) struct Loopback {
         pub pending: Vec<u32>,
         pub sessions: u32,
         pub fail_every: u64,
@@ -141,9 +136,9 @@ pub(crate) mod testing {
     }
 
     impl Loopback {
-        pub fn new(sessions: u32) -> Loopback {
+        pub(crate) fn new(sessions: u32) -> Self {
             let pending = Vec::new();
-            Loopback { pending, sessions, fail_every: u64::MAX, submitted: 0, echo: Vec::new() }
+            Self { pending, sessions, fail_every: u64::MAX, submitted: 0, echo: Vec::new() }
         }
     }
 

@@ -23,9 +23,9 @@ pub struct OpenLoop {
 impl OpenLoop {
     /// A pace of `rate_per_s` operations over at most this many sessions at a time.
     #[must_use]
-    pub fn new(sessions: u32, rate_per_s: f64) -> OpenLoop {
+    pub fn new(sessions: u32, rate_per_s: f64) -> Self {
         let idle = Vec::with_capacity(sessions as usize);
-        OpenLoop { idle, rate_per_s, next: 0, next_at: 0, intended: 0 }
+        Self { idle, rate_per_s, next: 0, next_at: 0, intended: 0 }
     }
 
     fn time_of(&self, index: u64) -> u64 {

@@ -34,7 +34,7 @@ pub struct Measured {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Recorder {
+        Self {
             latency_ns: Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds are in order"),
             failures: [0; Failure::ALL.len()],
             last_completion: None,
@@ -47,8 +47,8 @@ impl Default for Recorder {
 impl Recorder {
     /// A recorder whose first gap begins here, in nanoseconds from the start of the load.
     #[must_use]
-    pub fn starting_at(begin: u64) -> Recorder {
-        Recorder { last_completion: Some(begin), ..Recorder::default() }
+    pub fn starting_at(begin: u64) -> Self {
+        Self { last_completion: Some(begin), ..Self::default() }
     }
 
     /// Counts an acknowledged operation.
@@ -85,8 +85,8 @@ impl Recorder {
 
     /// Merges what several threads recorded.
     #[must_use]
-    pub fn merge(recorders: impl IntoIterator<Item = Recorder>) -> Measured {
-        let mut all = Recorder::default();
+    pub fn merge(recorders: impl IntoIterator<Item = Self>) -> Measured {
+        let mut all = Self::default();
         for recorder in recorders {
             all.latency_ns.add(&recorder.latency_ns).expect("all histograms have equal bounds");
             for (sum, count) in all.failures.iter_mut().zip(recorder.failures) {

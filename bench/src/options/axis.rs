@@ -38,16 +38,16 @@ impl Axis {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Axis::Pillars => "pillars",
-            Axis::Batch => "batch",
-            Axis::Clients => "clients",
-            Axis::RequestSize => "request-size",
-            Axis::Replicas => "replicas",
-            Axis::Authenticator => "authenticator",
-            Axis::RequestAuthenticator => "request-authenticator",
-            Axis::LinkCipher => "link-cipher",
-            Axis::Transport => "transport",
-            Axis::Layout => "layout",
+            Self::Pillars => "pillars",
+            Self::Batch => "batch",
+            Self::Clients => "clients",
+            Self::RequestSize => "request-size",
+            Self::Replicas => "replicas",
+            Self::Authenticator => "authenticator",
+            Self::RequestAuthenticator => "request-authenticator",
+            Self::LinkCipher => "link-cipher",
+            Self::Transport => "transport",
+            Self::Layout => "layout",
         }
     }
 
@@ -58,16 +58,16 @@ impl Axis {
             return asked.iter().map(|value| value.trim().to_owned()).collect();
         }
         let list: &[&str] = match self {
-            Axis::Pillars => &["1", "2", "4", "8"],
-            Axis::Batch => &["1", "8", "64", "200", "512", "2048"],
-            Axis::Clients => &["1", "16", "128", "1024", "2048", "8192"],
-            Axis::RequestSize => &["0", "128", "1024", "4096"],
-            Axis::Replicas => &["3", "5", "7"],
-            Axis::Authenticator => &["aegis-128l", "blake3", "hmac-sha256"],
-            Axis::RequestAuthenticator => &["mac", "ed25519"],
-            Axis::LinkCipher => &["aegis-128x2", "aes-128-gcm", "gmac", "blake3"],
-            Axis::Transport => &["epoll", "io-uring"],
-            Axis::Layout => &["fused", "split"],
+            Self::Pillars => &["1", "2", "4", "8"],
+            Self::Batch => &["1", "8", "64", "200", "512", "2048"],
+            Self::Clients => &["1", "16", "128", "1024", "2048", "8192"],
+            Self::RequestSize => &["0", "128", "1024", "4096"],
+            Self::Replicas => &["3", "5", "7"],
+            Self::Authenticator => &["aegis-128l", "blake3", "hmac-sha256"],
+            Self::RequestAuthenticator => &["mac", "ed25519"],
+            Self::LinkCipher => &["aegis-128x2", "aes-128-gcm", "gmac", "blake3"],
+            Self::Transport => &["epoll", "io-uring"],
+            Self::Layout => &["fused", "split"],
         };
         list.iter().map(|value| (*value).to_owned()).collect()
     }
@@ -80,16 +80,16 @@ impl Axis {
         let mut options = options.clone();
         let group = &mut options.group;
         match self {
-            Axis::Pillars => group.pillars = self.number(value, 1..=256)?,
-            Axis::Batch => group.batch_max = self.number(value, 1..=65_536)?,
-            Axis::Clients => group.clients = self.number(value, 1..=u32::MAX)?,
-            Axis::RequestSize => group.request_size = self.number(value, 0..=u32::MAX)?,
-            Axis::Replicas => group.replicas = self.number(value, 1..=64)?,
-            Axis::Authenticator => group.authenticator = self.parse(value)?,
-            Axis::RequestAuthenticator => group.request_authenticator = self.parse(value)?,
-            Axis::LinkCipher => group.link_cipher = self.parse(value)?,
-            Axis::Transport => group.transport = self.parse(value)?,
-            Axis::Layout => group.layout = self.parse(value)?,
+            Self::Pillars => group.pillars = self.number(value, 1..=256)?,
+            Self::Batch => group.batch_max = self.number(value, 1..=65_536)?,
+            Self::Clients => group.clients = self.number(value, 1..=u32::MAX)?,
+            Self::RequestSize => group.request_size = self.number(value, 0..=u32::MAX)?,
+            Self::Replicas => group.replicas = self.number(value, 1..=64)?,
+            Self::Authenticator => group.authenticator = self.parse(value)?,
+            Self::RequestAuthenticator => group.request_authenticator = self.parse(value)?,
+            Self::LinkCipher => group.link_cipher = self.parse(value)?,
+            Self::Transport => group.transport = self.parse(value)?,
+            Self::Layout => group.layout = self.parse(value)?,
         }
         Ok(options)
     }

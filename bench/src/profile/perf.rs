@@ -43,7 +43,7 @@ pub(super) struct Recorded {
 
 impl Tools {
     /// Looks for the programs, and checks by a trial that perf may sample.
-    pub(super) fn find() -> Result<Tools, Error> {
+    pub(super) fn find() -> Result<Self, Error> {
         let probe = tempfile::NamedTempFile::new()
             .map_err(|e| Error::new(format!("cannot make a temporary file: {e}")))?;
         let tried = perf()
@@ -71,7 +71,7 @@ impl Tools {
                     command.arg("--version").stdin(Stdio::null()).output().is_ok()
                 };
                 let inferno = runs("inferno-collapse-perf") && runs("inferno-flamegraph");
-                Ok(Tools { inferno })
+                Ok(Self { inferno })
             }
         }
     }

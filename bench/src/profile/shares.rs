@@ -106,8 +106,8 @@ pub struct Shares {
 impl Shares {
     /// Sorts the output of `perf script`.
     #[must_use]
-    pub fn of(script: &str, kind: Kind) -> Shares {
-        let mut shares = Shares::default();
+    pub fn of(script: &str, kind: Kind) -> Self {
+        let mut shares = Self::default();
         for sample in script.split("\n\n") {
             let mut lines = sample.lines().filter(|line| !line.starts_with('#'));
             let Some(period) = lines.by_ref().find_map(period) else { continue };

@@ -176,9 +176,9 @@ fn before_choice() -> String {
 impl LatencyUs {
     /// Percentiles of a histogram in nanoseconds.
     #[must_use]
-    pub fn of(histogram: &Histogram<u64>) -> LatencyUs {
+    pub fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-        LatencyUs {
+        Self {
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),

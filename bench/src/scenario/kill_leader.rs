@@ -23,7 +23,7 @@ struct Script {
 ///
 /// # Errors
 /// See [`super::fault`].
-pub fn round(
+pub(super) fn round(
     options: &FaultOptions,
     spec: &GroupSpec,
     connections: u32,

@@ -58,7 +58,7 @@ impl Ledger {
     }
 
     /// Joins the ledgers of several load threads.
-    pub fn merge(&mut self, other: &Ledger) {
+    pub fn merge(&mut self, other: &Self) {
         if self.seen.len() < other.seen.len() {
             self.seen.resize(other.seen.len(), 0);
         }
@@ -73,8 +73,8 @@ impl Ledger {
 
     /// The ledger of finished load threads.
     #[must_use]
-    pub fn of(runs: &[Run<Increments>]) -> Ledger {
-        let mut all = Ledger::default();
+    pub fn of(runs: &[Run<Increments>]) -> Self {
+        let mut all = Self::default();
         for run in runs {
             all.merge(&run.workload.ledger);
             all.note_uncertain(run.unfinished);

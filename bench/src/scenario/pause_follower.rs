@@ -26,7 +26,7 @@ struct Script {
 ///
 /// # Errors
 /// See [`super::fault`].
-pub fn round(
+pub(super) fn round(
     options: &FaultOptions,
     seconds: f64,
     spec: &GroupSpec,

@@ -98,14 +98,14 @@ pub struct PauseRound {
 impl Gaps {
     /// Over these rounds.
     #[must_use]
-    pub fn of(rounds: &[Round]) -> Gaps {
+    pub fn of(rounds: &[Round]) -> Self {
         let mut gaps: Vec<f64> = rounds.iter().map(|r| r.gap_ms).collect();
         gaps.sort_by(f64::total_cmp);
         let at = |quantile: f64| {
             let rank = (quantile * gaps.len() as f64).ceil() as usize;
             gaps.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
         };
-        Gaps { p50: at(0.5), p99: at(0.99), max: at(1.0) }
+        Self { p50: at(0.5), p99: at(0.99), max: at(1.0) }
     }
 }
 

@@ -23,7 +23,7 @@ const RUN_UP: Duration = Duration::from_millis(100);
 const SETTLE: Duration = Duration::from_secs(30);
 
 /// A group, its load and an observer, while the scenario's script runs.
-pub struct Stage<'a> {
+pub(super) struct Stage<'a> {
     /// The group.
     pub group: &'a mut Group,
     /// Asks replicas for their status.
@@ -39,14 +39,14 @@ pub struct Stage<'a> {
 
 /// A moment of a load.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark {
+pub(super) struct Mark {
     /// When it was.
     pub at: Instant,
     completed: u64,
 }
 
 /// A finished round.
-pub struct Finished<T> {
+pub(super) struct Finished<T> {
     /// The script's result.
     pub script: T,
     /// What the load threads measured from the fault on.
@@ -68,7 +68,7 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// If a replica ends that was not killed, or the user interrupts.
-    pub fn run_until(&mut self, time: Duration) -> Result<(), Error> {
+    pub(super) fn run_until(&mut self, time: Duration) -> Result<(), Error> {
         let end = self.origin + time;
         let (group, dead, stop) = (&mut *self.group, &self.dead, self.stop);
         stop.sleep_until(end, || group.expect_running(dead))
@@ -78,7 +78,7 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// As [`Stage::run_until`].
-    pub fn settled(&mut self, time: Duration) -> Result<Mark, Error> {
+    pub(super) fn settled(&mut self, time: Duration) -> Result<Mark, Error> {
         self.run_until(time / 2)?;
         let mark = self.mark();
         self.run_until(time)?;
@@ -87,14 +87,14 @@ impl Stage<'_> {
 
     /// Now, and how many operations were acknowledged so far.
     #[must_use]
-    pub fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         let completed = self.tallies.iter().map(|t| t.completed()).sum();
         Mark { at: Instant::now(), completed }
     }
 
     /// Operations per second since a mark.
     #[must_use]
-    pub fn rate_since(&self, mark: Mark) -> f64 {
+    pub(super) fn rate_since(&self, mark: Mark) -> f64 {
         let now = self.mark();
         let seconds = (now.at - mark.at).as_secs_f64();
         (now.completed - mark.completed) as f64 / seconds.max(1e-3)
@@ -104,7 +104,7 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// If no replica answers.
-    pub fn leader(&mut self) -> Result<(u64, u16), Error> {
+    pub(super) fn leader(&mut self) -> Result<(u64, u16), Error> {
         let replicas = self.group.spec().replicas;
         let view = self.monitor.all().iter().map(|s| s.view).max();
         let view = view.ok_or_else(|| Error::new("no replica answers a status request"))?;
@@ -117,7 +117,7 @@ impl Stage<'_> {
 ///
 /// # Errors
 /// If the group does not start, a replica ends unexpectedly, or the user interrupts.
-pub fn play<T>(
+pub(super) fn play<T>(
     options: &FaultOptions,
     spec: &GroupSpec,
     connections: u32,

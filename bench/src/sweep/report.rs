@@ -67,15 +67,15 @@ pub struct Spread {
 impl Spread {
     /// The spread of these values; all zero if there are none.
     #[must_use]
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Spread {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = values.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
         let (Some(min), Some(max)) = (sorted.first(), sorted.last()) else {
-            return Spread { median: 0.0, min: 0.0, max: 0.0 };
+            return Self { median: 0.0, min: 0.0, max: 0.0 };
         };
         let upper = sorted.len() / 2;
         let lower = (sorted.len() - 1) / 2;
-        Spread { median: (sorted[lower] + sorted[upper]) / 2.0, min: *min, max: *max }
+        Self { median: (sorted[lower] + sorted[upper]) / 2.0, min: *min, max: *max }
     }
 }
 
@@ -87,7 +87,7 @@ struct Cost {
 }
 
 impl Cost {
-    fn of(run: &RunReport) -> Cost {
+    fn of(run: &RunReport) -> Self {
         let per_op = |cpu_s: f64| crate::report::per_million(cpu_s, run.completed);
         let load = run.processes.iter().find(|p| p.name == "load").map_or(0.0, |p| p.cpu_s);
         let replicas: Vec<f64> =
@@ -95,7 +95,7 @@ impl Cost {
         let followers = replicas.get(1..).unwrap_or_default();
         let follower = followers.iter().sum::<f64>() / followers.len().max(1) as f64;
         let leader = replicas.first().copied().unwrap_or(0.0);
-        Cost { leader: per_op(leader), follower: per_op(follower), load: per_op(load) }
+        Self { leader: per_op(leader), follower: per_op(follower), load: per_op(load) }
     }
 }
 
@@ -106,10 +106,10 @@ fn batch(run: &RunReport) -> Option<f64> {
 impl Point {
     /// The point of one value.
     #[must_use]
-    pub fn new(value: String, runs: Vec<RunReport>) -> Point {
+    pub fn new(value: String, runs: Vec<RunReport>) -> Self {
         let over = |of: fn(&RunReport) -> f64| Spread::of(runs.iter().map(of));
         let batches: Vec<f64> = runs.iter().filter_map(batch).collect();
-        Point {
+        Self {
             value,
             throughput_ops_s: over(|r| r.throughput_ops_s),
             latency_p50_us: over(|r| r.latency_us.p50),

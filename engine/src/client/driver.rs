@@ -75,7 +75,7 @@ impl ClientDriver {
         group: &Group,
         keys: &ClientKeys,
         options: &ClientOptions,
-    ) -> Result<ClientDriver, ClientError> {
+    ) -> Result<Self, ClientError> {
         let transport = AnyTransport::new(options.transport)?;
         Self::with_transport(transport, group, keys, options)
     }
@@ -91,7 +91,7 @@ impl<T: Transport> ClientDriver<T> {
         group: &Group,
         keys: &ClientKeys,
         options: &ClientOptions,
-    ) -> Result<ClientDriver<T>, ClientError> {
+    ) -> Result<Self, ClientError> {
         options.validate(group.config())?;
         let (incarnation, first_number) = new_incarnation();
         let config = group.config().clone();
@@ -121,7 +121,7 @@ impl<T: Transport> ClientDriver<T> {
                 message: "no connection; is it running and reachable at this address?".into(),
             },
         });
-        Ok(ClientDriver {
+        Ok(Self {
             core,
             out,
             hub,

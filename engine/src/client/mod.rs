@@ -73,7 +73,7 @@ pub struct ClientOptions {
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        ClientOptions {
+        Self {
             sessions: 64,
             request_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
@@ -131,7 +131,7 @@ impl Client {
         group: &Group,
         keys: &ClientKeys,
         options: ClientOptions,
-    ) -> Result<Client, ClientError> {
+    ) -> Result<Self, ClientError> {
         let mut driver = ClientDriver::connect(group, keys, &options)?;
         driver.await_links(options.connect_timeout)?;
         let shared = Shared::new(options.queue, driver.waker());
@@ -142,7 +142,7 @@ impl Client {
             .spawn(move || worker.run())?;
         let config = group.config().clone();
         let thread = Some(thread);
-        Ok(Client { inner: Arc::new(Inner { shared, config, request_timeout, limit, thread }) })
+        Ok(Self { inner: Arc::new(Inner { shared, config, request_timeout, limit, thread }) })
     }
 
     /// Has the group execute an operation; blocks until its result is certain.

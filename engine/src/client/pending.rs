@@ -38,9 +38,9 @@ impl Cell {
 }
 
 impl Pending {
-    pub(super) fn new() -> (Pending, Responder) {
+    pub(super) fn new() -> (Self, Responder) {
         let cell = Arc::new(Cell::default());
-        (Pending { cell: cell.clone() }, Responder(Some(Answer::Ticket(cell))))
+        (Self { cell: cell.clone() }, Responder(Some(Answer::Ticket(cell))))
     }
 
     /// Blocks until the request has ended.
@@ -61,7 +61,7 @@ impl Pending {
     ///
     /// # Errors
     /// The ticket, if the request has not ended yet.
-    pub fn wait_timeout(self, timeout: Duration) -> Result<CallResult, Pending> {
+    pub fn wait_timeout(self, timeout: Duration) -> Result<CallResult, Self> {
         let end = Instant::now() + timeout;
         let mut state = self.cell.lock();
         loop {
@@ -110,8 +110,8 @@ enum Answer {
 pub(super) struct Responder(Option<Answer>);
 
 impl Responder {
-    pub(super) fn callback(on_completion: impl FnOnce(CallResult) + Send + 'static) -> Responder {
-        Responder(Some(Answer::Callback(Box::new(on_completion))))
+    pub(super) fn callback(on_completion: impl FnOnce(CallResult) + Send + 'static) -> Self {
+        Self(Some(Answer::Callback(Box::new(on_completion))))
     }
 
     pub(super) fn answer(mut self, result: CallResult) {

@@ -46,7 +46,7 @@ struct World {
 }
 
 impl World {
-    fn new(replicas: u16, start: &[u16]) -> World {
+    fn new(replicas: u16, start: &[u16]) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!(
             "hybster-client-test-{}-{}",
@@ -82,7 +82,7 @@ impl World {
             seen: 0,
         };
         let thread = Some(thread::spawn(move || replicas.run(&inbox)));
-        World { group, dir, orders, thread }
+        Self { group, dir, orders, thread }
     }
 
     fn order(&self, order: Order) {

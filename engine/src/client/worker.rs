@@ -46,9 +46,9 @@ pub(super) enum Refused {
 }
 
 impl Shared {
-    pub(super) fn new(limit: usize, waker: Waker) -> Arc<Shared> {
+    pub(super) fn new(limit: usize, waker: Waker) -> Arc<Self> {
         let inbox = Inbox { commands: VecDeque::new(), closed: false, waker };
-        Arc::new(Shared { inbox: Mutex::new(inbox), room: Condvar::new(), limit })
+        Arc::new(Self { inbox: Mutex::new(inbox), room: Condvar::new(), limit })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
@@ -107,9 +107,9 @@ impl Worker {
         group: Group,
         keys: ClientKeys,
         options: ClientOptions,
-    ) -> Worker {
+    ) -> Self {
         let permits = permits(&driver);
-        Worker {
+        Self {
             shared,
             driver,
             group,

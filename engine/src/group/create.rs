@@ -45,7 +45,7 @@ pub struct CreateOptions {
 impl Default for CreateOptions {
     /// Three replicas on loopback from port 7100, and one client.
     fn default() -> Self {
-        CreateOptions {
+        Self {
             config: GroupConfig::default(),
             addresses: Addresses::Loopback(7100),
             clients: 1,

@@ -70,11 +70,7 @@ impl ReplicaKeys {
     ///
     /// # Errors
     /// If the file is missing, open to other users, damaged, or made for another replica or group.
-    pub fn load(
-        group: &Group,
-        dir: impl AsRef<Path>,
-        id: ReplicaId,
-    ) -> Result<ReplicaKeys, GroupError> {
+    pub fn load(group: &Group, dir: impl AsRef<Path>, id: ReplicaId) -> Result<Self, GroupError> {
         let whose = format!("replica {}", id.0);
         let entry = group.replicas.get(usize::from(id.0)).ok_or_else(|| GroupError::Unknown {
             file: group.path.clone(),
@@ -101,7 +97,7 @@ impl ReplicaKeys {
                 }
             })?;
         let started = Self::started_path(dir.as_ref(), id, group.config.epoch);
-        Ok(ReplicaKeys { id, link, group_key, started })
+        Ok(Self { id, link, group_key, started })
     }
 
     pub(super) fn started_path(dir: &Path, id: ReplicaId, epoch: u32) -> PathBuf {
@@ -168,11 +164,7 @@ impl ClientKeys {
     ///
     /// # Errors
     /// If the file is missing, open to other users, damaged, or made for another client or group.
-    pub fn load(
-        group: &Group,
-        dir: impl AsRef<Path>,
-        id: ClientId,
-    ) -> Result<ClientKeys, GroupError> {
+    pub fn load(group: &Group, dir: impl AsRef<Path>, id: ClientId) -> Result<Self, GroupError> {
         let whose = format!("client {}", id.0);
         let entry = group.clients.iter().find(|entry| entry.id == id).ok_or_else(|| {
             let count = group.clients.len();
@@ -191,7 +183,7 @@ impl ClientKeys {
         file.check(requests.public() == entry.request_key, || {
             "request_key is not the private half of the request_key in group.toml".to_owned()
         })?;
-        Ok(ClientKeys { id, link, requests })
+        Ok(Self { id, link, requests })
     }
 
     /// Writes the file for a new group.

@@ -78,21 +78,21 @@ impl Group {
     /// # Errors
     /// If the file is missing or malformed, or has a value that the protocol cannot work with. The
     /// error names the file, the key and the cure.
-    pub fn load(dir_or_file: impl AsRef<Path>) -> Result<Group, GroupError> {
+    pub fn load(dir_or_file: impl AsRef<Path>) -> Result<Self, GroupError> {
         let mut path = dir_or_file.as_ref().to_owned();
         if path.is_dir() {
             path.push(GROUP_FILE);
         }
         let text = std::fs::read_to_string(&path)
             .map_err(|error| GroupError::Read { file: path.clone(), error })?;
-        Group::parse(&path, &text)
+        Self::parse(&path, &text)
     }
 
     /// Reads the text of a `group.toml`; errors name `path`.
     ///
     /// # Errors
     /// As [`Group::load`].
-    pub fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
+    pub fn parse(path: &Path, text: &str) -> Result<Self, GroupError> {
         file::parse(path, text)
     }
 

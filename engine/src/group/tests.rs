@@ -11,10 +11,10 @@ use super::*;
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Scratch {
+    fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("hybster-group-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
-        Scratch(dir)
+        Self(dir)
     }
 }
 

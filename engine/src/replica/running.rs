@@ -48,8 +48,8 @@ impl RunningReplica {
         threads: Vec<JoinHandle<()>>,
         local_address: SocketAddr,
         trace: Option<TraceFile>,
-    ) -> RunningReplica {
-        RunningReplica { shared, threads, local_address, _trace: trace }
+    ) -> Self {
+        Self { shared, threads, local_address, _trace: trace }
     }
 
     /// The replica's number.

@@ -87,7 +87,7 @@ impl<T: Transport> Agent<T> {
         network: Option<Network<T>>,
         inboxes: Vec<Option<Inbox>>,
         outboxes: Vec<Option<Outbox>>,
-    ) -> Agent<T> {
+    ) -> Self {
         let output = Output { tracing: shared.trace.is_some(), ..Output::default() };
         let owned = |stage: Box<dyn Stage>| Owned {
             deadline: stage.deadline(),
@@ -96,7 +96,7 @@ impl<T: Transport> Agent<T> {
             unflushed: false,
             working: false,
         };
-        Agent {
+        Self {
             index,
             routes: routes(&shared, index),
             tracer: shared.trace.as_ref().map(|target| target.tracer(index)),

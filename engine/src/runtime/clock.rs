@@ -11,8 +11,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn start() -> Clock {
-        Clock { origin: Instant::now() }
+    pub(crate) fn start() -> Self {
+        Self { origin: Instant::now() }
     }
 
     pub(crate) fn now(&self) -> Time {

@@ -129,8 +129,8 @@ pub(crate) struct AgentCounters {
 }
 
 impl Counters {
-    pub(crate) fn new(replicas: u16, pillars: u16, agents: usize) -> Counters {
-        Counters {
+    pub(crate) fn new(replicas: u16, pillars: u16, agents: usize) -> Self {
+        Self {
             clients: CachePadded::default(),
             control: CachePadded::default(),
             execution: CachePadded::default(),
@@ -173,11 +173,11 @@ pub(crate) struct RejectionCounters {
 }
 
 impl RejectionCounters {
-    fn new(replicas: u16) -> RejectionCounters {
+    fn new(replicas: u16) -> Self {
         let replicas = usize::from(replicas);
         // One row more than replicas: the last one is for clients.
         let count = (replicas + 1) * KINDS * REASONS.len();
-        RejectionCounters { replicas, counts: (0..count).map(|_| AtomicU64::new(0)).collect() }
+        Self { replicas, counts: (0..count).map(|_| AtomicU64::new(0)).collect() }
     }
 
     pub(crate) fn add(&self, rejection: &Rejection) {

@@ -24,25 +24,25 @@ pub enum Layout {
 pub struct UnknownLayout(String);
 
 impl Layout {
-    const ALL: [Layout; 3] = [Layout::Auto, Layout::Fused, Layout::Split];
+    const ALL: [Self; 3] = [Self::Auto, Self::Fused, Self::Split];
 
     /// The name in configuration files.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Layout::Auto => "auto",
-            Layout::Fused => "fused",
-            Layout::Split => "split",
+            Self::Auto => "auto",
+            Self::Fused => "fused",
+            Self::Split => "split",
         }
     }
 
     /// Decides [`Layout::Auto`]: the network, P pillars and the execution stage need a core each;
     /// the state stage works in the background.
     #[must_use]
-    pub fn resolve(self, pillars: u16, cores: usize) -> Layout {
+    pub fn resolve(self, pillars: u16, cores: usize) -> Self {
         match self {
-            Layout::Auto if cores >= usize::from(pillars) + 2 => Layout::Split,
-            Layout::Auto => Layout::Fused,
+            Self::Auto if cores >= usize::from(pillars) + 2 => Self::Split,
+            Self::Auto => Self::Fused,
             chosen => chosen,
         }
     }
@@ -78,12 +78,12 @@ pub(crate) enum Role {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Role::Clients => f.write_str("clients"),
-            Role::Control => f.write_str("control"),
-            Role::Pillar(pillar) => write!(f, "pillar {pillar}"),
-            Role::Execution => f.write_str("execution"),
-            Role::State => f.write_str("state"),
-            Role::Server => f.write_str("server"),
+            Self::Clients => f.write_str("clients"),
+            Self::Control => f.write_str("control"),
+            Self::Pillar(pillar) => write!(f, "pillar {pillar}"),
+            Self::Execution => f.write_str("execution"),
+            Self::State => f.write_str("state"),
+            Self::Server => f.write_str("server"),
         }
     }
 }

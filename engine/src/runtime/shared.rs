@@ -59,10 +59,10 @@ impl Shared {
         replicated: bool,
         plans: Vec<AgentPlan>,
         trace: Option<TraceTarget>,
-    ) -> Shared {
+    ) -> Self {
         let replicas = if replicated { config.replicas } else { 0 };
         let pillars = if replicated { config.pillars } else { 0 };
-        Shared {
+        Self {
             replica,
             counters: Counters::new(replicas, pillars, plans.len()),
             doorbells: plans.iter().map(|_| CachePadded::default()).collect(),

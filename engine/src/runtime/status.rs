@@ -174,7 +174,7 @@ pub struct AgentStatus {
 impl Status {
     /// Mean number of requests per batch since an earlier status; `None` if there was no batch.
     #[must_use]
-    pub fn requests_per_batch_since(&self, earlier: &Status) -> Option<f64> {
+    pub fn requests_per_batch_since(&self, earlier: &Self) -> Option<f64> {
         let batches = self.batches.checked_sub(earlier.batches).filter(|count| *count > 0)?;
         let requests =
             (self.requests + self.duplicates).checked_sub(earlier.requests + earlier.duplicates)?;

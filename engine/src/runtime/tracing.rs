@@ -57,8 +57,8 @@ impl TraceTarget {
     /// The end for an agent.
     pub(crate) fn tracer(&self, agent: usize) -> Tracer {
         match self {
-            TraceTarget::Hook(hook) => Tracer::Hook(Arc::clone(hook)),
-            TraceTarget::File(slots) => Tracer::File(Recorder {
+            Self::Hook(hook) => Tracer::Hook(Arc::clone(hook)),
+            Self::File(slots) => Tracer::File(Recorder {
                 records: Records::default(),
                 slots: Arc::clone(slots),
                 agent,
@@ -72,15 +72,15 @@ impl Tracer {
     #[inline]
     pub(crate) fn record(&mut self, now: Time, event: &TraceEvent) {
         match self {
-            Tracer::Hook(hook) => hook(now, event),
-            Tracer::File(recorder) => recorder.records.push(now, event),
+            Self::Hook(hook) => hook(now, event),
+            Self::File(recorder) => recorder.records.push(now, event),
         }
     }
 
     /// Hands over the events of this turn.
     #[inline]
     pub(crate) fn end_turn(&mut self) {
-        if let Tracer::File(recorder) = self
+        if let Self::File(recorder) = self
             && !recorder.records.is_empty()
         {
             recorder.hand_over();
@@ -146,7 +146,7 @@ impl TraceFile {
         config: &GroupConfig,
         replica: ReplicaId,
         agents: usize,
-    ) -> io::Result<TraceFile> {
+    ) -> io::Result<Self> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let header = Header::new(Writer::Replica, config, started.as_micros() as u64);
         // A trace may be the only evidence of a fault, so it is never overwritten.
@@ -169,7 +169,7 @@ impl TraceFile {
             .name(format!("r{}-trace", replica.0))
             .spawn(move || writing.run())?;
         slots.writer.set(thread.thread().clone()).expect("set once");
-        Ok(TraceFile { slots, thread: Some(thread), path: path.to_owned() })
+        Ok(Self { slots, thread: Some(thread), path: path.to_owned() })
     }
 
     /// Where agents put their records.

@@ -50,8 +50,8 @@ pub struct CounterService {
 impl CounterService {
     /// A counter at zero.
     #[must_use]
-    pub fn new() -> CounterService {
-        CounterService::default()
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// The present value.

@@ -18,8 +18,8 @@ pub struct NullService {
 impl NullService {
     /// A service that replies with `reply_bytes` zero bytes.
     #[must_use]
-    pub fn new(reply_bytes: usize) -> NullService {
-        NullService { reply_bytes, operations: 0 }
+    pub fn new(reply_bytes: usize) -> Self {
+        Self { reply_bytes, operations: 0 }
     }
 
     /// The number of operations executed so far.

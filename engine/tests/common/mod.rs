@@ -16,10 +16,10 @@ use hybster::{RunningReplica, Service, Status};
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new(name: &str) -> Scratch {
+    pub fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("hybster-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
-        Scratch(dir)
+        Self(dir)
     }
 
     pub fn path(&self) -> &Path {
@@ -49,7 +49,7 @@ pub struct Running {
 
 impl Running {
     /// Starts all replicas of a new group with the counter service.
-    pub fn start(name: &str, config: GroupConfig, layout: Layout) -> Running {
+    pub fn start(name: &str, config: GroupConfig, layout: Layout) -> Self {
         Self::start_with(name, config, layout, CounterService::new)
     }
 
@@ -58,7 +58,7 @@ impl Running {
         config: GroupConfig,
         layout: Layout,
         service: impl Fn() -> S,
-    ) -> Running {
+    ) -> Self {
         let scratch = Scratch::new(name);
         let addresses = Addresses::List(free_addresses(config.replicas));
         let options = CreateOptions { config, addresses, clients: 4, layout, ..Default::default() };
@@ -68,7 +68,7 @@ impl Running {
             Some(Replica::builder(group.clone(), keys).service(service()).start().unwrap())
         };
         let replicas = group.config().all_replicas().map(start).collect();
-        Running { scratch, group, replicas }
+        Self { scratch, group, replicas }
     }
 
     pub fn client(&self, id: u32) -> Client {

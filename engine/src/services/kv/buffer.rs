@@ -17,15 +17,15 @@ pub(super) enum Buffer {
 }
 
 impl Clone for Buffer {
-    fn clone(&self) -> Buffer {
-        Buffer::new(self.bytes())
+    fn clone(&self) -> Self {
+        Self::new(self.bytes())
     }
 
     /// Copies into the memory of `self` if it fits.
-    fn clone_from(&mut self, original: &Buffer) {
+    fn clone_from(&mut self, original: &Self) {
         let bytes = original.bytes();
         match self {
-            Buffer::InPlace(length, place) if bytes.len() <= IN_PLACE_BYTES => {
+            Self::InPlace(length, place) if bytes.len() <= IN_PLACE_BYTES => {
                 *length = bytes.len() as u16;
                 place[..bytes.len()].copy_from_slice(bytes);
             }
@@ -36,14 +36,14 @@ impl Clone for Buffer {
 
 impl Buffer {
     /// A copy of `bytes`.
-    pub(super) fn new(bytes: &[u8]) -> Buffer {
+    pub(super) fn new(bytes: &[u8]) -> Self {
         let mut copy = [0; IN_PLACE_BYTES];
         match copy.get_mut(..bytes.len()) {
             Some(start) => {
                 start.copy_from_slice(bytes);
-                Buffer::InPlace(bytes.len() as u16, copy)
+                Self::InPlace(bytes.len() as u16, copy)
             }
-            None => Buffer::Heap(bytes.to_vec()),
+            None => Self::Heap(bytes.to_vec()),
         }
     }
 
@@ -51,8 +51,8 @@ impl Buffer {
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
-            Buffer::InPlace(length, bytes) => &bytes[..usize::from(*length)],
-            Buffer::Heap(bytes) => bytes,
+            Self::InPlace(length, bytes) => &bytes[..usize::from(*length)],
+            Self::Heap(bytes) => bytes,
         }
     }
 
@@ -60,16 +60,16 @@ impl Buffer {
     #[inline]
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
-            Buffer::InPlace(length, bytes) => &mut bytes[..usize::from(*length)],
-            Buffer::Heap(bytes) => bytes,
+            Self::InPlace(length, bytes) => &mut bytes[..usize::from(*length)],
+            Self::Heap(bytes) => bytes,
         }
     }
 
     /// Changes the length; bytes that are added may have any value.
     pub(super) fn resize(&mut self, new: usize) {
         match self {
-            Buffer::InPlace(length, _) if new <= IN_PLACE_BYTES => *length = new as u16,
-            Buffer::Heap(bytes) if new > IN_PLACE_BYTES => {
+            Self::InPlace(length, _) if new <= IN_PLACE_BYTES => *length = new as u16,
+            Self::Heap(bytes) if new > IN_PLACE_BYTES => {
                 if new > bytes.capacity() {
                     bytes.reserve_exact(new - bytes.len());
                 }
@@ -78,12 +78,12 @@ impl Buffer {
                     bytes.shrink_to_fit();
                 }
             }
-            Buffer::Heap(bytes) => *self = Buffer::new(&bytes[..new]),
-            Buffer::InPlace(..) => {
+            Self::Heap(bytes) => *self = Self::new(&bytes[..new]),
+            Self::InPlace(..) => {
                 let mut bytes = Vec::with_capacity(new);
                 bytes.extend_from_slice(self.bytes());
                 bytes.resize(new, 0);
-                *self = Buffer::Heap(bytes);
+                *self = Self::Heap(bytes);
             }
         }
     }

@@ -120,7 +120,7 @@ struct KeyList<V> {
 
 impl<V> Default for KeyList<V> {
     fn default() -> Self {
-        KeyList { prefix: Vec::new(), heads: Vec::new(), keys: Vec::new(), values: Vec::new() }
+        Self { prefix: Vec::new(), heads: Vec::new(), keys: Vec::new(), values: Vec::new() }
     }
 }
 
@@ -164,8 +164,8 @@ impl<V> KeyList<V> {
         self.values.remove(at);
     }
 
-    fn split_off(&mut self, at: usize) -> KeyList<V> {
-        let mut right = KeyList {
+    fn split_off(&mut self, at: usize) -> Self {
+        let mut right = Self {
             prefix: Vec::new(),
             heads: self.heads.split_off(at),
             keys: self.keys.split_off(at),

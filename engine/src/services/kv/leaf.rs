@@ -47,25 +47,25 @@ pub(super) struct Leaf {
 }
 
 impl Clone for Leaf {
-    fn clone(&self) -> Leaf {
-        Leaf { buffer: self.buffer.clone() }
+    fn clone(&self) -> Self {
+        Self { buffer: self.buffer.clone() }
     }
 
-    fn clone_from(&mut self, original: &Leaf) {
+    fn clone_from(&mut self, original: &Self) {
         self.buffer.clone_from(&original.buffer);
     }
 }
 
 impl Leaf {
     /// A leaf with one entry.
-    pub(super) fn single(key: &[u8], value: &[u8]) -> Leaf {
-        let mut leaf = Leaf { buffer: Buffer::new(&[FORMAT, 0, 0, 0, 0, 0]) };
+    pub(super) fn single(key: &[u8], value: &[u8]) -> Self {
+        let mut leaf = Self { buffer: Buffer::new(&[FORMAT, 0, 0, 0, 0, 0]) };
         leaf.insert(0, key, value);
         leaf
     }
 
     /// Reads a page; the error says what is wrong with it.
-    pub(super) fn parse(page: &[u8]) -> Result<Leaf, String> {
+    pub(super) fn parse(page: &[u8]) -> Result<Self, String> {
         if page.len() > MAX_LEAF_BYTES {
             return Err(format!("{} bytes are more than {MAX_LEAF_BYTES}", page.len()));
         }
@@ -103,7 +103,7 @@ impl Leaf {
         if !reader.0.is_empty() {
             return Err(format!("{} bytes follow the last entry", reader.0.len()));
         }
-        let leaf = Leaf { buffer: Buffer::new(page) };
+        let leaf = Self { buffer: Buffer::new(page) };
         if leaf.prefix() != leaf.common_prefix() {
             return Err(format!("the prefix is not {}", leaf.common_prefix()));
         }
@@ -246,10 +246,10 @@ impl Leaf {
     }
 
     /// Moves the entries from `i` on to a new leaf; both keep one at least.
-    pub(super) fn split_off(&mut self, i: usize) -> Leaf {
+    pub(super) fn split_off(&mut self, i: usize) -> Self {
         let (entries, start, count) = (self.entries(), self.start(i), self.count());
         let (slots, end) = (entries - slot_at(i), self.len() - entries - start);
-        let mut right = Leaf { buffer: Buffer::new(&self.bytes()[..HEADER_BYTES]) };
+        let mut right = Self { buffer: Buffer::new(&self.bytes()[..HEADER_BYTES]) };
         right.buffer.resize(HEADER_BYTES + slots + end);
         let (left_bytes, right_bytes) = (self.buffer.bytes_mut(), right.buffer.bytes_mut());
         right_bytes[HEADER_BYTES..][..slots].copy_from_slice(&left_bytes[slot_at(i)..entries]);
@@ -268,7 +268,7 @@ impl Leaf {
     }
 
     /// Appends the entries of `right`, whose keys are above all of this leaf's.
-    pub(super) fn append(&mut self, right: &Leaf) {
+    pub(super) fn append(&mut self, right: &Self) {
         let (entries, length, count) = (self.entries(), self.len(), self.count());
         let (slots, end) = right.bytes()[HEADER_BYTES..].split_at(right.count() * SLOT_BYTES);
         self.buffer.resize(length + slots.len() + end.len());
@@ -399,7 +399,7 @@ impl Leaf {
     /// Asserts in tests, but not in measurements, that [`Leaf::parse`] accepts the leaf.
     fn check(&self) {
         if cfg!(all(test, debug_assertions)) {
-            Leaf::parse(self.bytes()).expect("a leaf is well-formed after each change");
+            Self::parse(self.bytes()).expect("a leaf is well-formed after each change");
         }
     }
 }

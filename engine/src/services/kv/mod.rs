@@ -42,16 +42,16 @@ pub struct KvService {
 }
 
 impl Default for KvService {
-    fn default() -> KvService {
-        KvService::new()
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl KvService {
     /// An empty store without a limit on what it holds in all.
     #[must_use]
-    pub fn new() -> KvService {
-        KvService::with_limit(u64::MAX)
+    pub fn new() -> Self {
+        Self::with_limit(u64::MAX)
     }
 
     /// An empty store that refuses with [`KvRefusal::Full`] what would make it hold more than
@@ -59,8 +59,8 @@ impl KvService {
     ///
     /// The limit must be the same on all replicas of a group, as it decides on replies.
     #[must_use]
-    pub fn with_limit(limit_bytes: u64) -> KvService {
-        KvService { store: Store::new(limit_bytes) }
+    pub fn with_limit(limit_bytes: u64) -> Self {
+        Self { store: Store::new(limit_bytes) }
     }
 
     /// The number of keys.

@@ -51,9 +51,9 @@ pub(super) struct Chunk {
 pub(super) type Node = [Option<Arc<Leaf>>; NODE_PAGES];
 
 impl Chunk {
-    fn empty() -> Chunk {
+    fn empty() -> Self {
         let node = Arc::new([const { None }; NODE_PAGES]);
-        Chunk {
+        Self {
             version: 0,
             versions: [0; CHUNK_PAGES],
             nodes: std::array::from_fn(|_| Arc::clone(&node)),
@@ -149,7 +149,7 @@ impl PageTable {
     }
 
     /// Replaces the pages by those that [`PageTable::load`] made from them.
-    pub(super) fn replace(&mut self, loaded: PageTable) {
+    pub(super) fn replace(&mut self, loaded: Self) {
         let before = std::mem::replace(self, loaded);
         self.reclaim = before.reclaim;
         self.reclaim.drop_later(before.chunks);
@@ -168,7 +168,7 @@ impl PageTable {
             return Err(RestoreError { page: u64::from(MAX_PAGES), what });
         }
         // A new version, since a chunk may differ even if all its leaves are in this table.
-        let pages = PageTable { version: self.version + 1, ..PageTable::default() };
+        let pages = Self { version: self.version + 1, ..Self::default() };
         let mut loaded = Loaded { pages, removed: Vec::new(), added: Vec::new() };
         let count = count as PageId;
         for first in (0..count).step_by(CHUNK_PAGES) {

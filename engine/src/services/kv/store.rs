@@ -38,8 +38,8 @@ pub(super) struct Store {
 
 impl Store {
     /// An empty store for entries of at most `limit_bytes` in total.
-    pub(super) fn new(limit_bytes: u64) -> Store {
-        Store {
+    pub(super) fn new(limit_bytes: u64) -> Self {
+        Self {
             pages: PageTable::default(),
             directory: Directory::default(),
             entries: 0,

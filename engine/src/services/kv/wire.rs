@@ -142,7 +142,7 @@ impl<'a> KvOperation<'a> {
     }
 
     /// Reads an encoded operation. An error is the refusal that the service replies with.
-    pub fn decode(bytes: &'a [u8]) -> Result<KvOperation<'a>, KvRefusal> {
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, KvRefusal> {
         let mut reader = Reader(bytes);
         let operation = match reader.u8()? {
             1 => KvOperation::Get { key: reader.key()? },
@@ -182,14 +182,14 @@ pub enum KvRefusal {
 impl fmt::Display for KvRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            KvRefusal::Malformed => f.write_str("the operation is malformed"),
-            KvRefusal::KeyTooLong => {
+            Self::Malformed => f.write_str("the operation is malformed"),
+            Self::KeyTooLong => {
                 write!(f, "the key is too long: at most {MAX_KEY_BYTES} bytes are allowed")
             }
-            KvRefusal::ValueTooLong => {
+            Self::ValueTooLong => {
                 write!(f, "the value is too long: at most {MAX_VALUE_BYTES} bytes are allowed")
             }
-            KvRefusal::Full => f.write_str("the store is full: delete something first"),
+            Self::Full => f.write_str("the store is full: delete something first"),
         }
     }
 }
@@ -254,11 +254,11 @@ impl<'a> KvReply<'a> {
     }
 
     /// Reads an encoded reply.
-    pub fn decode(bytes: &'a [u8]) -> Result<KvReply<'a>, BadKvReply> {
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, BadKvReply> {
         KvReply::read(bytes).map_err(|_| BadKvReply)
     }
 
-    fn read(bytes: &'a [u8]) -> Result<KvReply<'a>, KvRefusal> {
+    fn read(bytes: &'a [u8]) -> Result<Self, KvRefusal> {
         let mut reader = Reader(bytes);
         let reply = match reader.u8()? {
             1 => KvReply::Value(reader.value()?),
