@@ -91,7 +91,7 @@ fn clients_that_sign_have_keys_of_their_own_and_the_group_knows_the_public_halve
     for (from, to, told) in [
         (&line[..], "", "client[0].request_key"),
         (&public[..], "12", "64 hexadecimal digits"),
-        (&public, &format!("02{:062}", 0), "no Ed25519 public key"),
+        (&public, &format!("02{:062}", 0), "not an Ed25519 public key"),
         ("\"ed25519\"", "\"rot13\"", "write mac or ed25519"),
         ("\"ed25519\"", "\"mac\"", "remove it, or set request_authenticator"),
     ] {
