@@ -1,14 +1,49 @@
 //! Hybster: Byzantine fault-tolerant replication on 2f+1 machines with trusted counters.
 //!
-//! Implement [`Service`], make a [`group`] directory, start a [`Replica`] on each machine, and call
-//! the service through a [`client`]: clients see one linearizable service while up to f of the
-//! 2f+1 replicas behave arbitrarily, as long as every replica's trusted subsystem holds.
+//! ```
+//! use hybster::client::{Client, ClientOptions};
+//! use hybster::group::{Addresses, CreateOptions, create};
+//! use hybster::services::{CounterService, counter};
+//! use hybster::{ClientId, ClientKeys, Replica, ReplicaKeys};
 //!
-//! - [`group`]: who belongs to a group, its constants, everybody's keys.
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = std::env::temp_dir().join(format!("hybster-example-{}", std::process::id()));
+//! # let listeners = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+//! # let free = listeners.each_ref().map(|listener| listener.local_addr().unwrap()).to_vec();
+//! # drop(listeners);
+//! // A directory with the group's configuration and keys: three replicas and one client.
+//! let options = CreateOptions { addresses: Addresses::List(free), ..CreateOptions::default() };
+//! let group = create(&directory, &options)?;
+//!
+//! // All replicas in this process; usually each runs on its own machine, with its own key file.
+//! let mut replicas = Vec::new();
+//! for id in group.config().all_replicas() {
+//!     let keys = ReplicaKeys::load(&group, &directory, id)?;
+//!     replicas.push(Replica::builder(group.clone(), keys).service(CounterService::new()).start()?);
+//! }
+//!
+//! let keys = ClientKeys::load(&group, &directory, ClientId(0))?;
+//! let client = Client::connect(&group, &keys, ClientOptions::default())?;
+//! client.call(&counter::encode_add(3))?;
+//! replicas.remove(0).shutdown()?; // The leader: the group tolerates one fault.
+//! let result = client.call(&counter::encode_add(4))?;
+//! assert_eq!(counter::decode_reply(&result), Some(7));
+//! # client.shutdown();
+//! # drop(replicas);
+//! # std::fs::remove_dir_all(directory)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Implement [`Service`], make a [`group`] directory, start a [`Replica`] on each machine, and call
+//! the service through a [`client`]. Clients see one linearizable service while up to f of the 2f+1
+//! replicas behave arbitrarily, as long as every replica's trusted subsystem is correct.
+//!
+//! - [`group`]: the members of a group, its constants, and all keys.
 //! - [`replica`]: starting, watching and stopping a replica; [`runtime`] says how it works inside.
 //! - [`client`]: sessions, asynchronous by design, with a blocking call on top.
-//! - [`services`]: services to begin with.
-//! - [`heap`]: what a program that runs replicas should tell its allocator.
+//! - [`services`]: services that come with the crate.
+//! - [`heap`]: settings of the allocator for programs that run replicas.
 // One call into the C library needs it, in a module of its own.
 #![deny(unsafe_code)]
 

@@ -16,6 +16,7 @@ use crate::uring::UringTransport;
 
 /// Which back end carries the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TransportKind {
     /// `io_uring` where the system has what it needs, else epoll.
     #[default]

@@ -19,6 +19,7 @@ pub const TAG_BYTES: usize = 16;
 
 /// How the frames of a link are protected. Both ends must have the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LinkCipher {
     /// AES-128-GMAC (crate `aes-gcm`): authentication only.
     Gmac,

@@ -21,6 +21,7 @@ pub const FRAME_VERSION: u8 = 1;
 
 /// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FrameError {
     /// It claims to be longer than the link allows.
     #[error("a frame claims {claimed} bytes, the limit of this link is {limit} bytes")]

@@ -191,6 +191,7 @@ impl KeyRing {
 
 /// What can be wrong with a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeyError {
     /// A text that is not a public key.
     #[error("\"{text}\" is not a public key; a public key has 64 hexadecimal digits")]

@@ -22,6 +22,7 @@ const _: () = assert!(LinkCipher::FRAMES_MAX <= ENVELOPE_NONCES);
 
 /// Why a link must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LinkError {
     /// A frame is not acceptable.
     #[error(transparent)]

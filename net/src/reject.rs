@@ -7,6 +7,7 @@ macro_rules! reasons {
         /// Why this side refused or closed a connection. Each has a counter in [`Rejections`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
+        #[non_exhaustive]
         pub enum Reason { $($(#[$doc])* $variant),* }
 
         impl Reason {

@@ -13,6 +13,7 @@ use crate::group::GroupError;
 
 /// The client could not be started, or cannot go on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientError {
     /// The group file contradicts itself.
     #[error(transparent)]
@@ -38,6 +39,7 @@ pub enum ClientError {
 
 /// A request failed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CallError {
     /// The group did not answer in time, though enough replicas are connected. The operation may
     /// have been executed or may still be.

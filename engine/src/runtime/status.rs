@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// microseconds apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Status {
     /// The replica.
     pub replica: u16,
@@ -82,6 +83,7 @@ pub struct Status {
 /// A pillar's part of [`Status`], in order numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct PillarStatus {
     /// The pillar.
     pub pillar: u16,
@@ -96,6 +98,7 @@ pub struct PillarStatus {
 /// A peer's part of [`Status`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct PeerStatus {
     /// The peer.
     pub replica: u16,
@@ -132,6 +135,7 @@ pub struct RefusalCount {
 /// Traffic over all links since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct TrafficStatus {
     /// Frames received.
     pub frames_in: u64,
@@ -152,6 +156,7 @@ pub struct TrafficStatus {
 /// A thread's part of [`Status`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct AgentStatus {
     /// Its name.
     pub name: String,

@@ -418,6 +418,7 @@ impl std::fmt::Debug for Handshake {
 
 /// Why a handshake failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum HandshakeError {
     /// The first bytes were not TLS.
     #[error("the other side sent bytes that are not a TLS handshake; is it a Hybster process?")]

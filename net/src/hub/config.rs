@@ -37,6 +37,7 @@ pub struct HubConfig {
 
 /// Why a hub could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HubError {
     /// The listening socket failed.
     #[error("cannot listen on {address}: {error}; is another replica running there?")]

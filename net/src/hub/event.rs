@@ -110,6 +110,7 @@ pub enum Event {
 
 /// Why a live link ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DownReason {
     /// The other side closed it.
     Closed,
@@ -137,6 +138,7 @@ impl fmt::Display for DownReason {
 
 /// Why a message was refused. Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SendError {
     /// No such peer in the configuration.
     #[error("replica {0} is not among the configured peers")]
