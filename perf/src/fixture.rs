@@ -40,7 +40,7 @@ pub struct Numbered(u64);
 
 impl Default for Numbered {
     fn default() -> Self {
-        Numbered(1)
+        Self(1)
     }
 }
 
@@ -59,15 +59,15 @@ impl Fixture {
     /// # Panics
     /// If they contradict each other.
     #[must_use]
-    pub fn new(config: GroupConfig) -> Fixture {
+    pub fn new(config: GroupConfig) -> Self {
         config.validate().expect("a benchmark's configuration is valid");
-        Fixture { config: Arc::new(config), key: GroupKey::from_bytes([9; 32]) }
+        Self { config: Arc::new(config), key: GroupKey::from_bytes([9; 32]) }
     }
 
     /// The default group of three with P pillars, and batches of at most this many requests.
     #[must_use]
-    pub fn of_three(pillars: u16, batch_max_requests: u32) -> Fixture {
-        Fixture::new(GroupConfig { pillars, batch_max_requests, ..GroupConfig::default() })
+    pub fn of_three(pillars: u16, batch_max_requests: u32) -> Self {
+        Self::new(GroupConfig { pillars, batch_max_requests, ..GroupConfig::default() })
     }
 
     /// A TrInX instance of the group.

@@ -32,25 +32,25 @@ pub enum Place {
 
 impl Place {
     /// All parts, in the order of their numbers.
-    pub const ALL: [Place; 7] = [
-        Place::Submit,
-        Place::Accept,
-        Place::Clients,
-        Place::Pillar,
-        Place::Execution,
-        Place::State,
-        Place::Control,
+    pub const ALL: [Self; 7] = [
+        Self::Submit,
+        Self::Accept,
+        Self::Clients,
+        Self::Pillar,
+        Self::Execution,
+        Self::State,
+        Self::Control,
     ];
 
     /// The stage that an input is for.
     #[must_use]
-    pub fn of(input: &Input) -> Place {
+    pub fn of(input: &Input) -> Self {
         match input {
-            Input::Intake(_) => Place::Clients,
-            Input::Pillar(..) => Place::Pillar,
-            Input::Execution(_) => Place::Execution,
-            Input::State(_) => Place::State,
-            Input::Control(_) => Place::Control,
+            Input::Intake(_) => Self::Clients,
+            Input::Pillar(..) => Self::Pillar,
+            Input::Execution(_) => Self::Execution,
+            Input::State(_) => Self::State,
+            Input::Control(_) => Self::Control,
         }
     }
 }
@@ -87,8 +87,8 @@ pub struct Host<S: Service> {
 impl<S: Service> Host<S> {
     /// A replica at rest.
     #[must_use]
-    pub fn new(index: usize, stages: Stages<S>) -> Host<S> {
-        Host { index, stages, line: VecDeque::new(), out: Output::default() }
+    pub fn new(index: usize, stages: Stages<S>) -> Self {
+        Self { index, stages, line: VecDeque::new(), out: Output::default() }
     }
 
     /// Handles an input and all that follow from it inside the replica.

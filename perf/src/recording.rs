@@ -36,36 +36,36 @@ pub enum Recorded {
 }
 
 impl Recorded {
-    fn of(input: &Input) -> Option<Recorded> {
+    fn of(input: &Input) -> Option<Self> {
         Some(match input {
             Input::Intake(ToIntake::Requests { from, message }) => {
-                Recorded::Requests(*from, message.clone())
+                Self::Requests(*from, message.clone())
             }
             Input::Pillar(pillar, ToPillar::Batch { view, buffer, requests }) => {
-                Recorded::Batch(*pillar, *view, buffer.to_vec(), *requests)
+                Self::Batch(*pillar, *view, buffer.to_vec(), *requests)
             }
             Input::Pillar(pillar, ToPillar::Message { from, message }) => {
-                Recorded::ToPillar(*pillar, *from, message.clone())
+                Self::ToPillar(*pillar, *from, message.clone())
             }
             Input::Pillar(pillar, ToPillar::ForwardWindow { to }) => {
-                Recorded::ForwardWindow(*pillar, *to)
+                Self::ForwardWindow(*pillar, *to)
             }
             Input::Pillar(pillar, ToPillar::CertifyCheckpoint { id }) => {
-                Recorded::CertifyCheckpoint(*pillar, *id)
+                Self::CertifyCheckpoint(*pillar, *id)
             }
             Input::Pillar(pillar, ToPillar::FillGap { view, through }) => {
-                Recorded::FillGap(*pillar, *view, *through)
+                Self::FillGap(*pillar, *view, *through)
             }
             Input::Control(ToControl::Message { from, message }) => {
-                Recorded::ToControl(*from, message.clone())
+                Self::ToControl(*from, message.clone())
             }
             Input::State(ToState::Message { from, message }) => {
-                Recorded::ToState(*from, message.clone())
+                Self::ToState(*from, message.clone())
             }
             Input::Execution(ToExecution::Committed { pillar, first_slot, last_slot, batch }) => {
-                Recorded::Committed(*pillar, *first_slot, *last_slot, batch.clone())
+                Self::Committed(*pillar, *first_slot, *last_slot, batch.clone())
             }
-            Input::Execution(ToExecution::View(view)) => Recorded::View(*view),
+            Input::Execution(ToExecution::View(view)) => Self::View(*view),
             _ => return None,
         })
     }
@@ -74,33 +74,29 @@ impl Recorded {
     #[must_use]
     pub fn input(&self) -> Input {
         match self.clone() {
-            Recorded::Requests(from, message) => {
-                Input::Intake(ToIntake::Requests { from, message })
-            }
-            Recorded::Batch(pillar, view, buffer, requests) => {
+            Self::Requests(from, message) => Input::Intake(ToIntake::Requests { from, message }),
+            Self::Batch(pillar, view, buffer, requests) => {
                 let buffer = BytesMut::from(&buffer[..]);
                 Input::Pillar(pillar, ToPillar::Batch { view, buffer, requests })
             }
-            Recorded::ToPillar(pillar, from, message) => {
+            Self::ToPillar(pillar, from, message) => {
                 Input::Pillar(pillar, ToPillar::Message { from, message })
             }
-            Recorded::ToControl(from, message) => {
-                Input::Control(ToControl::Message { from, message })
-            }
-            Recorded::ToState(from, message) => Input::State(ToState::Message { from, message }),
-            Recorded::ForwardWindow(pillar, to) => {
+            Self::ToControl(from, message) => Input::Control(ToControl::Message { from, message }),
+            Self::ToState(from, message) => Input::State(ToState::Message { from, message }),
+            Self::ForwardWindow(pillar, to) => {
                 Input::Pillar(pillar, ToPillar::ForwardWindow { to })
             }
-            Recorded::CertifyCheckpoint(pillar, id) => {
+            Self::CertifyCheckpoint(pillar, id) => {
                 Input::Pillar(pillar, ToPillar::CertifyCheckpoint { id })
             }
-            Recorded::FillGap(pillar, view, through) => {
+            Self::FillGap(pillar, view, through) => {
                 Input::Pillar(pillar, ToPillar::FillGap { view, through })
             }
-            Recorded::Committed(pillar, first_slot, last_slot, batch) => {
+            Self::Committed(pillar, first_slot, last_slot, batch) => {
                 Input::Execution(ToExecution::Committed { pillar, first_slot, last_slot, batch })
             }
-            Recorded::View(view) => Input::Execution(ToExecution::View(view)),
+            Self::View(view) => Input::Execution(ToExecution::View(view)),
         }
     }
 
@@ -109,10 +105,7 @@ impl Recorded {
     pub fn is_message(&self) -> bool {
         matches!(
             self,
-            Recorded::Requests(..)
-                | Recorded::ToPillar(..)
-                | Recorded::ToControl(..)
-                | Recorded::ToState(..)
+            Self::Requests(..) | Self::ToPillar(..) | Self::ToControl(..) | Self::ToState(..)
         )
     }
 
@@ -120,11 +113,11 @@ impl Recorded {
     #[must_use]
     pub fn pillar(&self) -> Option<PillarId> {
         match self {
-            Recorded::Batch(pillar, ..)
-            | Recorded::ToPillar(pillar, ..)
-            | Recorded::ForwardWindow(pillar, _)
-            | Recorded::CertifyCheckpoint(pillar, _)
-            | Recorded::FillGap(pillar, ..) => Some(*pillar),
+            Self::Batch(pillar, ..)
+            | Self::ToPillar(pillar, ..)
+            | Self::ForwardWindow(pillar, _)
+            | Self::CertifyCheckpoint(pillar, _)
+            | Self::FillGap(pillar, ..) => Some(*pillar),
             _ => None,
         }
     }
@@ -132,7 +125,7 @@ impl Recorded {
     /// Whether it is for the execution stage.
     #[must_use]
     pub fn is_for_execution(&self) -> bool {
-        matches!(self, Recorded::Committed(..) | Recorded::View(_))
+        matches!(self, Self::Committed(..) | Self::View(_))
     }
 }
 
@@ -152,10 +145,10 @@ impl Recording {
     /// # Panics
     /// If the group does not execute all of them.
     #[must_use]
-    pub fn of(fixture: Fixture, batches: u32, requests: u32, operation: &[u8]) -> Recording {
+    pub fn of(fixture: Fixture, batches: u32, requests: u32, operation: &[u8]) -> Self {
         let mut rig = Rig::new(&fixture, requests, || NullService::new(0));
         let replicas = vec![Vec::new(); usize::from(fixture.config.replicas)];
-        let mut recording = Recording { fixture, replicas, operations: 0 };
+        let mut recording = Self { fixture, replicas, operations: 0 };
         for _ in 0..batches {
             let done = rig.round(requests, operation, &mut recording);
             assert_eq!(done, requests as usize);

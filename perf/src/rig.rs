@@ -36,14 +36,14 @@ pub struct Rig<S: Service> {
 impl<S: Service> Rig<S> {
     /// A group at rest, and a client with this many sessions.
     #[must_use]
-    pub fn new(fixture: &Fixture, sessions: u32, mut service: impl FnMut() -> S) -> Rig<S> {
+    pub fn new(fixture: &Fixture, sessions: u32, mut service: impl FnMut() -> S) -> Self {
         let config = fixture.config.clone();
         let replicas = config.all_replicas();
         let hosts = replicas
             .map(|r| Host::new(usize::from(r.0), fixture.stages(r, service())))
             .collect::<Vec<_>>();
         let key = fixture.request_key();
-        Rig {
+        Self {
             client: ClientCore::new(
                 config.clone(),
                 LINK.client,

@@ -9,10 +9,10 @@ use hybster::{ClientId, ClientKeys, Group};
 use crate::Failure;
 
 /// A connected client.
-pub struct Connected(Client);
+pub(crate) struct Connected(Client);
 
 /// Connects under a client identity; connecting and every request may take `patience`.
-pub fn connect(group: &Path, client: u32, patience: Duration) -> Result<Connected, Failure> {
+pub(crate) fn connect(group: &Path, client: u32, patience: Duration) -> Result<Connected, Failure> {
     let group = Group::load(group)?;
     let keys = ClientKeys::load(&group, group.directory(), ClientId(client))?;
     let options = ClientOptions {
@@ -26,12 +26,12 @@ pub fn connect(group: &Path, client: u32, patience: Duration) -> Result<Connecte
 
 impl Connected {
     /// An operation that the group agrees on.
-    pub fn call(&self, operation: &[u8]) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn call(&self, operation: &[u8]) -> Result<Vec<u8>, Failure> {
         told(self.0.call(operation).map(|result| result.to_vec()))
     }
 
     /// An operation that changes nothing.
-    pub fn query(&self, operation: &[u8]) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn query(&self, operation: &[u8]) -> Result<Vec<u8>, Failure> {
         told(self.0.query(operation).map(|result| result.to_vec()))
     }
 }

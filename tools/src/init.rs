@@ -14,7 +14,7 @@ use crate::{Done, Failure};
 
 /// Options of `hybster init`.
 #[derive(Debug, Args)]
-pub struct InitArgs {
+pub(crate) struct InitArgs {
     /// The directory to make; must not hold a group yet.
     dir: PathBuf,
     /// What orders the requests: hybster.
@@ -66,7 +66,7 @@ pub struct InitArgs {
 }
 
 /// Makes the group.
-pub fn init(args: &InitArgs) -> Result<Done, Failure> {
+pub(crate) fn init(args: &InitArgs) -> Result<Done, Failure> {
     let options = options(args)?;
     let group = create(&args.dir, &options)?;
     print!("{}", next_steps(args, &group));

@@ -13,7 +13,7 @@ use crate::{Done, Failure};
 
 /// Options of `hybster kv`.
 #[derive(Debug, Args)]
-pub struct KvArgs {
+pub(crate) struct KvArgs {
     /// The group directory.
     #[arg(long)]
     group: PathBuf,
@@ -75,7 +75,7 @@ enum KvCommand {
 }
 
 /// Runs the command against the group.
-pub fn kv(args: &KvArgs) -> Result<Done, Failure> {
+pub(crate) fn kv(args: &KvArgs) -> Result<Done, Failure> {
     let patience = Duration::from_secs_f64(args.timeout);
     let client = crate::client::connect(&args.group, args.client, patience)?;
     execute(&args.command, &mut |operation, read_only| {
@@ -205,7 +205,7 @@ fn value_or_input(value: &OsString) -> Result<Vec<u8>, Failure> {
 }
 
 /// Parses seconds to wait.
-pub fn timeout(text: &str) -> Result<f64, String> {
+pub(crate) fn timeout(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value <= 86_400.0 => Ok(value),
         _ => Err("give seconds, more than 0 and at most 86400".into()),

@@ -57,13 +57,13 @@ enum Done {
 struct Failure(String);
 
 impl Failure {
-    fn new(text: impl Into<String>) -> Failure {
-        Failure(text.into())
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
     }
 }
 
 impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Failure {
+    fn from(error: E) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -74,7 +74,7 @@ impl<E: std::error::Error> From<E> for Failure {
             }
             source = cause.source();
         }
-        Failure(text)
+        Self(text)
     }
 }
 

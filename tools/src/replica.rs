@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(200);
     after_help = "The log goes to standard error; RUST_LOG=warn (or debug) sets how much. When \
     the replica listens, it prints `ready replica N on ADDRESS` to standard output."
 )]
-pub struct ReplicaArgs {
+pub(crate) struct ReplicaArgs {
     /// The group directory.
     #[arg(long)]
     group: PathBuf,
@@ -62,7 +62,7 @@ pub struct ReplicaArgs {
 }
 
 /// Runs the replica.
-pub fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
+pub(crate) fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
     hybster::heap::keep_freed_memory();
     log_to_stderr();
     let (stop, stopped) = mpsc::sync_channel::<()>(1);

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 /// A service by name. All replicas of a group must run the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ServiceName {
+pub(crate) enum ServiceName {
     /// Does nothing; for measurements.
     Null,
     /// One number that operations add to.
@@ -15,11 +15,11 @@ pub enum ServiceName {
 
 impl ServiceName {
     /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            ServiceName::Null => "null",
-            ServiceName::Counter => "counter",
-            ServiceName::Kv => "kv",
+            Self::Null => "null",
+            Self::Counter => "counter",
+            Self::Kv => "kv",
         }
     }
 }

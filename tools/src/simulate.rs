@@ -27,7 +27,7 @@ const MOST_FAILURES: usize = 5;
     of one run; the same options and seed give the same run, bit by bit. Exit status: 0 all \
     properties held, 1 some run failed."
 )]
-pub struct SimulateArgs {
+pub(crate) struct SimulateArgs {
     /// How many seeds to run, one after the other [default: 1000; 1 with --seed; no limit with
     /// --minutes].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -105,7 +105,7 @@ fn parse_minutes(text: &str) -> Result<f64, String> {
     }
 }
 
-pub fn simulate(args: &SimulateArgs) -> Result<Done, Failure> {
+pub(crate) fn simulate(args: &SimulateArgs) -> Result<Done, Failure> {
     let count = args.seeds.unwrap_or(match (args.seed, args.minutes) {
         (_, Some(_)) => u64::MAX,
         (Some(_), None) => 1,

@@ -19,7 +19,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Options of `hybster status`.
 #[derive(Debug, Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// The group directory.
     #[arg(long)]
     group: PathBuf,
@@ -56,7 +56,7 @@ struct GroupStatus {
 }
 
 /// Asks all replicas and prints their answers.
-pub fn status(args: &StatusArgs) -> Result<Done, Failure> {
+pub(crate) fn status(args: &StatusArgs) -> Result<Done, Failure> {
     let group = Group::load(&args.group)?;
     let keys = ClientKeys::load(&group, group.directory(), ClientId(args.client))?;
     let options = ClientOptions { sessions: 1, ..ClientOptions::default() };

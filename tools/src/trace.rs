@@ -17,7 +17,7 @@ use crate::{Done, Failure};
     the replica, what it did. v is a view, o an order number, p a pillar. Several files are merged \
     by time."
 )]
-pub struct TraceArgs {
+pub(crate) struct TraceArgs {
     /// Trace files of one group.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -39,19 +39,19 @@ struct Orders(u64, u64);
 impl FromStr for Orders {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Orders, String> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str| {
             text.trim_start_matches('o')
                 .parse::<u64>()
                 .map_err(|_| "write an order number as in 17, or two as in 17..32".to_owned())
         };
         let (first, last) = text.split_once("..").unwrap_or((text, text));
-        Ok(Orders(number(first)?, number(last)?))
+        Ok(Self(number(first)?, number(last)?))
     }
 }
 
 /// Shows traces.
-pub fn trace(args: &TraceArgs) -> Result<Done, Failure> {
+pub(crate) fn trace(args: &TraceArgs) -> Result<Done, Failure> {
     let mut group: Option<(Header, &Path)> = None;
     let mut lines = Vec::new();
     let mut damages = Vec::new();

@@ -3,6 +3,7 @@
 
 // The library of the crate that cargo-fuzz builds, which is not a member of this workspace.
 #[path = "../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, reason = "the fuzz targets use what is public there")]
 mod fuzz;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

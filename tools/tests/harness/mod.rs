@@ -18,11 +18,11 @@ use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hybster");
 /// Much longer than anything here takes on any machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The output of a finished command.
 #[derive(Debug)]
-pub struct Finished {
+pub(crate) struct Finished {
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
@@ -31,14 +31,14 @@ pub struct Finished {
 impl Finished {
     /// Expects success; gives what was printed.
     #[track_caller]
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert!(self.status.success(), "{self:?}");
         self.stdout
     }
 
     /// Expects failure with a message that holds all of these; gives the message.
     #[track_caller]
-    pub fn fails_with(self, parts: &[&str]) -> String {
+    pub(crate) fn fails_with(self, parts: &[&str]) -> String {
         assert_eq!(self.status.code(), Some(1), "{self:?}");
         for part in parts {
             assert!(self.stderr.contains(part), "{part:?} is missing in: {}", self.stderr);
@@ -49,7 +49,7 @@ impl Finished {
 
 /// Waits for something, with a limit.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
@@ -62,7 +62,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// Runs `hybster` to its end.
 #[track_caller]
-pub fn hybster(arguments: &[&str]) -> Finished {
+pub(crate) fn hybster(arguments: &[&str]) -> Finished {
     let mut process = Process::spawn(arguments, Stdio::piped());
     let (mut out, mut err) =
         (process.child.stdout.take().unwrap(), process.child.stderr.take().unwrap());
@@ -76,27 +76,27 @@ pub fn hybster(arguments: &[&str]) -> Finished {
 }
 
 /// A process that is killed and reaped when the guard is dropped.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
 }
 
 impl Process {
-    fn spawn(arguments: &[&str], stderr: impl Into<Stdio>) -> Process {
+    fn spawn(arguments: &[&str], stderr: impl Into<Stdio>) -> Self {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
-        Process { child: command.spawn().unwrap() }
+        Self { child: command.spawn().unwrap() }
     }
 
     #[track_caller]
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         eventually("the process ends", || self.child.try_wait().unwrap())
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    pub fn stdin(&mut self) -> Option<ChildStdin> {
+    pub(crate) fn stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
     }
 }
@@ -109,7 +109,7 @@ impl Drop for Process {
 }
 
 /// A group directory and its running replicas.
-pub struct Group {
+pub(crate) struct Group {
     pub replicas: Vec<Option<Process>>,
     pub addresses: Vec<SocketAddr>,
     dir: TempDir,
@@ -118,7 +118,7 @@ pub struct Group {
 impl Group {
     /// Makes a group of three with these further options of `hybster init`.
     #[track_caller]
-    pub fn init(options: &[&str]) -> Group {
+    pub(crate) fn init(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let addresses = free_addresses(3);
         let list: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
@@ -127,29 +127,29 @@ impl Group {
         let mut arguments = vec!["init", path.to_str().unwrap(), "--addresses", &list];
         arguments.extend(options);
         hybster(&arguments).ok();
-        Group { replicas: vec![None, None, None], addresses, dir }
+        Self { replicas: vec![None, None, None], addresses, dir }
     }
 
     /// The same with all replicas started.
     #[track_caller]
-    pub fn start(options: &[&str]) -> Group {
-        let mut group = Group::init(options);
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let mut group = Self::init(options);
         for id in 0..3 {
             group.start_replica(id);
         }
         group
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("group")
     }
 
-    pub fn path_text(&self) -> String {
+    pub(crate) fn path_text(&self) -> String {
         self.path().to_str().unwrap().to_owned()
     }
 
     /// A copy of the group directory, to be changed.
-    pub fn copy(&self, name: &str) -> PathBuf {
+    pub(crate) fn copy(&self, name: &str) -> PathBuf {
         let copy = self.dir.path().join(name);
         fs::create_dir(&copy).unwrap();
         for entry in fs::read_dir(self.path()).unwrap() {
@@ -161,20 +161,20 @@ impl Group {
     }
 
     #[track_caller]
-    pub fn start_replica(&mut self, id: usize) {
+    pub(crate) fn start_replica(&mut self, id: usize) {
         let path = self.path();
         self.start_replica_from(id, &path);
     }
 
     /// Starts a replica with another directory and waits until it is ready.
     #[track_caller]
-    pub fn start_replica_from(&mut self, id: usize, path: &Path) {
+    pub(crate) fn start_replica_from(&mut self, id: usize, path: &Path) {
         self.start_replica_with(id, path, &[]);
     }
 
     /// The same with further options of `hybster replica`.
     #[track_caller]
-    pub fn start_replica_with(&mut self, id: usize, path: &Path, options: &[&str]) {
+    pub(crate) fn start_replica_with(&mut self, id: usize, path: &Path, options: &[&str]) {
         let number = id.to_string();
         let log = File::create(self.log_path(id)).unwrap();
         let mut arguments = vec!["replica", "--group", path.to_str().unwrap(), "--id", &number];
@@ -199,18 +199,18 @@ impl Group {
     }
 
     /// The log of a replica so far.
-    pub fn log(&self, id: usize) -> String {
+    pub(crate) fn log(&self, id: usize) -> String {
         fs::read_to_string(self.log_path(id)).unwrap_or_default()
     }
 
     /// kill -9.
-    pub fn kill(&mut self, id: usize) {
+    pub(crate) fn kill(&mut self, id: usize) {
         self.replicas[id] = None;
     }
 
     /// `hybster kv` with these arguments.
     #[track_caller]
-    pub fn kv(&self, arguments: &[&str]) -> Finished {
+    pub(crate) fn kv(&self, arguments: &[&str]) -> Finished {
         let path = self.path_text();
         let mut all = vec!["kv", "--group", &path, "--timeout", "50"];
         all.extend(arguments);
@@ -219,7 +219,7 @@ impl Group {
 
     /// `hybster status --json`.
     #[track_caller]
-    pub fn status(&self) -> serde_json::Value {
+    pub(crate) fn status(&self) -> serde_json::Value {
         let path = self.path_text();
         let text = hybster(&["status", "--group", &path, "--json"]).ok();
         serde_json::from_str(&text).unwrap()
@@ -227,14 +227,14 @@ impl Group {
 
     /// The group still takes a write and answers a read.
     #[track_caller]
-    pub fn goes_on(&self, value: &str) {
+    pub(crate) fn goes_on(&self, value: &str) {
         self.kv(&["put", "still", value]).ok();
         assert_eq!(self.kv(&["get", "still"]).ok().trim_end(), value);
     }
 }
 
 /// Loopback addresses whose ports were free a moment ago.
-pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
+pub(crate) fn free_addresses(count: usize) -> Vec<SocketAddr> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // All are kept open until the last is chosen, so that none is chosen twice.
     let mut listeners = Vec::new();

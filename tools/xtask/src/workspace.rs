@@ -48,7 +48,7 @@ pub(crate) fn root() -> PathBuf {
 
 impl Workspace {
     /// Asks cargo.
-    pub(crate) fn load() -> Result<Workspace, String> {
+    pub(crate) fn load() -> Result<Self, String> {
         let mut cargo = cargo();
         cargo.args([
             "metadata",
