@@ -1,10 +1,11 @@
 //! Canonical bytes of the protocol state of stages, for model checkers (feature `model`).
 //!
-//! Two replicas of one identity with equal fingerprints do the same from here on, as far as the
-//! safety of the protocol is concerned. Left out is what only paces work or is there for peers that
-//! missed a message: points in time, timeouts, rate limits, counts for displays, and the NEW-VIEW and
-//! NEW-VIEW-ACK that are sent to single peers again.
-//! The stages take their fields apart one by one, so a new field does not compile until somebody
+//! Two replicas of one identity with equal fingerprints behave the same from then on, as far as the
+//! safety of the protocol is concerned. Left out are fields that only pace work, or that serve
+//! peers which missed a message: points in time, timeouts, rate limits, counters for display, and
+//! the NEW-VIEW and NEW-VIEW-ACK that are sent to single peers again.
+//!
+//! The stages list all their fields by name, so that a new field does not compile until its author
 //! has decided about it.
 
 use hybster_tss::CounterValue;
@@ -35,7 +36,7 @@ impl Fingerprint {
         self.0.extend_from_slice(&value.as_u128().to_le_bytes());
     }
 
-    /// Appends items and their number, in an order that does not depend on where they came from.
+    /// Appends items and their number, sorted, since they may come from an unordered collection.
     pub fn sorted(&mut self, mut items: Vec<Fingerprint>) {
         items.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.number(items.len() as u64);

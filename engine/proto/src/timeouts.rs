@@ -11,7 +11,7 @@ pub struct AdaptiveTimeout {
     delay_us: u64,
 }
 
-/// A timeout grows to this multiple of its step at most.
+/// The largest timeout, as a multiple of its step.
 const MAX_STEPS: u64 = 32;
 
 impl AdaptiveTimeout {

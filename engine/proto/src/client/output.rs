@@ -1,4 +1,4 @@
-//! What a [`ClientCore`](super::ClientCore) hands to its driver: messages, completions, figures.
+//! Output of a [`ClientCore`](super::ClientCore) for its driver: messages, completions, counters.
 
 use super::proofs::Unproved;
 use crate::ids::{ReplicaId, RequestNumber};
@@ -6,7 +6,7 @@ use crate::time::Time;
 use crate::wire::request::{REQUESTS_HEAD, RequestRef, requests_head, retransmission_head};
 use crate::wire::{REQUEST_OVERHEAD_MAX, kind};
 
-/// How a request is to be carried out.
+/// How a request is executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum RequestKind {
     /// Agreed on and executed by all replicas.
@@ -16,15 +16,15 @@ pub enum RequestKind {
     ReadOnly,
 }
 
-/// What became of a request, as f+1 replicas vouch for (all n for an unordered answer).
+/// The outcome of a request, for which f+1 replicas vouch (all n for an unordered answer).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Outcome {
-    /// Executed; the result stands beside it.
+    /// Executed; the completion has the result.
     Done,
-    /// The session was evicted: its requests are not known any more. Whether this one was executed
-    /// cannot be told. The session refuses further requests.
+    /// The session was evicted, so its requests are no longer known, and it is unknown whether this
+    /// one was executed. The session refuses further requests.
     Evicted,
-    /// The number lies before the session's window: it was used long ago.
+    /// The number is below the session's window: it was used long ago.
     Stale,
     /// Executed, but the result was longer than the group allows.
     TooLong,
@@ -65,9 +65,9 @@ pub enum SubmitError {
     /// The operation is longer than the group allows.
     #[error("an operation of {length} bytes exceeds the group's limit of {limit} bytes")]
     TooLong {
-        /// Its length.
+        /// The operation's length in bytes.
         length: usize,
-        /// The group's limit.
+        /// The group's limit in bytes.
         limit: usize,
     },
 }
@@ -79,7 +79,7 @@ pub struct Completion<'a> {
     pub session: u32,
     /// The number that [`submit`](super::ClientCore::submit) returned.
     pub number: RequestNumber,
-    /// What became of it.
+    /// How the request ended.
     pub outcome: Outcome,
     /// The service's result; empty unless `outcome` is [`Outcome::Done`].
     pub result: &'a [u8],
@@ -87,7 +87,7 @@ pub struct Completion<'a> {
     pub submitted_at: Time,
 }
 
-/// Finished requests, kept flat so that pushing one allocates nothing.
+/// Finished requests, in flat memory, so that pushing one allocates nothing.
 #[derive(Default, Debug)]
 pub struct Completions {
     records: Vec<Record>,
@@ -132,7 +132,7 @@ impl Completions {
         })
     }
 
-    /// Forgets all, keeps the memory.
+    /// Removes all, but keeps the memory.
     pub fn clear(&mut self) {
         self.records.clear();
         self.results.clear();
@@ -153,9 +153,9 @@ impl Completions {
     }
 }
 
-/// What the core pushes its effects into. The driver sends the messages, which
-/// [`ClientCore::outgoing`](super::ClientCore::outgoing) gives out, reads the completions, clears both
-/// and passes the same object in again.
+/// Buffers for the effects of the core. The driver sends the messages that
+/// [`ClientCore::outgoing`](super::ClientCore::outgoing) returns, reads the completions, clears
+/// both and passes the same object in again.
 #[derive(Debug)]
 pub struct ClientOutput {
     /// Per replica a REQUESTS message, complete with its head; empty if there is nothing to send.
@@ -171,7 +171,7 @@ pub struct ClientOutput {
 }
 
 impl ClientOutput {
-    /// For a group of so many replicas.
+    /// Empty buffers for a group of this many replicas.
     #[must_use]
     pub fn new(replicas: u16) -> ClientOutput {
         let buffers = || (0..replicas).map(|_| Vec::new()).collect();
@@ -198,14 +198,14 @@ impl ClientOutput {
         self.lanes().into_iter().flatten().all(Vec::is_empty)
     }
 
-    /// Forgets the messages, keeps their memory.
+    /// Removes the messages, but keeps their memory.
     pub fn clear_messages(&mut self) {
         let lanes = [&mut self.messages, &mut self.retransmissions, &mut self.queries];
         lanes.into_iter().flatten().for_each(Vec::clear);
         self.unproved = Unproved::default();
     }
 
-    /// Forgets messages and completions, keeps the memory.
+    /// Removes messages and completions, but keeps the memory.
     pub fn clear(&mut self) {
         self.clear_messages();
         self.completions.clear();
@@ -266,7 +266,7 @@ pub fn pieces(message: &[u8], limit: usize) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Figures of a client core since it was made. Plain counters.
+/// Counters of a client core since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientStats {
     /// Requests taken by `submit`.

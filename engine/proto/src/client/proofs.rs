@@ -1,9 +1,9 @@
 //! MACs of requests, several at a time.
 //!
-//! A MAC alone is a chain of rounds that leaves most of the CPU's units idle; [`ClientKey::tags`] makes
-//! eight in hardly more time than two. So a record goes into its message with zeros in place of its
-//! MAC, and whenever eight such records stand at the end of a message, they get theirs. What is left
-//! gets its own in [`ClientCore::outgoing`], the only way out.
+//! A single MAC is a chain of rounds that leaves most of the CPU's units idle; [`ClientKey::tags`]
+//! makes eight in hardly more time than two. So a record is put into its message with zeros in
+//! place of its MAC, and whenever a message ends with eight such records, their MACs are made. The
+//! last ones are made in [`ClientCore::outgoing`], without which no message is sent.
 
 use hybster_tss::{ClientKey, RequestKey};
 
@@ -33,7 +33,7 @@ impl ClientCore {
         out.filled()
     }
 
-    /// Whether proofs are made later, together: signatures gain nothing by that.
+    /// Whether proofs are made later, together. Signatures gain nothing from that.
     #[inline]
     pub(super) fn defers_proofs(&self) -> bool {
         matches!(self.key, RequestKey::Mac(_))
@@ -54,7 +54,7 @@ impl ClientCore {
         }
     }
 
-    /// Gives the records their MACs that have none.
+    /// Makes the MACs of the records that have none.
     pub(super) fn prove(&self, out: &mut ClientOutput) {
         let Unproved { to, start, count } = std::mem::take(&mut out.unproved);
         if count == 0 {

@@ -1,4 +1,4 @@
-//! Retransmission (TR listing 14, retransmit), and ordering of what all replicas did not agree on.
+//! Retransmission (TR listing 14, retransmit), and ordering of queries without a unanimous answer.
 
 use super::output::Lane;
 use super::table::{LEVELS, OVERLOAD, OVERLOAD_ROUNDS, QUERY, QUEUES};
@@ -10,8 +10,8 @@ use crate::time::{Time, earliest};
 const OVERLOAD_ATTEMPTS: u8 = 8;
 
 impl ClientCore {
-    /// Sends again what is due, orders queries that wait for too long, gives up what took too
-    /// long. Costs nothing per outstanding request.
+    /// Sends requests again that are due, orders queries that have waited too long, and gives up
+    /// requests that took too long. It costs nothing per outstanding request.
     pub fn tick(&mut self, now: Time, out: &mut ClientOutput) {
         let mut bytes = 0;
         for queue in 0..QUEUES {
@@ -33,7 +33,7 @@ impl ClientCore {
         self.timing.resent(bytes, now);
     }
 
-    /// When [`Self::tick`] is to be called next, if nothing happens before.
+    /// When [`Self::tick`] must be called next, if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let heads = (0..QUEUES).filter_map(|queue| self.table.head(queue));
@@ -78,9 +78,9 @@ impl ClientCore {
         }
         slot.attempts = slot.attempts.saturating_add(1);
         let (targets, next_queue) = match queue {
-            // Another leader, or another link to it: the request starts afresh.
+            // Another leader, or another link to it: the request starts from the beginning.
             0 if flooded => (self.first_target(), 0),
-            // The leader asked for time, and gets it only a few times.
+            // The leader asked for time, which it gets only a few times.
             OVERLOAD..QUERY if queue + 1 < OVERLOAD + OVERLOAD_ROUNDS => (self.first_target(), 0),
             OVERLOAD..QUERY => (self.up, 1),
             level if flooded => (self.up, level),
@@ -94,13 +94,14 @@ impl ClientCore {
         if targets != 0 {
             self.stats.retransmissions += 1;
         }
-        // What the leader refused is not known to it, and must not look as if it were.
+        // The leader does not know a request that it refused, so it must not look like a
+        // repetition.
         let refused = next_queue == 0 && !flooded;
         let lane = if refused { Lane::Request } else { Lane::Retransmission };
         self.send(index, lane, targets, out)
     }
 
-    /// Not all replicas agree on a query: order it, under the number that is reserved for it.
+    /// Orders a query on which not all replicas agree, under the number that is reserved for it.
     /// Returns the bytes sent.
     pub(super) fn order_query(&mut self, index: u32, now: Time, out: &mut ClientOutput) -> usize {
         self.stats.fallbacks += 1;

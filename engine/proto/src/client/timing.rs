@@ -1,9 +1,9 @@
-//! When a request is sent again (TR listing 8) and how fast at most.
+//! When a request is sent again (TR listing 8), and how fast at most.
 //!
-//! TR listing 8 has one timeout per client that starts with a constant and grows by it whenever it
-//! proved too short. Here that delay also follows the latency that is measured, and it shrinks
-//! again, so that one outage does not slow every later reaction. A single request that is sent
-//! again and again waits twice as long each time.
+//! TR listing 8 has one timeout per client, which starts with a constant and grows by it whenever
+//! it proves too short. Here the delay also follows the measured latency, and it shrinks again, so
+//! that one outage does not slow every later reaction. A request that is sent repeatedly waits
+//! twice as long each time.
 
 use crate::time::Time;
 
@@ -21,14 +21,14 @@ const RESEND_BYTES_PER_US: usize = 64;
 pub(super) struct Timing {
     /// delay_delta of TR listing 8.
     step_us: u64,
-    /// What expired waits have added.
+    /// The time that expired waits have added.
     extra_us: u64,
     /// No second adaptation before a wait that began after the last one has expired.
     adapted_at: Time,
     /// Smoothed latency of requests that needed no second transmission, times 16.
     latency_us_16: u64,
     cap_us: u64,
-    /// Not before this may anything be sent again.
+    /// Nothing may be sent again before this time.
     resend_after: Time,
     /// When read-only requests may be tried unordered again, and how long the last pause was.
     queries_after: Time,
@@ -55,7 +55,7 @@ impl Timing {
         self.cap_us = longest.min(MAX_WAIT_US);
     }
 
-    /// An untroubled request took so long.
+    /// Takes note of the latency of a request that was sent once.
     #[inline]
     pub(super) fn measured(&mut self, latency_us: u64) {
         self.latency_us_16 = self.latency_us_16 - self.latency_us_16 / 16 + latency_us;
@@ -77,7 +77,7 @@ impl Timing {
         (first << level).min(self.cap_us)
     }
 
-    /// The wait before what a replica's full buffers refused is offered again.
+    /// The wait before a request is sent again to a replica that refused it for full buffers.
     pub(super) fn overload_us(&self, round: u32) -> u64 {
         ((self.step_us / 16).max(1) << round).min(self.cap_us)
     }
@@ -96,7 +96,7 @@ impl Timing {
         self.resend_after
     }
 
-    /// So many bytes were sent again.
+    /// Takes note of bytes that were sent again.
     pub(super) fn resent(&mut self, bytes: usize, now: Time) {
         if bytes > 0 {
             self.resend_after = now.after_us((bytes / RESEND_BYTES_PER_US) as u64);
@@ -109,7 +109,8 @@ impl Timing {
         now >= self.queries_after
     }
 
-    /// A replica did not answer: the next read-only requests would wait in vain as well.
+    /// Takes note that a replica did not answer: the next read-only requests would wait in vain
+    /// too.
     pub(super) fn query_expired(&mut self, now: Time) {
         if now >= self.queries_after {
             let (least, most) = (self.step_us, self.step_us * 64);
@@ -118,7 +119,7 @@ impl Timing {
         }
     }
 
-    /// All replicas answer.
+    /// Takes note that all replicas answer.
     #[inline]
     pub(super) fn query_answered(&mut self) {
         self.query_pause_us = 0;

@@ -1,4 +1,4 @@
-//! Checks of client requests, several at once: that is cheaper than one after the other.
+//! Checks of client requests, several at once, which is cheaper than one by one.
 
 use hybster_tss::{RequestVerifier, SIGNATURE_BYTES};
 
@@ -10,15 +10,15 @@ use crate::wire::{RequestProof, RequestRef};
 /// Requests whose MACs are checked together.
 const TOGETHER: usize = 32;
 
-/// Whether a request is from a client of the group, no longer than allowed, and with a proof of the
-/// form that the group wants.
+/// Whether a request is from a client of the group, no longer than allowed, and has a proof of the
+/// form that the group requires.
 pub(crate) fn is_admissible(config: &GroupConfig, request: &RequestRef<'_>) -> bool {
     request.session.client.0 < config.max_clients
         && request.operation.len() <= config.max_operation_bytes as usize
         && request.authenticator() == config.request_authenticator
 }
 
-/// Whether a request is its client's. Its form has been compared with the group's.
+/// Whether a request comes from its client. Its form has been checked already.
 pub(crate) fn is_proved<V: RequestVerifier>(verifier: &V, request: &RequestRef<'_>) -> bool {
     let client = request.session.client.0;
     match request.proof() {
@@ -27,15 +27,16 @@ pub(crate) fn is_proved<V: RequestVerifier>(verifier: &V, request: &RequestRef<'
     }
 }
 
-/// Takes requests and checks them in groups: MACs a few at a time, signatures all at the end, since
-/// their checks get the cheaper the more they are.
+/// Takes requests and checks them in groups: MACs a few at a time, signatures all at the end,
+/// because larger batches of them are cheaper.
 pub(crate) struct RequestChecks<'a, V> {
     verifier: &'a V,
     config: &'a GroupConfig,
-    /// Client, what its MAC covers, and the MAC.
+    /// Client, bytes that its MAC covers, and the MAC.
     group: [(u32, &'a [u8], &'a [u8; 16]); TOGETHER],
     filled: usize,
-    /// Client, what its signature covers, and the signature. Without signatures it allocates nothing.
+    /// Client, bytes that its signature covers, and the signature. Without signatures it allocates
+    /// nothing.
     signed: Vec<(u32, &'a [u8], &'a [u8; SIGNATURE_BYTES])>,
 }
 
@@ -64,7 +65,7 @@ impl<'a, V: RequestVerifier> RequestChecks<'a, V> {
         }
     }
 
-    /// Checks what is left; nothing counts as checked before.
+    /// Checks the rest. Before that, no request counts as checked.
     pub(crate) fn finish(mut self) -> Result<(), Reject> {
         self.check_macs()?;
         let good = self.signed.is_empty() || self.verifier.verify_signed_batch(&self.signed);

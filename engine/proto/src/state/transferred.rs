@@ -1,4 +1,5 @@
-//! A state that was transferred: pages fetched from peers over those of an own checkpoint.
+//! A state that was transferred: pages fetched from peers, on top of those of an earlier
+//! checkpoint.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ pub struct TransferredState {
     pub service: TransferredPages,
 }
 
-/// Pages of one tree: what was fetched, and an own earlier checkpoint for all others.
+/// Pages of one tree: those that were fetched, and an earlier checkpoint of this replica for the
+/// rest.
 pub struct TransferredPages {
     count: u64,
     base: Option<Arc<dyn Snapshot>>,
@@ -24,7 +26,7 @@ pub struct TransferredPages {
 }
 
 impl TransferredPages {
-    /// So many pages; each is in `fetched` or else as in `base`.
+    /// The pages of a tree, each either in `fetched` or the same as in `base`.
     #[must_use]
     pub fn new(
         count: u64,
@@ -34,7 +36,7 @@ impl TransferredPages {
         TransferredPages { count, base, fetched }
     }
 
-    /// The own checkpoint that pages were taken from.
+    /// This replica's checkpoint that pages were taken from.
     #[must_use]
     pub fn base(&self) -> Option<&dyn Snapshot> {
         self.base.as_deref()

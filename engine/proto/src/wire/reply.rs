@@ -1,5 +1,5 @@
-//! Replies to clients. A message carries the replies of one replica to the sessions of one link;
-//! the link's MAC authenticates them.
+//! Replies to clients. A message has the replies of one replica to the sessions of one link; the
+//! link's MAC authenticates them.
 //!
 //! ```text
 //!  head (16): | kind 0 replica:u16 | 0:u32 | view:u64 |
@@ -14,19 +14,19 @@ pub const REPLIES_HEAD: usize = 16;
 /// Bytes of an entry before its result.
 pub const REPLY_ENTRY: usize = 24;
 
-/// What became of a request.
+/// The outcome of a request at one replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum ReplyStatus {
     /// The service's result follows.
     Done = 0,
-    /// The session is not known any more (evicted, or opened too late): open a new one.
+    /// The session is no longer known (evicted, or opened too late): open a new one.
     Evicted = 1,
-    /// The number lies before the session's window: it was used long ago.
+    /// The number is below the session's window: it was used long ago.
     Stale = 2,
     /// The result was longer than the group allows.
     TooLong = 3,
-    /// A read-only query that the service wants to have ordered.
+    /// The service requires that this read-only query is ordered.
     OrderIt = 4,
     /// Refused without being ordered: the replica's buffers are full; try again later.
     Overloaded = 5,
@@ -53,7 +53,7 @@ pub struct ReplyEntry<'a> {
     pub session: u64,
     /// The request's number.
     pub number: RequestNumber,
-    /// What became of it.
+    /// How the request ended.
     pub status: ReplyStatus,
     /// The service's result.
     pub result: &'a [u8],
@@ -80,7 +80,7 @@ pub fn append(out: &mut Vec<u8>, entry: &ReplyEntry<'_>) {
 /// A REPLIES message parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Replies<'a> {
-    /// The replica that says it answers; the caller compares with the link's peer.
+    /// The replica that claims to answer; the caller compares it with the link's peer.
     pub replica: ReplicaId,
     /// Its stable view.
     pub view: View,

@@ -4,8 +4,9 @@
 //!  0      4        8         16       24            24+len    +16 or +64
 //!  | len  | client | session | number | operation … | proof    |
 //! ```
-//! The proof covers everything before it: one trusted MAC under the client's key, or, if the top bit
-//! of `len` is set, its Ed25519 signature (DEVIATIONS 19). Being covered, the bit cannot be changed.
+//! The proof covers everything before it: one trusted MAC under the client's key, or, if the top
+//! bit of `len` is set, its Ed25519 signature (DEVIATIONS 19). Being covered, the bit cannot be
+//! changed.
 
 use hybster_tss::{RequestAuthenticator, RequestKey};
 
@@ -18,14 +19,14 @@ pub const REQUEST_HEADER: usize = 24;
 pub const REQUEST_MAC: usize = 16;
 /// Bytes after the operation, if they are a signature.
 pub const REQUEST_SIGNATURE: usize = hybster_tss::SIGNATURE_BYTES;
-/// Bytes of a request beside the operation, at most.
+/// Most bytes of a request besides the operation.
 pub const REQUEST_OVERHEAD_MAX: usize = REQUEST_HEADER + REQUEST_SIGNATURE;
 /// Set in the length of a signed request.
 const SIGNED: u32 = 1 << 31;
 /// Bytes before the first record of a REQUESTS or QUERIES message: kind and padding.
 pub const REQUESTS_HEAD: usize = 8;
 
-/// What is to prove that a request is its client's. It has not been checked.
+/// The alleged proof that a request comes from its client. It has not been checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestProof<'a> {
     /// The trusted MAC under the client's key.
@@ -35,7 +36,7 @@ pub enum RequestProof<'a> {
 }
 
 impl<'a> RequestProof<'a> {
-    /// The bytes as they stand in the record.
+    /// The bytes in the record.
     #[must_use]
     pub fn bytes(self) -> &'a [u8] {
         match self {
@@ -54,9 +55,9 @@ pub struct RequestRef<'a> {
     pub number: RequestNumber,
     /// The service's operation.
     pub operation: &'a [u8],
-    /// What the proof covers.
+    /// The bytes that the proof covers.
     pub covered: &'a [u8],
-    /// All of it, the proof at the end.
+    /// The whole record, with the proof at the end.
     pub record: &'a [u8],
 }
 
@@ -189,7 +190,7 @@ pub fn append_request<P: ProofBytes>(
     out.extend_from_slice(proof.as_ref());
 }
 
-/// Appends a request record that the client with this key proves in the way of its group.
+/// Appends a request record with the proof that the client's group requires.
 #[inline]
 pub fn append_proved(
     out: &mut Vec<u8>,
@@ -215,13 +216,13 @@ pub fn requests_head(kind: u8) -> [u8; REQUESTS_HEAD] {
 }
 
 /// The head of a REQUESTS message that holds requests which were sent before: the leader orders
-/// such a request only if it did not do so lately. Nothing depends on the flag but work.
+/// such a request only if it did not do so lately. A wrong flag only costs work.
 #[must_use]
 pub fn retransmission_head() -> [u8; REQUESTS_HEAD] {
     [kind::REQUESTS, 1, 0, 0, 0, 0, 0, 0]
 }
 
-/// Whether a REQUESTS message says that it holds retransmissions.
+/// Whether a REQUESTS message claims to hold retransmissions.
 #[must_use]
 pub fn is_retransmission(message: &[u8]) -> bool {
     message.get(1) == Some(&1)

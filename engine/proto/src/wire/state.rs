@@ -25,14 +25,14 @@ pub const CHECKPOINT_BYTES: usize = 80;
 pub struct Checkpoint {
     /// Sender.
     pub sender: ReplicaId,
-    /// What it vouches for.
+    /// The checkpoint that it vouches for.
     pub id: CheckpointId,
     /// Trusted MAC of the instance of the pillar in charge.
     pub proof: Proof,
 }
 
 impl Checkpoint {
-    /// What the trusted MAC covers.
+    /// The digest that the trusted MAC covers.
     #[must_use]
     pub fn certified(sender: ReplicaId, pillar: PillarId, id: &CheckpointId) -> Digest {
         digest(&Self::head(sender, pillar, id))
@@ -97,9 +97,9 @@ impl Checkpoint {
 /// The certificate of the initial state is empty (TR listing 18, isCorrectCheckpointCertificate).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CheckpointCertificate {
-    /// What is vouched for.
+    /// The checkpoint that all of them vouch for.
     pub id: CheckpointId,
-    /// Who vouches, rising by replica.
+    /// The replicas that vouch, in ascending order, with their MACs.
     pub votes: Vec<(ReplicaId, Proof)>,
 }
 
@@ -148,7 +148,7 @@ impl CheckpointCertificate {
     }
 }
 
-/// A STATE-REQUEST: what the sender has, so that others send what it lacks (TR listing 20).
+/// A STATE-REQUEST: the sender's state, so that others send what it lacks (TR listing 20).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StateRequest {
     /// The latest NEW-VIEW that it knows.
@@ -209,7 +209,8 @@ pub fn parse_state(bytes: &[u8], config: &GroupConfig) -> Result<CheckpointCerti
     Ok(certificate)
 }
 
-/// A place in the Merkle tree of a checkpoint: level 0 holds the pages, the highest level the root.
+/// A position in the Merkle tree of a checkpoint: level 0 has the pages, the highest level the
+/// root.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NodeId {
     /// Level.
@@ -218,7 +219,7 @@ pub struct NodeId {
     pub index: u64,
 }
 
-/// Nodes that one FETCH may name.
+/// Most nodes that one FETCH may name.
 pub const MAX_FETCH: usize = 128;
 
 /// Asks for nodes and pages of a checkpoint.
@@ -226,7 +227,7 @@ pub const MAX_FETCH: usize = 128;
 pub struct Fetch {
     /// The checkpoint.
     pub order: OrderNumber,
-    /// What is wanted, at most [`MAX_FETCH`].
+    /// The nodes that are wanted, at most [`MAX_FETCH`].
     pub nodes: Vec<NodeId>,
 }
 
@@ -276,7 +277,7 @@ pub struct Fetched {
     pub order: OrderNumber,
     /// Which node.
     pub node: NodeId,
-    /// The content; `None` if the sender does not hold that checkpoint (any more).
+    /// The content; `None` if the sender does not have that checkpoint, or no longer has it.
     pub content: Option<Bytes>,
 }
 

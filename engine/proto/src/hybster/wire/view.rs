@@ -65,7 +65,7 @@ pub struct Part {
     pub prepared: Vec<PrepareHeader>,
 }
 
-/// What every part of one VIEW-CHANGE has in common.
+/// The fields that all parts of one VIEW-CHANGE share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartScope<'a> {
     /// The replica that leaves.
@@ -79,9 +79,10 @@ pub struct PartScope<'a> {
 }
 
 impl PartScope<'_> {
-    /// What the last link of a part certifies: scope, prepared set and the links before it.
+    /// The digest that the last link of a part certifies: scope, prepared set and the links before
+    /// it.
     ///
-    /// Binding the scope into each part is what keeps a liar from mixing parts of two attempts.
+    /// Since the scope is bound into each part, a liar cannot mix parts of two attempts.
     #[must_use]
     pub fn digest(&self, pillar: PillarId, earlier: &[Link], prepared: &[PrepareHeader]) -> Digest {
         let mut out =
@@ -122,7 +123,7 @@ fn read_headers(
     (0..count).map(|_| PrepareHeader::parse(reader.take(PREPARE_HEAD)?)).collect()
 }
 
-/// A VIEW-CHANGE: the sender leaves for a view and discloses what it took part in.
+/// A VIEW-CHANGE: the sender leaves for a view and discloses the slots that it took part in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ViewChange {
     /// The replica that leaves.
@@ -213,7 +214,7 @@ impl ViewChange {
 }
 
 /// A NEW-VIEW-ACK: the sender accepted the NEW-VIEW of a view after it had left for a later one,
-/// so its counters stand beyond that view and it did nothing in it.
+/// so its counters are beyond that view and it did nothing in it.
 ///
 /// The TR's abort state of an ack is for the acknowledged view, with counter 0 (DEVIATIONS 5).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -224,7 +225,7 @@ pub struct NewViewAck {
     pub view: View,
     /// The sender's stable checkpoint.
     pub checkpoint: CheckpointCertificate,
-    /// Per pillar what the acknowledged NEW-VIEW re-issued, from the checkpoint on.
+    /// Per pillar, the PREPAREs that the acknowledged NEW-VIEW re-issued, from the checkpoint on.
     pub prepared: Vec<Vec<PrepareHeader>>,
     /// Trusted MAC of pillar 0's instance.
     pub proof: Proof,
@@ -256,7 +257,7 @@ impl NewViewAck {
         Ok(NewViewAck { sender, view, checkpoint, prepared, proof: reader.proof()? })
     }
 
-    /// What the trusted MAC covers.
+    /// The digest that the trusted MAC covers.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut out = Vec::new();
@@ -322,7 +323,7 @@ impl NewView {
         }
     }
 
-    /// What the certificate of counter N covers.
+    /// The digest that the certificate of counter N covers.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut out = Vec::new();
