@@ -163,7 +163,7 @@ fn row(line: &str) -> Result<Row, String> {
 }
 
 /// What is between backticks.
-pub(crate) fn code_spans(text: &str) -> impl Iterator<Item = &str> {
+fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 

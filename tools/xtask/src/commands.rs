@@ -40,7 +40,7 @@ pub(crate) fn clippy() -> Result<Outcome, String> {
 pub(crate) fn fuzz() -> Result<Outcome, String> {
     let mut clippy = cargo();
     clippy.args(["clippy", "--manifest-path", "tools/fuzz/Cargo.toml", "--all-targets"]);
-    clippy.arg("--target-dir").arg(target()?.join("fuzz"));
+    clippy.arg("--target-dir").arg(target()?);
     // Nothing is linked, so libFuzzer need not be compiled, which takes a C++ compiler.
     clippy.env("CUSTOM_LIBFUZZER_PATH", "/not-built/libFuzzer.a");
     run(clippy.args(["--", "-D", "warnings"]).current_dir(root()))

@@ -2,6 +2,7 @@
 //!
 //! - In the documents of [`CHECKED`], a code span that is a path (`engine/proto/src/lib.rs`) must exist,
 //!   and one that adds a name (`tools/xtask/src/main.rs: CHECKS`) must name something in that file.
+//! - `cargo xtask NAME` names a check.
 //! - Relative links of all Markdown files lead to files.
 //! - No file names a document that is not in the repository.
 //! - "DEVIATIONS 7" names an item that `engine/proto/DEVIATIONS.md` has.
@@ -12,7 +13,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::arrows::code_spans;
 use crate::process::{Outcome, output_of};
 use crate::workspace::root;
 
@@ -82,27 +82,45 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 fn spans(root: &Path, document: &str, text: &str, bases: &[&str], findings: &mut Vec<String>) {
-    for (at, line) in prose(text) {
-        for span in code_spans(line) {
-            let (path, name) = match span.split_once(": ") {
-                Some((path, name)) => (path, Some(name)),
-                None => (span, None),
-            };
-            if !is_path(path) {
-                continue;
-            }
-            let mut places = [""].iter().chain(bases).map(|base| root.join(base).join(path));
-            let Some(place) = places.find(|place| place.exists()) else {
-                findings.push(format!("{document}:{at}: there is no {path}"));
-                continue;
-            };
-            if let Some(name) = name
-                && !has_name(&place, name)
-            {
-                findings.push(format!("{document}:{at}: {path} has no `{name}`"));
+    // A span may go over the end of a line.
+    let mut lines = vec![""; text.lines().count()];
+    prose(text).for_each(|(at, line)| lines[at - 1] = line);
+    let text = lines.join("\n");
+    let mut at = 1;
+    for (index, part) in text.split('`').enumerate() {
+        if index % 2 == 1 {
+            let span = part.split_whitespace().collect::<Vec<_>>().join(" ");
+            if let Err(what) = span_holds(root, &span, bases) {
+                findings.push(format!("{document}:{at}: {what}"));
             }
         }
+        at += part.matches('\n').count();
     }
+}
+
+fn span_holds(root: &Path, span: &str, bases: &[&str]) -> Result<(), String> {
+    let checks = span.strip_prefix("cargo xtask ").unwrap_or_default();
+    let unknown = |name: &&str| !["NAME…", ""].contains(name) && !is_check(name);
+    if let Some(name) = checks.split(' ').find(unknown) {
+        return Err(format!("there is no check {name}"));
+    }
+    let (path, name) = match span.split_once(": ") {
+        Some((path, name)) => (path, Some(name)),
+        None => (span, None),
+    };
+    if !is_path(path) {
+        return Ok(());
+    }
+    let mut places = [""].iter().chain(bases).map(|base| root.join(base).join(path));
+    let place = places.find(|place| place.exists()).ok_or(format!("there is no {path}"))?;
+    match name.filter(|name| !has_name(&place, name)) {
+        Some(name) => Err(format!("{path} has no `{name}`")),
+        None => Ok(()),
+    }
+}
+
+fn is_check(name: &str) -> bool {
+    crate::CHECKS.iter().any(|check| check.name == name)
 }
 
 fn is_path(span: &str) -> bool {
@@ -206,7 +224,11 @@ mod tests {
         assert_eq!(found("`tools/xtask/src/main.rs`, `README.md`, `src/lib.rs`"), [""; 0]);
         assert_eq!(found("`tools/xtask/src/main.rs: Check`, `tools/xtask: CHECKS`"), [""; 0]);
         assert_eq!(found("`n = 2f+1`, `/proc/stat`, `--over pillars/batch`, `a.b`"), [""; 0]);
+        assert_eq!(found("a `cargo xtask\n  model` b"), [""; 0]);
+        assert_eq!(found("a\nb `no/such/file.rs:\n  x`"), ["x.md:2: there is no no/such/file.rs"]);
         assert_eq!(found("```\n`no/such/file.rs`\n```"), [""; 0]);
+        assert_eq!(found("`cargo xtask fmt clippy`, `cargo xtask NAME…`, `cargo xtask`"), [""; 0]);
+        assert_eq!(found("`cargo xtask no-such-check`").len(), 1);
         assert_eq!(found("`no/such/file.rs`").len(), 1);
         assert_eq!(found("`tools/xtask/src/main.rs: gone`").len(), 1);
     }
