@@ -1,9 +1,9 @@
-//! The fuzz targets: what takes untrusted bytes, fed with any bytes.
+//! The fuzz targets: all code that takes untrusted bytes, run on arbitrary bytes.
 //!
-//! A target is a function that must return for every choices, and that asserts what can be asserted
-//! besides: what was parsed is written as the same bytes, what was restored gives the same pages,
-//! what correct replicas commit is equal. `fuzz_targets/any.rs` hands the functions to libFuzzer,
-//! and `tools/tests/fuzz.rs` runs them in the ordinary tests, with the seeds of `seeds/`.
+//! A target is a function that must return for every input. It also asserts that parsed messages
+//! are encoded as the same bytes, that restored states give the same pages, and that correct
+//! replicas commit the same. `fuzz_targets/any.rs` hands the functions to libFuzzer, and
+//! `tools/tests/fuzz.rs` runs them in the ordinary tests, with the seeds of `seeds/`.
 #![allow(dead_code, reason = "the tests and the fuzzers use different parts")]
 
 mod client;
@@ -18,7 +18,7 @@ mod wire;
 pub struct Target {
     /// Its name: of the libFuzzer binary and of the directory with its seeds.
     pub name: &'static str,
-    /// What it does with an choices.
+    /// Runs the target on one input.
     pub run: fn(&[u8]),
     /// Inputs to begin with: valid ones.
     pub seeds: fn() -> Vec<Vec<u8>>,
