@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use hybster_net::{AnyTransport, Hub, HubConfig, Identity, Limits, TransportKind};
+use hybster_proto::egress::EgressLimits;
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
@@ -202,7 +203,8 @@ impl<S: Service> ReplicaBuilder<S> {
         let shared = Shared::new(id, config, layout, transport_kind, is_replicated, plans, trace);
         let shared = Arc::new(shared);
         let peers = self.peers().map(|(peer, _)| peer).collect();
-        let mut network = Some(Network::new(hub, Arc::clone(&shared), peers));
+        let limits = EgressLimits::default();
+        let mut network = Some(Network::new(hub, Arc::clone(&shared), peers, limits));
         let mut stages = self.stages();
         let mut queues = Queues::between(shared.plans.len());
         let mut threads = Vec::with_capacity(shared.plans.len());

@@ -10,6 +10,7 @@ use crate::limits::PollLimits;
 #[cfg(target_os = "linux")]
 use crate::limits::UringLimits;
 use crate::poll::PollTransport;
+use crate::tcp_state::TcpState;
 use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
 #[cfg(target_os = "linux")]
 use crate::uring::UringTransport;
@@ -137,6 +138,10 @@ impl Transport for AnyTransport {
 
     fn pause_reading(&mut self, connection: ConnectionId, paused: bool) {
         delegate!(self, it => it.pause_reading(connection, paused));
+    }
+
+    fn tcp_state(&self, connection: ConnectionId) -> TcpState {
+        delegate!(self, it => it.tcp_state(connection))
     }
 
     fn poll(

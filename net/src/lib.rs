@@ -19,7 +19,8 @@
 //! in place, `rustls` and `ring` for the handshake. [`cipher`] says why frames are sealed by
 //! `aegis`, or by `ring` if the standard cipher is chosen, and not by `aes-gcm`.
 //!
-//! Unsafe code is denied except in `uring::ring` and `uring::buffers`, which exist to contain it.
+//! Unsafe code is denied, but for `uring::ring`, `uring::buffers` and `tcp_state`, which exist to
+//! contain it.
 
 #![deny(unsafe_code)]
 
@@ -42,17 +43,19 @@ mod blocks;
 mod random;
 mod slots;
 mod socket;
+mod tcp_state;
 
 pub use any::{AnyTransport, TransportKind, UnknownTransport};
 pub use cipher::{LinkCipher, UnknownLinkCipher};
 pub use frame::Messages;
-pub use hub::{DownReason, Event, Hub, HubConfig, LinkId, SendError, Source, Tag};
+pub use hub::{DownReason, Event, Hub, HubConfig, LinkId, SendError, Source};
 pub use keys::{Identity, KeyRing, PublicKey, StaticKey};
 pub use limits::Limits;
 pub use link::ENVELOPE_BYTES;
 pub use memory::{MemoryNetwork, MemoryTransport};
 pub use poll::PollTransport;
 pub use reject::{Reason, Rejections};
+pub use tcp_state::TcpState;
 pub use transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
 #[cfg(target_os = "linux")]
 pub use uring::UringTransport;

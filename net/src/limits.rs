@@ -24,11 +24,11 @@ pub struct Limits {
     /// A frame of several messages is sealed when its payload reaches this many bytes, so that the
     /// other side can start on it while the next one is built. Default 64 KiB.
     pub frame_target_bytes: usize,
-    /// Most sealed bytes that a link may have in flight. Messages beyond that stay unsealed and can
-    /// still be withdrawn. Default 1 MiB.
+    /// Sealed bytes that a link may have in flight; what is sent beyond waits unsealed.
+    /// Default 1 MiB.
     pub link_window_bytes: usize,
-    /// Most unsealed bytes that may wait for one peer. Default 1 GiB. In practice the order window
-    /// bounds them, because messages below it are withdrawn.
+    /// Unsealed bytes that may wait for one peer, one message of any length apart. Default 64 MiB:
+    /// the protocol keeps back what a link has no room for.
     pub peer_queue_bytes: usize,
     /// Most bytes that may wait for one client, those in flight included. A client with more does
     /// not read its replies and is disconnected. Default 4 MiB.
@@ -47,8 +47,6 @@ pub struct Limits {
     pub backoff_min: Duration,
     /// Longest pause before an outgoing link is tried again. Default 2 s.
     pub backoff_max: Duration,
-    /// Longest time that a message which is not urgent waits for an urgent one. Default 5 ms.
-    pub may_wait: Duration,
     /// Most bytes of unused send buffers that are kept for reuse. Default 64 MiB.
     pub pool_bytes: usize,
     /// How long a poll checks for messages before it sleeps, while messages follow each other
@@ -65,7 +63,7 @@ impl Default for Limits {
             client_frame_bytes: 1 << 20,
             frame_target_bytes: 64 << 10,
             link_window_bytes: 1 << 20,
-            peer_queue_bytes: 1 << 30,
+            peer_queue_bytes: 64 << 20,
             client_queue_bytes: 4 << 20,
             clients: 16 << 10,
             links_per_client: 64,
@@ -74,7 +72,6 @@ impl Default for Limits {
             handshake_bytes: 32 << 10,
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(2),
-            may_wait: Duration::from_millis(5),
             pool_bytes: 64 << 20,
             busy_poll: Duration::from_micros(100),
             log_lines_per_second: 20,

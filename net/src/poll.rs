@@ -15,6 +15,8 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -26,6 +28,8 @@ use crate::blocks::Blocks;
 use crate::limits::PollLimits;
 use crate::slots::Slots;
 use crate::socket::{connect_result, set_options};
+#[cfg(target_os = "linux")]
+use crate::tcp_state::{TcpState, tcp_state};
 use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
 
 /// TCP over epoll.
@@ -338,6 +342,12 @@ impl Transport for PollTransport {
             let _ = it.write(drop);
             let _ = it.stream.shutdown(Shutdown::Write);
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn tcp_state(&self, connection: ConnectionId) -> TcpState {
+        let found = self.connections.find(connection);
+        found.map(|it| tcp_state(it.stream.as_fd())).unwrap_or_default()
     }
 
     fn pause_reading(&mut self, connection: ConnectionId, paused: bool) {

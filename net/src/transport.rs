@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use crate::tcp_state::TcpState;
+
 /// A connection of one transport. Ids of closed connections are never valid again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId {
@@ -110,6 +112,12 @@ pub trait Transport {
 
     /// Stops or resumes reading from a connection, so that its sender feels back-pressure.
     fn pause_reading(&mut self, connection: ConnectionId, paused: bool);
+
+    /// What the operating system knows about a connection; nothing if it does not tell.
+    fn tcp_state(&self, connection: ConnectionId) -> TcpState {
+        let _ = connection;
+        TcpState::default()
+    }
 
     /// Submits what is queued, waits at most `timeout` (`None`: until something happens) and
     /// appends what happened. Returns early when woken, and sometimes without a reason. A poll with

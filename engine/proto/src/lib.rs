@@ -23,6 +23,7 @@
 
 pub mod client;
 pub mod config;
+pub mod egress;
 pub mod execution;
 #[cfg(feature = "model")]
 pub mod fingerprint;
@@ -33,7 +34,6 @@ pub mod intake;
 pub mod mutants;
 pub mod output;
 pub mod protocol;
-pub mod relay_trust;
 pub mod replica;
 pub mod service;
 mod shared;

@@ -55,11 +55,19 @@ pub enum Mutant {
     PageUnchecked,
     /// A client believes a single replica.
     OneReply,
+    /// What may be late never leaves by itself.
+    LateNever,
+    /// The reply to a client that asks again may go through the leader, too.
+    RelayedAlways,
+    /// PREPAREs may be late while clients send queries.
+    ThriftyDuringQueries,
+    /// A message may wait twice for one peer.
+    TwoCopies,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 24] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::CommitQuorum,
         Mutant::CommitTwice,
         Mutant::CommitUnverified,
@@ -84,6 +92,10 @@ impl Mutant {
         Mutant::CheckpointOfOne,
         Mutant::PageUnchecked,
         Mutant::OneReply,
+        Mutant::LateNever,
+        Mutant::RelayedAlways,
+        Mutant::ThriftyDuringQueries,
+        Mutant::TwoCopies,
     ];
 }
 

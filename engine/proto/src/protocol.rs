@@ -146,6 +146,9 @@ pub struct Rules {
     pub relays_replies: bool,
     /// Whether a proposal may go to a quorum first, and to the others a little later.
     pub is_thrifty: bool,
+    /// The kind of vote that only the leader needs at once where a quorum is two: the others commit by
+    /// its proposal and their own vote, and get this one a little later.
+    pub late_vote: Option<u8>,
     /// Whether a replica can be started only once in an epoch, because its trusted counters are lost
     /// with its process.
     pub starts_once: bool,

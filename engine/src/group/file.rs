@@ -297,7 +297,7 @@ fn header(group: &Group) -> Vec<Entry> {
         quoted(
             "What orders the requests: hybster (trusted counters, 2f+1 replicas).",
             "protocol",
-            &c.protocol,
+            c.protocol,
         ),
         number(
             "f: replicas that may fail in any way. The protocol says how many replicas (the [[replica]]\n\

@@ -49,6 +49,8 @@ pub(crate) struct Agent<T: Transport> {
     arrived: Vec<Input>,
     spare: Vec<ReplyQueue>,
     is_congested: bool,
+    /// When the turn began.
+    now: Time,
     inputs: u64,
     log: RateLimit,
     tracer: Option<Tracer>,
@@ -110,6 +112,7 @@ impl<T: Transport> Agent<T> {
             arrived: Vec::new(),
             spare: Vec::new(),
             is_congested: false,
+            now: Time(0),
             inputs: 0,
             log: RateLimit::new(LOG_LINES_PER_SECOND),
         }
@@ -123,6 +126,7 @@ impl<T: Transport> Agent<T> {
         });
         while !self.shared.is_stopping() {
             let now = self.shared.clock.now();
+            self.now = now;
             self.take_messages();
             self.tick(now);
             self.handle_inputs(now);
@@ -161,12 +165,12 @@ impl<T: Transport> Agent<T> {
             Message::Input(input) => self.post(input),
             Message::Network(effect) => {
                 if let Some(network) = &mut self.network {
-                    network.apply(effect);
+                    network.apply(effect, self.now);
                 }
             }
             Message::Replies(mut replies) => {
                 if let Some(network) = &mut self.network {
-                    network.reply(&replies);
+                    network.reply(&replies, self.now);
                 }
                 replies.clear();
                 if let Some(outbox) = &mut self.outboxes[from] {
@@ -297,7 +301,7 @@ impl<T: Transport> Agent<T> {
     fn send(&mut self) {
         let effects = self.output.network.drain(..);
         match &mut self.network {
-            Some(network) => effects.for_each(|effect| network.apply(effect)),
+            Some(network) => effects.for_each(|effect| network.apply(effect, self.now)),
             None => {
                 let outbox = self.outboxes[NETWORK_AGENT].as_mut();
                 let outbox = outbox.expect("there is a queue to every other agent");
@@ -367,9 +371,9 @@ impl<T: Transport> Agent<T> {
     fn flush_replies(&mut self) {
         match &mut self.network {
             Some(network) => {
-                network.reply(&self.output.replies);
+                network.reply(&self.output.replies, self.now);
                 self.output.replies.clear();
-                network.flush();
+                network.flush(self.now);
             }
             None if !self.output.replies.is_empty() => {
                 let empty = self.spare.pop().unwrap_or_default();
@@ -427,7 +431,8 @@ impl<T: Transport> Agent<T> {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let deadline = self.stages.iter().fold(None, |d, owned| earliest(d, owned.deadline))?;
+        let network = self.network.as_ref().and_then(Network::deadline);
+        let deadline = self.stages.iter().fold(network, |d, owned| earliest(d, owned.deadline))?;
         Some(Duration::from_micros(deadline.since_us(self.shared.clock.now())))
     }
 }

@@ -106,6 +106,8 @@ pub(crate) struct NetworkCounters {
     pub(crate) messages_out: Gauge,
     pub(crate) bytes_out: Gauge,
     pub(crate) withdrawn: Gauge,
+    pub(crate) duplicates: Gauge,
+    pub(crate) paced: Gauge,
 }
 
 #[derive(Debug, Default)]

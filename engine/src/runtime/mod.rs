@@ -48,7 +48,6 @@ mod concurrency;
 mod counters;
 mod doorbell;
 mod layout;
-mod links;
 mod network;
 mod shared;
 mod stage;

@@ -216,6 +216,8 @@ impl Shared {
             messages_out: network.messages_out.get(),
             bytes_out: network.bytes_out.get(),
             withdrawn: network.withdrawn.get(),
+            duplicates: network.duplicates.get(),
+            paced: network.paced.get(),
         }
     }
 

@@ -151,6 +151,12 @@ pub struct TrafficStatus {
     pub bytes_out: u64,
     /// Messages withdrawn before they were sent.
     pub withdrawn: u64,
+    /// Messages not sent again because an equal one was waiting.
+    #[serde(default)]
+    pub duplicates: u64,
+    /// Messages not sent again because an earlier copy was on its way.
+    #[serde(default)]
+    pub paced: u64,
 }
 
 /// A thread's part of [`Status`].

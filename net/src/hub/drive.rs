@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{
-    Connection, Dial, DownReason, Event, Hub, Latest, LogLimit, Source, State, find, find_peer,
-};
+use super::{Connection, Dial, DownReason, Event, Hub, LogLimit, Source, State, find, find_peer};
 use crate::frame::Messages;
 use crate::keys::Identity;
 use crate::link::LinkError;
@@ -95,9 +93,6 @@ impl<T: Transport> Hub<T> {
             if let Dial::Pause(pause) = peer.dial {
                 peer.dial = Dial::At(now + pause);
             }
-            if peer.latest == Latest::Pause {
-                peer.latest = Latest::At(now + self.limits.may_wait);
-            }
         }
     }
 
@@ -112,17 +107,6 @@ impl<T: Transport> Hub<T> {
             self.half_open.pop_front();
         }
         for index in 0..self.peers.len() {
-            let Some(peer) = &mut self.peers[index] else {
-                continue;
-            };
-            if let Latest::At(at) = peer.latest
-                && at <= now
-            {
-                peer.latest = Latest::Never;
-                if let Some(id) = peer.link {
-                    self.mark_dirty(id);
-                }
-            }
             let Some(peer) = &mut self.peers[index] else {
                 continue;
             };
@@ -309,6 +293,7 @@ impl<T: Transport> Hub<T> {
             Source::Peer(peer) => {
                 if let Some(it) = find_peer(&mut self.peers, peer) {
                     it.link = None;
+                    it.queue.clear();
                     it.retry(false, &self.limits, &mut self.jitter);
                 }
                 log::info!("the link to replica {peer} is down: {reason}");

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::frame::Messages;
 use crate::keys::Identity;
@@ -28,15 +29,13 @@ impl fmt::Debug for LinkId {
     }
 }
 
-/// A sender's label on a message, by which it can withdraw it later. The hub does not look inside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Tag {
-    /// The kind of message, as the sender numbers them.
-    pub class: u8,
-    /// The order number, or another number that orders the messages of this class.
-    pub order: u64,
-    /// The view that the message belongs to.
-    pub view: u64,
+/// What is known about the link to a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerLinkState {
+    /// Bytes sent that the other host has not acknowledged, as far as this side knows.
+    pub outstanding_bytes: usize,
+    /// The smoothed round trip; zero if it is not known.
+    pub round_trip: Duration,
 }
 
 /// Who sent a frame.
@@ -157,8 +156,10 @@ pub enum SendError {
         /// The longest message that the link takes.
         limit: usize,
     },
-    /// The queue's bound in bytes is reached.
-    #[error("{queued} bytes are waiting for this link, which is its limit; withdraw some or wait")]
+    /// Too much is waiting already.
+    #[error(
+        "{queued} bytes are waiting for this link, which is its limit; wait until it has taken some"
+    )]
     QueueFull {
         /// Bytes that wait for this link.
         queued: usize,
@@ -180,6 +181,4 @@ pub struct Traffic {
     pub messages_out: u64,
     /// Their payload bytes.
     pub bytes_out: u64,
-    /// Messages withdrawn before they were sealed.
-    pub withdrawn: u64,
 }

@@ -9,11 +9,10 @@
 //! to a limit, with jitter. There is one live link per replica, and one per client and incarnation;
 //! a newer link replaces the older one.
 //!
-//! **What is kept.** [`Hub::send_to_peer`] queues a message until the link can take it: at most
-//! [`Limits::link_window_bytes`](crate::Limits) are sealed and in flight, and the rest can be
-//! withdrawn ([`Hub::withdraw`]; TR listing 9, `remove`) and survives a broken link. What was in
-//! flight when a link broke may be lost: after [`Event::PeerUp`], send again what the peer still
-//! needs. Messages sent in any other way are lost with the link.
+//! **What is kept.** At most [`Limits::link_window_bytes`](crate::Limits) of a link are sealed and
+//! in flight; what is sent beyond waits unsealed. Both go with the link: after [`Event::PeerUp`]
+//! send again what the peer must still get. Keeping, withdrawing and pacing is the protocol's
+//! business, not the hub's.
 //!
 //! **Back-pressure.** [`Hub::pause_clients`] stops reading from clients. Peers are always read.
 //!
@@ -41,7 +40,7 @@ use bytes::{Bytes, BytesMut};
 
 use self::busy_poll::BusyPoll;
 use self::outbound::{Live, Sealed};
-use self::peers::{Dial, Latest, Peer};
+use self::peers::{Dial, Peer};
 use self::pool::Pool;
 use crate::frame::MESSAGE_HEADER_BYTES;
 use crate::handshake::{Handshake, HandshakeConfig, HandshakeError, Handshaker};
@@ -53,7 +52,7 @@ use crate::reject::{Reason, Rejections};
 use crate::transport::{Completion, ConnectionId, Transport, Waker};
 
 pub use self::config::{HubConfig, HubError};
-pub use self::event::{DownReason, Event, LinkId, SendError, Source, Tag, Traffic};
+pub use self::event::{DownReason, Event, LinkId, PeerLinkState, SendError, Source, Traffic};
 pub use self::outbound::MessageWriter;
 
 /// All links of one process. See the [module](self).
@@ -165,60 +164,30 @@ impl<T: Transport> Hub<T> {
         })
     }
 
-    /// Queues a message for a peer, whether its link is up or not. It stays queued, and can be
-    /// withdrawn, until the link takes it. Clones of one `message` share its memory.
+    /// Queues a message for a peer whose link is up, behind those that the link has not taken yet.
+    /// Clones of one `message` share its memory. It is lost with the link: after
+    /// [`Event::PeerUp`] send again what the peer must still get.
     ///
     /// # Errors
-    /// If the message cannot be queued.
-    pub fn send_to_peer(&mut self, peer: u16, message: Bytes, tag: Tag) -> Result<(), SendError> {
-        let it = self.queue(peer, message, tag)?;
-        if let Some(id) = it.link {
-            self.mark_dirty(id);
-        }
-        Ok(())
-    }
-
-    /// As [`Self::send_to_peer`], for a message that is not urgent: it goes out with the next
-    /// urgent one, or after [`Limits::may_wait`](crate::Limits), and so costs neither a system call
-    /// nor a wake-up of its own.
-    ///
-    /// # Errors
-    /// If the message cannot be queued.
-    pub fn send_to_peer_later(
-        &mut self,
-        peer: u16,
-        message: Bytes,
-        tag: Tag,
-    ) -> Result<(), SendError> {
-        let full = self.limits.frame_target_bytes;
-        let it = self.queue(peer, message, tag)?;
-        if it.latest == Latest::Never {
-            it.latest = Latest::Pause;
-        }
-        if it.queue.bytes() >= full
-            && let Some(id) = it.link
-        {
-            self.mark_dirty(id);
-        }
-        Ok(())
-    }
-
-    fn queue(&mut self, peer: u16, message: Bytes, tag: Tag) -> Result<&mut Peer, SendError> {
+    /// If the link is not up, or the message cannot be queued.
+    pub fn send_to_peer(&mut self, peer: u16, message: Bytes) -> Result<(), SendError> {
         let limit = self.frame_bytes_to_peers() - MESSAGE_HEADER_BYTES;
         let queue_limit = self.limits.peer_queue_bytes;
         let it = find_peer(&mut self.peers, peer).ok_or(SendError::UnknownPeer(peer))?;
+        let id = it.link.ok_or(SendError::NotConnected)?;
         if message.len() > limit {
             return Err(SendError::TooLong { length: message.len(), limit });
         }
-        if it.queue.bytes() + message.len() > queue_limit {
+        if it.queue.bytes() > 0 && it.queue.bytes() + message.len() > queue_limit {
             return Err(SendError::QueueFull { queued: it.queue.bytes() });
         }
-        it.queue.push(message, tag);
-        Ok(it)
+        it.queue.push(message);
+        self.mark_dirty(id);
+        Ok(())
     }
 
-    /// Appends a message to the current frame of a peer's link. It cannot be withdrawn, and is
-    /// lost if the link breaks: use it for what is sent again anyway, such as a client's requests.
+    /// Appends a message to the current frame of a peer's link. It is lost if the link breaks: use it
+    /// for what is sent again anyway, such as a client's requests.
     ///
     /// # Errors
     /// If the link is not up or cannot take the message.
@@ -304,32 +273,6 @@ impl<T: Transport> Hub<T> {
         self.append(link.0, self.limits.client_queue_bytes / 2, write)
     }
 
-    /// Whether the next poll sends something to a peer anyway, so that another message is cheap.
-    #[must_use]
-    pub fn has_message_for_peer(&self, peer: u16) -> bool {
-        let link = self.peer(peer).and_then(|peer| peer.link);
-        let connection = link.and_then(|id| self.connections.get(id.slot())?.as_ref());
-        matches!(connection.map(|it| &it.state), Some(State::Live(live)) if live.is_dirty)
-    }
-
-    /// Removes from all queues the messages for which `keep` returns `false`, unless they are
-    /// sealed already. Returns how many it removed.
-    pub fn withdraw(&mut self, mut keep: impl FnMut(&Tag) -> bool) -> usize {
-        let mut count = 0;
-        for peer in self.peers.iter_mut().flatten() {
-            count += peer.queue.withdraw(&mut keep);
-        }
-        self.traffic.withdrawn += count as u64;
-        count
-    }
-
-    /// As [`Self::withdraw`], from the queue of one peer.
-    pub fn withdraw_from(&mut self, peer: u16, keep: impl FnMut(&Tag) -> bool) -> usize {
-        let count = find_peer(&mut self.peers, peer).map_or(0, |peer| peer.queue.withdraw(keep));
-        self.traffic.withdrawn += count as u64;
-        count
-    }
-
     /// Stops or resumes reading from all clients, present and future. Messages that have arrived
     /// already are still reported.
     pub fn pause_clients(&mut self, paused: bool) {
@@ -373,10 +316,22 @@ impl<T: Transport> Hub<T> {
         self.peer(peer).is_some_and(|peer| peer.link.is_some())
     }
 
-    /// Unsealed bytes that wait for a peer.
+    /// Bytes queued for a peer or sealed that the transport has not taken yet.
     #[must_use]
-    pub fn queued_bytes(&self, peer: u16) -> usize {
-        self.peer(peer).map_or(0, |peer| peer.queue.bytes())
+    pub fn unsent_bytes(&self, peer: u16) -> usize {
+        let Some(it) = self.peer(peer) else { return 0 };
+        it.queue.bytes() + self.connection_of(it).map_or(0, |connection| connection.in_flight)
+    }
+
+    /// What is known about the link to a peer. Asks the operating system, so not for each message.
+    #[must_use]
+    pub fn link_state(&self, peer: u16) -> PeerLinkState {
+        let connection = self.peer(peer).and_then(|it| self.connection_of(it));
+        let tcp = connection.map(|it| self.transport.tcp_state(it.id)).unwrap_or_default();
+        PeerLinkState {
+            outstanding_bytes: self.unsent_bytes(peer) + tcp.unacknowledged_bytes,
+            round_trip: tcp.round_trip,
+        }
     }
 
     /// Live links of clients.
@@ -405,6 +360,10 @@ impl<T: Transport> Hub<T> {
 
     fn peer(&self, id: u16) -> Option<&Peer> {
         self.peers.get(usize::from(id))?.as_ref()
+    }
+
+    fn connection_of(&self, peer: &Peer) -> Option<&Connection> {
+        self.connections.get(peer.link?.slot())?.as_ref()
     }
 
     /// Longest payload of a frame to a replica that this side allows; the other side may allow
@@ -512,7 +471,6 @@ impl<T: Transport> Hub<T> {
                 && let Source::Peer(peer) = live.source
                 && let Some(peer) = find_peer(&mut self.peers, peer)
             {
-                peer.latest = Latest::Never;
                 let target = self.limits.frame_target_bytes;
                 sealed = live.seal_queued(&mut peer.queue, target, &mut self.pool)?;
             }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::event::Tag;
 use crate::frame::MESSAGE_HEADER_BYTES;
 use crate::limits::Limits;
 use crate::random::Jitter;
@@ -20,8 +19,6 @@ pub(super) struct Peer {
     pub(super) dial: Dial,
     pub(super) link: Option<ConnectionId>,
     pub(super) queue: Queue,
-    /// When the queue goes out at the latest, if no urgent message takes it along earlier.
-    pub(super) latest: Latest,
     /// Failed attempts to connect since the last link was up.
     failures: u32,
     /// Whether this side connects; otherwise it waits for the peer to connect.
@@ -41,30 +38,10 @@ pub(super) enum Dial {
     Busy(ConnectionId, Instant),
 }
 
-/// How long messages that are not urgent may still wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Latest {
-    /// There are none.
-    Never,
-    /// A pause that begins with the next poll, which knows the time.
-    Pause,
-    /// The end of the pause.
-    At(Instant),
-}
-
 impl Peer {
     pub(super) fn new(id: u16, address: SocketAddr, dials: bool) -> Self {
         let dial = if dials { Dial::Pause(Duration::ZERO) } else { Dial::Idle };
-        Self {
-            id,
-            address,
-            dial,
-            link: None,
-            queue: Queue::default(),
-            latest: Latest::Never,
-            failures: 0,
-            dials,
-        }
+        Self { id, address, dial, link: None, queue: Queue::default(), failures: 0, dials }
     }
 
     /// The link is up.
@@ -93,14 +70,9 @@ impl Peer {
 
     /// When this peer needs attention next.
     pub(super) const fn deadline(&self) -> Option<Instant> {
-        let dial = match self.dial {
+        match self.dial {
             Dial::At(at) | Dial::Busy(_, at) => Some(at),
             Dial::Idle | Dial::Pause(_) => None,
-        };
-        match (dial, self.latest) {
-            // A link that is down takes nothing along.
-            (None, Latest::At(at)) if self.link.is_some() => Some(at),
-            (dial, _) => dial,
         }
     }
 }
@@ -108,38 +80,29 @@ impl Peer {
 /// Messages that are not sealed yet.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    messages: VecDeque<(Bytes, Tag)>,
+    messages: VecDeque<Bytes>,
     bytes: usize,
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, message: Bytes, tag: Tag) {
+    pub(super) fn push(&mut self, message: Bytes) {
         self.bytes += cost(&message);
-        self.messages.push_back((message, tag));
+        self.messages.push_back(message);
     }
 
     pub(super) fn first(&self) -> Option<&Bytes> {
-        self.messages.front().map(|(message, _)| message)
+        self.messages.front()
     }
 
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        let (message, _) = self.messages.pop_front()?;
+        let message = self.messages.pop_front()?;
         self.bytes -= cost(&message);
         Some(message)
     }
 
-    /// TR listing 9, `remove`: drops the messages for which `keep` returns `false`, and returns how
-    /// many.
-    pub(super) fn withdraw(&mut self, mut keep: impl FnMut(&Tag) -> bool) -> usize {
-        let before = self.messages.len();
-        let mut bytes = 0;
-        self.messages.retain(|(message, tag)| {
-            let kept = keep(tag);
-            bytes += if kept { cost(message) } else { 0 };
-            kept
-        });
-        self.bytes = bytes;
-        before - self.messages.len()
+    pub(super) fn clear(&mut self) {
+        self.messages.clear();
+        self.bytes = 0;
     }
 
     pub(super) const fn bytes(&self) -> usize {
@@ -177,15 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn withdrawing_keeps_count_of_bytes() {
+    fn bytes_are_counted() {
         let mut queue = Queue::default();
-        for order in 0..10 {
-            queue.push(Bytes::from_static(b"123456"), Tag { order, ..Tag::default() });
-        }
+        (0..10).for_each(|_| queue.push(Bytes::from_static(b"123456")));
         assert_eq!(queue.bytes(), 100);
-        assert_eq!(queue.withdraw(|tag| tag.order >= 7), 7);
-        assert_eq!(queue.bytes(), 30);
-        while queue.pop().is_some() {}
-        assert_eq!(queue.bytes(), 0);
+        queue.pop();
+        assert_eq!(queue.bytes(), 90);
+        queue.clear();
+        assert_eq!((queue.bytes(), queue.is_empty()), (0, true));
     }
 }

@@ -85,6 +85,7 @@ use crate::blocks::Blocks;
 use crate::limits::UringLimits;
 use crate::slots::Slots;
 use crate::socket::{connect_result, set_options};
+use crate::tcp_state::{TcpState, tcp_state};
 use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
 
 /// TCP over `io_uring`.
@@ -510,6 +511,11 @@ impl Transport for UringTransport {
             let _ = it.socket.shutdown(Shutdown::Write);
             self.let_go(connection);
         }
+    }
+
+    fn tcp_state(&self, connection: ConnectionId) -> TcpState {
+        let found = self.connections.find(connection);
+        found.map(|it| tcp_state(it.socket.as_fd())).unwrap_or_default()
     }
 
     fn pause_reading(&mut self, connection: ConnectionId, paused: bool) {

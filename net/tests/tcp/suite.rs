@@ -11,7 +11,7 @@ use hybster_net::frame;
 use hybster_net::handshake::{Established, HandshakeConfig, Handshaker, Progress};
 use hybster_net::{
     AnyTransport, DownReason, Event, Hub, HubConfig, Identity, KeyRing, Limits, LinkCipher, LinkId,
-    Reason, Source, StaticKey, Tag,
+    Reason, SendError, Source, StaticKey,
 };
 
 use crate::KIND;
@@ -139,8 +139,8 @@ fn large_and_small_messages_arrive_in_order_both_ways() {
     let (mut a, mut b) = pair(Identity::Replica(1));
     let sizes = [0, 1, 40, 5_000_000, 3, 300_000, 70_000, 20_000_000, 64];
     for (index, &size) in sizes.iter().enumerate() {
-        a.hub.send_to_peer(1, pattern(size, index), Tag::default()).unwrap();
-        b.hub.send_to_peer(0, pattern(size, index + 7), Tag::default()).unwrap();
+        a.hub.send_to_peer(1, pattern(size, index)).unwrap();
+        b.hub.send_to_peer(0, pattern(size, index + 7)).unwrap();
     }
     let count = |node: &Node| node.hub.traffic().messages_in as usize;
     until("all", &mut [&mut a, &mut b], |nodes| nodes.iter().all(|it| count(it) == sizes.len()));
@@ -174,8 +174,11 @@ fn a_link_is_made_again_when_the_other_side_comes_back() {
     let (mut a, b) = pair(Identity::Replica(1));
     drop(b);
     until("down", &mut [&mut a], |nodes| !nodes[0].hub.is_peer_up(1));
-    a.hub.send_to_peer(1, Bytes::from_static(b"kept"), Tag::default()).unwrap();
+    let refused = a.hub.send_to_peer(1, Bytes::from_static(b"lost"));
+    assert_eq!(refused, Err(SendError::NotConnected));
     let mut b = Node::new(config(Identity::Replica(1), &[(0, a.address())]));
+    until("up", &mut [&mut a, &mut b], |nodes| nodes[0].hub.is_peer_up(1));
+    a.hub.send_to_peer(1, Bytes::from_static(b"kept")).unwrap();
     until("message", &mut [&mut a, &mut b], |nodes| nodes[1].received() == [b"kept".to_vec()]);
     // The acceptor goes away and comes back at the same address.
     let address = a.address();
@@ -231,7 +234,7 @@ fn a_lingering_poll_is_woken_from_another_thread() {
     until("up", &mut [&mut server, &mut a], |nodes| nodes.iter().all(|node| node.has_peer()));
     // Messages that follow each other closely make it busy_poll.
     for _ in 0..30 {
-        server.hub.send_to_peer(1, Bytes::from_static(b"m"), Tag::default()).unwrap();
+        server.hub.send_to_peer(1, Bytes::from_static(b"m")).unwrap();
         server.step();
         a.hub.poll(Some(PATIENCE), Instant::now(), &mut a.events).unwrap();
     }

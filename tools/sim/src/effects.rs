@@ -3,17 +3,14 @@
 use std::mem;
 
 use bytes::Bytes;
-use hybster_proto::ids::{PillarId, ReplicaId, View};
-use hybster_proto::output::{
-    ClientLink, Destination, Input, Network as Effect, ReplyQueue, SendTag, ToControl, ToPillar,
-};
+use hybster_proto::ids::{PillarId, ReplicaId};
+use hybster_proto::output::{Input, ToControl, ToPillar};
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
-use hybster_proto::wire::reply::{self, ReplyEntry};
-use hybster_proto::wire::{NewView, kind, kind_of};
+use hybster_proto::wire::{NewView, kind_of};
 
 use crate::behaviour::{Departure, Host, Scene};
-use crate::network::{LATE_US, Packet};
+use crate::network::Packet;
 use crate::replica::Stage;
 use crate::report::NewViewSeen;
 use crate::scenario::Fault;
@@ -28,10 +25,7 @@ impl World {
         }
         self.settle_executions(index);
         for effect in out.network.drain(..) {
-            match effect {
-                Effect::Send { to, message, tag } => self.send(index, to, &message, tag),
-                Effect::Withdraw(mark) => self.network.withdraw(index, &mark),
-            }
+            self.send(index, effect);
         }
         for input in out.inputs.drain(..) {
             self.coverage.input(&mut self.counters, &self.oracles.seen[index], &input);
@@ -109,59 +103,14 @@ impl World {
         let mut own = Vec::new();
         self.replicas[index].hosts(now, &self.config, &self.archive, &mut own, hook);
         for leaving in own {
-            self.depart(index, leaving, SendTag::Transient);
+            self.depart(index, leaving);
         }
     }
 
-    fn send(&mut self, index: usize, to: Destination, message: &Bytes, tag: SendTag) {
-        if kind_of(message) == kind::NEW_VIEW {
-            self.note_new_view(index, message);
-        }
-        if let Destination::Client(link) = to {
-            return self.send_client(index, link, message.clone());
-        }
-        if let Destination::Thrifty(_) = to {
-            self.coverage.thrifty(&mut self.counters);
-        }
-        let own = ReplicaId(index as u16);
-        for peer in self.config.all_replicas().filter(|peer| to.reaches(own, *peer)) {
-            match to {
-                Destination::Thrifty(first) if !first.contains(peer) => {
-                    self.send_peer_later(index, peer, message.clone(), tag);
-                }
-                _ => self.send_peer(index, peer, message.clone(), tag),
-            }
-        }
-    }
-
-    /// As [`World::send_peer`]; it may wait for something to go along with. When a faulty host's
-    /// messages leave is the host's affair.
-    fn send_peer_later(&mut self, index: usize, to: ReplicaId, message: Bytes, tag: SendTag) {
-        if !self.replicas[index].honest() {
-            return self.send_peer(index, to, message, tag);
-        }
-        if !self.may_leave(index, to, &message) {
-            return;
-        }
-        let peer = usize::from(to.0);
-        *self.counters.sent.entry(kind_of(&message)).or_default() += 1;
-        if self.network.send_later(index, peer, Packet { message, tag }) {
-            self.schedule(self.now_us + LATE_US, Event::Late(index, peer));
-        }
-    }
-
-    pub(crate) fn transmit_late(&mut self, from: usize, to: usize) {
-        if self.replicas[from].crashed {
-            return;
-        }
-        let mut deliveries = Vec::new();
-        self.network.send_late(self.now_us, from, to, &mut deliveries);
-        self.launch(&mut deliveries);
-    }
-
-    pub(crate) fn send_peer(&mut self, index: usize, to: ReplicaId, message: Bytes, tag: SendTag) {
+    /// A message leaves the egress of a replica for a peer.
+    pub(crate) fn send_peer(&mut self, index: usize, to: ReplicaId, message: Bytes) {
         if self.replicas[index].honest() {
-            return self.leave(index, to, message, tag);
+            return self.leave(index, to, message);
         }
         let mut leaving = vec![Departure { to, message, delay_us: 0 }];
         self.hosts(index, |host, scene| {
@@ -172,52 +121,45 @@ impl World {
             leaving = next;
         });
         for departure in leaving {
-            self.depart(index, departure, tag);
+            self.depart(index, departure);
         }
     }
 
     /// A message leaves a faulty host, now or later.
-    fn depart(&mut self, index: usize, leaving: Departure, tag: SendTag) {
+    fn depart(&mut self, index: usize, leaving: Departure) {
         let Departure { to, message, delay_us } = leaving;
         if usize::from(to.0) >= self.replicas.len() || usize::from(to.0) == index {
             return;
         }
         if delay_us == 0 {
-            return self.leave(index, to, message, tag);
+            return self.leave(index, to, message);
         }
         let at_us = self.now_us + delay_us;
-        self.schedule(at_us, Event::Depart(index, to, message, tag));
+        self.schedule(at_us, Event::Depart(index, to, message));
     }
 
     /// A message leaves a replica for a peer.
-    pub(crate) fn leave(&mut self, index: usize, to: ReplicaId, message: Bytes, tag: SendTag) {
-        if self.may_leave(index, to, &message) {
-            self.transmit(index, usize::from(to.0), message, tag);
-        }
-    }
-
-    /// Notes what a replica sends; false if it has crashed.
-    fn may_leave(&mut self, index: usize, to: ReplicaId, message: &Bytes) -> bool {
+    pub(crate) fn leave(&mut self, index: usize, to: ReplicaId, message: Bytes) {
         if self.replicas[index].crashed {
-            return false;
+            return;
         }
-        self.relays.leaves(index, message);
+        self.relays.leaves(index, &message);
         if !self.scenario.hosts.is_empty() {
-            self.archive.keep(ReplicaId(index as u16), message);
+            self.archive.keep(ReplicaId(index as u16), &message);
         }
         self.remember(index, || What::Sent(to, message.clone()));
-        true
+        self.transmit(index, usize::from(to.0), message);
     }
 
     /// A message leaves a replica for a client.
-    pub(crate) fn send_client(&mut self, index: usize, link: ClientLink, message: Bytes) {
+    pub(crate) fn send_client(&mut self, index: usize, end: usize, message: Bytes) {
         if let Some(message) = self.reply_of_host(index, message) {
-            self.transmit_client(index, link, message);
+            self.transmit(index, end, message);
         }
     }
 
     /// What the hosts of a replica leave of a reply.
-    fn reply_of_host(&mut self, index: usize, message: Bytes) -> Option<Bytes> {
+    pub(crate) fn reply_of_host(&mut self, index: usize, message: Bytes) -> Option<Bytes> {
         let mut message = Some(message);
         self.hosts(index, |host, scene| {
             message = message.take().and_then(|m| host.reply(scene, m));
@@ -225,59 +167,15 @@ impl World {
         message
     }
 
-    fn transmit_client(&mut self, index: usize, link: ClientLink, message: Bytes) {
-        let Some(client) = self.clients.iter().position(|c| c.link == link) else {
-            return;
-        };
-        self.transmit(index, self.replicas.len() + client, message, SendTag::Transient);
-    }
-
     /// Puts a message on a link of the virtual network.
-    pub(crate) fn transmit(&mut self, from: usize, to: usize, message: Bytes, tag: SendTag) {
+    pub(crate) fn transmit(&mut self, from: usize, to: usize, message: Bytes) {
         *self.counters.sent.entry(kind_of(&message)).or_default() += 1;
         let mut deliveries = Vec::new();
-        self.network.send(self.now_us, from, to, Packet { message, tag }, &mut deliveries);
+        self.network.send(self.now_us, from, to, Packet { message }, &mut deliveries);
         self.launch(&mut deliveries);
     }
 
-    /// What the network stage does with replies: one message per link and view. One that holds a
-    /// single reply may go through the leader.
-    fn reply(&mut self, index: usize, replies: &ReplyQueue) {
-        if replies.is_empty() {
-            return;
-        }
-        let mut messages: Vec<(ClientLink, View, Vec<u8>, bool)> = Vec::new();
-        for r in replies.iter() {
-            let permitted = self.relays.permits(index, r.link(), r.cause);
-            let entry = ReplyEntry {
-                session: r.session.session,
-                number: r.number,
-                status: r.status,
-                result: r.result,
-            };
-            let open = messages.iter_mut().rev().find(|(link, ..)| *link == r.link());
-            match open {
-                Some((_, view, message, may_be_relayed)) if *view == r.view => {
-                    reply::append(message, &entry);
-                    *may_be_relayed = false;
-                }
-                _ => {
-                    let mut message = Vec::new();
-                    reply::begin(&mut message, ReplicaId(index as u16), r.view);
-                    reply::append(&mut message, &entry);
-                    messages.push((r.link(), r.view, message, permitted));
-                }
-            }
-        }
-        for (link, view, message, may_be_relayed) in messages {
-            let Some(message) = self.reply_of_host(index, message.into()) else { continue };
-            if !(may_be_relayed && self.relay(index, link, view, &message)) {
-                self.transmit_client(index, link, message);
-            }
-        }
-    }
-
-    fn note_new_view(&mut self, index: usize, message: &Bytes) {
+    pub(crate) fn note_new_view(&mut self, index: usize, message: &Bytes) {
         let Ok(new_view) = NewView::parse(message, &self.config) else {
             return;
         };
@@ -297,6 +195,7 @@ impl World {
 
     /// Tells the stages of a replica that the link to a peer is up.
     pub(crate) fn link_up(&mut self, replica: usize, peer: usize) {
+        self.egress_up(replica, peer);
         let peer = ReplicaId(peer as u16);
         for pillar in 0..self.config.pillars {
             let input = Input::Pillar(PillarId(pillar), ToPillar::PeerUp(peer));
@@ -313,6 +212,7 @@ impl World {
             if at < n && other < n && !self.replicas[at].crashed && !self.replicas[other].crashed {
                 self.link_up(at, other);
             } else if at >= n && other < n && !self.replicas[other].crashed {
+                self.egress_up(other, at);
                 let client = &mut self.clients[at - n];
                 let now = client.clock.local(self.now_us);
                 client.core.replica_up(ReplicaId(other as u16), now, &mut client.out);
@@ -367,6 +267,9 @@ impl World {
             return;
         }
         for (client, replica) in [(a, b), (b, a)] {
+            if replica < n {
+                self.egress_down(replica, client);
+            }
             if client >= n && replica < n {
                 let client_index = client - n;
                 let client = &mut self.clients[client_index];

@@ -1,5 +1,6 @@
 //! The end of a run: checks that everything is done and the history is linearizable, and reports.
 
+use hybster_proto::egress::EgressCounters;
 use hybster_proto::trace::file::Recording;
 
 use crate::client::Client;
@@ -74,6 +75,12 @@ impl World {
         self.counters.steps = self.step;
         self.counters.orders = self.oracles.highest();
         self.counters.peak_held = self.network.peak_held as u64;
+        for egress in self.replicas.iter().filter_map(|r| r.egress.as_ref()) {
+            let EgressCounters { withdrawn, duplicates, paced, .. } = *egress.counters();
+            self.counters.withdrawn += withdrawn;
+            self.counters.duplicates += duplicates;
+            self.counters.paced += paced;
+        }
         let peaks = self.replicas.iter().map(|r| r.peak_waiting as u64);
         self.counters.peak_inputs = peaks.max().unwrap_or(0);
         Report {

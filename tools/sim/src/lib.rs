@@ -17,6 +17,7 @@ mod client;
 pub mod coverage;
 pub mod display;
 mod effects;
+mod egress;
 mod finish;
 mod keys;
 pub mod linear;

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use hybster_proto::output::{SendTag, Watermark};
 use hybster_proto::wire::{kind_of, pillar_field};
 
 use crate::random::Random;
@@ -13,7 +12,6 @@ use crate::scenario::{Catch, End, Filter, Latency, Transport};
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
     pub(crate) message: Bytes,
-    pub(crate) tag: SendTag,
 }
 
 /// A packet that will arrive.
@@ -36,12 +34,10 @@ struct Link {
     life: u32,
     last_us: u64,
     held: VecDeque<Packet>,
-    /// What waits for something to go along with.
-    late: VecDeque<Packet>,
+    held_bytes: usize,
+    /// Bytes that are on their way.
+    flying_bytes: usize,
 }
-
-/// How long a message waits for one to go along with, at most.
-pub(crate) const LATE_US: u64 = 5_000;
 
 /// All links; ends are numbered, replicas first.
 pub(crate) struct Network {
@@ -97,40 +93,24 @@ impl Network {
         self.transport != Transport::Datagrams
     }
 
-    /// Puts a message on a link, behind what waits for one to go along with.
+    /// Bytes that a link holds back: its system has not sent them.
+    pub(crate) fn unsent_bytes(&self, from: usize, to: usize) -> usize {
+        self.links[from * self.ends + to].held_bytes
+    }
+
+    /// Bytes that have not arrived, whether their link holds them back or not.
+    pub(crate) fn outstanding_bytes(&self, from: usize, to: usize) -> usize {
+        let link = &self.links[from * self.ends + to];
+        link.held_bytes + link.flying_bytes
+    }
+
+    /// What a measurement of a round trip would say, in microseconds.
+    pub(crate) fn round_trip_us(&self) -> u64 {
+        2 * (self.latency.min_us + self.latency.jitter_us / 2) * u64::from(self.lag)
+    }
+
+    /// Puts a message on a link.
     pub(crate) fn send(
-        &mut self,
-        now_us: u64,
-        from: usize,
-        to: usize,
-        packet: Packet,
-        deliveries: &mut Vec<Delivery>,
-    ) {
-        self.send_late(now_us, from, to, deliveries);
-        self.put(now_us, from, to, packet, deliveries);
-    }
-
-    /// Lets a message wait for one to go along with; whether nothing waited before it.
-    pub(crate) fn send_later(&mut self, from: usize, to: usize, packet: Packet) -> bool {
-        let late = &mut self.link(from, to).late;
-        late.push_back(packet);
-        late.len() == 1
-    }
-
-    /// Puts what waits on its link.
-    pub(crate) fn send_late(
-        &mut self,
-        now_us: u64,
-        from: usize,
-        to: usize,
-        deliveries: &mut Vec<Delivery>,
-    ) {
-        for packet in std::mem::take(&mut self.link(from, to).late) {
-            self.put(now_us, from, to, packet, deliveries);
-        }
-    }
-
-    fn put(
         &mut self,
         now_us: u64,
         from: usize,
@@ -141,20 +121,20 @@ impl Network {
         let Some(delay_us) = self.filtered(from, to, &packet.message) else {
             return;
         };
-        let keeps = self.transport == Transport::Streams { keeps: true };
         let streams = self.streams();
         let link = self.link(from, to);
-        if link.down > 0 && !keeps {
+        if link.down > 0 {
             return;
         }
-        if link.down > 0 || link.cut > 0 || link.stalled || !link.held.is_empty() {
+        if link.cut > 0 || link.stalled || !link.held.is_empty() {
             if streams {
+                link.held_bytes += packet.message.len();
                 link.held.push_back(packet);
                 let held = link.held.len();
                 self.peak_held = self.peak_held.max(held);
                 return;
             }
-            if link.down > 0 || link.cut > 0 {
+            if link.cut > 0 {
                 return;
             }
         }
@@ -190,6 +170,7 @@ impl Network {
             at_us = at_us.max(link.last_us);
             link.last_us = at_us;
         }
+        link.flying_bytes += packet.message.len();
         deliveries.push(Delivery { at_us, from, to, life: link.life, packet });
     }
 
@@ -217,11 +198,21 @@ impl Network {
         if link.life != delivery.life {
             return false;
         }
-        if link.stalled && streams {
-            link.held.push_back(delivery.packet.clone());
+        link.flying_bytes -= delivery.packet.message.len();
+        if link.stalled {
+            self.take_back(delivery);
             return false;
         }
-        !(link.stalled || (link.cut > 0 && !streams))
+        streams || link.cut == 0
+    }
+
+    /// Returns a packet to a link whose receiver takes nothing; a datagram is lost.
+    pub(crate) fn take_back(&mut self, delivery: &Delivery) {
+        if self.streams() {
+            let link = self.link(delivery.from, delivery.to);
+            link.held_bytes += delivery.packet.message.len();
+            link.held.push_back(delivery.packet.clone());
+        }
     }
 
     pub(crate) fn cut(&mut self, from: usize, to: usize) {
@@ -240,20 +231,19 @@ impl Network {
         if link.cut > 0 || link.down > 0 || link.stalled {
             return;
         }
+        link.held_bytes = 0;
         for packet in std::mem::take(&mut link.held) {
             self.launch(now_us, 0, from, to, packet, out);
         }
     }
 
     pub(crate) fn break_link(&mut self, a: usize, b: usize) {
-        let keeps = self.transport == Transport::Streams { keeps: true };
         for (from, to) in [(a, b), (b, a)] {
             let link = self.link(from, to);
             link.down += 1;
             link.life += 1;
-            if !keeps {
-                link.held.clear();
-            }
+            link.held.clear();
+            (link.held_bytes, link.flying_bytes) = (0, 0);
         }
     }
 
@@ -285,15 +275,6 @@ impl Network {
         for from in 0..self.ends {
             self.link(from, to).stalled = false;
             self.flush(now_us, from, to, out);
-        }
-    }
-
-    /// Drops what a sender has withdrawn (TR listing 9, remove).
-    pub(crate) fn withdraw(&mut self, from: usize, mark: &Watermark) {
-        for to in 0..self.ends {
-            let link = self.link(from, to);
-            link.held.retain(|packet| !packet.tag.is_withdrawn(mark));
-            link.late.retain(|packet| !packet.tag.is_withdrawn(mark));
         }
     }
 

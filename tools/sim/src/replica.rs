@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hybster_proto::config::GroupConfig;
+use hybster_proto::egress::Egress;
 use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{PillarId, ReplicaId};
 use hybster_proto::output::{Input, Output};
@@ -91,6 +92,10 @@ pub(crate) struct Replica {
     pub(crate) id: ReplicaId,
     pub(crate) core: Core,
     pub(crate) out: Output,
+    /// Taken out while it is at work.
+    pub(crate) egress: Option<Egress<usize>>,
+    /// PREPAREs that must not be late because of queries, as the oracle counts them.
+    pub(crate) prompt: u32,
     pub(crate) record: Record,
     pub(crate) clock: Clock,
     pub(crate) crashed: bool,
@@ -153,6 +158,8 @@ impl Replica {
             id,
             core,
             out: Output { tracing: true, ..Output::default() },
+            egress: Some(Egress::new(config.clone(), id, scenario.egress)),
+            prompt: 0,
             record,
             clock: Clock::new(&mut random, scenario.drift_ppm),
             crashed: false,
@@ -337,7 +344,8 @@ impl Replica {
 
     /// When the first stage wants a tick, in simulated time.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
-        let first = self.stages().map(|s| self.stage_deadline(s)).fold(None, earliest);
+        let egress = self.egress.as_ref().and_then(Egress::deadline);
+        let first = self.stages().map(|s| self.stage_deadline(s)).fold(egress, earliest);
         first.map(|time| self.clock.global(time))
     }
 }

@@ -61,6 +61,12 @@ pub struct Counters {
     pub peak_inputs: u64,
     /// Messages that a link held back, at most.
     pub peak_held: u64,
+    /// Messages that replicas withdrew before they left.
+    pub withdrawn: u64,
+    /// Messages not sent again because an equal one was waiting.
+    pub duplicates: u64,
+    /// Messages not sent again because an earlier copy was on its way.
+    pub paced: u64,
     /// Timers that were still due after they had been handled.
     pub hot_timers: u64,
     /// Replicas that had left the view of the others, at the end.
@@ -162,6 +168,9 @@ impl Counters {
         self.orders = self.orders.max(other.orders);
         self.peak_inputs = self.peak_inputs.max(other.peak_inputs);
         self.peak_held = self.peak_held.max(other.peak_held);
+        self.withdrawn += other.withdrawn;
+        self.duplicates += other.duplicates;
+        self.paced += other.paced;
         self.hot_timers += other.hot_timers;
         self.alone_at_end += other.alone_at_end;
         self.lag_at_end = self.lag_at_end.max(other.lag_at_end);
@@ -196,6 +205,11 @@ impl fmt::Display for Counters {
             f,
             "  peaks: inputs {}, held {}; hot timers {}, lag at end {}, alone at end {}",
             self.peak_inputs, self.peak_held, self.hot_timers, self.lag_at_end, self.alone_at_end
+        )?;
+        writeln!(
+            f,
+            "  egress: {} withdrawn, {} not sent for a copy that waits, {} for one on its way",
+            self.withdrawn, self.duplicates, self.paced
         )?;
         // Corrupted messages have any kind byte.
         let mut sent: BTreeMap<&str, u64> = BTreeMap::new();

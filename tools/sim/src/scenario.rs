@@ -1,6 +1,7 @@
 //! A run as data: group, workload, network, faults. A seed makes a random one.
 
 use hybster_proto::config::GroupConfig;
+use hybster_proto::egress::EgressLimits;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::protocol::Protocol;
 use hybster_tss::RequestAuthenticator;
@@ -27,10 +28,7 @@ pub enum Transport {
     /// Each message on its own: may be lost, doubled, overtaken.
     Datagrams,
     /// First in, first out; messages in transit are lost when the link breaks.
-    Streams {
-        /// Whether the sender keeps what the protocol has not withdrawn while a link is down.
-        keeps: bool,
-    },
+    Streams,
 }
 
 /// How long messages take.
@@ -156,6 +154,8 @@ pub struct Scenario {
     pub transport: Transport,
     /// Delays.
     pub latency: Latency,
+    /// Limits of the replicas' egress.
+    pub egress: EgressLimits,
     /// Clocks of replicas run fast or slow by up to so much.
     pub drift_ppm: u32,
     /// Client objects.
@@ -205,6 +205,7 @@ impl Scenario {
             layout: Layout::Split,
             transport: Transport::Datagrams,
             latency: Latency { min_us: 50, jitter_us: 100, tail_ppm: 0, tail_us: 0 },
+            egress: EgressLimits::default(),
             drift_ppm: 0,
             clients: vec![
                 ClientPlan {
@@ -261,17 +262,15 @@ impl Scenario {
             ..scenario.group
         };
         scenario.layout = if r.chance(800_000) { Layout::Split } else { Layout::Fused };
-        scenario.transport = match r.below(4) {
-            0 | 1 => Transport::Datagrams,
-            2 => Transport::Streams { keeps: true },
-            _ => Transport::Streams { keeps: false },
-        };
+        scenario.transport =
+            if r.chance(500_000) { Transport::Datagrams } else { Transport::Streams };
         scenario.latency = Latency {
             min_us: r.between(10, 300),
             jitter_us: r.between(1, 1_000),
             tail_ppm: *r.pick(&[0, 1_000, 20_000]),
             tail_us: r.between(1_000, 30_000),
         };
+        scenario.egress.link_window_bytes = *r.pick(&[1 << 10, 16 << 10, 1 << 20]);
         scenario.drift_ppm = *r.pick(&[0, 200, 50_000]);
         scenario.versioned_pages = r.chance(500_000);
         scenario.keys = r.between(1, 12) as u16;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::{
-    ClientLink, Input, SendTag, ToPillar, route_client_message, route_peer_message,
+    ClientLink, Input, ToPillar, route_client_message, route_peer_message,
 };
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::trace::file::{Header, Recording, Writer};
@@ -47,9 +47,7 @@ pub(crate) enum Event {
     /// The end of all faults.
     Heal,
     /// A message leaves a faulty host that kept it back.
-    Depart(usize, ReplicaId, Bytes, SendTag),
-    /// What waits on a link goes.
-    Late(usize, usize),
+    Depart(usize, ReplicaId, Bytes),
     /// A faulty host acts of its own accord.
     Host(usize),
     /// A Byzantine client acts.
@@ -233,10 +231,14 @@ impl World {
             if self.replicas[replica].hosts.iter().any(|host| host.ticks()) {
                 self.schedule(self.config.resend_us, Event::Host(replica));
             }
-            if self.scenario.transport != Transport::Datagrams {
-                for peer in (0..n).filter(|p| *p != replica) {
-                    self.link_up(replica, peer);
+            for peer in (0..n).filter(|p| *p != replica) {
+                match self.scenario.transport {
+                    Transport::Datagrams => self.egress_up(replica, peer),
+                    Transport::Streams => self.link_up(replica, peer),
                 }
+            }
+            for end in n..n + self.clients.len() + self.rogues.len() {
+                self.egress_up(replica, end);
             }
             self.schedule_run(replica, self.now_us);
         }
@@ -295,8 +297,7 @@ impl World {
                 self.healed_at_us = Some(self.now_us);
                 self.schedule(self.now_us + self.calm_us(), Event::Check);
             }
-            Event::Depart(from, to, message, tag) => self.leave(from, to, message, tag),
-            Event::Late(from, to) => self.transmit_late(from, to),
+            Event::Depart(from, to, message) => self.leave(from, to, message),
             Event::Host(replica) => self.host_turn(replica),
             Event::Rogue(rogue) => self.rogue_turn(rogue),
             Event::Check => self.check_end(),
@@ -333,8 +334,7 @@ impl World {
         }
         let from = self.replicas.len() + self.clients.len() + index;
         for (to, message) in mischief.messages {
-            let tag = SendTag::Transient;
-            self.transmit(from, usize::from(to), message.into(), tag);
+            self.transmit(from, usize::from(to), message.into());
         }
         if more {
             self.schedule(next_us, Event::Rogue(index));
@@ -372,11 +372,11 @@ impl World {
             replica.buffered.push_back((from, message));
         } else {
             self.network.stall(from, to);
-            self.network.arrives(&delivery);
+            self.network.take_back(&delivery);
         }
     }
 
-    fn client_link(&self, client: usize) -> ClientLink {
+    pub(crate) fn client_link(&self, client: usize) -> ClientLink {
         match self.clients.get(client) {
             Some(client) => client.link,
             None => self.rogues[client - self.clients.len()].link,
@@ -395,7 +395,7 @@ impl World {
             });
             let Some(message) = message else { return };
             if kind_of(&message) == kind::RELAY {
-                return self.carry(to, id, &message);
+                return self.relay(to, id, &message);
             }
             route_peer_message(id, message, &self.config)
         } else {
@@ -405,6 +405,9 @@ impl World {
                 message = message.take().and_then(|m| host.request(scene, link, m));
             });
             let Some(message) = message else { return };
+            if kind_of(&message) == kind::QUERIES {
+                self.queried(to);
+            }
             route_client_message(link, message)
         };
         if let Some(input) = input {
@@ -448,10 +451,15 @@ impl World {
             self.counters.inputs += 1;
             handled += 1;
             self.drain(index, stage);
+            // A turn ends when nothing is left to do, or after a while.
+            if self.random.chance(100_000) {
+                self.flush_egress(index);
+            }
             if self.violation.is_some() {
                 return;
             }
         }
+        self.flush_egress(index);
         if let Some(story) = self.replicas[index].overflow(&self.config) {
             self.violate(("bounded memory", story, vec![index as u16]));
         }
@@ -494,7 +502,7 @@ impl World {
             }
         }
         for (to, message) in messages {
-            self.transmit(from, to, message, SendTag::Transient);
+            self.transmit(from, to, message);
         }
         match finished {
             Ok(turns) => {

@@ -71,6 +71,7 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
         }
         Mutant::CheckpointOfOne => liar(seed, &[Behaviour::CheckpointLiar { ppm }]),
         Mutant::PageUnchecked => liar(seed, &[Behaviour::StateLiar { ppm }]),
+        Mutant::RelayedAlways => staged::relays_lost(seed),
         Mutant::OneReply => liar(seed, &[Behaviour::ReplyLiar { ppm }]),
         _ => Scenario::random(seed),
     }
@@ -106,6 +107,7 @@ fn staged_attacks_are_harmless() {
             staged::lonely_commit(seed, Some(1), ViewAttack(Lie::HideLink)),
             staged::hidden_view(seed),
             staged::old_prepares(seed),
+            staged::relays_lost(seed),
         ];
         for attack in attacks {
             run_scenario(attack, &Options::default()).assert_good();
@@ -171,6 +173,10 @@ mutants! {
     checkpoint_of_one: CheckpointOfOne in 500;
     page_unchecked: PageUnchecked in 500;
     one_reply: OneReply in 500;
+    late_never: LateNever in 500;
+    relayed_always: RelayedAlways in 100;
+    thrifty_during_queries: ThriftyDuringQueries in 500;
+    two_copies: TwoCopies in 500;
 }
 
 /// A smaller run of the same kind is found, and it still fails without the search.

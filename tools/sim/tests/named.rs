@@ -108,17 +108,14 @@ fn two_view_changes_in_a_row_with_a_belated_new_view() {
 
 #[test]
 fn a_follower_paused_for_long_catches_up_by_state_transfer() {
-    let transports = [
-        Transport::Datagrams,
-        Transport::Streams { keeps: true },
-        Transport::Streams { keeps: false },
-    ];
+    let transports = [Transport::Datagrams, Transport::Streams];
     for (seed, transport) in (0..12).zip(transports.into_iter().cycle()) {
         for pillars in [1, 2, 4] {
             let mut scenario = Scenario::calm("paused follower", seed, 1, pillars)
                 .with(20_000, Fault::Pause(2))
                 .with(900_000, Fault::Resume(2));
             scenario.transport = transport;
+            scenario.egress.link_window_bytes = 16 << 10;
             scenario.heal_at_us = 1_500_000;
             // States of one group of pages, and of several.
             (scenario.keys, scenario.versioned_pages) =
@@ -131,8 +128,11 @@ fn a_follower_paused_for_long_catches_up_by_state_transfer() {
             assert!(report.counters.transfers > 0, "seed {seed}: {report}");
             let lag = report.counters.orders - report.frontiers[2];
             assert!(lag <= 16 * u64::from(pillars), "seed {seed}: {report}");
-            // What its peers hold back for it is withdrawn as windows move.
+            // Its links take what their windows hold; the rest waits in its peers' egress, where it
+            // is withdrawn as windows move.
             assert!(report.counters.peak_held < 400, "seed {seed}: {report}");
+            let withdraws = report.counters.withdrawn > 100;
+            assert_eq!(withdraws, transport == Transport::Streams, "seed {seed}: {report}");
         }
     }
 }
@@ -173,7 +173,8 @@ fn tiny_windows_wrap_thousands_of_times() {
         }
         let window = scenario.group.window;
         let report = good(scenario);
-        assert!(report.counters.orders / window > 1_900, "seed {seed}: {report}");
+        // Queries that are answered without being ordered take no order numbers.
+        assert!(report.counters.orders / window > 1_700, "seed {seed}: {report}");
         assert!(report.counters.view > 0 && report.counters.transfers > 0, "seed {seed}: {report}");
     }
 }

@@ -48,6 +48,7 @@ pub const RULES: Rules = Rules {
     handler,
     relays_replies: true,
     is_thrifty: true,
+    late_vote: Some(kind::COMMIT),
     starts_once: true,
 };
 

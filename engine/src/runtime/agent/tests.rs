@@ -8,6 +8,7 @@ use hybster_net::{
     StaticKey, TransportKind,
 };
 use hybster_proto::config::GroupConfig;
+use hybster_proto::egress::EgressLimits;
 use hybster_proto::ids::{PillarId, ReplicaId, View};
 use hybster_proto::output::ToIntake;
 
@@ -107,7 +108,7 @@ fn a_full_queue_pauses_clients_and_loses_nothing() {
         None,
     ));
     let hub = Hub::new(MemoryNetwork::new().endpoint(), lonely_hub()).unwrap();
-    let network = Network::new(hub, Arc::clone(&shared), Vec::new());
+    let network = Network::new(hub, Arc::clone(&shared), Vec::new(), EgressLimits::default());
     let (seen, blocked) = (Arc::default(), Arc::new(AtomicBool::new(true)));
     let sink = Sink { seen: Arc::clone(&seen), blocked: Arc::clone(&blocked) };
     let (to_sink, from_source) = connect();

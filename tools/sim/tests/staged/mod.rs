@@ -100,3 +100,13 @@ pub fn belated_new_view(seed: u64) -> Scenario {
     scenario.heal_at_us = 3_000_000;
     scenario
 }
+
+/// The leader spoils every reply that it is to relay, for ever. Both followers have the right one,
+/// so the client must get it on the direct way.
+pub fn relays_lost(seed: u64) -> Scenario {
+    let mut scenario = Scenario::calm("relays lost", seed, 1, 1 + (seed % 2) as u16);
+    scenario.clients.truncate(1);
+    scenario.hosts = vec![(ReplicaId(0), Behaviour::ReplyLiar { ppm: 1_000_000 })];
+    scenario.patience_us = 10_000_000;
+    scenario
+}

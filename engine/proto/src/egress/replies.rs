@@ -1,12 +1,13 @@
 //! Client links, and the REPLIES messages under construction on them.
 
-use hybster_net::LinkId;
-use hybster_proto::ids::{ClientId, ReplicaId, View};
-use hybster_proto::output::{ClientLink, Reply};
-use hybster_proto::relay_trust::Trust;
-use hybster_proto::wire::ReplyEntry;
-use hybster_proto::wire::relay::RELAY_REPLIES_MAX;
-use hybster_proto::wire::reply::{append, begin};
+use crate::ids::{ReplicaId, View};
+use crate::mutants::{self, Mutant};
+use crate::output::{Cause, ClientLink, Reply};
+use crate::wire::ReplyEntry;
+use crate::wire::relay::RELAY_REPLIES_MAX;
+use crate::wire::reply::{append, begin};
+
+use super::Trust;
 
 /// A REPLIES message is closed when it reaches this, in bytes.
 const REPLIES_TARGET_BYTES: usize = 64 << 10;
@@ -14,24 +15,24 @@ const REPLIES_TARGET_BYTES: usize = 64 << 10;
 /// A link keeps a buffer of at most this size for its next message, in bytes.
 const KEPT_BUFFER_BYTES: usize = 256 << 10;
 
-/// The live links of clients, found by id and by client without hashing, and for each the message
-/// that collects its replies until the next flush.
-#[derive(Debug, Default)]
-pub(crate) struct Links {
-    /// By [`LinkId::slot`].
-    by_slot: Vec<Option<ReplyLink>>,
+/// The live links of clients, found by client without hashing, and for each the message that
+/// collects its replies until the end of the turn.
+#[derive(Debug)]
+pub(super) struct ClientLinks<L> {
+    replica: ReplicaId,
+    slots: Vec<Option<ReplyLink<L>>>,
+    free: Vec<u32>,
     /// By client identity: incarnation and slot of each of its links.
     by_client: Vec<Vec<(u64, u32)>>,
     /// Slots of links whose message is not empty, each once.
     open: Vec<u32>,
     /// The link of the reply before: replies come in runs.
     last: Option<(ClientLink, u32)>,
-    live: u64,
 }
 
 #[derive(Debug)]
-struct ReplyLink {
-    id: LinkId,
+struct ReplyLink<L> {
+    link: L,
     client: ClientLink,
     view: View,
     message: Vec<u8>,
@@ -44,76 +45,88 @@ struct ReplyLink {
 
 /// A REPLIES message that is complete.
 #[derive(Debug)]
-pub(crate) struct Ready<'a> {
+pub(super) struct Ready<'a, L> {
     /// Where it goes.
-    pub(crate) link: LinkId,
+    pub(super) link: L,
     /// Who is there.
-    pub(crate) client: ClientLink,
+    pub(super) client: ClientLink,
     /// The view in which it was written.
-    pub(crate) view: View,
-    /// The message.
-    pub(crate) message: &'a [u8],
+    pub(super) view: View,
+    pub(super) message: &'a [u8],
     /// Whether it may go through the leader.
-    pub(crate) may_be_relayed: bool,
+    pub(super) may_be_relayed: bool,
 }
 
-impl Links {
-    /// A link is up. A link of the same client and incarnation gives way to it.
-    pub(crate) fn up(&mut self, client: ClientLink, id: LinkId) {
+impl<L> Default for ClientLinks<L> {
+    fn default() -> Self {
+        ClientLinks {
+            replica: ReplicaId(0),
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_client: Vec::new(),
+            open: Vec::new(),
+            last: None,
+        }
+    }
+}
+
+impl<L: Copy + PartialEq> ClientLinks<L> {
+    pub(super) fn new(replica: ReplicaId) -> Self {
+        ClientLinks { replica, ..ClientLinks::default() }
+    }
+
+    pub(super) fn up(&mut self, client: ClientLink, link: L) {
         if let Some(old) = self.find(client) {
-            self.down(old);
+            self.down(client, old);
         }
-        let (slot, index) = (id.slot(), client.client.0 as usize);
-        if let Some(stale) = self.by_slot.get(slot).and_then(|link| link.as_ref().map(|l| l.id)) {
-            self.down(stale);
-        }
-        if self.by_slot.len() <= slot {
-            self.by_slot.resize_with(slot + 1, || None);
-        }
+        let index = client.client.0 as usize;
         if self.by_client.len() <= index {
             self.by_client.resize_with(index + 1, Vec::new);
         }
-        self.by_slot[slot] = Some(ReplyLink {
-            id,
+        let it = ReplyLink {
+            link,
             client,
             view: View(0),
             message: Vec::new(),
             replies: 0,
             may_be_relayed: false,
             trust: Trust::default(),
-        });
-        self.by_client[index].push((client.incarnation, slot as u32));
-        self.live += 1;
+        };
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.slots.push(None);
+                u32::try_from(self.slots.len() - 1).expect("the driver bounds its links")
+            }
+        };
+        self.slots[slot as usize] = Some(it);
+        self.by_client[index].push((client.incarnation, slot));
     }
 
-    /// A link is gone. What is under construction for it is lost; the client asks again.
-    pub(crate) fn down(&mut self, id: LinkId) {
-        let slot = id.slot();
-        let Some(link) = self.by_slot.get_mut(slot).and_then(|l| l.take_if(|l| l.id == id)) else {
+    pub(super) fn down(&mut self, client: ClientLink, link: L) {
+        let Some(slot) = self.slot_of(client) else {
             return;
         };
+        // It may have given way to a newer one.
+        let of_slot = &mut self.slots[slot as usize];
+        if of_slot.take_if(|it| it.link == link).is_none() {
+            return;
+        }
         self.last = None;
-        self.live -= 1;
-        let of_client = &mut self.by_client[link.client.client.0 as usize];
-        of_client.retain(|(_, of)| *of as usize != slot);
-        self.open.retain(|of| *of as usize != slot);
-    }
-
-    /// Who is at the other end.
-    pub(crate) fn client(&self, id: LinkId) -> Option<ClientLink> {
-        let link = self.by_slot.get(id.slot())?.as_ref()?;
-        (link.id == id).then_some(link.client)
+        self.free.push(slot);
+        self.by_client[client.client.0 as usize].retain(|(_, of)| *of != slot);
+        self.open.retain(|of| *of != slot);
     }
 
     /// The link of a client's incarnation.
-    pub(crate) fn find(&self, client: ClientLink) -> Option<LinkId> {
+    pub(super) fn find(&self, client: ClientLink) -> Option<L> {
         let slot = self.slot_of(client)?;
-        self.by_slot[slot as usize].as_ref().map(|link| link.id)
+        self.slots[slot as usize].as_ref().map(|it| it.link)
     }
 
     /// How many links are up.
-    pub(crate) fn live(&self) -> u64 {
-        self.live
+    pub(super) fn live(&self) -> u64 {
+        (self.slots.len() - self.free.len()) as u64
     }
 
     fn slot_of(&self, client: ClientLink) -> Option<u32> {
@@ -124,12 +137,7 @@ impl Links {
     /// Appends a reply to the message of its link. Returns false if the link is gone. `send` takes
     /// messages that are complete.
     #[inline]
-    pub(crate) fn push(
-        &mut self,
-        replica: ReplicaId,
-        reply: &Reply<'_>,
-        send: impl FnMut(Ready<'_>),
-    ) -> bool {
+    pub(super) fn push(&mut self, reply: &Reply<'_>, send: impl FnMut(Ready<'_, L>)) -> bool {
         let client = reply.link();
         let slot = match self.last {
             Some((last, slot)) if last == client => slot,
@@ -141,27 +149,27 @@ impl Links {
                 None => return false,
             },
         };
-        let link = self.by_slot[slot as usize].as_mut().expect("the link was found");
-        if link.message.is_empty() {
+        let it = self.slots[slot as usize].as_mut().expect("the link was found");
+        if it.message.is_empty() {
             self.open.push(slot);
         }
-        link.push(replica, reply, send);
+        it.push(self.replica, reply, send);
         true
     }
 
     /// Hands out all messages under construction.
-    pub(crate) fn flush(&mut self, mut send: impl FnMut(Ready<'_>)) {
+    pub(super) fn flush(&mut self, mut send: impl FnMut(Ready<'_, L>)) {
         for slot in self.open.drain(..) {
-            if let Some(link) = &mut self.by_slot[slot as usize] {
-                link.hand_out(&mut send);
-                link.message.shrink_to(KEPT_BUFFER_BYTES);
+            if let Some(it) = &mut self.slots[slot as usize] {
+                it.hand_out(&mut send);
+                it.message.shrink_to(KEPT_BUFFER_BYTES);
             }
         }
     }
 }
 
-impl ReplyLink {
-    fn push(&mut self, replica: ReplicaId, reply: &Reply<'_>, mut send: impl FnMut(Ready<'_>)) {
+impl<L: Copy> ReplyLink<L> {
+    fn push(&mut self, replica: ReplicaId, reply: &Reply<'_>, mut send: impl FnMut(Ready<'_, L>)) {
         let fits = self.message.len() + reply.result.len() <= REPLIES_TARGET_BYTES;
         if !self.message.is_empty() && (reply.view != self.view || !fits) {
             self.hand_out(&mut send);
@@ -180,14 +188,15 @@ impl ReplyLink {
             },
         );
         self.replies += 1;
-        self.may_be_relayed = self.trust.permits(reply.cause);
+        self.may_be_relayed = self.trust.permits(reply.cause)
+            || (mutants::active(Mutant::RelayedAlways) && reply.cause != Cause::Queried);
     }
 
-    fn hand_out(&mut self, send: &mut impl FnMut(Ready<'_>)) {
+    fn hand_out(&mut self, send: &mut impl FnMut(Ready<'_, L>)) {
         // Under load a message to the client costs little, and the leader has enough to do.
         let is_single = self.replies == 1 && self.message.len() <= RELAY_REPLIES_MAX;
         send(Ready {
-            link: self.id,
+            link: self.link,
             client: self.client,
             view: self.view,
             message: &self.message,
@@ -196,9 +205,4 @@ impl ReplyLink {
         self.message.clear();
         self.replies = 0;
     }
-}
-
-/// The link that a hub announced.
-pub(crate) fn client_link(client: u32, incarnation: u64) -> ClientLink {
-    ClientLink { client: ClientId(client), incarnation }
 }
