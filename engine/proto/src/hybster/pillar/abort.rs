@@ -93,8 +93,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         debug_assert_eq!(from, self.view);
         self.forward_window(checkpoint.id.order, out);
         self.active = false;
-        self.pending.clear();
-        self.fill_through = None;
+        self.proposals.clear();
         self.established = None;
         let prepared: Vec<PrepareHeader> = self
             .slots
@@ -211,8 +210,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         self.chain.retain(|link| link.to > view);
         self.view = view;
         self.active = current == view;
-        self.pending.clear();
-        self.fill_through = None;
+        self.proposals.clear();
         self.preferred = PreferredQuorum::new(self.config.next_to_leader(view));
         self.keep_bodies();
         let base = self.slots.base();
@@ -230,7 +228,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         self.progressed();
         self.announce(0, out);
         self.advance(out);
-        self.replay_future(now, out);
+        self.replay_later(now, out);
     }
 
     /// Empties the log, but for the batches that messages of later views name.
@@ -251,14 +249,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     }
 
     /// Handles the messages that came before the NEW-VIEW did.
-    fn replay_future(&mut self, now: Time, out: &mut Output) {
-        for sender in 0..self.future.len() {
-            let kept = std::mem::take(&mut self.future[sender]);
-            for (view, message) in kept {
-                if view > self.view {
-                    self.future[sender].push_back((view, message));
-                } else if view == self.view && self.active {
-                    self.message(ReplicaId(sender as u16), message, now, out);
+    fn replay_later(&mut self, now: Time, out: &mut Output) {
+        for sender in self.config.all_replicas() {
+            for message in self.later.take(sender, self.view) {
+                if self.active {
+                    self.message(sender, message, now, out);
                 }
             }
         }

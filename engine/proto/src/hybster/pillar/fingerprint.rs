@@ -23,15 +23,14 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             prepared,
             committed,
             handed,
-            pending,
-            fill_through,
+            proposals,
             preferred: _,
             now: _,
             chain,
             bodies,
             holds: _,
             established,
-            future,
+            later,
             checkpointing,
             outstanding_since: _,
             backoff: _,
@@ -52,12 +51,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         for number in [*prepared, *committed, *handed] {
             into.number(number);
         }
-        into.number(pending.len() as u64);
-        for (batch, requests) in pending {
-            into.bytes(&batch[crate::wire::PREPARE_HEAD..]);
-            into.number(u64::from(*requests));
-        }
-        into.number(fill_through.map_or(0, |through| through + 1));
+        proposals.fingerprint(crate::wire::PREPARE_HEAD, into);
         into.number(chain.len() as u64);
         for link in chain {
             into.number(link.to.0);
@@ -81,7 +75,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             into.number(view.0);
             prepares_into(prepares, into);
         }
-        for queue in future {
+        for queue in later.queues() {
             // What came twice is handled twice, and the second time is of no use.
             let mut seen = BTreeSet::new();
             for (view, message) in queue {

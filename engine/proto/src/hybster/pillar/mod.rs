@@ -17,9 +17,9 @@ mod ordering;
 mod preferred_quorum;
 mod slots;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hybster_tss::{Counter, Digest, InstanceId, Refusal, RequestVerifier, TrInX, Verifier};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -29,6 +29,8 @@ use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl, ToIntake, ToPillar};
+use crate::shared::later::Later;
+use crate::shared::proposals::Proposals;
 use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::{Checkpoint, Commit, PrepareHeader, kind};
@@ -40,8 +42,6 @@ use slots::{Slots, StoredPrepare};
 
 /// Bytes that answer one ORDER-REQUEST at most.
 const ANSWER_BYTES: usize = 256 << 10;
-/// Bytes of messages of later views that are kept for one sender.
-const FUTURE_BYTES: usize = 16 << 20;
 /// Uncommitted PREPAREs that a leader sends again at a time.
 const RESEND_PREPARES: usize = 4;
 /// The wait before something is asked for again doubles up to this many times.
@@ -67,10 +67,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     /// The slot to hand to the execution stage next.
     handed: u64,
 
-    /// Batches that wait for the window to move (leader).
-    pending: VecDeque<(BytesMut, u32)>,
-    /// Slots to cover by no-ops if nothing is pending (leader).
-    fill_through: Option<u64>,
+    /// What waits for the window to move (leader).
+    proposals: Proposals,
     /// Who commits soonest (leader).
     preferred: PreferredQuorum,
     /// When the input came that is being handled.
@@ -84,8 +82,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     holds: BTreeMap<u64, Hold>,
     /// PREPAREs certified for a view that is being established.
     established: Option<(View, Vec<StoredPrepare>)>,
-    /// Ordering messages of later views, per sender.
-    future: Vec<VecDeque<(View, Bytes)>>,
+    /// Ordering messages of later views.
+    later: Later,
 
     checkpointing: Checkpointing,
     /// Since when something is outstanding without progress.
@@ -125,15 +123,14 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             prepared: 0,
             committed: 0,
             handed: 0,
-            pending: VecDeque::new(),
-            fill_through: None,
+            proposals: Proposals::default(),
             preferred: PreferredQuorum::new(config.next_to_leader(View(0))),
             now: Time(0),
             chain: Vec::new(),
             bodies: BTreeMap::new(),
             holds: BTreeMap::new(),
             established: None,
-            future: vec![VecDeque::new(); replicas],
+            later: Later::new(config.replicas, config.window_slots() as usize),
             checkpointing: Checkpointing::default(),
             outstanding_since: None,
             backoff: 0,
@@ -180,7 +177,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             }
             ToPillar::FillGap { view, through } => {
                 if view == self.view && self.is_leader() {
-                    self.fill_through = Some(self.fill_through.unwrap_or(0).max(through));
+                    self.proposals.fill(through);
                     let taken = 1 + self.propose_ready(out);
                     self.announce(taken, out);
                 }
@@ -335,32 +332,17 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     }
 
     /// Keeps an ordering message of a later view until that view is entered.
-    ///
-    /// Unverified, so bounded by sender and count; what does not fit is asked for again later.
     fn keep_for_later(
         &mut self,
         from: ReplicaId,
         view: View,
-        message: Bytes,
+        message: &[u8],
         now: Time,
         out: &mut Output,
     ) {
-        let room = self.config.window_slots() as usize;
-        let Some(queue) = self.future.get_mut(usize::from(from.0)) else {
-            return;
-        };
-        let bytes: usize = queue.iter().map(|(_, kept)| kept.len()).sum();
-        if queue.len() >= room || bytes + message.len() > FUTURE_BYTES {
-            // The nearest view is the likeliest.
-            let farthest = (0..queue.len()).max_by_key(|at| queue[*at].0);
-            match farthest.filter(|at| queue[*at].0 > view) {
-                Some(at) => drop(queue.remove(at)),
-                None => return,
-            }
+        if self.later.keep(from, view, message) {
+            self.hint_stuck(now, out);
         }
-        // A copy, so that what is kept does not pin a receive buffer.
-        queue.push_back((view, Bytes::copy_from_slice(&message)));
-        self.hint_stuck(now, out);
     }
 
     /// Tells the control stage, at a limited rate, that peers seem to be ahead.

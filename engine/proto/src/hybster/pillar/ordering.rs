@@ -10,6 +10,7 @@ use crate::hybster::verify::verify_prepare;
 use crate::ids::{PillarId, ReplicaId};
 use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Output, Reject, SendTag, ToExecution};
+use crate::shared::proposals::Proposal;
 use crate::shared::requests::{RequestChecks, is_admissible, is_proved};
 use crate::time::Time;
 use crate::trace::TraceEvent;
@@ -25,7 +26,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         let mut taken = 0;
         match self.authentic_only(buffer, requests, out) {
-            Some(batch) => self.pending.push_back(batch),
+            Some((buffer, requests)) => self.proposals.push(buffer, requests),
             None => taken += 1,
         }
         taken += self.propose_ready(out);
@@ -89,14 +90,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     pub(super) fn propose_ready(&mut self, out: &mut Output) -> u32 {
         let mut taken = 0;
         while self.is_leader() && self.prepared < self.window_end() && out.fatal.is_none() {
-            if let Some((buffer, requests)) = self.pending.pop_front() {
-                taken += 1;
-                self.propose_batch(buffer, requests, out);
-            } else if let Some(through) = self.fill_through.filter(|t| *t >= self.prepared) {
-                self.propose_noop(through, out);
-            } else {
-                self.fill_through = None;
-                break;
+            match self.proposals.next(self.prepared) {
+                Some(Proposal::Batch(buffer, requests)) => {
+                    taken += 1;
+                    self.propose_batch(buffer, requests, out);
+                }
+                Some(Proposal::NoOp(through)) => self.propose_noop(through, out),
+                None => break,
             }
         }
         taken
@@ -201,7 +201,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             return Err(Reject::BadBatch);
         }
         if header.view > self.view {
-            self.keep_for_later(from, header.view, message, now, out);
+            self.keep_for_later(from, header.view, &message, now, out);
             return Ok(());
         }
         if header.view < self.view {
@@ -333,7 +333,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             return Err(Reject::WrongSender);
         }
         if commit.view > self.view {
-            self.keep_for_later(from, commit.view, message.clone(), now, out);
+            self.keep_for_later(from, commit.view, message, now, out);
             return Ok(());
         }
         if commit.view < self.view {

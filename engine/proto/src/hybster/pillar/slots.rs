@@ -1,9 +1,10 @@
-//! The log of one pillar: what is known about each slot after the stable checkpoint.
+//! What a pillar knows about a slot (TR listing 16): PREPARE, COMMITs, and its own COMMIT.
 
 use bytes::Bytes;
 use hybster_tss::{Digest, Proof};
 
 use crate::ids::{OrderNumber, ReplicaId, View};
+use crate::shared::log::{Entry, Log};
 use crate::wire::{Commit, PREPARE_HEAD, PrepareHeader};
 
 /// A PREPARE whose certificate, batch and requests were checked.
@@ -48,7 +49,7 @@ pub(super) struct Slot {
     pub own: Option<Commit>,
 }
 
-impl Slot {
+impl Entry for Slot {
     fn clear(&mut self) {
         self.prepare = None;
         self.votes.clear();
@@ -56,62 +57,21 @@ impl Slot {
     }
 }
 
-/// A ring of slots from the window's base on.
-pub(super) struct Slots {
-    ring: Vec<Slot>,
-    base: u64,
-}
+/// The log of a pillar.
+pub(super) type Slots = Log<Slot>;
 
-impl Slots {
-    /// Room for `capacity` slots after the base.
-    pub fn new(capacity: u64) -> Slots {
-        let capacity = usize::try_from(capacity).expect("windows fit into memory");
-        Slots { ring: vec![Slot::default(); capacity], base: 0 }
-    }
-
-    /// The first slot after the stable checkpoint.
-    pub fn base(&self) -> u64 {
-        self.base
-    }
-
-    /// The first slot that has no room.
-    pub fn end(&self) -> u64 {
-        self.base + self.ring.len() as u64
-    }
-
-    fn position(&self, slot: u64) -> Option<usize> {
-        (self.base..self.end()).contains(&slot).then(|| (slot % self.ring.len() as u64) as usize)
-    }
-
-    pub fn get(&self, slot: u64) -> Option<&Slot> {
-        self.position(slot).map(|at| &self.ring[at])
-    }
-
-    pub fn get_mut(&mut self, slot: u64) -> Option<&mut Slot> {
-        self.position(slot).map(|at| &mut self.ring[at])
-    }
-
+impl Log<Slot> {
     pub fn prepare(&self, slot: u64) -> Option<&StoredPrepare> {
         self.get(slot)?.prepare.as_ref()
-    }
-
-    /// Forgets the slots before a new base.
-    pub fn forward(&mut self, base: u64) {
-        debug_assert!(base >= self.base);
-        for slot in self.base..base.min(self.end()) {
-            let at = (slot % self.ring.len() as u64) as usize;
-            self.ring[at].clear();
-        }
-        self.base = base;
     }
 
     /// Takes all PREPAREs out and forgets the rest: the view is left behind.
     pub fn drain(&mut self) -> Vec<StoredPrepare> {
         let mut prepares = Vec::new();
-        for slot in self.base..self.end() {
-            let at = (slot % self.ring.len() as u64) as usize;
-            prepares.extend(self.ring[at].prepare.take());
-            self.ring[at].clear();
+        for slot in self.base()..self.end() {
+            let entry = self.get_mut(slot).expect("inside the log");
+            prepares.extend(entry.prepare.take());
+            entry.clear();
         }
         prepares
     }
@@ -134,6 +94,6 @@ impl Slots {
 
     /// All PREPAREs held.
     pub fn all(&self) -> impl Iterator<Item = &StoredPrepare> {
-        self.ring.iter().filter_map(|slot| slot.prepare.as_ref())
+        self.entries().filter_map(|slot| slot.prepare.as_ref())
     }
 }

@@ -1,0 +1,90 @@
+//! The log of one pillar: what it knows about each slot after the stable checkpoint.
+//!
+//! A ring with a fixed number of places, so that its memory is fixed at the start and a slot takes
+//! no allocation. What an entry holds is the protocol's business.
+
+/// What is known about a slot. The default knows nothing.
+pub(crate) trait Entry: Default {
+    /// Forgets everything; keeps memory for the next slot that gets this place.
+    fn clear(&mut self);
+}
+
+/// Entries of the slots from a base on.
+///
+/// Invariant: an entry outside of `base..end` is empty.
+pub(crate) struct Log<E> {
+    ring: Vec<E>,
+    base: u64,
+}
+
+impl<E: Entry> Log<E> {
+    /// Room for `capacity` slots after the base, which is 0 at first.
+    pub fn new(capacity: u64) -> Log<E> {
+        let capacity = usize::try_from(capacity).expect("windows fit into memory");
+        Log { ring: std::iter::repeat_with(E::default).take(capacity).collect(), base: 0 }
+    }
+
+    /// The first slot after the stable checkpoint.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The first slot that has no room.
+    pub fn end(&self) -> u64 {
+        self.base + self.ring.len() as u64
+    }
+
+    fn position(&self, slot: u64) -> Option<usize> {
+        (self.base..self.end()).contains(&slot).then(|| (slot % self.ring.len() as u64) as usize)
+    }
+
+    pub fn get(&self, slot: u64) -> Option<&E> {
+        self.position(slot).map(|at| &self.ring[at])
+    }
+
+    pub fn get_mut(&mut self, slot: u64) -> Option<&mut E> {
+        self.position(slot).map(|at| &mut self.ring[at])
+    }
+
+    /// Forgets the slots before a new base.
+    pub fn forward(&mut self, base: u64) {
+        debug_assert!(base >= self.base);
+        for slot in self.base..base.min(self.end()) {
+            let at = (slot % self.ring.len() as u64) as usize;
+            self.ring[at].clear();
+        }
+        self.base = base;
+    }
+
+    /// All entries, in no particular order but always the same.
+    pub fn entries(&self) -> impl Iterator<Item = &E> {
+        self.ring.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Entry for u64 {
+        fn clear(&mut self) {
+            *self = 0;
+        }
+    }
+
+    #[test]
+    fn slots_before_the_base_are_forgotten_and_their_places_are_used_again() {
+        let mut log: Log<u64> = Log::new(4);
+        for slot in 0..4 {
+            *log.get_mut(slot).unwrap() = 10 + slot;
+        }
+        assert!(log.get_mut(4).is_none());
+        log.forward(3);
+        assert_eq!((log.base(), log.end()), (3, 7));
+        assert_eq!((log.get(2), log.get(3), log.get(4)), (None, Some(&13), Some(&0)));
+        // Far beyond everything that is known.
+        log.forward(1000);
+        assert!((1000..1004).all(|slot| log.get(slot) == Some(&0)));
+        assert!(log.entries().all(|entry| *entry == 0));
+    }
+}
