@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use hybster_proto::GroupConfig;
-use hybster_proto::hybster::wire::ordering::{
-    OrderRequest, encode_batch, encode_batch_request, parse_batch_request,
-};
 use hybster_proto::hybster::wire::view::{Link, Part};
 use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
 };
 use hybster_proto::output::{ClientLink, route_client_message, route_peer_message};
+use hybster_proto::wire::help::{
+    OrderRequest, encode_batch, encode_batch_request, parse_batch_request,
+};
 use hybster_proto::wire::request::{REQUESTS_HEAD, append_request, requests_body, requests_head};
 use hybster_proto::wire::state::{Fetch, Fetched, NodeId, StateRequest, encode_state, parse_state};
 use hybster_proto::wire::{

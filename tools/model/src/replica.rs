@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hybster_proto::fingerprint::Fingerprint;
-use hybster_proto::hybster::wire::ordering::{encode_batch, parse_batch_request};
 use hybster_proto::hybster::{Hybster, Pillar};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use hybster_proto::mutants;
@@ -17,6 +16,7 @@ use hybster_proto::replica::Stages;
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
+use hybster_proto::wire::help::{encode_batch, parse_batch_request};
 use hybster_proto::wire::{NewView, kind, kind_of};
 use hybster_tss::{Counter, CounterValue, Digest, InProcessTrInX, InProcessVerifier, TrInX};
 

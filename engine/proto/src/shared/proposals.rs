@@ -27,7 +27,7 @@ impl Proposals {
         self.pending.push_back((buffer, requests));
     }
 
-    /// Other pillars are ahead: cover the slots through this one (DESIGN 7).
+    /// Other pillars are ahead: cover the slots through this one (DEVIATIONS 6).
     pub fn fill(&mut self, through: u64) {
         self.fill_through = self.fill_through.max(Some(through));
     }

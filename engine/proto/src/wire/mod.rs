@@ -4,6 +4,7 @@
 //! authenticator has been checked; parsing allocates nothing that the bytes did not pay for and
 //! never panics. The layouts are drawn in `engine/proto/WIRE.md`.
 
+pub mod help;
 pub mod relay;
 pub mod reply;
 pub mod request;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
-use hybster_proto::hybster::wire::ordering::{encode_batch, parse_batch_request};
 use hybster_proto::hybster::wire::view::{Link, Part, PartScope};
 use hybster_proto::hybster::{ControlInput, PillarInput};
 use hybster_proto::ids::{PillarId, ReplicaId, View};
 use hybster_proto::output::{Input, ToPillar};
+use hybster_proto::wire::help::{encode_batch, parse_batch_request};
 use hybster_proto::wire::{
     self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, ViewChange, kind, kind_of,
 };

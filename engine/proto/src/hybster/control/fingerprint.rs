@@ -52,12 +52,12 @@ impl<V: Verifier> Control<V> {
             names.insert(pending.ticket, name.0);
         }
         messages.fingerprint(&mut names, into);
-        catch_up.fingerprint(into);
+        catch_up.fingerprint(into, certificate_into);
         names
     }
 }
 
-pub(super) fn certificate_into(certificate: &CheckpointCertificate, into: &mut Fingerprint) {
+fn certificate_into(certificate: &CheckpointCertificate, into: &mut Fingerprint) {
     into.number(certificate.id.order.0);
     into.bytes(&certificate.id.digest.0);
     into.number(certificate.votes.len() as u64);

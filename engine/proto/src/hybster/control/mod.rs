@@ -22,11 +22,11 @@ use crate::hybster::wire::view::Part;
 use crate::ids::{PillarId, ReplicaId, View};
 use crate::output::{Output, ToControl};
 use crate::protocol::ControlStatus;
+use crate::shared::catch_up::CatchUp;
 use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::{CheckpointCertificate, NewView, NewViewAck, PrepareHeader};
 
-use catch_up::CatchUp;
 use messages::Messages;
 
 enum Phase {
@@ -76,7 +76,7 @@ pub struct Control<V: Verifier> {
     new_view_due: Option<Time>,
     /// When own view-change messages are sent again.
     resend_due: Option<Time>,
-    catch_up: CatchUp,
+    catch_up: CatchUp<CheckpointCertificate>,
     views_entered: u64,
     /// Views left since the last stable one: links of the next VIEW-CHANGE.
     left_since_stable: usize,
@@ -100,7 +100,7 @@ impl<V: Verifier> Control<V> {
             new_view_timeout: AdaptiveTimeout::new(config.view_timeout_us),
             new_view_due: None,
             resend_due: None,
-            catch_up: CatchUp::new(&config),
+            catch_up: CatchUp::new(config.clone()),
             views_entered: 0,
             left_since_stable: 0,
             config,
@@ -158,8 +158,10 @@ impl<V: Verifier> Control<V> {
             ToControl::Hybster(ControlInput::CheckpointStable(certificate)) => {
                 self.learn_stable(certificate, false, now, out);
             }
-            ToControl::CheckpointTaken(id) => self.checkpoint_taken(id, now, out),
-            ToControl::Installed(id) => self.installed(id, now, out),
+            ToControl::CheckpointTaken(id) => {
+                self.catch_up.checkpoint_taken(id, self.stable_view, now, out);
+            }
+            ToControl::Installed(id) => self.catch_up.installed(id, out),
             ToControl::PeerBehind(peer) => self.help(peer, now, out),
             ToControl::Stuck => self.ask_state(now, out),
             ToControl::PeerUp(peer) => self.peer_up(peer, out),
@@ -176,7 +178,7 @@ impl<V: Verifier> Control<V> {
             self.resend_due = Some(now.after_us(2 * self.config.resend_us));
             self.resend(now, out);
         }
-        self.tick_catch_up(now, out);
+        self.catch_up.tick(self.stable_view, now, out);
         if self.new_view_due.is_some_and(|at| at <= now) {
             self.new_view_overdue(now, out);
         }
@@ -188,7 +190,7 @@ impl<V: Verifier> Control<V> {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let views = earliest(self.resend_due, self.new_view_due);
-        earliest(views, self.catch_up.deadline(&self.config))
+        earliest(views, self.catch_up.deadline())
     }
 
     /// Tells the pillars which messages they need not hold batches for any more.

@@ -3,80 +3,20 @@
 
 use bytes::Bytes;
 use hybster_tss::{Counter, CounterValue, Digest, Proof, RequestVerifier, TrInX, Verifier};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::Pillar;
 use super::preferred_quorum::PreferredQuorum;
 use super::slots::StoredPrepare;
 use crate::hybster::input::ControlInput;
-use crate::hybster::wire::ordering::{
-    BATCH_HEAD, encode_batch, encode_batch_request, parse_batch_request,
-};
 use crate::hybster::wire::view::{Link, Part, PartScope};
 use crate::ids::{ReplicaId, View};
-use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag};
+use crate::shared::bodies::{BATCHES_PER_REQUEST, Held, Named};
 use crate::time::Time;
 use crate::trace::TraceEvent;
+use crate::wire::help::{BATCH_HEAD, encode_batch, parse_batch_request};
 use crate::wire::{self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, Requests};
-
-/// A batch outside of the log: checked requests.
-#[derive(Clone, Debug)]
-pub(super) struct Body {
-    batch: Bytes,
-    requests: u32,
-}
-
-/// Batches that a message of a view change names. It counts once none is missing; until it is
-/// released, they are kept, whatever happens to the log.
-#[derive(Debug)]
-pub(super) struct Hold {
-    source: ReplicaId,
-    named: Vec<Named>,
-    missing: Vec<Named>,
-    /// Batches that were asked for and have not come yet.
-    under_way: usize,
-    asked: Time,
-}
-
-/// A batch as a prepared header names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Named {
-    digest: Digest,
-    requests: u32,
-    slot: u64,
-}
-
-#[cfg(feature = "model")]
-impl Body {
-    pub fn requests(&self) -> u32 {
-        self.requests
-    }
-}
-
-#[cfg(feature = "model")]
-impl Hold {
-    pub fn is_waiting(&self) -> bool {
-        !self.missing.is_empty()
-    }
-
-    pub fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
-        let Hold { source, named, missing, under_way, asked: _ } = self;
-        into.number(u64::from(source.0));
-        into.number(*under_way as u64);
-        for list in [named, missing] {
-            into.number(list.len() as u64);
-            for Named { digest, requests, slot } in list {
-                into.bytes(&digest.0);
-                into.number(u64::from(*requests));
-                into.number(*slot);
-            }
-        }
-    }
-}
-
-/// Digests that one BATCH-REQUEST names at most; all of them are answered.
-const BATCHES_PER_REQUEST: usize = 8;
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// TR listing 16, createAbortState and abortView.
@@ -233,19 +173,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
 
     /// Empties the log, but for the batches that messages of later views name.
     fn keep_bodies(&mut self) {
-        let old = self.slots.drain();
-        let named: HashSet<Digest> = self.named().collect();
-        for stored in old {
-            if named.contains(&stored.header.batch) {
-                let requests = stored.header.requests;
-                let body = Body { batch: stored.batch(), requests };
-                self.bodies.insert(stored.header.batch, body);
-            }
-        }
-    }
-
-    fn named(&self) -> impl Iterator<Item = Digest> + '_ {
-        self.holds.values().flat_map(|hold| hold.named.iter().map(|named| named.digest))
+        let logged = self.slots.drain().into_iter().map(|stored| {
+            let PrepareHeader { batch, requests, .. } = stored.header;
+            (batch, requests, stored.batch())
+        });
+        self.bodies.keep(logged);
     }
 
     /// Handles the messages that came before the NEW-VIEW did.
@@ -262,7 +194,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// The batches of the log and those fetched for the view change, by digest.
     fn known_bodies(&self) -> HashMap<Digest, Bytes> {
         let logged = self.slots.all().map(|stored| (stored.header.batch, stored.batch()));
-        let fetched = self.bodies.iter().map(|(digest, body)| (*digest, body.batch.clone()));
+        let fetched = self.bodies.all().map(|(digest, batch)| (digest, batch.clone()));
         logged.chain(fetched).collect()
     }
 
@@ -293,9 +225,6 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     // ------------------------------------------------------------------ batches
 
     /// DEVIATIONS 8: a message of a view change counts once the batches that it names are held.
-    ///
-    /// The control stage keeps a bounded number of such messages per replica, so what is held for
-    /// a liar is bounded as well.
     pub(super) fn hold(
         &mut self,
         ticket: u64,
@@ -304,98 +233,28 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         now: Time,
         out: &mut Output,
     ) {
-        let mut hold =
-            Hold { source, named: Vec::new(), missing: Vec::new(), under_way: 0, asked: now };
-        let mut valid = true;
-        for header in headers {
-            let slot = self.config.slot_of(header.first);
-            if header.noop {
-                valid &= header.batch == wire::digest(&[]);
-                continue;
-            }
-            if slot < self.slots.base() {
-                continue;
-            }
-            let named = Named { digest: header.batch, requests: header.requests, slot };
-            match self.requests_of(&named) {
-                Some(requests) => valid &= requests == header.requests,
-                None => hold.missing.push(named),
-            }
-            hold.named.push(named);
+        let base = self.slots.base();
+        if headers.iter().any(|header| header.noop && header.batch != wire::digest(&[])) {
+            return self.tell_held(Held { ticket, valid: false }, out);
         }
-        if !valid {
-            out.control(ControlInput::Held { ticket, pillar: self.pillar, valid });
-            return;
-        }
-        if hold.missing.is_empty() || mutants::active(Mutant::HoldUnchecked) {
-            out.control(ControlInput::Held { ticket, pillar: self.pillar, valid });
-        } else {
-            self.ask_batches(&mut hold, now, out);
-        }
-        self.holds.insert(ticket, hold);
-    }
-
-    /// The number of requests in a batch that is here.
-    fn requests_of(&self, named: &Named) -> Option<u32> {
-        let logged = self
-            .slots
-            .prepare(named.slot)
-            .filter(|stored| stored.header.batch == named.digest)
-            .map(|stored| stored.header.requests);
-        logged.or(self.bodies.get(&named.digest).map(|body| body.requests))
-    }
-
-    /// The control stage has dropped the message: batches that no other one names go.
-    pub(super) fn release(&mut self, ticket: u64) {
-        if self.holds.remove(&ticket).is_some() && !self.bodies.is_empty() {
-            let named: HashSet<Digest> = self.named().collect();
-            self.bodies.retain(|digest, _| named.contains(digest));
-        }
-    }
-
-    fn ask_batches(&self, hold: &mut Hold, now: Time, out: &mut Output) {
-        let asked = hold.missing.iter().take(BATCHES_PER_REQUEST);
-        let digests: Vec<Digest> = asked.map(|missing| missing.digest).collect();
-        hold.under_way = digests.len();
-        hold.asked = now;
-        let message = encode_batch_request(self.pillar, &digests);
-        // What the own VIEW-CHANGE names and is not here any more, others may have.
-        let to = if hold.source == self.id {
-            Destination::AllPeers
-        } else {
-            Destination::Peer(hold.source)
+        let named = headers.iter().filter(|header| !header.noop).map(|header| Named {
+            digest: header.batch,
+            requests: header.requests,
+            slot: self.config.slot_of(header.first),
+        });
+        let named = named.filter(|named| named.slot >= base).collect();
+        let slots = &self.slots;
+        let logged = |named: &Named| {
+            let header = slots.prepare(named.slot)?.header;
+            (header.batch == named.digest).then_some(header.requests)
         };
-        out.send(to, message, SendTag::Transient);
-    }
-
-    /// Batches before the window's base are not needed any more.
-    pub(super) fn forward_holds(&mut self, out: &mut Output) {
-        let (base, pillar) = (self.slots.base(), self.pillar);
-        for (ticket, hold) in &mut self.holds {
-            hold.named.retain(|named| named.slot >= base);
-            let waited = !hold.missing.is_empty();
-            hold.missing.retain(|missing| missing.slot >= base);
-            if waited && hold.missing.is_empty() {
-                out.control(ControlInput::Held { ticket: *ticket, pillar, valid: true });
-            }
+        if let Some(held) = self.bodies.hold(ticket, source, named, logged, now, out) {
+            self.tell_held(held, out);
         }
     }
 
-    pub(super) fn tick_holds(&mut self, now: Time, out: &mut Output) {
-        let resend_us = self.config.resend_us;
-        let mut holds = std::mem::take(&mut self.holds);
-        for hold in holds.values_mut().filter(|hold| !hold.missing.is_empty()) {
-            if now.since_us(hold.asked) >= resend_us {
-                self.ask_batches(hold, now, out);
-            }
-        }
-        self.holds = holds;
-    }
-
-    pub(super) fn holds_deadline(&self) -> Option<Time> {
-        let resend_us = self.config.resend_us;
-        let waiting = self.holds.values().filter(|hold| !hold.missing.is_empty());
-        waiting.map(|hold| hold.asked.after_us(resend_us)).min()
+    pub(super) fn tell_held(&self, Held { ticket, valid }: Held, out: &mut Output) {
+        out.control(ControlInput::Held { ticket, pillar: self.pillar, valid });
     }
 
     pub(super) fn batch_request(
@@ -410,10 +269,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         for digest in digests {
             let logged = self.slots.all().find(|stored| stored.header.batch == digest);
-            let batch = logged
-                .map(StoredPrepare::batch)
-                .or_else(|| self.bodies.get(&digest).map(|body| body.batch.clone()));
-            if let Some(batch) = batch {
+            let batch = logged.map(StoredPrepare::batch);
+            if let Some(batch) = batch.or_else(|| self.bodies.get(&digest).cloned()) {
                 let answer = encode_batch(self.pillar, &batch);
                 out.send(Destination::Peer(from), answer, SendTag::Transient);
             }
@@ -421,57 +278,23 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         Ok(())
     }
 
-    /// A BATCH: worth something only if a hold misses its digest.
+    /// A BATCH: worth something only if a message names it that waits for it.
     pub(super) fn batch_arrived(
         &mut self,
         message: &Bytes,
         now: Time,
         out: &mut Output,
     ) -> Result<(), Reject> {
-        if message.len() < BATCH_HEAD {
-            return Err(Reject::Malformed);
-        }
-        let batch = &message[BATCH_HEAD..];
+        let batch = message.get(BATCH_HEAD..).ok_or(Reject::Malformed)?;
         let digest = wire::digest(batch);
-        let misses = |hold: &Hold| hold.missing.iter().any(|missing| missing.digest == digest);
-        if !self.holds.values().any(misses) {
+        if !self.bodies.misses(&digest) {
             return Err(Reject::Irrelevant);
         }
-        // The digest is right, so what is wrong with the batch is wrong for everybody. But the
-        // number of requests is what a header says: a liar's must not spoil the batch for others.
         let requests = Requests::new(batch).count() as u32;
         let checked = self.check_requests(batch, requests);
-        if checked.is_ok() {
-            let batch = Bytes::copy_from_slice(batch);
-            self.bodies.insert(digest, Body { batch, requests });
+        for held in self.bodies.arrived(digest, batch, requests, checked, now, out) {
+            self.tell_held(held, out);
         }
-        let pillar = self.pillar;
-        let mut holds = std::mem::take(&mut self.holds);
-        holds.retain(|ticket, hold| {
-            let before = hold.missing.len();
-            let mut valid = true;
-            hold.missing.retain(|missing| {
-                if missing.digest != digest {
-                    return true;
-                }
-                valid &= checked.is_ok() && missing.requests == requests;
-                false
-            });
-            let arrived = before - hold.missing.len();
-            if arrived == 0 {
-                return true;
-            }
-            if !valid || hold.missing.is_empty() {
-                out.control(ControlInput::Held { ticket: *ticket, pillar, valid });
-                return valid;
-            }
-            hold.under_way = hold.under_way.saturating_sub(1);
-            if hold.under_way == 0 {
-                self.ask_batches(hold, now, out);
-            }
-            true
-        });
-        self.holds = holds;
         checked
     }
 }

@@ -28,10 +28,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             now: _,
             chain,
             bodies,
-            holds: _,
             established,
             later,
-            checkpointing,
+            checkpoints,
             outstanding_since: _,
             backoff: _,
             uncommitted_since: _,
@@ -58,18 +57,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             into.counter(link.previous);
             into.bytes(&link.digest.0);
         }
-        into.sorted(
-            bodies
-                .iter()
-                .map(|(digest, body)| {
-                    let mut item = Fingerprint::default();
-                    item.bytes(&digest.0);
-                    item.number(u64::from(body.requests()));
-                    item
-                })
-                .collect(),
-        );
-        self.holds_into(names, into);
+        bodies.fingerprint(names, into);
         into.flag(established.is_some());
         if let Some((view, prepares)) = established {
             into.number(view.0);
@@ -86,23 +74,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             }
             into.number(u64::MAX);
         }
-        checkpointing.fingerprint(into);
-    }
-
-    fn holds_into(&self, names: &BTreeMap<u64, Vec<u8>>, into: &mut Fingerprint) {
-        let (mut waiting, mut settled) = (Vec::new(), Vec::new());
-        for (ticket, hold) in &self.holds {
-            let mut item = Fingerprint::default();
-            item.bytes(names.get(ticket).map_or(&[], Vec::as_slice));
-            hold.fingerprint(&mut item);
-            // Those that wait are answered in the order of their tickets.
-            if hold.is_waiting() { &mut waiting } else { &mut settled }.push(item);
-        }
-        into.number(waiting.len() as u64);
-        for item in waiting {
-            into.bytes(&item.0);
-        }
-        into.sorted(settled);
+        checkpoints.fingerprint(into);
     }
 }
 

@@ -18,25 +18,24 @@ mod preferred_quorum;
 mod slots;
 
 use bytes::Bytes;
-use hybster_tss::{Counter, Digest, InstanceId, Refusal, RequestVerifier, TrInX, Verifier};
-use std::collections::BTreeMap;
+use hybster_tss::{Counter, InstanceId, Refusal, RequestVerifier, TrInX, Verifier};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
-use crate::hybster::input::{ControlInput, PillarInput};
-use crate::hybster::wire::ordering::OrderRequest;
+use crate::hybster::input::PillarInput;
 use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl, ToIntake, ToPillar};
+use crate::shared::bodies::Bodies;
 use crate::shared::later::Later;
 use crate::shared::proposals::Proposals;
+use crate::shared::votes::Votes;
 use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
+use crate::wire::help::OrderRequest;
 use crate::wire::{Checkpoint, Commit, PrepareHeader, kind};
 
-use abort::{Body, Hold};
-use checkpointing::{Checkpointing, Relevance};
 use preferred_quorum::PreferredQuorum;
 use slots::{Slots, StoredPrepare};
 
@@ -76,16 +75,15 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
 
     /// Steps of O since the last stable view (DEVIATIONS 2).
     chain: Vec<Link>,
-    /// Batches fetched for a view change, by digest.
-    bodies: BTreeMap<Digest, Body>,
-    /// What the control stage needs to be held, by ticket.
-    holds: BTreeMap<u64, Hold>,
+    /// Batches that messages of a view change name.
+    bodies: Bodies,
     /// PREPAREs certified for a view that is being established.
     established: Option<(View, Vec<StoredPrepare>)>,
     /// Ordering messages of later views.
     later: Later,
 
-    checkpointing: Checkpointing,
+    /// CHECKPOINTs of the checkpoints that this pillar is in charge of.
+    checkpoints: Votes<Checkpoint>,
     /// Since when something is outstanding without progress.
     outstanding_since: Option<Time>,
     backoff: u32,
@@ -127,11 +125,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             preferred: PreferredQuorum::new(config.next_to_leader(View(0))),
             now: Time(0),
             chain: Vec::new(),
-            bodies: BTreeMap::new(),
-            holds: BTreeMap::new(),
+            bodies: Bodies::new(id, pillar),
             established: None,
             later: Later::new(config.replicas, config.window_slots() as usize),
-            checkpointing: Checkpointing::default(),
+            checkpoints: Votes::new(&config),
             outstanding_since: None,
             backoff: 0,
             uncommitted_since: None,
@@ -189,7 +186,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             ToPillar::Hybster(PillarInput::Hold { ticket, source, headers }) => {
                 self.hold(ticket, source, &headers, now, out);
             }
-            ToPillar::Hybster(PillarInput::Release { ticket }) => self.release(ticket),
+            ToPillar::Hybster(PillarInput::Release { ticket }) => self.bodies.release(ticket),
             ToPillar::Hybster(PillarInput::Establish { view, prepared }) => {
                 self.establish(view, &prepared, out)
             }
@@ -218,7 +215,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// To be called when [`Pillar::deadline`] has passed.
     pub fn tick(&mut self, now: Time, out: &mut Output) {
         let resend_us = self.config.resend_us;
-        if let Some(own) = self.checkpointing.resend(now, resend_us) {
+        if let Some(own) = self.checkpoints.resend(now, resend_us) {
             let message = own.encode(&self.config);
             out.send(Destination::AllPeers, message, SendTag::Checkpoint(own.id.order));
         }
@@ -233,15 +230,15 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             self.commit_timeout.expired();
             out.control(ToControl::Suspect { view: self.view });
         }
-        self.tick_holds(now, out);
+        self.bodies.tick(now, resend_us, out);
     }
 
     /// When [`Pillar::tick`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let resend_us = self.config.resend_us;
-        let own = earliest(self.outstanding_deadline(), self.checkpointing.deadline(resend_us));
-        earliest(own, earliest(self.holds_deadline(), self.commit_deadline()))
+        let own = earliest(self.outstanding_deadline(), self.checkpoints.deadline(resend_us));
+        earliest(own, earliest(self.bodies.deadline(resend_us), self.commit_deadline()))
     }
 
     /// When the view is given up for a slot that is not committed.
@@ -362,11 +359,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             return;
         }
         self.slots.forward(base);
-        self.checkpointing.stable(to);
+        self.checkpoints.stable(to);
         self.prepared = self.prepared.max(base);
         self.committed = self.committed.max(base);
         self.handed = self.handed.max(base);
-        self.forward_holds(out);
+        for held in self.bodies.forward(base) {
+            self.tell_held(held, out);
+        }
         if self.is_leader() {
             let taken = self.propose_ready(out);
             self.announce(taken, out);
@@ -387,57 +386,6 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
     }
 
-    /// TR listing 18, sendCheckpoint.
-    fn certify_checkpoint(&mut self, id: crate::wire::CheckpointId, now: Time, out: &mut Output) {
-        if self.checkpointing.has(self.id, &id) {
-            return;
-        }
-        let digest = Checkpoint::certified(self.id, self.pillar, &id);
-        let Some(mac) = Self::granted(self.trinx.certify_mac(&digest), out) else {
-            return;
-        };
-        let own = Checkpoint { sender: self.id, id, proof: mac.proof };
-        let message = own.encode(&self.config);
-        out.send(Destination::AllPeers, message, SendTag::Checkpoint(id.order));
-        self.checkpointing.sent(own, now);
-        self.store_checkpoint(own, out);
-    }
-
-    /// TR listing 18, receive(CHECKPOINT).
-    fn checkpoint(
-        &mut self,
-        from: ReplicaId,
-        message: &[u8],
-        out: &mut Output,
-    ) -> Result<(), Reject> {
-        let checkpoint = Checkpoint::parse(message, &self.config)?;
-        if checkpoint.sender != from
-            || self.config.checkpoint_pillar(checkpoint.id.order) != self.pillar
-        {
-            return Err(Reject::WrongSender);
-        }
-        match self.checkpointing.relevance(&checkpoint) {
-            Relevance::Wanted => {}
-            Relevance::SenderBehind => {
-                out.control(ToControl::PeerBehind(from));
-                return Err(Reject::Irrelevant);
-            }
-            Relevance::Useless => return Err(Reject::Irrelevant),
-        }
-        let digest = Checkpoint::certified(checkpoint.sender, self.pillar, &checkpoint.id);
-        if !self.verifier.verify_mac(&checkpoint.mac(&self.config), &digest) {
-            return Err(Reject::BadCertificate);
-        }
-        self.store_checkpoint(checkpoint, out);
-        Ok(())
-    }
-
-    fn store_checkpoint(&mut self, checkpoint: Checkpoint, out: &mut Output) {
-        if let Some(certificate) = self.checkpointing.store(checkpoint, &self.config) {
-            out.control(ControlInput::CheckpointStable(certificate));
-        }
-    }
-
     /// Sends again what a peer may have missed while its link was down (TR listing 9). What it
     /// lacks beyond that, it asks for.
     fn peer_up(&mut self, peer: ReplicaId, out: &mut Output) {
@@ -448,7 +396,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             };
             self.send_slot(entry, to, out);
         }
-        if let Some(own) = self.checkpointing.own() {
+        if let Some(own) = self.checkpoints.own() {
             out.send(to, own.encode(&self.config), SendTag::Checkpoint(own.id.order));
         }
     }

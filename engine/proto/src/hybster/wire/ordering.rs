@@ -1,4 +1,4 @@
-//! PREPARE and COMMIT (TR listing 16) and the messages that ask for them again.
+//! PREPARE and COMMIT (TR listing 16).
 
 use bytes::Bytes;
 use hybster_tss::{
@@ -6,7 +6,7 @@ use hybster_tss::{
 };
 
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
-use crate::wire::{Put, Reader, WireError, digest, kind};
+use crate::wire::{Reader, WireError, digest, kind};
 
 /// Bytes of a PREPARE before its batch.
 pub const PREPARE_HEAD: usize = 112;
@@ -223,88 +223,6 @@ impl Commit {
             proof: self.proof,
         }
     }
-}
-
-/// Asks the receiver for its ordering messages of a pillar from an order number on.
-///
-/// The asker is stuck; the link authenticates it, and an answer costs a bounded number of bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OrderRequest {
-    /// Pillar.
-    pub pillar: PillarId,
-    /// The asker's stable view.
-    pub view: View,
-    /// The first order that it has not committed.
-    pub from: OrderNumber,
-}
-
-impl OrderRequest {
-    /// The message.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let mut out = vec![kind::ORDER_REQUEST, 0];
-        out.put_u16(self.pillar.0);
-        out.put_u32(0);
-        out.put_u64(self.view.0);
-        out.put_u64(self.from.0);
-        out.into()
-    }
-
-    /// Parses a message.
-    ///
-    /// # Errors
-    /// If the length or a field is wrong.
-    pub fn parse(bytes: &[u8]) -> Result<OrderRequest, WireError> {
-        let mut reader = Reader::new(bytes);
-        reader.expect_kind(kind::ORDER_REQUEST)?;
-        reader.zeros(1)?;
-        let pillar = reader.pillar()?;
-        reader.zeros(4)?;
-        let request = OrderRequest { pillar, view: reader.view()?, from: reader.order()? };
-        reader.end()?;
-        Ok(request)
-    }
-}
-
-/// Asks for batches by digest.
-#[must_use]
-pub fn encode_batch_request(pillar: PillarId, digests: &[Digest]) -> Bytes {
-    let mut out = vec![kind::BATCH_REQUEST, 0];
-    out.put_u16(pillar.0);
-    out.put_u32(digests.len() as u32);
-    for digest in digests {
-        out.bytes(&digest.0);
-    }
-    out.into()
-}
-
-/// The digests that a BATCH-REQUEST names.
-///
-/// # Errors
-/// If the length or a field is wrong.
-pub fn parse_batch_request(bytes: &[u8]) -> Result<Vec<Digest>, WireError> {
-    let mut reader = Reader::new(bytes);
-    reader.expect_kind(kind::BATCH_REQUEST)?;
-    reader.zeros(1)?;
-    reader.pillar()?;
-    let count = reader.count(32, "digests")?;
-    let digests = (0..count).map(|_| reader.digest()).collect::<Result<_, _>>()?;
-    reader.end()?;
-    Ok(digests)
-}
-
-/// Bytes of a BATCH message before the batch.
-pub const BATCH_HEAD: usize = 8;
-
-/// A BATCH message.
-#[must_use]
-pub fn encode_batch(pillar: PillarId, batch: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(BATCH_HEAD + batch.len());
-    out.extend_from_slice(&[kind::BATCH, 0]);
-    out.put_u16(pillar.0);
-    out.put_u32(0);
-    out.extend_from_slice(batch);
-    out.into()
 }
 
 #[cfg(test)]

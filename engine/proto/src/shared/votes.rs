@@ -1,0 +1,227 @@
+//! Votes for checkpoints: who vouches for which state, and when enough do (TR listing 18).
+//!
+//! What a vote is proved with, and whether it can be shown to others, is the protocol's business:
+//! this counts claims that were checked, one of each replica for an order number.
+
+use std::collections::BTreeMap;
+
+use crate::config::GroupConfig;
+use crate::ids::{OrderNumber, ReplicaId};
+use crate::mutants::{self, Mutant};
+use crate::time::Time;
+use crate::wire::CheckpointId;
+
+/// A replica's statement that it holds the state of a checkpoint.
+pub(crate) trait Claim: Copy {
+    /// Who says so.
+    fn sender(&self) -> ReplicaId;
+
+    /// Of which state.
+    fn id(&self) -> CheckpointId;
+}
+
+/// The claims that one pillar has collected.
+pub(crate) struct Votes<C> {
+    /// Equal claims that make a checkpoint stable.
+    needed: usize,
+    /// Order numbers for which claims of one replica are kept, at most.
+    room: usize,
+    /// Per order number one claim of each replica at most, each checked.
+    claims: BTreeMap<OrderNumber, Vec<C>>,
+    /// The highest checkpoint that was reported as stable.
+    reported: OrderNumber,
+    /// This replica's claim that is not stable yet, and when it was sent last.
+    own: Option<(C, Time)>,
+}
+
+/// What to do with a claim before it is verified.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Relevance {
+    /// Verify and store it.
+    Wanted,
+    /// Its sender repeats itself about something stable: it lacks the proof of that.
+    SenderBehind,
+    /// Drop it.
+    Useless,
+}
+
+impl<C: Claim> Votes<C> {
+    /// No claims yet; the group's rules say how many equal ones make a checkpoint stable.
+    pub fn new(config: &GroupConfig) -> Votes<C> {
+        Votes {
+            needed: config.stable(),
+            // As many as both windows have room for, so that a liar displaces only its own.
+            room: (2 * config.window / config.checkpoint_interval) as usize + 2,
+            claims: BTreeMap::new(),
+            reported: OrderNumber(0),
+            own: None,
+        }
+    }
+
+    /// Whether a claim adds something.
+    pub fn relevance(&self, claim: &C) -> Relevance {
+        let (order, known) = (claim.id().order, self.has(claim.sender(), &claim.id()));
+        if order < self.reported || (order == self.reported && known) {
+            Relevance::SenderBehind
+        } else if known {
+            // TR listing 18: the first CHECKPOINT of a replica for an order number counts.
+            Relevance::Useless
+        } else {
+            Relevance::Wanted
+        }
+    }
+
+    /// Stores a verified claim. If it makes its checkpoint stable, returns the equal claims that do,
+    /// as many as are needed, rising by sender.
+    pub fn store(&mut self, claim: C) -> Option<Vec<C>> {
+        let id = claim.id();
+        self.claims.entry(id.order).or_default().push(claim);
+        self.bound(claim.sender());
+        let claims = self.claims.get(&id.order)?;
+        let mut agreeing: Vec<C> = claims.iter().filter(|c| c.id() == id).copied().collect();
+        let alone = mutants::active(Mutant::CheckpointOfOne);
+        if (agreeing.len() < self.needed && !alone) || id.order <= self.reported {
+            return None;
+        }
+        agreeing.sort_by_key(Claim::sender);
+        agreeing.truncate(self.needed);
+        self.stable(id.order);
+        Some(agreeing)
+    }
+
+    /// Drops a sender's oldest claim if it has too many.
+    fn bound(&mut self, sender: ReplicaId) {
+        let of_sender = |claims: &Vec<C>| claims.iter().any(|c| c.sender() == sender);
+        if self.claims.values().filter(|c| of_sender(c)).count() <= self.room {
+            return;
+        }
+        let oldest = self.claims.iter().find(|(_, c)| of_sender(c)).map(|(order, _)| *order);
+        if let Some(order) = oldest {
+            let claims = self.claims.get_mut(&order).expect("found above");
+            claims.retain(|c| c.sender() != sender);
+            if claims.is_empty() {
+                self.claims.remove(&order);
+            }
+        }
+    }
+
+    /// A checkpoint is stable: older ones are of no use any more (TR listing 18,
+    /// discardCheckpoints). The claims for the stable one stay, to notice senders that lag.
+    pub fn stable(&mut self, order: OrderNumber) {
+        self.reported = self.reported.max(order);
+        self.claims = self.claims.split_off(&self.reported);
+        self.own.take_if(|(own, _)| own.id().order <= self.reported);
+    }
+
+    /// Remembers this replica's claim, to be sent again until it is stable.
+    pub fn sent(&mut self, own: C, now: Time) {
+        if own.id().order > self.reported {
+            self.own = Some((own, now));
+        }
+    }
+
+    /// This replica's claim if it has waited longer than `age_us`; it then counts as sent now.
+    pub fn resend(&mut self, now: Time, age_us: u64) -> Option<C> {
+        let (own, at) = self.own.as_mut()?;
+        if now.since_us(*at) < age_us {
+            return None;
+        }
+        *at = now;
+        Some(*own)
+    }
+
+    /// When [`Votes::resend`] has something to say.
+    pub fn deadline(&self, age_us: u64) -> Option<Time> {
+        self.own.map(|(_, at)| at.after_us(age_us))
+    }
+
+    /// This replica's claim that is not stable yet.
+    pub fn own(&self) -> Option<&C> {
+        self.own.as_ref().map(|(own, _)| own)
+    }
+
+    /// Whether a replica's claim for an order number is stored.
+    pub fn has(&self, sender: ReplicaId, id: &CheckpointId) -> bool {
+        self.claims.get(&id.order).is_some_and(|claims| claims.iter().any(|c| c.sender() == sender))
+    }
+}
+
+#[cfg(feature = "model")]
+impl<C: Claim> Votes<C> {
+    /// Appends what is known, without the proofs.
+    pub fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
+        let Votes { needed: _, room: _, claims, reported, own } = self;
+        into.number(reported.0);
+        into.flag(own.is_some());
+        into.sorted(
+            claims
+                .values()
+                .flatten()
+                .map(|claim| {
+                    let mut item = crate::fingerprint::Fingerprint::default();
+                    item.number(claim.id().order.0);
+                    item.bytes(&claim.id().digest.0);
+                    item.number(u64::from(claim.sender().0));
+                    item
+                })
+                .collect(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hybster_tss::Digest;
+
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    struct Plain(ReplicaId, CheckpointId);
+
+    impl Claim for Plain {
+        fn sender(&self) -> ReplicaId {
+            self.0
+        }
+
+        fn id(&self) -> CheckpointId {
+            self.1
+        }
+    }
+
+    fn claim(sender: u16, order: u64, digest: u8) -> Plain {
+        let id = CheckpointId { order: OrderNumber(order), digest: Digest([digest; 32]) };
+        Plain(ReplicaId(sender), id)
+    }
+
+    #[test]
+    fn only_equal_digests_make_a_checkpoint_stable() {
+        let mut votes = Votes::new(&GroupConfig::default());
+        assert_eq!(votes.store(claim(0, 256, 1)), None);
+        assert_eq!(votes.store(claim(1, 256, 2)), None);
+        let agreeing = votes.store(claim(2, 256, 1)).unwrap();
+        assert_eq!(agreeing, [claim(0, 256, 1), claim(2, 256, 1)]);
+        assert_eq!(votes.relevance(&claim(2, 256, 1)), Relevance::SenderBehind);
+        assert_eq!(votes.relevance(&claim(2, 512, 1)), Relevance::Wanted);
+    }
+
+    #[test]
+    fn as_many_are_needed_as_the_rules_say() {
+        let mut votes = Votes { needed: 5, ..Votes::new(&GroupConfig::default()) };
+        for sender in [6, 0, 3, 1] {
+            assert_eq!(votes.store(claim(sender, 256, 1)), None);
+        }
+        let senders: Vec<u16> =
+            votes.store(claim(2, 256, 1)).unwrap().iter().map(|c| c.0.0).collect();
+        assert_eq!(senders, [0, 1, 2, 3, 6]);
+    }
+
+    #[test]
+    fn a_liar_displaces_only_its_own() {
+        let mut votes = Votes::new(&GroupConfig::default());
+        votes.store(claim(0, 256, 1));
+        for k in 1..1000 {
+            votes.store(claim(2, 256 * k, 9));
+        }
+        assert!(votes.claims.len() < 20);
+        assert!(votes.store(claim(1, 256, 1)).is_some());
+    }
+}
