@@ -135,6 +135,22 @@ fn ask(
 
 fn table(answer: &GroupStatus, pillars: u16) -> String {
     let mut text = format!("group {}\n\n", answer.group);
+    columns(&mut text, &overview(answer));
+    let rows = progress(answer, pillars);
+    if rows.len() > 1 {
+        let _ = writeln!(text, "\ncommitted/prepared up to which order number:");
+        columns(&mut text, &rows);
+    }
+    for entry in &answer.replicas {
+        if let Some(problem) = &entry.problem {
+            let _ = writeln!(text, "\nreplica {} at {}: {problem}", entry.replica, entry.address);
+        }
+    }
+    text
+}
+
+/// A head, and a row per replica with its view and counters.
+fn overview(answer: &GroupStatus) -> Vec<Vec<String>> {
     let head = [
         "replica",
         "address",
@@ -171,8 +187,11 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
         }
         rows.push(row);
     }
-    columns(&mut text, &rows);
+    rows
+}
 
+/// A head, and a row per replica of a replicated service with its pillars and peers.
+fn progress(answer: &GroupStatus, pillars: u16) -> Vec<Vec<String>> {
     let mut head: Vec<String> = vec!["replica".into()];
     head.extend((0..pillars).map(|p| format!("pillar {p}")));
     head.push("peers".into());
@@ -196,17 +215,7 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
         row.push(peers.join(", "));
         rows.push(row);
     }
-    if rows.len() > 1 {
-        let _ = writeln!(text, "\ncommitted/prepared up to which order number:");
-        columns(&mut text, &rows);
-    }
-
-    for entry in &answer.replicas {
-        if let Some(problem) = &entry.problem {
-            let _ = writeln!(text, "\nreplica {} at {}: {problem}", entry.replica, entry.address);
-        }
-    }
-    text
+    rows
 }
 
 /// Appends rows with columns as wide as their widest cell.
