@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use hybster_proto::egress::{Egress, EgressLimits, LinkState, Links};
 use hybster_proto::fingerprint::Fingerprint;
 use hybster_proto::hybster::{Hybster, Pillar};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
@@ -101,6 +102,35 @@ pub struct Effects {
     pub rejections: Vec<Rejection>,
     /// Remarkable things that happened, see the constants of [`facts`].
     pub facts: u16,
+}
+
+/// What left an egress.
+#[derive(Default)]
+struct Left(Vec<(ReplicaId, Bytes)>);
+
+impl Links<()> for Left {
+    fn unsent_bytes(&mut self, _: ReplicaId) -> usize {
+        0
+    }
+
+    fn link_state(&mut self, _: ReplicaId) -> LinkState {
+        LinkState::default()
+    }
+
+    fn send(&mut self, peer: ReplicaId, message: Bytes) -> bool {
+        self.0.push((peer, message));
+        true
+    }
+
+    fn send_to_client(&mut self, (): (), _: &[u8]) {}
+
+    fn seal_for_client(&mut self, (): (), _: &[u8], _: &mut Vec<u8>) -> bool {
+        false
+    }
+
+    fn relay_to_client(&mut self, (): (), _: &[u8], _: &[u8]) -> bool {
+        false
+    }
 }
 
 /// A correct replica.
@@ -250,11 +280,11 @@ impl Automaton {
         effects.rejections.append(&mut self.out.rejections);
         let mut batches = Vec::new();
         for network in std::mem::take(&mut self.out.network) {
-            let Network::Send { to, message, .. } = network else {
+            let Network::Send { to, message, .. } = &network else {
                 continue;
             };
-            match kind_of(&message) {
-                kind::BATCH_REQUEST => batches.push(message),
+            match kind_of(message) {
+                kind::BATCH_REQUEST => batches.push(message.clone()),
                 // What goes to one peer only was sent to all before, by this replica or by the one
                 // that certified it: messages stay in the network, so it adds nothing.
                 _ if !matches!(to, Destination::AllPeers | Destination::Thrifty(_)) => {}
@@ -264,7 +294,11 @@ impl Automaton {
                 | kind::NEW_VIEW_ACK
                 | kind::PREPARE
                 | kind::COMMIT
-                | kind::CHECKPOINT => effects.sent.push(message),
+                | kind::CHECKPOINT => {
+                    let message = message.clone();
+                    self.check_egress(network, &message);
+                    effects.sent.push(message);
+                }
                 // Requests for help.
                 _ => {}
             }
@@ -272,6 +306,23 @@ impl Automaton {
         line.extend(self.out.inputs.drain(..));
         for request in batches {
             self.answer(&request, line, effects);
+        }
+    }
+
+    /// Notes a breach if the egress does not bring a message to each peer, sooner or later, once.
+    /// When it leaves is up to the network here, which may keep messages as long as it likes.
+    fn check_egress(&mut self, effect: Network, message: &Bytes) {
+        let config = &self.group.config;
+        let mut egress = Egress::new(Arc::clone(config), self.id, EgressLimits::default());
+        let peers: Vec<_> = config.all_replicas().filter(|peer| *peer != self.id).collect();
+        peers.iter().for_each(|peer| egress.peer_up(*peer));
+        let mut left = Left::default();
+        egress.apply(effect, NOW, &mut left);
+        egress.flush(LATE, &mut left);
+        let expected: Vec<_> = peers.iter().map(|peer| (*peer, message.clone())).collect();
+        if left.0 != expected {
+            let kind = kind_of(message);
+            self.seen.breach = Some(format!("a message of kind {kind} does not reach all peers"));
         }
     }
 
