@@ -76,11 +76,11 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub const UNKNOWN: Place = Place { at: NONE, is_known: false };
+    pub(super) const UNKNOWN: Place = Place { at: NONE, is_known: false };
 }
 
 impl SessionTable {
-    pub fn new(config: &GroupConfig) -> SessionTable {
+    pub(super) fn new(config: &GroupConfig) -> SessionTable {
         SessionTable {
             window: config.session_window.into(),
             max_sessions: config.max_sessions_per_client,
@@ -95,7 +95,7 @@ impl SessionTable {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.length as usize
     }
 
@@ -114,7 +114,7 @@ impl SessionTable {
     }
 
     /// What the table says, without opening a session. `None`: the session would be opened.
-    pub fn lookup(&self, session: SessionId, number: RequestNumber) -> Option<Lookup<'_>> {
+    pub(super) fn lookup(&self, session: SessionId, number: RequestNumber) -> Option<Lookup<'_>> {
         match self.index.get(&session) {
             Some(at) => Some(self.judge(*at, number)),
             None => {
@@ -128,7 +128,7 @@ impl SessionTable {
 
     /// Where a session is.
     #[inline]
-    pub fn find(&self, session: SessionId) -> Place {
+    pub(super) fn find(&self, session: SessionId) -> Place {
         let Some(&at) = self.index.get(&session) else { return Place::UNKNOWN };
         // Read here, so that it is in the cache when it is needed.
         Place { at, is_known: self.entry(at).id == session }
@@ -136,7 +136,7 @@ impl SessionTable {
 
     /// What the table says; opens the session if it is new. `place` is what [`Self::find`] said
     /// of it, now or before other sessions were opened.
-    pub fn lookup_or_open(
+    pub(super) fn lookup_or_open(
         &mut self,
         place: Place,
         session: SessionId,
@@ -175,7 +175,13 @@ impl SessionTable {
     }
 
     /// Records a result at an entry that a lookup named.
-    pub fn record(&mut self, at: u32, number: RequestNumber, status: ReplyStatus, result: &[u8]) {
+    pub(super) fn record(
+        &mut self,
+        at: u32,
+        number: RequestNumber,
+        status: ReplyStatus,
+        result: &[u8],
+    ) {
         self.clock += 1;
         let (clock, window) = (self.clock, self.window);
         let entry = self.entry_mut(at);
@@ -237,7 +243,7 @@ impl SessionTable {
     // ------------------------------------------------------------------ pages
 
     /// An immutable handle; costs one reference count per page and a copy of the client list.
-    pub fn snapshot(&mut self, order: OrderNumber) -> SessionSnapshot {
+    pub(super) fn snapshot(&mut self, order: OrderNumber) -> SessionSnapshot {
         #[expect(clippy::disallowed_methods, reason = "sorted below")]
         let mut clients: Vec<_> =
             self.clients.iter().map(|(id, client)| (id.0, client.watermark)).collect();
@@ -257,7 +263,7 @@ impl SessionTable {
     }
 
     /// Rebuilds the table from pages that were checked against a certified digest.
-    pub fn restore(
+    pub(super) fn restore(
         config: &GroupConfig,
         source: &dyn Snapshot,
         order: OrderNumber,

@@ -61,14 +61,14 @@ pub(crate) struct Bodies {
 
 impl Bodies {
     /// Nothing is held yet, for a pillar of replica `id`.
-    pub fn new(id: ReplicaId, pillar: PillarId) -> Bodies {
+    pub(crate) fn new(id: ReplicaId, pillar: PillarId) -> Bodies {
         Bodies { id, pillar, bodies: BTreeMap::new(), holds: BTreeMap::new() }
     }
 
     /// Holds the batches that a message names, and asks `source` for missing ones. `logged` tells
     /// how many requests a batch has that is in the log. Returns whether all are held and valid if
     /// that is known already; else [`Bodies::arrived`] tells it.
-    pub fn hold(
+    pub(crate) fn hold(
         &mut self,
         ticket: u64,
         source: ReplicaId,
@@ -114,7 +114,7 @@ impl Bodies {
     }
 
     /// The message of a ticket is dropped: batches that no other one names go.
-    pub fn release(&mut self, ticket: u64) {
+    pub(crate) fn release(&mut self, ticket: u64) {
         if self.holds.remove(&ticket).is_some() && !self.bodies.is_empty() {
             let named = self.named();
             self.bodies.retain(|digest, _| named.contains(digest));
@@ -127,7 +127,7 @@ impl Bodies {
     }
 
     /// The log is emptied: batches in it that messages name are held here from now on.
-    pub fn keep(&mut self, logged: impl Iterator<Item = (Digest, u32, Bytes)>) {
+    pub(crate) fn keep(&mut self, logged: impl Iterator<Item = (Digest, u32, Bytes)>) {
         let named = self.named();
         for (digest, requests, batch) in logged {
             if named.contains(&digest) {
@@ -137,17 +137,17 @@ impl Bodies {
     }
 
     /// A batch that is held here.
-    pub fn get(&self, digest: &Digest) -> Option<&Bytes> {
+    pub(crate) fn get(&self, digest: &Digest) -> Option<&Bytes> {
         self.bodies.get(digest).map(|body| &body.batch)
     }
 
     /// All batches that are held here.
-    pub fn all(&self) -> impl Iterator<Item = (Digest, &Bytes)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Digest, &Bytes)> {
         self.bodies.iter().map(|(digest, body)| (*digest, &body.batch))
     }
 
     /// Batches before the window's base are not needed any more. Returns what is complete by that.
-    pub fn forward(&mut self, base: u64) -> Vec<Held> {
+    pub(crate) fn forward(&mut self, base: u64) -> Vec<Held> {
         let mut complete = Vec::new();
         for (ticket, hold) in &mut self.holds {
             hold.named.retain(|named| named.slot >= base);
@@ -161,7 +161,7 @@ impl Bodies {
     }
 
     /// Asks again for what has been missing for `resend_us`.
-    pub fn tick(&mut self, now: Time, resend_us: u64, out: &mut Output) {
+    pub(crate) fn tick(&mut self, now: Time, resend_us: u64, out: &mut Output) {
         let mut holds = std::mem::take(&mut self.holds);
         for hold in holds.values_mut().filter(|hold| !hold.missing.is_empty()) {
             if now.since_us(hold.asked) >= resend_us {
@@ -172,13 +172,13 @@ impl Bodies {
     }
 
     /// When [`Bodies::tick`] has something to ask for.
-    pub fn deadline(&self, resend_us: u64) -> Option<Time> {
+    pub(crate) fn deadline(&self, resend_us: u64) -> Option<Time> {
         let waiting = self.holds.values().filter(|hold| !hold.missing.is_empty());
         waiting.map(|hold| hold.asked.after_us(resend_us)).min()
     }
 
     /// Whether a message names a batch with this digest that is not here.
-    pub fn misses(&self, digest: &Digest) -> bool {
+    pub(crate) fn misses(&self, digest: &Digest) -> bool {
         let mut missing = self.holds.values().flat_map(|hold| &hold.missing);
         missing.any(|missing| missing.digest == *digest)
     }
@@ -188,7 +188,7 @@ impl Bodies {
     ///
     /// The digest is right, so what is wrong with the batch is wrong for everybody. But the number
     /// of requests is what a header says: a liar's must not spoil the batch for others.
-    pub fn arrived(
+    pub(crate) fn arrived(
         &mut self,
         digest: Digest,
         batch: &[u8],
@@ -235,7 +235,7 @@ impl Bodies {
 impl Bodies {
     /// Appends what is held and missed. `names` tells what the tickets stand for: their numbers
     /// depend on the order in which messages came.
-    pub fn fingerprint(
+    pub(crate) fn fingerprint(
         &self,
         names: &BTreeMap<u64, Vec<u8>>,
         into: &mut crate::fingerprint::Fingerprint,

@@ -46,7 +46,7 @@ pub(crate) struct CatchUp<E> {
 
 impl<E: Evidence> CatchUp<E> {
     /// A replica in the initial state.
-    pub fn new(config: Arc<GroupConfig>) -> CatchUp<E> {
+    pub(crate) fn new(config: Arc<GroupConfig>) -> CatchUp<E> {
         CatchUp {
             stable: Arc::default(),
             left_with: Arc::default(),
@@ -61,42 +61,49 @@ impl<E: Evidence> CatchUp<E> {
     }
 
     /// The stable checkpoint.
-    pub fn stable(&self) -> &E {
+    pub(crate) fn stable(&self) -> &E {
         &self.stable
     }
 
     /// The stable checkpoint, remembered as the one that a VIEW-CHANGE's parts start from.
-    pub fn shared_stable(&mut self) -> Arc<E> {
+    pub(crate) fn shared_stable(&mut self) -> Arc<E> {
         self.left_with = Arc::clone(&self.stable);
         Arc::clone(&self.stable)
     }
 
     /// The checkpoint that the last [`CatchUp::shared_stable`] returned.
-    pub fn left_with(&self) -> &E {
+    pub(crate) fn left_with(&self) -> &E {
         &self.left_with
     }
 
     /// The highest checkpoint that is known to be stable.
-    pub fn highest(&self) -> &E {
+    pub(crate) fn highest(&self) -> &E {
         self.ahead.as_ref().map_or(&*self.stable, |(evidence, _)| evidence)
     }
 
     /// Whether a checkpoint is stable that this replica has not reached.
-    pub fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.ahead.is_some()
     }
 
-    pub fn is_transferring(&self) -> bool {
+    pub(crate) fn is_transferring(&self) -> bool {
         self.transferring.is_some()
     }
 
-    pub fn is_diverged(&self) -> bool {
+    pub(crate) fn is_diverged(&self) -> bool {
         self.diverged
     }
 
     /// Moves the window now if this replica's execution is there or `jump` says so, else waits a
     /// little for it. `view` is the stable view.
-    pub fn learn(&mut self, evidence: E, jump: bool, view: View, now: Time, out: &mut Output) {
+    pub(crate) fn learn(
+        &mut self,
+        evidence: E,
+        jump: bool,
+        view: View,
+        now: Time,
+        out: &mut Output,
+    ) {
         let id = evidence.id();
         if id.order <= self.stable.id().order {
             return;
@@ -155,7 +162,13 @@ impl<E: Evidence> CatchUp<E> {
     }
 
     /// This replica's execution digested a checkpoint.
-    pub fn checkpoint_taken(&mut self, id: CheckpointId, view: View, now: Time, out: &mut Output) {
+    pub(crate) fn checkpoint_taken(
+        &mut self,
+        id: CheckpointId,
+        view: View,
+        now: Time,
+        out: &mut Output,
+    ) {
         let stable = self.stable.id();
         if self.diverged {
             return;
@@ -185,7 +198,7 @@ impl<E: Evidence> CatchUp<E> {
     }
 
     /// A transferred state runs now.
-    pub fn installed(&mut self, id: CheckpointId, out: &mut Output) {
+    pub(crate) fn installed(&mut self, id: CheckpointId, out: &mut Output) {
         self.diverged = false;
         self.transferring = None;
         let stable = self.stable.id();
@@ -196,7 +209,7 @@ impl<E: Evidence> CatchUp<E> {
     }
 
     /// To be called when [`CatchUp::deadline`] has passed.
-    pub fn tick(&mut self, view: View, now: Time, out: &mut Output) {
+    pub(crate) fn tick(&mut self, view: View, now: Time, out: &mut Output) {
         let patience = PATIENCE * self.config.resend_us;
         let due = |(_, since): &mut (E, Time)| now.since_us(*since) >= patience;
         if let Some((evidence, _)) = self.ahead.take_if(due) {
@@ -205,13 +218,13 @@ impl<E: Evidence> CatchUp<E> {
     }
 
     /// When this replica's execution has had its time.
-    pub fn deadline(&self) -> Option<Time> {
+    pub(crate) fn deadline(&self) -> Option<Time> {
         let patience = PATIENCE * self.config.resend_us;
         self.ahead.as_ref().map(|(_, since)| since.after_us(patience))
     }
 
     /// Whether peers may be asked for their state now, at a limited rate. Who gets `true` asks.
-    pub fn may_ask(&mut self, now: Time) -> bool {
+    pub(crate) fn may_ask(&mut self, now: Time) -> bool {
         let due = self.asked.is_none_or(|at| now.since_us(at) >= self.config.resend_us);
         if due {
             self.asked = Some(now);
@@ -220,7 +233,7 @@ impl<E: Evidence> CatchUp<E> {
     }
 
     /// Starts a transfer again that is under way: its holders may have moved on.
-    pub fn renew_transfer(&mut self, out: &mut Output) {
+    pub(crate) fn renew_transfer(&mut self, out: &mut Output) {
         if let Some(id) = self.transferring {
             let stable = self.stable.id();
             let target = if stable.order > id.order { stable } else { id };
@@ -229,7 +242,7 @@ impl<E: Evidence> CatchUp<E> {
     }
 
     /// Whether a peer that lags may be helped now, at a limited rate. Who gets `true` helps.
-    pub fn may_help(&mut self, peer: ReplicaId, now: Time) -> bool {
+    pub(crate) fn may_help(&mut self, peer: ReplicaId, now: Time) -> bool {
         let Some(helped) = self.helped.get_mut(usize::from(peer.0)) else {
             return false;
         };
@@ -244,7 +257,7 @@ impl<E: Evidence> CatchUp<E> {
 #[cfg(feature = "model")]
 impl<E: Evidence> CatchUp<E> {
     /// Appends what is known; `evidence_into` appends evidence.
-    pub fn fingerprint(
+    pub(crate) fn fingerprint(
         &self,
         into: &mut crate::fingerprint::Fingerprint,
         evidence_into: impl Fn(&E, &mut crate::fingerprint::Fingerprint),

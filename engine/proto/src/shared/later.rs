@@ -20,12 +20,12 @@ pub(crate) struct Later {
 
 impl Later {
     /// Room for a number of messages of each of `replicas`.
-    pub fn new(replicas: u16, room: usize) -> Later {
+    pub(crate) fn new(replicas: u16, room: usize) -> Later {
         Later { queues: vec![VecDeque::new(); usize::from(replicas)], room }
     }
 
     /// Keeps a message; `false` if there is no room for it.
-    pub fn keep(&mut self, from: ReplicaId, view: View, message: &[u8]) -> bool {
+    pub(crate) fn keep(&mut self, from: ReplicaId, view: View, message: &[u8]) -> bool {
         let Some(queue) = self.queues.get_mut(usize::from(from.0)) else {
             return false;
         };
@@ -44,7 +44,7 @@ impl Later {
     }
 
     /// A view is entered: takes a sender's messages of this view, forgets those of earlier ones.
-    pub fn take(&mut self, from: ReplicaId, view: View) -> VecDeque<Bytes> {
+    pub(crate) fn take(&mut self, from: ReplicaId, view: View) -> VecDeque<Bytes> {
         let mut due = VecDeque::new();
         if let Some(queue) = self.queues.get_mut(usize::from(from.0)) {
             for (of, message) in std::mem::take(queue) {
@@ -60,7 +60,7 @@ impl Later {
 
     /// What is kept, per sender.
     #[cfg(feature = "model")]
-    pub fn queues(&self) -> impl Iterator<Item = &VecDeque<(View, Bytes)>> {
+    pub(crate) fn queues(&self) -> impl Iterator<Item = &VecDeque<(View, Bytes)>> {
         self.queues.iter()
     }
 }

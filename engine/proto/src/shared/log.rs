@@ -19,18 +19,18 @@ pub(crate) struct Log<E> {
 
 impl<E: Entry> Log<E> {
     /// Room for `capacity` slots after the base, which is 0 at first.
-    pub fn new(capacity: u64) -> Log<E> {
+    pub(crate) fn new(capacity: u64) -> Log<E> {
         let capacity = usize::try_from(capacity).expect("windows fit into memory");
         Log { ring: std::iter::repeat_with(E::default).take(capacity).collect(), base: 0 }
     }
 
     /// The first slot after the stable checkpoint.
-    pub fn base(&self) -> u64 {
+    pub(crate) fn base(&self) -> u64 {
         self.base
     }
 
     /// The first slot that has no room.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.base + self.ring.len() as u64
     }
 
@@ -38,16 +38,16 @@ impl<E: Entry> Log<E> {
         (self.base..self.end()).contains(&slot).then(|| (slot % self.ring.len() as u64) as usize)
     }
 
-    pub fn get(&self, slot: u64) -> Option<&E> {
+    pub(crate) fn get(&self, slot: u64) -> Option<&E> {
         self.position(slot).map(|at| &self.ring[at])
     }
 
-    pub fn get_mut(&mut self, slot: u64) -> Option<&mut E> {
+    pub(crate) fn get_mut(&mut self, slot: u64) -> Option<&mut E> {
         self.position(slot).map(|at| &mut self.ring[at])
     }
 
     /// Forgets the slots before a new base.
-    pub fn forward(&mut self, base: u64) {
+    pub(crate) fn forward(&mut self, base: u64) {
         debug_assert!(base >= self.base);
         for slot in self.base..base.min(self.end()) {
             let at = (slot % self.ring.len() as u64) as usize;
@@ -57,7 +57,7 @@ impl<E: Entry> Log<E> {
     }
 
     /// All entries, in no particular order but always the same.
-    pub fn entries(&self) -> impl Iterator<Item = &E> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &E> {
         self.ring.iter()
     }
 }

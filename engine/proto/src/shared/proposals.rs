@@ -23,18 +23,18 @@ pub(crate) enum Proposal {
 
 impl Proposals {
     /// A batch with room in front, of so many requests.
-    pub fn push(&mut self, buffer: BytesMut, requests: u32) {
+    pub(crate) fn push(&mut self, buffer: BytesMut, requests: u32) {
         self.pending.push_back((buffer, requests));
     }
 
     /// Other pillars are ahead: cover the slots through this one (DEVIATIONS 6).
-    pub fn fill(&mut self, through: u64) {
+    pub(crate) fn fill(&mut self, through: u64) {
         self.fill_through = self.fill_through.max(Some(through));
     }
 
     /// What to propose at `slot`, the next one. A batch is taken out; a gap remains until it is
     /// covered, because one no-op may not reach to its end.
-    pub fn next(&mut self, slot: u64) -> Option<Proposal> {
+    pub(crate) fn next(&mut self, slot: u64) -> Option<Proposal> {
         if let Some((buffer, requests)) = self.pending.pop_front() {
             return Some(Proposal::Batch(buffer, requests));
         }
@@ -43,14 +43,14 @@ impl Proposals {
     }
 
     /// The view is left: clients send their requests again.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.pending.clear();
         self.fill_through = None;
     }
 
     /// Appends what waits; the first `head` bytes of each batch mean nothing.
     #[cfg(feature = "model")]
-    pub fn fingerprint(&self, head: usize, into: &mut crate::fingerprint::Fingerprint) {
+    pub(crate) fn fingerprint(&self, head: usize, into: &mut crate::fingerprint::Fingerprint) {
         let Proposals { pending, fill_through } = self;
         into.number(pending.len() as u64);
         for (batch, requests) in pending {

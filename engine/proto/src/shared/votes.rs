@@ -47,7 +47,7 @@ pub(crate) enum Relevance {
 
 impl<C: Claim> Votes<C> {
     /// No claims yet; the group's rules say how many equal ones make a checkpoint stable.
-    pub fn new(config: &GroupConfig) -> Votes<C> {
+    pub(crate) fn new(config: &GroupConfig) -> Votes<C> {
         Votes {
             needed: config.stable(),
             // As many as both windows have room for, so that a liar displaces only its own.
@@ -59,7 +59,7 @@ impl<C: Claim> Votes<C> {
     }
 
     /// Whether a claim adds something.
-    pub fn relevance(&self, claim: &C) -> Relevance {
+    pub(crate) fn relevance(&self, claim: &C) -> Relevance {
         let (order, known) = (claim.id().order, self.has(claim.sender(), &claim.id()));
         if order < self.reported || (order == self.reported && known) {
             Relevance::SenderBehind
@@ -73,7 +73,7 @@ impl<C: Claim> Votes<C> {
 
     /// Stores a verified claim. If it makes its checkpoint stable, returns the equal claims that do,
     /// as many as are needed, rising by sender.
-    pub fn store(&mut self, claim: C) -> Option<Vec<C>> {
+    pub(crate) fn store(&mut self, claim: C) -> Option<Vec<C>> {
         let id = claim.id();
         self.claims.entry(id.order).or_default().push(claim);
         self.bound(claim.sender());
@@ -107,21 +107,21 @@ impl<C: Claim> Votes<C> {
 
     /// A checkpoint is stable: older ones are of no use any more (TR listing 18,
     /// discardCheckpoints). The claims for the stable one stay, to notice senders that lag.
-    pub fn stable(&mut self, order: OrderNumber) {
+    pub(crate) fn stable(&mut self, order: OrderNumber) {
         self.reported = self.reported.max(order);
         self.claims = self.claims.split_off(&self.reported);
         self.own.take_if(|(own, _)| own.id().order <= self.reported);
     }
 
     /// Remembers this replica's claim, to be sent again until it is stable.
-    pub fn sent(&mut self, own: C, now: Time) {
+    pub(crate) fn sent(&mut self, own: C, now: Time) {
         if own.id().order > self.reported {
             self.own = Some((own, now));
         }
     }
 
     /// This replica's claim if it has waited longer than `age_us`; it then counts as sent now.
-    pub fn resend(&mut self, now: Time, age_us: u64) -> Option<C> {
+    pub(crate) fn resend(&mut self, now: Time, age_us: u64) -> Option<C> {
         let (own, at) = self.own.as_mut()?;
         if now.since_us(*at) < age_us {
             return None;
@@ -131,17 +131,17 @@ impl<C: Claim> Votes<C> {
     }
 
     /// When [`Votes::resend`] has something to say.
-    pub fn deadline(&self, age_us: u64) -> Option<Time> {
+    pub(crate) fn deadline(&self, age_us: u64) -> Option<Time> {
         self.own.map(|(_, at)| at.after_us(age_us))
     }
 
     /// This replica's claim that is not stable yet.
-    pub fn own(&self) -> Option<&C> {
+    pub(crate) fn own(&self) -> Option<&C> {
         self.own.as_ref().map(|(own, _)| own)
     }
 
     /// Whether a replica's claim for an order number is stored.
-    pub fn has(&self, sender: ReplicaId, id: &CheckpointId) -> bool {
+    pub(crate) fn has(&self, sender: ReplicaId, id: &CheckpointId) -> bool {
         self.claims.get(&id.order).is_some_and(|claims| claims.iter().any(|c| c.sender() == sender))
     }
 }
@@ -149,7 +149,7 @@ impl<C: Claim> Votes<C> {
 #[cfg(feature = "model")]
 impl<C: Claim> Votes<C> {
     /// Appends what is known, without the proofs.
-    pub fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
+    pub(crate) fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
         let Votes { needed: _, room: _, claims, reported, own } = self;
         into.number(reported.0);
         into.flag(own.is_some());

@@ -67,7 +67,7 @@ pub(super) struct Transfer {
 
 impl Transfer {
     /// `earlier`: a transfer that this one takes the place of.
-    pub fn new(
+    pub(super) fn new(
         id: CheckpointId,
         peers: Vec<ReplicaId>,
         reference: Option<Arc<Held>>,
@@ -97,24 +97,24 @@ impl Transfer {
         }
     }
 
-    pub fn id(&self) -> CheckpointId {
+    pub(super) fn id(&self) -> CheckpointId {
         self.id
     }
 
     /// Whether the checkpoint seems to be out of reach: no peer holds it, or one has discarded it
     /// and a newer one is known, or nothing comes any more.
-    pub fn is_stalled(&self, now: Time, resend_us: u64) -> bool {
+    pub(super) fn is_stalled(&self, now: Time, resend_us: u64) -> bool {
         let discarded = self.next.is_some() && !self.useless.is_empty();
         self.is_silent(now, resend_us) || discarded || self.useless.len() >= self.peers.len()
     }
 
     /// Whether nothing useful has come for long.
-    pub fn is_silent(&self, now: Time, resend_us: u64) -> bool {
+    pub(super) fn is_silent(&self, now: Time, resend_us: u64) -> bool {
         self.progressed.is_some_and(|at| now.since_us(at) >= PATIENCE * resend_us)
     }
 
     /// Asks everybody again for what is missing: what is here stays right.
-    pub fn begin_anew(&mut self, now: Time, out: &mut Output) {
+    pub(super) fn begin_anew(&mut self, now: Time, out: &mut Output) {
         self.useless.clear();
         self.silent.clear();
         self.progressed = Some(now);
@@ -124,18 +124,18 @@ impl Transfer {
     }
 
     /// A newer checkpoint became stable meanwhile.
-    pub fn remember(&mut self, id: CheckpointId) {
+    pub(super) fn remember(&mut self, id: CheckpointId) {
         if id.order > self.id.order {
             self.next = Some(id);
         }
     }
 
-    pub fn next_target(&self) -> Option<CheckpointId> {
+    pub(super) fn next_target(&self) -> Option<CheckpointId> {
         self.next
     }
 
     /// Whether nothing of the own state is used, as it diverged.
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.whole
     }
 
@@ -149,7 +149,7 @@ impl Transfer {
     }
 
     /// The state, once every page is there.
-    pub fn finished(&mut self) -> Option<TransferredState> {
+    pub(super) fn finished(&mut self) -> Option<TransferredState> {
         let record = self.record?;
         if !self.wanted.is_empty() || !self.asked.is_empty() {
             return None;
@@ -163,14 +163,14 @@ impl Transfer {
         Some(TransferredState { bookkeeping: collect(0), service: collect(1) })
     }
 
-    pub fn deadline(&self, resend_us: u64) -> Option<Time> {
+    pub(super) fn deadline(&self, resend_us: u64) -> Option<Time> {
         let asked = self.asked.values().map(|asked| asked.at.after_us(resend_us)).min();
         let useless = self.useless.iter().map(|(_, at)| at.after_us(PATIENCE * resend_us)).min();
         earliest(asked, useless)
     }
 
     /// Asks others for what was not answered in time.
-    pub fn tick(&mut self, now: Time, resend_us: u64, out: &mut Output) {
+    pub(super) fn tick(&mut self, now: Time, resend_us: u64, out: &mut Output) {
         self.useless.retain(|(_, at)| now.since_us(*at) < PATIENCE * resend_us);
         self.silent.retain(|(_, at)| now.since_us(*at) < SILENT * resend_us);
         let late: Vec<NodeId> = self
@@ -190,7 +190,7 @@ impl Transfer {
     }
 
     /// Keeps a bounded number of questions under way, spread over the peers.
-    pub fn pump(&mut self, now: Time, out: &mut Output) {
+    pub(super) fn pump(&mut self, now: Time, out: &mut Output) {
         self.progressed.get_or_insert(now);
         let is_in = |list: &[(ReplicaId, Time)], peer| list.iter().any(|(it, _)| *it == peer);
         let mut useful = self.peers.clone();
@@ -219,7 +219,7 @@ impl Transfer {
     }
 
     /// A node or page arrived, or a peer says that it does not hold the checkpoint.
-    pub fn arrived(
+    pub(super) fn arrived(
         &mut self,
         from: ReplicaId,
         fetched: Fetched,

@@ -76,7 +76,7 @@ pub(super) struct Group {
 
 impl Group {
     /// The node keeps its digest without hashing if its children equal those of `old`.
-    pub fn new(
+    pub(super) fn new(
         digests: Vec<Digest>,
         versions: Vec<Option<u64>>,
         version: Option<u64>,
@@ -103,7 +103,7 @@ pub(super) struct Tree {
 impl Tree {
     /// Builds the tree over the digests of so many pages; nodes whose children equal those in `old`
     /// keep their digest without hashing.
-    pub fn over(groups: Vec<Arc<Group>>, pages: u64, old: Option<&Tree>) -> Tree {
+    pub(super) fn over(groups: Vec<Arc<Group>>, pages: u64, old: Option<&Tree>) -> Tree {
         debug_assert_eq!(groups.len() as u64, pages.div_ceil(FANOUT as u64));
         let mut upper = Vec::new();
         if pages > 1 {
@@ -131,7 +131,7 @@ impl Tree {
     }
 
     /// The root's digest; zero for a tree without pages.
-    pub fn root(&self) -> Digest {
+    pub(super) fn root(&self) -> Digest {
         match self.pages {
             0 => Digest::default(),
             1 => self.groups[0].digests[0],
@@ -140,7 +140,7 @@ impl Tree {
     }
 
     /// The digest of a node.
-    pub fn digest(&self, level: u8, index: u64) -> Option<Digest> {
+    pub(super) fn digest(&self, level: u8, index: u64) -> Option<Digest> {
         let index = usize::try_from(index).ok()?;
         match level {
             0 => self.groups.get(index / FANOUT)?.digests.get(index % FANOUT).copied(),
@@ -149,7 +149,7 @@ impl Tree {
     }
 
     /// The content of an inner node: the digests of its children.
-    pub fn children(&self, level: u8, index: u64) -> Option<Bytes> {
+    pub(super) fn children(&self, level: u8, index: u64) -> Option<Bytes> {
         let index = usize::try_from(index).ok()?;
         self.upper.get(usize::from(level.checked_sub(1)?))?.get(index)?;
         let children = match level {
@@ -173,7 +173,7 @@ pub(super) struct RootRecord {
 }
 
 impl RootRecord {
-    pub fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(96);
         out.put_u32(FORMAT);
         out.put_u64(self.order.0);
@@ -184,7 +184,7 @@ impl RootRecord {
         out.into()
     }
 
-    pub fn parse(bytes: &[u8]) -> Result<RootRecord, WireError> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<RootRecord, WireError> {
         let mut reader = Reader::new(bytes);
         if reader.u32()? != FORMAT {
             return Err(WireError::Field("format"));

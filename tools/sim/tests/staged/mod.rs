@@ -39,7 +39,7 @@ fn drops(from: u16, to: u16, kinds: &[u8]) -> Fault {
 
 /// Leader and liar commit without the third replica; then the leader is cut off, and the liar
 /// changes views with the third one, whose only source it is. What was committed must not be lost.
-pub fn lonely_commit(seed: u64, liar: Option<u16>, behaviour: Behaviour) -> Scenario {
+pub(crate) fn lonely_commit(seed: u64, liar: Option<u16>, behaviour: Behaviour) -> Scenario {
     let (mut scenario, mut random) = stage("lonely commit", seed);
     let liar = liar.unwrap_or_else(|| random.between(1, 2) as u16);
     let third = 3 - liar;
@@ -50,7 +50,7 @@ pub fn lonely_commit(seed: u64, liar: Option<u16>, behaviour: Behaviour) -> Scen
 
 /// The first leader is cut off; the others establish view 1 and commit in it. Then its leader is
 /// cut off, and the liar changes views with the first leader as if view 1 had never been.
-pub fn hidden_view(seed: u64) -> Scenario {
+pub(crate) fn hidden_view(seed: u64) -> Scenario {
     let (mut scenario, mut random) = stage("hidden view", seed);
     scenario.hosts = vec![(ReplicaId(2), Behaviour::ViewAttack(Lie::OldestChain))];
     let swap_us = random.between(100, 400) * 1_000;
@@ -63,7 +63,7 @@ pub fn hidden_view(seed: u64) -> Scenario {
 /// No liar. What the first leader prepares in view 0 reaches nobody. View 1 orders something else;
 /// then its leader dies, and the first leader, which has left view 0 for view 2 and learns of
 /// view 1 belatedly, brings its old PREPAREs along.
-pub fn old_prepares(seed: u64) -> Scenario {
+pub(crate) fn old_prepares(seed: u64) -> Scenario {
     let (mut scenario, mut random) = stage("old prepares", seed);
     // The first leader has a full window to bring along, and view 1 does not last for long.
     scenario.group.batch_max_requests = 1;
@@ -84,7 +84,7 @@ pub fn old_prepares(seed: u64) -> Scenario {
 
 /// No liar. NEW-VIEW of view 1 is so late that replica 2 has left for view 2, which it leads, while
 /// replica 1 was in view 1: view 2 needs the NEW-VIEW-ACK of replica 2.
-pub fn belated_new_view(seed: u64) -> Scenario {
+pub(crate) fn belated_new_view(seed: u64) -> Scenario {
     let mut random = Random::new(seed);
     let pillars = random.between(1, 4) as u16;
     let late = Filter {
@@ -103,7 +103,7 @@ pub fn belated_new_view(seed: u64) -> Scenario {
 
 /// The leader spoils every reply that it is to relay, for ever. Both followers have the right one,
 /// so the client must get it on the direct way.
-pub fn relays_lost(seed: u64) -> Scenario {
+pub(crate) fn relays_lost(seed: u64) -> Scenario {
     let mut scenario = Scenario::calm("relays lost", seed, 1, 1 + (seed % 2) as u16);
     scenario.clients.truncate(1);
     scenario.hosts = vec![(ReplicaId(0), Behaviour::ReplyLiar { ppm: 1_000_000 })];

@@ -49,7 +49,7 @@ pub(super) struct Justification {
 }
 
 impl Messages {
-    pub fn new(config: &GroupConfig) -> Messages {
+    pub(super) fn new(config: &GroupConfig) -> Messages {
         Messages {
             changes: BTreeMap::new(),
             acks: BTreeMap::new(),
@@ -61,14 +61,14 @@ impl Messages {
     }
 
     /// A ticket that is complete once every pillar has answered.
-    pub fn ticket(&mut self, subject: Subject) -> u64 {
+    pub(super) fn ticket(&mut self, subject: Subject) -> u64 {
         self.next_ticket += 1;
         self.tickets.insert(self.next_ticket, Ticket { subject, waiting: self.pillars });
         self.next_ticket
     }
 
     /// A pillar answered; returns the subject and whether its batches are valid, once known.
-    pub fn answered(&mut self, ticket: u64, valid: bool) -> Option<(Subject, bool)> {
+    pub(super) fn answered(&mut self, ticket: u64, valid: bool) -> Option<(Subject, bool)> {
         let entry = self.tickets.get_mut(&ticket)?;
         entry.waiting -= 1;
         if valid && entry.waiting > 0 {
@@ -79,19 +79,19 @@ impl Messages {
     }
 
     /// The message of a ticket is gone: the pillars need not hold its batches any more.
-    pub fn release(&mut self, ticket: u64) {
+    pub(super) fn release(&mut self, ticket: u64) {
         self.tickets.remove(&ticket);
         self.released.push(ticket);
     }
 
     /// Tickets released since the last call.
-    pub fn take_released(&mut self) -> Vec<u64> {
+    pub(super) fn take_released(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.released)
     }
 
     /// Whether a VIEW-CHANGE of the sender is kept that makes another one useless: the same, or
     /// one for a later view beyond the current one.
-    pub fn supersedes(&self, sender: ReplicaId, to: View, current: View) -> bool {
+    pub(super) fn supersedes(&self, sender: ReplicaId, to: View, current: View) -> bool {
         self.changes
             .keys()
             .any(|(view, of)| *of == sender && (*view == to || (*view > to && to > current)))
@@ -99,7 +99,7 @@ impl Messages {
 
     /// Stores a verified VIEW-CHANGE that nothing supersedes (TR listing 19, storeViewChange and
     /// discardViewChanges): of those beyond the current view only the highest of a sender.
-    pub fn store_change(&mut self, message: Arc<ViewChange>, ticket: u64, current: View) {
+    pub(super) fn store_change(&mut self, message: Arc<ViewChange>, ticket: u64, current: View) {
         let (sender, to) = (message.sender, message.to);
         self.retain_changes(|of, view| of != sender || view <= current || view > to);
         self.changes.insert((to, sender), Kept { message, ticket, held: false });
@@ -115,35 +115,35 @@ impl Messages {
         }
     }
 
-    pub fn change_held(&mut self, sender: ReplicaId, to: View) {
+    pub(super) fn change_held(&mut self, sender: ReplicaId, to: View) {
         if let Some(kept) = self.changes.get_mut(&(to, sender)) {
             kept.held = true;
         }
     }
 
-    pub fn drop_change(&mut self, sender: ReplicaId, to: View) {
+    pub(super) fn drop_change(&mut self, sender: ReplicaId, to: View) {
         self.retain_changes(|of, view| (of, view) != (sender, to));
     }
 
     /// TR listing 19, isRelevantNewViewAck: a sender's acks rise.
-    pub fn is_newer_ack(&self, sender: ReplicaId, view: View) -> bool {
+    pub(super) fn is_newer_ack(&self, sender: ReplicaId, view: View) -> bool {
         self.acks.get(&sender).is_none_or(|kept| kept.message.view < view)
     }
 
-    pub fn store_ack(&mut self, message: Arc<NewViewAck>, ticket: u64) {
+    pub(super) fn store_ack(&mut self, message: Arc<NewViewAck>, ticket: u64) {
         let kept = Kept { message, ticket, held: false };
         if let Some(older) = self.acks.insert(kept.message.sender, kept) {
             self.release(older.ticket);
         }
     }
 
-    pub fn ack_held(&mut self, sender: ReplicaId, view: View) {
+    pub(super) fn ack_held(&mut self, sender: ReplicaId, view: View) {
         if let Some(kept) = self.acks.get_mut(&sender).filter(|kept| kept.message.view == view) {
             kept.held = true;
         }
     }
 
-    pub fn drop_ack(&mut self, sender: ReplicaId, view: View) {
+    pub(super) fn drop_ack(&mut self, sender: ReplicaId, view: View) {
         if self.acks.get(&sender).is_some_and(|kept| kept.message.view == view) {
             self.remove_ack(sender);
         }
@@ -156,7 +156,7 @@ impl Messages {
     }
 
     /// Forgets what a stable view has left behind, and lets the pillars forget it, too.
-    pub fn discard(&mut self, stable: View, current: View) {
+    pub(super) fn discard(&mut self, stable: View, current: View) {
         self.retain_changes(|_, to| to > stable && to >= current);
         let gone: Vec<ReplicaId> = self
             .acks
@@ -170,7 +170,7 @@ impl Messages {
     }
 
     /// The views beyond `after` that are asked for, with the number of replicas that ask.
-    pub fn asked_beyond(&self, after: View) -> BTreeMap<View, usize> {
+    pub(super) fn asked_beyond(&self, after: View) -> BTreeMap<View, usize> {
         let mut asked = BTreeMap::new();
         for (to, _) in self.changes.keys().filter(|(to, _)| *to > after) {
             *asked.entry(*to).or_insert(0) += 1;
@@ -179,13 +179,13 @@ impl Messages {
     }
 
     /// Whether a replica asks for a view beyond `after`.
-    pub fn asks_beyond(&self, sender: ReplicaId, after: View) -> bool {
+    pub(super) fn asks_beyond(&self, sender: ReplicaId, after: View) -> bool {
         self.changes.keys().any(|(to, of)| *of == sender && *to > after)
     }
 
     /// The highest view that at least `count` replicas ask for or exceed, each taken with its
     /// highest VIEW-CHANGE.
-    pub fn asked_by(&self, count: usize) -> View {
+    pub(super) fn asked_by(&self, count: usize) -> View {
         let mut highest: BTreeMap<ReplicaId, View> = BTreeMap::new();
         for (to, of) in self.changes.keys() {
             let view = highest.entry(*of).or_default();
@@ -197,7 +197,7 @@ impl Messages {
     }
 
     /// How many replicas ask for this view or a later one.
-    pub fn asking_for(&self, to: View) -> usize {
+    pub(super) fn asking_for(&self, to: View) -> usize {
         let mut senders: Vec<ReplicaId> =
             self.changes.keys().filter(|(view, _)| *view >= to).map(|(_, of)| *of).collect();
         senders.sort_unstable();
@@ -207,7 +207,7 @@ impl Messages {
 
     /// Messages that justify a view (TR listing 19, isCorrectNewViewCertificate): the largest
     /// v_from that f+1 replicas vouch for, with all VIEW-CHANGEs that do not lie beyond it.
-    pub fn justify(&self, config: &GroupConfig, to: View) -> Option<Justification> {
+    pub(super) fn justify(&self, config: &GroupConfig, to: View) -> Option<Justification> {
         let held: Vec<&Arc<ViewChange>> = self
             .changes
             .iter()
@@ -234,19 +234,19 @@ impl Messages {
     }
 
     /// All VIEW-CHANGEs for a view or later ones.
-    pub fn changes_from(&self, to: View) -> impl Iterator<Item = &ViewChange> {
+    pub(super) fn changes_from(&self, to: View) -> impl Iterator<Item = &ViewChange> {
         self.changes.range((to, ReplicaId(0))..).map(|(_, kept)| kept.message.as_ref())
     }
 
     /// Views that are asked for by held VIEW-CHANGEs.
-    pub fn views(&self) -> Vec<View> {
+    pub(super) fn views(&self) -> Vec<View> {
         let mut views: Vec<View> = self.changes.keys().map(|(to, _)| *to).collect();
         views.dedup();
         views
     }
 
     /// The own VIEW-CHANGE for a view.
-    pub fn change(&self, sender: ReplicaId, to: View) -> Option<&Arc<ViewChange>> {
+    pub(super) fn change(&self, sender: ReplicaId, to: View) -> Option<&Arc<ViewChange>> {
         self.changes.get(&(to, sender)).map(|kept| &kept.message)
     }
 }
@@ -254,7 +254,7 @@ impl Messages {
 #[cfg(feature = "model")]
 impl Messages {
     /// Appends the messages, and to `names` what the tickets stand for.
-    pub fn fingerprint(
+    pub(super) fn fingerprint(
         &self,
         names: &mut BTreeMap<u64, Vec<u8>>,
         into: &mut crate::fingerprint::Fingerprint,

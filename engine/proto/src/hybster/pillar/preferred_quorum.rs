@@ -75,7 +75,7 @@ struct Alone {
 
 impl PreferredQuorum {
     /// Starts with no measurements, and with `first` as the preferred followers.
-    pub fn new(first: Peers) -> PreferredQuorum {
+    pub(super) fn new(first: Peers) -> PreferredQuorum {
         PreferredQuorum {
             fastest: first,
             rival: (first, 0),
@@ -87,7 +87,7 @@ impl PreferredQuorum {
     }
 
     /// The receivers of a slot's PREPARE. `alone`: no other slot is under way.
-    pub fn destination(
+    pub(super) fn destination(
         &mut self,
         slot: u64,
         alone: bool,
@@ -104,14 +104,14 @@ impl PreferredQuorum {
     }
 
     /// Makes these the preferred followers.
-    pub fn ask_first(&mut self, first: Peers) {
+    pub(super) fn ask_first(&mut self, first: Peers) {
         self.fastest = first;
         self.rival = (first, 0);
     }
 
     /// Takes note that a slot was committed by the COMMITs of `by`, the first q − 1 that came.
     /// Returns followers that have now been faster than the preferred ones [`WINS`] times in a row.
-    pub fn committed(&mut self, slot: u64, by: Peers, now: Time) -> Option<Peers> {
+    pub(super) fn committed(&mut self, slot: u64, by: Peers, now: Time) -> Option<Peers> {
         let alone = self.alone.take_if(|alone| alone.slot == slot)?;
         let took_us = now.since_us(alone.since).max(1);
         if alone.thrifty {

@@ -18,7 +18,7 @@ pub(super) struct StoredPrepare {
 }
 
 impl StoredPrepare {
-    pub fn batch(&self) -> Bytes {
+    pub(super) fn batch(&self) -> Bytes {
         self.message.slice(PREPARE_HEAD..)
     }
 }
@@ -34,7 +34,7 @@ pub(super) struct Vote {
 
 impl Vote {
     /// Whether the COMMIT is for this PREPARE, certified at its last order number.
-    pub fn acknowledges(&self, prepare: &StoredPrepare) -> bool {
+    pub(super) fn acknowledges(&self, prepare: &StoredPrepare) -> bool {
         self.prepare == prepare.digest && self.last == prepare.header.last
     }
 }
@@ -61,12 +61,12 @@ impl Entry for Slot {
 pub(super) type Slots = Log<Slot>;
 
 impl Log<Slot> {
-    pub fn prepare(&self, slot: u64) -> Option<&StoredPrepare> {
+    pub(crate) fn prepare(&self, slot: u64) -> Option<&StoredPrepare> {
         self.get(slot)?.prepare.as_ref()
     }
 
     /// Takes all PREPAREs out and forgets the rest: the view is left behind.
-    pub fn drain(&mut self) -> Vec<StoredPrepare> {
+    pub(crate) fn drain(&mut self) -> Vec<StoredPrepare> {
         let mut prepares = Vec::new();
         for slot in self.base()..self.end() {
             let entry = self.get_mut(slot).expect("inside the log");
@@ -77,7 +77,7 @@ impl Log<Slot> {
     }
 
     /// The PREPAREs of a view that follow one another from `from` on, before slot `end`.
-    pub fn contiguous<'a>(
+    pub(crate) fn contiguous<'a>(
         &'a self,
         from: u64,
         end: u64,
@@ -93,7 +93,7 @@ impl Log<Slot> {
     }
 
     /// All PREPAREs held.
-    pub fn all(&self) -> impl Iterator<Item = &StoredPrepare> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &StoredPrepare> {
         self.entries().filter_map(|slot| slot.prepare.as_ref())
     }
 }
