@@ -289,7 +289,10 @@ impl Outbound {
             ]
         };
         let broken = quick.into_iter().find(|(holds, _)| !holds);
-        let broken = broken.or_else(|| costly().into_iter().find(|(holds, _)| full && !holds));
+        let broken = match broken {
+            None if full => costly().into_iter().find(|(holds, _)| !holds),
+            broken => broken,
+        };
         broken.map(|(_, invariant)| invariant)
     }
 }
