@@ -88,7 +88,7 @@ fn order_32_batches_of_64(
 fn execution() -> (Execution<NullService>, Vec<Input>, Output) {
     let recording = recording();
     let inputs = recording.inputs(ReplicaId(1), Recorded::is_for_execution);
-    let stage = Execution::new(recording.fixture.config.clone(), ReplicaId(1), NullService::new(0));
+    let stage = recording.fixture.execution(ReplicaId(1), NullService::new(0));
     (stage, inputs, Output::default())
 }
 
@@ -156,7 +156,7 @@ fn store() -> (KvService, Vec<u8>, Vec<u8>, Vec<u8>) {
 
 fn context() -> Context {
     let session = SessionId::new(LINK.client, LINK.incarnation, 0);
-    Context { session, number: RequestNumber(1), order: OrderNumber(1) }
+    Context::new(session, RequestNumber(1), OrderNumber(1))
 }
 
 #[library_benchmark]

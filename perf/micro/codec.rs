@@ -38,6 +38,7 @@ fn ordering(c: &mut Criterion) {
         view: View(3),
         first: OrderNumber(10),
         last: OrderNumber(10),
+        time_ms: 1_700_000_000_000,
         batch: Digest([7; 32]),
         previous: CounterValue::ZERO,
         proof: Proof([9; 32]),

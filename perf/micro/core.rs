@@ -64,8 +64,7 @@ fn execution(c: &mut Criterion) {
         group.throughput(Throughput::Elements(recording.operations));
         group.bench_function(BenchmarkId::new("null", size), |b| {
             let setup = || {
-                let config = recording.fixture.config.clone();
-                let stage = Execution::new(config, replica, NullService::new(0));
+                let stage = recording.fixture.execution(replica, NullService::new(0));
                 (stage, recording.inputs(replica, Recorded::is_for_execution))
             };
             let run = |(stage, inputs): &mut (Execution<NullService>, Vec<Input>)| {

@@ -12,7 +12,7 @@ use hybster_proto::service::{Context, Service};
 
 fn context() -> Context {
     let session = SessionId::new(LINK.client, LINK.incarnation, 0);
-    Context { session, number: RequestNumber(1), order: OrderNumber(1) }
+    Context::new(session, RequestNumber(1), OrderNumber(1))
 }
 
 fn encoded(operation: &KvOperation<'_>) -> Vec<u8> {

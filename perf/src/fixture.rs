@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
+use hybster_proto::execution::Execution;
 use hybster_proto::hybster::Hybster;
 use hybster_proto::hybster::pillar;
 use hybster_proto::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId};
@@ -14,7 +15,7 @@ use hybster_proto::wire::kind;
 use hybster_proto::wire::request::{append_proved, requests_head};
 use hybster_tss::{
     ClientKey, ClientPublicKeys, ClientSigningKey, GroupKey, InProcessTrInX, InProcessVerifier,
-    InstanceId, RequestAuthenticator, RequestKey,
+    InstanceId, RandomnessKey, RequestAuthenticator, RequestKey,
 };
 
 /// The link of the one client that all benchmarks use.
@@ -111,7 +112,17 @@ impl Fixture {
     pub fn stages<S: Service>(&self, replica: ReplicaId, service: S) -> Stages<S> {
         let trinx = self.config.all_pillars().map(|p| self.trinx(replica, p)).collect();
         let agreement = Hybster::agreement(&self.config, replica, trinx, || self.verifier());
-        Stages::new(self.config.clone(), replica, agreement, service)
+        Stages::new(self.config.clone(), replica, agreement, service, self.randomness())
+    }
+
+    /// An execution stage in the initial state.
+    #[must_use]
+    pub fn execution<S: Service>(&self, replica: ReplicaId, service: S) -> Execution<S> {
+        Execution::new(self.config.clone(), replica, service, self.randomness())
+    }
+
+    fn randomness(&self) -> RandomnessKey {
+        RandomnessKey::new(&self.key, &self.config.digest())
     }
 
     /// A pillar in the initial state.

@@ -3,7 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use hybster::services::NullService;
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, View};
-use hybster_proto::output::{Input, Source, ToControl, ToExecution, ToIntake, ToPillar, ToState};
+use hybster_proto::output::{
+    Agreed, Input, Source, ToControl, ToExecution, ToIntake, ToPillar, ToState,
+};
 use hybster_proto::wire::CheckpointId;
 
 use crate::fixture::Fixture;
@@ -30,7 +32,7 @@ pub enum Recorded {
     /// A pillar covers a gap.
     FillGap(PillarId, View, u64),
     /// Committed slots.
-    Committed(PillarId, u64, u64, Bytes),
+    Committed(PillarId, u64, u64, Agreed),
     /// The replica's view.
     View(View),
 }

@@ -248,7 +248,7 @@ mod tests {
         } else {
             let session = SessionId::default();
             let (number, order) = (RequestNumber(1), OrderNumber(1));
-            store.execute(&Context { session, number, order }, &bytes, &mut reply);
+            store.execute(&Context::new(session, number, order), &bytes, &mut reply);
         }
         reply
     }

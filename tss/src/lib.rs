@@ -16,6 +16,8 @@
 //!   module [`mac`] says why a MAC with a nonce would be unsafe here.
 //! - [`ClientSigningKey`] and [`ClientPublicKeys`] are for groups whose requests are signed
 //!   instead; the module [`signature`] compares the two forms and says why ZIP 215.
+//! - [`RandomnessKey`] makes the random bytes that replicas agree on; the module [`randomness`]
+//!   says who can foresee them.
 //! - `lanes` makes several MACs at once if the CPU can; it has the crate's only unsafe code.
 //! - [`keyfile`] (feature `std`) keeps the group key on disk, sealed for one replica.
 //!
@@ -44,6 +46,7 @@ mod keys;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod lanes;
 pub mod mac;
+pub mod randomness;
 mod requests;
 pub mod signature;
 mod trinx;
@@ -57,6 +60,7 @@ pub use in_process::{InProcessTrInX, InProcessVerifier};
 pub use keyfile::{KeyFileError, SealingSecret};
 pub use keys::{GroupKey, RandomSourceError};
 pub use mac::{MacAlgorithm, MacKey, UnknownMacAlgorithm};
+pub use randomness::RandomnessKey;
 pub use requests::RequestVerifier;
 pub use signature::{
     ClientPublicKey, ClientPublicKeys, ClientSigningKey, RequestAuthenticator, RequestKey,

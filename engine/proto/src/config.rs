@@ -55,6 +55,10 @@ pub struct GroupConfig {
     pub view_timeout_us: u64,
     /// Wait before something outstanding is asked for again, in microseconds.
     pub resend_us: u64,
+    /// How far clocks may be apart, in milliseconds: the time of a batch is refused by replicas whose clock is
+    /// further from it. A replica whose clock is further from the others' helps nobody to
+    /// agree while it is.
+    pub max_clock_skew_ms: u64,
 }
 
 /// A group constant has a value that the protocol cannot work with.
@@ -93,6 +97,7 @@ impl Default for GroupConfig {
             request_timeout_us: 500_000,
             view_timeout_us: 500_000,
             resend_us: 50_000,
+            max_clock_skew_ms: DEFAULT_CLOCK_SKEW_MS,
         }
     }
 }
@@ -100,6 +105,12 @@ impl Default for GroupConfig {
 /// Longest wait that can be configured, in microseconds: an hour, so that multiples of it are far
 /// from an overflow.
 const MAX_TIMEOUT_US: u64 = 3_600_000_000;
+
+/// How far clocks may be apart unless a group says otherwise, in milliseconds.
+const DEFAULT_CLOCK_SKEW_MS: u64 = 5_000;
+
+/// The largest bound on clocks, in milliseconds: ten years, which is no bound.
+const MAX_CLOCK_SKEW_MS: u64 = 10 * 365 * 86_400_000;
 
 /// The longest message of its protocol that a group may be configured to need, in bytes.
 pub const MAX_MESSAGE_BYTES: u64 = 48 << 20;
@@ -170,6 +181,11 @@ impl GroupConfig {
                 return fail(key, value, format!("choose 1 to {MAX_TIMEOUT_US} microseconds"));
             }
         }
+        let skew = self.max_clock_skew_ms;
+        if skew == 0 || skew > MAX_CLOCK_SKEW_MS {
+            let cure = format!("choose 1 to {MAX_CLOCK_SKEW_MS} milliseconds");
+            return fail("max_clock_skew_ms", skew, cure);
+        }
         Ok(())
     }
 
@@ -207,6 +223,11 @@ impl GroupConfig {
         if self.protocol != Protocol::Hybster {
             hasher.update(b"protocol");
             hasher.update(self.protocol.name().as_bytes());
+        }
+        // Groups made before there were agreed times have the default, and the digest that they had.
+        if self.max_clock_skew_ms != DEFAULT_CLOCK_SKEW_MS {
+            hasher.update(b"max_clock_skew_ms");
+            hasher.update(&self.max_clock_skew_ms.to_le_bytes());
         }
         Digest(*hasher.finalize().as_bytes())
     }
@@ -358,6 +379,8 @@ mod tests {
         other.window += 256;
         assert_ne!(base.digest(), other.digest());
         let other = GroupConfig { resend_us: 1, ..base.clone() };
+        assert_ne!(base.digest(), other.digest());
+        let other = GroupConfig { max_clock_skew_ms: 1, ..base.clone() };
         assert_ne!(base.digest(), other.digest());
         let signed = GroupConfig { request_authenticator: RequestAuthenticator::Ed25519, ..base };
         let other = GroupConfig { request_keys: Digest([1; 32]), ..signed.clone() };

@@ -1,6 +1,7 @@
 //! What stages are told: inputs from the links, from each other and from the driver.
 
 use bytes::{Bytes, BytesMut};
+use hybster_tss::Digest;
 use std::sync::Arc;
 
 use crate::hybster;
@@ -138,6 +139,56 @@ pub enum ToPillar {
     Hybster(hybster::PillarInput),
 }
 
+/// What was agreed at an order number. The proposal is kept as one piece and read where it is
+/// needed, so that an input stays small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    proposal: Bytes,
+    records_at: u16,
+    /// [`NO_DIGEST`] if there is none.
+    digest_at: u16,
+    /// When its leader proposed it, in milliseconds since the Unix epoch; 0 for a no-op.
+    pub time_ms: u64,
+}
+
+const NO_DIGEST: u16 = u16::MAX;
+
+impl Agreed {
+    /// What a proposal says: its records are the rest from `records_at` on, and the digest of these
+    /// is at `digest_at`.
+    ///
+    /// # Panics
+    /// If the proposal is shorter.
+    #[must_use]
+    pub fn new(proposal: Bytes, records_at: usize, digest_at: usize, time_ms: u64) -> Agreed {
+        assert!(digest_at + 32 <= records_at && records_at <= proposal.len());
+        Agreed { proposal, records_at: records_at as u16, digest_at: digest_at as u16, time_ms }
+    }
+
+    /// Records that nobody had to agree on.
+    #[must_use]
+    pub fn alone(records: Bytes, time_ms: u64) -> Agreed {
+        Agreed { proposal: records, records_at: 0, digest_at: NO_DIGEST, time_ms }
+    }
+
+    /// The records of the batch; none for a no-op.
+    #[must_use]
+    pub fn records(&self) -> &[u8] {
+        &self.proposal[usize::from(self.records_at)..]
+    }
+
+    /// The digest of the records that was agreed; zeros if none was.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut digest = Digest::default();
+        if self.digest_at != NO_DIGEST {
+            let at = usize::from(self.digest_at);
+            digest.0.copy_from_slice(&self.proposal[at..at + 32]);
+        }
+        digest
+    }
+}
+
 /// Inputs to the execution stage.
 #[derive(Debug)]
 pub enum ToExecution {
@@ -149,8 +200,8 @@ pub enum ToExecution {
         first_slot: u64,
         /// Last slot; larger than the first only for a no-op.
         last_slot: u64,
-        /// Records of the batch; empty for a no-op.
-        batch: Bytes,
+        /// The batch.
+        batch: Agreed,
     },
     /// A QUERIES message: read-only requests to be answered from the present state.
     Query {
@@ -261,4 +312,4 @@ pub enum ToControl {
 }
 
 /// It is moved between threads several times on a request's way.
-const _: () = assert!(size_of::<Input>() <= 72);
+const _: () = assert!(size_of::<Input>() <= 80);

@@ -63,11 +63,21 @@ pub enum Mutant {
     ThriftyDuringQueries,
     /// A message may wait twice for one peer.
     TwoCopies,
+    /// The time of a proposed batch is not compared with this replica's clock.
+    ClockUnchecked,
+    /// A view change takes over times that nobody's clock has reached.
+    EarlyReissued,
+    /// A batch may get another time when it is ordered again.
+    ReissuedTime,
+    /// A batch's time counts although an earlier one was later.
+    TimeGoesBack,
+    /// The random bytes of a batch depend on the view as well.
+    RandomnessOfView,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 28] = [
+    pub const ALL: [Mutant; 33] = [
         Mutant::CommitQuorum,
         Mutant::CommitTwice,
         Mutant::CommitUnverified,
@@ -96,6 +106,11 @@ impl Mutant {
         Mutant::RelayedAlways,
         Mutant::ThriftyDuringQueries,
         Mutant::TwoCopies,
+        Mutant::ClockUnchecked,
+        Mutant::EarlyReissued,
+        Mutant::ReissuedTime,
+        Mutant::TimeGoesBack,
+        Mutant::RandomnessOfView,
     ];
 }
 

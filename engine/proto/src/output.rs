@@ -8,7 +8,8 @@
 //! nothing is assumed about inputs of different pairs.
 
 pub use crate::input::{
-    ClientLink, Input, Source, TakenSnapshot, ToControl, ToExecution, ToIntake, ToPillar, ToState,
+    Agreed, ClientLink, Input, Source, TakenSnapshot, ToControl, ToExecution, ToIntake, ToPillar,
+    ToState,
 };
 
 use bytes::Bytes;
@@ -240,6 +241,8 @@ pub enum Reject {
     BadQuorum,
     /// A NEW-VIEW re-issues something else than its abort states demand.
     BadTransition,
+    /// The time of a batch in it is too far from this replica's clock, or before an earlier one.
+    Untimely,
     /// It is known already or of no use any more.
     Irrelevant,
     /// The buffer for such messages is full.

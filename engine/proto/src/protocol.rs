@@ -17,7 +17,7 @@ use crate::hybster;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::input::{ToControl, ToPillar};
 use crate::output::Output;
-use crate::time::Time;
+use crate::time::{Time, WallClock};
 
 /// The ordering protocols that a group can run.
 ///
@@ -170,6 +170,9 @@ impl Rules {
 
 /// A pillar: agrees on the slots of one part of the order numbers.
 pub trait PillarStage: Send {
+    /// Tells it the time of day, for the times of batches.
+    fn set_wall_clock(&mut self, clock: WallClock);
+
     /// Handles an input.
     fn handle(&mut self, input: ToPillar, now: Time, out: &mut Output);
 
@@ -192,6 +195,9 @@ pub trait PillarStage: Send {
 /// The control stage: one per replica, over all pillars. It changes views, knows the stable
 /// checkpoint, and helps the replica and its peers to catch up.
 pub trait ControlStage: Send {
+    /// Tells it the time of day.
+    fn set_wall_clock(&mut self, clock: WallClock);
+
     /// Handles an input.
     fn handle(&mut self, input: ToControl, now: Time, out: &mut Output);
 

@@ -1,5 +1,6 @@
 //! All stages of one replica in one place, for drivers that run them on one thread.
 
+use hybster_tss::RandomnessKey;
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -10,7 +11,7 @@ use crate::output::{Input, Output};
 use crate::protocol::{Agreement, ControlStage, Ordering, PillarStage};
 use crate::service::Service;
 use crate::state::StateStage;
-use crate::time::{Time, earliest};
+use crate::time::{Time, WallClock, earliest};
 
 /// The stages of a replica.
 pub struct Stages<O: Ordering, S: Service> {
@@ -36,16 +37,26 @@ impl<O: Ordering, S: Service> Stages<O, S> {
         id: ReplicaId,
         agreement: Agreement<O>,
         service: S,
+        randomness: RandomnessKey,
     ) -> Self {
         assert_eq!(config.protocol, O::PROTOCOL, "the group's protocol decides about the stages");
         let Agreement { requests, pillars, control } = agreement;
         Stages {
             intake: Intake::new(config.clone(), id, requests),
             pillars,
-            execution: Execution::new(config.clone(), id, service),
+            execution: Execution::new(config.clone(), id, service, randomness),
             state: StateStage::new(config, id),
             control,
         }
+    }
+
+    /// Tells the stages the time of day. The driver does so whenever it has read the host's clock
+    /// again, and often enough that the core's idea of it is right to a few milliseconds.
+    pub fn set_wall_clock(&mut self, clock: WallClock) {
+        for pillar in &mut self.pillars {
+            pillar.set_wall_clock(clock);
+        }
+        self.control.set_wall_clock(clock);
     }
 
     /// Hands an input to its stage.

@@ -5,14 +5,43 @@
 //! tree over pages and a state transfer moves only the pages that differ.
 
 use bytes::Bytes;
+use hybster_tss::{Digest, RandomnessKey};
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use crate::ids::{OrderNumber, RequestNumber, SessionId};
 
-/// Who asks and where in the total order the operation stands.
+/// Who asks, where in the total order the operation is, and what else the replicas agreed on.
 ///
-/// All fields are equal on every correct replica, so a service may use them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Everything in it is equal on every correct replica, so a service may use it. It takes the place
+/// of a clock and of a random source.
+///
+/// ```
+/// use hybster_proto::service::Context;
+///
+/// /// Leases that end by agreed time and are drawn by agreed chance.
+/// struct Leases {
+///     holder: Option<(u32, u64)>,
+/// }
+///
+/// impl Leases {
+///     fn acquire(&mut self, context: &Context, for_ms: u64) -> bool {
+///         let is_free = self.holder.is_none_or(|(_, until_ms)| until_ms <= context.time_ms);
+///         if is_free {
+///             self.holder = Some((context.session.client.0, context.time_ms + for_ms));
+///         }
+///         is_free
+///     }
+///
+///     /// All operations of a batch see the same bytes, so what tells them apart is mixed in.
+///     fn draw(&self, context: &Context, sides: u64) -> u64 {
+///         let mut bytes = [0; 8];
+///         bytes.copy_from_slice(&context.randomness()[..8]);
+///         (u64::from_le_bytes(bytes) ^ context.session.session ^ context.number.0) % sides
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug)]
 pub struct Context {
     /// The session that issued the operation; `session.client` is the authenticated identity.
     pub session: SessionId,
@@ -20,13 +49,72 @@ pub struct Context {
     pub number: RequestNumber,
     /// The order number that the operation was agreed at.
     pub order: OrderNumber,
+    /// The agreed time in milliseconds since the Unix epoch. It never falls from one operation to
+    /// the next, whoever leads, and is the same for all operations of a batch.
+    ///
+    /// It comes from the leader's clock. While at most f replicas are faulty or have wrong clocks,
+    /// it is ahead of a right clock by no more than the group's `max_clock_skew_ms`, and behind by
+    /// no more than that and the time that agreement took. Within these bounds a faulty leader may
+    /// choose it: leave such a margin where a real clock counts as well.
+    pub time_ms: u64,
+    randomness: Randomness,
+}
+
+/// What the random bytes of a batch come from, and the bytes once somebody has asked for them.
+#[derive(Clone, Debug)]
+struct Randomness {
+    key: RandomnessKey,
+    batch: Digest,
+    bytes: OnceCell<[u8; 32]>,
+}
+
+impl Context {
+    /// A context outside of a replica, to try services with: at time 0 and with random bytes that
+    /// anybody can compute.
+    #[must_use]
+    pub fn new(session: SessionId, number: RequestNumber, order: OrderNumber) -> Context {
+        let mut context = Context::with_key(RandomnessKey::from_bytes([0; 32]));
+        (context.session, context.number, context.order) = (session, number, order);
+        context
+    }
+
+    /// The context of an execution stage, before the first operation.
+    pub(crate) fn with_key(key: RandomnessKey) -> Context {
+        Context {
+            session: SessionId::default(),
+            number: RequestNumber(0),
+            order: OrderNumber(0),
+            time_ms: 0,
+            randomness: Randomness { key, batch: Digest::default(), bytes: OnceCell::new() },
+        }
+    }
+
+    /// The operations that follow are of this batch.
+    pub(crate) fn begin_batch(&mut self, order: OrderNumber, time_ms: u64, batch: Digest) {
+        (self.order, self.time_ms) = (order, time_ms);
+        self.randomness.batch = batch;
+        self.randomness.bytes = OnceCell::new();
+    }
+
+    /// 32 random bytes of the batch that the operation is in, computed when they are first asked
+    /// for.
+    ///
+    /// No client can foresee them, nor anybody else who lacks the secret of the group. Replica hosts
+    /// that hold it can once they see the batch, and a faulty leader among them can try several
+    /// batches: see [`hybster_tss::randomness`].
+    #[must_use]
+    pub fn randomness(&self) -> &[u8; 32] {
+        let Randomness { key, batch, bytes } = &self.randomness;
+        bytes.get_or_init(|| key.bytes_of(self.order.0, self.time_ms, batch))
+    }
 }
 
 /// A deterministic stateful service (TR listing 1).
 ///
 /// Determinism is the one promise the implementer gives: from equal states, equal calls lead to
 /// equal replies and equal pages, on every replica, also on one that got its state by
-/// [`Service::restore`]. No clock, no randomness, no iteration over unordered maps.
+/// [`Service::restore`]. No clock and no random source but the [`Context`], no iteration over
+/// unordered maps.
 pub trait Service: Send + 'static {
     /// Executes one operation and appends its result to `reply` (empty on entry, reused).
     ///

@@ -1,16 +1,16 @@
 //! The baseline: one server, the same requests, authenticators, session table and service, and no
 //! replication protocol.
 
-use hybster_tss::RequestVerifier;
+use hybster_tss::{RandomnessKey, RequestVerifier};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::execution::{Execution, ExecutionStatus};
 use crate::ids::{PillarId, ReplicaId};
-use crate::output::{Input, Output, Reject, Source, ToExecution, ToIntake};
+use crate::output::{Agreed, Input, Output, Reject, Source, ToExecution, ToIntake};
 use crate::service::Service;
 use crate::shared::requests::RequestChecks;
-use crate::time::Time;
+use crate::time::{Time, WallClock};
 use crate::wire::Requests;
 use crate::wire::request::requests_body;
 
@@ -20,6 +20,7 @@ pub struct Unreplicated<V: RequestVerifier, S: Service> {
     verifier: V,
     execution: Execution<S>,
     next_slot: u64,
+    clock: WallClock,
 }
 
 impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
@@ -28,10 +29,20 @@ impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
     /// # Panics
     /// If the configuration has more than one pillar.
     #[must_use]
-    pub fn new(config: Arc<GroupConfig>, verifier: V, service: S) -> Self {
+    pub fn new(
+        config: Arc<GroupConfig>,
+        verifier: V,
+        service: S,
+        randomness: RandomnessKey,
+    ) -> Self {
         assert_eq!(config.pillars, 1, "an unreplicated server has one pillar");
-        let execution = Execution::new(config.clone(), ReplicaId(0), service);
-        Unreplicated { config, verifier, execution, next_slot: 0 }
+        let execution = Execution::new(config.clone(), ReplicaId(0), service, randomness);
+        Unreplicated { config, verifier, execution, next_slot: 0, clock: WallClock::default() }
+    }
+
+    /// Tells the server the time of day.
+    pub fn set_wall_clock(&mut self, clock: WallClock) {
+        self.clock = clock;
     }
 
     /// Counters.
@@ -71,7 +82,11 @@ impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
         }
     }
 
-    fn execute(&mut self, batch: bytes::Bytes, now: Time, out: &mut Output) {
+    fn execute(&mut self, records: bytes::Bytes, now: Time, out: &mut Output) {
+        // Nobody agrees, so no digest is needed: order number, time and the key make the batch's random
+        // bytes, which no client can foresee either.
+        let time_ms = self.clock.unix_ms(now);
+        let batch = Agreed::alone(records, time_ms);
         let slot = self.next_slot;
         self.next_slot += 1;
         let input = ToExecution::Committed {

@@ -14,7 +14,7 @@ use hybster_proto::wire::{ReplyStatus, kind, kind_of};
 use hybster_proto::{GroupConfig, Stages, Time};
 use hybster_tss::{
     ClientPublicKeys, ClientSigningKey, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId,
-    RequestAuthenticator, RequestKey,
+    RandomnessKey, RequestAuthenticator, RequestKey,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -98,7 +98,8 @@ impl Group {
                     }
                 };
                 let agreement = Hybster::agreement(&config, r, trinx.collect(), verifier);
-                Stages::new(config.clone(), r, agreement, Journal::default())
+                let randomness = RandomnessKey::new(&key, &digest);
+                Stages::new(config.clone(), r, agreement, Journal::default(), randomness)
             })
             .collect();
         Group {

@@ -43,6 +43,8 @@ struct GroupFile {
     request_timeout_us: u64,
     view_timeout_us: u64,
     resend_us: u64,
+    #[serde(default)]
+    max_clock_skew_ms: Option<u64>,
     link_cipher: String,
     #[serde(default)]
     layout: Option<String>,
@@ -152,6 +154,9 @@ fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupErro
         request_timeout_us: table.request_timeout_us,
         view_timeout_us: table.view_timeout_us,
         resend_us: table.resend_us,
+        max_clock_skew_ms: table
+            .max_clock_skew_ms
+            .unwrap_or(GroupConfig::default().max_clock_skew_ms),
     })
 }
 
@@ -367,6 +372,12 @@ fn proofs_and_waits(c: &GroupConfig) -> Vec<Entry> {
             "Wait before something outstanding is asked for again, in microseconds.",
             "resend_us",
             c.resend_us,
+        ),
+        number(
+            "How far clocks of replicas may be apart, in milliseconds. Operations see the leader's\n\
+             clock; a leader whose clock is further from the others' is replaced.",
+            "max_clock_skew_ms",
+            c.max_clock_skew_ms,
         ),
     ]
 }

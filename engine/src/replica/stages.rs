@@ -7,7 +7,7 @@ use hybster_proto::hybster::Hybster;
 use hybster_proto::protocol::{Ordering, Protocol};
 use hybster_proto::service::Service;
 use hybster_proto::{Stages, Unreplicated};
-use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
+use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId, RandomnessKey};
 
 use crate::group::{Group, ReplicaKeys};
 use crate::runtime::{Clients, Control, Pillar, Role, Stage};
@@ -28,7 +28,7 @@ pub(super) fn replicated<S: Service>(
             });
             let verifier = verifiers(group, keys);
             let agreement = Hybster::agreement(config, id, trinx.collect(), verifier);
-            boxed(Stages::new(Arc::clone(config), id, agreement, service))
+            boxed(Stages::new(Arc::clone(config), id, agreement, service, randomness(group, keys)))
         }
     }
 }
@@ -40,8 +40,13 @@ pub(super) fn unreplicated<S: Service>(
     service: S,
 ) -> Vec<(Role, Box<dyn Stage>)> {
     let verifier = verifiers(group, keys)();
-    let server = Unreplicated::new(Arc::clone(group.config()), verifier, service);
+    let config = Arc::clone(group.config());
+    let server = Unreplicated::new(config, verifier, service, randomness(group, keys));
     vec![(Role::Server, Box::new(server))]
+}
+
+fn randomness(group: &Group, keys: &ReplicaKeys) -> RandomnessKey {
+    RandomnessKey::new(&keys.group_key, &group.config().digest())
 }
 
 /// Makes verifiers that share the clients' decoded keys.

@@ -9,6 +9,7 @@ use hybster_proto::output::{Input, Output, Rejection, ReplyQueue};
 use hybster_proto::time::{Time, earliest};
 
 use super::channel::{Inbox, Message, Outbox};
+use super::clock::Clock;
 use super::doorbell::{Doorbell, WakeTarget};
 use super::network::RateLimit;
 use super::stage::Address;
@@ -20,6 +21,8 @@ const SLICE_US: u64 = 1000;
 /// Bounds of a slice of background work, in microseconds.
 const MIN_WORK_US: u64 = 100;
 const MAX_WORK_US: u64 = 1000;
+/// How old the idea of the time of day may be, in microseconds, while an agent is awake.
+const WALL_CLOCK_US: u64 = 1000;
 /// How many inputs are handled between two readings of the clock.
 const CLOCK_INPUTS: u64 = 64;
 /// An agent with more inputs than this in its ring counts as congested.
@@ -52,6 +55,8 @@ pub(crate) struct Agent<T: Transport> {
     /// When the turn began.
     now: Time,
     inputs: u64,
+    /// When the time of day is to be read again.
+    wall_clock_due: Time,
     log: RateLimit,
     tracer: Option<Tracer>,
 }
@@ -114,6 +119,7 @@ impl<T: Transport> Agent<T> {
             is_congested: false,
             now: Time(0),
             inputs: 0,
+            wall_clock_due: Time(0),
             log: RateLimit::new(LOG_LINES_PER_SECOND),
         }
     }
@@ -127,6 +133,7 @@ impl<T: Transport> Agent<T> {
         while !self.shared.is_stopping() {
             let now = self.shared.clock.now();
             self.now = now;
+            self.read_wall_clock(now);
             self.take_messages();
             self.tick(now);
             self.handle_inputs(now);
@@ -145,6 +152,15 @@ impl<T: Transport> Agent<T> {
     }
 
     // ------------------------------------------------------------------ one turn
+
+    /// Tells the stages the time of day, not more often than it is needed.
+    fn read_wall_clock(&mut self, now: Time) {
+        if now >= self.wall_clock_due {
+            self.wall_clock_due = now.after_us(WALL_CLOCK_US);
+            let clock = Clock::wall(now);
+            self.stages.iter_mut().for_each(|owned| owned.stage.set_wall_clock(clock));
+        }
+    }
 
     /// Takes the messages of other agents.
     fn take_messages(&mut self) {

@@ -1,8 +1,8 @@
-//! The clock that stages see.
+//! The clocks that stages see.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use hybster_proto::time::Time;
+use hybster_proto::time::{Time, WallClock};
 
 /// Microseconds since the replica was started.
 #[derive(Clone, Copy, Debug)]
@@ -22,5 +22,11 @@ impl Clock {
     pub(crate) fn at(&self, instant: Instant) -> Time {
         let elapsed = instant.saturating_duration_since(self.origin);
         Time(elapsed.as_micros() as u64)
+    }
+
+    /// The time of day, read at `now`. One before 1970 counts as 1970.
+    pub(crate) fn wall(now: Time) -> WallClock {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        WallClock::new(since_epoch.map_or(0, |since| since.as_micros() as u64), now)
     }
 }

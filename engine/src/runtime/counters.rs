@@ -151,7 +151,7 @@ impl Counters {
 const KINDS: usize = 19;
 
 /// All reasons, in the order of the counters.
-const REASONS: [Reject; 13] = [
+const REASONS: [Reject; 14] = [
     Reject::Malformed,
     Reject::WrongSender,
     Reject::WrongView,
@@ -163,6 +163,7 @@ const REASONS: [Reject; 13] = [
     Reject::BadChain,
     Reject::BadQuorum,
     Reject::BadTransition,
+    Reject::Untimely,
     Reject::Irrelevant,
     Reject::Overload,
 ];

@@ -6,7 +6,7 @@ use hybster_proto::output::{Input, Output};
 use hybster_proto::protocol::{ControlStage, PillarStage};
 use hybster_proto::service::Service;
 use hybster_proto::state::StateStage;
-use hybster_proto::time::Time;
+use hybster_proto::time::{Time, WallClock};
 use hybster_proto::unreplicated::Unreplicated;
 use hybster_tss::RequestVerifier;
 
@@ -29,6 +29,11 @@ pub(crate) trait Stage: Send {
     /// Pushes what was held back in the hope of more. Called when no input is waiting.
     fn flush(&mut self, now: Time, out: &mut Output) {
         let _ = (now, out);
+    }
+
+    /// Tells the time of day, if the stage wants to know it.
+    fn set_wall_clock(&mut self, clock: WallClock) {
+        let _ = clock;
     }
 
     /// Called when [`Stage::deadline`] has passed.
@@ -157,6 +162,10 @@ impl<V: RequestVerifier> Stage for Clients<V> {
 pub(crate) struct Pillar<P>(pub(crate) P);
 
 impl<P: PillarStage> Stage for Pillar<P> {
+    fn set_wall_clock(&mut self, clock: WallClock) {
+        self.0.set_wall_clock(clock);
+    }
+
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
             Input::Pillar(_, input) => self.0.handle(input, now, out),
@@ -233,6 +242,10 @@ impl Stage for StateStage {
 pub(crate) struct Control<C>(pub(crate) C);
 
 impl<C: ControlStage> Stage for Control<C> {
+    fn set_wall_clock(&mut self, clock: WallClock) {
+        self.0.set_wall_clock(clock);
+    }
+
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
             Input::Control(input) => self.0.handle(input, now, out),
@@ -260,6 +273,10 @@ impl<C: ControlStage> Stage for Control<C> {
 }
 
 impl<V: RequestVerifier, S: Service> Stage for Unreplicated<V, S> {
+    fn set_wall_clock(&mut self, clock: WallClock) {
+        Unreplicated::set_wall_clock(self, clock);
+    }
+
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         Unreplicated::handle(self, input, now, out);
     }

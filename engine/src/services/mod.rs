@@ -31,6 +31,6 @@ mod tests {
 
     /// A context for services that do not look at it.
     pub(super) fn context() -> Context {
-        Context { session: SessionId::default(), number: RequestNumber(1), order: OrderNumber(1) }
+        Context::new(SessionId::default(), RequestNumber(1), OrderNumber(1))
     }
 }

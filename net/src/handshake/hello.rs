@@ -8,7 +8,7 @@ use crate::keys::Identity;
 use crate::reject::Reason;
 
 /// The version of the link protocol: handshake, frames and message lists together.
-pub const LINK_VERSION: u16 = 1;
+pub const LINK_VERSION: u16 = 2;
 
 /// The longest explanation in a verdict, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 512;
@@ -234,7 +234,7 @@ mod tests {
         hello().write(&mut wire);
         let expected = [
             &b"HYBN"[..],
-            &[1, 0, 52, 0],
+            &[2, 0, 52, 0],
             &[1, 7, 0, 0, 0],
             &[1, 4, 0],
             &[0, 0, 16, 0],
@@ -284,7 +284,7 @@ mod tests {
             let _ = Hello::read(&data);
             let _ = Verdict::read(&data);
             let mut hello = MAGIC.to_vec();
-            hello.extend_from_slice(&[1, 0, 52, 0]);
+            hello.extend_from_slice(&[2, 0, 52, 0]);
             hello.extend_from_slice(&data);
             let _ = Hello::read(&hello);
         }

@@ -110,7 +110,7 @@ pub fn hello(data: &[u8]) {
 }
 
 pub fn hello_seeds() -> Vec<Vec<u8>> {
-    let mut hello = b"HYBN\x01\x00\x34\x00".to_vec();
+    let mut hello = b"HYBN\x02\x00\x34\x00".to_vec();
     hello.extend_from_slice(&[1, 7, 0, 0, 0, 1, 4, 0, 0, 0, 16, 0, 99, 0, 0, 0, 0, 0, 0, 0]);
     hello.extend_from_slice(&[5; 32]);
     vec![hello, vec![0, 0, 0], b"\x03\x04\x00full".to_vec()]

@@ -8,7 +8,7 @@ use hybster::services::kv::{KvOperation, KvReply};
 use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
 };
-use hybster_proto::output::{Input, Output, ToExecution, ToState};
+use hybster_proto::output::{Agreed, Input, Output, ToExecution, ToState};
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::state::TransferredState;
 use hybster_proto::time::Time;
@@ -17,6 +17,7 @@ use hybster_proto::trace::file::{Header, Recording, Trace, Writer};
 use hybster_proto::wire::CheckpointId;
 use hybster_proto::wire::request::append_request;
 use hybster_proto::{Execution, GroupConfig};
+use hybster_tss::RandomnessKey;
 
 use super::{Choices, joined};
 
@@ -63,7 +64,7 @@ fn committed(first_slot: u64) -> ToExecution {
         let session = SessionId::new(ClientId(5), 1, session);
         append_request(&mut batch, session, RequestNumber(number), b"operation", |_| [0; 16]);
     }
-    let batch = batch.into();
+    let batch = Agreed::alone(batch.into(), first_slot);
     ToExecution::Committed { pillar: PillarId(0), first_slot, last_slot: first_slot, batch }
 }
 
@@ -77,7 +78,8 @@ fn snapshots(out: &Output) -> Vec<Vec<Bytes>> {
 
 /// Pages of a session table: refused with an error, or taken, and then requests execute.
 pub fn sessions(data: &[u8]) {
-    let mut execution = Execution::new(small_group(), ReplicaId(0), Nothing);
+    let mut execution =
+        Execution::new(small_group(), ReplicaId(0), Nothing, RandomnessKey::from_bytes([0; 32]));
     let (mut out, now) = (Output::default(), Time(1));
     let id = CheckpointId { order: OrderNumber(4), ..CheckpointId::default() };
     let bookkeeping = pages(&Choices(data).pieces());
@@ -94,13 +96,14 @@ pub fn sessions(data: &[u8]) {
 }
 
 pub fn session_seeds() -> Vec<Vec<u8>> {
-    let mut execution = Execution::new(small_group(), ReplicaId(0), Nothing);
+    let mut execution =
+        Execution::new(small_group(), ReplicaId(0), Nothing, RandomnessKey::from_bytes([0; 32]));
     let mut out = Output::default();
     let empty = ToExecution::Committed {
         pillar: PillarId(0),
         first_slot: 0,
         last_slot: 2,
-        batch: Bytes::new(),
+        batch: Agreed::alone(Bytes::new(), 0),
     };
     execution.handle(empty, Time(1), &mut out);
     execution.handle(committed(3), Time(1), &mut out);
@@ -110,7 +113,7 @@ pub fn session_seeds() -> Vec<Vec<u8>> {
 
 fn context(number: u64) -> Context {
     let session = SessionId::new(ClientId(5), 1, 0);
-    Context { session, number: RequestNumber(number), order: OrderNumber(number) }
+    Context::new(session, RequestNumber(number), OrderNumber(number))
 }
 
 /// Pages of a key-value store: refused with an error that changes nothing, or taken, and then the

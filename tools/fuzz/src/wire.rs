@@ -27,7 +27,7 @@ pub fn ordering(data: &[u8]) {
     if let Ok(header) = PrepareHeader::parse(data) {
         assert_eq!(header.encode(), data[..PREPARE_HEAD]);
         assert!(header.first.0 >= 1 && header.first <= header.last);
-        assert!(header.noop || header.first == header.last);
+        assert!(if header.noop { header.time_ms == 0 } else { header.first == header.last });
     }
     if let Ok(commit) = Commit::parse(data) {
         assert_eq!(commit.encode(), data);
@@ -53,6 +53,7 @@ fn header(noop: bool) -> PrepareHeader {
         view: View(3),
         first: OrderNumber(2),
         last: OrderNumber(if noop { 8 } else { 2 }),
+        time_ms: if noop { 0 } else { 1_700_000_000_000 },
         batch: Digest([4; 32]),
         previous: if noop { CounterValue::new(3, 1) } else { CounterValue::ZERO },
         proof: Proof([5; 32]),

@@ -247,6 +247,7 @@ impl Workshop<'_> {
             view,
             first: self.group.config.order_at(pillar, first),
             last: self.group.config.order_at(pillar, last),
+            time_ms: 0,
             batch: wire::digest(&[]),
             previous: CounterValue::ZERO,
             proof: Proof([0; 32]),

@@ -6,7 +6,7 @@ use hybster_proto::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumb
 use hybster_proto::mutants::Mutant;
 use hybster_proto::wire::request::append_request;
 use hybster_proto::wire::{self, PREPARE_HEAD};
-use hybster_tss::{Digest, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
+use hybster_tss::{Digest, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId, RandomnessKey};
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -138,6 +138,12 @@ impl Group {
     #[must_use]
     pub fn verifier(&self) -> InProcessVerifier {
         self.verifier.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The key of agreed randomness; no service of a model asks for it.
+    #[must_use]
+    pub fn randomness() -> RandomnessKey {
+        RandomnessKey::from_bytes([0; 32])
     }
 
     /// The replicas whose hosts are correct.

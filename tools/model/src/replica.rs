@@ -156,7 +156,7 @@ impl Automaton {
         let trinx = config.all_pillars().map(|p| group.trinx(id, p)).collect();
         let service = Recorder(Arc::clone(&record));
         let agreement = Hybster::agreement(&config, id, trinx, || group.verifier());
-        let stages = Stages::new(config, id, agreement, service);
+        let stages = Stages::new(config, id, agreement, service, Group::randomness());
         Automaton {
             id,
             stages,
@@ -255,7 +255,8 @@ impl Automaton {
                 let handed = &mut self.handed[usize::from(pillar.0)];
                 handed.number(*first_slot);
                 handed.number(*last_slot);
-                handed.bytes(batch);
+                handed.number(batch.time_ms);
+                handed.bytes(batch.records());
             }
             // Only replies contain the view.
             Input::Execution(ToExecution::View(_)) => {}

@@ -8,10 +8,10 @@ use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, RequestNumber, SessionId};
 use hybster_proto::output::ClientLink;
 
+use crate::clock::Clock;
 use crate::keys::Keys;
 use crate::linear::Call;
 use crate::random::Random;
-use crate::replica::Clock;
 use crate::scenario::{ClientPlan, Scenario};
 use crate::store::{Action, Operation, parse_answer};
 

@@ -70,7 +70,7 @@ pub const KINDS: [u8; 18] = [
 ];
 
 /// Why messages are dropped.
-pub const REASONS: [Reject; 13] = [
+pub const REASONS: [Reject; 14] = [
     Reject::Malformed,
     Reject::WrongSender,
     Reject::WrongView,
@@ -82,6 +82,7 @@ pub const REASONS: [Reject; 13] = [
     Reject::BadChain,
     Reject::BadQuorum,
     Reject::BadTransition,
+    Reject::Untimely,
     Reject::Irrelevant,
     Reject::Overload,
 ];

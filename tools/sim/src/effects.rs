@@ -11,7 +11,8 @@ use hybster_proto::wire::{NewView, kind_of};
 
 use crate::behaviour::{Departure, Host, Scene};
 use crate::network::Packet;
-use crate::replica::Stage;
+use crate::oracle::Now;
+use crate::replica::{Replica, Stage};
 use crate::report::NewViewSeen;
 use crate::scenario::Fault;
 use crate::world::{Event, What, World};
@@ -75,12 +76,27 @@ impl World {
         self.coverage.event(&mut self.counters, &self.oracles.seen[index], &event);
         self.replicas[index].record.take(&mut self.executions);
         if self.replicas[index].honest() {
-            let checked = self.oracles.check(at, &event, &mut self.executions);
+            let now = Now { at_us: self.now_us, latest_ms: self.latest_ms() };
+            let checked = self.oracles.check(at, &event, &mut self.executions, now);
             if let Err(breach) = checked {
                 self.violate(breach);
             }
         }
         self.remember(index, || What::Did(event));
+    }
+
+    /// What no agreed time may be beyond: while there are at most f faulty hosts and wrong clocks,
+    /// the group's bound ahead of the fastest of the other clocks.
+    fn latest_ms(&self) -> u64 {
+        let is_right = |r: &&Replica| r.honest() && r.day.wrong.is_none();
+        let right = self.replicas.iter().filter(is_right);
+        let (count, latest_us) = right
+            .fold((0, 0), |(count, latest), r| (count + 1, r.day.unix_us(self.now_us).max(latest)));
+        let unsound = self.replicas.len() - count;
+        if unsound > usize::from(self.config.faults) {
+            return u64::MAX;
+        }
+        latest_us / 1000 + self.config.max_clock_skew_ms
     }
 
     fn settle_executions(&mut self, index: usize) {
@@ -100,8 +116,9 @@ impl World {
             return;
         }
         let now = self.replicas[index].clock.local(self.now_us);
+        let clock = self.replicas[index].day.wall(self.now_us, now);
         let mut own = Vec::new();
-        self.replicas[index].hosts(now, &self.config, &self.archive, &mut own, hook);
+        self.replicas[index].hosts(now, clock, &self.config, &self.archive, &mut own, hook);
         for leaving in own {
             self.depart(index, leaving);
         }

@@ -95,6 +95,7 @@ impl World {
             ended_us: self.now_us,
             hash: self.hash,
             latencies_us: self.clients.iter().flat_map(|c| c.latencies_us.clone()).collect(),
+            times: self.oracles.times(),
             frontiers: self.oracles.seen.iter().map(|s| s.frontier).collect(),
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use hybster_proto::config::GroupConfig;
 use hybster_tss::{
-    ClientPublicKeys, ClientSigningKey, GroupKey, InProcessVerifier, RequestAuthenticator,
-    RequestKey,
+    ClientPublicKeys, ClientSigningKey, GroupKey, InProcessVerifier, RandomnessKey,
+    RequestAuthenticator, RequestKey,
 };
 
 /// All keys of a group, of replicas and clients.
@@ -33,6 +33,11 @@ impl Keys {
             Some(signers) => verifier.with_signers(Arc::clone(signers)),
             None => verifier,
         }
+    }
+
+    /// What agreed random bytes come from.
+    pub(crate) fn randomness(&self, config: &GroupConfig) -> RandomnessKey {
+        RandomnessKey::new(&self.group, &config.digest())
     }
 
     /// The key with which a client proves its requests.

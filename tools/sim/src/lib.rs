@@ -14,6 +14,7 @@
 pub mod behaviour;
 pub mod campaign;
 mod client;
+mod clock;
 pub mod coverage;
 pub mod display;
 mod effects;
@@ -36,6 +37,7 @@ mod watched;
 mod world;
 
 pub use behaviour::{Behaviour, Departure, Host, Lie, Scene, Trick};
+pub use clock::WrongClock;
 pub use oracle::Violation;
 pub use report::{Counters, NewViewSeen, Report};
 pub use rogue::{RoguePlan, RogueTrick};

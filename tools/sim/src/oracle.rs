@@ -42,9 +42,21 @@ pub(crate) struct Oracles {
     pub(crate) seen: Vec<Seen>,
     committed: BTreeMap<u64, (Digest, ReplicaId)>,
     executed: BTreeMap<u64, (Vec<Execution>, ReplicaId)>,
+    /// By order number: when a batch ran first, and its agreed time.
+    times: BTreeMap<u64, (u64, u64)>,
+    random: HashMap<Digest, OrderNumber>,
     places: HashMap<(SessionId, RequestNumber), OrderNumber>,
     submitted: HashMap<(SessionId, RequestNumber), Vec<Digest>>,
     checkpoints: BTreeMap<u64, (Digest, ReplicaId)>,
+}
+
+/// When something happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// In microseconds of the run.
+    pub(crate) at_us: u64,
+    /// What no agreed time may be beyond.
+    pub(crate) latest_ms: u64,
 }
 
 /// Property, story and the replicas concerned.
@@ -65,6 +77,8 @@ impl Oracles {
             seen: group.all_replicas().map(|_| seen()).collect(),
             committed: BTreeMap::new(),
             executed: BTreeMap::new(),
+            times: BTreeMap::new(),
+            random: HashMap::new(),
             places: HashMap::new(),
             submitted: HashMap::new(),
             checkpoints: BTreeMap::new(),
@@ -88,6 +102,7 @@ impl Oracles {
         at: ReplicaId,
         event: &TraceEvent,
         executions: &mut Vec<Execution>,
+        now: Now,
     ) -> Checked {
         match *event {
             TraceEvent::ViewLeft { to, .. } => {
@@ -121,7 +136,9 @@ impl Oracles {
                 }
                 Ok(())
             }
-            TraceEvent::Executed { order, ran, .. } => self.executed(at, order, ran, executions),
+            TraceEvent::Executed { order, ran, .. } => {
+                self.executed(at, order, ran, executions, now)
+            }
             TraceEvent::CheckpointTaken(id) => self.checkpoint(at, id),
             TraceEvent::CheckpointStable(id) => {
                 let seen = &mut self.seen[usize::from(at.0)];
@@ -189,6 +206,7 @@ impl Oracles {
         order: OrderNumber,
         ran: u32,
         executions: &mut Vec<Execution>,
+        now: Now,
     ) -> Checked {
         let seen = &mut self.seen[usize::from(at.0)];
         if order.0 != seen.frontier + 1 {
@@ -212,12 +230,53 @@ impl Oracles {
         for execution in &batch {
             self.valid(at, execution)?;
         }
+        if let Some(first) = batch.first() {
+            self.agreed(at, first, &batch, now)?;
+        }
         self.executed.insert(order.0, (batch, at));
         Ok(())
     }
 
+    /// Agreed time and randomness of a batch that runs for the first time. That they are equal at
+    /// all replicas, the comparison of executions sees.
+    fn agreed(
+        &mut self,
+        at: ReplicaId,
+        first: &Execution,
+        batch: &[Execution],
+        now: Now,
+    ) -> Checked {
+        let Execution { order, time_ms, randomness, .. } = *first;
+        let breach = |property, story| Err((property, story, vec![at.0]));
+        if batch.iter().any(|e| (e.time_ms, e.randomness) != (time_ms, randomness)) {
+            return breach("agreed time", format!("the batch at {order} has several times"));
+        }
+        // Some replica may have skipped order numbers that another one executes later.
+        let before = self.times.range(..order.0).next_back().map(|(_, time)| time.1);
+        let after = self.times.range(order.0..).next().map(|(_, time)| time.1);
+        if before.is_some_and(|t| t > time_ms) || after.is_some_and(|t| t < time_ms) {
+            let story = format!("{at} runs {order} at {time_ms}, between {before:?} and {after:?}");
+            return breach("agreed time never falls", story);
+        }
+        if time_ms > now.latest_ms {
+            let story =
+                format!("{at} runs {order} at {time_ms}, no clock beyond {}", now.latest_ms);
+            return breach("agreed time is some clock's", story);
+        }
+        self.times.insert(order.0, (now.at_us, time_ms));
+        match self.random.insert(randomness, order) {
+            None => Ok(()),
+            Some(other) => breach("agreed randomness", format!("{order} has the bytes of {other}")),
+        }
+    }
+
+    /// When batches ran first, and their agreed times, in their order.
+    pub(crate) fn times(&self) -> Vec<(u64, u64)> {
+        self.times.values().copied().collect()
+    }
+
     fn valid(&mut self, at: ReplicaId, execution: &Execution) -> Checked {
-        let Execution { order, session, number, operation } = *execution;
+        let Execution { order, session, number, operation, .. } = *execution;
         let request = (session, number);
         if !self.submitted.get(&request).is_some_and(|known| known.contains(&operation)) {
             let story =
@@ -262,8 +321,12 @@ mod tests {
             session: SessionId::default(),
             number: RequestNumber(number),
             operation: Digest::of(b"op"),
+            time_ms: order,
+            randomness: Digest::of(&order.to_le_bytes()),
         }
     }
+
+    const NOW: Now = Now { at_us: 0, latest_ms: 9 };
 
     fn executed(order: u64, ran: u32) -> TraceEvent {
         TraceEvent::Executed { order: OrderNumber(order), requests: ran, ran }
@@ -279,9 +342,9 @@ mod tests {
             last: OrderNumber(3),
             batch: Digest([batch; 32]),
         };
-        oracles.check(ReplicaId(0), &committed(1), &mut Vec::new()).unwrap();
-        oracles.check(ReplicaId(1), &committed(1), &mut Vec::new()).unwrap();
-        let breach = oracles.check(ReplicaId(2), &committed(2), &mut Vec::new());
+        oracles.check(ReplicaId(0), &committed(1), &mut Vec::new(), NOW).unwrap();
+        oracles.check(ReplicaId(1), &committed(1), &mut Vec::new(), NOW).unwrap();
+        let breach = oracles.check(ReplicaId(2), &committed(2), &mut Vec::new(), NOW);
         assert_eq!(breach.unwrap_err().0, "agreement");
     }
 
@@ -289,16 +352,16 @@ mod tests {
     fn double_invented_and_diverging_executions_are_found() {
         let (a, b) = (ReplicaId(0), ReplicaId(1));
         let mut o = oracles();
-        let breach = o.check(a, &executed(1, 1), &mut vec![run(1, 1)]).unwrap_err();
+        let breach = o.check(a, &executed(1, 1), &mut vec![run(1, 1)], NOW).unwrap_err();
         assert_eq!(breach.0, "validity");
         let mut o = oracles();
         o.submitted(SessionId::default(), RequestNumber(1), b"op");
-        o.check(a, &executed(1, 1), &mut vec![run(1, 1)]).unwrap();
-        let breach = o.check(a, &executed(2, 1), &mut vec![run(1, 2)]).unwrap_err();
+        o.check(a, &executed(1, 1), &mut vec![run(1, 1)], NOW).unwrap();
+        let breach = o.check(a, &executed(2, 1), &mut vec![run(1, 2)], NOW).unwrap_err();
         assert_eq!(breach.0, "exactly once");
-        let breach = o.check(b, &executed(1, 0), &mut Vec::new()).unwrap_err();
+        let breach = o.check(b, &executed(1, 0), &mut Vec::new(), NOW).unwrap_err();
         assert_eq!(breach.0, "total order");
-        assert_eq!(o.check(b, &executed(5, 0), &mut Vec::new()).unwrap_err().0, "total order");
+        assert_eq!(o.check(b, &executed(5, 0), &mut Vec::new(), NOW).unwrap_err().0, "total order");
         assert!(o.nothing_left(b, &[run(1, 1)]).is_err());
     }
 
@@ -313,10 +376,34 @@ mod tests {
             batch: Digest::default(),
             noop: false,
         };
-        o.check(ReplicaId(0), &proposed(1023), &mut Vec::new()).unwrap();
-        assert!(o.check(ReplicaId(0), &proposed(1025), &mut Vec::new()).is_err());
+        o.check(ReplicaId(0), &proposed(1023), &mut Vec::new(), NOW).unwrap();
+        assert!(o.check(ReplicaId(0), &proposed(1025), &mut Vec::new(), NOW).is_err());
         o.forwarded(ReplicaId(0), PillarId(0), OrderNumber(256));
-        o.check(ReplicaId(0), &proposed(1025), &mut Vec::new()).unwrap();
-        assert!(o.check(ReplicaId(0), &proposed(255), &mut Vec::new()).is_err());
+        o.check(ReplicaId(0), &proposed(1025), &mut Vec::new(), NOW).unwrap();
+        assert!(o.check(ReplicaId(0), &proposed(255), &mut Vec::new(), NOW).is_err());
+    }
+
+    #[test]
+    fn times_and_random_bytes_that_are_not_agreed_are_found() {
+        let replica = ReplicaId(0);
+        let begun = || {
+            let mut o = oracles();
+            for number in 1..9 {
+                o.submitted(SessionId::default(), RequestNumber(number), b"op");
+            }
+            o.check(replica, &executed(1, 1), &mut vec![run(1, 1)], NOW).unwrap();
+            o
+        };
+        let second = run(2, 2);
+        let found = |wrong: Execution| {
+            begun().check(replica, &executed(2, 1), &mut vec![wrong], NOW).unwrap_err().0
+        };
+        assert_eq!(found(Execution { time_ms: 0, ..second }), "agreed time never falls");
+        assert_eq!(found(Execution { time_ms: 10, ..second }), "agreed time is some clock's");
+        let repeated = Execution { randomness: run(1, 1).randomness, ..second };
+        assert_eq!(found(repeated), "agreed randomness");
+        let both = vec![second, Execution { time_ms: 3, ..run(3, 2) }];
+        let breach = begun().check(replica, &executed(2, 2), &mut both.clone(), NOW).unwrap_err();
+        assert_eq!(breach.0, "agreed time");
     }
 }

@@ -9,10 +9,11 @@ use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{PillarId, ReplicaId};
 use hybster_proto::output::{Input, Output};
 use hybster_proto::replica::Stages;
-use hybster_proto::time::{Time, earliest};
+use hybster_proto::time::{Time, WallClock, earliest};
 use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
 
 use crate::behaviour::{Archive, Departure, Host, Scene, Workshop};
+use crate::clock::{Clock, DayClock};
 use crate::keys::Keys;
 use crate::random::Random;
 use crate::scenario::{Layout, Scenario};
@@ -55,39 +56,6 @@ impl Stage {
     }
 }
 
-/// A clock that starts anywhere and runs fast or slow.
-#[derive(Clone, Copy)]
-pub(crate) struct Clock {
-    offset_us: u64,
-    drift_ppm: i64,
-}
-
-impl Clock {
-    pub(crate) fn new(random: &mut Random, drift_ppm: u32) -> Clock {
-        let drift = i64::from(drift_ppm);
-        Clock {
-            offset_us: random.below(1 << 40),
-            drift_ppm: random.below(2 * u64::from(drift_ppm) + 1) as i64 - drift,
-        }
-    }
-
-    pub(crate) fn local(&self, now_us: u64) -> Time {
-        let drift = now_us as i64 * self.drift_ppm / 1_000_000;
-        Time(self.offset_us.wrapping_add(now_us.wrapping_add_signed(drift)))
-    }
-
-    /// The first moment at which the clock shows `time` or later.
-    pub(crate) fn global(&self, time: Time) -> u64 {
-        let run = time.0.saturating_sub(self.offset_us);
-        let mut at = (run as i128 * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm))) as u64;
-        at = at.saturating_sub(2);
-        while self.local(at) < time {
-            at += 1;
-        }
-        at
-    }
-}
-
 pub(crate) struct Replica {
     pub(crate) id: ReplicaId,
     pub(crate) core: Core,
@@ -98,6 +66,7 @@ pub(crate) struct Replica {
     pub(crate) prompt: u32,
     pub(crate) record: Record,
     pub(crate) clock: Clock,
+    pub(crate) day: DayClock,
     pub(crate) crashed: bool,
     pub(crate) paused: bool,
     /// Messages that a paused replica's system still takes.
@@ -149,7 +118,7 @@ impl Replica {
         store.versioned = scenario.versioned_pages;
         let agreement = Hybster::agreement(config, id, trinx.clone(), || keys.verifier(config));
         let service = Recorded::new(store, record.clone());
-        let core = Stages::new(config.clone(), id, agreement, service);
+        let core = Stages::new(config.clone(), id, agreement, service, keys.randomness(config));
         let stages = 5 + usize::from(config.pillars);
         let workshop = Workshop { id, config, keys, trinx: &trinx };
         let hosts = scenario.hosts.iter().filter(|(r, _)| *r == id);
@@ -162,6 +131,7 @@ impl Replica {
             prompt: 0,
             record,
             clock: Clock::new(&mut random, scenario.drift_ppm),
+            day: scenario.day_clock(id),
             crashed: false,
             paused: false,
             buffered: VecDeque::new(),
@@ -193,6 +163,7 @@ impl Replica {
     pub(crate) fn hosts(
         &mut self,
         now: Time,
+        clock: WallClock,
         group: &GroupConfig,
         archive: &Archive,
         own: &mut Vec<Departure>,
@@ -202,6 +173,7 @@ impl Replica {
         for host in &mut hosts {
             let mut scene = Scene {
                 now,
+                clock,
                 replica: self.id,
                 group,
                 random: &mut self.random,
@@ -347,23 +319,5 @@ impl Replica {
         let egress = self.egress.as_ref().and_then(Egress::deadline);
         let first = self.stages().map(|s| self.stage_deadline(s)).fold(egress, earliest);
         first.map(|time| self.clock.global(time))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clocks_turn_back_to_the_first_moment() {
-        let mut random = Random::new(3);
-        for _ in 0..2_000 {
-            let clock = Clock::new(&mut random, 50_000);
-            let at = random.below(1 << 36);
-            let time = clock.local(at);
-            let first = clock.global(time);
-            assert!(first <= at && clock.local(first) >= time);
-            assert!(first == 0 || clock.local(first - 1) < time);
-        }
     }
 }

@@ -102,6 +102,8 @@ pub struct Report {
     pub latencies_us: Vec<u64>,
     /// What each replica executed last.
     pub frontiers: Vec<u64>,
+    /// Per executed batch when it ran first, in microseconds of the run, and its agreed time.
+    pub times: Vec<(u64, u64)>,
 }
 
 impl Report {
@@ -119,6 +121,7 @@ impl Report {
             hash: 0,
             latencies_us: Vec::new(),
             frontiers: Vec::new(),
+            times: Vec::new(),
             recording: None,
         }
     }

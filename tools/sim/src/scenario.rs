@@ -7,6 +7,7 @@ use hybster_proto::protocol::Protocol;
 use hybster_tss::RequestAuthenticator;
 
 use crate::behaviour::Behaviour;
+use crate::clock::{DayClock, WrongClock};
 use crate::random::Random;
 use crate::rogue::RoguePlan;
 
@@ -158,6 +159,10 @@ pub struct Scenario {
     pub egress: EgressLimits,
     /// Clocks of replicas run fast or slow by up to so much.
     pub drift_ppm: u32,
+    /// Clocks of the day are off by up to so much.
+    pub skew_us: u64,
+    /// Clocks of the day that are wrong by more than the group allows for.
+    pub wrong_clocks: Vec<(u16, WrongClock)>,
     /// Client objects.
     pub clients: Vec<ClientPlan>,
     /// Registers that they use.
@@ -200,6 +205,7 @@ impl Scenario {
                 request_timeout_us: 50_000,
                 view_timeout_us: 50_000,
                 resend_us: 10_000,
+                max_clock_skew_ms: 500,
                 ..GroupConfig::default()
             },
             layout: Layout::Split,
@@ -207,6 +213,8 @@ impl Scenario {
             latency: Latency { min_us: 50, jitter_us: 100, tail_ppm: 0, tail_us: 0 },
             egress: EgressLimits::default(),
             drift_ppm: 0,
+            skew_us: 0,
+            wrong_clocks: Vec::new(),
             clients: vec![
                 ClientPlan {
                     sessions: 2,
@@ -283,7 +291,42 @@ impl Scenario {
         if Random::new(seed ^ 0x51_96ed).chance(SIGNED_PPM) {
             scenario.group.request_authenticator = RequestAuthenticator::Ed25519;
         }
+        scenario.draw_clocks(seed);
         scenario
+    }
+
+    /// Draws the clocks of the day, some of them wrong if fewer than f replicas crash or are faulty.
+    /// Drawn apart as well.
+    pub(crate) fn draw_clocks(&mut self, seed: u64) {
+        let mut random = Random::new(seed ^ 0xc10c_a110);
+        let r = &mut random;
+        self.group.max_clock_skew_ms = *r.pick(&[20, 100, 1_000]);
+        // Any two are apart by half of the bound at most.
+        self.skew_us = *r.pick(&[0, 1_000, 250 * self.group.max_clock_skew_ms]);
+        let crashes = self.faults.iter().filter_map(|f| match f.fault {
+            Fault::Crash(id) => Some(id),
+            _ => None,
+        });
+        let mut lost: Vec<u16> = crashes.chain(self.hosts.iter().map(|(id, _)| id.0)).collect();
+        lost.sort_unstable();
+        lost.dedup();
+        let up: Vec<u16> = (0..self.group.replicas).filter(|id| !lost.contains(id)).collect();
+        let room = usize::from(self.group.faults).saturating_sub(lost.len());
+        self.wrong_clocks.clear();
+        if room > 0 && r.chance(250_000) {
+            let count = r.between(1, room as u64) as usize;
+            let wrong = r.sample(&up, count);
+            self.wrong_clocks =
+                wrong.into_iter().map(|id| (id, WrongClock::random(r, self.heal_at_us))).collect();
+        }
+    }
+
+    /// A replica's clock of the day.
+    pub(crate) fn day_clock(&self, id: ReplicaId) -> DayClock {
+        let mut random = Random::new(self.seed ^ 0xda1c_10c0 ^ u64::from(id.0) << 32);
+        let skew_us = random.below(2 * self.skew_us + 1) as i64 - self.skew_us as i64;
+        let wrong = self.wrong_clocks.iter().find(|(of, _)| *of == id.0).map(|(_, wrong)| *wrong);
+        DayClock { skew_us, wrong }
     }
 
     /// Draws other faults for a group that was changed afterwards.

@@ -104,6 +104,7 @@ impl Shape {
         if self.byzantine {
             make_byzantine(&mut scenario, seed);
         }
+        scenario.draw_clocks(seed);
         scenario
     }
 }
@@ -195,6 +196,7 @@ mod tests {
                     down.push(r);
                 }
             }
+            down.extend(scenario.wrong_clocks.iter().map(|(id, _)| *id));
             down.sort_unstable();
             down.dedup();
             assert!(down.len() <= usize::from(scenario.group.faults), "seed {seed}");

@@ -256,11 +256,7 @@ mod tests {
     use super::*;
 
     fn run(store: &mut Store, key: u16, action: Action) -> Option<u64> {
-        let context = Context {
-            session: SessionId::default(),
-            number: RequestNumber(1),
-            order: OrderNumber(1),
-        };
+        let context = Context::new(SessionId::default(), RequestNumber(1), OrderNumber(1));
         let mut reply = Vec::new();
         store.execute(&context, &Operation { key, action }.encode(3), &mut reply);
         parse_answer(&reply).unwrap()

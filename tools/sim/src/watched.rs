@@ -162,6 +162,10 @@ pub struct Execution {
     pub number: RequestNumber,
     /// Digest of the operation.
     pub operation: Digest,
+    /// The agreed time.
+    pub time_ms: u64,
+    /// The agreed random bytes.
+    pub randomness: Digest,
 }
 
 /// The record of a service since it was last emptied.
@@ -195,6 +199,8 @@ impl<S: Service> Service for Recorded<S> {
             session: context.session,
             number: context.number,
             operation: Digest::of(operation),
+            time_ms: context.time_ms,
+            randomness: Digest(*context.randomness()),
         });
         self.inner.execute(context, operation, reply);
     }

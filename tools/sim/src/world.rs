@@ -431,6 +431,8 @@ impl World {
             return;
         }
         let now = self.replicas[index].clock.local(self.now_us);
+        let clock = self.replicas[index].day.wall(self.now_us, now);
+        self.replicas[index].core.set_wall_clock(clock);
         for stage in self.replicas[index].stages() {
             let due = |r: &Replica| r.stage_deadline(stage).is_some_and(|at| at <= now);
             if due(&self.replicas[index]) {

@@ -73,6 +73,10 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
         Mutant::PageUnchecked => liar(seed, &[Behaviour::StateLiar { ppm }]),
         Mutant::RelayedAlways => staged::relays_lost(seed),
         Mutant::OneReply => liar(seed, &[Behaviour::ReplyLiar { ppm }]),
+        Mutant::ClockUnchecked => liar(seed, &[Behaviour::OrderLiar(Trick::FalseTime, 100_000)]),
+        Mutant::ReissuedTime => {
+            liar(seed, &[Behaviour::Retimer { ppm: 800_000 }, Behaviour::Splitter { ppm }])
+        }
         _ => Scenario::random(seed),
     }
 }
@@ -177,6 +181,11 @@ mutants! {
     relayed_always: RelayedAlways in 100;
     thrifty_during_queries: ThriftyDuringQueries in 500;
     two_copies: TwoCopies in 500;
+    clock_unchecked: ClockUnchecked in 500;
+    early_reissued: EarlyReissued in 500;
+    reissued_time: ReissuedTime in 500;
+    time_goes_back: TimeGoesBack in 500;
+    randomness_of_view: RandomnessOfView in 500;
 }
 
 /// A smaller run of the same kind is found, and it still fails without the search.

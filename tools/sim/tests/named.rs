@@ -5,7 +5,7 @@ use hybster_proto::output::Reject;
 use hybster_proto::wire::kind;
 use hybster_sim::{
     Behaviour, Catch, ClientPlan, End, Fault, Filter, Options, Report, RoguePlan, RogueTrick,
-    Scenario, Transport, Trick, run_scenario,
+    Scenario, Transport, Trick, WrongClock, run_scenario,
 };
 use hybster_tss::RequestAuthenticator;
 
@@ -299,4 +299,93 @@ fn a_host_that_corrupts_messages_harms_nobody() {
         }
     }
     assert!(rejected > 500);
+}
+
+fn wrong_clock(
+    name: &str,
+    seed: u64,
+    (faults, pillars): (u16, u16),
+    wrong: WrongClock,
+) -> Scenario {
+    let mut scenario = Scenario::calm(name, seed, faults, pillars);
+    scenario.wrong_clocks = vec![(0, wrong)];
+    scenario.skew_us = 100_000;
+    for client in &mut scenario.clients {
+        (client.operations, client.think_us) = (160, 30_000);
+    }
+    scenario.heal_at_us = 1_500_000;
+    scenario
+}
+
+/// The time that passed for the service while the batches from `from_us` on ran, in milliseconds,
+/// beside what passed for everybody else.
+fn time_passed(report: &Report, from_us: u64) -> (u64, u64) {
+    let ran: Vec<_> = report.times.iter().filter(|(at_us, _)| *at_us >= from_us).collect();
+    let (first, last) = (ran.first().expect("batches ran"), ran.last().expect("batches ran"));
+    (last.1 - first.1, (last.0 - first.0) / 1000)
+}
+
+/// Its proposals are refused, and the next leader does not take them over. Oracles see to it that
+/// the service meets no time that is an hour ahead, and no time twice.
+#[test]
+fn a_leader_whose_clock_lies_by_an_hour() {
+    let hour = WrongClock::HOUR_US;
+    for wrong in [WrongClock::Ahead { by_us: hour }, WrongClock::Behind { by_us: hour }] {
+        for group in [(1, 1), (1, 2), (2, 3)] {
+            for seed in SEEDS {
+                let report = good(wrong_clock("clock off by an hour", seed, group, wrong));
+                let refused = report.counters.rejected.get(&(kind::PREPARE, Reject::Untimely));
+                assert!(report.counters.view > 0 && refused > Some(&0), "seed {seed}: {report}");
+                // It takes no more than one change of the view, and then time runs as it should.
+                assert!(report.counters.view <= 3, "seed {seed}: {report}");
+                let (service_ms, true_ms) = time_passed(&report, 600_000);
+                assert!(
+                    true_ms > 300 && service_ms.abs_diff(true_ms) < 250,
+                    "seed {seed}: {report}"
+                );
+            }
+        }
+    }
+}
+
+/// Followers believe it for as long as the bound says, and then suspect it.
+#[test]
+fn a_leader_whose_clock_stands() {
+    for group in [(1, 1), (1, 2), (2, 3)] {
+        for seed in SEEDS {
+            let mut scenario =
+                wrong_clock("standing clock", seed, group, WrongClock::Stands { since_us: 0 });
+            scenario.group.max_clock_skew_ms = 250;
+            let report = good(scenario);
+            let before = report.times.iter().filter(|(at_us, _)| *at_us < 250_000).count();
+            assert!(before > 5, "seed {seed}: it is not refused at once");
+            assert!((1..=3).contains(&report.counters.view), "seed {seed}: {report}");
+            let (service_ms, true_ms) = time_passed(&report, 900_000);
+            let passed = format!("{service_ms} of {true_ms} ms");
+            assert!(true_ms > 300 && service_ms.abs_diff(true_ms) < 50, "seed {seed}: {passed}");
+        }
+    }
+}
+
+/// The group goes on without its acknowledgements, which it then gives as well; it follows into
+/// other views; and it executes what the others do, at the times that they do.
+#[test]
+fn a_follower_whose_clock_is_wrong_by_an_hour_does_no_harm() {
+    let hour = WrongClock::HOUR_US;
+    for wrong in [WrongClock::Ahead { by_us: hour }, WrongClock::Behind { by_us: hour }] {
+        for pillars in [1, 2] {
+            for seed in SEEDS {
+                let mut scenario = wrong_clock("wrong follower", seed, (1, pillars), wrong);
+                scenario.wrong_clocks[0].0 = 2;
+                let calm = good(scenario.clone());
+                assert_eq!(calm.counters.view, 0, "seed {seed}: {calm}");
+                assert_eq!(calm.counters.lag_at_end, 0, "seed {seed}: {calm}");
+                // The leader stands still: the other two change the view, and the wrong one enters it.
+                let report =
+                    good(scenario.with(300_000, Fault::Pause(0)).with(700_000, Fault::Resume(0)));
+                assert!(report.counters.view > 0, "seed {seed}: {report}");
+                assert_eq!(report.counters.alone_at_end, 0, "seed {seed}: {report}");
+            }
+        }
+    }
 }

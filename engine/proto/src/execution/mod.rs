@@ -4,14 +4,16 @@
 mod sessions;
 
 use bytes::Bytes;
+use hybster_tss::RandomnessKey;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::mutants::{self, Mutant};
 use crate::output::{
-    Cause, ClientLink, Fatal, Input, Output, TakenSnapshot, ToControl, ToExecution, ToIntake,
-    ToPillar, ToState,
+    Agreed, Cause, ClientLink, Fatal, Input, Output, TakenSnapshot, ToControl, ToExecution,
+    ToIntake, ToPillar, ToState,
 };
 use crate::service::{Context, Service};
 use crate::state::TransferredState;
@@ -55,6 +57,8 @@ pub struct Execution<S: Service> {
     queues: Vec<VecDeque<Committed>>,
     view: View,
     result: Vec<u8>,
+    /// Of the batch executed last. Its time is the agreed one: part of the state.
+    context: Context,
     /// Requests that the request intake waits for. In order, so that runs can be reproduced.
     watched: BTreeSet<(SessionId, RequestNumber)>,
     /// Since when a pillar holds up the others.
@@ -67,13 +71,18 @@ pub struct Execution<S: Service> {
 struct Committed {
     first_slot: u64,
     last_slot: u64,
-    batch: Bytes,
+    batch: Agreed,
 }
 
 impl<S: Service> Execution<S> {
-    /// An execution stage before the first order number.
+    /// An execution stage before the first order number. All replicas of a group have the same key.
     #[must_use]
-    pub fn new(config: Arc<GroupConfig>, _id: ReplicaId, service: S) -> Self {
+    pub fn new(
+        config: Arc<GroupConfig>,
+        _id: ReplicaId,
+        service: S,
+        randomness: RandomnessKey,
+    ) -> Self {
         Execution {
             service,
             sessions: SessionTable::new(&config),
@@ -81,6 +90,7 @@ impl<S: Service> Execution<S> {
             queues: config.all_pillars().map(|_| VecDeque::new()).collect(),
             view: View(0),
             result: Vec::new(),
+            context: Context::with_key(randomness),
             watched: BTreeSet::new(),
             held_up_since: None,
             halted: false,
@@ -109,6 +119,12 @@ impl<S: Service> Execution<S> {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queues.iter().map(VecDeque::len).sum()
+    }
+
+    /// The agreed time after the last executed order number, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn agreed_ms(&self) -> u64 {
+        self.context.time_ms
     }
 
     /// Handles an input.
@@ -194,10 +210,16 @@ impl<S: Service> Execution<S> {
         }
     }
 
-    fn execute(&mut self, order: OrderNumber, batch: &[u8], out: &mut Output) {
+    fn execute(&mut self, order: OrderNumber, batch: &Agreed, out: &mut Output) {
         let (mut requests, mut ran) = (0, 0);
+        let time_ms = self.time_of(batch);
+        let mut digest = batch.digest();
+        if mutants::active(Mutant::RandomnessOfView) {
+            digest.0[0] ^= self.view.0 as u8;
+        }
+        self.context.begin_batch(order, time_ms, digest);
         // Pillars checked the records, so parsing cannot fail here.
-        let mut left = Requests::new(batch).flatten();
+        let mut left = Requests::new(batch.records()).flatten();
         let mut places = [Place::UNKNOWN; LOOK_AHEAD];
         loop {
             let ahead =
@@ -208,7 +230,7 @@ impl<S: Service> Execution<S> {
             }
             for (place, request) in places[..count].iter().zip(left.by_ref()) {
                 requests += 1;
-                ran += u32::from(self.execute_request(order, &request, *place, out));
+                ran += u32::from(self.execute_request(&request, *place, out));
             }
         }
         self.status.batches += u64::from(requests > 0);
@@ -218,10 +240,18 @@ impl<S: Service> Execution<S> {
         out.trace(|| TraceEvent::Executed { order, requests, ran });
     }
 
+    /// The agreed time at a batch: its own, unless an earlier one was later. Leaders' clocks differ,
+    /// and pillars propose side by side; a no-op has time 0 (DEVIATIONS 22).
+    fn time_of(&self, batch: &Agreed) -> u64 {
+        if mutants::active(Mutant::TimeGoesBack) {
+            return batch.time_ms;
+        }
+        self.context.time_ms.max(batch.time_ms)
+    }
+
     /// Exactly once: the session table decides (TR listing 17).
     fn execute_request(
         &mut self,
-        order: OrderNumber,
         request: &RequestRef<'_>,
         place: Place,
         out: &mut Output,
@@ -229,9 +259,9 @@ impl<S: Service> Execution<S> {
         let (session, number) = (request.session, request.number);
         let ran = match self.sessions.lookup_or_open(place, session, number) {
             Lookup::New(entry) => {
-                let context = Context { session, number, order };
+                (self.context.session, self.context.number) = (session, number);
                 self.result.clear();
-                self.service.execute(&context, request.operation, &mut self.result);
+                self.service.execute(&self.context, request.operation, &mut self.result);
                 let status = if self.result.len() <= self.config.max_reply_bytes as usize {
                     ReplyStatus::Done
                 } else {
@@ -310,7 +340,7 @@ impl<S: Service> Execution<S> {
     fn take_snapshot(&mut self, installed: bool, out: &mut Output) {
         out.inputs.push(Input::State(ToState::Taken(TakenSnapshot {
             order: self.executed,
-            bookkeeping: Arc::new(self.sessions.snapshot(self.executed)),
+            bookkeeping: Arc::new(self.sessions.snapshot(self.executed, self.context.time_ms)),
             service: self.service.snapshot(),
             installed,
         })));
@@ -332,7 +362,10 @@ impl<S: Service> Execution<S> {
             return;
         }
         match SessionTable::restore(&self.config, &state.bookkeeping, id.order) {
-            Ok(sessions) => self.sessions = sessions,
+            Ok((sessions, time_ms)) => {
+                self.sessions = sessions;
+                self.context.time_ms = time_ms;
+            }
             Err(error) => {
                 out.fail(Fatal::Restore(error.to_string()));
                 return;

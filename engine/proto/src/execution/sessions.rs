@@ -27,7 +27,8 @@ use hasher::BuildMix;
 use pages::{EMPTY, Entry, Held, PAGE, Page, Retired, SessionSnapshot};
 
 const NONE: u32 = u32::MAX;
-const FORMAT: u32 = 1;
+/// Version of the first page. 2: the agreed time is in it.
+const FORMAT: u32 = 2;
 
 /// What a client has in the table.
 #[derive(Debug, Default)]
@@ -242,8 +243,9 @@ impl SessionTable {
 
     // ------------------------------------------------------------------ pages
 
-    /// An immutable handle; costs one reference count per page and a copy of the client list.
-    pub(super) fn snapshot(&mut self, order: OrderNumber) -> SessionSnapshot {
+    /// An immutable handle; costs one reference count per page and a copy of the client list. The
+    /// first page also says where in the total order it was taken, and the agreed time there.
+    pub(super) fn snapshot(&mut self, order: OrderNumber, time_ms: u64) -> SessionSnapshot {
         #[expect(clippy::disallowed_methods, reason = "sorted below")]
         let mut clients: Vec<_> =
             self.clients.iter().map(|(id, client)| (id.0, client.watermark)).collect();
@@ -252,6 +254,7 @@ impl SessionTable {
         head.put_u32(FORMAT);
         head.bytes(&self.group);
         head.put_u64(order.0);
+        head.put_u64(time_ms);
         head.put_u64(self.clock);
         head.put_u32(self.length);
         head.put_u32(clients.len() as u32);
@@ -262,15 +265,16 @@ impl SessionTable {
         SessionSnapshot::new(head.into(), &mut self.pages)
     }
 
-    /// Rebuilds the table from pages that were checked against a certified digest.
+    /// Rebuilds the table from pages that were checked against a certified digest; the agreed time
+    /// comes with it.
     pub(super) fn restore(
         config: &GroupConfig,
         source: &dyn Snapshot,
         order: OrderNumber,
-    ) -> Result<SessionTable, RestoreError> {
+    ) -> Result<(SessionTable, u64), RestoreError> {
         let fail = |page: u64, what: &str| RestoreError { page, what: format!("sessions: {what}") };
         let mut table = SessionTable::new(config);
-        let length = table
+        let (length, time_ms) = table
             .restore_head(&source.page(0), order)
             .map_err(|error| fail(0, &error.to_string()))?;
         if source.page_count() != 1 + u64::from(length).div_ceil(PAGE as u64) {
@@ -295,10 +299,11 @@ impl SessionTable {
             }
             reader.end().map_err(|error| fail(page, &error.to_string()))?;
         }
-        Ok(table)
+        Ok((table, time_ms))
     }
 
-    fn restore_head(&mut self, head: &[u8], order: OrderNumber) -> Result<u32, WireError> {
+    /// Reads the first page; returns the number of sessions and the agreed time.
+    fn restore_head(&mut self, head: &[u8], order: OrderNumber) -> Result<(u32, u64), WireError> {
         let mut reader = Reader::new(head);
         if reader.u32()? != FORMAT {
             return Err(WireError::Field("format"));
@@ -309,6 +314,7 @@ impl SessionTable {
         if reader.order()? != order {
             return Err(WireError::Field("order"));
         }
+        let time_ms = reader.u64()?;
         self.clock = reader.u64()?;
         let length = reader.u32()?;
         let clients = reader.count(12, "clients")?;
@@ -318,7 +324,7 @@ impl SessionTable {
             self.clients.insert(id, Client { watermark, ..Client::default() });
         }
         reader.end()?;
-        Ok(length)
+        Ok((length, time_ms))
     }
 }
 
@@ -465,19 +471,20 @@ mod tests {
             run(&mut table, session((i % 3) as u32, i * 7 % 61 + i / 4), i / 2 + 1);
         }
         let order = OrderNumber(256);
-        let snapshot = table.snapshot(order);
-        let mut other = SessionTable::restore(&config, &snapshot, order).unwrap();
+        let snapshot = table.snapshot(order, 7);
+        let (mut other, time_ms) = SessionTable::restore(&config, &snapshot, order).unwrap();
+        assert_eq!(time_ms, 7);
         for i in 500..900u64 {
             let id = session((i % 3) as u32, i * 7 % 61 + i / 4);
             assert_eq!(run(&mut table, id, i / 2 + 1), run(&mut other, id, i / 2 + 1));
         }
-        let (a, b) = (table.snapshot(order), other.snapshot(order));
+        let (a, b) = (table.snapshot(order, 7), other.snapshot(order, 7));
         assert_eq!(a.page_count(), b.page_count());
         for page in 0..a.page_count() {
             assert_eq!(a.page(page), b.page(page));
         }
         // The snapshot taken before is unchanged by what came after.
-        let again = SessionTable::restore(&config, &snapshot, order).unwrap();
+        let (again, _) = SessionTable::restore(&config, &snapshot, order).unwrap();
         assert!(again.clock < table.clock);
     }
 
@@ -492,7 +499,7 @@ mod tests {
             }
             let pages = table.pages.iter().map(|held| held.page().entries.as_ptr() as usize);
             seen.extend(pages);
-            let snapshot = table.snapshot(OrderNumber(order));
+            let snapshot = table.snapshot(OrderNumber(order), 7);
             let content: Vec<Bytes> = (0..5).map(|page| snapshot.page(page)).collect();
             snapshots.push_back((snapshot, content));
             if snapshots.len() > Retired::SNAPSHOTS {
@@ -510,7 +517,7 @@ mod tests {
         let config = config(1, 40);
         let mut table = SessionTable::new(&config);
         run(&mut table, session(1, 1), 1);
-        let snapshot = table.snapshot(OrderNumber(256));
+        let snapshot = table.snapshot(OrderNumber(256), 7);
         assert!(SessionTable::restore(&config, &snapshot, OrderNumber(512)).is_err());
         let mut pages = crate::service::Pages(vec![snapshot.page(0), snapshot.page(1)]);
         pages.0[1] = pages.0[1].slice(..10);

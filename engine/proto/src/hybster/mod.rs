@@ -29,7 +29,7 @@ use crate::protocol::{
     Agreement, ControlStage, ControlStatus, Handler, Ordering, PillarStage, Protocol, Rules,
     Threshold,
 };
-use crate::time::Time;
+use crate::time::{Time, WallClock};
 use crate::wire::kind;
 
 use wire::ordering::PREPARE_HEAD;
@@ -94,6 +94,10 @@ where
 }
 
 impl<T: TrInX, V: Verifier + RequestVerifier> PillarStage for Pillar<T, V> {
+    fn set_wall_clock(&mut self, clock: WallClock) {
+        Pillar::set_wall_clock(self, clock);
+    }
+
     #[inline]
     fn handle(&mut self, input: ToPillar, now: Time, out: &mut Output) {
         Pillar::handle(self, input, now, out);
@@ -123,6 +127,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> PillarStage for Pillar<T, V> {
 }
 
 impl<V: Verifier> ControlStage for Control<V> {
+    fn set_wall_clock(&mut self, clock: WallClock) {
+        Control::set_wall_clock(self, clock);
+    }
+
     #[inline]
     fn handle(&mut self, input: ToControl, now: Time, out: &mut Output) {
         Control::handle(self, input, now, out);

@@ -17,7 +17,8 @@ use hybster_proto::wire::request::append_request;
 use hybster_proto::{GroupConfig, Stages};
 use hybster_tss::{
     ClientKey, ContinuingCertificate, Counter, CounterValue, Digest, GroupKey, InProcessTrInX,
-    InProcessVerifier, IndependentCertificate, InstanceId, Refusal, TrInX, TrustedMac,
+    InProcessVerifier, IndependentCertificate, InstanceId, RandomnessKey, Refusal, TrInX,
+    TrustedMac,
 };
 
 pub(super) const REPLICAS: usize = 3;
@@ -74,8 +75,8 @@ impl TrInX for Shared {
     }
 }
 
-/// Order number, session, number, operation.
-type Execution = (OrderNumber, SessionId, RequestNumber, Vec<u8>);
+/// Order number, session, number, operation, agreed time and random bytes.
+type Execution = (OrderNumber, SessionId, RequestNumber, Vec<u8>, [u8; 40]);
 type Executions = Arc<Mutex<Vec<Execution>>>;
 
 /// Keeps the operations that it executes, as its state and for the checks.
@@ -89,9 +90,12 @@ impl Service for Journal {
     fn execute(&mut self, context: &Context, operation: &[u8], reply: &mut Vec<u8>) {
         self.state.extend_from_slice(operation);
         reply.extend_from_slice(&(self.state.len() as u64).to_le_bytes());
-        let Context { session, number, order } = *context;
+        let Context { session, number, order, .. } = *context;
+        let mut agreed = [0; 40];
+        agreed[..8].copy_from_slice(&context.time_ms.to_le_bytes());
+        agreed[8..].copy_from_slice(context.randomness());
         let mut executed = self.executed.lock().unwrap_or_else(PoisonError::into_inner);
-        executed.push((order, session, number, operation.to_vec()));
+        executed.push((order, session, number, operation.to_vec(), agreed));
     }
 
     fn query(&self, _: &[u8], reply: &mut Vec<u8>) -> bool {
@@ -167,7 +171,7 @@ pub(super) fn not_reached() -> Vec<&'static str> {
 struct Agreed {
     committed: BTreeMap<u64, Digest>,
     checkpoints: BTreeMap<OrderNumber, Digest>,
-    places: HashMap<(SessionId, RequestNumber), (OrderNumber, Vec<u8>)>,
+    places: HashMap<(SessionId, RequestNumber), (OrderNumber, Vec<u8>, [u8; 40])>,
 }
 
 pub(super) struct Group {
@@ -213,7 +217,8 @@ impl Group {
             let executed = Arc::clone(&journal.executed);
             let verifier = || InProcessVerifier::new(&key, mac, digest);
             let agreement = Hybster::agreement(&config, id, instances, verifier);
-            let core = Stages::new(Arc::clone(&config), id, agreement, journal);
+            let randomness = RandomnessKey::new(&key, &digest);
+            let core = Stages::new(Arc::clone(&config), id, agreement, journal, randomness);
             Replica { core, executed, stopped: false }
         };
         let replicas = config.all_replicas().map(&mut replica).collect();
@@ -358,11 +363,11 @@ impl Group {
         let executed = &self.replicas[at].executed;
         let executed =
             std::mem::take(&mut *executed.lock().unwrap_or_else(PoisonError::into_inner));
-        for (order, session, number, operation) in executed {
+        for (order, session, number, operation, agreed) in executed {
             let request = (session, number, operation);
             let known = self.submitted.contains(&request);
             assert!(known, "replica {at} executed {session} {number}, which nobody submitted");
-            let place = (order, request.2);
+            let place = (order, request.2, agreed);
             let before = self.agreed.places.entry((session, number)).or_insert(place.clone());
             assert_eq!(*before, place, "{session} {number} ran twice or in two ways");
         }

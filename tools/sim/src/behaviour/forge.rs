@@ -21,8 +21,13 @@ pub(super) fn next_order(scene: &Scene<'_>, pillar: PillarId, view: View) -> Opt
     })
 }
 
-/// Head and body of a PREPARE for one order number, not yet certified.
-pub(super) fn header(pillar: PillarId, view: View, order: OrderNumber) -> PrepareHeader {
+/// Head and body of a PREPARE for one order number with the true time, not yet certified.
+pub(super) fn header(
+    scene: &Scene<'_>,
+    pillar: PillarId,
+    view: View,
+    order: OrderNumber,
+) -> PrepareHeader {
     PrepareHeader {
         pillar,
         noop: false,
@@ -30,6 +35,7 @@ pub(super) fn header(pillar: PillarId, view: View, order: OrderNumber) -> Prepar
         view,
         first: order,
         last: order,
+        time_ms: scene.unix_ms(),
         batch: wire::digest(&[]),
         previous: CounterValue::ZERO,
         proof: Proof([0; 32]),

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{PillarId, ReplicaId};
 use hybster_proto::output::{ClientLink, Input};
-use hybster_proto::time::Time;
+use hybster_proto::time::{Time, WallClock};
 
 use crate::random::Random;
 use crate::watched::Watched;
@@ -44,6 +44,8 @@ pub struct Departure {
 pub struct Scene<'a> {
     /// The replica's clock.
     pub now: Time,
+    /// The host's time of day.
+    pub clock: WallClock,
     /// The replica.
     pub replica: ReplicaId,
     /// The group.
@@ -63,6 +65,11 @@ impl Scene<'_> {
     pub fn peers(&self) -> impl Iterator<Item = ReplicaId> + use<> {
         let own = self.replica;
         self.group.all_replicas().filter(move |r| *r != own)
+    }
+
+    /// What the host's clock shows, in milliseconds since the Unix epoch.
+    pub fn unix_ms(&self) -> u64 {
+        self.clock.unix_ms(self.now)
     }
 
     /// Sends a message to a peer.
@@ -202,6 +209,11 @@ pub enum Behaviour {
         /// How often.
         ppm: u32,
     },
+    /// Re-issues what the abort states demand, at other times.
+    Retimer {
+        /// How often.
+        ppm: u32,
+    },
     /// Builds its own NEW-VIEWs from any VIEW-CHANGEs and NEW-VIEW-ACKs that it finds.
     NewViewForger {
         /// How often.
@@ -252,7 +264,10 @@ impl Behaviour {
             Behaviour::ViewAttack(lie) => Box::new(views::ViewLiar::with(lie, workshop.config)),
             Behaviour::HollowVoter => Box::new(order::HollowVoter),
             Behaviour::FalseAck { ppm } => Box::new(new_view::FalseAck { ppm }),
-            Behaviour::NewViewLiar { ppm } => Box::new(new_view::NewViewLiar { ppm }),
+            Behaviour::NewViewLiar { ppm } => {
+                Box::new(new_view::NewViewLiar { ppm, times_only: false })
+            }
+            Behaviour::Retimer { ppm } => Box::new(new_view::NewViewLiar { ppm, times_only: true }),
             Behaviour::NewViewForger { ppm } => Box::new(new_view::NewViewForger { ppm }),
             Behaviour::StateLiar { ppm } => Box::new(state::StateLiar { ppm }),
             Behaviour::CheckpointLiar { ppm } => Box::new(state::CheckpointLiar { ppm }),

@@ -69,17 +69,27 @@ impl Host for FalseAck {
 
 pub(super) struct NewViewLiar {
     pub ppm: u32,
+    /// Whether it lies about nothing but times.
+    pub times_only: bool,
+}
+
+/// The same batches at other times.
+fn other_times(scene: &mut Scene<'_>, prepared: &mut [PrepareHeader]) {
+    let off_ms = scene.random.between(1, scene.group.max_clock_skew_ms);
+    for header in prepared.iter_mut().filter(|header| !header.noop) {
+        header.time_ms = header.time_ms.saturating_add(off_ms);
+    }
 }
 
 /// Another P' of a pillar.
 fn other_prepares(scene: &mut Scene<'_>, prepared: &mut Vec<PrepareHeader>) {
-    match scene.random.below(5) {
+    match scene.random.below(6) {
         0 => prepared.truncate(prepared.len().saturating_sub(1)),
         1 => prepared.clear(),
         2 => {
             // No-ops instead of batches, for which no replica needs a body.
             for header in prepared.iter_mut() {
-                (header.noop, header.requests) = (true, 0);
+                (header.noop, header.requests, header.time_ms) = (true, 0, 0);
                 header.batch = wire::digest(&[]);
             }
         }
@@ -88,10 +98,11 @@ fn other_prepares(scene: &mut Scene<'_>, prepared: &mut Vec<PrepareHeader>) {
             let changed = prepared.last_mut().expect("it has two");
             *changed = PrepareHeader { first: last.first, last: last.last, ..first };
         }
+        4 => other_times(scene, prepared),
         _ => {
             let Some(last) = prepared.last().copied() else { return };
             let step = u64::from(scene.group.pillars);
-            let mut more = PrepareHeader { noop: true, requests: 0, ..last };
+            let mut more = PrepareHeader { noop: true, requests: 0, time_ms: 0, ..last };
             (more.first.0, more.last.0) = (last.last.0 + step, last.last.0 + step);
             more.batch = wire::digest(&[]);
             prepared.push(more);
@@ -107,7 +118,10 @@ impl Host for NewViewLiar {
                 ToPillar::Hybster(PillarInput::Establish { view, mut prepared }),
             ) => {
                 if scene.random.chance(self.ppm) {
-                    other_prepares(scene, &mut prepared);
+                    match self.times_only {
+                        true => other_times(scene, &mut prepared),
+                        false => other_prepares(scene, &mut prepared),
+                    }
                 }
                 Input::Pillar(pillar, PillarInput::Establish { view, prepared }.into())
             }

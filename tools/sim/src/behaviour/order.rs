@@ -37,13 +37,15 @@ pub enum Trick {
     Again,
     /// Proposes each request of it twice.
     Twice,
-    /// Claims a range for a batch, or an empty one for a no-op.
+    /// Claims any time for a batch, or an empty range for a no-op.
     Shape,
+    /// Proposes it with a time that is not its clock's.
+    FalseTime,
 }
 
 impl Trick {
     /// All tricks.
-    pub const ALL: [Trick; 12] = [
+    pub const ALL: [Trick; 13] = [
         Trick::Skip,
         Trick::NoopOver,
         Trick::BodySwap,
@@ -56,6 +58,7 @@ impl Trick {
         Trick::Again,
         Trick::Twice,
         Trick::Shape,
+        Trick::FalseTime,
     ];
 }
 
@@ -69,11 +72,11 @@ struct Offer {
 }
 
 impl Offer {
-    fn header(&self) -> PrepareHeader {
+    fn header(&self, scene: &Scene<'_>) -> PrepareHeader {
         PrepareHeader {
             requests: self.requests,
             batch: wire::digest(&self.body),
-            ..header(self.pillar, self.view, self.order)
+            ..header(scene, self.pillar, self.view, self.order)
         }
     }
 }
@@ -121,7 +124,7 @@ impl OrderLiar {
     fn play(&mut self, scene: &mut Scene<'_>, offer: &Offer) {
         let (pillar, step) = (offer.pillar, u64::from(scene.group.pillars));
         let instance = usize::from(pillar.0);
-        let mut header = offer.header();
+        let mut header = offer.header(scene);
         match self.trick {
             Trick::Skip => {
                 header.first = OrderNumber(offer.order.0 + step * scene.random.between(1, 2));
@@ -186,6 +189,10 @@ impl OrderLiar {
                     scene.send_some(&message(&header, &offer.body));
                 }
             }
+            Trick::FalseTime => {
+                header.time_ms = false_time(scene);
+                OrderLiar::propose(scene, pillar, header, &offer.body);
+            }
             Trick::Noops | Trick::Again | Trick::Twice => {}
         }
     }
@@ -193,11 +200,11 @@ impl OrderLiar {
     /// A batch for some; for the others a no-op over it, with either kind of certificate.
     fn noop_over(&mut self, scene: &mut Scene<'_>, offer: &Offer) {
         let instance = usize::from(offer.pillar.0);
-        let mut batch = offer.header();
+        let mut batch = offer.header(scene);
         if !certify(&mut scene.trinx[instance], &mut batch, false) {
             return;
         }
-        let mut noop = header(offer.pillar, offer.view, offer.order);
+        let mut noop = header(scene, offer.pillar, offer.view, offer.order);
         (noop.noop, noop.requests) = (true, 0);
         noop.last.0 += u64::from(scene.group.pillars);
         let continuing = scene.random.chance(500_000);
@@ -209,6 +216,19 @@ impl OrderLiar {
         for (at, peer) in scene.peers().enumerate() {
             scene.send(peer, messages[(at + odd) % 2].clone());
         }
+    }
+}
+
+/// A time that lies, grossly or so that followers may just believe it.
+fn false_time(scene: &mut Scene<'_>) -> u64 {
+    let (now_ms, bound_ms) = (scene.unix_ms(), scene.group.max_clock_skew_ms);
+    match scene.random.below(7) {
+        0 => 0,
+        1 => u64::MAX,
+        2 => now_ms - 3_600_000,
+        3 => now_ms + 3_600_000,
+        4 => now_ms - scene.random.below(2 * bound_ms),
+        _ => now_ms + scene.random.below(2 * bound_ms),
     }
 }
 

@@ -48,7 +48,8 @@ impl Twin {
         let service = Recorded::new(Store::default(), Record::default());
         let verifier = || keys.verifier(config);
         let agreement = Hybster::agreement(config, *id, trinx, verifier);
-        let core = Stages::new(Arc::clone(config), *id, agreement, service);
+        let randomness = keys.randomness(config);
+        let core = Stages::new(Arc::clone(config), *id, agreement, service, randomness);
         Twin {
             core: Box::new(core),
             out: Output::default(),
@@ -85,6 +86,7 @@ impl Twin {
     }
 
     fn run(&mut self, scene: &mut Scene<'_>) {
+        self.core.set_wall_clock(scene.clock);
         for _ in 0..400 {
             match self.inputs.pop_front() {
                 Some(input) => self.core.handle(input, scene.now, &mut self.out),
@@ -162,6 +164,7 @@ impl Host for Twin {
     }
 
     fn tick(&mut self, scene: &mut Scene<'_>) {
+        self.core.set_wall_clock(scene.clock);
         if self.core.deadline().is_some_and(|at| at <= scene.now) {
             self.core.tick(scene.now, &mut self.out);
         }

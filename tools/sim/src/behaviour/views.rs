@@ -279,6 +279,7 @@ fn forge_tail(
             view,
             first: order,
             last: order,
+            time_ms: 0,
             batch: wire::digest(&[]),
             previous: CounterValue::ZERO,
             proof: Proof([1; 32]),

@@ -31,6 +31,8 @@ impl<V: Verifier> Control<V> {
             catch_up,
             views_entered: _,
             left_since_stable,
+            clock: _,
+            early,
         } = self;
         let settled = matches!(phase, Phase::Stable | Phase::Waiting) && unsigned_ack.is_none();
         assert!(settled, "inputs between the stages are under way");
@@ -39,6 +41,7 @@ impl<V: Verifier> Control<V> {
         into.flag(matches!(phase, Phase::Stable));
         into.flag(new_view_due.is_some());
         into.number(*left_since_stable as u64);
+        early.iter().for_each(|view| into.number(view.0));
         let mut names = BTreeMap::new();
         into.number(pending.len() as u64);
         for (sender, pending) in pending {

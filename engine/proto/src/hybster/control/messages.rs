@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::timing::latest_time;
 use crate::config::GroupConfig;
 use crate::hybster::verify::{Transition, transition};
 use crate::ids::{ReplicaId, View};
@@ -13,6 +14,8 @@ struct Kept<M> {
     message: Arc<M>,
     ticket: u64,
     held: bool,
+    /// The latest time of a batch in its prepared sets.
+    latest_ms: u64,
 }
 
 /// What a ticket for held batches belongs to.
@@ -102,7 +105,8 @@ impl Messages {
     pub(super) fn store_change(&mut self, message: Arc<ViewChange>, ticket: u64, current: View) {
         let (sender, to) = (message.sender, message.to);
         self.retain_changes(|of, view| of != sender || view <= current || view > to);
-        self.changes.insert((to, sender), Kept { message, ticket, held: false });
+        let latest_ms = latest_time(message.parts.iter().map(|part| &part.prepared));
+        self.changes.insert((to, sender), Kept { message, ticket, held: false, latest_ms });
     }
 
     fn retain_changes(&mut self, keep: impl Fn(ReplicaId, View) -> bool) {
@@ -131,7 +135,8 @@ impl Messages {
     }
 
     pub(super) fn store_ack(&mut self, message: Arc<NewViewAck>, ticket: u64) {
-        let kept = Kept { message, ticket, held: false };
+        let latest_ms = latest_time(&message.prepared);
+        let kept = Kept { message, ticket, held: false, latest_ms };
         if let Some(older) = self.acks.insert(kept.message.sender, kept) {
             self.release(older.ticket);
         }
@@ -206,12 +211,18 @@ impl Messages {
     }
 
     /// Messages that justify a view (TR listing 19, isCorrectNewViewCertificate): the largest
-    /// v_from that f+1 replicas vouch for, with all VIEW-CHANGEs that do not lie beyond it.
-    pub(super) fn justify(&self, config: &GroupConfig, to: View) -> Option<Justification> {
+    /// v_from that f+1 replicas vouch for, with all VIEW-CHANGEs that do not lie beyond it. Messages
+    /// with a later time than `limit_ms` do not count (`timing.rs`).
+    pub(super) fn justify(
+        &self,
+        config: &GroupConfig,
+        to: View,
+        limit_ms: u64,
+    ) -> Option<Justification> {
         let held: Vec<&Arc<ViewChange>> = self
             .changes
             .iter()
-            .filter(|((view, _), kept)| *view == to && kept.held)
+            .filter(|((view, _), kept)| *view == to && kept.held && kept.latest_ms <= limit_ms)
             .map(|(_, kept)| &kept.message)
             .collect();
         let mut candidates: Vec<View> = held.iter().map(|change| change.from).collect();
@@ -224,6 +235,7 @@ impl Messages {
                 .acks
                 .values()
                 .filter(|kept| kept.held && kept.message.view == from)
+                .filter(|kept| kept.latest_ms <= limit_ms)
                 .map(|kept| Arc::clone(&kept.message))
                 .collect();
             let refs: Vec<&ViewChange> = view_changes.iter().map(Arc::as_ref).collect();

@@ -10,6 +10,7 @@ mod catch_up;
 #[cfg(feature = "model")]
 mod fingerprint;
 mod messages;
+mod timing;
 mod view_change;
 
 use hybster_tss::Verifier;
@@ -23,7 +24,7 @@ use crate::ids::{PillarId, ReplicaId, View};
 use crate::output::{Output, ToControl};
 use crate::protocol::ControlStatus;
 use crate::shared::catch_up::CatchUp;
-use crate::time::{Time, earliest};
+use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::{CheckpointCertificate, NewView, NewViewAck, PrepareHeader};
 
@@ -80,6 +81,9 @@ pub struct Control<V: Verifier> {
     views_entered: u64,
     /// Views left since the last stable one: links of the next VIEW-CHANGE.
     left_since_stable: usize,
+    clock: WallClock,
+    /// By replica: the view of the early NEW-VIEW that it sent last.
+    early: Vec<View>,
 }
 
 impl<V: Verifier> Control<V> {
@@ -103,6 +107,8 @@ impl<V: Verifier> Control<V> {
             catch_up: CatchUp::new(config.clone()),
             views_entered: 0,
             left_since_stable: 0,
+            clock: WallClock::default(),
+            early: vec![View(0); usize::from(config.replicas)],
             config,
         }
     }
@@ -125,6 +131,11 @@ impl<V: Verifier> Control<V> {
     #[must_use]
     pub fn stable_checkpoint(&self) -> &CheckpointCertificate {
         self.catch_up.stable()
+    }
+
+    /// Tells the stage the time of day.
+    pub fn set_wall_clock(&mut self, clock: WallClock) {
+        self.clock = clock;
     }
 
     /// Handles an input.

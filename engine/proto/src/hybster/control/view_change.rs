@@ -276,12 +276,13 @@ impl<V: Verifier> Control<V> {
 
     /// TR listing 19, newLeaderViewReady.
     fn establish_ready(&mut self, now: Time, out: &mut Output) -> bool {
+        let limit_ms = self.latest_acceptable_ms(now);
         let views = self.messages.views();
         let ready = views.into_iter().rev().filter(|v| {
             *v >= self.current && *v > self.stable_view && self.config.leader(*v) == self.id
         });
         let justified: Vec<(View, Justification)> = ready
-            .filter_map(|view| Some((view, self.messages.justify(&self.config, view)?)))
+            .filter_map(|view| Some((view, self.messages.justify(&self.config, view, limit_ms)?)))
             .take(1)
             .collect();
         let Some((view, justification)) = justified.into_iter().next() else {
@@ -396,6 +397,9 @@ impl<V: Verifier> Control<V> {
             return Err(Reject::Irrelevant);
         }
         verify_new_view(&self.verifier, &self.config, &new_view)?;
+        if self.is_early(&new_view, now) && !self.is_entered_by_others(from, view) {
+            return Err(Reject::Untimely);
+        }
         self.learn_stable(new_view.checkpoint.clone(), true, now, out);
         let ticket = self.messages.ticket(Subject::NewView(from, view));
         for (pillar, prepares) in self.config.all_pillars().zip(&new_view.prepares) {

@@ -35,9 +35,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         self.active = false;
         self.proposals.clear();
         self.established = None;
+        // What was certified, committed or inherited; not a proposal that is here and was refused.
+        let end = self.prepared.max(self.timing.inherited).min(self.window_end());
         let prepared: Vec<PrepareHeader> = self
             .slots
-            .contiguous(self.slots.base(), self.window_end(), self.view, |h| self.last_slot(h))
+            .contiguous(self.slots.base(), end, self.view, |h| self.last_slot(h))
             .map(|stored| stored.header)
             .collect();
         let scope = PartScope { sender: self.id, from, to, checkpoint };
@@ -156,6 +158,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let base = self.slots.base();
         self.prepared = base;
         self.committed = base;
+        let inherited = prepares.last().map_or(base, |header| self.last_slot(header) + 1);
+        self.timing.enter(prepares, inherited);
         entered.retain(|stored| self.config.slot_of(stored.header.first) >= base);
         for stored in entered {
             let (first, last) =
@@ -303,5 +307,5 @@ fn stored(header: PrepareHeader, digest: Digest, batch: &[u8]) -> StoredPrepare 
     let mut message = Vec::with_capacity(PREPARE_HEAD + batch.len());
     message.extend_from_slice(&header.encode());
     message.extend_from_slice(batch);
-    StoredPrepare { header, digest, message: message.into() }
+    StoredPrepare { header, digest, message: message.into(), late: false }
 }

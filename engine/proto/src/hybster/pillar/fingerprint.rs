@@ -26,6 +26,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             proposals,
             preferred: _,
             now: _,
+            timing,
             chain,
             bodies,
             established,
@@ -50,6 +51,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         for number in [*prepared, *committed, *handed] {
             into.number(number);
         }
+        timing.fingerprint(*prepared, into);
         proposals.fingerprint(crate::wire::PREPARE_HEAD, into);
         into.number(chain.len() as u64);
         for link in chain {
@@ -82,6 +84,7 @@ fn slot_into(slot: &Slot, into: &mut Fingerprint) {
     into.flag(slot.prepare.is_some());
     if let Some(stored) = &slot.prepare {
         into.bytes(&stored.message);
+        into.flag(stored.late);
     }
     into.sorted(
         slot.votes

@@ -16,6 +16,7 @@ mod fingerprint;
 mod ordering;
 mod preferred_quorum;
 mod slots;
+mod timing;
 
 use bytes::Bytes;
 use hybster_tss::{Counter, InstanceId, Refusal, RequestVerifier, TrInX, Verifier};
@@ -31,13 +32,14 @@ use crate::shared::bodies::Bodies;
 use crate::shared::later::Later;
 use crate::shared::proposals::Proposals;
 use crate::shared::votes::Votes;
-use crate::time::{Time, earliest};
+use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::help::OrderRequest;
 use crate::wire::{Checkpoint, Commit, PrepareHeader, kind};
 
 use preferred_quorum::PreferredQuorum;
 use slots::{Slots, StoredPrepare};
+use timing::Timing;
 
 /// Bytes that answer one ORDER-REQUEST at most.
 const ANSWER_BYTES: usize = 256 << 10;
@@ -72,6 +74,7 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     preferred: PreferredQuorum,
     /// When the input came that is being handled.
     now: Time,
+    timing: Timing,
 
     /// Steps of O since the last stable view (DEVIATIONS 2).
     chain: Vec<Link>,
@@ -124,6 +127,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             proposals: Proposals::default(),
             preferred: PreferredQuorum::new(config.next_to_leader(View(0))),
             now: Time(0),
+            timing: Timing::new(&config),
             chain: Vec::new(),
             bodies: Bodies::new(id, pillar),
             established: None,
@@ -161,6 +165,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     #[must_use]
     pub fn trinx(&self) -> &T {
         &self.trinx
+    }
+
+    /// Tells the pillar the time of day.
+    pub fn set_wall_clock(&mut self, clock: WallClock) {
+        self.timing.clock = clock;
     }
 
     /// Handles an input.
@@ -214,6 +223,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
 
     /// To be called when [`Pillar::deadline`] has passed.
     pub fn tick(&mut self, now: Time, out: &mut Output) {
+        self.now = now;
+        if self.early_deadline().is_some_and(|at| at <= now) {
+            self.advance(out);
+            self.note_progress(now);
+        }
         let resend_us = self.config.resend_us;
         if let Some(own) = self.checkpoints.resend(now, resend_us) {
             let message = own.encode(&self.config);
@@ -238,7 +252,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     pub fn deadline(&self) -> Option<Time> {
         let resend_us = self.config.resend_us;
         let own = earliest(self.outstanding_deadline(), self.checkpoints.deadline(resend_us));
-        earliest(own, earliest(self.bodies.deadline(resend_us), self.commit_deadline()))
+        let waits = earliest(self.early_deadline(), self.commit_deadline());
+        earliest(own, earliest(self.bodies.deadline(resend_us), waits))
     }
 
     /// When the view is given up for a slot that is not committed.
@@ -257,7 +272,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
 
     /// Starts, stops or restarts the wait for the next commitment.
     fn note_progress(&mut self, now: Time) {
-        if self.active && self.committed < self.prepared {
+        if self.active && (self.committed < self.prepared || self.timing.refused.is_some()) {
             self.uncommitted_since.get_or_insert(now);
         } else {
             self.uncommitted_since = None;

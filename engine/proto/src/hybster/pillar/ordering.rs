@@ -111,6 +111,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             view: self.view,
             first: order,
             last: order,
+            time_ms: self.timing.propose(self.now),
             batch: wire::digest(&buffer[PREPARE_HEAD..]),
             previous: CounterValue::ZERO,
             proof: Proof([0; 32]),
@@ -123,7 +124,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         };
         header.proof = certificate.proof;
         buffer[..PREPARE_HEAD].copy_from_slice(&header.encode());
-        self.send_prepare(StoredPrepare { header, digest, message: buffer.freeze() }, out);
+        let message = buffer.freeze();
+        self.send_prepare(StoredPrepare { header, digest, message, late: false }, out);
     }
 
     /// Covers the slots up to `through`, at most to the end of window and checkpoint interval.
@@ -140,6 +142,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             view: self.view,
             first: self.order_at(self.prepared),
             last: self.order_at(last),
+            time_ms: 0,
             batch: wire::digest(&[]),
             previous: CounterValue::ZERO,
             proof: Proof([0; 32]),
@@ -160,7 +163,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         header.previous = certificate.previous;
         header.proof = certificate.proof;
         let message = Bytes::copy_from_slice(&header.encode());
-        Some(StoredPrepare { header, digest, message })
+        Some(StoredPrepare { header, digest, message, late: false })
     }
 
     fn send_prepare(&mut self, stored: StoredPrepare, out: &mut Output) {
@@ -241,8 +244,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         } else {
             self.check_requests(body, header.requests)?;
         }
+        let late = self.is_late(&header);
         let slot = self.slots.get_mut(first).expect("inside the log");
-        slot.prepare = Some(StoredPrepare { header, digest, message });
+        slot.prepare = Some(StoredPrepare { header, digest, message, late });
         self.advance(out);
         Ok(())
     }
@@ -274,18 +278,29 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
 
     /// TR listing 16, nextPrepared: acknowledge in slot order; then commit what can be.
     pub(super) fn advance(&mut self, out: &mut Output) {
+        let refused = self.timing.refused.take();
         while self.active
             && !self.is_leader()
             && self.prepared < self.window_end()
             && out.fatal.is_none()
         {
-            let Some(stored) = self.slots.prepare(self.prepared) else {
+            let Some(slot) = self.slots.get(self.prepared) else {
                 break;
             };
+            let Some(stored) = &slot.prepare else { break };
             let (header, prepare) = (stored.header, stored.digest);
             if self.last_slot(&header) >= self.window_end() {
                 break;
             }
+            self.timing.refused = self.refusal(slot, stored);
+            if let Some(now) = self.timing.refused {
+                if refused.is_none_or(|before| before.slot != now.slot) {
+                    let leader = self.config.leader(self.view);
+                    out.reject(Some(leader), &[wire::kind::PREPARE], Reject::Untimely);
+                }
+                break;
+            }
+            self.timing.passed(&header);
             self.send_commit(&header, prepare, out);
         }
         self.commit_ready(out);
@@ -372,7 +387,12 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             proof: commit.proof,
         };
         self.slots.get_mut(first).expect("inside the log").votes.push(vote);
-        self.commit_ready(out);
+        if self.timing.refused.is_some() {
+            // What others acknowledge may be acknowledged here as well.
+            self.advance(out);
+        } else {
+            self.commit_ready(out);
+        }
         Ok(())
     }
 
@@ -408,7 +428,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                     pillar: self.pillar,
                     first_slot: self.committed,
                     last_slot: last,
-                    batch: stored.batch(),
+                    batch: stored.agreed(),
                 });
                 self.handed = last + 1;
             }
@@ -419,6 +439,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 last: header.last,
                 batch: header.batch,
             });
+            self.timing.passed(&header);
             self.committed = last + 1;
             // TR listing 16, markCommitted.
             self.prepared = self.prepared.max(self.committed);

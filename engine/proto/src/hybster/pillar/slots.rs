@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use hybster_tss::{Digest, Proof};
 
+use crate::hybster::wire::ordering::BATCH_DIGEST_AT;
 use crate::ids::{OrderNumber, ReplicaId, View};
+use crate::output::Agreed;
 use crate::shared::log::{Entry, Log};
 use crate::wire::{Commit, PREPARE_HEAD, PrepareHeader};
 
@@ -15,11 +17,18 @@ pub(super) struct StoredPrepare {
     pub digest: Digest,
     /// Head and batch.
     pub message: Bytes,
+    /// It came too late for its time (`timing.rs`).
+    pub late: bool,
 }
 
 impl StoredPrepare {
     pub(super) fn batch(&self) -> Bytes {
         self.message.slice(PREPARE_HEAD..)
+    }
+
+    pub(super) fn agreed(&self) -> Agreed {
+        let message = self.message.clone();
+        Agreed::new(message, PREPARE_HEAD, BATCH_DIGEST_AT, self.header.time_ms)
     }
 }
 

@@ -301,6 +301,7 @@ pub(crate) fn verify_new_view<V: Verifier>(
             && demanded.iter().zip(prepares).all(|(d, p)| {
                 (d.first, d.last, d.noop, d.requests, d.batch)
                     == (p.first, p.last, p.noop, p.requests, p.batch)
+                    && (d.time_ms == p.time_ms || mutants::active(Mutant::ReissuedTime))
             });
         if !equal && !mutants::active(Mutant::TransitionUnchecked) {
             return Err(Reject::BadTransition);

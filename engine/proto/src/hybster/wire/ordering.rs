@@ -10,6 +10,8 @@ use crate::wire::{Reader, WireError, digest, kind};
 
 /// Bytes of a PREPARE before its batch.
 pub const PREPARE_HEAD: usize = 112;
+/// Where the digest of its batch is in a PREPARE.
+pub(crate) const BATCH_DIGEST_AT: usize = 32;
 /// Bytes of a COMMIT.
 pub const COMMIT_BYTES: usize = 96;
 /// Bytes of the certified part of both.
@@ -22,6 +24,8 @@ const CERTIFIED: usize = 64;
 /// A no-op carries a *continuing* certificate to v|last whose previous value lies below v|first:
 /// only so does the counter prove that nothing else was certified in between (an independent
 /// certificate would let a faulty leader cover an order number twice).
+///
+/// A batch has a time and a no-op a last order number; on the wire the two share eight bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PrepareHeader {
     /// Pillar of all covered orders.
@@ -36,6 +40,8 @@ pub struct PrepareHeader {
     pub first: OrderNumber,
     /// Last covered order.
     pub last: OrderNumber,
+    /// When its leader proposed the batch, in milliseconds since the Unix epoch; 0 for a no-op.
+    pub time_ms: u64,
     /// BLAKE3 of the batch, of nothing for a no-op.
     pub batch: Digest,
     /// No-op: value of O before. Batch: zero.
@@ -53,7 +59,8 @@ impl PrepareHeader {
         out[4..8].copy_from_slice(&self.requests.to_le_bytes());
         out[8..16].copy_from_slice(&self.view.0.to_le_bytes());
         out[16..24].copy_from_slice(&self.first.0.to_le_bytes());
-        out[24..32].copy_from_slice(&self.last.0.to_le_bytes());
+        let last_or_time = if self.noop { self.last.0 } else { self.time_ms };
+        out[24..32].copy_from_slice(&last_or_time.to_le_bytes());
         out[32..64].copy_from_slice(&self.batch.0);
         out
     }
@@ -80,13 +87,18 @@ impl PrepareHeader {
             1 => true,
             _ => return Err(WireError::Field("flags")),
         };
+        let (pillar, requests, view) = (reader.pillar()?, reader.u32()?, reader.view()?);
+        let (first, last_or_time) = (reader.order()?, reader.u64()?);
+        let (last, time_ms) =
+            if noop { (OrderNumber(last_or_time), 0) } else { (first, last_or_time) };
         let header = PrepareHeader {
             noop,
-            pillar: reader.pillar()?,
-            requests: reader.u32()?,
-            view: reader.view()?,
-            first: reader.order()?,
-            last: reader.order()?,
+            pillar,
+            requests,
+            view,
+            first,
+            last,
+            time_ms,
             batch: reader.digest()?,
             previous: reader.counter()?,
             proof: reader.proof()?,
@@ -94,8 +106,8 @@ impl PrepareHeader {
         if header.first.0 == 0 || header.first > header.last {
             return Err(WireError::Field("order"));
         }
-        if !noop && (header.first != header.last || header.previous != CounterValue::ZERO) {
-            return Err(WireError::Field("order"));
+        if !noop && header.previous != CounterValue::ZERO {
+            return Err(WireError::Field("previous"));
         }
         if noop != (header.requests == 0) {
             return Err(WireError::Field("requests"));
@@ -237,6 +249,7 @@ mod tests {
             view: View(3),
             first: OrderNumber(10),
             last: OrderNumber(10),
+            time_ms: 1_700_000_000_123,
             batch: Digest([7; 32]),
             previous: CounterValue::ZERO,
             proof: Proof([9; 32]),
@@ -250,6 +263,7 @@ mod tests {
             noop: true,
             requests: 0,
             last: OrderNumber(20),
+            time_ms: 0,
             previous: CounterValue::new(3, 8),
             ..header()
         };
@@ -268,12 +282,23 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_claims_a_range_is_refused() {
-        let wrong = PrepareHeader { last: OrderNumber(12), ..header() };
-        assert!(PrepareHeader::parse(&wrong.encode()).is_err());
+    fn what_no_header_can_say_is_refused() {
         let wrong = PrepareHeader { requests: 0, ..header() };
         assert!(PrepareHeader::parse(&wrong.encode()).is_err());
         let wrong = PrepareHeader { first: OrderNumber(0), ..header() };
         assert!(PrepareHeader::parse(&wrong.encode()).is_err());
+        let wrong = PrepareHeader { previous: CounterValue::new(3, 9), ..header() };
+        assert!(PrepareHeader::parse(&wrong.encode()).is_err());
+        let noop = PrepareHeader { noop: true, requests: 0, last: OrderNumber(9), ..header() };
+        assert!(PrepareHeader::parse(&noop.encode()).is_err());
+    }
+
+    #[test]
+    fn the_certificate_covers_the_time_of_a_batch() {
+        let other = PrepareHeader { time_ms: header().time_ms + 1, ..header() };
+        assert_ne!(other.digest(), header().digest());
+        // The byte diagram of WIRE.md.
+        assert_eq!(header().encode()[24..32], header().time_ms.to_le_bytes());
+        assert_eq!(header().encode()[BATCH_DIGEST_AT..][..32], header().batch.0);
     }
 }
