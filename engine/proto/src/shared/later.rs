@@ -29,12 +29,12 @@ impl Later {
         let Some(queue) = self.queues.get_mut(usize::from(from.0)) else {
             return false;
         };
-        let bytes: usize = queue.iter().map(|(_, kept)| kept.len()).sum();
-        if queue.len() >= self.room || bytes + message.len() > SENDER_BYTES {
+        let mut bytes: usize = queue.iter().map(|(_, kept)| kept.len()).sum();
+        while queue.len() >= self.room || bytes + message.len() > SENDER_BYTES {
             // The nearest view is the likeliest.
             let farthest = (0..queue.len()).max_by_key(|at| queue[*at].0);
             match farthest.filter(|at| queue[*at].0 > view) {
-                Some(at) => drop(queue.remove(at)),
+                Some(at) => bytes -= queue.remove(at).map_or(0, |(_, kept)| kept.len()),
                 None => return false,
             }
         }
@@ -108,5 +108,18 @@ mod tests {
         assert!(later.keep(A, View(2), &half));
         assert!(!later.keep(A, View(2), b"x"));
         assert!(later.keep(A, View(1), b"x"));
+    }
+
+    /// A liar's messages take the room that there is for them, however they come.
+    #[test]
+    fn many_small_messages_do_not_make_room_for_many_large_ones() {
+        let mut later = Later::new(1, 512);
+        for view in (1_000..2_000).rev() {
+            later.keep(A, View(view), b"small");
+        }
+        for view in (500..600).rev() {
+            later.keep(A, View(view), &vec![0; SENDER_BYTES / 16]);
+        }
+        assert_eq!(later.queues[0].len(), 16);
     }
 }

@@ -34,7 +34,8 @@ struct Ticket {
 
 /// VIEW-CHANGEs and NEW-VIEW-ACKs of all replicas, the own ones included.
 pub(super) struct Messages {
-    /// Per sender at most two: for the current view, and for the highest one beyond.
+    /// Per sender at most two, for the current view and for the highest one beyond; two more between
+    /// two views.
     changes: BTreeMap<(View, ReplicaId), Kept<ViewChange>>,
     /// Per sender the latest.
     acks: BTreeMap<ReplicaId, Kept<NewViewAck>>,
@@ -127,6 +128,12 @@ impl Messages {
 
     pub(super) fn drop_change(&mut self, sender: ReplicaId, to: View) {
         self.retain_changes(|of, view| (of, view) != (sender, to));
+    }
+
+    /// The own VIEW-CHANGE for the current view is stored, and holds its batches: those for views
+    /// before it are of no use any more, to nobody.
+    pub fn discard_before(&mut self, current: View) {
+        self.retain_changes(|_, to| to >= current);
     }
 
     /// TR listing 19, isRelevantNewViewAck: a sender's acks rise.

@@ -101,6 +101,7 @@ impl<V: Verifier> Control<V> {
             out.pillar(pillar, PillarInput::Hold { ticket, source: self.id, headers });
         }
         self.messages.store_change(Arc::new(change), ticket, self.current);
+        self.messages.discard_before(self.current);
         self.ask_state(now, out);
     }
 
