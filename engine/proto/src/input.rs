@@ -44,6 +44,14 @@ pub enum Input {
     Control(ToControl),
 }
 
+impl Input {
+    /// The beginning of its text: batches in it can be long.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        format!("{self:?}").chars().take(200).collect()
+    }
+}
+
 /// Inputs of the request intake.
 #[derive(Debug)]
 pub enum ToIntake {

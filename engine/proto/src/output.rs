@@ -216,9 +216,20 @@ impl ReplyQueue {
     }
 }
 
-/// Why a message was dropped. Dropped messages are counted by kind, sender and reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reject {
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $reason:ident,)*) => {
+        /// Why a message was dropped. Dropped messages are counted by kind, sender and reason.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reject { $($(#[$doc])* $reason,)* }
+
+        impl Reject {
+            /// All reasons, each at its [`Reject::index`].
+            pub const ALL: &[Reject] = &[$(Reject::$reason,)*];
+        }
+    };
+}
+
+reasons! {
     /// Not a message of its kind.
     Malformed,
     /// The sender may not send it.
@@ -247,6 +258,14 @@ pub enum Reject {
     Irrelevant,
     /// The buffer for such messages is full.
     Overload,
+}
+
+impl Reject {
+    /// Its number among all reasons.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 impl From<WireError> for Reject {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::execution::{Execution, ExecutionStatus};
 use crate::ids::{PillarId, ReplicaId};
-use crate::output::{Agreed, Input, Output, Reject, Source, ToExecution, ToIntake};
+use crate::output::{Agreed, Fatal, Input, Output, Reject, Source, ToExecution, ToIntake};
 use crate::service::Service;
 use crate::shared::requests::RequestChecks;
 use crate::time::{Time, WallClock};
@@ -78,7 +78,10 @@ impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
             Input::Execution(input @ ToExecution::Query { .. }) => {
                 self.execution.handle(input, now, out);
             }
-            _ => {}
+            other => {
+                let text = format!("an unreplicated server got {}", other.in_short());
+                out.fail(Fatal::Invariant(text));
+            }
         }
     }
 

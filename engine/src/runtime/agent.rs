@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hybster_net::Transport;
-use hybster_proto::output::{Input, Output, Rejection, ReplyQueue};
+use hybster_proto::output::{Fatal, Input, Output, Rejection, ReplyQueue};
 use hybster_proto::time::{Time, earliest};
 
 use super::channel::{Inbox, Message, Outbox};
@@ -306,8 +306,16 @@ impl<T: Transport> Agent<T> {
         match route.copied().unwrap_or(Route::Nowhere) {
             Route::Here(index) => self.ring.push_back((index, input)),
             Route::Agent(agent) => self.outbox(agent).stage(Message::Input(input)),
-            Route::Nowhere => {}
+            Route::Nowhere => self.lost(&input),
         }
+    }
+
+    /// No stage answers for an input: the layout lacks one. Nothing from outside leads here, see
+    /// [`super::stage`].
+    #[cold]
+    fn lost(&self, input: &Input) {
+        let fatal = Fatal::Invariant(format!("this replica has no stage for {}", input.in_short()));
+        self.shared.fail(Failure::Fatal(fatal));
     }
 
     fn outbox(&mut self, agent: usize) -> &mut Outbox {

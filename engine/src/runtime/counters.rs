@@ -7,6 +7,7 @@ use crossbeam::utils::CachePadded;
 use hybster_net::Reason;
 use hybster_proto::execution::ExecutionStatus;
 use hybster_proto::output::{Reject, Rejection};
+use hybster_proto::wire::kind::RELAYED;
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -148,25 +149,9 @@ impl Counters {
 }
 
 /// Number of message kinds: those of [`hybster_proto::wire::kind`], and 0 for all others.
-const KINDS: usize = 19;
+const KINDS: usize = 1 + RELAYED as usize;
 
-/// All reasons, in the order of the counters.
-const REASONS: [Reject; 14] = [
-    Reject::Malformed,
-    Reject::WrongSender,
-    Reject::WrongView,
-    Reject::OutOfWindow,
-    Reject::BadCertificate,
-    Reject::BadRequest,
-    Reject::BadBatch,
-    Reject::BadPreparedSet,
-    Reject::BadChain,
-    Reject::BadQuorum,
-    Reject::BadTransition,
-    Reject::Untimely,
-    Reject::Irrelevant,
-    Reject::Overload,
-];
+const REASONS: usize = Reject::ALL.len();
 
 /// Dropped messages by sender, kind and reason. Several agents count here.
 #[derive(Debug)]
@@ -179,7 +164,7 @@ impl RejectionCounters {
     fn new(replicas: u16) -> Self {
         let replicas = usize::from(replicas);
         // One row more than replicas: the last one is for clients.
-        let count = (replicas + 1) * KINDS * REASONS.len();
+        let count = (replicas + 1) * KINDS * REASONS;
         Self { replicas, counts: (0..count).map(|_| AtomicU64::new(0)).collect() }
     }
 
@@ -187,8 +172,7 @@ impl RejectionCounters {
         let from = rejection.from.map_or(self.replicas, |r| usize::from(r.0).min(self.replicas));
         let kind =
             if usize::from(rejection.kind) < KINDS { usize::from(rejection.kind) } else { 0 };
-        let reason = REASONS.iter().position(|reason| *reason == rejection.reason).unwrap_or(0);
-        let index = (from * KINDS + kind) * REASONS.len() + reason;
+        let index = (from * KINDS + kind) * REASONS + rejection.reason.index();
         self.counts[index].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -196,10 +180,10 @@ impl RejectionCounters {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Option<u16>, u8, Reject, u64)> + '_ {
         self.counts.iter().enumerate().filter_map(|(index, count)| {
             let count = count.load(Ordering::Relaxed);
-            let (row, reason) = (index / REASONS.len(), index % REASONS.len());
+            let (row, reason) = (index / REASONS, index % REASONS);
             let (from, kind) = (row / KINDS, row % KINDS);
             let from = (from < self.replicas).then_some(from as u16);
-            (count > 0).then_some((from, kind as u8, REASONS[reason], count))
+            (count > 0).then_some((from, kind as u8, Reject::ALL[reason], count))
         })
     }
 }
@@ -224,5 +208,17 @@ mod tests {
         assert_eq!(all.len(), 7);
         assert!(all.contains(&(Some(2), 18, Reject::Overload, 1)));
         assert!(all.contains(&(None, 0, Reject::Malformed, 2)));
+    }
+
+    #[test]
+    fn every_reason_has_a_counter() {
+        let counters = RejectionCounters::new(3);
+        for (times, reason) in Reject::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), times);
+            let rejection = Rejection { from: None, kind: RELAYED, reason: *reason };
+            (0..=times).for_each(|_| counters.add(&rejection));
+        }
+        let expected = Reject::ALL.iter().zip(1..).map(|(r, count)| (None, RELAYED, *r, count));
+        assert!(counters.iter().eq(expected));
     }
 }

@@ -1,8 +1,10 @@
 //! The protocol's stages as agents see them.
 
+use std::fmt::Display;
+
 use hybster_proto::execution::Execution;
 use hybster_proto::intake::Intake;
-use hybster_proto::output::{Input, Output};
+use hybster_proto::output::{Fatal, Input, Output};
 use hybster_proto::protocol::{ControlStage, PillarStage};
 use hybster_proto::service::Service;
 use hybster_proto::state::StateStage;
@@ -109,9 +111,17 @@ impl Address {
     }
 }
 
-/// An input reached a stage that it is not for: the layout's table is wrong.
-fn misdelivered(input: &Input) {
-    debug_assert!(false, "misdelivered: {input:?}");
+/// An input reached a stage that it is not for: a table of this replica is wrong, and what it does
+/// with the next input is anybody's guess.
+///
+/// Nothing from outside leads here: which stage a message is for is decided by its kind, and by its
+/// pillar field, which is compared with the number of pillars ([`route_peer_message`]).
+///
+/// [`route_peer_message`]: hybster_proto::output::route_peer_message
+#[cold]
+fn misdelivered(stage: impl Display, input: &Input, out: &mut Output) {
+    let text = format!("{stage} got an input that is not for it: {}", input.in_short());
+    out.fatal.get_or_insert(Fatal::Invariant(text));
 }
 
 /// The request intake, and when clients have to wait for it.
@@ -130,7 +140,7 @@ impl<V: RequestVerifier> Stage for Clients<V> {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
             Input::Intake(input) => self.stage.handle(input, now, out),
-            other => misdelivered(&other),
+            other => misdelivered(Role::Clients, &other, out),
         }
     }
 
@@ -168,8 +178,10 @@ impl<P: PillarStage> Stage for Pillar<P> {
 
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
-            Input::Pillar(_, input) => self.0.handle(input, now, out),
-            other => misdelivered(&other),
+            Input::Pillar(pillar, input) if pillar == self.0.pillar() => {
+                self.0.handle(input, now, out);
+            }
+            other => misdelivered(Role::Pillar(self.0.pillar().0), &other, out),
         }
     }
 
@@ -194,7 +206,7 @@ impl<S: Service> Stage for Execution<S> {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
             Input::Execution(input) => Execution::handle(self, input, now, out),
-            other => misdelivered(&other),
+            other => misdelivered(Role::Execution, &other, out),
         }
     }
 
@@ -216,7 +228,7 @@ impl Stage for StateStage {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
             Input::State(input) => StateStage::handle(self, input, now, out),
-            other => misdelivered(&other),
+            other => misdelivered(Role::State, &other, out),
         }
     }
 
@@ -249,7 +261,7 @@ impl<C: ControlStage> Stage for Control<C> {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
             Input::Control(input) => self.0.handle(input, now, out),
-            other => misdelivered(&other),
+            other => misdelivered(Role::Control, &other, out),
         }
     }
 
@@ -289,5 +301,43 @@ impl<V: RequestVerifier, S: Service> Stage for Unreplicated<V, S> {
 
     fn publish(&self, counters: &Counters) {
         counters.execution.publish(&self.status());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hybster_proto::GroupConfig;
+    use hybster_proto::hybster::pillar::Pillar as HybsterPillar;
+    use hybster_proto::ids::{PillarId, ReplicaId};
+    use hybster_proto::output::{ToControl, ToPillar};
+    use hybster_tss::{GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
+
+    use super::*;
+
+    fn complaint(stage: &mut dyn Stage, input: Input) -> Option<String> {
+        let mut out = Output::default();
+        stage.handle(input, Time(1), &mut out);
+        out.fatal.map(|fatal| fatal.to_string())
+    }
+
+    #[test]
+    fn an_input_at_the_wrong_stage_stops_the_replica() {
+        let config = Arc::new(GroupConfig::default());
+        let mut state = StateStage::new(Arc::clone(&config), ReplicaId(0));
+        let text = complaint(&mut state, Input::Control(ToControl::Stuck)).expect("it stops");
+        assert!(text.contains("state got an input") && text.contains("Stuck"), "{text}");
+
+        let (key, digest) = (GroupKey::from_bytes([7; 32]), config.digest());
+        let instance = InstanceId { replica: 0, pillar: 1, epoch: config.epoch };
+        let trinx = InProcessTrInX::new(&key, config.mac, digest, instance);
+        let verifier = InProcessVerifier::new(&key, config.mac, digest);
+        let pillar = HybsterPillar::new(config, ReplicaId(0), PillarId(1), trinx, verifier);
+        let mut pillar = Pillar(pillar);
+        let asked = |of| Input::Pillar(PillarId(of), ToPillar::AskPeers);
+        assert_eq!(complaint(&mut pillar, asked(1)), None);
+        let text = complaint(&mut pillar, asked(0)).expect("it stops");
+        assert!(text.contains("pillar 1 got an input"), "{text}");
     }
 }

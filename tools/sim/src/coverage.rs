@@ -69,31 +69,13 @@ pub const KINDS: [u8; 18] = [
     kind::RELAYED,
 ];
 
-/// Why messages are dropped.
-pub const REASONS: [Reject; 14] = [
-    Reject::Malformed,
-    Reject::WrongSender,
-    Reject::WrongView,
-    Reject::OutOfWindow,
-    Reject::BadCertificate,
-    Reject::BadRequest,
-    Reject::BadBatch,
-    Reject::BadPreparedSet,
-    Reject::BadChain,
-    Reject::BadQuorum,
-    Reject::BadTransition,
-    Reject::Untimely,
-    Reject::Irrelevant,
-    Reject::Overload,
-];
-
 /// What of all this a sum of runs did not reach, in words.
 #[must_use]
 pub fn missing(sum: &Counters) -> Vec<String> {
     let kinds = KINDS.iter().filter(|kind| !sum.sent.contains_key(kind));
     let kinds = kinds.map(|kind| format!("no {} was sent", kind_name(*kind)));
     let rejected: HashSet<Reject> = sum.rejected.keys().map(|(_, reason)| *reason).collect();
-    let reasons = REASONS.iter().filter(|reason| !rejected.contains(reason));
+    let reasons = Reject::ALL.iter().filter(|reason| !rejected.contains(reason));
     let reasons = reasons.map(|reason| format!("nothing was rejected as {reason:?}"));
     let branches = BRANCHES.iter().filter(|branch| !sum.branches.contains_key(*branch));
     let branches = branches.map(|branch| format!("never: {branch}"));

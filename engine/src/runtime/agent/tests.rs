@@ -10,7 +10,7 @@ use hybster_net::{
 use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::EgressLimits;
 use hybster_proto::ids::{PillarId, ReplicaId, View};
-use hybster_proto::output::ToIntake;
+use hybster_proto::output::{ToControl, ToIntake};
 
 use super::super::{AgentPlan, Counters, Layout, Role, connect};
 use super::*;
@@ -139,4 +139,26 @@ fn a_full_queue_pauses_clients_and_loses_nothing() {
     wait_until("no congestion", || !shared.is_congested());
     shared.stop();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn an_input_that_no_stage_answers_for_stops_the_replica() {
+    let plans = vec![AgentPlan { name: "all".into(), roles: vec![Role::Server], core: None }];
+    let config = Arc::new(GroupConfig { pillars: 1, ..GroupConfig::default() });
+    let (layout, transport) = (Layout::Fused, TransportKind::Epoll);
+    let shared = Shared::new(ReplicaId(0), config, layout, transport, false, plans, None);
+    let shared = Arc::new(shared);
+    let hub = Hub::new(MemoryNetwork::new().endpoint(), lonely_hub()).unwrap();
+    let network = Network::new(hub, Arc::clone(&shared), Vec::new(), EgressLimits::default());
+    let stages: Vec<Box<dyn Stage>> = vec![Box::new(Source { next: 0 })];
+    let queues = (vec![None], vec![None]);
+    let mut agent = Agent::new(0, Arc::clone(&shared), stages, Some(network), queues.0, queues.1);
+    let proposed =
+        ToIntake::Proposed { pillar: PillarId(0), view: View(0), next_slot: 0, taken: 1 };
+    agent.post(Input::Intake(proposed));
+    assert!(!shared.is_stopping(), "the server answers for it");
+    agent.post(Input::Control(ToControl::Stuck));
+    assert!(shared.is_stopping());
+    let Some(Failure::Fatal(fatal)) = shared.take_failure() else { panic!("it has a reason") };
+    assert!(fatal.to_string().contains("Stuck"), "{fatal}");
 }
