@@ -308,14 +308,14 @@ impl GroupConfig {
     /// Pillar of o: (o−1) mod P.
     #[must_use]
     pub fn pillar_of(&self, order: OrderNumber) -> PillarId {
-        debug_assert!(order.0 > 0);
+        assert!(order.0 > 0, "order numbers begin with 1");
         PillarId(((order.0 - 1) % u64::from(self.pillars)) as u16)
     }
 
     /// Slot of o: (o−1) div P.
     #[must_use]
     pub fn slot_of(&self, order: OrderNumber) -> u64 {
-        debug_assert!(order.0 > 0);
+        assert!(order.0 > 0, "order numbers begin with 1");
         (order.0 - 1) / u64::from(self.pillars)
     }
 
@@ -340,7 +340,8 @@ impl GroupConfig {
     /// The first slot (of every pillar) after a checkpoint; checkpoints lie on multiples of P.
     #[must_use]
     pub fn slots_before(&self, checkpoint: OrderNumber) -> u64 {
-        debug_assert!(checkpoint.0.is_multiple_of(u64::from(self.pillars)));
+        let whole = checkpoint.0.is_multiple_of(u64::from(self.pillars));
+        assert!(whole, "checkpoints lie on multiples of P");
         checkpoint.0 / u64::from(self.pillars)
     }
 

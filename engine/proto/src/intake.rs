@@ -11,6 +11,8 @@
 //! executed in time. A leader stores what is sent to it again: it has to leave its view, too, when
 //! its followers left it behind. What is stored is authentic and bounded.
 
+mod invariants;
+
 use bytes::{Bytes, BytesMut};
 use hybster_tss::RequestVerifier;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,7 +30,7 @@ use crate::wire::request::{is_retransmission, requests_body, requests_head};
 use crate::wire::{ReplyStatus, RequestRef, Requests, kind};
 
 /// Batches that a pillar may have been given without having proposed them: one in work, one next.
-const CREDIT: u32 = 2;
+pub(crate) const CREDIT: u32 = 2;
 /// Bytes of requests that wait at a leader at most; beyond, clients are told to come later.
 const MAX_PENDING_BYTES: usize = 64 << 20;
 /// Requests that a replica stores for its watch over the leader at most.
@@ -147,6 +149,7 @@ impl<V: RequestVerifier> Intake<V> {
                 self.view_entered(view, &next_slots, now, out);
             }
         }
+        self.check_invariants();
     }
 
     /// To be called when no input is waiting: hands out what is pending. A batch is what came in
@@ -167,9 +170,11 @@ impl<V: RequestVerifier> Intake<V> {
             };
             self.pending_bytes -= buffer.len() - self.open.head;
             self.pillars[p].under_way += 1;
+            assert!(self.pillars[p].under_way <= CREDIT, "a pillar has no more than its credit");
             out.pillar(PillarId(p as u16), ToPillar::Batch { view: self.view, buffer, requests });
         }
         self.fill_gaps(out);
+        self.check_invariants();
     }
 
     /// To be called when [`Intake::deadline`] has passed.
@@ -212,6 +217,7 @@ impl<V: RequestVerifier> Intake<V> {
             }
             self.forward(&forward, out);
         }
+        self.check_invariants();
     }
 
     /// When [`Intake::tick`] wants to be called.
@@ -461,6 +467,7 @@ impl<V: RequestVerifier> Intake<V> {
     }
 
     fn view_left(&mut self, view: View) {
+        assert!(view > self.view, "views rise");
         self.stable = false;
         self.view = view;
         self.drop_pending();
@@ -476,6 +483,7 @@ impl<V: RequestVerifier> Intake<V> {
 
     /// TR listing 15, enterView.
     fn view_entered(&mut self, view: View, next_slots: &[u64], now: Time, out: &mut Output) {
+        assert!(!self.stable && view >= self.view, "a view is left before a later one is entered");
         self.view = view;
         self.stable = true;
         self.drop_pending();
@@ -502,6 +510,9 @@ impl<V: RequestVerifier> Intake<V> {
             }
         } else {
             self.forward(&records, out);
+        }
+        if cfg!(debug_assertions) {
+            self.check_all_invariants();
         }
     }
 }

@@ -32,6 +32,8 @@ pub mod ids;
 pub mod input;
 pub mod intake;
 pub mod mutants;
+#[cfg(test)]
+mod noticed;
 pub mod output;
 pub mod protocol;
 pub mod replica;

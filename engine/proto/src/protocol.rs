@@ -190,6 +190,13 @@ pub trait PillarStage: Send {
 
     /// The order number that its window starts after.
     fn window_base(&self) -> OrderNumber;
+
+    /// Looks at everything that must hold between two inputs, what takes time included: for tests and
+    /// simulators.
+    ///
+    /// # Panics
+    /// If an invariant does not hold.
+    fn check_all_invariants(&self);
 }
 
 /// The control stage: one per replica, over all pillars. It changes views, knows the stable

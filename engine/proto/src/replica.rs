@@ -96,4 +96,16 @@ impl<O: Ordering, S: Service> Stages<O, S> {
         let rest = earliest(self.state.deadline(), self.control.deadline());
         earliest(pillars, earliest(ends, rest))
     }
+
+    /// Looks at everything that must hold in the stages between two inputs, what takes time
+    /// included: for simulators. What does not take time is checked after each input.
+    ///
+    /// # Panics
+    /// If an invariant does not hold.
+    pub fn check_all_invariants(&self) {
+        self.intake.check_all_invariants();
+        self.pillars.iter().for_each(PillarStage::check_all_invariants);
+        self.execution.check_all_invariants();
+        self.state.check_all_invariants();
+    }
 }

@@ -21,6 +21,10 @@ impl World {
     /// Empties a replica's output after `stage` ran.
     pub(crate) fn drain(&mut self, index: usize, stage: Stage) {
         let mut out = mem::take(&mut self.replicas[index].out);
+        let settles = |event: &TraceEvent| {
+            matches!(event, TraceEvent::CheckpointStable(_) | TraceEvent::ViewEntered { .. })
+        };
+        let is_settled = out.fatal.is_none() && out.trace.iter().any(settles);
         for event in out.trace.drain(..) {
             self.witness(index, event);
         }
@@ -48,6 +52,10 @@ impl World {
             && self.replicas[index].honest()
         {
             self.violate(("no fatal errors", format!("r{index}: {fatal}"), vec![index as u16]));
+        }
+        // What a stage checks after each input does not take time; the rest is looked at now and then.
+        if is_settled && self.replicas[index].honest() {
+            self.replicas[index].core.check_all_invariants();
         }
         self.replicas[index].out = out;
     }

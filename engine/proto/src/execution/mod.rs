@@ -1,6 +1,7 @@
 //! The execution stage (TR listing 17): merges the pillars into one total order, executes each
 //! request once, answers clients and takes snapshots.
 
+mod invariants;
 mod sessions;
 
 use bytes::Bytes;
@@ -132,7 +133,8 @@ impl<S: Service> Execution<S> {
         match input {
             ToExecution::Committed { pillar, first_slot, last_slot, batch } => {
                 let queue = &mut self.queues[usize::from(pillar.0)];
-                debug_assert!(queue.back().is_none_or(|back| back.last_slot < first_slot));
+                let rises = queue.back().is_none_or(|back| back.last_slot < first_slot);
+                assert!(rises && first_slot <= last_slot, "a pillar hands over its slots in order");
                 queue.push_back(Committed { first_slot, last_slot, batch });
                 // Only when a state is being transferred can this be exceeded: what lies that far
                 // back is covered by the stable checkpoint.
@@ -151,6 +153,10 @@ impl<S: Service> Execution<S> {
             ToExecution::Install { id, state } => self.install(id, &state, out),
         }
         self.note_hold_up(now);
+        self.check_invariants(out);
+        if cfg!(debug_assertions) && self.config.is_checkpoint(self.executed) {
+            self.check_all_invariants();
+        }
     }
 
     /// To be called when [`Execution::deadline`] has passed: a pillar holds up the others.
@@ -160,6 +166,7 @@ impl<S: Service> Execution<S> {
             out.pillar(self.next_pillar(), ToPillar::AskPeers);
             out.control(ToControl::Stuck);
         }
+        self.check_invariants(out);
     }
 
     /// When [`Execution::tick`] wants to be called.
@@ -196,6 +203,7 @@ impl<S: Service> Execution<S> {
             if front.first_slot > slot {
                 break;
             }
+            assert!(slot <= front.last_slot, "o_exec rises by one");
             let batch = front.batch.clone();
             if front.last_slot == slot {
                 queue.pop_front();
@@ -371,6 +379,7 @@ impl<S: Service> Execution<S> {
                 return;
             }
         }
+        assert!(self.config.is_checkpoint(id.order), "a state is one of a checkpoint");
         self.executed = id.order;
         self.halted = false;
         self.held_up_since = None;

@@ -11,6 +11,7 @@
 //! copied on the first write after it ([`pages`]).
 
 mod hasher;
+mod invariants;
 mod pages;
 
 use std::cmp::Reverse;
@@ -47,6 +48,7 @@ struct Client {
 pub(super) struct SessionTable {
     window: u64,
     max_sessions: u32,
+    max_clients: usize,
     group: [u8; 32],
     pages: Vec<Held>,
     retired: Retired,
@@ -85,6 +87,7 @@ impl SessionTable {
         SessionTable {
             window: config.session_window.into(),
             max_sessions: config.max_sessions_per_client,
+            max_clients: config.max_clients as usize,
             group: config.digest().0,
             pages: Vec::new(),
             retired: Retired::default(),
@@ -184,6 +187,7 @@ impl SessionTable {
         result: &[u8],
     ) {
         self.clock += 1;
+        assert!(at < self.length, "a result is recorded in a place of the table");
         let (clock, window) = (self.clock, self.window);
         let entry = self.entry_mut(at);
         entry.used = clock;

@@ -124,6 +124,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> PillarStage for Pillar<T, V> {
     fn window_base(&self) -> OrderNumber {
         Pillar::window_base(self)
     }
+
+    fn check_all_invariants(&self) {
+        Pillar::check_all_invariants(self);
+    }
 }
 
 impl<V: Verifier> ControlStage for Control<V> {

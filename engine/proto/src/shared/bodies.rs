@@ -113,6 +113,12 @@ impl Bodies {
         out.send(to, message, SendTag::Transient);
     }
 
+    /// Stops the process if more messages are held for than the control stage keeps, `most`.
+    #[inline]
+    pub(crate) fn check_invariants(&self, most: usize) {
+        assert!(self.holds.len() <= most, "what is held is bounded");
+    }
+
     /// The message of a ticket is dropped: batches that no other one names go.
     pub(crate) fn release(&mut self, ticket: u64) {
         if self.holds.remove(&ticket).is_some() && !self.bodies.is_empty() {

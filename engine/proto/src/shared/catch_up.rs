@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, ReplicaId, View};
+use crate::mutants::{self, Mutant};
 use crate::output::{Network, Output, ToExecution, ToPillar, ToState, Watermark};
 use crate::time::Time;
 use crate::trace::TraceEvent;
@@ -125,6 +126,7 @@ impl<E: Evidence> CatchUp<E> {
     /// TR listing 18, forwardWindow.
     fn forward(&mut self, evidence: E, view: View, now: Time, out: &mut Output) {
         let id = evidence.id();
+        assert!(id.order >= self.stable.id().order, "stable checkpoints rise");
         self.stable = Arc::new(evidence);
         self.taken = self.taken.split_off(&id.order);
         self.ahead.take_if(|(known, _)| known.id().order <= id.order);
@@ -254,6 +256,26 @@ impl<E: Evidence> CatchUp<E> {
     }
 }
 
+impl<E: Evidence> CatchUp<E> {
+    /// Stops the process if the checkpoints are not as the rules above say.
+    #[inline]
+    pub(crate) fn check_invariants(&self) {
+        let stable = self.stable.id().order;
+        assert!(self.left_with.id().order <= stable, "stable checkpoints rise");
+        let ahead = self.ahead.as_ref().map(|(evidence, _)| evidence.id().order);
+        assert!(ahead.is_none_or(|order| order > stable), "what is stable is not ahead");
+        let target = self.transferring.map(|id| id.order);
+        assert!(target.is_none_or(|order| order <= stable), "only stable states are transferred");
+        assert!(!self.diverged || target.is_some(), "a state that diverged is replaced");
+        let first = self.taken.first_key_value().map(|(order, _)| *order);
+        assert!(first.is_none_or(|order| order >= stable), "what lies behind is forgotten");
+        // Execution goes no further than the window.
+        let windows = 1 + u64::from(mutants::active(Mutant::WindowUnchecked));
+        let taken = 1 + windows * self.config.window / self.config.checkpoint_interval;
+        assert!(self.taken.len() as u64 <= taken, "own checkpoints lie in the window");
+    }
+}
+
 #[cfg(feature = "model")]
 impl<E: Evidence> CatchUp<E> {
     /// Appends what is known; `evidence_into` appends evidence.
@@ -292,6 +314,7 @@ impl<E: Evidence> CatchUp<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noticed::noticed;
 
     /// What a protocol has whose votes cannot be shown to others.
     #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -376,5 +399,24 @@ mod tests {
         assert!(catch_up.may_help(ReplicaId(2), Time(2)));
         assert!(catch_up.may_help(ReplicaId(1), Time(25_001)));
         assert!(!catch_up.may_help(ReplicaId(9), Time(1)));
+    }
+
+    /// The second checkpoint is stable.
+    fn settled() -> CatchUp<Claimed> {
+        CatchUp { stable: Arc::new(Claimed(id(512, 1))), ..fresh().0 }
+    }
+
+    fn taken(order: u64) -> (OrderNumber, Digest) {
+        (OrderNumber(order), Digest([1; 32]))
+    }
+
+    noticed! {
+        settled(), |it| it.check_invariants();
+        a_checkpoint_that_falls: "rise", |it| it.left_with = Arc::new(Claimed(id(768, 1)));
+        a_stable_one_ahead: "not ahead", |it| it.ahead = Some((Claimed(id(512, 1)), Time(1)));
+        a_transfer_too_far: "transferred", |it| it.transferring = Some(id(768, 1));
+        no_way_out: "is replaced", |it| it.diverged = true;
+        an_old_one_kept: "forgotten", |it| it.taken.extend([taken(256)]);
+        too_many_taken: "in the window", |it| it.taken.extend((2..9).map(|k| taken(k * 256)));
     }
 }

@@ -58,6 +58,15 @@ impl Later {
         due
     }
 
+    /// Stops the process if a sender has more than its room; this takes time to look at.
+    pub(crate) fn check_all_invariants(&self) {
+        for queue in &self.queues {
+            let bytes: usize = queue.iter().map(|(_, message)| message.len()).sum();
+            let bounded = queue.len() <= self.room && bytes <= SENDER_BYTES;
+            assert!(bounded, "messages of later views are bounded");
+        }
+    }
+
     /// What is kept, per sender.
     #[cfg(feature = "model")]
     pub(crate) fn queues(&self) -> impl Iterator<Item = &VecDeque<(View, Bytes)>> {

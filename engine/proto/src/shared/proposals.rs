@@ -3,6 +3,8 @@
 use bytes::BytesMut;
 use std::collections::VecDeque;
 
+use crate::intake::CREDIT;
+
 /// Batches and gaps that wait for the window to have room. The intake bounds their number: it hands
 /// out no more until the pillar says that it has taken what it got.
 #[derive(Default)]
@@ -46,6 +48,12 @@ impl Proposals {
     pub(crate) fn clear(&mut self) {
         self.pending.clear();
         self.fill_through = None;
+    }
+
+    /// Stops the process if more waits than the intake may have handed out.
+    #[inline]
+    pub(crate) fn check_invariants(&self) {
+        assert!(self.pending.len() <= CREDIT as usize, "no more batches wait than there is credit");
     }
 
     /// Appends what waits; the first `head` bytes of each batch mean nothing.

@@ -146,6 +146,17 @@ impl<C: Claim> Votes<C> {
     }
 }
 
+impl<C: Claim> Votes<C> {
+    /// Stops the process if the claims of `replicas` are not as the rules above say.
+    #[inline]
+    pub(crate) fn check_invariants(&self, replicas: u16) {
+        let bounded = self.claims.len() <= self.room * usize::from(replicas);
+        assert!(bounded, "CHECKPOINTs are bounded");
+        let own = self.own.as_ref().map(|(own, _)| own.id().order);
+        assert!(own.is_none_or(|order| order > self.reported), "what is stable is not sent again");
+    }
+}
+
 #[cfg(feature = "model")]
 impl<C: Claim> Votes<C> {
     /// Appends what is known, without the proofs.
@@ -172,6 +183,7 @@ impl<C: Claim> Votes<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noticed::noticed;
     use hybster_tss::Digest;
 
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -223,5 +235,16 @@ mod tests {
         }
         assert!(votes.claims.len() < 20);
         assert!(votes.store(claim(1, 256, 1)).is_some());
+    }
+
+    noticed! {
+        Votes::<Plain>::new(&GroupConfig::default()), |it| it.check_invariants(3);
+        too_many_kept: "are bounded", |it| {
+            it.claims.extend((0..99).map(|k| (OrderNumber(256 * k), Vec::new())));
+        };
+        a_resend_for_nothing: "not sent again", |it| {
+            it.own = Some((claim(0, 256, 1), Time(1)));
+            it.reported = OrderNumber(256);
+        };
     }
 }

@@ -4,6 +4,7 @@
 //! Digesting goes in slices ([`StateStage::work`]), off the execution stage; pages that did not
 //! change since the last checkpoint are not read again.
 
+mod invariants;
 mod transfer;
 mod transferred;
 mod tree;
@@ -153,6 +154,7 @@ impl StateStage {
                 }
             }
         }
+        self.check_invariants();
     }
 
     /// Digests up to `budget` pages; returns whether work is left.
@@ -176,6 +178,7 @@ impl StateStage {
             transfer.tick(now, self.config.resend_us, out);
             self.leave_stalled(now, out);
         }
+        self.check_invariants();
     }
 
     /// A transfer that comes to a stand gives way to one for a newer checkpoint, if one is known.
@@ -210,6 +213,8 @@ impl StateStage {
             // Execution got there by itself, or has just installed the transferred state.
             self.transfer = None;
         }
+        let rises = self.jobs.back().is_none_or(|last| last.taken.order < taken.order);
+        assert!(rises, "snapshots are taken in the order of execution");
         self.jobs.push_back(Job {
             taken,
             groups: Default::default(),
@@ -244,6 +249,9 @@ impl StateStage {
             && next.order > id.order
         {
             self.start_transfer(next, false, now, out);
+        }
+        if cfg!(debug_assertions) {
+            self.check_all_invariants();
         }
     }
 

@@ -295,6 +295,26 @@ impl Transfer {
         Ok(())
     }
 
+    /// Stops the process if the transfer is not as its own rules say.
+    #[inline]
+    pub(super) fn check_invariants(&self) {
+        assert!(self.asked.len() <= IN_FLIGHT, "questions under way are bounded");
+        let peers = self.peers.len();
+        assert!(self.useless.len() <= peers && self.silent.len() <= peers, "peers are told apart");
+    }
+
+    /// As after each input, and everything that takes time to look at.
+    pub(super) fn check_all_invariants(&self) {
+        self.check_invariants();
+        let twice = self.wanted.iter().any(|(at, _)| self.asked.contains_key(at));
+        assert!(!twice, "what is asked for is not wanted again");
+        for (tree, fetched) in self.fetched.iter().enumerate() {
+            let pages = self.record.map_or(0, |record| record.pages[tree]);
+            let last = fetched.last_key_value().map_or(0, |(index, _)| index + 1);
+            assert!(last <= pages, "pages are those of the checkpoint");
+        }
+    }
+
     /// A node with this digest belongs to the checkpoint: take it from what is here, or ask.
     fn expect(&mut self, at: NodeId, digest: Digest) {
         let (tree, level) = place(at);
@@ -311,5 +331,36 @@ impl Transfer {
             return;
         }
         self.wanted.push_back((at, digest));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::OrderNumber;
+    use crate::noticed::noticed;
+
+    fn transfer() -> Transfer {
+        let id = CheckpointId { order: OrderNumber(256), digest: Digest([1; 32]) };
+        Transfer::new(id, vec![ReplicaId(1), ReplicaId(2)], None, false, None)
+    }
+
+    fn asked(index: u64) -> (NodeId, Asked) {
+        let asked = Asked { digest: Digest::default(), peer: ReplicaId(1), at: Time(1) };
+        (NodeId { level: 0, index }, asked)
+    }
+
+    noticed! {
+        transfer(), |it| it.check_all_invariants();
+        too_many_questions: "under way", |it| it.asked.extend((0..257).map(asked));
+        a_peer_counted_twice: "told apart", |it| {
+            it.silent = vec![(ReplicaId(1), Time(1)); 3];
+        };
+        a_question_put_twice: "wanted again", |it| {
+            it.asked.insert(ROOT, asked(0).1);
+        };
+        a_page_of_no_checkpoint: "those of the checkpoint", |it| {
+            it.fetched[0].insert(0, (Digest::default(), Bytes::new()));
+        };
     }
 }

@@ -104,7 +104,7 @@ impl Tree {
     /// Builds the tree over the digests of so many pages; nodes whose children equal those in `old`
     /// keep their digest without hashing.
     pub(super) fn over(groups: Vec<Arc<Group>>, pages: u64, old: Option<&Tree>) -> Tree {
-        debug_assert_eq!(groups.len() as u64, pages.div_ceil(FANOUT as u64));
+        assert_eq!(groups.len() as u64, pages.div_ceil(FANOUT as u64), "all pages are digested");
         let mut upper = Vec::new();
         if pages > 1 {
             upper.push(groups.iter().map(|group| group.node).collect());

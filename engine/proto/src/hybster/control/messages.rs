@@ -9,6 +9,12 @@ use crate::hybster::verify::{Transition, transition};
 use crate::ids::{ReplicaId, View};
 use crate::wire::{NewViewAck, ViewChange};
 
+/// VIEW-CHANGEs of a sender that are kept: for the current view, and for the highest one beyond.
+const SETTLED_CHANGES: usize = 2;
+/// As long as this replica's own part for the view that it leaves for is not there, those from
+/// before are kept as well: they name the same batches.
+pub(crate) const MAX_CHANGES: usize = 2 * SETTLED_CHANGES;
+
 /// A verified message and whether all batches that it names are held.
 struct Kept<M> {
     message: Arc<M>,
@@ -34,8 +40,7 @@ struct Ticket {
 
 /// VIEW-CHANGEs and NEW-VIEW-ACKs of all replicas, the own ones included.
 pub(super) struct Messages {
-    /// Per sender at most two, for the current view and for the highest one beyond; two more between
-    /// two views.
+    /// Per sender at most [`SETTLED_CHANGES`], or [`MAX_CHANGES`] between two views.
     changes: BTreeMap<(View, ReplicaId), Kept<ViewChange>>,
     /// Per sender the latest.
     acks: BTreeMap<ReplicaId, Kept<NewViewAck>>,
@@ -74,6 +79,7 @@ impl Messages {
     /// A pillar answered; returns the subject and whether its batches are valid, once known.
     pub(super) fn answered(&mut self, ticket: u64, valid: bool) -> Option<(Subject, bool)> {
         let entry = self.tickets.get_mut(&ticket)?;
+        assert!(entry.waiting > 0, "each pillar answers once");
         entry.waiting -= 1;
         if valid && entry.waiting > 0 {
             return None;
@@ -132,7 +138,7 @@ impl Messages {
 
     /// The own VIEW-CHANGE for the current view is stored, and holds its batches: those for views
     /// before it are of no use any more, to nobody.
-    pub fn discard_before(&mut self, current: View) {
+    pub(super) fn discard_before(&mut self, current: View) {
         self.retain_changes(|_, to| to >= current);
     }
 
@@ -252,6 +258,20 @@ impl Messages {
         })
     }
 
+    /// Stops the process if the messages are not as the rules of the stage say: a bounded number per
+    /// sender, and a ticket for none but them. `others` are messages with tickets that are kept
+    /// elsewhere.
+    #[inline]
+    pub(super) fn check_invariants(&self, config: &GroupConfig, is_settled: bool, others: usize) {
+        let replicas = usize::from(config.replicas);
+        let per_sender = if is_settled { SETTLED_CHANGES } else { MAX_CHANGES };
+        assert!(self.changes.len() <= per_sender * replicas, "VIEW-CHANGEs are bounded");
+        assert!(self.acks.len() <= replicas, "one NEW-VIEW-ACK per sender");
+        let kept = self.changes.len() + self.acks.len() + others;
+        assert!(self.tickets.len() <= kept, "what is gone has no ticket");
+        assert!(self.released.is_empty(), "the pillars are told what is gone");
+    }
+
     /// All VIEW-CHANGEs for a view or later ones.
     pub(super) fn changes_from(&self, to: View) -> impl Iterator<Item = &ViewChange> {
         self.changes.range((to, ReplicaId(0))..).map(|(_, kept)| kept.message.as_ref())
@@ -314,21 +334,66 @@ impl Messages {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noticed::noticed;
     use crate::wire::CheckpointCertificate;
+
+    fn change(sender: u16, to: u64) -> ViewChange {
+        ViewChange {
+            sender: ReplicaId(sender),
+            from: View(0),
+            to: View(to),
+            checkpoint: CheckpointCertificate::default(),
+            parts: Vec::new(),
+        }
+    }
+
+    /// Stores what asks for a view.
+    fn ask(messages: &mut Messages, sender: u16, to: u64, current: u64) -> u64 {
+        let ticket = messages.ticket(Subject::ViewChange(ReplicaId(sender), View(to)));
+        messages.store_change(Arc::new(change(sender, to)), ticket, View(current));
+        ticket
+    }
 
     #[test]
     fn what_is_discarded_is_released() {
         let mut messages = Messages::new(&GroupConfig::default());
-        let ticket = messages.ticket(Subject::ViewChange(ReplicaId(1), View(1)));
-        let change = ViewChange {
-            sender: ReplicaId(1),
-            from: View(0),
-            to: View(1),
-            checkpoint: CheckpointCertificate::default(),
-            parts: Vec::new(),
-        };
-        messages.store_change(Arc::new(change), ticket, View(0));
+        let ticket = ask(&mut messages, 1, 1, 0);
         messages.discard(View(1), View(1));
         assert_eq!(messages.take_released(), [ticket]);
+    }
+
+    /// VIEW-CHANGEs of two replicas.
+    fn messages() -> Messages {
+        let mut messages = Messages::new(&GroupConfig::default());
+        ask(&mut messages, 1, 1, 1);
+        ask(&mut messages, 2, 1, 1);
+        messages
+    }
+
+    noticed! {
+        messages(), |it| it.check_invariants(&GroupConfig::default(), true, 0);
+        too_many_changes: "VIEW-CHANGEs are bounded", |it| {
+            (2..9).for_each(|to| { ask(it, 1, to, 9); });
+        };
+        too_many_acks: "per sender", |it| {
+            let ack = NewViewAck {
+                sender: ReplicaId(0),
+                view: View(1),
+                checkpoint: CheckpointCertificate::default(),
+                prepared: Vec::new(),
+                proof: hybster_tss::Proof([0; 32]),
+            };
+            let message = Arc::new(ack);
+            let kept = || Kept { message: Arc::clone(&message), ticket: 9, held: true, latest_ms: 0 };
+            it.acks.extend((0..4).map(|sender| (ReplicaId(sender), kept())));
+        };
+        a_ticket_for_nothing: "has no ticket", |it| {
+            it.ticket(Subject::NewView(ReplicaId(1), View(1)));
+        };
+        a_release_untold: "are told", |it| it.released.push(1);
+        a_pillar_that_answers_twice: "answers once", |it| {
+            it.tickets.values_mut().for_each(|ticket| ticket.waiting = 0);
+            it.answered(1, true);
+        };
     }
 }

@@ -9,6 +9,7 @@
 mod catch_up;
 #[cfg(feature = "model")]
 mod fingerprint;
+mod invariants;
 mod messages;
 mod timing;
 mod view_change;
@@ -28,6 +29,7 @@ use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::{CheckpointCertificate, NewView, NewViewAck, PrepareHeader};
 
+pub(crate) use messages::MAX_CHANGES;
 use messages::Messages;
 
 enum Phase {
@@ -181,6 +183,7 @@ impl<V: Verifier> Control<V> {
         }
         self.evaluate(now, out);
         self.release_batches(out);
+        self.check_invariants(out);
     }
 
     /// To be called when [`Control::deadline`] has passed.
@@ -195,6 +198,7 @@ impl<V: Verifier> Control<V> {
         }
         self.evaluate(now, out);
         self.release_batches(out);
+        self.check_invariants(out);
     }
 
     /// When [`Control::tick`] wants to be called.

@@ -48,7 +48,7 @@ impl<V: Verifier> Control<V> {
 
     /// TR listing 19, leaveViewFor: all pillars stop and hand over their parts.
     pub(super) fn leave_for(&mut self, to: View, now: Time, out: &mut Output) {
-        debug_assert!(self.is_settled() && to > self.current);
+        assert!(self.is_settled() && to > self.current, "views rise, one step after the other");
         out.trace(|| TraceEvent::ViewLeft { from: self.stable_view, to });
         if self.is_stable() {
             out.intake(ToIntake::ViewLeft { view: to });
@@ -447,7 +447,7 @@ impl<V: Verifier> Control<V> {
     /// TR listing 19, enterView.
     fn enter_view(&mut self, new_view: Arc<NewView>, now: Time, out: &mut Output) {
         let view = new_view.view;
-        debug_assert!(view > self.stable_view);
+        assert!(view > self.stable_view, "views rise");
         self.stable_view = view;
         self.current = self.current.max(view);
         self.views_entered += 1;

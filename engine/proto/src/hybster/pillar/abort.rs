@@ -30,7 +30,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         checkpoint: &CheckpointCertificate,
         out: &mut Output,
     ) {
-        debug_assert_eq!(from, self.view);
+        assert_eq!(from, self.view, "a replica leaves the view that it is in");
         self.forward_window(checkpoint.id.order, out);
         self.active = false;
         self.proposals.clear();
@@ -49,6 +49,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let Some(certificate) = Self::granted(certificate, out) else {
             return;
         };
+        assert!(self.chain.last().is_none_or(|last| last.to < to), "views that were left rise");
         self.chain.push(Link {
             to,
             previous: certificate.previous,
@@ -132,7 +133,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         now: Time,
         out: &mut Output,
     ) {
-        debug_assert!(view > self.view && current >= view);
+        assert!(view > self.view && current >= view, "views rise");
         let mut entered = match self.established.take() {
             Some((established, own)) if established == view => own,
             _ => match self.with_bodies(prepares, out) {

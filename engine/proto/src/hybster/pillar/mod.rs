@@ -13,6 +13,7 @@ mod abort;
 mod checkpointing;
 #[cfg(feature = "model")]
 mod fingerprint;
+mod invariants;
 mod ordering;
 mod preferred_quorum;
 mod slots;
@@ -175,6 +176,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Handles an input.
     pub fn handle(&mut self, input: ToPillar, now: Time, out: &mut Output) {
         self.now = now;
+        let is_rare = matches!(
+            input,
+            ToPillar::ForwardWindow { .. } | ToPillar::Hybster(PillarInput::Enter { .. })
+        );
         match input {
             ToPillar::Batch { view, buffer, requests } => {
                 if view == self.view {
@@ -219,6 +224,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             ToPillar::PeerUp(peer) => self.peer_up(peer, out),
         }
         self.note_progress(now);
+        self.check_invariants(out);
+        if cfg!(debug_assertions) && is_rare && out.fatal.is_none() {
+            self.check_all_invariants();
+        }
     }
 
     /// To be called when [`Pillar::deadline`] has passed.
@@ -245,6 +254,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             out.control(ToControl::Suspect { view: self.view });
         }
         self.bodies.tick(now, resend_us, out);
+        self.check_invariants(out);
     }
 
     /// When [`Pillar::tick`] wants to be called.
@@ -373,6 +383,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         if base <= self.slots.base() {
             return;
         }
+        let interval = self.config.interval_slots();
+        assert!(base.is_multiple_of(interval), "windows start at checkpoints");
         self.slots.forward(base);
         self.checkpoints.stable(to);
         self.prepared = self.prepared.max(base);

@@ -9,7 +9,7 @@ use crate::hybster::input::PillarInput;
 use crate::hybster::verify::verify_prepare;
 use crate::ids::{PillarId, ReplicaId};
 use crate::mutants::{self, Mutant};
-use crate::output::{Destination, Output, Reject, SendTag, ToExecution};
+use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToExecution};
 use crate::shared::proposals::Proposal;
 use crate::shared::requests::{RequestChecks, is_admissible, is_proved};
 use crate::time::Time;
@@ -177,12 +177,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             noop: header.noop,
         });
         let (slot, last) = (self.prepared, self.last_slot(&header));
+        assert!(slot <= last && last < self.window_end(), "proposals lie in the window");
         let ends_interval = (last + 1).is_multiple_of(self.config.interval_slots());
         let to = self.preferred.destination(slot, slot == self.committed, ends_interval, self.now);
         let tag = SendTag::Ordering(header.view, header.last);
         out.send(to, stored.message.clone(), tag);
         let slot = self.slots.get_mut(self.prepared).expect("the window has room");
-        debug_assert!(slot.prepare.is_none());
+        assert!(slot.prepare.is_none(), "an order number is used once in a view");
         slot.prepare = Some(stored);
         self.prepared = last + 1;
         self.commit_ready(out);
@@ -316,6 +317,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             prepare,
             proof: Proof([0; 32]),
         };
+        assert!(self.last_slot(header) < self.window_end(), "acknowledgements lie in the window");
         let value = CounterValue::new(own.view.0, own.last.0);
         let certificate = self.trinx.certify_independent(Counter::Ordering, value, &own.digest());
         let Some(certificate) = Self::granted(certificate, out) else {
@@ -431,6 +433,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                     batch: stored.agreed(),
                 });
                 self.handed = last + 1;
+            } else if last >= self.handed {
+                // What an earlier view committed is committed again as it was, or agreement is lost.
+                let text = format!("{} was executed as another batch", header.last);
+                out.fail(Fatal::Invariant(text));
+                break;
             }
             out.trace(|| TraceEvent::Committed {
                 pillar: header.pillar,
