@@ -43,6 +43,7 @@
 //! - [`replica`]: starting, watching and stopping a replica; [`runtime`] says how it works inside.
 //! - [`client`]: sessions, asynchronous by design, with a blocking call on top.
 //! - [`services`]: services that come with the crate.
+//! - [`memory`]: what a replica may hold at most.
 //! - [`heap`]: settings of the allocator for programs that run replicas.
 // One call into the C library needs it, in a module of its own.
 #![deny(unsafe_code)]
@@ -50,6 +51,7 @@
 pub mod client;
 pub mod group;
 pub mod heap;
+pub mod memory;
 pub mod replica;
 pub mod runtime;
 pub mod services;

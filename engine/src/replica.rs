@@ -24,6 +24,7 @@ pub use running::{RunningReplica, Stopper};
 #[cfg(doc)]
 use crate::group::GroupError;
 use crate::group::{Group, ReplicaKeys};
+use crate::memory::Memory;
 use crate::runtime::{
     Agent, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceFile,
     TraceTarget, connect, plan,
@@ -182,6 +183,7 @@ impl<S: Service> ReplicaBuilder<S> {
     pub fn start(mut self) -> Result<RunningReplica, StartError> {
         let config = Arc::clone(self.group.config());
         self.check()?;
+        let memory = Memory::of(&self.group);
         let cores = self.resolve_cores()?;
         let available = match &cores {
             Cores::Pinned(cores) => cores.len(),
@@ -221,6 +223,8 @@ impl<S: Service> ReplicaBuilder<S> {
                 }
             }
         }
+        let (bytes, open) = (memory.bounded_bytes, memory.open());
+        log::info!("at most {bytes} bytes in buffers that are bounded; {open} are not bounded yet");
         let mode = if is_replicated { "replica" } else { "unreplicated server" };
         log::info!("{mode} {} listens on {local_address}, {layout} layout, {transport_kind}", id.0);
         Ok(RunningReplica::new(shared, threads, local_address, trace_file))

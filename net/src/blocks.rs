@@ -75,7 +75,7 @@ impl Blocks {
 
 /// Most earlier blocks that are remembered for reuse. One that is forgotten while slices of it live
 /// is freed with the last of them.
-const SPENT_MAX: usize = 16;
+pub(crate) const SPENT_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,8 @@
 
 use std::time::Duration;
 
+use crate::blocks::SPENT_MAX;
+
 /// Limits of a hub and of its transport. `Limits::default()` suits a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -137,6 +139,16 @@ pub struct UringLimits {
     pub unacknowledged_timeout: Duration,
     /// As [`PollLimits::keepalive`]. Default 5 s.
     pub keepalive: Duration,
+}
+
+impl UringLimits {
+    /// What is read into, in bytes: the buffers lent to the kernel, the present block, and former
+    /// ones that are remembered for reuse.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        let buffers = u64::from(self.buffers) * self.buffer_bytes as u64;
+        buffers + (SPENT_MAX as u64 + 2) * self.block_bytes as u64
+    }
 }
 
 impl Default for UringLimits {

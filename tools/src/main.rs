@@ -6,6 +6,7 @@
 mod client;
 mod init;
 mod kv;
+mod memory;
 mod replica;
 mod service;
 mod simulate;

@@ -26,6 +26,9 @@ pub(crate) struct StatusArgs {
     /// Whose key to use: client-N.key of the group directory.
     #[arg(long, default_value_t = 0, value_name = "N")]
     client: u32,
+    /// Print what a replica of the group may hold in memory at most, buffer by buffer. Asks no replica.
+    #[arg(long)]
+    memory: bool,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -58,6 +61,10 @@ struct GroupStatus {
 /// Asks all replicas and prints their answers.
 pub(crate) fn status(args: &StatusArgs) -> Result<Done, Failure> {
     let group = Group::load(&args.group)?;
+    if args.memory {
+        print(&crate::memory::show(&group, args.json)?)?;
+        return Ok(Done::Yes);
+    }
     let keys = ClientKeys::load(&group, group.directory(), ClientId(args.client))?;
     let options = ClientOptions { sessions: 1, ..ClientOptions::default() };
     let mut driver = ClientDriver::connect(&group, &keys, &options)?;
@@ -69,13 +76,17 @@ pub(crate) fn status(args: &StatusArgs) -> Result<Done, Failure> {
     } else {
         table(&answer, group.config().pillars)
     };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
+    print(&text)?;
     if none {
         return Err(Failure::new("no replica can be reached: are they running?"));
     }
     Ok(Done::Yes)
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 fn ask(
@@ -219,7 +230,7 @@ fn progress(answer: &GroupStatus, pillars: u16) -> Vec<Vec<String>> {
 }
 
 /// Appends rows with columns as wide as their widest cell.
-fn columns(text: &mut String, rows: &[Vec<String>]) {
+pub(crate) fn columns(text: &mut String, rows: &[Vec<String>]) {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)

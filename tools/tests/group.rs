@@ -37,6 +37,11 @@ fn a_group_is_made_serves_and_survives_the_loss_of_its_leader() {
     let path = group.path_text();
     let table = hybster(&["status", "--group", &path]).ok();
     assert!(table.contains("checkpoint") && table.contains("pillar 1"), "{table}");
+    let memory = hybster(&["status", "--group", &path, "--memory", "--json"]).ok();
+    let memory: serde_json::Value = serde_json::from_str(&memory).unwrap();
+    let bytes = |buffer: &serde_json::Value| buffer["bytes"].as_u64().unwrap_or(0);
+    let sum: u64 = memory["buffers"].as_array().unwrap().iter().map(bytes).sum();
+    assert_eq!(memory["bounded_bytes"], sum);
 
     group.kill(0);
     group.goes_on("one replica less");

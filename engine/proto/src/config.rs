@@ -2,6 +2,7 @@
 
 use hybster_tss::{Digest, MacAlgorithm, RequestAuthenticator};
 
+use crate::bounds;
 use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
 use crate::protocol::{Protocol, Rules, Threshold};
 
@@ -172,6 +173,7 @@ impl GroupConfig {
             let cure = "a result may have at most 8 MiB".into();
             return fail("max_reply_bytes", self.max_reply_bytes.into(), cure);
         }
+        self.validate_memory()?;
         for (key, value) in [
             ("request_timeout_us", self.request_timeout_us),
             ("view_timeout_us", self.view_timeout_us),
@@ -185,6 +187,35 @@ impl GroupConfig {
         if skew == 0 || skew > MAX_CLOCK_SKEW_MS {
             let cure = format!("choose 1 to {MAX_CLOCK_SKEW_MS} milliseconds");
             return fail("max_clock_skew_ms", skew, cure);
+        }
+        Ok(())
+    }
+
+    /// What no machine could hold is refused before it is tried.
+    fn validate_memory(&self) -> Result<(), ConfigError> {
+        let (clients, each) =
+            (u64::from(self.max_clients), u64::from(self.max_sessions_per_client));
+        let fail = |cure| Err(ConfigError { key: "max_sessions_per_client", value: each, cure });
+        // Places in the session table are numbered by 32 bits, and one number says that there is none.
+        let most = u64::from(u32::MAX - 1) / clients;
+        if each > most {
+            return fail(format!("choose at most {most} for max_clients = {clients}"));
+        }
+        let limit = bounds::ADDRESSABLE_BYTES;
+        if bounds::sessions_bytes(self).is_none_or(|bytes| bytes > limit) {
+            return fail(format!(
+                "with max_clients = {clients} and session_window = {} the sessions could take more \
+                 than {limit} bytes, which no process can address; choose fewer",
+                self.session_window
+            ));
+        }
+        let all = bounds::of_stages(self).and_then(|buffers| bounds::sum(&buffers));
+        if all.is_none_or(|bytes| bytes > limit) {
+            let cure = format!(
+                "a replica could hold more than {limit} bytes, which no process can address; choose \
+                 a smaller window, or smaller batches"
+            );
+            return Err(ConfigError { key: "window", value: self.window, cure });
         }
         Ok(())
     }
@@ -431,6 +462,17 @@ mod tests {
         assert_eq!(wrong.validate().unwrap_err().key, "window");
         let wrong = GroupConfig { request_timeout_us: u64::MAX / 2 + 1, ..GroupConfig::default() };
         assert_eq!(wrong.validate().unwrap_err().key, "request_timeout_us");
+        let most = GroupConfig {
+            max_clients: 1 << 20,
+            max_sessions_per_client: 1 << 20,
+            ..GroupConfig::default()
+        };
+        let error = most.validate().unwrap_err();
+        assert_eq!(error.key, "max_sessions_per_client");
+        assert!(error.cure.contains("at most 4095"), "{error}");
+        let wide = GroupConfig { max_sessions_per_client: 4095, session_window: 1024, ..most };
+        let error = wide.validate().unwrap_err();
+        assert!(error.cure.contains("no process can address"), "{error}");
         // A request that is longer than a batch may be is a batch of its own.
         GroupConfig { batch_max_bytes: 1, ..GroupConfig::default() }.validate().unwrap();
     }

@@ -32,15 +32,20 @@ use crate::wire::{ReplyStatus, RequestRef, Requests, kind};
 /// Batches that a pillar may have been given without having proposed them: one in work, one next.
 pub(crate) const CREDIT: u32 = 2;
 /// Bytes of requests that wait at a leader at most; beyond, clients are told to come later.
-const MAX_PENDING_BYTES: usize = 64 << 20;
+pub(crate) const MAX_PENDING_BYTES: usize = 64 << 20;
 /// Requests that a replica stores for its watch over the leader at most.
-const MAX_STORED: usize = 65_536;
+pub(crate) const MAX_STORED: usize = 65_536;
 /// Bytes of such requests at most.
-const MAX_STORED_BYTES: usize = 64 << 20;
+pub(crate) const MAX_STORED_BYTES: usize = 64 << 20;
+/// What a stored request takes beside its own bytes. Trees of such entries may be half empty.
+pub(crate) const STORED_BYTES: u64 = 2 * size_of::<(Key, Stored, (Time, Key))>() as u64;
 /// Memory that batches are cut from: many small ones share a block, which lives as long as any.
-const BLOCK_BYTES: usize = 64 << 10;
+pub(crate) const BLOCK_BYTES: usize = 64 << 10;
 /// Requests in one forwarded message at most.
 const FORWARD_CHUNK: usize = 64;
+
+/// What a request is known by.
+type Key = (SessionId, RequestNumber);
 
 /// The request intake of a replica.
 pub struct Intake<V: RequestVerifier> {

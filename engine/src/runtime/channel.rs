@@ -10,6 +10,9 @@ use super::sync::{AtomicBool, Consumer, Ordering, Producer, RingBuffer, fence};
 /// Most messages in a queue between two agents.
 pub(crate) const QUEUE_MESSAGES: usize = 2048;
 
+/// Size of a queue in bytes. The batches and messages in it are counted where they are stored.
+pub(crate) const QUEUE_BYTES: u64 = (QUEUE_MESSAGES * size_of::<Message>()) as u64;
+
 /// Most messages taken from one queue in one turn.
 const TURN_MESSAGES: usize = 1024;
 

@@ -61,10 +61,10 @@ pub use status::{
 };
 
 pub(crate) use agent::Agent;
-pub(crate) use channel::{Inbox, Outbox, connect};
+pub(crate) use channel::{Inbox, Outbox, QUEUE_BYTES, connect};
 pub(crate) use counters::Counters;
 pub(crate) use layout::{AgentPlan, Cores, Role, plan};
 pub(crate) use network::Network;
 pub(crate) use shared::{Failure, Shared};
 pub(crate) use stage::{Clients, Control, Pillar, Stage};
-pub(crate) use tracing::{TraceFile, TraceTarget};
+pub(crate) use tracing::{SLOT_BYTES as TRACE_SLOT_BYTES, TraceFile, TraceTarget};

@@ -32,7 +32,7 @@ use parking_lot::Mutex;
 pub(crate) type TraceHook = Arc<dyn Fn(Time, &TraceEvent) + Send + Sync>;
 
 /// Most bytes of records that wait for the writer, per agent.
-const SLOT_BYTES: usize = 8 << 20;
+pub(crate) const SLOT_BYTES: usize = 8 << 20;
 /// How long records accumulate before they are written together.
 const GATHER: Duration = Duration::from_millis(20);
 

@@ -50,6 +50,7 @@ use peer::{Outbound, Push, Urgency};
 use replies::{ClientLinks, Ready};
 
 pub use relay_trust::Trust;
+pub use replies::reply_link_bytes;
 
 /// PREPAREs that go to all peers at once after a query: the rate of queries is not known, but
 /// whoever asked once asks again.

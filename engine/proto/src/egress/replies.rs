@@ -5,7 +5,7 @@ use crate::mutants::{self, Mutant};
 use crate::output::{Cause, ClientLink, Reply};
 use crate::wire::ReplyEntry;
 use crate::wire::relay::RELAY_REPLIES_MAX;
-use crate::wire::reply::{append, begin};
+use crate::wire::reply::{REPLIES_HEAD, REPLY_ENTRY, append, begin};
 
 use super::Trust;
 
@@ -41,6 +41,13 @@ struct ReplyLink<L> {
     /// Whether the last of them may go through the leader.
     may_be_relayed: bool,
     trust: Trust,
+}
+
+/// What a link takes until the end of a turn, in bytes: a message that is closed as soon as it
+/// reaches its target, or as much of its buffer as is kept.
+pub fn reply_link_bytes(max_reply_bytes: u32) -> u64 {
+    let longest = REPLIES_HEAD + REPLIES_TARGET_BYTES + REPLY_ENTRY + max_reply_bytes as usize;
+    (size_of::<ReplyLink<u64>>() + longest.max(KEPT_BUFFER_BYTES)) as u64
 }
 
 /// A REPLIES message that is complete.

@@ -24,12 +24,15 @@ use crate::wire::request::requests_body;
 use crate::wire::{CheckpointId, ReplyStatus, RequestRef, Requests};
 
 use sessions::{Lookup, Place, SessionTable};
+pub(crate) use sessions::{SNAPSHOT_COPIES, session_bytes};
 
 /// Requests whose sessions are looked up together: the cache misses of one overlap with the others'.
 const LOOK_AHEAD: usize = 16;
 
 /// Requests that the request intake watches at most; the rest it learns by asking again.
-const MAX_WATCHED: usize = 65_536;
+pub(crate) const MAX_WATCHED: usize = 65_536;
+/// What a watched request takes. A tree of such entries may be half empty.
+pub(crate) const WATCHED_BYTES: u64 = 2 * size_of::<(SessionId, RequestNumber)>() as u64;
 
 /// Counters of the execution stage, read by the driver.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -25,11 +25,22 @@ use crate::service::{RestoreError, Snapshot};
 use crate::wire::{Put, Reader, ReplyStatus, WireError};
 
 use hasher::BuildMix;
-use pages::{EMPTY, Entry, Held, PAGE, Page, Retired, SessionSnapshot};
+use pages::{EMPTY, Entry, Held, PAGE, Page, Recorded, Retired, SessionSnapshot};
 
 const NONE: u32 = u32::MAX;
 /// Version of the first page. 2: the agreed time is in it.
 const FORMAT: u32 = 2;
+
+/// Copies of pages that are kept, in numbers of the whole table.
+pub(crate) const SNAPSHOT_COPIES: usize = Retired::SNAPSHOTS;
+
+/// What a session takes without its results: its entry, and its places in index and heap, which may
+/// be half empty.
+pub(crate) fn session_bytes(window: u32) -> u64 {
+    let entry = size_of::<Entry>() + (window as usize - 1) * size_of::<Recorded>();
+    let places = 2 * size_of::<((SessionId, u32), u8, Reverse<(u64, u32)>)>();
+    (entry + places) as u64
+}
 
 /// What a client has in the table.
 #[derive(Debug, Default)]

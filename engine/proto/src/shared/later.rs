@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::ids::{ReplicaId, View};
 
 /// Bytes of such messages that are kept for one sender.
-const SENDER_BYTES: usize = 16 << 20;
+pub(crate) const SENDER_BYTES: usize = 16 << 20;
 
 /// Messages of later views, per sender in the order in which they came.
 ///

@@ -20,6 +20,12 @@ pub(crate) trait Claim: Copy {
     fn id(&self) -> CheckpointId;
 }
 
+/// Order numbers for which claims of a sender are kept: as many as both windows have room for, so that a
+/// liar displaces only its own.
+pub(crate) fn claims_per_sender(config: &GroupConfig) -> u64 {
+    2 * config.window / config.checkpoint_interval + 2
+}
+
 /// The claims that one pillar has collected.
 pub(crate) struct Votes<C> {
     /// Equal claims that make a checkpoint stable.
@@ -50,8 +56,7 @@ impl<C: Claim> Votes<C> {
     pub(crate) fn new(config: &GroupConfig) -> Votes<C> {
         Votes {
             needed: config.stable(),
-            // As many as both windows have room for, so that a liar displaces only its own.
-            room: (2 * config.window / config.checkpoint_interval) as usize + 2,
+            room: claims_per_sender(config) as usize,
             claims: BTreeMap::new(),
             reported: OrderNumber(0),
             own: None,

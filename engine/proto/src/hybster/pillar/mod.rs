@@ -39,9 +39,12 @@ use crate::wire::help::OrderRequest;
 use crate::wire::{Checkpoint, Commit, PrepareHeader, kind};
 
 use preferred_quorum::PreferredQuorum;
+pub(crate) use slots::{SLOT_BYTES, VOTE_BYTES};
 use slots::{Slots, StoredPrepare};
 use timing::Timing;
 
+/// Windows of slots that the log holds: a peer that moved its window first may be one window ahead.
+pub(crate) const LOG_WINDOWS: u64 = 2;
 /// Bytes that answer one ORDER-REQUEST at most.
 const ANSWER_BYTES: usize = 256 << 10;
 /// Uncommitted PREPAREs that a leader sends again at a time.
@@ -114,8 +117,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         assert_eq!(trinx.instance(), instance, "every pillar needs its own TrInX instance");
         let replicas = usize::from(config.replicas);
         Pillar {
-            // A peer that moved its window first may be one window ahead: what it sends is kept.
-            slots: Slots::new(2 * config.window_slots()),
+            slots: Slots::new(LOG_WINDOWS * config.window_slots()),
             id,
             pillar,
             trinx,

@@ -66,6 +66,11 @@ impl Entry for Slot {
     }
 }
 
+/// What an empty slot takes.
+pub(crate) const SLOT_BYTES: u64 = size_of::<Slot>() as u64;
+/// What a COMMIT takes in a slot.
+pub(crate) const VOTE_BYTES: u64 = size_of::<Vote>() as u64;
+
 /// The log of a pillar.
 pub(super) type Slots = Log<Slot>;
 

@@ -1,0 +1,351 @@
+//! What one replica may hold at most, buffer by buffer.
+//!
+//! Nothing is allocated here: this is the sum that a pool of messages would be sized by, written
+//! down once, so that a start can check it, an operator can see it (`hybster status --memory`), and
+//! a reader finds for each buffer who can fill it, how far, and what happens then. A buffer that
+//! somebody outside can fill without a limit is in the list as well, as [`Bound::Open`]: a debt.
+//!
+//! The buffers of the stages are here; the engine adds those of links and threads.
+
+use crate::config::GroupConfig;
+use crate::execution::{MAX_WATCHED, SNAPSHOT_COPIES, WATCHED_BYTES, session_bytes};
+use crate::hybster::control::MAX_CHANGES;
+use crate::hybster::pillar::{LOG_WINDOWS, SLOT_BYTES, VOTE_BYTES};
+use crate::hybster::wire::view::{LINK_BYTES, MAX_LINKS};
+use crate::intake::{
+    BLOCK_BYTES, CREDIT, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES, STORED_BYTES,
+};
+use crate::shared::later::SENDER_BYTES;
+use crate::shared::votes::claims_per_sender;
+use crate::wire::state::CHECKPOINT_BYTES;
+use crate::wire::{PREPARE_HEAD, REQUEST_OVERHEAD_MAX};
+
+/// A buffer, or a family of equal ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// What is in it.
+    pub name: &'static str,
+    /// The source file that holds it, in the repository.
+    pub place: &'static str,
+    /// Who can fill it.
+    pub filled_by: FilledBy,
+    /// How far.
+    pub bound: Bound,
+    /// What happens beyond its bound, or why it has none.
+    pub beyond: &'static str,
+}
+
+/// Who can fill a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FilledBy {
+    /// The leader of a view, with what clients ask for or with what it makes up.
+    Leader,
+    /// The other replicas.
+    Peers,
+    /// Clients, or whoever connects.
+    Clients,
+    /// Nobody but the replica itself.
+    Replica,
+}
+
+impl FilledBy {
+    /// All of them.
+    pub const ALL: [FilledBy; 4] =
+        [FilledBy::Leader, FilledBy::Peers, FilledBy::Clients, FilledBy::Replica];
+
+    /// Its name in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FilledBy::Leader => "leader",
+            FilledBy::Peers => "peers",
+            FilledBy::Clients => "clients",
+            FilledBy::Replica => "replica",
+        }
+    }
+}
+
+/// How much a buffer may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// So many bytes.
+    Bytes(u64),
+    /// As much as the service's state has: the service decides.
+    Service,
+    /// Not bounded yet.
+    Open,
+}
+
+/// What no process can address, whatever the machine: 2⁴⁷ bytes.
+pub const ADDRESSABLE_BYTES: u64 = 1 << 47;
+
+/// The sum of all bounds in bytes; `None` if it does not fit 64 bits.
+#[must_use]
+pub fn sum<'a>(buffers: impl IntoIterator<Item = &'a Buffer>) -> Option<u64> {
+    buffers.into_iter().try_fold(0_u64, |sum, buffer| match buffer.bound {
+        Bound::Bytes(bytes) => sum.checked_add(bytes),
+        Bound::Service | Bound::Open => Some(sum),
+    })
+}
+
+/// A bound that is a product; `None` if it does not fit 64 bits.
+#[must_use]
+pub fn product(factors: &[u64]) -> Option<Bound> {
+    let product = factors.iter().try_fold(1_u64, |product, factor| product.checked_mul(*factor));
+    product.map(Bound::Bytes)
+}
+
+/// The longest proposal: a batch, or one request that is longer than a batch may be.
+#[must_use]
+pub fn prepare_bytes(config: &GroupConfig) -> u64 {
+    let longest = config.batch_max_bytes.max(config.max_operation_bytes);
+    (config.rules().proposal_head + REQUEST_OVERHEAD_MAX) as u64 + u64::from(longest)
+}
+
+/// What the session table takes for all sessions of all clients, without their results.
+pub(crate) fn sessions_bytes(config: &GroupConfig) -> Option<u64> {
+    let sessions = u64::from(config.max_clients) * u64::from(config.max_sessions_per_client);
+    sessions.checked_mul(session_bytes(config.session_window))
+}
+
+/// The buffers of a replica's stages; `None` if a bound does not fit 64 bits, which
+/// [`GroupConfig::validate`] refuses.
+#[must_use]
+pub fn of_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
+    use FilledBy::{Clients, Leader, Peers, Replica};
+    let n = u64::from(config.replicas);
+    let (peers, pillars, window) = (n.saturating_sub(1), u64::from(config.pillars), config.window);
+    let prepare = prepare_bytes(config);
+    let certificate = 64 + n * 34;
+    // Headers of one window, over all pillars.
+    let headers = window.checked_mul(PREPARE_HEAD as u64)?.checked_add(certificate)?;
+    // With a link for each view left since the last stable one.
+    let links = (MAX_LINKS * LINK_BYTES) as u64;
+    let change = pillars.checked_mul(links)?.checked_add(headers)?;
+    let new_view = n.checked_mul(change.checked_add(headers)?)?.checked_add(headers)?;
+    let changes = n * MAX_CHANGES as u64;
+    let sessions = sessions_bytes(config)?;
+    let buffer =
+        |name, place, filled_by, bound, beyond| Buffer { name, place, filled_by, bound, beyond };
+    Some(vec![
+        // A peer that moved its window first may be one window ahead: what it sends is kept.
+        buffer(
+            "log: PREPAREs",
+            "engine/proto/src/shared/log.rs",
+            Leader,
+            product(&[LOG_WINDOWS, window, prepare])?,
+            "refused: its order number lies outside the log",
+        ),
+        // One COMMIT per slot and replica, and the slots themselves.
+        buffer(
+            "log: slots and COMMITs",
+            "engine/proto/src/hybster/pillar/slots.rs",
+            Peers,
+            product(&[LOG_WINDOWS, window, SLOT_BYTES + n * VOTE_BYTES])?,
+            "refused: outside the log, or there already",
+        ),
+        // What arrives before the NEW-VIEW that it belongs to, not checked yet.
+        buffer(
+            "ordering messages of later views",
+            "engine/proto/src/shared/later.rs",
+            Peers,
+            product(&[peers, pillars, SENDER_BYTES as u64])?,
+            "the sender's for the farthest view give way; asked for again in that view",
+        ),
+        buffer(
+            "batches to be proposed",
+            "engine/proto/src/shared/proposals.rs",
+            Clients,
+            product(&[pillars, CREDIT.into(), prepare])?,
+            "the request intake holds them back",
+        ),
+        // One message names a window of batches at most; most of them are in the log as well.
+        buffer(
+            "batches that view changes name",
+            "engine/proto/src/shared/bodies.rs",
+            Peers,
+            product(&[changes + 2 * n + 1, window, prepare])?,
+            "the message that names them is dropped, and they with it",
+        ),
+        // Certified again for the view that this replica is to lead, and copied when it enters.
+        buffer(
+            "PREPAREs of the view to be entered",
+            "engine/proto/src/hybster/pillar/abort.rs",
+            Peers,
+            product(&[2, window, prepare])?,
+            "a NEW-VIEW that has more is refused",
+        ),
+        buffer(
+            "CHECKPOINTs",
+            "engine/proto/src/shared/votes.rs",
+            Peers,
+            product(&[pillars, n, claims_per_sender(config), 2 * CHECKPOINT_BYTES as u64])?,
+            "the sender's oldest gives way",
+        ),
+        buffer(
+            "VIEW-CHANGEs",
+            "engine/proto/src/hybster/control/messages.rs",
+            Peers,
+            product(&[changes, change])?,
+            "only a sender's for the current view and its highest one are kept",
+        ),
+        // The own one once more while it waits for its MAC.
+        buffer(
+            "NEW-VIEW-ACKs",
+            "engine/proto/src/hybster/control/messages.rs",
+            Peers,
+            product(&[n + 1, headers])?,
+            "only a sender's last one is kept",
+        ),
+        // One per peer, that of the stable view, and the one being made.
+        buffer(
+            "NEW-VIEWs",
+            "engine/proto/src/hybster/control/mod.rs",
+            Peers,
+            product(&[n + 1, new_view])?,
+            "only a sender's last one is kept",
+        ),
+        // The same memory as in the log, as long as the log has them.
+        buffer(
+            "committed batches that wait for other pillars",
+            "engine/proto/src/execution/mod.rs",
+            Leader,
+            product(&[LOG_WINDOWS, window, prepare])?,
+            "the oldest gives way: a stable checkpoint covers it",
+        ),
+        buffer(
+            "requests whose execution is waited for",
+            "engine/proto/src/execution/mod.rs",
+            Clients,
+            product(&[MAX_WATCHED as u64, WATCHED_BYTES])?,
+            "not watched: the request intake asks again",
+        ),
+        buffer(
+            "sessions",
+            "engine/proto/src/execution/sessions.rs",
+            Clients,
+            product(&[sessions])?,
+            "the client's least recently used session gives way",
+        ),
+        // A page is copied on the first write after a snapshot; two snapshots are about.
+        buffer(
+            "sessions: pages that snapshots share",
+            "engine/proto/src/execution/sessions/pages.rs",
+            Replica,
+            product(&[SNAPSHOT_COPIES as u64, sessions])?,
+            "the oldest gives way, once its snapshot is gone",
+        ),
+        buffer(
+            "sessions: results",
+            "engine/proto/src/execution/sessions.rs",
+            Clients,
+            Bound::Open,
+            "the last W results are kept until their session gives way, in snapshots once more",
+        ),
+        buffer(
+            "replies of one turn",
+            "engine/proto/src/output.rs",
+            Clients,
+            Bound::Open,
+            "a batch may have as many results as requests, each as long as allowed",
+        ),
+        // The batch that is open has room beyond what is counted.
+        buffer(
+            "requests that wait to be ordered",
+            "engine/proto/src/intake.rs",
+            Clients,
+            product(&[(MAX_PENDING_BYTES + BLOCK_BYTES) as u64 + prepare])?,
+            "refused: the client is told to come later",
+        ),
+        buffer(
+            "requests that the leader is watched for",
+            "engine/proto/src/intake.rs",
+            Clients,
+            product(&[MAX_STORED_BYTES as u64 + MAX_STORED as u64 * STORED_BYTES])?,
+            "the client that has most of them loses its oldest",
+        ),
+        buffer(
+            "snapshots",
+            "engine/proto/src/state/mod.rs",
+            Replica,
+            Bound::Service,
+            "those before the stable one go, but for one, and one that is being fetched",
+        ),
+        buffer(
+            "pages of a state transfer",
+            "engine/proto/src/state/transfer.rs",
+            Peers,
+            Bound::Service,
+            "pages that f+1 replicas did not vouch for are refused",
+        ),
+        buffer(
+            "answers to FETCH",
+            "engine/proto/src/state/mod.rs",
+            Peers,
+            Bound::Open,
+            "each FETCH gets up to 4 MiB, as many as come, until the peer's queue is full",
+        ),
+        buffer(
+            "answers to BATCH-REQUEST",
+            "engine/proto/src/hybster/pillar/abort.rs",
+            Peers,
+            Bound::Open,
+            "each one gets up to 8 batches, as many as come, until the peer's queue is full",
+        ),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_buffer_has_a_name_a_file_and_a_bound() {
+        let config = GroupConfig::default();
+        let buffers = of_stages(&config).unwrap();
+        for (at, buffer) in buffers.iter().enumerate() {
+            assert!(buffers[..at].iter().all(|other| other.name != buffer.name), "{}", buffer.name);
+            assert_ne!(buffer.bound, Bound::Bytes(0), "{}", buffer.name);
+            let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
+            let file = std::path::Path::new(root).join(buffer.place);
+            assert!(file.exists(), "{} is not in {}", buffer.name, buffer.place);
+        }
+        // Each part counts once.
+        let parts = FilledBy::ALL.map(|by| sum(buffers.iter().filter(|it| it.filled_by == by)));
+        let whole: u64 = parts.iter().flatten().sum();
+        assert_eq!(sum(&buffers), Some(whole));
+        assert!(whole < ADDRESSABLE_BYTES);
+    }
+
+    #[test]
+    fn a_bound_follows_what_it_is_made_of() {
+        let bytes = |config: &GroupConfig, name| {
+            let buffers = of_stages(config).unwrap();
+            let buffer = buffers.into_iter().find(|it| it.name == name);
+            match buffer.expect("it is listed").bound {
+                Bound::Bytes(bytes) => bytes,
+                other => panic!("{other:?}"),
+            }
+        };
+        let small = GroupConfig::default();
+        let large = GroupConfig { window: 2048, max_clients: 4096, ..small.clone() };
+        let log = "log: PREPAREs";
+        assert_eq!(bytes(&small, log), 2 * 1024 * prepare_bytes(&small));
+        assert_eq!(2 * bytes(&small, log), bytes(&large, log));
+        assert_eq!(4 * bytes(&small, "sessions"), bytes(&large, "sessions"));
+    }
+
+    #[test]
+    fn sums_do_not_wrap() {
+        assert_eq!(product(&[1 << 40, 1 << 24]), None);
+        let buffer = |bytes| Buffer {
+            name: "",
+            place: "",
+            filled_by: FilledBy::Peers,
+            bound: Bound::Bytes(bytes),
+            beyond: "",
+        };
+        assert_eq!(sum(&[buffer(u64::MAX), buffer(1)]), None);
+        assert_eq!(sum(&[buffer(2), buffer(1)]), Some(3));
+    }
+}

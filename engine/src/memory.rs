@@ -1,0 +1,250 @@
+//! What a replica may hold at most: the buffers of its stages, links and threads, in one sum.
+//!
+//! The sum is made and checked when a replica starts, and shown by `hybster status --memory`: what an
+//! operator has to reckon with, and where somebody outside can still make a replica grow without a
+//! limit. [`hybster_proto::bounds`] has the part of the stages.
+
+use hybster_net::Limits;
+use hybster_net::limits::UringLimits;
+use hybster_proto::bounds;
+pub use hybster_proto::bounds::{Bound, Buffer, FilledBy};
+use hybster_proto::egress::reply_link_bytes;
+
+use crate::runtime::{QUEUE_BYTES, TRACE_SLOT_BYTES};
+use crate::{Group, GroupConfig};
+
+/// All buffers of a replica, and their sum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Every buffer once.
+    pub buffers: Vec<Buffer>,
+    /// The sum of those that are bounded, in bytes.
+    pub bounded_bytes: u64,
+}
+
+impl Memory {
+    /// What a replica of a group may hold, in the layout with the most threads.
+    ///
+    /// # Panics
+    /// If the sum does not add up. The group's constants have been checked.
+    #[must_use]
+    pub fn of(group: &Group) -> Memory {
+        Memory::sum(group.config(), &group.link_limits())
+    }
+
+    fn sum(config: &GroupConfig, limits: &Limits) -> Memory {
+        // The network, P pillars, execution and state.
+        let agents = 3 + u64::from(config.pillars);
+        let mut buffers = bounds::of_stages(config).expect("the constants were validated");
+        let of_links = of_links(config, limits).expect("limits of links are small numbers");
+        buffers.extend(of_links);
+        buffers.extend(of_threads(agents).expect("there are few threads"));
+        let bounded_bytes = bounds::sum(&buffers).expect("a sum of parts far below 2^64");
+        let memory = Memory { buffers, bounded_bytes };
+        memory.check();
+        memory
+    }
+
+    /// The sum of what a kind of source can fill, in bytes.
+    #[must_use]
+    pub fn filled_by(&self, by: FilledBy) -> u64 {
+        let parts = self.buffers.iter().filter(|buffer| buffer.filled_by == by);
+        bounds::sum(parts).expect("a part of a sum that was made")
+    }
+
+    /// How many buffers somebody outside can fill without a limit.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.buffers.iter().filter(|buffer| buffer.bound == Bound::Open).count()
+    }
+
+    fn check(&self) {
+        let parts = FilledBy::ALL.map(|by| self.filled_by(by));
+        assert_eq!(parts.iter().sum::<u64>(), self.bounded_bytes, "each buffer counts once");
+        for (at, buffer) in self.buffers.iter().enumerate() {
+            let twice = self.buffers[..at].iter().any(|other| other.name == buffer.name);
+            assert!(!twice, "{} is listed twice", buffer.name);
+        }
+    }
+}
+
+fn buffer(
+    name: &'static str,
+    place: &'static str,
+    filled_by: FilledBy,
+    bound: Bound,
+    beyond: &'static str,
+) -> Buffer {
+    Buffer { name, place, filled_by, bound, beyond }
+}
+
+fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
+    use FilledBy::{Clients, Leader, Peers, Replica};
+    use bounds::product;
+    let peers = u64::from(config.replicas) - 1;
+    let Limits {
+        peer_frame_bytes,
+        client_frame_bytes,
+        frame_target_bytes,
+        link_window_bytes,
+        peer_queue_bytes,
+        client_queue_bytes,
+        clients,
+        handshakes,
+        handshake_bytes,
+        pool_bytes,
+        ..
+    } = *limits;
+    let (peer_frame, client_frame) = (u64::from(peer_frame_bytes), u64::from(client_frame_bytes));
+    let (clients, target) = (clients as u64, frame_target_bytes as u64);
+    Some(vec![
+        // Not sealed yet, so what the protocol has left behind is withdrawn.
+        buffer(
+            "messages queued for peers",
+            "net/src/hub/peers.rs",
+            Peers,
+            product(&[peers, peer_queue_bytes as u64])?,
+            "dropped and counted (dropped_sends)",
+        ),
+        // The window, the frame that goes beyond it, and the one under construction.
+        buffer(
+            "frames on their way to peers",
+            "net/src/hub/outbound.rs",
+            Peers,
+            product(&[peers, link_window_bytes as u64 + 2 * peer_frame.max(target)])?,
+            "stay in the queue",
+        ),
+        // Grows with the bytes that arrive, never with the length that a frame claims.
+        buffer(
+            "frames being received from peers",
+            "net/src/frame.rs",
+            Peers,
+            product(&[peers, peer_frame])?,
+            "the link is closed (too_long)",
+        ),
+        // Where the system puts what it receives: what frames are cut out of, and used again.
+        buffer(
+            "read blocks",
+            "net/src/blocks.rs",
+            Peers,
+            product(&[UringLimits::default().read_bytes()])?,
+            "freed with the last message in them",
+        ),
+        // A stored PREPARE is a slice of its frame, and keeps all of it.
+        buffer(
+            "frames kept by PREPAREs in the log",
+            "engine/src/runtime/network.rs",
+            Leader,
+            product(&[2, config.window, peer_frame])?,
+            "as many as there are slots",
+        ),
+        // In flight and under construction.
+        buffer(
+            "replies queued for clients",
+            "net/src/hub/outbound.rs",
+            Clients,
+            product(&[clients, client_queue_bytes as u64 + client_frame])?,
+            "the link is closed (slow_reader)",
+        ),
+        buffer(
+            "replies of a link until the end of a turn",
+            "engine/proto/src/egress/replies.rs",
+            Clients,
+            product(&[clients, reply_link_bytes(config.max_reply_bytes)])?,
+            "the message is closed, and the next one begun",
+        ),
+        buffer(
+            "frames being received from clients",
+            "net/src/frame.rs",
+            Clients,
+            product(&[clients, client_frame])?,
+            "the link is closed (too_long)",
+        ),
+        buffer(
+            "handshakes",
+            "net/src/hub/admit.rs",
+            Clients,
+            product(&[handshakes as u64, handshake_bytes as u64])?,
+            "the oldest gives way (capacity)",
+        ),
+        buffer(
+            "send buffers for reuse",
+            "net/src/hub/pool.rs",
+            Replica,
+            product(&[pool_bytes as u64])?,
+            "given back to the allocator",
+        ),
+    ])
+}
+
+fn of_threads(agents: u64) -> Option<Vec<Buffer>> {
+    use FilledBy::{Peers, Replica};
+    use bounds::product;
+    let pairs = agents * (agents - 1);
+    Some(vec![
+        buffer(
+            "queues between threads",
+            "engine/src/runtime/channel.rs",
+            Replica,
+            product(&[pairs, QUEUE_BYTES])?,
+            "wait at the sender, and clients are not read",
+        ),
+        buffer(
+            "inputs that wait for a stage or a full queue",
+            "engine/src/runtime/agent.rs",
+            Peers,
+            Bound::Open,
+            "clients are not read while they pile up, but peers always are",
+        ),
+        buffer(
+            "emptied reply queues for reuse",
+            "engine/src/runtime/agent.rs",
+            Replica,
+            Bound::Open,
+            "8 for each thread, each as large as the largest turn's replies were",
+        ),
+        // One slot that is filled and one that is written, if the replica writes a trace.
+        buffer(
+            "events for the trace file",
+            "engine/src/runtime/tracing.rs",
+            Replica,
+            product(&[agents + 1, TRACE_SLOT_BYTES as u64])?,
+            "dropped and counted in the trace",
+        ),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_buffer_is_where_it_is_said_to_be_and_counts_once() {
+        let memory = Memory::sum(&GroupConfig::default(), &Limits::default());
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for Buffer { name, place, bound, beyond, .. } in &memory.buffers {
+            assert!(root.join(place).is_file(), "{name}: there is no {place}");
+            assert_ne!(*bound, Bound::Bytes(0), "{name}");
+            assert!(!beyond.is_empty(), "{name}");
+        }
+        assert!(memory.bounded_bytes > memory.filled_by(FilledBy::Peers));
+        assert!(memory.open() > 0, "remove this line with the last debt");
+    }
+
+    #[test]
+    #[should_panic(expected = "counts once")]
+    fn a_sum_of_other_parts_is_noticed() {
+        let mut memory = Memory::sum(&GroupConfig::default(), &Limits::default());
+        memory.buffers.pop();
+        memory.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "listed twice")]
+    fn a_buffer_that_is_listed_twice_is_noticed() {
+        let mut memory = Memory::sum(&GroupConfig::default(), &Limits::default());
+        let again = memory.buffers.iter().find(|buffer| buffer.bound == Bound::Service).cloned();
+        memory.buffers.extend(again);
+        memory.check();
+    }
+}
