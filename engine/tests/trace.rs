@@ -12,8 +12,8 @@ use hybster::group::{Addresses, CreateOptions, create};
 use hybster::services::NullService;
 use hybster::{ClientId, ClientKeys, Group, GroupConfig, Layout, Replica, ReplicaKeys};
 use hybster::{ReplicaId, RunningReplica};
-use hybster_proto::trace::TraceEvent;
 use hybster_proto::trace::file::{Entry, Trace, Writer};
+use hybster_proto::trace::{Proposal, TraceEvent};
 
 struct Traced {
     scratch: Scratch,
@@ -63,22 +63,26 @@ fn the_traces_of_a_group_agree() {
         }
         drop(client);
         traced.shutdown();
-        let mut committed = BTreeMap::new();
+        let (mut committed, mut results) = (BTreeMap::new(), BTreeMap::new());
         let mut executed = [0_u64; 3];
         for replica in 0..3 {
             let bytes = std::fs::read(traced.file(replica)).unwrap();
             let mut trace = Trace::read(&bytes).unwrap();
             assert_eq!(trace.header().writer, Writer::Replica);
             assert_eq!(trace.header().group, traced.group.config().digest());
+            let quorum = usize::from(trace.header().quorums.commit);
             for entry in trace.by_ref() {
                 let Entry { replica: by, event, .. } = entry.unwrap();
                 assert_eq!(by.0, replica);
                 match event {
-                    TraceEvent::Committed { first, batch, .. } => {
+                    TraceEvent::Certified { proposal, voters, .. } => {
+                        assert!(voters.len() >= quorum, "{voters:?}");
+                        let Proposal { first, batch, .. } = proposal;
                         assert_eq!(*committed.entry(first).or_insert(batch), batch);
                     }
-                    TraceEvent::Executed { ran, .. } => {
+                    TraceEvent::Executed { order, ran, results: answers, .. } => {
                         executed[usize::from(replica)] += u64::from(ran);
+                        assert_eq!(*results.entry(order).or_insert(answers), answers);
                     }
                     _ => {}
                 }

@@ -57,6 +57,41 @@ impl Peers {
     pub fn contains(self, replica: ReplicaId) -> bool {
         replica.0 < 64 && self.0 >> replica.0 & 1 == 1
     }
+
+    /// One bit per replica, the lowest for replica 0.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The set with one bit per replica.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Peers {
+        Peers(bits)
+    }
+
+    /// How many they are.
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Whether nobody is in it.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of them are in another set.
+    #[must_use]
+    pub fn is_subset(self, of: Peers) -> bool {
+        self.0 & !of.0 == 0
+    }
+
+    /// The replicas, rising.
+    pub fn iter(self) -> impl Iterator<Item = ReplicaId> + Clone + use<> {
+        (0..64).map(ReplicaId).filter(move |replica| self.contains(*replica))
+    }
 }
 
 impl FromIterator<ReplicaId> for Peers {

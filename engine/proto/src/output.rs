@@ -13,6 +13,7 @@ pub use crate::input::{
 };
 
 use bytes::Bytes;
+use hybster_tss::Digest;
 
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, RequestNumber, SessionId, View};
@@ -112,6 +113,9 @@ pub enum Cause {
     AskedAgain,
 }
 
+/// Bytes that [`ReplyQueue::digest_since`] gathers before it hashes them.
+const PIECES_BYTES: usize = 16 << 10;
+
 /// Replies of one replica, kept flat so that pushing one allocates nothing.
 #[derive(Default, Debug)]
 pub struct ReplyQueue {
@@ -184,8 +188,14 @@ impl ReplyQueue {
 
     /// The replies in order.
     pub fn iter(&self) -> impl Iterator<Item = Reply<'_>> {
-        let mut start = 0;
-        self.entries.iter().map(move |e| {
+        self.iter_from(0)
+    }
+
+    /// The replies from the one with an index on.
+    fn iter_from(&self, index: usize) -> impl Iterator<Item = Reply<'_>> {
+        let (before, entries) = self.entries.split_at(index);
+        let mut start = before.last().map_or(0, |e| e.end);
+        entries.iter().map(move |e| {
             let result = &self.results[start..e.end];
             start = e.end;
             Reply {
@@ -197,6 +207,32 @@ impl ReplyQueue {
                 result,
             }
         })
+    }
+
+    /// Digest of the replies from the one with an index on: for each client, session, number,
+    /// status, length of the result and the result, numbers as little-endian (4, 8, 8, 1 and 4
+    /// bytes). View and cause are left out: what a request is answered must not depend on them.
+    #[must_use]
+    pub fn digest_since(&self, index: usize) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        // Hashing many short pieces together is several times faster than one by one.
+        let mut pieces = Vec::with_capacity(PIECES_BYTES);
+        for reply in self.iter_from(index) {
+            pieces.extend_from_slice(&reply.session.client.0.to_le_bytes());
+            pieces.extend_from_slice(&reply.session.session.to_le_bytes());
+            pieces.extend_from_slice(&reply.number.0.to_le_bytes());
+            pieces.push(reply.status as u8);
+            pieces.extend_from_slice(&(reply.result.len() as u32).to_le_bytes());
+            if pieces.len() + reply.result.len() > PIECES_BYTES {
+                hasher.update(&pieces);
+                hasher.update(reply.result);
+                pieces.clear();
+            } else {
+                pieces.extend_from_slice(reply.result);
+            }
+        }
+        hasher.update(&pieces);
+        Digest(*hasher.finalize().as_bytes())
     }
 
     /// Forgets all, keeps the memory.

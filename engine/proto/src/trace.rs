@@ -1,29 +1,159 @@
-//! Protocol events, for oracles and traces.
+//! Protocol events, for oracles, traces and checkers.
 //!
 //! The stages push [`TraceEvent`]s into their [`Output`](crate::Output) if somebody wants them.
 //! [`mod@file`] is the form in which the simulator and real replicas write them down
 //! (`engine/proto/TRACE.md` draws it), and each event says itself in words by [`std::fmt::Display`].
+//!
+//! The kinds are those of any ordering protocol with views: a replica is *elected* to lead a view,
+//! it *proposes*, replicas *vouch* for proposals, a quorum of votes *certifies* one, and whoever
+//! *leaves* a view tells what it took part in. What only one protocol has is in the fields, and
+//! empty for the others.
 
 mod display;
 pub mod file;
+mod header;
 mod record;
+pub mod v1;
 
 use hybster_tss::Digest;
 
-use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
-use crate::wire::{CheckpointId, NewView, PrepareHeader};
+use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
+use crate::wire::CheckpointId;
 
 pub use record::TraceError;
+
+/// What votes for a proposal lead to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Phase {
+    /// No other proposal can take its order numbers in its view. Hybster has no votes for this: a
+    /// leader's counter sees to it.
+    Prepare,
+    /// No other proposal can take its order numbers in any view.
+    Commit,
+}
+
+/// How many replicas it takes, under a configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Quorums {
+    /// Members of an elected view.
+    pub elect: u16,
+    /// Of the members and vouchers of an elected view, those whose last view is the latest.
+    pub support: u16,
+    /// Votes of [`Phase::Prepare`], the proposal included.
+    pub prepare: u16,
+    /// Votes of [`Phase::Commit`]; in Hybster the proposal included.
+    pub commit: u16,
+    /// Replicas that have a checkpoint which counts as stable.
+    pub stable: u16,
+    /// Equal replies that a client believes.
+    pub reply: u16,
+}
+
+/// Some order numbers of a pillar and what is proposed for them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Proposal {
+    /// First covered order.
+    pub first: OrderNumber,
+    /// Last covered order.
+    pub last: OrderNumber,
+    /// Digest of the batch.
+    pub batch: Digest,
+    /// The time that the leader gave it, in milliseconds since 1970 (UTC); 0 if it has none.
+    pub time_ms: u64,
+    /// Whether it is a no-op.
+    pub noop: bool,
+}
+
+/// A proposal that a replica discloses when it leaves a view.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// The view of the proposal.
+    pub view: View,
+    /// What the replica knows to be certified; `None`: it has only vouched for the proposal.
+    pub certified: Option<Phase>,
+    /// The proposal.
+    pub proposal: Proposal,
+}
+
+/// The value of a trusted counter, as a certificate discloses it: in a view up to an order number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Counted {
+    /// The view.
+    pub view: View,
+    /// The last order number certified in it; 0 if none is.
+    pub order: OrderNumber,
+}
+
+/// A step of a trusted counter out of a view.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// The view that the counter moved to.
+    pub to: View,
+    /// Its value before.
+    pub disclosed: Counted,
+}
+
+/// A replica that an election rests on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its last stable view (v_from).
+    pub from: View,
+    /// Per pillar what its counter disclosed when it left that view; empty without counters.
+    pub disclosed: Vec<Counted>,
+}
 
 /// Something that a replica did, as the protocol's terms have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TraceEvent {
-    /// The replica left its view for another.
+    /// The replica decided to leave its view for another.
     ViewLeft {
         /// Last stable view.
         from: View,
-        /// The view it left for.
+        /// The view it leaves for.
         to: View,
+    },
+    /// A pillar left its view and certified what it took part in; one follows each
+    /// [`TraceEvent::ViewLeft`] in each pillar.
+    PartLeft {
+        /// Pillar.
+        pillar: PillarId,
+        /// Last stable view.
+        from: View,
+        /// The view it leaves for.
+        to: View,
+        /// The stable checkpoint after which the disclosed proposals begin.
+        checkpoint: OrderNumber,
+        /// The steps of the pillar's counter since the last stable view, oldest first; empty
+        /// without counters.
+        steps: Vec<Step>,
+        /// The disclosed proposals.
+        held: Vec<Held>,
+    },
+    /// The replica holds the proof that a leader was elected for a view, itself or another
+    /// (a NEW-VIEW). [`TraceEvent::Adopted`] of every pillar and [`TraceEvent::ViewEntered`] follow.
+    Elected {
+        /// The view.
+        view: View,
+        /// Its leader.
+        leader: ReplicaId,
+        /// The checkpoint that the adopted proposals start from.
+        checkpoint: CheckpointId,
+        /// Its members: the senders of the VIEW-CHANGEs in the proof, rising.
+        members: Vec<Member>,
+        /// Replicas that vouch besides for the latest of the members' last views (the senders of
+        /// the NEW-VIEW-ACKs).
+        vouchers: Peers,
+    },
+    /// What an elected view begins with in a pillar, according to the proof that this replica holds.
+    Adopted {
+        /// Pillar.
+        pillar: PillarId,
+        /// The view.
+        view: View,
+        /// Proposals of earlier views that are proposed again, rising.
+        proposals: Vec<Proposal>,
     },
     /// The replica entered a view.
     ViewEntered {
@@ -34,80 +164,54 @@ pub enum TraceEvent {
         /// Whether the replica leads it.
         leader: bool,
     },
-    /// A NEW-VIEW was accepted, of this replica or another; [`TraceEvent::ViewEntered`] follows.
-    NewViewAccepted {
+    /// The replica vouches for a view that it had left before it was elected (a NEW-VIEW-ACK).
+    Endorsed {
         /// The view.
         view: View,
-        /// Its leader, who made the NEW-VIEW.
-        leader: ReplicaId,
-        /// The checkpoint that the re-issued PREPAREs start from.
+        /// Its stable checkpoint: what the view adopted up to it is not vouched for.
         checkpoint: CheckpointId,
-        /// Its members: the senders of the VIEW-CHANGEs in it, each with its last stable view
-        /// (v_from), rising by sender.
-        members: Vec<(ReplicaId, View)>,
-        /// The senders of the NEW-VIEW-ACKs in it, rising.
-        vouchers: Vec<ReplicaId>,
-        /// Per pillar the last order number that is re-issued; 0 if none is.
-        reissued: Vec<OrderNumber>,
     },
-    /// A NEW-VIEW-ACK was sent.
-    NewViewAcknowledged {
-        /// The acknowledged view.
-        view: View,
-    },
-    /// A PREPARE was certified by this replica.
+    /// This replica, a leader, proposed; it thereby vouches for the proposal.
     Proposed {
         /// Pillar.
         pillar: PillarId,
         /// View.
         view: View,
-        /// First covered order.
-        first: OrderNumber,
-        /// Last covered order.
-        last: OrderNumber,
-        /// Digest of the batch.
-        batch: Digest,
-        /// Whether it is a no-op.
-        noop: bool,
+        /// The proposal.
+        proposal: Proposal,
     },
-    /// A PREPARE of an earlier view was certified again, to establish a view.
+    /// This replica, which is to lead a view, proposed again what an earlier view demands.
     Reissued {
         /// Pillar.
         pillar: PillarId,
         /// The view to establish.
         view: View,
-        /// First covered order.
-        first: OrderNumber,
-        /// Last covered order.
-        last: OrderNumber,
-        /// Digest of the batch.
-        batch: Digest,
-        /// Whether it is a no-op.
-        noop: bool,
+        /// The proposal.
+        proposal: Proposal,
     },
-    /// A COMMIT was certified by this replica.
-    Acknowledged {
+    /// This replica voted for a proposal of another.
+    Vouched {
+        /// What the vote is for.
+        phase: Phase,
         /// Pillar.
         pillar: PillarId,
         /// View.
         view: View,
-        /// First covered order.
-        first: OrderNumber,
-        /// Last covered order.
-        last: OrderNumber,
+        /// The proposal.
+        proposal: Proposal,
     },
-    /// A PREPARE is committed at this replica.
-    Committed {
+    /// This replica holds a quorum of votes for a proposal.
+    Certified {
+        /// What the votes are for.
+        phase: Phase,
         /// Pillar.
         pillar: PillarId,
         /// View.
         view: View,
-        /// First covered order.
-        first: OrderNumber,
-        /// Last covered order.
-        last: OrderNumber,
-        /// Digest of the batch.
-        batch: Digest,
+        /// The proposal.
+        proposal: Proposal,
+        /// Who voted, as far as this replica knows by then.
+        voters: Peers,
     },
     /// The execution stage passed an order number.
     Executed {
@@ -117,39 +221,65 @@ pub enum TraceEvent {
         requests: u32,
         /// Requests that were new and ran.
         ran: u32,
+        /// Digest of what the requests of the batch were answered, see
+        /// [`ReplyQueue::digest_since`](crate::output::ReplyQueue::digest_since).
+        results: Digest,
+    },
+    /// The time that the service is told with a batch, which is executed next.
+    AgreedTime {
+        /// Its order number.
+        order: OrderNumber,
+        /// Milliseconds since 1970 (UTC).
+        unix_ms: u64,
     },
     /// The replica digested its checkpoint.
     CheckpointTaken(CheckpointId),
     /// The replica holds a certificate of a stable checkpoint.
-    CheckpointStable(CheckpointId),
+    CheckpointStable {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// Who certified it.
+        voters: Peers,
+    },
     /// The replica's own checkpoint differs from a stable one: it repairs itself.
     Diverged(CheckpointId),
     /// A transferred state was installed.
     StateInstalled(CheckpointId),
+    /// Another configuration holds than the one in the header of the trace. Replicas that cannot be
+    /// reconfigured never say it.
+    Configured {
+        /// The order number after which it holds.
+        after: OrderNumber,
+        /// Its epoch.
+        epoch: u32,
+        /// Its members.
+        members: Peers,
+        /// Tolerated faults.
+        faults: u16,
+        /// Its quorums.
+        quorums: Quorums,
+        /// Digest of its constants.
+        constants: Digest,
+    },
+    /// Events of this stream are missing here: its writer had to drop them. What a checker does not
+    /// see in such a trace may have happened all the same.
+    Lost {
+        /// How many.
+        events: u32,
+    },
 }
 
 impl TraceEvent {
-    /// The acceptance of a NEW-VIEW that `leader` made.
-    pub(crate) fn accepted(new_view: &NewView, leader: ReplicaId) -> TraceEvent {
-        let last = |headers: &Vec<PrepareHeader>| headers.last().map_or(OrderNumber(0), |h| h.last);
-        TraceEvent::NewViewAccepted {
-            view: new_view.view,
-            leader,
-            checkpoint: new_view.checkpoint.id,
-            members: new_view.view_changes.iter().map(|vc| (vc.sender, vc.from)).collect(),
-            vouchers: new_view.acks.iter().map(|ack| ack.sender).collect(),
-            reissued: new_view.prepares.iter().map(last).collect(),
-        }
-    }
-
     /// The pillar that the event happened in; `None` for events of the whole replica.
     #[must_use]
     pub fn pillar(&self) -> Option<PillarId> {
         match self {
-            TraceEvent::Proposed { pillar, .. }
+            TraceEvent::PartLeft { pillar, .. }
+            | TraceEvent::Adopted { pillar, .. }
+            | TraceEvent::Proposed { pillar, .. }
             | TraceEvent::Reissued { pillar, .. }
-            | TraceEvent::Acknowledged { pillar, .. }
-            | TraceEvent::Committed { pillar, .. } => Some(*pillar),
+            | TraceEvent::Vouched { pillar, .. }
+            | TraceEvent::Certified { pillar, .. } => Some(*pillar),
             _ => None,
         }
     }
@@ -159,19 +289,31 @@ impl TraceEvent {
     #[must_use]
     pub fn orders(&self) -> Option<(OrderNumber, OrderNumber)> {
         match self {
-            TraceEvent::Proposed { first, last, .. }
-            | TraceEvent::Reissued { first, last, .. }
-            | TraceEvent::Acknowledged { first, last, .. }
-            | TraceEvent::Committed { first, last, .. } => Some((*first, *last)),
-            TraceEvent::Executed { order, .. } => Some((*order, *order)),
+            TraceEvent::Proposed { proposal, .. }
+            | TraceEvent::Reissued { proposal, .. }
+            | TraceEvent::Vouched { proposal, .. }
+            | TraceEvent::Certified { proposal, .. } => Some((proposal.first, proposal.last)),
+            TraceEvent::PartLeft { held, .. } => {
+                let first = held.iter().map(|held| held.proposal.first).min()?;
+                Some((first, held.iter().map(|held| held.proposal.last).max()?))
+            }
+            TraceEvent::Adopted { proposals, .. } => {
+                let first = proposals.iter().map(|proposal| proposal.first).min()?;
+                Some((first, proposals.iter().map(|proposal| proposal.last).max()?))
+            }
+            TraceEvent::Executed { order, .. } | TraceEvent::AgreedTime { order, .. } => {
+                Some((*order, *order))
+            }
             TraceEvent::CheckpointTaken(id)
-            | TraceEvent::CheckpointStable(id)
+            | TraceEvent::CheckpointStable { checkpoint: id, .. }
             | TraceEvent::Diverged(id)
             | TraceEvent::StateInstalled(id) => Some((id.order, id.order)),
             TraceEvent::ViewLeft { .. }
+            | TraceEvent::Elected { .. }
             | TraceEvent::ViewEntered { .. }
-            | TraceEvent::NewViewAccepted { .. }
-            | TraceEvent::NewViewAcknowledged { .. } => None,
+            | TraceEvent::Endorsed { .. }
+            | TraceEvent::Configured { .. }
+            | TraceEvent::Lost { .. } => None,
         }
     }
 }

@@ -194,7 +194,7 @@ impl Group {
     }
 
     fn noops(&self) -> usize {
-        let noop = |event: &TraceEvent| matches!(event, TraceEvent::Proposed { noop: true, .. });
+        let noop = |event: &TraceEvent| matches!(event, TraceEvent::Proposed { proposal, .. } if proposal.noop);
         self.trace.iter().filter(|(_, event)| noop(event)).count()
     }
 }

@@ -8,8 +8,8 @@
 //! An agent encodes events into its own memory and hands them over once per turn, under a lock that
 //! the writer holds only while it swaps two vectors. The writer sleeps while all slots are empty.
 //! An agent that fills an empty slot wakes it, and then it lets records accumulate for [`GATHER`].
-//! A full slot drops records and counts them; the count goes to the stream's next block and to the
-//! log.
+//! A full slot drops records and counts them; in their place the stream says how many are missing,
+//! and so does the log.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -60,6 +60,7 @@ impl TraceTarget {
             Self::Hook(hook) => Tracer::Hook(Arc::clone(hook)),
             Self::File(slots) => Tracer::File(Recorder {
                 records: Records::default(),
+                began: Time(0),
                 slots: Arc::clone(slots),
                 agent,
             }),
@@ -73,7 +74,7 @@ impl Tracer {
     pub(crate) fn record(&mut self, now: Time, event: &TraceEvent) {
         match self {
             Self::Hook(hook) => hook(now, event),
-            Self::File(recorder) => recorder.records.push(now, event),
+            Self::File(recorder) => recorder.record(now, event),
         }
     }
 
@@ -91,17 +92,31 @@ impl Tracer {
 /// The records of an agent's present turn.
 pub(crate) struct Recorder {
     records: Records,
+    /// The time of the first of them.
+    began: Time,
     slots: Arc<Slots>,
     agent: usize,
 }
 
 impl Recorder {
+    #[inline]
+    fn record(&mut self, now: Time, event: &TraceEvent) {
+        if self.records.is_empty() {
+            self.began = now;
+        }
+        self.records.push(now, event);
+    }
+
     fn hand_over(&mut self) {
         let mut slot = self.slots.slots[self.agent].lock();
         let was_idle = slot.records.is_empty() && slot.lost == 0;
         if slot.records.bytes().len() + self.records.bytes().len() > SLOT_BYTES {
+            if slot.lost == 0 {
+                slot.lost_from = self.began;
+            }
             slot.lost = slot.lost.saturating_add(self.records.len());
         } else {
+            slot.mark_loss();
             slot.records.append(&mut self.records);
         }
         drop(slot);
@@ -122,8 +137,20 @@ pub(crate) struct Slots {
 #[derive(Default)]
 struct Slot {
     records: Records,
-    /// Records dropped since the writer looked last.
+    /// Events dropped since the last of the records.
     lost: u32,
+    /// When the first of these happened.
+    lost_from: Time,
+}
+
+impl Slot {
+    /// Says in the stream how many events are missing in this place, if any are.
+    fn mark_loss(&mut self) {
+        let events = mem::take(&mut self.lost);
+        if events > 0 {
+            self.records.push(self.lost_from, &TraceEvent::Lost { events });
+        }
+    }
 }
 
 /// A trace file that a thread writes. Dropping it writes the rest and ends the thread.
@@ -235,12 +262,12 @@ impl<W: Write> Writing<W> {
         let mut found = false;
         for stream in 0..self.slots.slots.len() {
             let mut slot = self.slots.slots[stream].lock();
+            slot.mark_loss();
             mem::swap(&mut slot.records, &mut self.taken);
-            let lost = mem::take(&mut slot.lost);
             drop(slot);
-            if !self.taken.is_empty() || lost > 0 {
+            if !self.taken.is_empty() {
                 found = true;
-                self.write(stream as u16, lost);
+                self.write(stream as u16);
             }
         }
         if found && self.failure.is_none() {
@@ -250,14 +277,14 @@ impl<W: Write> Writing<W> {
         found
     }
 
-    fn write(&mut self, stream: u16, lost: u32) {
-        let records = self.taken.len();
+    fn write(&mut self, stream: u16) {
+        let (records, lost) = (self.taken.len(), self.taken.lost());
         if lost > 0 && self.totals.lost == 0 {
             log::warn!("the trace lost events, because they are not written fast enough");
         }
         self.totals.lost += u64::from(lost);
         if self.failure.is_none() {
-            let head = self.taken.head(self.replica, stream, lost);
+            let head = self.taken.head(self.replica, stream);
             let written =
                 self.file.write_all(&head).and_then(|()| self.file.write_all(self.taken.bytes()));
             match written {

@@ -16,7 +16,7 @@ use hybster_proto::output::{
 use hybster_proto::replica::Stages;
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::time::Time;
-use hybster_proto::trace::TraceEvent;
+use hybster_proto::trace::{Phase, Proposal, TraceEvent};
 use hybster_proto::wire::help::{encode_batch, parse_batch_request};
 use hybster_proto::wire::{NewView, kind, kind_of};
 use hybster_tss::{Counter, CounterValue, Digest, InProcessTrInX, InProcessVerifier, TrInX};
@@ -347,7 +347,8 @@ impl Automaton {
     fn observe(&mut self, event: &TraceEvent) -> u16 {
         let stable = self.stages.control.status().stable_view;
         match *event {
-            TraceEvent::Committed { first, last, batch, view, .. } => {
+            TraceEvent::Certified { phase: Phase::Commit, proposal, view, .. } => {
+                let Proposal { first, last, batch, .. } = proposal;
                 let step = usize::from(self.group.config.pillars);
                 for order in (first.0..=last.0).step_by(step) {
                     let known = *self.seen.commits.entry(order).or_insert(batch);
@@ -357,7 +358,7 @@ impl Automaton {
                     }
                 }
             }
-            TraceEvent::Executed { order, requests, ran } => {
+            TraceEvent::Executed { order, requests, ran, .. } => {
                 if order.0 != self.seen.executed + 1 {
                     let story = format!("{} executes {order} out of order", self.id);
                     self.seen.breach.get_or_insert(story);
@@ -372,8 +373,8 @@ impl Automaton {
                     _ => facts::RAN_LATER,
                 };
             }
-            TraceEvent::NewViewAcknowledged { .. } => return facts::ACKNOWLEDGED,
-            TraceEvent::CheckpointStable(_) => return facts::CHECKPOINT,
+            TraceEvent::Endorsed { .. } => return facts::ACKNOWLEDGED,
+            TraceEvent::CheckpointStable { .. } => return facts::CHECKPOINT,
             TraceEvent::StateInstalled(_) | TraceEvent::Diverged(_) => {
                 let story = format!("{}: {event:?}", self.id);
                 self.seen.breach.get_or_insert(story);

@@ -148,7 +148,7 @@ impl Coverage {
                     took(counters, BRANCHES[5]);
                 }
             }
-            TraceEvent::CheckpointStable(id) => {
+            TraceEvent::CheckpointStable { checkpoint: id, .. } => {
                 self.highest_stable = self.highest_stable.max(id.order.0);
                 if seen.frontier < id.order.0 {
                     took(counters, BRANCHES[28]);

@@ -73,10 +73,10 @@ impl World {
                 counters.views_entered += 1;
                 counters.belated_views += u64::from(view < current);
             }
-            TraceEvent::NewViewAcknowledged { .. } => counters.acks += 1,
-            TraceEvent::Proposed { noop: true, .. } => counters.noops += 1,
-            TraceEvent::Proposed { noop: false, .. } => counters.proposals += 1,
-            TraceEvent::CheckpointStable(_) => counters.checkpoints += 1,
+            TraceEvent::Endorsed { .. } => counters.acks += 1,
+            TraceEvent::Proposed { proposal, .. } if proposal.noop => counters.noops += 1,
+            TraceEvent::Proposed { .. } => counters.proposals += 1,
+            TraceEvent::CheckpointStable { .. } => counters.checkpoints += 1,
             TraceEvent::StateInstalled(_) => counters.transfers += 1,
             _ => {}
         }

@@ -7,7 +7,8 @@
 //! A run has a safety phase, in which the scenario's faults happen, and then a liveness phase
 //! without faults, in which everything must come to an end. What is checked is in [`Violation`]:
 //! at each step agreement per order number, one total order of executions, exactly-once, validity,
-//! equal checkpoints, window bounds, and the use of counters; at the end that every call was
+//! equal results and checkpoints, what certificates and elections rest on, window bounds, and the
+//! use of counters; at the end that every call was
 //! answered, that all live replicas are in one view and that the history is linearizable.
 #![forbid(unsafe_code)]
 
@@ -19,6 +20,7 @@ pub mod coverage;
 pub mod display;
 mod effects;
 mod egress;
+mod evidence;
 mod finish;
 mod keys;
 pub mod linear;

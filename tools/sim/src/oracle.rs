@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use hybster_proto::config::GroupConfig;
-use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
-use hybster_proto::trace::TraceEvent;
+use hybster_proto::ids::{OrderNumber, Peers, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use hybster_proto::trace::{Phase, Proposal, TraceEvent};
 use hybster_proto::wire::CheckpointId;
 use hybster_tss::Digest;
 
+use crate::evidence::Evidence;
 use crate::watched::Execution;
 
 /// A property that did not hold.
@@ -48,6 +49,7 @@ pub(crate) struct Oracles {
     places: HashMap<(SessionId, RequestNumber), OrderNumber>,
     submitted: HashMap<(SessionId, RequestNumber), Vec<Digest>>,
     checkpoints: BTreeMap<u64, (Digest, ReplicaId)>,
+    evidence: Evidence,
 }
 
 /// When something happens.
@@ -61,10 +63,11 @@ pub(crate) struct Now {
 
 /// Property, story and the replicas concerned.
 pub(crate) type Breach = (&'static str, String, Vec<u16>);
-type Checked = Result<(), Breach>;
+pub(crate) type Checked = Result<(), Breach>;
 
 impl Oracles {
-    pub(crate) fn new(group: &GroupConfig) -> Oracles {
+    /// The oracles of a group, some replicas of which may do as they like.
+    pub(crate) fn new(group: &GroupConfig, faulty: Peers) -> Oracles {
         let seen = || Seen {
             frontier: 0,
             stable: 0,
@@ -82,6 +85,7 @@ impl Oracles {
             places: HashMap::new(),
             submitted: HashMap::new(),
             checkpoints: BTreeMap::new(),
+            evidence: Evidence::new(group, faulty),
         }
     }
 
@@ -104,6 +108,7 @@ impl Oracles {
         executions: &mut Vec<Execution>,
         now: Now,
     ) -> Checked {
+        self.evidence.check(at, event)?;
         match *event {
             TraceEvent::ViewLeft { to, .. } => {
                 let seen = &mut self.seen[usize::from(at.0)];
@@ -125,11 +130,12 @@ impl Oracles {
                 }
                 Ok(())
             }
-            TraceEvent::Proposed { pillar, first, last, .. }
-            | TraceEvent::Acknowledged { pillar, first, last, .. } => {
+            TraceEvent::Proposed { pillar, proposal: Proposal { first, last, .. }, .. }
+            | TraceEvent::Vouched { pillar, proposal: Proposal { first, last, .. }, .. } => {
                 self.window(at, pillar, first, last)
             }
-            TraceEvent::Committed { first, last, batch, view, .. } => {
+            TraceEvent::Certified { phase: Phase::Commit, view, proposal, .. } => {
+                let Proposal { first, last, batch, .. } = proposal;
                 let step = usize::from(self.group.pillars);
                 for order in (first.0..=last.0).step_by(step) {
                     self.agreement(at, view, order, batch)?;
@@ -140,7 +146,7 @@ impl Oracles {
                 self.executed(at, order, ran, executions, now)
             }
             TraceEvent::CheckpointTaken(id) => self.checkpoint(at, id),
-            TraceEvent::CheckpointStable(id) => {
+            TraceEvent::CheckpointStable { checkpoint: id, .. } => {
                 let seen = &mut self.seen[usize::from(at.0)];
                 seen.stable = seen.stable.max(id.order.0);
                 self.checkpoint(at, id)
@@ -154,9 +160,15 @@ impl Oracles {
                 self.seen[usize::from(at.0)].frontier = id.order.0;
                 self.checkpoint(at, id)
             }
-            TraceEvent::NewViewAccepted { .. }
+            TraceEvent::Certified { phase: Phase::Prepare, .. }
+            | TraceEvent::PartLeft { .. }
+            | TraceEvent::Elected { .. }
+            | TraceEvent::Adopted { .. }
+            | TraceEvent::Endorsed { .. }
             | TraceEvent::Reissued { .. }
-            | TraceEvent::NewViewAcknowledged { .. } => Ok(()),
+            | TraceEvent::AgreedTime { .. }
+            | TraceEvent::Configured { .. }
+            | TraceEvent::Lost { .. } => Ok(()),
         }
     }
 
@@ -312,7 +324,7 @@ mod tests {
     use super::*;
 
     fn oracles() -> Oracles {
-        Oracles::new(&GroupConfig::default())
+        Oracles::new(&GroupConfig::default(), Peers::default())
     }
 
     fn run(number: u64, order: u64) -> Execution {
@@ -329,23 +341,41 @@ mod tests {
     const NOW: Now = Now { at_us: 0, latest_ms: 9 };
 
     fn executed(order: u64, ran: u32) -> TraceEvent {
-        TraceEvent::Executed { order: OrderNumber(order), requests: ran, ran }
+        let results = Digest::default();
+        TraceEvent::Executed { order: OrderNumber(order), requests: ran, ran, results }
     }
 
     #[test]
     fn two_batches_at_one_order_are_found() {
         let mut oracles = oracles();
-        let committed = |batch| TraceEvent::Committed {
-            pillar: PillarId(0),
-            view: View(0),
+        let [a, b, c] = [0, 1, 2].map(ReplicaId);
+        let proposal = |batch| Proposal {
             first: OrderNumber(1),
             last: OrderNumber(3),
             batch: Digest([batch; 32]),
+            time_ms: 0,
+            noop: false,
         };
-        oracles.check(ReplicaId(0), &committed(1), &mut Vec::new(), NOW).unwrap();
-        oracles.check(ReplicaId(1), &committed(1), &mut Vec::new(), NOW).unwrap();
-        let breach = oracles.check(ReplicaId(2), &committed(2), &mut Vec::new(), NOW);
-        assert_eq!(breach.unwrap_err().0, "agreement");
+        let vouched = |view, batch| TraceEvent::Vouched {
+            phase: Phase::Commit,
+            pillar: PillarId(0),
+            view: View(view),
+            proposal: proposal(batch),
+        };
+        let committed = |view, batch, voters: [ReplicaId; 2]| TraceEvent::Certified {
+            phase: Phase::Commit,
+            pillar: PillarId(0),
+            view: View(view),
+            proposal: proposal(batch),
+            voters: voters.into_iter().collect(),
+        };
+        let mut check = |at, event: &TraceEvent| oracles.check(at, event, &mut Vec::new(), NOW);
+        for (at, view, batch) in [(a, 0, 1), (b, 0, 1), (c, 1, 2), (b, 1, 2)] {
+            check(at, &vouched(view, batch)).unwrap();
+        }
+        check(a, &committed(0, 1, [a, b])).unwrap();
+        check(b, &committed(0, 1, [a, b])).unwrap();
+        assert_eq!(check(c, &committed(1, 2, [b, c])).unwrap_err().0, "agreement");
     }
 
     #[test]
@@ -371,10 +401,13 @@ mod tests {
         let proposed = |order| TraceEvent::Proposed {
             pillar: PillarId(0),
             view: View(0),
-            first: OrderNumber(order),
-            last: OrderNumber(order),
-            batch: Digest::default(),
-            noop: false,
+            proposal: Proposal {
+                first: OrderNumber(order),
+                last: OrderNumber(order),
+                batch: Digest::default(),
+                time_ms: 0,
+                noop: false,
+            },
         };
         o.check(ReplicaId(0), &proposed(1023), &mut Vec::new(), NOW).unwrap();
         assert!(o.check(ReplicaId(0), &proposed(1025), &mut Vec::new(), NOW).is_err());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
-use hybster_proto::ids::ReplicaId;
+use hybster_proto::ids::{Peers, ReplicaId};
 use hybster_proto::output::{
     ClientLink, Input, ToPillar, route_client_message, route_peer_message,
 };
@@ -156,9 +156,10 @@ impl World {
             Rogue::new(id, plan.clone(), scenario.keys, &config, &keys, random.fork())
         });
         let rogues = rogues.collect();
-        let header = Header::new(Writer::Simulator, &config, 0);
+        let faulty: Peers = scenario.hosts.iter().map(|(replica, _)| *replica).collect();
+        let header = Header { faulty, ..Header::new(Writer::Simulator, &config, 0) };
         World {
-            oracles: Oracles::new(&config),
+            oracles: Oracles::new(&config, faulty),
             options,
             config,
             now_us: 0,

@@ -223,6 +223,7 @@ impl<S: Service> Execution<S> {
 
     fn execute(&mut self, order: OrderNumber, batch: &Agreed, out: &mut Output) {
         let (mut requests, mut ran) = (0, 0);
+        let answered = out.replies.len();
         let time_ms = self.time_of(batch);
         let mut digest = batch.digest();
         if mutants::active(Mutant::RandomnessOfView) {
@@ -248,7 +249,13 @@ impl<S: Service> Execution<S> {
         self.status.noops += u64::from(requests == 0);
         self.status.requests += u64::from(ran);
         self.status.duplicates += u64::from(requests - ran);
-        out.trace(|| TraceEvent::Executed { order, requests, ran });
+        if out.tracing {
+            if batch.time_ms > 0 {
+                out.trace.push(TraceEvent::AgreedTime { order, unix_ms: time_ms });
+            }
+            let results = out.replies.digest_since(answered);
+            out.trace.push(TraceEvent::Executed { order, requests, ran, results });
+        }
     }
 
     /// The agreed time at a batch: its own, unless an earlier one was later. Leaders' clocks differ,

@@ -7,6 +7,7 @@
 //! | 12 view status, 19 view change | [`control`], checks in `verify` |
 
 pub mod control;
+pub(crate) mod events;
 pub mod input;
 pub mod pillar;
 pub(crate) mod verify;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
-use crate::ids::{OrderNumber, ReplicaId, View};
+use crate::ids::{OrderNumber, Peers, ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::output::{Network, Output, ToExecution, ToPillar, ToState, Watermark};
 use crate::time::Time;
@@ -26,6 +26,9 @@ const PATIENCE: u64 = 4;
 pub(crate) trait Evidence: Clone + Default {
     /// The stable checkpoint.
     fn id(&self) -> CheckpointId;
+
+    /// The replicas that vouch for it.
+    fn voters(&self) -> Peers;
 }
 
 /// The stable checkpoint of a replica and what lies beyond it. Evidence that is handed in has been
@@ -127,13 +130,13 @@ impl<E: Evidence> CatchUp<E> {
     fn forward(&mut self, evidence: E, view: View, now: Time, out: &mut Output) {
         let id = evidence.id();
         assert!(id.order >= self.stable.id().order, "stable checkpoints rise");
+        out.trace(|| TraceEvent::CheckpointStable { checkpoint: id, voters: evidence.voters() });
         self.stable = Arc::new(evidence);
         self.taken = self.taken.split_off(&id.order);
         self.ahead.take_if(|(known, _)| known.id().order <= id.order);
         if let Some((_, since)) = &mut self.ahead {
             *since = now;
         }
-        out.trace(|| TraceEvent::CheckpointStable(id));
         for pillar in self.config.all_pillars() {
             out.pillar(pillar, ToPillar::ForwardWindow { to: id.order });
         }
@@ -323,6 +326,10 @@ mod tests {
     impl Evidence for Claimed {
         fn id(&self) -> CheckpointId {
             self.0
+        }
+
+        fn voters(&self) -> Peers {
+            Peers::default()
         }
     }
 

@@ -2,10 +2,14 @@
 
 use std::fmt;
 
-use super::TraceEvent;
+use super::{Counted, Held, Member, Phase, Proposal, TraceEvent};
 use crate::ids::{OrderNumber, PillarId, View};
 
-struct Orders(OrderNumber, OrderNumber);
+/// Items of a list that are shown; the others are counted.
+const SHOWN: usize = 8;
+
+/// `o3` or `o3..=o7`.
+pub(super) struct Orders(pub(super) OrderNumber, pub(super) OrderNumber);
 
 impl fmt::Display for Orders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -14,8 +18,8 @@ impl fmt::Display for Orders {
     }
 }
 
-/// `o3, o4` or `nobody`.
-struct List<I>(I);
+/// `r0, r2` or `nobody`.
+pub(super) struct List<I>(pub(super) I);
 
 impl<I: Iterator<Item: fmt::Display> + Clone> fmt::Display for List<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,60 +34,138 @@ impl<I: Iterator<Item: fmt::Display> + Clone> fmt::Display for List<I> {
     }
 }
 
+/// `: nothing`, or the first items after a colon and how many more there are.
+struct Some8<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Some8<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str(": nothing");
+        }
+        for (at, item) in self.0.iter().take(SHOWN).enumerate() {
+            write!(f, "{} {item}", if at == 0 { ":" } else { "," })?;
+        }
+        match self.0.len() {
+            ..=SHOWN => Ok(()),
+            all => write!(f, " and {} more", all - SHOWN),
+        }
+    }
+}
+
+/// What is proposed.
+struct Content<'a>(&'a Proposal);
+
+impl fmt::Display for Content<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self.0 {
+            Proposal { noop: true, .. } => f.write_str("no-op"),
+            Proposal { time_ms: 0, batch, .. } => write!(f, "{batch:?}"),
+            Proposal { time_ms, batch, .. } => write!(f, "{batch:?} at {time_ms} ms"),
+        }
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", Orders(self.first, self.last), Content(self))
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.proposal, self.view)?;
+        match self.certified {
+            None => f.write_str(" (vouched for)"),
+            Some(Phase::Prepare) => Ok(()),
+            Some(Phase::Commit) => f.write_str(" (committed)"),
+        }
+    }
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}|{}", self.view, self.order)
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {}", self.replica, self.from)?;
+        if self.disclosed.is_empty() {
+            return Ok(());
+        }
+        write!(f, " at {}", List(self.disclosed.iter()))
+    }
+}
+
 impl fmt::Display for TraceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TraceEvent::ViewLeft { from, to } => write!(f, "left for {to}, last stable {from}"),
+            TraceEvent::PartLeft { pillar, from, to, checkpoint, steps, held } => {
+                write!(f, "{pillar} left {from} for {to}")?;
+                if let Some(step) = steps.first() {
+                    write!(f, " at {}", step.disclosed)?;
+                }
+                for step in steps.iter().skip(1) {
+                    write!(f, ", then {}", step.disclosed)?;
+                }
+                write!(f, "; holds after {checkpoint}{}", Some8(held))
+            }
+            TraceEvent::Elected { view, leader, checkpoint, members, vouchers } => {
+                let members: Vec<String> = members.iter().map(Member::to_string).collect();
+                write!(
+                    f,
+                    "accepted {leader} as leader of {view} from {} on: members {}; acknowledged \
+                     by {}",
+                    checkpoint.order,
+                    members.join("; "),
+                    List(vouchers.iter())
+                )
+            }
+            TraceEvent::Adopted { pillar, view, proposals } => {
+                write!(f, "{pillar} adopted in {view}{}", Some8(proposals))
+            }
             TraceEvent::ViewEntered { view, current, leader } => {
                 let role = if *leader { "leader" } else { "follower" };
                 write!(f, "entered {view} as {role}, current {current}")
             }
-            TraceEvent::NewViewAccepted {
-                view,
-                leader,
-                checkpoint,
-                members,
-                vouchers,
-                reissued,
-            } => {
-                let members = List(members.iter().map(|(of, from)| format!("{of} from {from}")));
-                let vouchers = List(vouchers.iter());
-                write!(
-                    f,
-                    "accepted NEW-VIEW {view} of {leader}: members {members}; acknowledged by \
-                     {vouchers}; re-issued after {}",
-                    checkpoint.order
-                )?;
-                let pillars = reissued.iter().enumerate();
-                for (pillar, last) in pillars.filter(|(_, last)| last.0 > 0) {
-                    write!(f, ", {} to {last}", PillarId(pillar as u16))?;
-                }
-                Ok(())
+            TraceEvent::Endorsed { view, checkpoint } => {
+                write!(f, "acknowledged {view} after {}", checkpoint.order)
             }
-            TraceEvent::NewViewAcknowledged { view } => write!(f, "acknowledged NEW-VIEW {view}"),
-            TraceEvent::Proposed { pillar, view, first, last, batch, noop } => {
-                proposal(f, "proposed", (*pillar, *view), &Orders(*first, *last))?;
-                if *noop { f.write_str(": no-op") } else { write!(f, ": {batch:?}") }
+            TraceEvent::Proposed { pillar, view, proposal } => {
+                of_slots(f, (*pillar, "proposed", *view), proposal)
             }
-            TraceEvent::Reissued { pillar, view, first, last, batch, noop } => {
-                proposal(f, "re-issued", (*pillar, *view), &Orders(*first, *last))?;
-                if *noop { f.write_str(": no-op") } else { write!(f, ": {batch:?}") }
+            TraceEvent::Reissued { pillar, view, proposal } => {
+                of_slots(f, (*pillar, "re-issued", *view), proposal)
             }
-            TraceEvent::Acknowledged { pillar, view, first, last } => {
-                proposal(f, "acknowledged", (*pillar, *view), &Orders(*first, *last))
+            TraceEvent::Vouched { phase, pillar, view, proposal } => {
+                let did = match phase {
+                    Phase::Prepare => "accepted",
+                    Phase::Commit => "acknowledged",
+                };
+                of_slots(f, (*pillar, did, *view), proposal)
             }
-            TraceEvent::Committed { pillar, view, first, last, batch } => {
-                proposal(f, "committed", (*pillar, *view), &Orders(*first, *last))?;
-                write!(f, ": {batch:?}")
+            TraceEvent::Certified { phase, pillar, view, proposal, voters } => {
+                let did = match phase {
+                    Phase::Prepare => "prepared",
+                    Phase::Commit => "committed",
+                };
+                of_slots(f, (*pillar, did, *view), proposal)?;
+                write!(f, ", by {}", List(voters.iter()))
             }
-            TraceEvent::Executed { order, requests, ran } => {
-                write!(f, "executed {order}: {ran} of {requests} requests ran")
+            TraceEvent::Executed { order, requests, ran, results } => {
+                write!(f, "executed {order}: {ran} of {requests} requests ran; answers {results:?}")
+            }
+            TraceEvent::AgreedTime { order, unix_ms } => {
+                write!(f, "the agreed time of {order} is {unix_ms} ms")
             }
             TraceEvent::CheckpointTaken(id) => {
                 write!(f, "took checkpoint {}: {:?}", id.order, id.digest)
             }
-            TraceEvent::CheckpointStable(id) => {
-                write!(f, "checkpoint {} is stable: {:?}", id.order, id.digest)
+            TraceEvent::CheckpointStable { checkpoint, voters } => {
+                let (order, digest) = (checkpoint.order, checkpoint.digest);
+                write!(f, "checkpoint {order} is stable: {digest:?}, by {}", List(voters.iter()))
             }
             TraceEvent::Diverged(id) => {
                 write!(f, "own state differs at {}, where {:?} is stable", id.order, id.digest)
@@ -91,15 +173,22 @@ impl fmt::Display for TraceEvent {
             TraceEvent::StateInstalled(id) => {
                 write!(f, "installed the state of {}: {:?}", id.order, id.digest)
             }
+            TraceEvent::Configured { after, epoch, members, faults, .. } => {
+                let members = List(members.iter());
+                write!(f, "epoch {epoch} begins after {after}: members {members}; f = {faults}")
+            }
+            TraceEvent::Lost { events } => {
+                write!(f, "{events} events are missing here: they were dropped")
+            }
         }
     }
 }
 
-fn proposal(
+fn of_slots(
     f: &mut fmt::Formatter<'_>,
-    did: &str,
-    (pillar, view): (PillarId, View),
-    orders: &Orders,
+    (pillar, did, view): (PillarId, &str, View),
+    proposal: &Proposal,
 ) -> fmt::Result {
-    write!(f, "{pillar} {did} {orders} in {view}")
+    let orders = Orders(proposal.first, proposal.last);
+    write!(f, "{pillar} {did} {orders} in {view}: {}", Content(proposal))
 }

@@ -1,141 +1,32 @@
 //! The trace format: a header, then blocks of records. `engine/proto/TRACE.md` shows the bytes.
 //!
-//! A block holds events of one replica in the order in which one of its threads produced them, so
-//! that each thread can fill blocks of its own. Events of different blocks are ordered by their
-//! times; the simulator, which has one thread, writes its blocks in the order of events.
+//! [`Records`] and [`Recording`] write the present version, [`Trace`] reads it. Traces of version 1
+//! are read as [`v1::Event`]s by [`Trace::read_version_1`], and by nothing else: who needs what only
+//! the present version says cannot be given less by mistake.
 
-use hybster_tss::Digest;
+use std::fmt;
 
-use super::TraceEvent;
+use super::header;
 use super::record::{self, TraceError};
-use crate::config::GroupConfig;
+use super::{TraceEvent, v1};
 use crate::ids::ReplicaId;
 use crate::time::Time;
 use crate::wire::{Put, Reader, WireError};
 
-/// What a trace begins with.
-pub const MAGIC: [u8; 8] = *b"HYBTRACE";
-/// The version of the format.
-pub const VERSION: u16 = 1;
-/// Bytes of the header.
-pub const HEADER_BYTES: usize = 80;
+pub use super::header::{HEADER_BYTES, Header, MAGIC, ProtocolName, VERSION, Writer};
+
 /// Bytes of a block before its records.
 pub const BLOCK_HEAD_BYTES: usize = 16;
 
-/// Who wrote a trace.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Writer {
-    /// A running replica. Times are microseconds since its start.
-    Replica,
-    /// The simulator. Times are microseconds of simulated time.
-    Simulator,
-}
-
-/// The header of a trace: what a checker must know of the group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Header {
-    /// Who wrote it.
-    pub writer: Writer,
-    /// Number of replicas n.
-    pub replicas: u16,
-    /// Tolerated faults f.
-    pub faults: u16,
-    /// Number of pillars P.
-    pub pillars: u16,
-    /// Epoch of the TrInX instances.
-    pub epoch: u32,
-    /// Order window in order numbers.
-    pub window: u64,
-    /// Orders between two checkpoints.
-    pub checkpoint_interval: u64,
-    /// Digest of the group constants.
-    pub group: Digest,
-    /// The moment of time 0, in microseconds since 1970 (UTC); 0 in a simulation.
-    pub started_unix_us: u64,
-}
-
-impl Header {
-    /// The header of a trace of a group.
-    #[must_use]
-    pub fn new(writer: Writer, config: &GroupConfig, started_unix_us: u64) -> Header {
-        Header {
-            writer,
-            replicas: config.replicas,
-            faults: config.faults,
-            pillars: config.pillars,
-            epoch: config.epoch,
-            window: config.window,
-            checkpoint_interval: config.checkpoint_interval,
-            group: config.digest(),
-            started_unix_us,
-        }
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn encode(&self) -> [u8; HEADER_BYTES] {
-        let mut out = Vec::with_capacity(HEADER_BYTES);
-        out.bytes(&MAGIC);
-        out.put_u16(VERSION);
-        out.put_u16(match self.writer {
-            Writer::Replica => 0,
-            Writer::Simulator => 1,
-        });
-        out.put_u16(self.replicas);
-        out.put_u16(self.faults);
-        out.put_u16(self.pillars);
-        out.put_u16(0);
-        out.put_u32(self.epoch);
-        out.put_u64(self.window);
-        out.put_u64(self.checkpoint_interval);
-        out.bytes(&self.group.0);
-        out.put_u64(self.started_unix_us);
-        out.try_into().expect("the fields add up")
-    }
-
-    /// Reads the header at the start of a trace.
-    ///
-    /// # Errors
-    /// If the bytes are no trace, or one of another version.
-    pub fn parse(bytes: &[u8]) -> Result<Header, TraceError> {
-        if !bytes.starts_with(&MAGIC) {
-            return Err(TraceError::NotATrace);
-        }
-        let mut reader = Reader::new(&bytes[MAGIC.len()..]);
-        let found = reader.u16().map_err(TraceError::Header)?;
-        if found != VERSION {
-            return Err(TraceError::Version { found });
-        }
-        Self::read(&mut reader).map_err(TraceError::Header)
-    }
-
-    fn read(reader: &mut Reader<'_>) -> Result<Header, WireError> {
-        let writer = match reader.u16()? {
-            0 => Writer::Replica,
-            1 => Writer::Simulator,
-            _ => return Err(WireError::Field("writer")),
-        };
-        let (replicas, faults, pillars) = (reader.u16()?, reader.u16()?, reader.u16()?);
-        reader.zeros(2)?;
-        Ok(Header {
-            writer,
-            replicas,
-            faults,
-            pillars,
-            epoch: reader.u32()?,
-            window: reader.u64()?,
-            checkpoint_interval: reader.u64()?,
-            group: reader.digest()?,
-            started_unix_us: reader.u64()?,
-        })
-    }
-}
+/// A recording begins a new block when one has this many bytes.
+const RECORDING_BLOCK_BYTES: usize = 1 << 20;
 
 /// The records of a block under construction.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Records {
     bytes: Vec<u8>,
     count: u32,
+    lost: u32,
 }
 
 impl Records {
@@ -144,6 +35,9 @@ impl Records {
     pub fn push(&mut self, time: Time, event: &TraceEvent) {
         record::append(&mut self.bytes, time, event);
         self.count += 1;
+        if let TraceEvent::Lost { events } = event {
+            self.lost = self.lost.saturating_add(*events);
+        }
     }
 
     /// Number of records.
@@ -156,6 +50,12 @@ impl Records {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Events that the records say are missing.
+    #[must_use]
+    pub fn lost(&self) -> u32 {
+        self.lost
     }
 
     /// Their bytes.
@@ -171,23 +71,24 @@ impl Records {
         } else {
             self.bytes.append(&mut other.bytes);
             self.count += std::mem::take(&mut other.count);
+            self.lost = self.lost.saturating_add(std::mem::take(&mut other.lost));
         }
     }
 
     /// Forgets all, keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.count = 0;
+        (self.count, self.lost) = (0, 0);
     }
 
-    /// What stands before these records in a trace.
+    /// What precedes these records in a trace.
     #[must_use]
-    pub fn head(&self, replica: ReplicaId, stream: u16, lost: u32) -> [u8; BLOCK_HEAD_BYTES] {
+    pub fn head(&self, replica: ReplicaId, stream: u16) -> [u8; BLOCK_HEAD_BYTES] {
         let length = u32::try_from(self.bytes.len()).expect("blocks are written early");
         let mut out = Vec::with_capacity(BLOCK_HEAD_BYTES);
         out.put_u32(length);
         out.put_u32(self.count);
-        out.put_u32(lost);
+        out.put_u32(self.lost);
         out.put_u16(replica.0);
         out.put_u16(stream);
         out.try_into().expect("the fields add up")
@@ -211,7 +112,10 @@ impl Recording {
 
     /// Appends an event.
     pub fn push(&mut self, replica: ReplicaId, time: Time, event: &TraceEvent) {
-        if self.open != Some(replica) || self.records.bytes.len() >= RECORDING_BLOCK_BYTES {
+        // The sum of losses in a block's head has 32 bits, as each loss has.
+        let is_second_loss = self.records.lost > 0 && matches!(event, TraceEvent::Lost { .. });
+        let is_full = self.records.bytes.len() >= RECORDING_BLOCK_BYTES || is_second_loss;
+        if self.open != Some(replica) || is_full {
             self.close();
             self.open = Some(replica);
         }
@@ -220,7 +124,7 @@ impl Recording {
 
     fn close(&mut self) {
         if let Some(replica) = self.open.take() {
-            self.bytes.extend_from_slice(&self.records.head(replica, 0, 0));
+            self.bytes.extend_from_slice(&self.records.head(replica, 0));
             self.bytes.extend_from_slice(&self.records.bytes);
             self.records.clear();
         }
@@ -234,12 +138,9 @@ impl Recording {
     }
 }
 
-/// A recording begins a new block when one has this many bytes.
-const RECORDING_BLOCK_BYTES: usize = 1 << 20;
-
 /// An event in a trace.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct Entry<E = TraceEvent> {
     /// The replica.
     pub replica: ReplicaId,
     /// Which of its threads.
@@ -247,14 +148,30 @@ pub struct Entry {
     /// When.
     pub time: Time,
     /// What.
-    pub event: TraceEvent,
+    pub event: E,
 }
+
+/// How the records of a version are read.
+struct Format<E> {
+    decode: fn(&mut Reader<'_>) -> Result<(Time, E), WireError>,
+    /// How many events are missing where an event says so; `None` if no event does.
+    lost: Option<fn(&E) -> u32>,
+}
+
+impl<E> Clone for Format<E> {
+    fn clone(&self) -> Format<E> {
+        *self
+    }
+}
+
+impl<E> Copy for Format<E> {}
 
 /// Reads a trace. Ends at the first damaged block, and without an error where the file is cut off:
 /// a replica that was killed leaves such a file.
-#[derive(Clone, Debug)]
-pub struct Trace<'a> {
+#[derive(Clone)]
+pub struct Trace<'a, E = TraceEvent> {
     header: Header,
+    format: Format<E>,
     bytes: &'a [u8],
     offset: usize,
     block: Block<'a>,
@@ -269,25 +186,52 @@ struct Block<'a> {
     replica: ReplicaId,
     stream: u16,
     count: u32,
+    /// Lost events that its records have not told yet.
+    lost: u32,
     records: &'a [u8],
 }
 
 impl<'a> Trace<'a> {
-    /// Begins to read.
+    /// Begins to read a trace of the present version.
     ///
     /// # Errors
     /// If the bytes are no trace of this version.
     pub fn read(bytes: &'a [u8]) -> Result<Trace<'a>, TraceError> {
-        let block = Block { start: 0, replica: ReplicaId(0), stream: 0, count: 0, records: &[] };
-        Ok(Trace {
-            header: Header::parse(bytes)?,
-            bytes,
-            offset: HEADER_BYTES,
-            block,
-            lost: 0,
-            is_cut: false,
-            is_damaged: false,
-        })
+        let lost = |event: &TraceEvent| match event {
+            TraceEvent::Lost { events } => *events,
+            _ => 0,
+        };
+        let format = Format { decode: record::decode, lost: Some(lost) };
+        Trace::begin(bytes, VERSION, HEADER_BYTES, format)
+    }
+}
+
+impl<'a> Trace<'a, v1::Event> {
+    /// Begins to read a trace of version 1, to show it.
+    ///
+    /// # Errors
+    /// If the bytes are no trace of that version.
+    pub fn read_version_1(bytes: &'a [u8]) -> Result<Trace<'a, v1::Event>, TraceError> {
+        let format = Format { decode: v1::decode, lost: None };
+        Trace::begin(bytes, v1::VERSION, header::HEADER_BYTES_1, format)
+    }
+}
+
+impl<'a, E> Trace<'a, E> {
+    fn begin(
+        bytes: &'a [u8],
+        wanted: u16,
+        offset: usize,
+        format: Format<E>,
+    ) -> Result<Trace<'a, E>, TraceError> {
+        let header = Header::parse(bytes)?;
+        if header.version != wanted {
+            return Err(TraceError::Version { found: header.version, wanted });
+        }
+        let (replica, records) = (ReplicaId(0), &[][..]);
+        let block = Block { start: 0, replica, stream: 0, count: 0, lost: 0, records };
+        let (lost, is_cut, is_damaged) = (0, false, false);
+        Ok(Trace { header, format, bytes, offset, block, lost, is_cut, is_damaged })
     }
 
     /// The header.
@@ -296,7 +240,8 @@ impl<'a> Trace<'a> {
         &self.header
     }
 
-    /// Events that the writer had to drop, as far as blocks have been read.
+    /// Events that the writer had to drop, as far as blocks have been read. Where they are missing,
+    /// [`TraceEvent::Lost`] says; in version 1 it is anywhere since the block before of the stream.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost
@@ -313,6 +258,9 @@ impl<'a> Trace<'a> {
         while self.block.count == 0 {
             if !self.block.records.is_empty() {
                 return Some(Err(WireError::Trailing));
+            }
+            if self.block.lost != 0 && self.format.lost.is_some() {
+                return Some(Err(WireError::Field("lost")));
             }
             let rest = &self.bytes[self.offset..];
             if rest.is_empty() {
@@ -334,34 +282,36 @@ impl<'a> Trace<'a> {
                 return None;
             };
             self.offset = start + BLOCK_HEAD_BYTES + length as usize;
-            self.block = Block { start, replica, stream, count, records };
+            self.block = Block { start, replica, stream, count, lost, records };
             self.lost += u64::from(lost);
-            if replica.0 >= self.header.replicas {
+            // A later configuration may have members that the first one did not have.
+            if replica.0 >= header::MAX_REPLICAS {
                 return Some(Err(WireError::Field("replica")));
             }
         }
         Some(Ok(()))
     }
+
+    fn next_record(&mut self) -> Result<(Time, E), WireError> {
+        let mut reader = Reader::new(self.block.records);
+        let (time, event) = (self.format.decode)(&mut reader)?;
+        let left = reader.left();
+        self.block.records = &self.block.records[self.block.records.len() - left..];
+        self.block.count -= 1;
+        let told = self.format.lost.map_or(0, |lost| lost(&event));
+        self.block.lost = self.block.lost.checked_sub(told).ok_or(WireError::Field("lost"))?;
+        Ok((time, event))
+    }
 }
 
-impl Iterator for Trace<'_> {
-    type Item = Result<Entry, TraceError>;
+impl<E> Iterator for Trace<'_, E> {
+    type Item = Result<Entry<E>, TraceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_damaged || self.is_cut {
             return None;
         }
-        let read = match self.next_block()? {
-            Ok(()) => {
-                let mut reader = Reader::new(self.block.records);
-                let read = record::read(&mut reader);
-                let left = reader.left();
-                self.block.records = &self.block.records[self.block.records.len() - left..];
-                self.block.count -= 1;
-                read
-            }
-            Err(error) => Err(error),
-        };
+        let read = self.next_block()?.and_then(|()| self.next_record());
         let Block { start, replica, stream, .. } = self.block;
         Some(match read {
             Ok((time, event)) => Ok(Entry { replica, stream, time, event }),
@@ -370,6 +320,19 @@ impl Iterator for Trace<'_> {
                 Err(TraceError::Block { offset: start as u64, error })
             }
         })
+    }
+}
+
+impl<E> fmt::Debug for Trace<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Trace { header, offset, lost, is_cut, is_damaged, .. } = self;
+        f.debug_struct("Trace")
+            .field("header", header)
+            .field("offset", offset)
+            .field("lost", lost)
+            .field("is_cut", is_cut)
+            .field("is_damaged", is_damaged)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,4 @@
-use hybster_proto::ids::OrderNumber;
+use hybster_proto::ids::View;
 use hybster_proto::trace::file::Trace;
 
 use super::*;
@@ -10,7 +10,11 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn event(number: u64) -> TraceEvent {
-    TraceEvent::Executed { order: OrderNumber(number), requests: 1, ran: 1 }
+    TraceEvent::ViewLeft { from: View(0), to: View(number) }
+}
+
+fn lost(events: u32) -> TraceEvent {
+    TraceEvent::Lost { events }
 }
 
 #[test]
@@ -97,15 +101,46 @@ fn what_does_not_fit_is_counted() {
         tracer.end_turn();
     }
     let totals = writing.run();
-    assert_eq!((totals.written, totals.lost), (records, 10));
+    // The loss is a record of its own.
+    assert_eq!((totals.written, totals.lost), (records + 1, 10));
     tracer.record(Time(0), &event(0));
     tracer.end_turn();
-    assert_eq!(writing.run().written, records + 1);
+    assert_eq!(writing.run().written, records + 2);
     let mut bytes = Header::new(Writer::Replica, &GroupConfig::default(), 0).encode().to_vec();
     bytes.extend_from_slice(writing.file.get_ref());
     let mut trace = Trace::read(&bytes).unwrap();
-    assert_eq!(trace.by_ref().count() as u64, records + 1);
+    let found: Vec<TraceEvent> = trace.by_ref().map(|entry| entry.unwrap().event).collect();
+    assert_eq!(found.len() as u64, records + 2);
+    assert_eq!(found[records as usize - 1..], [event(records - 1), lost(10), event(0)]);
     assert_eq!(trace.lost(), 10);
+}
+
+/// A long turn does not fit, a short one after it does: the loss stands between the two.
+#[test]
+fn a_loss_is_told_in_its_place() {
+    let (mut writing, mut tracer) = writing(Vec::new());
+    let records = (SLOT_BYTES / 24) as u64;
+    for number in 0..records - 1 {
+        tracer.record(Time(number), &event(number));
+    }
+    tracer.end_turn();
+    for number in [records - 1, records] {
+        tracer.record(Time(number), &event(number));
+    }
+    tracer.end_turn();
+    tracer.record(Time(records + 1), &event(records + 1));
+    tracer.end_turn();
+    writing.run();
+    let mut bytes = Header::new(Writer::Replica, &GroupConfig::default(), 0).encode().to_vec();
+    bytes.extend_from_slice(writing.file.get_ref());
+    let entries = Trace::read(&bytes).unwrap().skip(records as usize - 2).map(Result::unwrap);
+    let found: Vec<_> = entries.map(|entry| (entry.time.0, entry.event)).collect();
+    let expected = [
+        (records - 2, event(records - 2)),
+        (records - 1, lost(2)),
+        (records + 1, event(records + 1)),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use hybster_proto::output::{
 };
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::time::Time;
-use hybster_proto::trace::TraceEvent;
+use hybster_proto::trace::{Phase, Proposal, TraceEvent};
 use hybster_proto::wire::request::append_request;
 use hybster_proto::{GroupConfig, Stages};
 use hybster_tss::{
@@ -121,19 +121,21 @@ struct Replica {
 }
 
 /// The steps that correct replicas can take, by bit of [`REACHED`].
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 14] = [
     "proposed",
-    "acknowledged",
-    "committed",
+    "vouched for",
+    "certified",
     "executed",
     "checkpoint taken",
     "checkpoint stable",
     "state installed",
     "view left",
-    "NEW-VIEW accepted",
+    "leader elected",
     "view entered",
-    "NEW-VIEW-ACK sent",
+    "view endorsed",
     "re-issued",
+    "part left",
+    "proposals adopted",
 ];
 
 /// Steps that correct replicas have taken in this process: a run in which nothing happens finds
@@ -144,18 +146,23 @@ static REACHED: AtomicU32 = AtomicU32::new(0);
 fn step_of(event: &TraceEvent) -> usize {
     match event {
         TraceEvent::Proposed { .. } => 0,
-        TraceEvent::Acknowledged { .. } => 1,
-        TraceEvent::Committed { .. } => 2,
-        TraceEvent::Executed { .. } => 3,
+        TraceEvent::Vouched { .. } => 1,
+        TraceEvent::Certified { .. } => 2,
+        TraceEvent::Executed { .. } | TraceEvent::AgreedTime { .. } => 3,
         TraceEvent::CheckpointTaken(_) => 4,
-        TraceEvent::CheckpointStable(_) => 5,
+        TraceEvent::CheckpointStable { .. } => 5,
         TraceEvent::StateInstalled(_) => 6,
         TraceEvent::ViewLeft { .. } => 7,
-        TraceEvent::NewViewAccepted { .. } => 8,
+        TraceEvent::Elected { .. } => 8,
         TraceEvent::ViewEntered { .. } => 9,
-        TraceEvent::NewViewAcknowledged { .. } => 10,
+        TraceEvent::Endorsed { .. } => 10,
         TraceEvent::Reissued { .. } => 11,
-        TraceEvent::Diverged(_) => STEPS.len(),
+        TraceEvent::PartLeft { .. } => 12,
+        TraceEvent::Adopted { .. } => 13,
+        // Nothing here is reconfigured or drops events.
+        TraceEvent::Diverged(_) | TraceEvent::Configured { .. } | TraceEvent::Lost { .. } => {
+            STEPS.len()
+        }
     }
 }
 
@@ -395,14 +402,15 @@ impl Agreed {
     fn check(&mut self, at: usize, event: &TraceEvent, config: &GroupConfig) {
         REACHED.fetch_or(1 << step_of(event), Ordering::Relaxed);
         match *event {
-            TraceEvent::Committed { first, last, batch, .. } => {
+            TraceEvent::Certified { phase: Phase::Commit, proposal, .. } => {
+                let Proposal { first, last, batch, .. } = proposal;
                 for order in (first.0..=last.0).step_by(config.pillars.into()) {
                     let known = *self.committed.entry(order).or_insert(batch);
                     assert_eq!(known, batch, "replica {at} committed something else at o{order}");
                 }
             }
             TraceEvent::CheckpointTaken(id)
-            | TraceEvent::CheckpointStable(id)
+            | TraceEvent::CheckpointStable { checkpoint: id, .. }
             | TraceEvent::StateInstalled(id) => {
                 let known = *self.checkpoints.entry(id.order).or_insert(id.digest);
                 assert_eq!(known, id.digest, "replica {at} has another state at {}", id.order);

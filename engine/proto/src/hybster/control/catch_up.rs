@@ -5,7 +5,7 @@ use hybster_tss::Verifier;
 
 use super::Control;
 use crate::hybster::verify::verify_checkpoint_certificate;
-use crate::ids::{OrderNumber, ReplicaId};
+use crate::ids::{OrderNumber, Peers, ReplicaId};
 use crate::output::{Destination, Output, Reject, SendTag};
 use crate::shared::catch_up::Evidence;
 use crate::time::Time;
@@ -16,6 +16,10 @@ use crate::wire::{CheckpointCertificate, CheckpointId};
 impl Evidence for CheckpointCertificate {
     fn id(&self) -> CheckpointId {
         self.id
+    }
+
+    fn voters(&self) -> Peers {
+        self.votes.iter().map(|(voter, _)| *voter).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::messages::{Justification, Subject};
 use super::{Control, Establishing, PendingNewView, Phase};
+use crate::hybster::events;
 use crate::hybster::input::PillarInput;
 use crate::hybster::verify::{verify_ack, verify_new_view, verify_view_change};
 use crate::hybster::wire::view::{MAX_LINKS, Part};
@@ -453,7 +454,10 @@ impl<V: Verifier> Control<V> {
         self.views_entered += 1;
         let leader = self.config.leader(view) == self.id;
         let current = self.current;
-        out.trace(|| TraceEvent::accepted(&new_view, self.config.leader(view)));
+        out.trace(|| events::elected(&new_view, self.config.leader(view)));
+        for pillar in self.config.all_pillars() {
+            out.trace(|| events::adopted(&new_view, pillar));
+        }
         out.trace(|| TraceEvent::ViewEntered { view, current, leader });
         self.drop_pending(|_, pending| pending <= view);
         self.left_since_stable = 0;
@@ -508,7 +512,7 @@ impl<V: Verifier> Control<V> {
             return;
         };
         let ack = Arc::new(NewViewAck { proof, ..ack });
-        out.trace(|| TraceEvent::NewViewAcknowledged { view });
+        out.trace(|| TraceEvent::Endorsed { view, checkpoint: ack.checkpoint.id });
         out.send(Destination::AllPeers, ack.encode(), SendTag::NewView(view));
         let ticket = self.messages.ticket(Subject::Ack(self.id, view));
         for (pillar, headers) in self.config.all_pillars().zip(ack.prepared.clone()) {

@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use super::Pillar;
 use super::preferred_quorum::PreferredQuorum;
 use super::slots::StoredPrepare;
+use crate::hybster::events;
 use crate::hybster::input::ControlInput;
 use crate::hybster::wire::view::{Link, Part, PartScope};
 use crate::ids::{ReplicaId, View};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag};
 use crate::shared::bodies::{BATCHES_PER_REQUEST, Held, Named};
 use crate::time::Time;
-use crate::trace::TraceEvent;
+use crate::trace::{Proposal, TraceEvent};
 use crate::wire::help::{BATCH_HEAD, encode_batch, parse_batch_request};
 use crate::wire::{self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, Requests};
 
@@ -57,6 +58,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             proof: certificate.proof,
         });
         let part = Part { chain: self.chain.clone(), prepared };
+        out.trace(|| events::part_left(self.pillar, (from, to), checkpoint.id.order, &part));
         out.control(ControlInput::Part { pillar: self.pillar, to, part });
     }
 
@@ -86,8 +88,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 self.certify_batch(header, batch, out)
             };
             let Some(stored) = stored else { return };
-            let PrepareHeader { pillar, first, last, batch, noop, .. } = stored.header;
-            out.trace(|| TraceEvent::Reissued { pillar, view, first, last, batch, noop });
+            let (pillar, proposal) = (self.pillar, Proposal::from(&stored.header));
+            out.trace(|| TraceEvent::Reissued { pillar, view, proposal });
             established.push(stored);
         }
         let prepares = established.iter().map(|stored| stored.header).collect();

@@ -13,7 +13,7 @@ use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToExecution};
 use crate::shared::proposals::Proposal;
 use crate::shared::requests::{RequestChecks, is_admissible, is_proved};
 use crate::time::Time;
-use crate::trace::TraceEvent;
+use crate::trace::{Phase, TraceEvent};
 use crate::wire::{self, Commit, PREPARE_HEAD, PrepareHeader, Requests};
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
@@ -171,10 +171,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         out.trace(|| TraceEvent::Proposed {
             pillar: header.pillar,
             view: header.view,
-            first: header.first,
-            last: header.last,
-            batch: header.batch,
-            noop: header.noop,
+            proposal: (&header).into(),
         });
         let (slot, last) = (self.prepared, self.last_slot(&header));
         assert!(slot <= last && last < self.window_end(), "proposals lie in the window");
@@ -324,11 +321,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             return;
         };
         own.proof = certificate.proof;
-        out.trace(|| TraceEvent::Acknowledged {
+        out.trace(|| TraceEvent::Vouched {
+            phase: Phase::Commit,
             pillar: own.pillar,
             view: own.view,
-            first: own.first,
-            last: own.last,
+            proposal: header.into(),
         });
         out.send(Destination::AllPeers, own.encode(), SendTag::Ordering(own.view, own.last));
         let slot = self.slots.get_mut(self.prepared).expect("inside the window");
@@ -439,12 +436,12 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 out.fail(Fatal::Invariant(text));
                 break;
             }
-            out.trace(|| TraceEvent::Committed {
+            out.trace(|| TraceEvent::Certified {
+                phase: Phase::Commit,
                 pillar: header.pillar,
                 view: header.view,
-                first: header.first,
-                last: header.last,
-                batch: header.batch,
+                proposal: (&header).into(),
+                voters: slot.voters(stored, self.config.leader(header.view), self.id),
             });
             self.timing.passed(&header);
             self.committed = last + 1;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hybster_tss::{Digest, Proof};
 
 use crate::hybster::wire::ordering::BATCH_DIGEST_AT;
-use crate::ids::{OrderNumber, ReplicaId, View};
+use crate::ids::{OrderNumber, Peers, ReplicaId, View};
 use crate::output::Agreed;
 use crate::shared::log::{Entry, Log};
 use crate::wire::{Commit, PREPARE_HEAD, PrepareHeader};
@@ -56,6 +56,20 @@ pub(super) struct Slot {
     pub votes: Vec<Vote>,
     /// This replica's own COMMIT.
     pub own: Option<Commit>,
+}
+
+impl Slot {
+    /// Who is known to stand by a PREPARE of a leader: for traces.
+    pub(super) fn voters(
+        &self,
+        prepare: &StoredPrepare,
+        leader: ReplicaId,
+        own: ReplicaId,
+    ) -> Peers {
+        let votes = self.votes.iter().filter(|vote| vote.acknowledges(prepare));
+        let own = self.own.is_some().then_some(own);
+        votes.map(|vote| vote.replica).chain([leader]).chain(own).collect()
+    }
 }
 
 impl Entry for Slot {
