@@ -7,7 +7,7 @@ use hybster_proto::ids::{ReplicaId, View};
 use stateright::{Model, Property};
 
 use crate::faulty::{Craft, Host};
-use crate::group::{Bounds, Group, REPLICAS};
+use crate::group::{Bounds, Group, MAX_REPLICAS};
 use crate::replica::{Ran, Seen, Stimulus, facts};
 use crate::schedule::{Schedule, Step};
 use crate::world::{Body, Event, MessageId, World};
@@ -18,8 +18,9 @@ use crate::world::{Body, Event, MessageId, World};
 /// reordering need no actions of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    /// Local states; that of the faulty host is a number of its own kind.
-    pub replicas: [u32; REPLICAS as usize],
+    /// Local states; that of the faulty host is a number of its own kind. Replicas that the model
+    /// does not have stay at 0.
+    pub replicas: [u32; MAX_REPLICAS],
     /// Messages, rising.
     pub messages: Arc<[MessageId]>,
 }
@@ -180,7 +181,7 @@ impl Model for CoreModel {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State { replicas: [0; REPLICAS as usize], messages: Arc::new([]) }]
+        vec![State { replicas: [0; MAX_REPLICAS], messages: Arc::new([]) }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId};
 use hybster_proto::mutants::Mutant;
+use hybster_proto::protocol::Protocol;
 use hybster_proto::wire::request::append_request;
 use hybster_proto::wire::{self, PREPARE_HEAD};
 use hybster_tss::{Digest, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId, RandomnessKey};
@@ -13,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The bounds of a model. Inside them, everything that can happen is explored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
+    /// Tolerated faults f; the model has as few replicas as the protocol needs for them.
+    pub faults: u16,
     /// The replica with the faulty host; `None` if all are correct.
     pub faulty: Option<u16>,
     /// Pillars.
@@ -39,10 +42,11 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// One pillar, one slot, views 0 and 1, two requests.
+    /// As many replicas as one fault needs, one pillar, one slot, views 0 and 1, two requests.
     #[must_use]
     pub fn small(faulty: Option<u16>) -> Bounds {
         Bounds {
+            faults: 1,
             faulty,
             pillars: 1,
             slots: 1,
@@ -58,8 +62,8 @@ impl Bounds {
     }
 }
 
-/// Replicas of every model: n = 3, f = 1.
-pub const REPLICAS: u16 = 3;
+/// Most replicas that a model may have: a state holds a number for each.
+pub const MAX_REPLICAS: usize = 4;
 
 /// A client's request, as the only one of a batch.
 #[derive(Clone, Debug)]
@@ -98,8 +102,8 @@ impl Group {
         let interval = u64::from(bounds.pillars)
             * if bounds.checkpoints { 1 } else { (bounds.slots + 1).next_power_of_two() };
         let config = GroupConfig {
-            replicas: REPLICAS,
-            faults: 1,
+            replicas: Protocol::default().rules().least_replicas(bounds.faults) as u16,
+            faults: bounds.faults,
             pillars: bounds.pillars,
             checkpoint_interval: interval,
             window: 2 * interval,
@@ -113,6 +117,7 @@ impl Group {
             ..GroupConfig::default()
         };
         config.validate().expect("the bounds fit together");
+        assert!(usize::from(config.replicas) <= MAX_REPLICAS, "too many replicas for a model");
         let key = GroupKey::from_bytes([0x2a; 32]);
         let digest = config.digest();
         let requests = (0..bounds.requests).map(|r| request(&key, &config, r)).collect();
@@ -149,7 +154,7 @@ impl Group {
     /// The replicas whose hosts are correct.
     pub fn correct(&self) -> impl Iterator<Item = u16> + use<> {
         let faulty = self.bounds.faulty;
-        (0..REPLICAS).filter(move |r| Some(*r) != faulty)
+        (0..self.config.replicas).filter(move |r| Some(*r) != faulty)
     }
 
     /// The request with a batch of this digest.

@@ -9,7 +9,7 @@ use hybster_proto::ids::ReplicaId;
 use hybster_proto::wire::{kind, kind_of};
 
 use crate::checker::check;
-use crate::group::{Bounds, Group, REPLICAS};
+use crate::group::{Bounds, Group};
 use crate::replica::{Automaton, Seen, Stimulus};
 
 /// One step of a schedule.
@@ -50,7 +50,7 @@ impl Schedule {
     pub fn replay(&self, bounds: &Bounds) -> Outcome {
         let group = Arc::new(Group::new(bounds.clone()));
         let mut replicas: Vec<Automaton> =
-            (0..REPLICAS).map(|r| Automaton::new(Arc::clone(&group), ReplicaId(r))).collect();
+            group.config.all_replicas().map(|r| Automaton::new(Arc::clone(&group), r)).collect();
         let mut exists: HashSet<Bytes> = HashSet::new();
         let mut outcome = Outcome { violated: None, left_out: 0, seen: Vec::new() };
         for (number, step) in self.steps.iter().enumerate() {

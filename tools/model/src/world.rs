@@ -14,7 +14,7 @@ use hybster_proto::wire::{
 };
 use hybster_tss::CounterValue;
 
-use crate::group::{Group, REPLICAS};
+use crate::group::Group;
 use crate::replica::{Automaton, Seen, Stimulus};
 
 /// Number of a message.
@@ -125,7 +125,7 @@ impl World {
         let mut world = World {
             messages: Vec::new(),
             by_bytes: HashMap::new(),
-            locals: (0..REPLICAS).map(|_| Locals::default()).collect(),
+            locals: group.config.all_replicas().map(|_| Locals::default()).collect(),
             work: (0, 0),
             facts: 0,
             group,
