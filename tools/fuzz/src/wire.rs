@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use hybster_proto::GroupConfig;
+use hybster_proto::hybster::wire::checkpoint::{encode_state, parse_state};
 use hybster_proto::hybster::wire::view::{Link, Part};
 use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
@@ -11,7 +12,7 @@ use hybster_proto::wire::help::{
     OrderRequest, encode_batch, encode_batch_request, parse_batch_request,
 };
 use hybster_proto::wire::request::{REQUESTS_HEAD, append_request, requests_body, requests_head};
-use hybster_proto::wire::state::{Fetch, Fetched, NodeId, StateRequest, encode_state, parse_state};
+use hybster_proto::wire::state::{Fetch, Fetched, NodeId, StateRequest};
 use hybster_proto::wire::{
     Checkpoint, CheckpointCertificate, CheckpointId, Commit, NewView, NewViewAck, PREPARE_HEAD,
     PrepareHeader, RequestProof, RequestRef, Requests, ViewChange, kind, pillar_field,

@@ -10,6 +10,7 @@ pub mod reply;
 pub mod request;
 pub mod state;
 
+pub use crate::hybster::wire::checkpoint::{Checkpoint, CheckpointCertificate};
 pub use crate::hybster::wire::ordering::{Commit, PREPARE_HEAD, PrepareHeader};
 pub use crate::hybster::wire::view::{NewView, NewViewAck, ViewChange};
 pub use reply::{ReplyEntry, ReplyStatus};
@@ -17,7 +18,7 @@ pub use request::{
     REQUEST_HEADER, REQUEST_MAC, REQUEST_OVERHEAD_MAX, REQUEST_SIGNATURE, RequestProof, RequestRef,
     Requests,
 };
-pub use state::{Checkpoint, CheckpointCertificate, CheckpointId};
+pub use state::CheckpointId;
 
 use hybster_tss::{CounterValue, Digest, Proof};
 
@@ -77,6 +78,9 @@ pub enum WireError {
     /// Bytes follow the end of the message.
     #[error("the message is longer than its layout says")]
     Trailing,
+    /// A form that the format has a place for and this program does not know.
+    #[error("{0} cannot be checked by this program")]
+    Unsupported(&'static str),
     /// A field has a value outside its range.
     #[error("field {0} is out of range")]
     Field(&'static str),

@@ -4,9 +4,15 @@
 //!  0      4        8         16       24            24+len    +16 or +64
 //!  | len  | client | session | number | operation … | proof    |
 //! ```
-//! The proof covers everything before it: one trusted MAC under the client's key, or, if the top
-//! bit of `len` is set, its Ed25519 signature (DEVIATIONS 19). Being covered, the bit cannot be
-//! changed.
+//! The proof covers everything before it. The top two bits of `len` say which form it has; being
+//! covered, they cannot be changed:
+//!
+//! | bits | proof |
+//! |---|---|
+//! | 00 | one trusted MAC under the client's key, 16 bytes |
+//! | 10 | the client's Ed25519 signature, 64 bytes (DEVIATIONS 19) |
+//! | 01 | reserved for a vector of n MACs, 16 bytes each: the i-th under a key that the client shares with replica i alone, for protocols without trusted counters. Refused |
+//! | 11 | refused |
 
 use hybster_tss::{RequestAuthenticator, RequestKey};
 
@@ -23,6 +29,8 @@ pub const REQUEST_SIGNATURE: usize = hybster_tss::SIGNATURE_BYTES;
 pub const REQUEST_OVERHEAD_MAX: usize = REQUEST_HEADER + REQUEST_SIGNATURE;
 /// Set in the length of a signed request.
 const SIGNED: u32 = 1 << 31;
+/// Reserved, in the length of a request with a vector of MACs.
+const VECTOR: u32 = 1 << 30;
 /// Bytes before the first record of a REQUESTS or QUERIES message: kind and padding.
 pub const REQUESTS_HEAD: usize = 8;
 
@@ -65,7 +73,7 @@ impl<'a> RequestRef<'a> {
     /// Splits the first request off `bytes`.
     ///
     /// # Errors
-    /// If the bytes are shorter than the record says.
+    /// If the bytes are shorter than the record says, or its proof has a form that nobody can check.
     #[inline]
     pub fn split(bytes: &'a [u8]) -> Result<(RequestRef<'a>, &'a [u8]), WireError> {
         let (header, _) = bytes.split_first_chunk::<REQUEST_HEADER>().ok_or(WireError::Short)?;
@@ -79,7 +87,10 @@ impl<'a> RequestRef<'a> {
         let is_signed = first as u32 & SIGNED != 0;
         let covered = REQUEST_HEADER + length;
         let proof = if is_signed { REQUEST_SIGNATURE } else { REQUEST_MAC };
-        let (record, rest) = bytes.split_at_checked(covered + proof).ok_or(WireError::Short)?;
+        // As a length the bit of the vector is a gibibyte, far more than any message has: so it costs
+        // nothing to refuse it here.
+        let (record, rest) =
+            bytes.split_at_checked(covered + proof).ok_or_else(|| refusal(first as u32))?;
         let covered = &record[..covered];
         let request = RequestRef {
             session: SessionId { client: ClientId(client), session: field(8) },
@@ -96,9 +107,11 @@ impl<'a> RequestRef<'a> {
     #[must_use]
     pub fn proof(&self) -> RequestProof<'a> {
         let proof = &self.record[self.covered.len()..];
-        match proof.first_chunk() {
-            Some(signature) => RequestProof::Signature(signature),
-            None => RequestProof::Mac(proof.first_chunk().expect("the record was split so")),
+        let made = "the record was split so";
+        if self.is_signed() {
+            RequestProof::Signature(proof.first_chunk().expect(made))
+        } else {
+            RequestProof::Mac(proof.first_chunk().expect(made))
         }
     }
 
@@ -106,12 +119,21 @@ impl<'a> RequestRef<'a> {
     #[inline]
     #[must_use]
     pub fn authenticator(&self) -> RequestAuthenticator {
-        if self.record.len() - self.covered.len() == REQUEST_MAC {
-            RequestAuthenticator::Mac
-        } else {
-            RequestAuthenticator::Ed25519
-        }
+        if self.is_signed() { RequestAuthenticator::Ed25519 } else { RequestAuthenticator::Mac }
     }
+
+    /// By the record's own bit, not by the length of the proof: a vector of four MACs would be as long
+    /// as a signature.
+    #[inline]
+    fn is_signed(&self) -> bool {
+        self.covered[3] & (SIGNED >> 24) as u8 != 0
+    }
+}
+
+/// Why a record could not be split off.
+#[cold]
+fn refusal(length: u32) -> WireError {
+    if length & VECTOR != 0 { WireError::Unsupported("a vector of MACs") } else { WireError::Short }
 }
 
 /// Iterates over the requests of a batch or message body.
@@ -179,7 +201,7 @@ pub fn append_request<P: ProofBytes>(
 ) {
     let start = out.len();
     let length = u32::try_from(operation.len()).expect("the caller bounds operations");
-    assert!(length < SIGNED, "the caller bounds operations");
+    assert!(length < VECTOR, "the caller bounds operations");
     let form = if P::AUTHENTICATOR == RequestAuthenticator::Mac { 0 } else { SIGNED };
     out.extend_from_slice(&(length | form).to_le_bytes());
     out.extend_from_slice(&session.client.0.to_le_bytes());
@@ -287,9 +309,22 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_of_four_gibibytes_is_short() {
-        let mut bytes = vec![0xff; 4];
+    fn a_claim_of_a_gibibyte_is_short() {
+        let mut bytes = vec![0xff, 0xff, 0xff, 0xbf];
         bytes.extend_from_slice(&[0; 60]);
         assert_eq!(RequestRef::split(&bytes).unwrap_err(), WireError::Short);
+    }
+
+    #[test]
+    fn forms_of_proof_that_are_reserved_are_refused_and_named() {
+        let session = SessionId::new(ClientId(7), 99, 3);
+        for signed in [0, 0x80] {
+            let mut bytes = Vec::new();
+            append_request(&mut bytes, session, RequestNumber(1), b"one", |_| [1; 64]);
+            bytes[3] = 0x40 | signed;
+            let error = RequestRef::split(&bytes).unwrap_err();
+            assert_eq!(error, WireError::Unsupported("a vector of MACs"));
+            assert!(Requests::new(&bytes).all(|request| request.is_err()));
+        }
     }
 }

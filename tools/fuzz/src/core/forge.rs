@@ -1,10 +1,11 @@
 //! The certificates that a faulty host makes with its honest TrInX.
 
 use bytes::Bytes;
+use hybster_proto::hybster::wire::checkpoint::{encode_state, parse_state};
 use hybster_proto::hybster::wire::view::{Link, Part};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, View};
 use hybster_proto::wire::help::{OrderRequest, encode_batch, encode_batch_request};
-use hybster_proto::wire::state::{Fetch, Fetched, NodeId, StateRequest, encode_state, parse_state};
+use hybster_proto::wire::state::{Fetch, Fetched, NodeId, StateRequest};
 use hybster_proto::wire::{
     Checkpoint, CheckpointCertificate, CheckpointId, Commit, NewView, NewViewAck, PrepareHeader,
     ViewChange, digest, kind, kind_of,

@@ -1,8 +1,9 @@
 //! Lies about checkpoints and states.
 
 use bytes::Bytes;
+use hybster_proto::hybster::wire::checkpoint::{encode_state, parse_state};
 use hybster_proto::ids::OrderNumber;
-use hybster_proto::wire::state::{Fetched, encode_state, parse_state};
+use hybster_proto::wire::state::Fetched;
 use hybster_proto::wire::{Checkpoint, CheckpointCertificate, CheckpointId, kind, kind_of};
 use hybster_tss::{Digest, Proof, TrInX};
 

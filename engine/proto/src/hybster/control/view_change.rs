@@ -10,6 +10,7 @@ use super::{Control, Establishing, PendingNewView, Phase};
 use crate::hybster::events;
 use crate::hybster::input::PillarInput;
 use crate::hybster::verify::{verify_ack, verify_new_view, verify_view_change};
+use crate::hybster::wire::checkpoint::parse_state;
 use crate::hybster::wire::view::{MAX_LINKS, Part};
 use crate::ids::{PillarId, ReplicaId, View};
 use crate::output::{
@@ -17,7 +18,7 @@ use crate::output::{
 };
 use crate::time::Time;
 use crate::trace::TraceEvent;
-use crate::wire::state::{StateRequest, parse_state};
+use crate::wire::state::StateRequest;
 use crate::wire::{NewView, NewViewAck, PrepareHeader, ViewChange, kind};
 
 impl<V: Verifier> Control<V> {

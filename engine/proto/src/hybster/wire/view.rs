@@ -4,8 +4,8 @@ use bytes::Bytes;
 use hybster_tss::{ContinuingCertificate, Counter, CounterValue, Digest, InstanceId, Proof};
 
 use crate::config::GroupConfig;
+use crate::hybster::wire::checkpoint::CheckpointCertificate;
 use crate::ids::{PillarId, ReplicaId, View};
-use crate::wire::state::CheckpointCertificate;
 use crate::wire::{PREPARE_HEAD, PrepareHeader, Put, Reader, WireError, kind};
 
 /// One step of a pillar's counter O from one view to a later one: a continuing certificate to
