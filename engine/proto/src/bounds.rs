@@ -11,13 +11,13 @@ use crate::config::GroupConfig;
 use crate::execution::{MAX_WATCHED, SNAPSHOT_COPIES, WATCHED_BYTES, session_bytes};
 use crate::hybster::control::MAX_CHANGES;
 use crate::hybster::pillar::{LOG_WINDOWS, SLOT_BYTES, VOTE_BYTES};
+use crate::hybster::wire::checkpoint::CHECKPOINT_BYTES;
 use crate::hybster::wire::view::{LINK_BYTES, MAX_LINKS};
 use crate::intake::{
     BLOCK_BYTES, CREDIT, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES, STORED_BYTES,
 };
 use crate::shared::later::SENDER_BYTES;
 use crate::shared::votes::claims_per_sender;
-use crate::wire::state::CHECKPOINT_BYTES;
 use crate::wire::{PREPARE_HEAD, REQUEST_OVERHEAD_MAX};
 
 /// A buffer, or a family of equal ones.

@@ -22,7 +22,7 @@ impl World {
     pub(crate) fn drain(&mut self, index: usize, stage: Stage) {
         let mut out = mem::take(&mut self.replicas[index].out);
         let settles = |event: &TraceEvent| {
-            matches!(event, TraceEvent::CheckpointStable(_) | TraceEvent::ViewEntered { .. })
+            matches!(event, TraceEvent::CheckpointStable { .. } | TraceEvent::ViewEntered { .. })
         };
         let is_settled = out.fatal.is_none() && out.trace.iter().any(settles);
         for event in out.trace.drain(..) {

@@ -173,12 +173,15 @@ pub(super) fn not_reached() -> Vec<&'static str> {
     missing.map(|(_, step)| *step).collect()
 }
 
+/// Where a request was executed, its operation, and the time and random bytes that it was given.
+type Executed = (OrderNumber, Vec<u8>, [u8; 40]);
+
 /// What all correct replicas must agree on.
 #[derive(Default)]
 struct Agreed {
     committed: BTreeMap<u64, Digest>,
     checkpoints: BTreeMap<OrderNumber, Digest>,
-    places: HashMap<(SessionId, RequestNumber), (OrderNumber, Vec<u8>, [u8; 40])>,
+    places: HashMap<(SessionId, RequestNumber), Executed>,
 }
 
 pub(super) struct Group {
