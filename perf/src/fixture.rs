@@ -68,7 +68,11 @@ impl Fixture {
     /// The default group of three with P pillars, and batches of at most this many requests.
     #[must_use]
     pub fn of_three(pillars: u16, batch_max_requests: u32) -> Self {
-        Self::new(GroupConfig { pillars, batch_max_requests, ..GroupConfig::default() })
+        // A recording of minutes is replayed at a single moment: its clock must refuse no batch.
+        let max_clock_skew_ms = 86_400_000;
+        let config =
+            GroupConfig { pillars, batch_max_requests, max_clock_skew_ms, ..Default::default() };
+        Self::new(config)
     }
 
     /// A TrInX instance of the group.
