@@ -8,7 +8,7 @@ use hybster_net::Limits;
 use hybster_net::limits::UringLimits;
 use hybster_proto::bounds;
 pub use hybster_proto::bounds::{Bound, Buffer, FilledBy};
-use hybster_proto::egress::reply_link_bytes;
+use hybster_proto::egress::{EgressLimits, reply_link_bytes};
 
 use crate::runtime::{QUEUE_BYTES, TRACE_SLOT_BYTES};
 use crate::{Group, GroupConfig};
@@ -98,13 +98,20 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
     let (peer_frame, client_frame) = (u64::from(peer_frame_bytes), u64::from(client_frame_bytes));
     let (clients, target) = (clients as u64, frame_target_bytes as u64);
     Some(vec![
-        // Not sealed yet, so what the protocol has left behind is withdrawn.
+        // Not handed to a link yet, so what the protocol has left behind is withdrawn.
         buffer(
             "messages queued for peers",
+            "engine/proto/src/egress/peer.rs",
+            Peers,
+            product(&[peers, EgressLimits::default().queue_bytes as u64])?,
+            "dropped and counted (dropped_sends)",
+        ),
+        buffer(
+            "messages handed to the links of peers",
             "net/src/hub/peers.rs",
             Peers,
             product(&[peers, peer_queue_bytes as u64])?,
-            "dropped and counted (dropped_sends)",
+            "wait in the queues for peers",
         ),
         // The window, the frame that goes beyond it, and the one under construction.
         buffer(
