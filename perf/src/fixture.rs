@@ -11,6 +11,7 @@ use hybster_proto::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId
 use hybster_proto::output::ClientLink;
 use hybster_proto::replica;
 use hybster_proto::service::Service;
+use hybster_proto::time::{Time, WallClock};
 use hybster_proto::wire::kind;
 use hybster_proto::wire::request::{append_proved, requests_head};
 use hybster_tss::{
@@ -26,6 +27,12 @@ pub type Pillar = pillar::Pillar<InProcessTrInX, InProcessVerifier>;
 
 /// The stages of a replica over the in-process TrInX.
 pub type Stages<S> = replica::Stages<Hybster<InProcessTrInX, InProcessVerifier>, S>;
+
+/// A clock that always shows the epoch. A recording is replayed at a single moment: a leader must
+/// give its batches the times that they had, or the recorded COMMITs are for others.
+fn standing_clock() -> WallClock {
+    WallClock::new(0, Time(u64::MAX >> 1))
+}
 
 /// A group's constants and its key.
 #[derive(Clone, Debug)]
@@ -68,11 +75,7 @@ impl Fixture {
     /// The default group of three with P pillars, and batches of at most this many requests.
     #[must_use]
     pub fn of_three(pillars: u16, batch_max_requests: u32) -> Self {
-        // A recording of minutes is replayed at a single moment: its clock must refuse no batch.
-        let max_clock_skew_ms = 86_400_000;
-        let config =
-            GroupConfig { pillars, batch_max_requests, max_clock_skew_ms, ..Default::default() };
-        Self::new(config)
+        Self::new(GroupConfig { pillars, batch_max_requests, ..GroupConfig::default() })
     }
 
     /// A TrInX instance of the group.
@@ -116,7 +119,10 @@ impl Fixture {
     pub fn stages<S: Service>(&self, replica: ReplicaId, service: S) -> Stages<S> {
         let trinx = self.config.all_pillars().map(|p| self.trinx(replica, p)).collect();
         let agreement = Hybster::agreement(&self.config, replica, trinx, || self.verifier());
-        Stages::new(self.config.clone(), replica, agreement, service, self.randomness())
+        let config = self.config.clone();
+        let mut stages = Stages::new(config, replica, agreement, service, self.randomness());
+        stages.set_wall_clock(standing_clock());
+        stages
     }
 
     /// An execution stage in the initial state.
@@ -133,7 +139,10 @@ impl Fixture {
     #[must_use]
     pub fn pillar(&self, replica: ReplicaId, pillar: PillarId) -> Pillar {
         let trinx = self.trinx(replica, pillar);
-        Pillar::new(self.config.clone(), replica, pillar, trinx, self.verifier())
+        let config = self.config.clone();
+        let mut pillar = Pillar::new(config, replica, pillar, trinx, self.verifier());
+        pillar.set_wall_clock(standing_clock());
+        pillar
     }
 
     /// A REQUESTS message: one authentic request in each of the first `sessions` sessions.
