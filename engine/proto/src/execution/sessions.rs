@@ -303,6 +303,9 @@ impl SessionTable {
                 let entry = Entry::read(&mut reader, table.window)
                     .map_err(|e| fail(page, &e.to_string()))?;
                 let (id, used) = (entry.id, entry.used);
+                if used > table.clock || !entry.has_results_in_place(table.window) {
+                    return Err(fail(page, "a session has what no execution leaves"));
+                }
                 let at = table.append(id);
                 *table.entry_mut(at) = entry;
                 if table.index.insert(id, at).is_some() {
@@ -311,8 +314,14 @@ impl SessionTable {
                 let client = table.clients.entry(id.client).or_default();
                 client.sessions += 1;
                 client.by_use.push(Reverse((used, at)));
+                if client.sessions > table.max_sessions {
+                    return Err(fail(page, "a client has more sessions than its share"));
+                }
             }
             reader.end().map_err(|error| fail(page, &error.to_string()))?;
+        }
+        if table.clients.len() > table.max_clients {
+            return Err(fail(0, "there are more clients than the group has"));
         }
         Ok((table, time_ms))
     }

@@ -64,6 +64,14 @@ impl Entry {
         }
     }
 
+    /// Whether each result is where its number says, and none is of a number beyond the highest.
+    pub(super) fn has_results_in_place(&self, window: u64) -> bool {
+        let results = std::iter::once(&self.first).chain(&self.more);
+        results.enumerate().all(|(at, Recorded { number, .. })| {
+            *number == 0 || (*number <= self.highest && place(*number, window) == at)
+        })
+    }
+
     /// Reads what [`Entry::write`] wrote.
     pub(super) fn read(reader: &mut Reader<'_>, window: u64) -> Result<Entry, WireError> {
         let id = SessionId { client: ClientId(reader.u32()?), session: reader.u64()? };
