@@ -28,8 +28,8 @@ fn small(faulty: u16) -> Bounds {
 }
 
 bounds! {
-    p1_views_2_faulty_0: Bounds { views: 2, ..small(0) }, 2_315_949;
-    p1_views_2_faulty_1: Bounds { views: 2, ..small(1) }, 5_842_132;
+    p1_views_2_faulty_0: Bounds { views: 2, ..small(0) }, 1_609_525;
+    p1_views_2_faulty_1: Bounds { views: 2, ..small(1) }, 3_250_744;
 
     p2_noops_faulty_0: Bounds { pillars: 2, noops: true, ..small(0) }, 280_270;
     p2_noops_faulty_1: Bounds { pillars: 2, noops: true, ..small(1) }, 703_278;
