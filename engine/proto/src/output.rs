@@ -97,6 +97,8 @@ pub enum Network {
         message: Bytes,
         /// What it is about.
         tag: SendTag,
+        /// Whether this replica has never sent it, so that no copy needs to be looked for.
+        is_new: bool,
     },
     /// Forget queued messages that lie below (TR listing 9, remove).
     Withdraw(Watermark),
@@ -355,8 +357,15 @@ pub struct Output {
 }
 
 impl Output {
+    /// Sends a message that may have been sent before.
     pub(crate) fn send(&mut self, to: Destination, message: Bytes, tag: SendTag) {
-        self.network.push(Network::Send { to, message, tag });
+        self.network.push(Network::Send { to, message, tag, is_new: false });
+    }
+
+    /// Sends a message that this replica has never sent to anyone. Only the most frequent ones are
+    /// worth the difference.
+    pub(crate) fn send_new(&mut self, to: Destination, message: Bytes, tag: SendTag) {
+        self.network.push(Network::Send { to, message, tag, is_new: true });
     }
 
     pub(crate) fn pillar(&mut self, pillar: PillarId, input: impl Into<ToPillar>) {

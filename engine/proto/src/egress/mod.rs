@@ -46,7 +46,7 @@ use crate::time::{Time, earliest};
 use crate::wire::kind_of;
 use crate::wire::relay::{RELAY_HEAD, begin_relay, parse_relay, relayed_head};
 
-use peer::{Outbound, Push, Urgency};
+use peer::{Outbound, Outgoing, Push, Urgency};
 use replies::{ClientLinks, Ready};
 
 pub use relay_trust::Trust;
@@ -138,14 +138,20 @@ pub struct EgressCounters {
 /// The egress stage of a replica. See the [module](self).
 #[derive(Debug)]
 pub struct Egress<L> {
+    clients: ClientLinks<L>,
+    /// PREPAREs that are not late because a client sent queries.
+    prompt: u32,
+    to_peers: ToPeers,
+}
+
+/// What goes to peers. Apart from the links of clients, as replies may go both ways.
+#[derive(Debug)]
+struct ToPeers {
     config: Arc<GroupConfig>,
     id: ReplicaId,
     limits: EgressLimits,
     /// By replica id; the entry of this replica stays empty.
     peers: Vec<Outbound>,
-    clients: ClientLinks<L>,
-    /// PREPAREs that are not late because a client sent queries.
-    prompt: u32,
     counters: EgressCounters,
 }
 
@@ -154,19 +160,20 @@ impl<L: Copy + PartialEq> Egress<L> {
     #[must_use]
     pub fn new(config: Arc<GroupConfig>, id: ReplicaId, limits: EgressLimits) -> Self {
         let peers = (0..config.replicas).map(|_| Outbound::default()).collect();
-        let (clients, counters) = (ClientLinks::new(id), EgressCounters::default());
-        Egress { config, id, limits, peers, clients, prompt: 0, counters }
+        let counters = EgressCounters::default();
+        let to_peers = ToPeers { config, id, limits, peers, counters };
+        Egress { clients: ClientLinks::new(id), prompt: 0, to_peers }
     }
 
     /// The link to a peer is up, perhaps in place of an earlier one. What was on its way over that
     /// is lost or not; what waits here goes over the new one.
     pub fn peer_up(&mut self, peer: ReplicaId) {
-        self.peers[usize::from(peer.0)].up();
+        self.to_peers.peers[usize::from(peer.0)].up();
     }
 
     /// The link to a peer is gone. What waits for it is kept.
     pub fn peer_down(&mut self, peer: ReplicaId) {
-        self.peers[usize::from(peer.0)].down();
+        self.to_peers.peers[usize::from(peer.0)].down();
     }
 
     /// A client's link is up; one of the same client and incarnation gives way to it.
@@ -189,27 +196,29 @@ impl<L: Copy + PartialEq> Egress<L> {
     #[inline]
     pub fn apply(&mut self, effect: Network, now: Time, links: &mut impl Links<L>) {
         match effect {
-            Network::Send { to: Destination::AllPeers, message, tag } => {
-                self.send_to_all(None, &message, tag, now);
+            Network::Send { to: Destination::AllPeers, message, tag, is_new } => {
+                self.to_peers.send_to_all(None, Outgoing::new(message, tag, is_new), now);
             }
-            Network::Send { to: Destination::Thrifty(first), message, tag } => {
+            Network::Send { to: Destination::Thrifty(first), message, tag, is_new } => {
                 let first = self.may_be_thrifty(first).then_some(first);
-                self.send_to_all(first, &message, tag, now);
+                self.to_peers.send_to_all(first, Outgoing::new(message, tag, is_new), now);
             }
-            Network::Send { to: Destination::Peer(peer), message, tag } => {
-                if peer != self.id {
-                    self.push(peer, message, tag, Urgency::Now, now);
+            Network::Send { to: Destination::Peer(peer), message, tag, is_new } => {
+                if peer != self.to_peers.id {
+                    let message = Outgoing::new(message, tag, is_new);
+                    self.to_peers.push(peer, message, Urgency::Now, now);
                 }
             }
             Network::Send { to: Destination::Client(client), message, .. } => {
                 match self.clients.find(client) {
                     Some(link) => links.send_to_client(link, &message),
-                    None => self.counters.lost_replies += 1,
+                    None => self.to_peers.counters.lost_replies += 1,
                 }
             }
             Network::Withdraw(mark) => {
-                for peer in &mut self.peers {
-                    self.counters.withdrawn += peer.withdraw(&mark) as u64;
+                let ToPeers { peers, counters, .. } = &mut self.to_peers;
+                for peer in peers {
+                    counters.withdrawn += peer.withdraw(&mark) as u64;
                 }
             }
         }
@@ -218,12 +227,11 @@ impl<L: Copy + PartialEq> Egress<L> {
     /// Takes replies; they leave with the next [`Self::flush`].
     #[inline]
     pub fn reply(&mut self, replies: &ReplyQueue, now: Time, links: &mut impl Links<L>) {
-        let mut clients = std::mem::take(&mut self.clients);
+        let Egress { clients, to_peers, .. } = self;
         for reply in replies.iter() {
-            let found = clients.push(&reply, |ready| self.send_replies(&ready, now, links));
-            self.counters.lost_replies += u64::from(!found);
+            let found = clients.push(&reply, |ready| to_peers.send_replies(&ready, now, links));
+            to_peers.counters.lost_replies += u64::from(!found);
         }
-        self.clients = clients;
     }
 
     /// Relays the sealed replies of a follower to a client (DEVIATIONS 21). What cannot go now is
@@ -242,7 +250,7 @@ impl<L: Copy + PartialEq> Egress<L> {
             .clients
             .find(client)
             .is_some_and(|link| links.relay_to_client(link, &relayed_head(from), envelope));
-        self.counters.lost_replies += u64::from(!relayed);
+        self.to_peers.counters.lost_replies += u64::from(!relayed);
         Ok(())
     }
 
@@ -250,24 +258,24 @@ impl<L: Copy + PartialEq> Egress<L> {
     /// has room. To be called at the end of each turn, when a link has taken something, and when
     /// [`Self::deadline`] has passed.
     pub fn flush(&mut self, now: Time, links: &mut impl Links<L>) {
-        let mut clients = std::mem::take(&mut self.clients);
-        clients.flush(|ready| self.send_replies(&ready, now, links));
-        self.clients = clients;
-        for (peer, outbound) in (0..).map(ReplicaId).zip(&mut self.peers) {
-            outbound.hand_over(peer, now, &self.limits, &mut self.counters, links);
+        let Egress { clients, to_peers, .. } = self;
+        clients.flush(|ready| to_peers.send_replies(&ready, now, links));
+        let ToPeers { limits, peers, counters, .. } = to_peers;
+        for (peer, outbound) in (0..).map(ReplicaId).zip(peers) {
+            outbound.hand_over(peer, now, limits, counters, links);
         }
     }
 
     /// When [`Self::flush`] is to be called at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        self.peers.iter().fold(None, |first, peer| earliest(first, peer.deadline()))
+        self.to_peers.peers.iter().fold(None, |first, peer| earliest(first, peer.deadline()))
     }
 
     /// What it did so far.
     #[must_use]
     pub fn counters(&self) -> &EgressCounters {
-        &self.counters
+        &self.to_peers.counters
     }
 
     /// Client links that are up.
@@ -279,13 +287,14 @@ impl<L: Copy + PartialEq> Egress<L> {
     /// Bytes that wait here for a peer.
     #[must_use]
     pub fn queued_bytes(&self, peer: ReplicaId) -> usize {
-        self.peers.get(usize::from(peer.0)).map_or(0, Outbound::bytes)
+        self.to_peers.peers.get(usize::from(peer.0)).map_or(0, Outbound::bytes)
     }
 
     /// An invariant that does not hold. `full`: the costly ones too, for the simulator.
     #[must_use]
     pub fn broken_invariant(&self, full: bool) -> Option<&'static str> {
-        self.peers.iter().find_map(|peer| peer.broken_invariant(&self.limits, full))
+        let ToPeers { limits, peers, .. } = &self.to_peers;
+        peers.iter().find_map(|peer| peer.broken_invariant(limits, full))
     }
 
     /// Stops the program if an invariant does not hold.
@@ -294,15 +303,15 @@ impl<L: Copy + PartialEq> Egress<L> {
     /// If an invariant is broken.
     pub fn check_invariants(&self, full: bool) {
         if let Some(invariant) = self.broken_invariant(full) {
-            panic!("egress of replica {}: broken invariant: {invariant}", self.id);
+            panic!("egress of replica {}: broken invariant: {invariant}", self.to_peers.id);
         }
     }
 
-    /// How long the oldest message has waited for a peer whose link is up and has room; for the
-    /// simulator's oracles.
+    /// How long the link to a peer has taken nothing although it is up, has room and something waits
+    /// for it, in microseconds; for the simulator's oracles.
     #[must_use]
     pub fn waiting(&self, peer: ReplicaId, now: Time) -> Option<u64> {
-        self.peers.get(usize::from(peer.0))?.waiting_us(now)
+        self.to_peers.peers.get(usize::from(peer.0))?.waiting_us(now)
     }
 
     /// Whether the PREPAREs of this replica go to all peers at once because of queries.
@@ -313,7 +322,8 @@ impl<L: Copy + PartialEq> Egress<L> {
 
     /// Whether a message may go to some peers first and to the others late.
     fn may_be_thrifty(&mut self, first: Peers) -> bool {
-        if !self.config.rules().is_thrifty {
+        let ToPeers { config, id, peers, .. } = &self.to_peers;
+        if !config.rules().is_thrifty {
             return false;
         }
         if self.prompt > 0 {
@@ -323,40 +333,43 @@ impl<L: Copy + PartialEq> Egress<L> {
             }
         }
         // A peer without a link cannot be the first.
-        let mut peers = (0..).map(ReplicaId).zip(&self.peers);
-        peers.all(|(id, peer)| peer.is_up() || !first.contains(id) || id == self.id)
+        let mut peers = (0..).map(ReplicaId).zip(peers);
+        peers.all(|(peer, outbound)| outbound.is_up() || !first.contains(peer) || peer == *id)
     }
+}
 
+impl ToPeers {
     /// To all peers; only to `first` at once, if it is given.
-    fn send_to_all(&mut self, first: Option<Peers>, message: &Bytes, tag: SendTag, now: Time) {
+    fn send_to_all(&mut self, first: Option<Peers>, message: Outgoing, now: Time) {
         let own = self.id;
         for peer in (0..self.config.replicas).map(ReplicaId).filter(|peer| *peer != own) {
             let is_late = first.is_some_and(|first| !first.contains(peer));
-            let urgency = match is_late || self.may_wait(peer, message, tag) {
+            let urgency = match is_late || self.may_wait(peer, &message) {
                 true => Urgency::Late,
                 false => Urgency::Now,
             };
-            self.push(peer, message.clone(), tag, urgency, now);
+            self.push(peer, message.clone(), urgency, now);
         }
     }
 
     /// Whether a message makes no difference to a peer now. With a quorum of two a follower commits
     /// by the proposal and its own vote. The votes of other followers reach it all the same, for the
     /// case that the proposal does not.
-    fn may_wait(&self, peer: ReplicaId, message: &[u8], tag: SendTag) -> bool {
-        let SendTag::Ordering(view, _) = tag else {
+    fn may_wait(&self, peer: ReplicaId, message: &Outgoing) -> bool {
+        let SendTag::Ordering(view, _) = message.tag() else {
             return false;
         };
-        self.config.rules().late_vote == Some(kind_of(message))
+        self.config.rules().late_vote == Some(kind_of(message.bytes()))
             && self.config.quorum() <= 2
             && self.config.leader(view) != peer
     }
 
-    fn push(&mut self, peer: ReplicaId, message: Bytes, tag: SendTag, urgency: Urgency, now: Time) {
+    #[inline]
+    fn push(&mut self, peer: ReplicaId, message: Outgoing, urgency: Urgency, now: Time) {
         let Some(outbound) = self.peers.get_mut(usize::from(peer.0)) else {
             return;
         };
-        match outbound.push(message, tag, urgency, now, &self.limits) {
+        match outbound.push(message, urgency, now, &self.limits) {
             Push::Queued => {}
             Push::Duplicate => self.counters.duplicates += 1,
             Push::Full => self.counters.dropped += 1,
@@ -365,7 +378,12 @@ impl<L: Copy + PartialEq> Egress<L> {
 
     /// Sends a REPLIES message: along with what goes to the leader, if it may and there is something,
     /// or else straight to the client.
-    fn send_replies(&mut self, ready: &Ready<'_, L>, now: Time, links: &mut impl Links<L>) {
+    fn send_replies<L: Copy>(
+        &mut self,
+        ready: &Ready<'_, L>,
+        now: Time,
+        links: &mut impl Links<L>,
+    ) {
         if ready.may_be_relayed && self.relay_by_leader(ready, now, links) {
             self.counters.relayed += 1;
             return;
@@ -373,7 +391,7 @@ impl<L: Copy + PartialEq> Egress<L> {
         links.send_to_client(ready.link, ready.message);
     }
 
-    fn relay_by_leader(
+    fn relay_by_leader<L: Copy>(
         &mut self,
         ready: &Ready<'_, L>,
         now: Time,
@@ -390,7 +408,7 @@ impl<L: Copy + PartialEq> Egress<L> {
             return false;
         }
         let outbound = &mut self.peers[usize::from(leader.0)];
-        outbound.push(relay.into(), SendTag::Transient, Urgency::Now, now, &self.limits)
-            == Push::Queued
+        let relay = Outgoing::new(relay.into(), SendTag::Transient, true);
+        outbound.push(relay, Urgency::Now, now, &self.limits) == Push::Queued
     }
 }

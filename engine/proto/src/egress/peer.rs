@@ -11,8 +11,8 @@ use crate::time::Time;
 
 use super::{EgressCounters, EgressLimits, LinkState, Links};
 
-/// Messages handed to the present link that are remembered; a power of two. Two that fall on one
-/// place forget each other, so that a copy may leave early: it costs bytes, nothing else.
+/// The last messages handed to the present link that are remembered. A copy of an older one may leave
+/// early: it costs bytes, nothing else.
 const REMEMBERED: usize = 1024;
 
 /// Bytes of a message that tell it from others with its kind, tag and length: they hold the head
@@ -42,31 +42,70 @@ pub(super) enum Push {
     Full,
 }
 
+/// A message for peers, with what the queues need to know about it.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    message: Bytes,
+    tag: SendTag,
+    /// Tells it from others, see [`key_of`]; even if it is new, so that it is one bit less.
+    key_and_is_new: u64,
+}
+
+impl Outgoing {
+    /// `is_new`: this replica has never sent it.
+    pub(super) fn new(message: Bytes, tag: SendTag, is_new: bool) -> Outgoing {
+        let key_and_is_new = key_of(&message, tag) | 1;
+        Outgoing { message, tag, key_and_is_new: key_and_is_new - u64::from(is_new) }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.message
+    }
+
+    pub(super) fn tag(&self) -> SendTag {
+        self.tag
+    }
+
+    fn is_new(&self) -> bool {
+        self.key_and_is_new & 1 == 0
+    }
+
+    fn key(&self) -> u64 {
+        self.key_and_is_new | 1
+    }
+
+    fn cost(&self) -> usize {
+        self.message.len() + FRAMING_BYTES
+    }
+
+    fn is_copy_of(&self, other: &Outgoing) -> bool {
+        self.key() == other.key() && self.message == other.message
+    }
+}
+
+// The queues are read and written for every message, mostly from the caches of another core.
+const _: () = assert!(size_of::<Outgoing>() == 64);
+
 /// The way to one peer.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
-    is_up: bool,
-    queue: VecDeque<Waiting>,
-    /// The keys of `queue`, in its order: a search for a copy reads nothing else.
-    keys: VecDeque<u64>,
+    queue: VecDeque<Outgoing>,
     bytes: usize,
-    /// Whether something in the queue is urgent. Then all of it leaves, in order, as room permits.
-    is_due: bool,
     /// When what is late leaves.
     late_at: Option<Time>,
+    is_up: bool,
+    /// Whether something in the queue is urgent. Then all of it leaves, in order, as room permits.
+    is_due: bool,
     /// Whether the link had no room for what is due.
     is_blocked: bool,
+    /// When the first message came to the empty queue, the link came up or took something.
+    idle_since: Time,
     /// Bytes handed to the present link.
     handed_bytes: u64,
-    /// What was handed to the present link, by key.
+    /// The last messages that were handed to the present link, as a ring.
     handed: Vec<Handed>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    message: Bytes,
-    tag: SendTag,
-    since: Time,
+    /// Where the next one goes.
+    handed_next: usize,
 }
 
 /// A message that the present link was given.
@@ -74,7 +113,7 @@ struct Waiting {
 struct Handed {
     key: u64,
     at: Time,
-    /// Bytes that the link was given up to its end; 0: no message.
+    /// Bytes that the link was given up to its end.
     end: u64,
 }
 
@@ -102,6 +141,7 @@ impl Outbound {
     fn renew(&mut self) {
         self.handed_bytes = 0;
         self.handed.clear();
+        self.handed_next = 0;
         self.is_blocked = false;
     }
 
@@ -118,23 +158,24 @@ impl Outbound {
         self.bytes
     }
 
+    #[inline]
     pub(super) fn push(
         &mut self,
-        message: Bytes,
-        tag: SendTag,
+        message: Outgoing,
         urgency: Urgency,
         now: Time,
         limits: &EgressLimits,
     ) -> Push {
-        let key = key_of(&message, tag);
-        let outcome = if self.holds(key, &message) && !mutants::active(Mutant::TwoCopies) {
+        let outcome = if !message.is_new() && self.holds(&message) {
             Push::Duplicate
-        } else if self.bytes + cost(&message) > limits.queue_bytes {
+        } else if self.bytes + message.cost() > limits.queue_bytes {
             return Push::Full;
         } else {
-            self.bytes += cost(&message);
-            self.queue.push_back(Waiting { message, tag, since: now });
-            self.keys.push_back(key);
+            if self.queue.is_empty() {
+                self.idle_since = now;
+            }
+            self.bytes += message.cost();
+            self.queue.push_back(message);
             Push::Queued
         };
         match urgency {
@@ -147,9 +188,10 @@ impl Outbound {
         outcome
     }
 
-    fn holds(&self, key: u64, message: &Bytes) -> bool {
-        let mut alike = self.keys.iter().enumerate().filter(|(_, of)| **of == key);
-        alike.any(|(at, _)| self.queue[at].message == *message)
+    #[cold]
+    fn holds(&self, message: &Outgoing) -> bool {
+        let is_held = self.queue.iter().any(|waiting| waiting.is_copy_of(message));
+        is_held && !mutants::active(Mutant::TwoCopies)
     }
 
     /// TR listing 9, remove. Returns how many.
@@ -159,15 +201,11 @@ impl Outbound {
             return 0;
         }
         let mut bytes = 0;
-        let mut kept = Vec::with_capacity(before);
         self.queue.retain(|waiting| {
             let stays = !waiting.tag.is_withdrawn(mark);
-            bytes += if stays { cost(&waiting.message) } else { 0 };
-            kept.push(stays);
+            bytes += if stays { waiting.cost() } else { 0 };
             stays
         });
-        let mut stays = kept.into_iter();
-        self.keys.retain(|_| stays.next() == Some(true));
         self.bytes = bytes;
         self.note_empty();
         before - self.queue.len()
@@ -203,19 +241,21 @@ impl Outbound {
             return;
         }
         self.is_due = true;
+        self.idle_since = now;
         let mut room = limits.link_window_bytes.saturating_sub(links.unsent_bytes(peer));
         while room > 0
-            && let Some((waiting, key)) = self.queue.pop_front().zip(self.keys.pop_front())
+            && let Some(waiting) = self.queue.pop_front()
         {
-            let bytes = cost(&waiting.message);
+            let bytes = waiting.cost();
             self.bytes -= bytes;
-            if self.is_on_its_way(key, waiting.tag, now, || links.link_state(peer)) {
+            if !waiting.is_new() && self.is_on_its_way(&waiting, now, || links.link_state(peer)) {
                 counters.paced += 1;
                 continue;
             }
             room = room.saturating_sub(bytes);
+            let (key, tag) = (waiting.key(), waiting.tag);
             if links.send(peer, waiting.message) {
-                self.note_handed(key, waiting.tag, bytes, now);
+                self.note_handed(key, tag, bytes, now);
             } else {
                 counters.dropped += 1;
             }
@@ -225,23 +265,22 @@ impl Outbound {
     }
 
     /// Whether the present link was given this message already and has not brought it there.
+    #[cold]
     fn is_on_its_way(
         &self,
-        key: u64,
-        tag: SendTag,
+        message: &Outgoing,
         now: Time,
         state: impl FnOnce() -> LinkState,
     ) -> bool {
         // Whoever asks, or is asked, paces itself.
-        if tag == SendTag::Transient {
+        if message.tag == SendTag::Transient {
             return false;
         }
-        let Some(handed) = self.handed.get(place_of(key)) else {
-            return false;
-        };
-        handed.end > 0
-            && handed.key == key
-            && handed.is_on_its_way(self.handed_bytes, &state(), now)
+        let (newer, older) = (&self.handed[..self.handed_next], &self.handed[self.handed_next..]);
+        let mut latest_first = newer.iter().rev().chain(older.iter().rev());
+        latest_first
+            .find(|handed| handed.key == message.key())
+            .is_some_and(|handed| handed.is_on_its_way(self.handed_bytes, &state(), now))
     }
 
     fn note_handed(&mut self, key: u64, tag: SendTag, bytes: usize, now: Time) {
@@ -249,15 +288,20 @@ impl Outbound {
         if tag == SendTag::Transient {
             return;
         }
-        if self.handed.is_empty() {
-            self.handed.resize(REMEMBERED, Handed::default());
+        let handed = Handed { key, at: now, end: self.handed_bytes };
+        if self.handed_next == self.handed.len() && self.handed.len() < REMEMBERED {
+            self.handed.push(handed);
+        } else {
+            self.handed_next %= REMEMBERED;
+            self.handed[self.handed_next] = handed;
         }
-        self.handed[place_of(key)] = Handed { key, at: now, end: self.handed_bytes };
+        self.handed_next += 1;
     }
 
+    /// How long the link has taken nothing although something waits for it and there is room.
     pub(super) fn waiting_us(&self, now: Time) -> Option<u64> {
-        let first = self.queue.front().filter(|_| self.is_up && !self.is_blocked)?;
-        Some(now.since_us(first.since))
+        let is_waiting = self.is_up && !self.is_blocked && !self.queue.is_empty();
+        is_waiting.then(|| now.since_us(self.idle_since))
     }
 
     /// What does not hold, if something does not.
@@ -268,20 +312,16 @@ impl Outbound {
     ) -> Option<&'static str> {
         let is_due_or_late = self.is_due || self.late_at.is_some();
         let quick = [
-            (self.queue.len() == self.keys.len(), "every message that waits has a key"),
             (self.bytes <= limits.queue_bytes, "what waits is within its bound"),
             ((self.bytes == 0) == self.queue.is_empty(), "what waits is counted"),
             (self.queue.is_empty() || is_due_or_late, "what waits is due or has a deadline"),
         ];
         let costly = || {
-            let bytes: usize = self.queue.iter().map(|waiting| cost(&waiting.message)).sum();
+            let bytes: usize = self.queue.iter().map(Outgoing::cost).sum();
             let mut rest = self.queue.iter();
-            let has_copy = |of: &Waiting, rest: &std::collections::vec_deque::Iter<'_, Waiting>| {
-                rest.clone().any(|other| other.message == of.message)
-            };
             let mut has_copies = false;
             while let Some(waiting) = rest.next() {
-                has_copies |= has_copy(waiting, &rest);
+                has_copies |= rest.clone().any(|other| other.is_copy_of(waiting));
             }
             [
                 (bytes == self.bytes, "what waits is counted right"),
@@ -297,14 +337,6 @@ impl Outbound {
     }
 }
 
-fn cost(message: &Bytes) -> usize {
-    message.len() + FRAMING_BYTES
-}
-
-fn place_of(key: u64) -> usize {
-    (key >> 32) as usize % REMEMBERED
-}
-
 /// Tells messages apart, but for collisions that an adversary may find: who relies on it for more
 /// than bytes compares the messages as well.
 fn key_of(message: &[u8], tag: SendTag) -> u64 {
@@ -315,13 +347,17 @@ fn key_of(message: &[u8], tag: SendTag) -> u64 {
         SendTag::ViewChange(view) => (3, view.0, 0),
         SendTag::NewView(view) => (4, view.0, 0),
     };
-    let mut key = mix(mix(mix(message.len() as u64, class), view), order);
-    for chunk in message[..message.len().min(KEY_BYTES)].chunks(8) {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        key = mix(key, u64::from_le_bytes(word));
+    let mut even = mix(message.len() as u64 ^ class, view);
+    let mut odd = mix(class, order);
+    // Two chains, so that the processor works on both at once.
+    for chunk in message[..message.len().min(KEY_BYTES)].chunks(16) {
+        let mut words = [0; 16];
+        words[..chunk.len()].copy_from_slice(chunk);
+        let words = u128::from_le_bytes(words);
+        even = mix(even, words as u64);
+        odd = mix(odd, (words >> 64) as u64);
     }
-    key
+    mix(even, odd)
 }
 
 fn mix(hash: u64, word: u64) -> u64 {

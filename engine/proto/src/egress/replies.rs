@@ -64,22 +64,16 @@ pub(super) struct Ready<'a, L> {
     pub(super) may_be_relayed: bool,
 }
 
-impl<L> Default for ClientLinks<L> {
-    fn default() -> Self {
+impl<L: Copy + PartialEq> ClientLinks<L> {
+    pub(super) fn new(replica: ReplicaId) -> Self {
         ClientLinks {
-            replica: ReplicaId(0),
+            replica,
             slots: Vec::new(),
             free: Vec::new(),
             by_client: Vec::new(),
             open: Vec::new(),
             last: None,
         }
-    }
-}
-
-impl<L: Copy + PartialEq> ClientLinks<L> {
-    pub(super) fn new(replica: ReplicaId) -> Self {
-        ClientLinks { replica, ..ClientLinks::default() }
     }
 
     pub(super) fn up(&mut self, client: ClientLink, link: L) {

@@ -76,7 +76,7 @@ fn ordering(order: u64) -> SendTag {
 }
 
 fn send(to: Destination, message: Bytes, order: u64) -> Network {
-    Network::Send { to, message, tag: ordering(order) }
+    Network::Send { to, message, tag: ordering(order), is_new: false }
 }
 
 fn replies(cause: Cause, count: u64) -> ReplyQueue {
@@ -179,6 +179,28 @@ fn a_message_is_not_sent_again_while_it_is_on_its_way() {
     // What an earlier link was given may be lost.
     egress.peer_up(OTHER);
     assert_eq!(again(&mut egress, 8, 500, 60_001), 1);
+}
+
+#[test]
+fn the_first_copy_of_a_message_paces_the_later_ones_whatever_was_sent_between() {
+    let (mut egress, mut links) = (egress(EgressLimits::default()), Played::default());
+    links.state = LinkState { outstanding_bytes: 0, round_trip_us: 500 };
+    let mut send = |egress: &mut Egress<u32>, order: u64, is_new| {
+        let message = message(kind::PREPARE, order as u8);
+        let effect =
+            Network::Send { to: Destination::Peer(OTHER), message, tag: ordering(order), is_new };
+        egress.apply(effect, Time(0), &mut links);
+        egress.check_invariants(true);
+        egress.flush(Time(0), &mut links);
+        links.to(OTHER).len()
+    };
+    // More than are remembered, so that the oldest are forgotten.
+    let sent: usize = (0..1500).map(|order| send(&mut egress, order, true)).sum();
+    assert_eq!(sent, 1500);
+    assert_eq!(send(&mut egress, 1499, false), 0);
+    assert_eq!(send(&mut egress, 476, false), 0);
+    assert_eq!(send(&mut egress, 475, false), 1);
+    assert_eq!(egress.counters().paced, 2);
 }
 
 #[test]

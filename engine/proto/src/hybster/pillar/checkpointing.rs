@@ -32,7 +32,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         };
         let own = Checkpoint { sender: self.id, id, proof: mac.proof };
         let message = own.encode(&self.config);
-        out.send(Destination::AllPeers, message, SendTag::Checkpoint(id.order));
+        out.send_new(Destination::AllPeers, message, SendTag::Checkpoint(id.order));
         self.checkpoints.sent(own, now);
         self.store_checkpoint(own, out);
     }

@@ -178,7 +178,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let ends_interval = (last + 1).is_multiple_of(self.config.interval_slots());
         let to = self.preferred.destination(slot, slot == self.committed, ends_interval, self.now);
         let tag = SendTag::Ordering(header.view, header.last);
-        out.send(to, stored.message.clone(), tag);
+        out.send_new(to, stored.message.clone(), tag);
         let slot = self.slots.get_mut(self.prepared).expect("the window has room");
         assert!(slot.prepare.is_none(), "an order number is used once in a view");
         slot.prepare = Some(stored);
@@ -327,7 +327,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             view: own.view,
             proposal: header.into(),
         });
-        out.send(Destination::AllPeers, own.encode(), SendTag::Ordering(own.view, own.last));
+        out.send_new(Destination::AllPeers, own.encode(), SendTag::Ordering(own.view, own.last));
         let slot = self.slots.get_mut(self.prepared).expect("inside the window");
         slot.own = Some(own);
         self.prepared = self.config.slot_of(own.last) + 1;
