@@ -11,8 +11,8 @@ use crate::time::Time;
 
 use super::{EgressCounters, EgressLimits, LinkState, Links};
 
-/// The last messages handed to the present link that are remembered. A copy of an older one may leave
-/// early: it costs bytes, nothing else.
+/// How many of the messages handed to the present link are remembered, the latest ones. A copy of an
+/// older one may leave early, which costs bytes and nothing else.
 const REMEMBERED: usize = 1024;
 
 /// Bytes of a message that tell it from others with its kind, tag and length: they hold the head
@@ -47,7 +47,8 @@ pub(super) enum Push {
 pub(super) struct Outgoing {
     message: Bytes,
     tag: SendTag,
-    /// Tells it from others, see [`key_of`]; even if it is new, so that it is one bit less.
+    /// Its [key](key_of), but for the lowest bit, which is 0 if the message is new. One word, so that
+    /// the whole fits a cache line.
     key_and_is_new: u64,
 }
 
@@ -83,7 +84,7 @@ impl Outgoing {
     }
 }
 
-// The queues are read and written for every message, mostly from the caches of another core.
+// Every message goes through the queue of each peer: one cache line for each.
 const _: () = assert!(size_of::<Outgoing>() == 64);
 
 /// The way to one peer.
