@@ -99,7 +99,7 @@ pub(super) struct Outbound {
     is_due: bool,
     /// Whether the link had no room for what is due.
     is_blocked: bool,
-    /// When the first message came to the empty queue, the link came up or took something.
+    /// When the first message came to the empty queue, or the queue was last handed over.
     idle_since: Time,
     /// Bytes handed to the present link.
     handed_bytes: u64,
