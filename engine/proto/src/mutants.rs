@@ -63,6 +63,8 @@ pub enum Mutant {
     ThriftyDuringQueries,
     /// A message may wait twice for one peer.
     TwoCopies,
+    /// A message that is sent again is called new.
+    NewAgain,
     /// The time of a proposed batch is not compared with this replica's clock.
     ClockUnchecked,
     /// A view change takes over times that nobody's clock has reached.
@@ -77,7 +79,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 33] = [
+    pub const ALL: [Mutant; 34] = [
         Mutant::CommitQuorum,
         Mutant::CommitTwice,
         Mutant::CommitUnverified,
@@ -106,6 +108,7 @@ impl Mutant {
         Mutant::RelayedAlways,
         Mutant::ThriftyDuringQueries,
         Mutant::TwoCopies,
+        Mutant::NewAgain,
         Mutant::ClockUnchecked,
         Mutant::EarlyReissued,
         Mutant::ReissuedTime,

@@ -186,7 +186,7 @@ impl<T: Transport> Agent<T> {
             }
             Message::Replies(mut replies) => {
                 if let Some(network) = &mut self.network {
-                    network.reply(&replies, self.now);
+                    network.reply(&replies);
                 }
                 replies.clear();
                 if let Some(outbox) = &mut self.outboxes[from] {
@@ -395,7 +395,7 @@ impl<T: Transport> Agent<T> {
     fn flush_replies(&mut self) {
         match &mut self.network {
             Some(network) => {
-                network.reply(&self.output.replies, self.now);
+                network.reply(&self.output.replies);
                 self.output.replies.clear();
                 network.flush(self.now);
             }

@@ -90,8 +90,8 @@ impl<T: Transport> Network<T> {
     }
 
     /// Takes replies.
-    pub(crate) fn reply(&mut self, replies: &ReplyQueue, now: Time) {
-        self.egress.reply(replies, now, &mut self.wires);
+    pub(crate) fn reply(&mut self, replies: &ReplyQueue) {
+        self.egress.reply(replies, &mut self.wires);
     }
 
     /// The end of a turn: hands over what is due and publishes the counters.

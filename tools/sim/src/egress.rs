@@ -1,5 +1,7 @@
 //! The egress of a replica at work in the virtual network, and what oracles ask of it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use bytes::Bytes;
 use hybster_proto::egress::{Egress, LinkState, Links, PROMPT_PREPARES};
 use hybster_proto::ids::ReplicaId;
@@ -102,6 +104,9 @@ impl World {
         {
             self.note_new_view(index, message);
         }
+        if let Effect::Send { message, is_new: true, .. } = &effect {
+            self.note_new(index, message);
+        }
         let is_thrifty = matches!(&effect, Effect::Send { to: Destination::Thrifty(_), .. });
         if is_thrifty {
             self.coverage.thrifty(&mut self.counters);
@@ -114,10 +119,20 @@ impl World {
         }
     }
 
+    /// Egress looks for no copy of what a stage calls new, so nothing may be called so twice.
+    fn note_new(&mut self, index: usize, message: &[u8]) {
+        let mut hasher = DefaultHasher::new();
+        message.hash(&mut hasher);
+        if !self.replicas[index].sent_as_new.insert(hasher.finish()) {
+            let story = format!("r{index}: a message of kind {} is new again", kind_of(message));
+            self.violate(("a message is new once", story, vec![index as u16]));
+        }
+    }
+
     /// Replies of a replica.
     pub(crate) fn reply(&mut self, index: usize, replies: &ReplyQueue) {
         if !replies.is_empty() {
-            self.with_egress(index, |egress, now, wires| egress.reply(replies, now, wires));
+            self.with_egress(index, |egress, _, wires| egress.reply(replies, wires));
         }
     }
 

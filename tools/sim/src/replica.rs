@@ -1,6 +1,6 @@
 //! A replica: the real stages, the inputs between them, its clock and its host.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hybster_proto::config::GroupConfig;
@@ -64,6 +64,8 @@ pub(crate) struct Replica {
     pub(crate) egress: Option<Egress<usize>>,
     /// PREPAREs that must not be late because of queries, as the oracle counts them.
     pub(crate) prompt: u32,
+    /// Hashes of the messages that its stages called new.
+    pub(crate) sent_as_new: BTreeSet<u64>,
     pub(crate) record: Record,
     pub(crate) clock: Clock,
     pub(crate) day: DayClock,
@@ -129,6 +131,7 @@ impl Replica {
             out: Output { tracing: true, ..Output::default() },
             egress: Some(Egress::new(config.clone(), id, scenario.egress)),
             prompt: 0,
+            sent_as_new: BTreeSet::new(),
             record,
             clock: Clock::new(&mut random, scenario.drift_ppm),
             day: scenario.day_clock(id),

@@ -181,6 +181,7 @@ mutants! {
     relayed_always: RelayedAlways in 100;
     thrifty_during_queries: ThriftyDuringQueries in 500;
     two_copies: TwoCopies in 500;
+    new_again: NewAgain in 500;
     clock_unchecked: ClockUnchecked in 500;
     early_reissued: EarlyReissued in 500;
     reissued_time: ReissuedTime in 500;

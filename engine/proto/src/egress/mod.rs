@@ -226,10 +226,10 @@ impl<L: Copy + PartialEq> Egress<L> {
 
     /// Takes replies; they leave with the next [`Self::flush`].
     #[inline]
-    pub fn reply(&mut self, replies: &ReplyQueue, now: Time, links: &mut impl Links<L>) {
+    pub fn reply(&mut self, replies: &ReplyQueue, links: &mut impl Links<L>) {
         let Egress { clients, to_peers, .. } = self;
         for reply in replies.iter() {
-            let found = clients.push(&reply, |ready| to_peers.send_replies(&ready, now, links));
+            let found = clients.push(&reply, |ready| links.send_to_client(ready.link, ready.message));
             to_peers.counters.lost_replies += u64::from(!found);
         }
     }
@@ -257,13 +257,19 @@ impl<L: Copy + PartialEq> Egress<L> {
     /// The end of a turn: closes all messages under construction and hands over what is due and
     /// has room. To be called at the end of each turn, when a link has taken something, and when
     /// [`Self::deadline`] has passed.
+    ///
+    /// Peers come before clients: a batch commits the sooner, the sooner they are woken, and no client
+    /// can go on before.
     pub fn flush(&mut self, now: Time, links: &mut impl Links<L>) {
         let Egress { clients, to_peers, .. } = self;
-        clients.flush(|ready| to_peers.send_replies(&ready, now, links));
+        if to_peers.is_any_due() {
+            clients.relay(|ready| to_peers.relay_by_leader(ready, now, links));
+        }
         let ToPeers { limits, peers, counters, .. } = to_peers;
         for (peer, outbound) in (0..).map(ReplicaId).zip(peers) {
             outbound.hand_over(peer, now, limits, counters, links);
         }
+        clients.flush(|ready| links.send_to_client(ready.link, ready.message));
     }
 
     /// When [`Self::flush`] is to be called at the latest.
@@ -376,24 +382,16 @@ impl ToPeers {
         }
     }
 
-    /// Sends a REPLIES message: along with what goes to the leader, if it may and there is something,
-    /// or else straight to the client.
-    fn send_replies<L: Copy>(
-        &mut self,
-        ready: &Ready<'_, L>,
-        now: Time,
-        links: &mut impl Links<L>,
-    ) {
-        if ready.may_be_relayed && self.relay_by_leader(ready, now, links) {
-            self.counters.relayed += 1;
-            return;
-        }
-        links.send_to_client(ready.link, ready.message);
+    /// Whether something leaves for a peer at the end of the turn in any case.
+    fn is_any_due(&self) -> bool {
+        self.peers.iter().any(Outbound::is_due)
     }
 
+    /// Sends a REPLIES message along with what goes to the leader, if there is something
+    /// (DEVIATIONS 21). False if it has to go straight to the client.
     fn relay_by_leader<L: Copy>(
         &mut self,
-        ready: &Ready<'_, L>,
+        ready: Ready<'_, L>,
         now: Time,
         links: &mut impl Links<L>,
     ) -> bool {
@@ -409,6 +407,8 @@ impl ToPeers {
         }
         let outbound = &mut self.peers[usize::from(leader.0)];
         let relay = Outgoing::new(relay.into(), SendTag::Transient, true);
-        outbound.push(relay, Urgency::Now, now, &self.limits) == Push::Queued
+        let is_queued = outbound.push(relay, Urgency::Now, now, &self.limits) == Push::Queued;
+        self.counters.relayed += u64::from(is_queued);
+        is_queued
     }
 }

@@ -60,8 +60,6 @@ pub(super) struct Ready<'a, L> {
     /// The view in which it was written.
     pub(super) view: View,
     pub(super) message: &'a [u8],
-    /// Whether it may go through the leader.
-    pub(super) may_be_relayed: bool,
 }
 
 impl<L: Copy + PartialEq> ClientLinks<L> {
@@ -158,6 +156,18 @@ impl<L: Copy + PartialEq> ClientLinks<L> {
         true
     }
 
+    /// Offers the messages that may go through the leader. Those that `relay` takes are done with.
+    pub(super) fn relay(&mut self, mut relay: impl FnMut(Ready<'_, L>) -> bool) {
+        for slot in &self.open {
+            if let Some(it) = &mut self.slots[*slot as usize]
+                && it.may_be_relayed()
+                && relay(it.ready())
+            {
+                it.clear();
+            }
+        }
+    }
+
     /// Hands out all messages under construction.
     pub(super) fn flush(&mut self, mut send: impl FnMut(Ready<'_, L>)) {
         for slot in self.open.drain(..) {
@@ -193,16 +203,24 @@ impl<L: Copy> ReplyLink<L> {
             || (mutants::active(Mutant::RelayedAlways) && reply.cause != Cause::Queried);
     }
 
+    /// Under load a message to the client costs little, and the leader has enough to do.
+    fn may_be_relayed(&self) -> bool {
+        self.may_be_relayed && self.replies == 1 && self.message.len() <= RELAY_REPLIES_MAX
+    }
+
+    fn ready(&self) -> Ready<'_, L> {
+        let ReplyLink { link, client, view, ref message, .. } = *self;
+        Ready { link, client, view, message }
+    }
+
     fn hand_out(&mut self, send: &mut impl FnMut(Ready<'_, L>)) {
-        // Under load a message to the client costs little, and the leader has enough to do.
-        let is_single = self.replies == 1 && self.message.len() <= RELAY_REPLIES_MAX;
-        send(Ready {
-            link: self.link,
-            client: self.client,
-            view: self.view,
-            message: &self.message,
-            may_be_relayed: self.may_be_relayed && is_single,
-        });
+        if self.replies > 0 {
+            send(self.ready());
+            self.clear();
+        }
+    }
+
+    fn clear(&mut self) {
         self.message.clear();
         self.replies = 0;
     }

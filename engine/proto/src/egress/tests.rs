@@ -17,6 +17,7 @@ const LATE_US: u64 = 5_000;
 struct Played {
     sent: Vec<(ReplicaId, Bytes)>,
     straight: Vec<Vec<u8>>,
+    sent_before_first_reply: Option<usize>,
     relayed: Vec<Vec<u8>>,
     unsent: usize,
     state: LinkState,
@@ -37,6 +38,7 @@ impl Links<u32> for Played {
     }
 
     fn send_to_client(&mut self, _: u32, message: &[u8]) {
+        self.sent_before_first_reply.get_or_insert(self.sent.len());
         self.straight.push(message.to_vec());
     }
 
@@ -235,7 +237,7 @@ fn a_single_reply_goes_through_the_leader_if_something_goes_there() {
             let to = Destination::Peer(LEADER);
             egress.apply(send(to, commit, order.into()), Time(0), &mut links);
         }
-        egress.reply(&replies(cause, count), Time(0), &mut links);
+        egress.reply(&replies(cause, count), &mut links);
         egress.flush(Time(0), &mut links);
         let relays = links.sent.drain(..).filter(|(_, m)| kind_of(m) == kind::RELAY).count();
         (relays, std::mem::take(&mut links.straight).len())
@@ -248,6 +250,17 @@ fn a_single_reply_goes_through_the_leader_if_something_goes_there() {
     assert_eq!(answer(&mut egress, Cause::AskedAgain, 1, Some(4)), (0, 1));
     assert_eq!(answer(&mut egress, Cause::Executed, 1, Some(5)), (0, 1));
     assert_eq!(egress.counters().relayed, 1);
+}
+
+#[test]
+fn peers_are_served_before_clients() {
+    let (mut egress, mut links) = (egress(EgressLimits::default()), Played::default());
+    egress.reply(&replies(Cause::Executed, 2), &mut links);
+    let to = Destination::AllPeers;
+    egress.apply(send(to, message(kind::PREPARE, 1), 1), Time(0), &mut links);
+    egress.flush(Time(0), &mut links);
+    assert_eq!((links.sent.len(), links.straight.len()), (2, 1));
+    assert_eq!(links.sent_before_first_reply, Some(2));
 }
 
 #[test]
@@ -272,10 +285,10 @@ fn a_newer_link_of_a_client_takes_the_place_of_the_old_one() {
     // The end of the old one comes late.
     egress.client_down(CLIENT, 0);
     assert_eq!(egress.client_links(), 1);
-    egress.reply(&replies(Cause::AskedAgain, 3), Time(0), &mut links);
+    egress.reply(&replies(Cause::AskedAgain, 3), &mut links);
     egress.client_down(CLIENT, 1);
     egress.flush(Time(0), &mut links);
     assert_eq!((links.straight.len(), egress.client_links()), (0, 0));
-    egress.reply(&replies(Cause::AskedAgain, 3), Time(0), &mut links);
+    egress.reply(&replies(Cause::AskedAgain, 3), &mut links);
     assert_eq!(egress.counters().lost_replies, 3);
 }

@@ -479,7 +479,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let due = (self.committed..self.prepared).filter_map(|slot| self.slots.prepare(slot));
         for stored in due.take(RESEND_PREPARES) {
             let tag = SendTag::Ordering(stored.header.view, stored.header.last);
-            out.send(Destination::AllPeers, stored.message.clone(), tag);
+            if mutants::active(Mutant::NewAgain) {
+                out.send_new(Destination::AllPeers, stored.message.clone(), tag);
+            } else {
+                out.send(Destination::AllPeers, stored.message.clone(), tag);
+            }
         }
     }
 
