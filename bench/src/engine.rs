@@ -197,7 +197,9 @@ impl Sessions for DriverSessions {
                 EngineOutcome::Overloaded => Outcome::Failed(Failure::Overloaded),
                 EngineOutcome::Evicted => Outcome::Failed(Failure::Evicted),
                 EngineOutcome::TimedOut => Outcome::Failed(Failure::TimedOut),
-                EngineOutcome::Stale | EngineOutcome::TooLong => Outcome::Failed(Failure::Refused),
+                EngineOutcome::Stale | EngineOutcome::TooLong | EngineOutcome::NumberTaken => {
+                    Outcome::Failed(Failure::Refused)
+                }
             };
             done(completion.session, outcome);
         }

@@ -4,11 +4,11 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use hybster_perf::{Fixture, LINK, Numbered};
-use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use hybster_perf::{Fixture, Numbered};
+use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, View};
 use hybster_proto::wire::reply::{Replies, append, begin};
 use hybster_proto::wire::request::requests_body;
-use hybster_proto::wire::{Commit, PrepareHeader, ReplyEntry, ReplyStatus, Requests};
+use hybster_proto::wire::{Commit, PrepareHeader, ReplyEntry, ReplyStatus, RequestTag, Requests};
 use hybster_tss::{CounterValue, Digest, Proof};
 
 fn requests(c: &mut Criterion) {
@@ -74,9 +74,9 @@ fn replies(c: &mut Criterion) {
             message.clear();
             begin(message, ReplicaId(1), View(0));
             for index in 0..count {
-                let session = SessionId::new(LINK.client, LINK.incarnation, index).session;
-                let (number, status) = (RequestNumber(7), ReplyStatus::Done);
-                append(message, &ReplyEntry { session, number, status, result: &result });
+                let (tag, number) = (RequestTag::new(index.into()), RequestNumber(7));
+                let (status, result) = (ReplyStatus::Done, &result);
+                append(message, &ReplyEntry { index, tag, number, status, result });
             }
         };
         encode(&mut message);

@@ -136,9 +136,9 @@ impl<S: Service> Rig<S> {
             if message.is_empty() {
                 begin(message, ReplicaId(replica as u16), reply.view);
             }
-            let session = reply.session.session;
-            let (number, status, result) = (reply.number, reply.status, reply.result);
-            append(message, &ReplyEntry { session, number, status, result });
+            let (index, tag, number) = (reply.session.index(), reply.tag, reply.number);
+            let (status, result) = (reply.status, reply.result);
+            append(message, &ReplyEntry { index, tag, number, status, result });
         }
         replies.clear();
     }

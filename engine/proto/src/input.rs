@@ -8,7 +8,7 @@ use crate::hybster;
 use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::service::Snapshot;
 use crate::state::TransferredState;
-use crate::wire::CheckpointId;
+use crate::wire::{CheckpointId, RequestTag};
 
 /// The link that a client message came over: replies to a session go to the link of its client
 /// and incarnation.
@@ -224,6 +224,8 @@ pub enum ToExecution {
         session: SessionId,
         /// The request's number.
         number: RequestNumber,
+        /// What tells it from others with that number.
+        tag: RequestTag,
     },
     /// The request intake does not care about a request any more.
     Unwatch {

@@ -21,13 +21,14 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::output::{
-    Cause, Destination, Output, Reject, SendTag, Source, ToControl, ToExecution, ToIntake, ToPillar,
+    Cause, Destination, Output, Reject, Reply, SendTag, Source, ToControl, ToExecution, ToIntake,
+    ToPillar,
 };
 use crate::shared::requests::{is_admissible, is_proved};
 use crate::time::Time;
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::request::{is_retransmission, requests_body, requests_head};
-use crate::wire::{ReplyStatus, RequestRef, Requests, kind};
+use crate::wire::{ReplyStatus, RequestRef, RequestTag, Requests, kind};
 
 /// Batches that a pillar may have been given without having proposed them: one in work, one next.
 pub(crate) const CREDIT: u32 = 2;
@@ -90,6 +91,7 @@ struct OpenBatch {
 
 struct Stored {
     record: Bytes,
+    tag: RequestTag,
     since: Time,
     due: Time,
     /// When this replica, as the leader of its view, ordered it last.
@@ -195,6 +197,7 @@ impl<V: RequestVerifier> Intake<V> {
                 continue;
             };
             let delay_us = self.timeout.delay_us();
+            let tag = stored.tag;
             if stored.reminded {
                 // TR listing 15, suspectsLeader.
                 expired = true;
@@ -208,7 +211,7 @@ impl<V: RequestVerifier> Intake<V> {
             stored.due = now.after_us(delay_us / 2);
             self.watch.insert((stored.due, session, number));
             // It may have been executed unnoticed: the answer comes before the next expiry.
-            out.execution(ToExecution::Resend { session, number });
+            out.execution(ToExecution::Resend { session, number, tag });
         }
         if expired {
             self.timeout.expired();
@@ -315,9 +318,15 @@ impl<V: RequestVerifier> Intake<V> {
     fn append(&mut self, request: &RequestRef<'_>, out: &mut Output) {
         let length = request.record.len();
         if self.pending_bytes + length > MAX_PENDING_BYTES {
-            let status = ReplyStatus::Overloaded;
-            let (view, cause) = (self.view, Cause::AskedAgain);
-            out.replies.push(request.session, request.number, view, cause, status, &[]);
+            out.replies.push(&Reply {
+                session: request.session,
+                number: request.number,
+                tag: request.tag(),
+                view: self.view,
+                cause: Cause::AskedAgain,
+                status: ReplyStatus::Overloaded,
+                result: &[],
+            });
             return;
         }
         let full = self.open.requests >= self.config.batch_max_requests
@@ -381,8 +390,9 @@ impl<V: RequestVerifier> Intake<V> {
         out: &mut Output,
     ) -> Result<(), Reject> {
         let key = (request.session, request.number);
+        let ask = ToExecution::Resend { session: key.0, number: key.1, tag: request.tag() };
         if self.stored.contains_key(&key) {
-            out.execution(ToExecution::Resend { session: key.0, number: key.1 });
+            out.execution(ask);
             return Ok(());
         }
         if !is_proved(&self.verifier, request) {
@@ -406,11 +416,17 @@ impl<V: RequestVerifier> Intake<V> {
         let due = now.after_us(self.timeout.delay_us() / 2);
         self.stored_bytes += length;
         *self.shares.entry(key.0.client).or_insert(0) += 1;
-        let stored =
-            Stored { record: record.clone(), since: now, due, proposed: None, reminded: false };
+        let stored = Stored {
+            record: record.clone(),
+            tag: request.tag(),
+            since: now,
+            due,
+            proposed: None,
+            reminded: false,
+        };
         self.stored.insert(key, stored);
         self.watch.insert((due, key.0, key.1));
-        out.execution(ToExecution::Resend { session: key.0, number: key.1 });
+        out.execution(ask);
         self.forward(&[record], out);
         Ok(())
     }

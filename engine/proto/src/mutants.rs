@@ -39,6 +39,10 @@ pub enum Mutant {
     WindowUnchecked,
     /// A request that was executed before is executed again.
     DuplicateExecution,
+    /// A session tells requests apart by their numbers alone.
+    TagIgnored,
+    /// A client takes replies that are about another's request.
+    ReplyTagIgnored,
     /// Evicted sessions may be opened again.
     WatermarkIgnored,
     /// A no-op over several order numbers may have an independent certificate.
@@ -79,7 +83,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 34] = [
+    pub const ALL: [Mutant; 36] = [
         Mutant::CommitQuorum,
         Mutant::CommitTwice,
         Mutant::CommitUnverified,
@@ -96,6 +100,8 @@ impl Mutant {
         Mutant::HoldUnchecked,
         Mutant::WindowUnchecked,
         Mutant::DuplicateExecution,
+        Mutant::TagIgnored,
+        Mutant::ReplyTagIgnored,
         Mutant::WatermarkIgnored,
         Mutant::KindIgnored,
         Mutant::NoopPrevious,

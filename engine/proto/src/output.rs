@@ -19,7 +19,7 @@ use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::protocol::Handler;
 use crate::trace::TraceEvent;
-use crate::wire::{ReplyStatus, WireError};
+use crate::wire::{ReplyStatus, RequestTag, WireError};
 
 /// Where a message goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,6 +129,7 @@ pub struct ReplyQueue {
 struct ReplyRecord {
     session: SessionId,
     number: RequestNumber,
+    tag: RequestTag,
     view: View,
     cause: Cause,
     status: ReplyStatus,
@@ -142,6 +143,8 @@ pub struct Reply<'a> {
     pub session: SessionId,
     /// The request's number.
     pub number: RequestNumber,
+    /// What tells it from others with that number.
+    pub tag: RequestTag,
     /// The replica's stable view.
     pub view: View,
     /// Why it is given.
@@ -162,18 +165,11 @@ impl Reply<'_> {
 
 impl ReplyQueue {
     /// Appends a reply.
-    pub fn push(
-        &mut self,
-        session: SessionId,
-        number: RequestNumber,
-        view: View,
-        cause: Cause,
-        status: ReplyStatus,
-        result: &[u8],
-    ) {
+    pub fn push(&mut self, reply: &Reply<'_>) {
+        let Reply { session, number, tag, view, cause, status, result } = *reply;
         self.results.extend_from_slice(result);
         let end = self.results.len();
-        self.entries.push(ReplyRecord { session, number, view, cause, status, end });
+        self.entries.push(ReplyRecord { session, number, tag, view, cause, status, end });
     }
 
     /// Number of replies.
@@ -203,6 +199,7 @@ impl ReplyQueue {
             Reply {
                 session: e.session,
                 number: e.number,
+                tag: e.tag,
                 view: e.view,
                 cause: e.cause,
                 status: e.status,

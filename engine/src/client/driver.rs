@@ -9,7 +9,8 @@ use hybster_net::{
     AnyTransport, Event, Hub, HubConfig, Identity, Reason, SendError, Source, Transport, Waker,
 };
 use hybster_proto::client::{
-    ClientCore, ClientOutput, ClientStats, Completions, RequestKind, SubmitError, pieces,
+    ClientCore, ClientOutput, ClientStats, Completions, FIRST_NUMBER_MIN, RequestKind, SubmitError,
+    pieces,
 };
 use hybster_proto::ids::{ReplicaId, RequestNumber, SessionId, View};
 use hybster_proto::time::Time;
@@ -26,6 +27,12 @@ const PIECE_BYTES: usize = 128 << 10;
 const GRACE: Duration = Duration::from_millis(100);
 /// Bits of a session's number that hold the incarnation.
 const INCARNATION_BITS: u32 = 64 - SessionId::INDEX_BITS;
+/// Bits of an incarnation that are random.
+const INCARNATION_RANDOM_BITS: u32 = 18;
+/// The unit of time in an incarnation, in milliseconds.
+const INCARNATION_TICK_MS: u64 = 250;
+/// When that time begins: 2025, in seconds since the Unix epoch.
+const INCARNATIONS_SINCE_S: u64 = 1_735_689_600;
 /// Most status answers that wait to be taken.
 const STATUSES_MAX: usize = 64;
 
@@ -93,7 +100,7 @@ impl<T: Transport> ClientDriver<T> {
         options: &ClientOptions,
     ) -> Result<Self, ClientError> {
         options.validate(group.config())?;
-        let (incarnation, first_number) = new_incarnation();
+        let (incarnation, first_number) = new_incarnation()?;
         let config = group.config().clone();
         let hub = Hub::new(transport, hub_config(group, keys, options, incarnation)?)?;
         let (mut core, mut out) = (
@@ -407,15 +414,54 @@ fn hub_config(
     })
 }
 
-/// Incarnation and first request number of a new client object, from the clock, so that they are
-/// higher than all earlier ones. (Incarnations wrap around every 35 years, next in 2041.)
-fn new_incarnation() -> (u64, u64) {
+/// Incarnation and first request number of a new client object.
+///
+/// An incarnation is the time in quarters of a second since 2025 (32 bits, until 2059) and random
+/// below that. The time makes it higher than earlier ones, as the group refuses sessions below those
+/// that it evicted. What is random makes it another than that of any client of the same key that
+/// starts at the same time, on a copied machine, or after the clock went back; the first number is
+/// random as well, so that those whose incarnations are equal still share no number.
+fn new_incarnation() -> Result<(u64, u64), ClientError> {
     static LAST: AtomicU64 = AtomicU64::new(0);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let clock = since.as_micros() as u64;
+    let random = || getrandom::u64().map_err(|error| ClientError::Random(error.to_string()));
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH + Duration::from_secs(INCARNATIONS_SINCE_S))
+        .unwrap_or_default();
+    let incarnation = incarnation_at(since, random()?);
     let last = LAST
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(clock.max(last + 1)))
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(incarnation.max(last + 1)))
         .expect("the closure always returns a value");
-    let microseconds = clock.max(last + 1);
-    (microseconds & ((1 << INCARNATION_BITS) - 1), microseconds)
+    Ok((incarnation.max(last + 1), random()? >> 3 | FIRST_NUMBER_MIN))
+}
+
+fn incarnation_at(since: Duration, random: u64) -> u64 {
+    let ticks = since.as_millis() as u64 / INCARNATION_TICK_MS;
+    let random = random & ((1 << INCARNATION_RANDOM_BITS) - 1);
+    (ticks << INCARNATION_RANDOM_BITS | random) & ((1 << INCARNATION_BITS) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With the same clock, so that only what is random tells clients apart.
+    #[test]
+    fn incarnations_rise_with_time_and_differ_at_the_same_time() {
+        let at = |ms, random| incarnation_at(Duration::from_millis(ms), random);
+        assert!(at(1_000, u64::MAX) < at(1_250, 0));
+        assert_ne!(at(1_000, 1), at(1_000, 2));
+        let years = 365 * 24 * 3600 * 1000;
+        assert!(at(33 * years, u64::MAX) < 1 << INCARNATION_BITS);
+        assert!(at(33 * years, 0) > at(32 * years, u64::MAX));
+    }
+
+    #[test]
+    fn each_client_object_has_numbers_of_its_own() {
+        let mut all: Vec<_> = (0..100).map(|_| new_incarnation().unwrap()).collect();
+        assert!(all.is_sorted_by(|(a, _), (b, _)| a < b));
+        assert!(all.iter().all(|(_, first)| (FIRST_NUMBER_MIN..u64::MAX >> 2).contains(first)));
+        all.sort_unstable_by_key(|(_, first)| *first);
+        let distances = all.windows(2).map(|pair| pair[1].1 - pair[0].1);
+        assert!(distances.min() > Some(1 << 32), "no client comes to another's numbers");
+    }
 }

@@ -29,6 +29,9 @@ pub enum ClientError {
     /// The links cannot be set up.
     #[error("cannot set up the links to the replicas: {0}")]
     Links(#[from] HubError),
+    /// The operating system gives no random bytes, which tell this client from others of its key.
+    #[error("the operating system gives no random bytes: {0}")]
+    Random(String),
     /// The operating system refuses what the network needs.
     #[error("the network of this client failed: {0}")]
     Network(#[from] io::Error),
@@ -52,6 +55,13 @@ pub enum CallError {
     /// operation may have been executed. Later requests use another session.
     #[error("the group evicted the session; raise max_sessions_per_client or open fewer sessions")]
     Evicted,
+    /// The group has evicted a later session of this client identity already, so it opens none of
+    /// this one. The operation was not executed. Later requests use another session.
+    #[error(
+        "the group has seen a later client of this key, so this machine's clock is behind: \
+         set it right and try again"
+    )]
+    ClockBehind,
     /// f+1 replicas keep refusing the request, which was not executed.
     #[error("the group is overloaded and refuses the request; try again later")]
     Overloaded,
@@ -72,10 +82,21 @@ pub enum CallError {
     /// The operation was executed, but its result is longer than the group allows.
     #[error("the operation was executed, but its result exceeds the group's limit")]
     ResultTooLong,
-    /// The group considers the request's number as used long ago: another client with the same
-    /// incarnation replaced this one, or a clock went back.
-    #[error("the group has used the request's number before; is another client using this key?")]
+    /// The group considers the request's number as used long ago, so a copy of this client's process
+    /// runs elsewhere. The operation may have been executed. Later requests use other sessions.
+    #[error(
+        "a copy of this client's process (a resumed or cloned machine?) uses its sessions; \
+         the operation may or may not be executed"
+    )]
     Stale,
+    /// Another operation was executed under the request's session and number, so a copy of this
+    /// client's process runs elsewhere. This operation was not executed. Later requests use other
+    /// sessions.
+    #[error(
+        "a copy of this client's process (a resumed or cloned machine?) uses its sessions; \
+         the operation was not executed, try again"
+    )]
+    NumberTaken,
     /// The client was shut down, or its thread has ended.
     #[error("the client was shut down; the operation may or may not be executed")]
     Shutdown,

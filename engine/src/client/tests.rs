@@ -15,7 +15,7 @@ use hybster_proto::ids::{ClientId, ReplicaId, RequestNumber, View};
 use hybster_proto::wire::relay::relayed_head;
 use hybster_proto::wire::reply::{append, begin};
 use hybster_proto::wire::request::requests_body;
-use hybster_proto::wire::{ReplyEntry, ReplyStatus, Requests, kind, kind_of};
+use hybster_proto::wire::{ReplyEntry, ReplyStatus, RequestTag, Requests, kind, kind_of};
 
 use super::*;
 use crate::group::{Addresses, CreateOptions, ReplicaKeys, create};
@@ -215,7 +215,11 @@ impl Replicas {
                 let lies = self.liar == Some(q as u16);
                 let evicted = request.session.incarnation() <= self.evicted;
                 let entry = ReplyEntry {
-                    session: request.session.session,
+                    index: request.session.index(),
+                    tag: match query {
+                        true => RequestTag::of_query(request.covered),
+                        false => request.tag(),
+                    },
                     number: request.number,
                     status: if evicted { ReplyStatus::Evicted } else { status },
                     result: if lies { b"a lie" } else { request.operation },

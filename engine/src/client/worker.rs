@@ -98,6 +98,8 @@ pub(super) struct Worker {
     permits: VecDeque<u32>,
     outstanding: HashMap<(u32, RequestNumber), Responder>,
     completions: Completions,
+    /// Whether a copy of this process uses the same sessions.
+    is_copied: bool,
 }
 
 impl Worker {
@@ -118,6 +120,7 @@ impl Worker {
             permits,
             outstanding: HashMap::new(),
             completions: Completions::default(),
+            is_copied: false,
         }
     }
 
@@ -202,7 +205,12 @@ impl Worker {
         let mut completions = std::mem::take(&mut self.completions);
         self.driver.take_completions(&mut completions);
         for completion in completions.iter() {
-            if !self.driver.core().is_evicted(completion.session) {
+            if matches!(completion.outcome, Outcome::NumberTaken | Outcome::Stale) {
+                // Sessions that are shared with a copy of this process are of no use.
+                self.is_copied = true;
+                self.permits.clear();
+            }
+            if !self.is_copied && !self.driver.core().is_evicted(completion.session) {
                 self.permits.push_back(completion.session);
             }
             let key = (completion.session, completion.number);
@@ -212,7 +220,12 @@ impl Worker {
             };
             responder.answer(match completion.outcome {
                 Outcome::Done => Ok(completion.result.to_vec()),
+                // Its first request would have opened the session.
+                Outcome::Evicted if completion.number == self.driver.core().first_number() => {
+                    Err(CallError::ClockBehind)
+                }
                 Outcome::Evicted => Err(CallError::Evicted),
+                Outcome::NumberTaken => Err(CallError::NumberTaken),
                 Outcome::Stale => Err(CallError::Stale),
                 Outcome::TooLong => Err(CallError::ResultTooLong),
                 Outcome::Overloaded => Err(CallError::Overloaded),
@@ -230,10 +243,11 @@ impl Worker {
         }
     }
 
-    /// All sessions are evicted: those of a new incarnation take over.
+    /// No session can be used any more: those of a new incarnation take over.
     fn begin_anew(&mut self) -> Result<(), ClientError> {
         self.driver = ClientDriver::connect(&self.group, &self.keys, &self.options)?;
         self.permits = permits(&self.driver);
+        self.is_copied = false;
         self.shared.lock().waker = self.driver.waker();
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::keys::Identity;
 use crate::reject::Reason;
 
 /// The version of the link protocol: handshake, frames and message lists together.
-pub const LINK_VERSION: u16 = 2;
+pub const LINK_VERSION: u16 = 3;
 
 /// The longest explanation in a verdict, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 512;

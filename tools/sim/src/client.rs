@@ -24,6 +24,9 @@ pub(crate) struct Client {
     pub(crate) wake_us: Option<u64>,
     random: Random,
     keys: u16,
+    is_original: bool,
+    /// Whether another client uses its sessions as well.
+    pub(crate) is_copied: bool,
     /// Operations that each session has yet to submit.
     left: Vec<u32>,
     /// Turns of each session that wait for room in its window.
@@ -33,6 +36,8 @@ pub(crate) struct Client {
     pub(crate) calls: BTreeMap<(u32, RequestNumber), (Call, u64)>,
     pub(crate) history: Vec<Call>,
     pub(crate) latencies_us: Vec<u64>,
+    /// Requests whose number a copy of this client had used.
+    pub(crate) numbers_taken: u64,
 }
 
 /// An operation that was submitted.
@@ -48,11 +53,15 @@ impl Client {
         scenario: &Scenario,
         config: &Arc<GroupConfig>,
         keys: &Keys,
+        original: Option<ClientLink>,
         mut random: Random,
     ) -> Client {
         let plan = scenario.clients[index as usize].clone();
-        let link = ClientLink { client: ClientId(index), incarnation: random.between(1, 1 << 30) };
-        let key = keys.client(config, index);
+        let link = original.unwrap_or_else(|| ClientLink {
+            client: ClientId(index),
+            incarnation: random.between(1, 1 << 30),
+        });
+        let key = keys.client(config, link.client.0);
         let sessions = plan.sessions;
         Client {
             link,
@@ -62,12 +71,15 @@ impl Client {
             wake_us: None,
             random,
             keys: scenario.keys,
+            is_original: original.is_none(),
+            is_copied: scenario.is_copied(index as u16),
             left: vec![plan.operations; sessions as usize],
             parked: vec![0; sessions as usize],
             known: BTreeMap::new(),
             calls: BTreeMap::new(),
             history: Vec::new(),
             latencies_us: Vec::new(),
+            numbers_taken: 0,
             plan,
         }
     }
@@ -107,7 +119,11 @@ impl Client {
             return None;
         }
         let operation = self.operation(stamp);
-        let padding = self.random.below(u64::from(self.plan.padding) + 1) as usize;
+        let mut padding = self.random.below(u64::from(self.plan.padding) + 1) as usize;
+        if self.is_copied {
+            // Two equal operations would be one request, which nobody could tell from a retransmission.
+            padding = 2 * padding + usize::from(self.is_original);
+        }
         let bytes = operation.encode(padding);
         let read_only = operation.action == Action::Get && self.random.chance(500_000);
         let kind = if read_only { RequestKind::ReadOnly } else { RequestKind::Ordered };
@@ -142,9 +158,26 @@ impl Client {
     pub(crate) fn finished(&mut self, now_us: u64, stamp: &mut u64) -> Result<Vec<u32>, String> {
         let mut turns = Vec::new();
         for done in self.out.completions.iter() {
+            turns.push(done.session);
+            for _ in 0..std::mem::take(&mut self.parked[done.session as usize]) {
+                turns.push(done.session);
+            }
             let Some((mut call, since)) = self.calls.remove(&(done.session, done.number)) else {
                 return Err(format!("{} got a second end", done.number));
             };
+            match done.outcome {
+                // It did not run and never will, so it is no part of the history.
+                Outcome::NumberTaken if self.is_copied => {
+                    self.numbers_taken += 1;
+                    continue;
+                }
+                // It may have run.
+                Outcome::Stale if self.is_copied => {
+                    self.history.push(call);
+                    continue;
+                }
+                _ => {}
+            }
             if done.outcome != Outcome::Done {
                 return Err(format!("{} ended with {:?}", call.caller, done.outcome));
             }
@@ -157,10 +190,6 @@ impl Client {
             self.known.insert(key, action.apply(answer));
             self.history.push(call);
             self.latencies_us.push(now_us - since);
-            turns.push(done.session);
-            for _ in 0..std::mem::take(&mut self.parked[done.session as usize]) {
-                turns.push(done.session);
-            }
         }
         self.out.completions.clear();
         Ok(turns)

@@ -39,6 +39,8 @@ pub struct Counters {
     pub submitted: u64,
     /// Operations that were answered.
     pub answered: u64,
+    /// Operations whose number a copy of their client had used.
+    pub numbers_taken: u64,
     /// The highest view that a replica entered.
     pub view: u64,
     /// Views entered, over all replicas.
@@ -160,6 +162,7 @@ impl Counters {
         }
         self.submitted += other.submitted;
         self.answered += other.answered;
+        self.numbers_taken += other.numbers_taken;
         self.view = self.view.max(other.view);
         self.views_entered += other.views_entered;
         self.belated_views += other.belated_views;

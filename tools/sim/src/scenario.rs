@@ -14,6 +14,9 @@ use crate::rogue::RoguePlan;
 /// How many of a million random groups have their clients sign requests.
 const SIGNED_PPM: u32 = 125_000;
 
+/// How many of a million random groups have a client whose machine was copied.
+const COPIES_PPM: u32 = 60_000;
+
 /// How the stages of a replica take turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layout {
@@ -124,6 +127,9 @@ pub struct TimedFault {
 /// The workload of a client object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientPlan {
+    /// It is a copy of the client with this index: a resumed image of its machine. Both use the same
+    /// sessions and numbers, for different operations.
+    pub copy_of: Option<u16>,
     /// Sessions that it opens.
     pub sessions: u32,
     /// Operations that each session submits before the faults end.
@@ -217,6 +223,7 @@ impl Scenario {
             wrong_clocks: Vec::new(),
             clients: vec![
                 ClientPlan {
+                    copy_of: None,
                     sessions: 2,
                     operations: 30,
                     operations_after: 3,
@@ -292,7 +299,36 @@ impl Scenario {
             scenario.group.request_authenticator = RequestAuthenticator::Ed25519;
         }
         scenario.draw_clocks(seed);
+        scenario.draw_copies(seed);
         scenario
+    }
+
+    /// Now and then a client's machine has a copy. Drawn apart as well.
+    pub(crate) fn draw_copies(&mut self, seed: u64) {
+        let mut random = Random::new(seed ^ 0xc0b1_e500);
+        if random.chance(COPIES_PPM) {
+            let of = random.below(self.clients.len() as u64) as u16;
+            self.copy_client(of);
+        }
+    }
+
+    /// Adds a copy of a client.
+    pub fn copy_client(&mut self, of: u16) {
+        let plan = self.clients[usize::from(of)].clone();
+        self.clients.push(ClientPlan { copy_of: Some(of), ..plan });
+    }
+
+    /// The client of whose machine one is a copy, if it is one.
+    pub(crate) fn original(&self, client: u16) -> Option<u16> {
+        // A shrunk scenario may have lost it.
+        self.clients[usize::from(client)].copy_of.filter(|of| *of < client)
+    }
+
+    /// Whether a client's sessions are used by another as well.
+    pub(crate) fn is_copied(&self, client: u16) -> bool {
+        let of = self.original(client).unwrap_or(client);
+        let is_copy = |other| self.original(other) == Some(of);
+        (0..self.clients.len() as u16).any(is_copy)
     }
 
     /// Draws the clocks of the day, some of them wrong if fewer than f replicas crash or are faulty.
@@ -340,6 +376,7 @@ impl Scenario {
 fn random_client(r: &mut Random, heal_at_us: u64) -> ClientPlan {
     let operations = r.between(5, 60) as u32;
     ClientPlan {
+        copy_of: None,
         sessions: r.between(1, 4) as u32,
         operations,
         operations_after: r.between(1, 4) as u32,

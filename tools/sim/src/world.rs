@@ -147,9 +147,12 @@ impl World {
             .all_replicas()
             .map(|id| Replica::new(id, &scenario, &config, &keys, &ledger, random.fork()))
             .collect();
-        let clients: Vec<Client> = (0..scenario.clients.len() as u32)
-            .map(|c| Client::new(c, &scenario, &config, &keys, random.fork()))
-            .collect();
+        let mut clients: Vec<Client> = Vec::new();
+        for index in 0..scenario.clients.len() as u16 {
+            let original = scenario.original(index).map(|of| clients[usize::from(of)].link);
+            let random = random.fork();
+            clients.push(Client::new(index.into(), &scenario, &config, &keys, original, random));
+        }
         let ends = clients.len() + scenario.rogues.len();
         let network = Network::new(n, ends, scenario.transport, scenario.latency, random.fork());
         let rogues = scenario.rogues.iter().zip(clients.len() as u32..).map(|(plan, id)| {
@@ -401,6 +404,10 @@ impl World {
             route_peer_message(id, message, &self.config)
         } else {
             let link = self.client_link(from - n);
+            if self.clients.get(from - n).is_some_and(|client| client.is_copied) {
+                // Copies have one identity, so their links take turns.
+                self.egress_up(to, from);
+            }
             let mut message = Some(message);
             self.hosts(to, |host, scene| {
                 message = message.take().and_then(|m| host.request(scene, link, m));

@@ -72,6 +72,11 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
         Mutant::CheckpointOfOne => liar(seed, &[Behaviour::CheckpointLiar { ppm }]),
         Mutant::PageUnchecked => liar(seed, &[Behaviour::StateLiar { ppm }]),
         Mutant::RelayedAlways => staged::relays_lost(seed),
+        Mutant::TagIgnored | Mutant::ReplyTagIgnored => {
+            let mut scenario = Scenario::random(seed);
+            scenario.copy_client(0);
+            scenario
+        }
         Mutant::OneReply => liar(seed, &[Behaviour::ReplyLiar { ppm }]),
         Mutant::ClockUnchecked => liar(seed, &[Behaviour::OrderLiar(Trick::FalseTime, 100_000)]),
         Mutant::ReissuedTime => {
@@ -170,6 +175,8 @@ mutants! {
     window_unchecked: WindowUnchecked in 500;
     duplicate_execution: DuplicateExecution in 500;
     watermark_ignored: WatermarkIgnored in 500;
+    tag_ignored: TagIgnored in 500;
+    reply_tag_ignored: ReplyTagIgnored in 500;
     kind_ignored: KindIgnored in 500;
     noop_previous: NoopPrevious in 500;
     batch_digest: BatchDigest in 500;

@@ -229,9 +229,25 @@ fn signed_requests_are_ordered_and_forged_ones_are_not() {
     assert!(answered > 2_000 && refused > 500);
 }
 
+/// Two clients with one identity, sessions and numbers: what is acknowledged was executed, for each of them.
+#[test]
+fn copies_of_a_client_get_no_results_of_each_other() {
+    let mut taken = 0;
+    for seed in 0..60 {
+        let mut scenario = Scenario::random(seed);
+        scenario.copy_client(0);
+        let report = run_scenario(scenario, &Options::default());
+        report.assert_good();
+        taken += report.counters.numbers_taken;
+    }
+    println!("{taken} numbers were taken by the other");
+    assert!(taken > 100);
+}
+
 fn one_client(pillars: u16, seed: u64) -> Scenario {
     let mut scenario = Scenario::calm("one client", seed, 1, pillars);
     scenario.clients = vec![ClientPlan {
+        copy_of: None,
         sessions: 1,
         operations: 300,
         operations_after: 1,

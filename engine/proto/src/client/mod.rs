@@ -36,7 +36,8 @@
 //! request's MAC: the link authenticates it to the replica that answers, and nobody can order it.
 //!
 //! # Errors
-//! Evicted, Stale and TooLong end a request like a result does: when f+1 replicas say so.
+//! Evicted, Stale, TooLong and NumberTaken end a request like a result does: when f+1 replicas say
+//! so.
 //! Overloaded is the advice of one replica about its own buffers. It makes the core wait and ask
 //! again; after several rounds, if f+1 replicas say so since the last transmission, the request
 //! ends with [`Outcome::Overloaded`]. A single replica can make no request fail.
@@ -58,8 +59,8 @@ use hybster_tss::RequestKey;
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, ReplicaId, RequestNumber, SessionId, View};
 use crate::time::Time;
-use crate::wire::REQUEST_MAC;
-use crate::wire::request::{append_proved, append_request};
+use crate::wire::request::{RequestRef, append_proved, append_request};
+use crate::wire::{REQUEST_MAC, RequestTag};
 use output::Lane;
 use table::{QUERY, Table};
 use timing::Timing;
@@ -284,6 +285,12 @@ impl ClientCore {
         &self.config
     }
 
+    /// The number of each session's first ordinary request.
+    #[must_use]
+    pub fn first_number(&self) -> RequestNumber {
+        RequestNumber(self.first)
+    }
+
     /// The name of a session in the group.
     #[must_use]
     pub fn session_id(&self, session: u32) -> SessionId {
@@ -334,8 +341,7 @@ impl ClientCore {
         }
         // No query can be ordered: replicas accept no request in a PREPARE without its proof.
         let query = lane == Lane::Query;
-        let request = self.table.slot(slot);
-        let (session, number) = (request.session, request.number);
+        let (session, number) = (self.table.slot(slot).session, self.table.slot(slot).number);
         let number = if query { self.query_number(number) } else { number };
         let name = SessionId {
             client: self.client,
@@ -346,6 +352,7 @@ impl ClientCore {
             // Records without their MACs must remain the last ones.
             self.prove(out);
         }
+        let request = self.table.slot(slot);
         let append = |out: &mut Vec<u8>| {
             if query || deferred {
                 append_request(out, name, number, &request.operation, |_| [0; REQUEST_MAC]);
@@ -360,7 +367,10 @@ impl ClientCore {
             append(buffer);
             let bytes = buffer.len() - start;
             if deferred {
-                self.note_unproved(to, start, out);
+                self.note_unproved(slot, to, start, out);
+            } else {
+                let tag = tag_of(&buffer[start..], query);
+                self.table.slot_mut(slot).tag = tag;
             }
             return bytes;
         }
@@ -373,6 +383,7 @@ impl ClientCore {
             left &= left - 1;
         }
         let bytes = record.len() * targets.count_ones() as usize;
+        self.table.slot_mut(slot).tag = tag_of(&record, query);
         out.scratch = record;
         bytes
     }
@@ -411,4 +422,10 @@ impl ClientCore {
         let mask = (1 << self.ring_bits) - 1;
         (session as usize) << self.ring_bits | (number as usize & mask)
     }
+}
+
+/// The tag of a complete record.
+fn tag_of(record: &[u8], is_query: bool) -> RequestTag {
+    let (request, _) = RequestRef::split(record).expect("this core's own record");
+    if is_query { RequestTag::of_query(request.covered) } else { request.tag() }
 }

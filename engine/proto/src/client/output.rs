@@ -28,6 +28,9 @@ pub enum Outcome {
     Stale,
     /// Executed, but the result was longer than the group allows.
     TooLong,
+    /// Another client has used the session and the number for another operation. This one was not
+    /// executed, and never will.
+    NumberTaken,
     /// f+1 replicas keep refusing it because their buffers are full.
     Overloaded,
     /// No certificate within the limit that [`ClientCore::give_up_after`] set. It may still be
@@ -283,6 +286,9 @@ pub struct ClientStats {
     pub retransmissions: u64,
     /// Replies that say [`Overloaded`](crate::wire::ReplyStatus::Overloaded).
     pub overloads: u64,
+    /// Replies about requests of another client that uses this one's sessions and numbers. There
+    /// should be none: see [`Outcome::NumberTaken`].
+    pub foreign: u64,
     /// How often f+1 replicas vouched for a higher view.
     pub view_changes: u64,
     /// Replies after their request had ended: the replicas beyond the first f+1, mostly.

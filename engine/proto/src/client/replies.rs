@@ -2,7 +2,7 @@
 
 use super::table::{Candidate, LEVELS, OVERLOAD, OVERLOAD_ROUNDS, QUERY};
 use super::{ClientCore, ClientOutput, Outcome};
-use crate::ids::{ReplicaId, SessionId, View};
+use crate::ids::{ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::time::Time;
 use crate::wire::reply::Replies;
@@ -16,6 +16,8 @@ enum Place {
     Ended,
     /// To none that ever was.
     Nowhere,
+    /// To another client's, which uses this one's session and number.
+    Foreign,
 }
 
 impl ClientCore {
@@ -78,6 +80,10 @@ impl ClientCore {
                 self.stats.late += 1;
                 return;
             }
+            Place::Foreign => {
+                self.stats.foreign += 1;
+                return;
+            }
             Place::Nowhere => {
                 self.stats.unknown[replica] += 1;
                 return;
@@ -100,7 +106,6 @@ impl ClientCore {
     /// Finds the request that a reply is about.
     #[inline]
     fn place(&self, entry: &ReplyEntry<'_>) -> Place {
-        let id = SessionId { client: self.client, session: entry.session };
         let ordered = entry.number.0 >= self.first;
         let number = if ordered {
             entry.number.0
@@ -108,22 +113,24 @@ impl ClientCore {
             // A query's number stands for the ordinary one that is reserved for it.
             entry.number.0.wrapping_sub(1).wrapping_add(self.first)
         };
-        let session = match self.sessions.get(id.index() as usize) {
-            Some(session) if id.incarnation() == self.incarnation => session,
-            _ => return Place::Nowhere,
+        let Some(session) = self.sessions.get(entry.index as usize) else {
+            return Place::Nowhere;
         };
         if number < self.first || number >= session.next {
             return Place::Nowhere;
         }
-        let cell = self.ring[self.cell(id.index(), number)];
+        let cell = self.ring[self.cell(entry.index, number)];
         if number < session.oldest || cell == 0 {
             return Place::Ended;
         }
         let slot = self.table.slot(cell - 1);
-        debug_assert_eq!((slot.number.0, slot.session), (number, id.index()));
+        debug_assert_eq!((slot.number.0, slot.session), (number, entry.index));
         match (slot.queue == QUERY, ordered) {
             (true, true) => Place::Nowhere,
             (false, false) => Place::Ended,
+            _ if slot.tag != entry.tag && !mutants::active(Mutant::ReplyTagIgnored) => {
+                Place::Foreign
+            }
             _ => Place::Slot(cell - 1),
         }
     }
@@ -232,6 +239,7 @@ impl ClientCore {
             ReplyStatus::Evicted => Outcome::Evicted,
             ReplyStatus::Stale => Outcome::Stale,
             ReplyStatus::TooLong => Outcome::TooLong,
+            ReplyStatus::NumberTaken => Outcome::NumberTaken,
             ReplyStatus::OrderIt | ReplyStatus::Overloaded => unreachable!("never a vote"),
         };
         let slot = self.table.slot(index);

@@ -5,7 +5,7 @@
 
 use crate::ids::RequestNumber;
 use crate::time::Time;
-use crate::wire::ReplyStatus;
+use crate::wire::{ReplyStatus, RequestTag};
 
 /// Waits double up to this level.
 pub(super) const LEVELS: u8 = 6;
@@ -40,6 +40,8 @@ pub(super) struct Slot {
     /// Transmissions after the first.
     pub(super) attempts: u8,
     pub(super) session: u32,
+    /// What tells the request from others with its number, as it was sent last.
+    pub(super) tag: RequestTag,
     before: u32,
     after: u32,
     /// The request's operation, for further transmissions.
@@ -129,6 +131,7 @@ impl Table {
         let slot = &mut self.slots[index as usize];
         slot.number = number;
         slot.session = session;
+        slot.tag = RequestTag::NONE;
         slot.submitted_at = now;
         slot.attempts = 0;
         slot.operation.extend_from_slice(operation);
@@ -150,6 +153,7 @@ impl Table {
             queue: QUEUES,
             attempts: 0,
             session: 0,
+            tag: RequestTag::NONE,
             before: NONE,
             after: NONE,
             operation: Vec::new(),
@@ -237,6 +241,12 @@ impl Table {
         for queue in &mut self.queues[usize::from(queues.start)..usize::from(queues.end)] {
             queue.flood_seq = self.next_seq - 1;
         }
+    }
+
+    /// All slots, the free ones too.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> &[Slot] {
+        &self.slots
     }
 
     /// Bytes of memory held for slots: what is held for operations and results comes on top.

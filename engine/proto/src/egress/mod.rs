@@ -229,7 +229,8 @@ impl<L: Copy + PartialEq> Egress<L> {
     pub fn reply(&mut self, replies: &ReplyQueue, links: &mut impl Links<L>) {
         let Egress { clients, to_peers, .. } = self;
         for reply in replies.iter() {
-            let found = clients.push(&reply, |ready| links.send_to_client(ready.link, ready.message));
+            let found =
+                clients.push(&reply, |ready| links.send_to_client(ready.link, ready.message));
             to_peers.counters.lost_replies += u64::from(!found);
         }
     }

@@ -192,7 +192,8 @@ impl<L: Copy> ReplyLink<L> {
         append(
             &mut self.message,
             &ReplyEntry {
-                session: reply.session.session,
+                index: reply.session.index(),
+                tag: reply.tag,
                 number: reply.number,
                 status: reply.status,
                 result: reply.result,

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId, View};
-use crate::output::{Cause, Watermark};
+use crate::output::{Cause, Reply, Watermark};
 use crate::wire::relay::parse_relayed;
-use crate::wire::{ReplyStatus, kind};
+use crate::wire::{ReplyStatus, RequestTag, kind};
 
 const LEADER: ReplicaId = ReplicaId(0);
 const OWN: ReplicaId = ReplicaId(1);
@@ -86,7 +86,15 @@ fn replies(cause: Cause, count: u64) -> ReplyQueue {
     assert_eq!(session.incarnation(), CLIENT.incarnation);
     let mut queue = ReplyQueue::default();
     for number in 0..count {
-        queue.push(session, RequestNumber(number), View(0), cause, ReplyStatus::Done, b"r");
+        queue.push(&Reply {
+            session,
+            number: RequestNumber(number),
+            tag: RequestTag::new(number),
+            view: View(0),
+            cause,
+            status: ReplyStatus::Done,
+            result: b"r",
+        });
     }
     queue
 }

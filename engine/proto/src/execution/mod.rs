@@ -13,7 +13,7 @@ use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::mutants::{self, Mutant};
 use crate::output::{
-    Agreed, Cause, ClientLink, Fatal, Input, Output, TakenSnapshot, ToControl, ToExecution,
+    Agreed, Cause, ClientLink, Fatal, Input, Output, Reply, TakenSnapshot, ToControl, ToExecution,
     ToIntake, ToPillar, ToState,
 };
 use crate::service::{Context, Service};
@@ -21,7 +21,7 @@ use crate::state::TransferredState;
 use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::wire::request::requests_body;
-use crate::wire::{CheckpointId, ReplyStatus, RequestRef, Requests};
+use crate::wire::{CheckpointId, ReplyStatus, RequestRef, RequestTag, Requests};
 
 use sessions::{Lookup, Place, SessionTable};
 pub(crate) use sessions::{SNAPSHOT_COPIES, session_bytes};
@@ -147,7 +147,9 @@ impl<S: Service> Execution<S> {
                 self.run(out);
             }
             ToExecution::Query { link, message } => self.query(link, &message, out),
-            ToExecution::Resend { session, number } => self.resend(session, number, out),
+            ToExecution::Resend { session, number, tag } => {
+                self.resend(session, number, tag, out);
+            }
             ToExecution::View(view) => self.view = view,
             ToExecution::Halt => self.halted = true,
             ToExecution::Unwatch { session, number } => {
@@ -274,8 +276,17 @@ impl<S: Service> Execution<S> {
         place: Place,
         out: &mut Output,
     ) -> bool {
-        let (session, number) = (request.session, request.number);
-        let ran = match self.sessions.lookup_or_open(place, session, number) {
+        let (session, number, tag) = (request.session, request.number, request.tag());
+        let mut reply = Reply {
+            session,
+            number,
+            tag,
+            view: self.view,
+            cause: Cause::AskedAgain,
+            status: ReplyStatus::Done,
+            result: &[],
+        };
+        let ran = match self.sessions.lookup_or_open(place, session, number, tag) {
             Lookup::New(entry) => {
                 (self.context.session, self.context.number) = (session, number);
                 self.result.clear();
@@ -286,17 +297,19 @@ impl<S: Service> Execution<S> {
                     self.result.clear();
                     ReplyStatus::TooLong
                 };
-                let cause = Cause::Executed;
-                out.replies.push(session, number, self.view, cause, status, &self.result);
-                self.sessions.record(entry, number, status, &self.result);
+                let result = &self.result;
+                out.replies.push(&Reply { cause: Cause::Executed, status, result, ..reply });
+                self.sessions.record(entry, number, tag, status, result);
                 true
             }
             Lookup::Executed(status, result) => {
-                out.replies.push(session, number, self.view, Cause::AskedAgain, status, result);
+                (reply.status, reply.result) = (status, result);
+                out.replies.push(&reply);
                 false
             }
             Lookup::Refused(status) => {
-                out.replies.push(session, number, self.view, Cause::AskedAgain, status, &[]);
+                reply.status = status;
+                out.replies.push(&reply);
                 false
             }
         };
@@ -308,14 +321,21 @@ impl<S: Service> Execution<S> {
 
     /// Answers a retransmitted request from the session table, or says that it has not run and
     /// watches for it.
-    fn resend(&mut self, session: SessionId, number: RequestNumber, out: &mut Output) {
-        let answer = match self.sessions.lookup(session, number) {
+    fn resend(
+        &mut self,
+        session: SessionId,
+        number: RequestNumber,
+        tag: RequestTag,
+        out: &mut Output,
+    ) {
+        let answer = match self.sessions.lookup(session, number, tag) {
             Some(Lookup::Executed(status, result)) => Some((status, result)),
             Some(Lookup::Refused(status)) => Some((status, &[][..])),
             Some(Lookup::New(_)) | None => None,
         };
         if let Some((status, result)) = answer {
-            out.replies.push(session, number, self.view, Cause::AskedAgain, status, result);
+            let (view, cause) = (self.view, Cause::AskedAgain);
+            out.replies.push(&Reply { session, number, tag, view, cause, status, result });
             out.intake(ToIntake::Executed { session, number });
         } else {
             out.intake(ToIntake::NotExecuted { session, number });
@@ -349,8 +369,15 @@ impl<S: Service> Execution<S> {
             if !answered {
                 self.result.clear();
             }
-            let (view, cause) = (self.view, Cause::Queried);
-            out.replies.push(session, request.number, view, cause, status, &self.result);
+            out.replies.push(&Reply {
+                session,
+                number: request.number,
+                tag: RequestTag::of_query(request.covered),
+                view: self.view,
+                cause: Cause::Queried,
+                status,
+                result: &self.result,
+            });
         }
     }
 
@@ -399,8 +426,9 @@ impl<S: Service> Execution<S> {
         out.control(ToControl::Installed(id));
         let sessions = &self.sessions;
         self.watched.retain(|(session, number)| {
+            // Whatever ran under the number: the request that is watched will not run any more.
             let executed = matches!(
-                sessions.lookup(*session, *number),
+                sessions.lookup(*session, *number, RequestTag::NONE),
                 Some(Lookup::Executed(..) | Lookup::Refused(_))
             );
             if executed {

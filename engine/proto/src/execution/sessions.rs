@@ -22,14 +22,14 @@ use crate::config::GroupConfig;
 use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
 use crate::mutants::{self, Mutant};
 use crate::service::{RestoreError, Snapshot};
-use crate::wire::{Put, Reader, ReplyStatus, WireError};
+use crate::wire::{Put, Reader, ReplyStatus, RequestTag, WireError};
 
 use hasher::BuildMix;
 use pages::{EMPTY, Entry, Held, PAGE, Page, Recorded, Retired, SessionSnapshot};
 
 const NONE: u32 = u32::MAX;
-/// Version of the first page. 2: the agreed time is in it.
-const FORMAT: u32 = 2;
+/// Version of the first page. 2: the agreed time is in it. 3: results have the tags of their requests.
+const FORMAT: u32 = 3;
 
 /// Copies of pages that are kept, in numbers of the whole table.
 pub(crate) const SNAPSHOT_COPIES: usize = Retired::SNAPSHOTS;
@@ -129,9 +129,14 @@ impl SessionTable {
     }
 
     /// What the table says, without opening a session. `None`: the session would be opened.
-    pub(super) fn lookup(&self, session: SessionId, number: RequestNumber) -> Option<Lookup<'_>> {
+    pub(super) fn lookup(
+        &self,
+        session: SessionId,
+        number: RequestNumber,
+        tag: RequestTag,
+    ) -> Option<Lookup<'_>> {
         match self.index.get(&session) {
-            Some(at) => Some(self.judge(*at, number)),
+            Some(at) => Some(self.judge(*at, number, tag)),
             None => {
                 let client = self.clients.get(&session.client)?;
                 let late = session.session <= client.watermark
@@ -156,12 +161,13 @@ impl SessionTable {
         place: Place,
         session: SessionId,
         number: RequestNumber,
+        tag: RequestTag,
     ) -> Lookup<'_> {
         if place.is_known && self.entry(place.at).id == session {
-            return self.judge(place.at, number);
+            return self.judge(place.at, number, tag);
         }
         match self.index.get(&session) {
-            Some(at) => self.judge(*at, number),
+            Some(at) => self.judge(*at, number, tag),
             None => {
                 let watermark = self.clients.get(&session.client).map_or(0, |it| it.watermark);
                 if session.session <= watermark && !mutants::active(Mutant::WatermarkIgnored) {
@@ -172,7 +178,7 @@ impl SessionTable {
         }
     }
 
-    fn judge(&self, at: u32, number: RequestNumber) -> Lookup<'_> {
+    fn judge(&self, at: u32, number: RequestNumber, tag: RequestTag) -> Lookup<'_> {
         let entry = self.entry(at);
         if number.0 > entry.highest {
             return Lookup::New(at);
@@ -182,10 +188,13 @@ impl SessionTable {
             return Lookup::Refused(ReplyStatus::Stale);
         }
         let recorded = entry.recorded(number.0, self.window);
-        if recorded.number == number.0 && !mutants::active(Mutant::DuplicateExecution) {
+        if recorded.number != number.0 || mutants::active(Mutant::DuplicateExecution) {
+            Lookup::New(at)
+        } else if recorded.tag == tag || mutants::active(Mutant::TagIgnored) {
             Lookup::Executed(recorded.status, &recorded.result)
         } else {
-            Lookup::New(at)
+            // Two clients use the session. The result of one is none of the other's business.
+            Lookup::Refused(ReplyStatus::NumberTaken)
         }
     }
 
@@ -194,6 +203,7 @@ impl SessionTable {
         &mut self,
         at: u32,
         number: RequestNumber,
+        tag: RequestTag,
         status: ReplyStatus,
         result: &[u8],
     ) {
@@ -205,7 +215,7 @@ impl SessionTable {
         entry.highest = entry.highest.max(number.0);
         let recorded = entry.recorded_mut(number.0, window);
         recorded.number = number.0;
-        recorded.status = status;
+        (recorded.tag, recorded.status) = (tag, status);
         recorded.result.clear();
         recorded.result.extend_from_slice(result);
     }
@@ -360,6 +370,8 @@ mod tests {
 
     use super::*;
 
+    const TAG: RequestTag = RequestTag::EMPTY;
+
     fn config(window: u32, max: u32) -> GroupConfig {
         GroupConfig {
             session_window: window,
@@ -374,12 +386,12 @@ mod tests {
 
     fn run(table: &mut SessionTable, id: SessionId, number: u64) -> Option<Vec<u8>> {
         let number = RequestNumber(number);
-        let at = match table.lookup_or_open(table.find(id), id, number) {
+        let at = match table.lookup_or_open(table.find(id), id, number, TAG) {
             Lookup::New(at) => at,
             _ => return None,
         };
         let result = number.0.to_le_bytes().to_vec();
-        table.record(at, number, ReplyStatus::Done, &result);
+        table.record(at, number, TAG, ReplyStatus::Done, &result);
         Some(result)
     }
 
@@ -393,11 +405,35 @@ mod tests {
         }
         let result = 3u64.to_le_bytes();
         assert_eq!(
-            table.lookup(id, RequestNumber(3)),
+            table.lookup(id, RequestNumber(3), TAG),
             Some(Lookup::Executed(ReplyStatus::Done, &result))
         );
-        assert_eq!(table.lookup(id, RequestNumber(1)), Some(Lookup::Refused(ReplyStatus::Stale)));
+        assert_eq!(
+            table.lookup(id, RequestNumber(1), TAG),
+            Some(Lookup::Refused(ReplyStatus::Stale))
+        );
         assert!(run(&mut table, id, 4).is_some(), "4 lies in the window and has not run");
+    }
+
+    #[test]
+    fn a_result_is_not_given_to_another_request_with_its_number() {
+        let mut table = SessionTable::new(&config(2, 10));
+        let id = session(1, 5);
+        let [one, other] = [1, 2].map(RequestTag::new);
+        let Lookup::New(at) = table.lookup_or_open(Place::UNKNOWN, id, RequestNumber(4), one)
+        else {
+            panic!("the session is new");
+        };
+        table.record(at, RequestNumber(4), one, ReplyStatus::Done, b"of one");
+        let taken = Some(Lookup::Refused(ReplyStatus::NumberTaken));
+        assert_eq!(table.lookup(id, RequestNumber(4), other), taken);
+        let done = Some(Lookup::Executed(ReplyStatus::Done, b"of one"));
+        assert_eq!(table.lookup(id, RequestNumber(4), one), done);
+        // A copy of the table knows as much.
+        let pages = table.snapshot(OrderNumber(9), 0);
+        let (table, _) = SessionTable::restore(&config(2, 10), &pages, OrderNumber(9)).unwrap();
+        assert_eq!(table.lookup(id, RequestNumber(4), other), taken);
+        assert_eq!(table.lookup(id, RequestNumber(4), one), done);
     }
 
     #[test]
@@ -408,7 +444,7 @@ mod tests {
         let places = [old, kept, new].map(|id| table.find(id));
         assert!(run(&mut table, new, 7).is_some());
         let mut judge =
-            |place, id, number| match table.lookup_or_open(place, id, RequestNumber(number)) {
+            |place, id, number| match table.lookup_or_open(place, id, RequestNumber(number), TAG) {
                 Lookup::New(at) => Ok(at),
                 Lookup::Executed(status, _) | Lookup::Refused(status) => Err(status),
             };
@@ -440,7 +476,7 @@ mod tests {
         assert!(run(&mut table, session(1, 10), 2).is_some());
         assert!(run(&mut table, session(1, 12), 1).is_some(), "evicts 11, used least recently");
         assert_eq!(
-            table.lookup(session(1, 11), RequestNumber(1)),
+            table.lookup(session(1, 11), RequestNumber(1), TAG),
             Some(Lookup::Refused(ReplyStatus::Evicted))
         );
         assert!(run(&mut table, session(1, 11), 2).is_none());

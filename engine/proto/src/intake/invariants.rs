@@ -59,6 +59,7 @@ mod tests {
     use crate::intake::Stored;
     use crate::noticed::noticed;
     use crate::time::Time;
+    use crate::wire::RequestTag;
 
     const KEY: (SessionId, RequestNumber) =
         (SessionId { client: ClientId(1), session: 1 }, RequestNumber(1));
@@ -71,7 +72,8 @@ mod tests {
         let mut intake = Intake::new(config, ReplicaId(0), verifier);
         let (record, due) = (Bytes::from_static(&[1; 50]), Time(9));
         intake.stored_bytes = record.len();
-        let stored = Stored { record, since: Time(1), due, proposed: None, reminded: false };
+        let (tag, since) = (RequestTag::EMPTY, Time(1));
+        let stored = Stored { record, tag, since, due, proposed: None, reminded: false };
         intake.stored.insert(KEY, stored);
         intake.shares.insert(KEY.0.client, 1);
         intake.watch.insert((due, KEY.0, KEY.1));

@@ -16,7 +16,7 @@ pub use crate::hybster::wire::view::{NewView, NewViewAck, ViewChange};
 pub use reply::{ReplyEntry, ReplyStatus};
 pub use request::{
     REQUEST_HEADER, REQUEST_MAC, REQUEST_OVERHEAD_MAX, REQUEST_SIGNATURE, RequestProof, RequestRef,
-    Requests,
+    RequestTag, Requests,
 };
 pub use state::CheckpointId;
 

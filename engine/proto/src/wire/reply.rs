@@ -3,11 +3,14 @@
 //!
 //! ```text
 //!  head (16): | kind 0 replica:u16 | 0:u32 | view:u64 |
-//!  entry:     | session:u64 | number:u64 | len:u32 | status:u8 000 | result … |
+//!  entry:     | tag, index:u64 | number:u64 | len:u32 | status:u8 000 | result … |
 //! ```
+//! The link tells client and incarnation, so of the session only the index inside the incarnation is
+//! in an entry, in the lowest 14 bits. The others hold the [tag](RequestTag) of the request.
 
+use super::request::RequestTag;
 use super::{Put, Reader, WireError, kind};
-use crate::ids::{ReplicaId, RequestNumber, View};
+use crate::ids::{ReplicaId, RequestNumber, SessionId, View};
 
 /// Bytes before the first entry.
 pub const REPLIES_HEAD: usize = 16;
@@ -30,6 +33,8 @@ pub enum ReplyStatus {
     OrderIt = 4,
     /// Refused without being ordered: the replica's buffers are full; try again later.
     Overloaded = 5,
+    /// Another request with the same session and number ran. This one did not, and never will.
+    NumberTaken = 6,
 }
 
 impl ReplyStatus {
@@ -41,6 +46,7 @@ impl ReplyStatus {
             3 => ReplyStatus::TooLong,
             4 => ReplyStatus::OrderIt,
             5 => ReplyStatus::Overloaded,
+            6 => ReplyStatus::NumberTaken,
             _ => return None,
         })
     }
@@ -49,8 +55,10 @@ impl ReplyStatus {
 /// One reply inside a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyEntry<'a> {
-    /// The session; the client identity is the link's.
-    pub session: u64,
+    /// The index of the session; client and incarnation are the link's.
+    pub index: u32,
+    /// The request's tag.
+    pub tag: RequestTag,
     /// The request's number.
     pub number: RequestNumber,
     /// How the request ended.
@@ -70,7 +78,7 @@ pub fn begin(out: &mut Vec<u8>, replica: ReplicaId, view: View) {
 
 /// Appends an entry to a message.
 pub fn append(out: &mut Vec<u8>, entry: &ReplyEntry<'_>) {
-    out.put_u64(entry.session);
+    out.put_u64(entry.tag.value() << SessionId::INDEX_BITS | u64::from(entry.index));
     out.put_u64(entry.number.0);
     out.put_u32(u32::try_from(entry.result.len()).expect("results are bounded"));
     out.bytes(&[entry.status as u8, 0, 0, 0]);
@@ -116,12 +124,14 @@ impl<'a> Iterator for Replies<'a> {
         }
         let mut reader = Reader::new(self.entries);
         let mut parse = || -> Result<ReplyEntry<'a>, WireError> {
-            let session = reader.u64()?;
+            let first = reader.u64()?;
             let number = RequestNumber(reader.u64()?);
             let length = reader.u32()? as usize;
             let status = ReplyStatus::from_u8(reader.u8()?).ok_or(WireError::Field("status"))?;
             reader.zeros(3)?;
-            Ok(ReplyEntry { session, number, status, result: reader.take(length)? })
+            let tag = RequestTag::new(first >> SessionId::INDEX_BITS);
+            let index = (first & ((1 << SessionId::INDEX_BITS) - 1)) as u32;
+            Ok(ReplyEntry { index, tag, number, status, result: reader.take(length)? })
         };
         let entry = parse();
         let left = reader.left();
@@ -143,13 +153,15 @@ mod tests {
         begin(&mut out, ReplicaId(2), View(9));
         let entries = [
             ReplyEntry {
-                session: 5,
+                index: 5,
+                tag: RequestTag::new(77),
                 number: RequestNumber(1),
                 status: ReplyStatus::Done,
                 result: b"",
             },
             ReplyEntry {
-                session: 6,
+                index: (1 << SessionId::INDEX_BITS) - 1,
+                tag: RequestTag::new(u64::MAX),
                 number: RequestNumber(2),
                 status: ReplyStatus::Evicted,
                 result: b"xyz",

@@ -69,6 +69,60 @@ pub struct RequestRef<'a> {
     pub record: &'a [u8],
 }
 
+/// Tells a request from others that carry the same session and number: two clients of one identity
+/// may use the same ones, if they are copies of one process or a clock went back. No result and no
+/// reply of one may pass for the other's.
+///
+/// For an ordered request it is the beginning of its proof, which everybody has at hand. So the proof
+/// of a request must be the same each time it is sent; MACs and Ed25519 (RFC 8032) see to that. A
+/// query has no proof: a hash of what one would cover. Nobody but the owner of the client's key can
+/// make two tags equal, to the harm of that client alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub struct RequestTag(u64);
+
+impl RequestTag {
+    /// Bits of a tag.
+    pub const BITS: u32 = 64 - SessionId::INDEX_BITS;
+    /// Of a place that holds no result.
+    pub(crate) const EMPTY: RequestTag = RequestTag(0);
+    /// No request has it.
+    pub(crate) const NONE: RequestTag = RequestTag(u64::MAX);
+
+    /// The tag with a value, of which the lowest [`Self::BITS`] bits count.
+    #[must_use]
+    pub fn new(value: u64) -> RequestTag {
+        RequestTag(value & (u64::MAX >> SessionId::INDEX_BITS))
+    }
+
+    /// Of an ordered request.
+    #[inline]
+    #[must_use]
+    pub fn of_proof(proof: RequestProof<'_>) -> RequestTag {
+        let (first, _) = proof.bytes().split_first_chunk().expect("proofs have 16 bytes at least");
+        RequestTag::new(u64::from_le_bytes(*first))
+    }
+
+    /// Of a query, from what its record holds before the place of the proof.
+    #[must_use]
+    pub fn of_query(covered: &[u8]) -> RequestTag {
+        let hash = covered.chunks(8).fold(covered.len() as u64, |hash, chunk| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            let product = u128::from(hash ^ u64::from_le_bytes(word) ^ 0x9e37_79b9_7f4a_7c15)
+                * u128::from(0xd6e8_feb8_6659_fd93_u64);
+            (product >> 64) as u64 ^ product as u64
+        });
+        RequestTag::new(hash)
+    }
+
+    /// Its value, in the lowest [`Self::BITS`] bits.
+    #[inline]
+    #[must_use]
+    pub fn value(self) -> u64 {
+        self.0
+    }
+}
+
 impl<'a> RequestRef<'a> {
     /// Splits the first request off `bytes`.
     ///
@@ -113,6 +167,13 @@ impl<'a> RequestRef<'a> {
         } else {
             RequestProof::Mac(proof.first_chunk().expect(made))
         }
+    }
+
+    /// What tells it from others of the same session and number, if it is not a query.
+    #[inline]
+    #[must_use]
+    pub fn tag(&self) -> RequestTag {
+        RequestTag::of_proof(self.proof())
     }
 
     /// Which form the proof has.

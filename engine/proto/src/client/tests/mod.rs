@@ -12,7 +12,7 @@ use super::*;
 use crate::wire::kind;
 use crate::wire::reply::{append, begin};
 use crate::wire::request::{RequestProof, RequestRef, Requests, is_retransmission, requests_body};
-use crate::wire::{ReplyEntry, ReplyStatus, kind_of};
+use crate::wire::{ReplyEntry, ReplyStatus, RequestTag, kind_of};
 
 const INCARNATION: u64 = 77;
 const RESEND_US: u64 = 50_000;
@@ -96,9 +96,21 @@ impl Client {
     }
 
     fn reply(&mut self, r: u16, session: u32, number: u64, status: ReplyStatus, result: &[u8]) {
-        let session = self.core.session_id(session).session;
-        let number = RequestNumber(number);
-        self.reply_from(r, r, 0, &ReplyEntry { session, number, status, result });
+        let entry = ReplyEntry { status, result, ..self.entry(session, number) };
+        self.reply_from(r, r, 0, &entry);
+    }
+
+    /// An empty reply to a request of the client.
+    fn entry(&mut self, index: u32, number: u64) -> ReplyEntry<'static> {
+        self.core.prove(&mut self.out);
+        let (number, status) = (RequestNumber(number), ReplyStatus::Done);
+        let core = &self.core;
+        let slot = core.table.slots().iter().find(|slot| {
+            let numbers = [slot.number, core.query_number(slot.number)];
+            slot.session == index && numbers.contains(&number)
+        });
+        let tag = slot.map_or(RequestTag::new(0), |slot| slot.tag);
+        ReplyEntry { index, tag, number, status, result: b"" }
     }
 
     fn done(&mut self, r: u16, session: u32, number: u64, result: &[u8]) {
@@ -218,13 +230,8 @@ fn replies_to_what_was_never_asked_are_counted_and_ignored() {
     c.done(1, 3, 0, b"");
     c.done(1, 3, u64::MAX, b"");
     c.done(1, 4, number, b"");
-    let foreign = SessionId::new(ClientId(5), INCARNATION - 1, 3).session;
-    let beyond = SessionId::new(ClientId(5), INCARNATION, 100).session;
-    for session in [foreign, beyond] {
-        let (number, status) = (RequestNumber(number), ReplyStatus::Done);
-        c.reply_from(1, 1, 0, &ReplyEntry { session, number, status, result: b"" });
-    }
-    assert_eq!(c.core.stats().unknown, [0, 7, 0]);
+    c.done(1, 100, number, b"");
+    assert_eq!(c.core.stats().unknown, [0, 6, 0]);
     // A reply to the query number of an ordered request comes too late for the query at best.
     c.done(1, 3, 1, b"");
     assert_eq!((c.core.stats().late, c.core.outstanding()), (1, 1));
@@ -234,16 +241,33 @@ fn replies_to_what_was_never_asked_are_counted_and_ignored() {
 }
 
 #[test]
+fn replies_about_another_clients_request_are_none_to_this_one() {
+    let mut c = Client::new(3, 1, 1);
+    for kind in [RequestKind::Ordered, RequestKind::ReadOnly] {
+        let number = c.core.submit(0, b"mine", kind, c.now, &mut c.out).unwrap();
+        let mine = match kind {
+            RequestKind::Ordered => c.entry(0, number.0),
+            RequestKind::ReadOnly => c.entry(0, c.core.query_number(number).0),
+        };
+        let other = ReplyEntry { tag: RequestTag::new(mine.tag.value() ^ 1), ..mine };
+        (0..3).for_each(|r| c.reply_from(r, r, 0, &other));
+        assert_eq!(c.finished(), []);
+        (0..3).for_each(|r| c.reply_from(r, r, 0, &mine));
+        assert_eq!(c.finished().len(), 1);
+    }
+    assert_eq!(c.core.stats().foreign, 6);
+    // f+1 replicas say what became of it.
+    let number = c.submit(1, b"mine");
+    c.reply(0, 1, number, ReplyStatus::NumberTaken, b"");
+    c.reply(2, 1, number, ReplyStatus::NumberTaken, b"");
+    assert_eq!(c.finished(), [(1, number, Outcome::NumberTaken, vec![])]);
+}
+
+#[test]
 fn malformed_messages_and_false_senders_are_counted_and_ignored() {
     let mut c = Client::new(3, 1, 1);
     let number = c.submit(0, b"");
-    let session = c.core.session_id(0).session;
-    let entry = ReplyEntry {
-        session,
-        number: RequestNumber(number),
-        status: ReplyStatus::Done,
-        result: b"abc",
-    };
+    let entry = ReplyEntry { result: b"abc", ..c.entry(0, number) };
     c.reply_from(2, 0, 0, &entry);
     c.reply_from(2, 1, 0, &entry);
     assert_eq!((c.finished().len(), &c.core.stats().malformed[..]), (0, &[0, 0, 2][..]));

@@ -5,15 +5,9 @@ use super::*;
 impl Client {
     /// Two replicas, so one correct at least, report that view.
     fn report_view(&mut self, view: u64, session: u32, number: u64) {
-        let session = self.core.session_id(session).session;
         for r in [1, 2] {
             // Different results, so that the request does not end.
-            let entry = ReplyEntry {
-                session,
-                number: RequestNumber(number),
-                status: ReplyStatus::Done,
-                result: &[r as u8],
-            };
+            let entry = ReplyEntry { result: &[r as u8], ..self.entry(session, number) };
             self.reply_from(r, r, view, &entry);
         }
     }

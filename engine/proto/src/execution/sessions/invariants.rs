@@ -60,7 +60,7 @@ mod tests {
     use crate::execution::sessions::{Lookup, Place};
     use crate::ids::{ClientId, RequestNumber, SessionId};
     use crate::noticed::noticed;
-    use crate::wire::ReplyStatus;
+    use crate::wire::{ReplyStatus, RequestTag};
 
     /// 39 sessions of three clients, on two pages.
     fn table() -> SessionTable {
@@ -69,10 +69,11 @@ mod tests {
         for session in 1..40_u32 {
             let id = SessionId { client: ClientId(session % 3), session: session.into() };
             let number = RequestNumber(7);
-            let Lookup::New(at) = table.lookup_or_open(Place::UNKNOWN, id, number) else {
+            let tag = RequestTag::EMPTY;
+            let Lookup::New(at) = table.lookup_or_open(Place::UNKNOWN, id, number, tag) else {
                 panic!("it is new")
             };
-            table.record(at, number, ReplyStatus::Done, b"result");
+            table.record(at, number, tag, ReplyStatus::Done, b"result");
         }
         table
     }

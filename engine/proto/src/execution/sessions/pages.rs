@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::ids::{ClientId, SessionId};
 use crate::service::Snapshot;
-use crate::wire::{Put, Reader, ReplyStatus, WireError};
+use crate::wire::{Put, Reader, ReplyStatus, RequestTag, WireError};
 
 /// Entries per page.
 pub(super) const PAGE: usize = 32;
@@ -16,25 +16,27 @@ pub(super) const PAGE: usize = 32;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Recorded {
     pub(super) number: u64,
+    pub(super) tag: RequestTag,
     pub(super) status: ReplyStatus,
     pub(super) result: Vec<u8>,
 }
 
 impl Clone for Recorded {
     fn clone(&self) -> Recorded {
-        Recorded { number: self.number, status: self.status, result: self.result.clone() }
+        let Recorded { number, tag, status, ref result } = *self;
+        Recorded { number, tag, status, result: result.clone() }
     }
 
     /// Keeps the memory of the result.
     fn clone_from(&mut self, source: &Recorded) {
-        let Recorded { number, status, result } = source;
-        (self.number, self.status) = (*number, *status);
+        let Recorded { number, tag, status, result } = source;
+        (self.number, self.tag, self.status) = (*number, *tag, *status);
         self.result.clone_from(result);
     }
 }
 
 pub(super) const EMPTY: Recorded =
-    Recorded { number: 0, status: ReplyStatus::Done, result: Vec::new() };
+    Recorded { number: 0, tag: RequestTag::EMPTY, status: ReplyStatus::Done, result: Vec::new() };
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -77,10 +79,14 @@ impl Entry {
         let id = SessionId { client: ClientId(reader.u32()?), session: reader.u64()? };
         let (highest, used) = (reader.u64()?, reader.u64()?);
         let mut read = || -> Result<Recorded, WireError> {
-            let number = reader.u64()?;
+            let (number, tag) = (reader.u64()?, reader.u64()?);
+            if tag != RequestTag::new(tag).value() {
+                return Err(WireError::Field("tag"));
+            }
+            let tag = RequestTag::new(tag);
             let status = ReplyStatus::from_u8(reader.u8()?).ok_or(WireError::Field("status"))?;
             let length = reader.u32()? as usize;
-            Ok(Recorded { number, status, result: reader.take(length)?.to_vec() })
+            Ok(Recorded { number, tag, status, result: reader.take(length)?.to_vec() })
         };
         let first = read()?;
         let more = (1..window).map(|_| read()).collect::<Result<_, _>>()?;
@@ -94,6 +100,7 @@ impl Entry {
         out.put_u64(self.used);
         for recorded in std::iter::once(&self.first).chain(&self.more) {
             out.put_u64(recorded.number);
+            out.put_u64(recorded.tag.value());
             out.put_u8(recorded.status as u8);
             out.put_u32(recorded.result.len() as u32);
             out.bytes(&recorded.result);
