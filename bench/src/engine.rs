@@ -197,9 +197,10 @@ impl Sessions for DriverSessions {
                 EngineOutcome::Overloaded => Outcome::Failed(Failure::Overloaded),
                 EngineOutcome::Evicted => Outcome::Failed(Failure::Evicted),
                 EngineOutcome::TimedOut => Outcome::Failed(Failure::TimedOut),
-                EngineOutcome::Stale | EngineOutcome::TooLong | EngineOutcome::NumberTaken => {
-                    Outcome::Failed(Failure::Refused)
-                }
+                EngineOutcome::Stale
+                | EngineOutcome::TooLong
+                | EngineOutcome::NumberTaken
+                | EngineOutcome::ResultGone => Outcome::Failed(Failure::Refused),
             };
             done(completion.session, outcome);
         }

@@ -237,10 +237,11 @@ pub fn of_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
         ),
         buffer(
             "sessions: results",
-            "engine/proto/src/execution/sessions.rs",
+            "engine/proto/src/execution/sessions/shares.rs",
             Clients,
-            Bound::Open,
-            "the last W results are kept until their session gives way, in snapshots once more",
+            // Memory grows by doubling; short results are counted with their sessions.
+            product(&[1 + SNAPSHOT_COPIES as u64, 2, config.kept_result_bytes])?,
+            "the client with the most gives up those of its least recently used sessions",
         ),
         buffer(
             "replies of one turn",

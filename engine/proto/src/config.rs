@@ -43,6 +43,10 @@ pub struct GroupConfig {
     pub max_operation_bytes: u32,
     /// Bytes of a result, at most; a longer one is replaced by an error reply.
     pub max_reply_bytes: u32,
+    /// Bytes of results that a replica keeps for clients that ask again, over all clients. Beyond it
+    /// the client with the most gives up those of its least recently used sessions. Results of at most
+    /// 64 bytes do not count.
+    pub kept_result_bytes: u64,
     /// MAC algorithm of certificates, and of client requests unless they are signed.
     pub mac: MacAlgorithm,
     /// What proves that a request is its client's; requests with another proof are refused.
@@ -92,6 +96,7 @@ impl Default for GroupConfig {
             max_clients: 1024,
             max_operation_bytes: 1 << 20,
             max_reply_bytes: 1 << 20,
+            kept_result_bytes: DEFAULT_KEPT_RESULT_BYTES,
             mac: MacAlgorithm::default(),
             request_authenticator: RequestAuthenticator::default(),
             request_keys: Digest::default(),
@@ -107,8 +112,14 @@ impl Default for GroupConfig {
 /// from an overflow.
 const MAX_TIMEOUT_US: u64 = 3_600_000_000;
 
+/// Bytes of results that are kept unless a group says otherwise.
+const DEFAULT_KEPT_RESULT_BYTES: u64 = 256 << 20;
+
 /// How far clocks may be apart unless a group says otherwise, in milliseconds.
 const DEFAULT_CLOCK_SKEW_MS: u64 = 5_000;
+
+/// Of the longest results, so many must have room.
+const LEAST_KEPT_RESULTS: u64 = 16;
 
 /// The largest bound on clocks, in milliseconds: ten years, which is no bound.
 const MAX_CLOCK_SKEW_MS: u64 = 10 * 365 * 86_400_000;
@@ -172,6 +183,12 @@ impl GroupConfig {
         if u64::from(self.max_reply_bytes) > 8 << 20 {
             let cure = "a result may have at most 8 MiB".into();
             return fail("max_reply_bytes", self.max_reply_bytes.into(), cure);
+        }
+        let least = LEAST_KEPT_RESULTS * u64::from(self.max_reply_bytes);
+        if self.kept_result_bytes < least {
+            let cure =
+                format!("choose at least {least}, {LEAST_KEPT_RESULTS} of the longest results");
+            return fail("kept_result_bytes", self.kept_result_bytes, cure);
         }
         self.validate_memory()?;
         for (key, value) in [
@@ -259,6 +276,11 @@ impl GroupConfig {
         if self.max_clock_skew_ms != DEFAULT_CLOCK_SKEW_MS {
             hasher.update(b"max_clock_skew_ms");
             hasher.update(&self.max_clock_skew_ms.to_le_bytes());
+        }
+        // The same.
+        if self.kept_result_bytes != DEFAULT_KEPT_RESULT_BYTES {
+            hasher.update(b"kept_result_bytes");
+            hasher.update(&self.kept_result_bytes.to_le_bytes());
         }
         Digest(*hasher.finalize().as_bytes())
     }

@@ -82,6 +82,12 @@ pub enum CallError {
     /// The operation was executed, but its result is longer than the group allows.
     #[error("the operation was executed, but its result exceeds the group's limit")]
     ResultTooLong,
+    /// The operation was executed, but its replies were lost, and the group does not keep the result any
+    /// more.
+    #[error(
+        "the operation was executed, but its result is not kept any more: raise kept_result_bytes"
+    )]
+    ResultGone,
     /// The group considers the request's number as used long ago, so a copy of this client's process
     /// runs elsewhere. The operation may have been executed. Later requests use other sessions.
     #[error(

@@ -226,6 +226,7 @@ impl Worker {
                 }
                 Outcome::Evicted => Err(CallError::Evicted),
                 Outcome::NumberTaken => Err(CallError::NumberTaken),
+                Outcome::ResultGone => Err(CallError::ResultGone),
                 Outcome::Stale => Err(CallError::Stale),
                 Outcome::TooLong => Err(CallError::ResultTooLong),
                 Outcome::Overloaded => Err(CallError::Overloaded),

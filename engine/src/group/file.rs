@@ -37,6 +37,8 @@ struct GroupFile {
     max_clients: u32,
     max_operation_bytes: u32,
     max_reply_bytes: u32,
+    #[serde(default)]
+    kept_result_bytes: Option<u64>,
     mac: String,
     #[serde(default)]
     request_authenticator: Option<String>,
@@ -148,6 +150,9 @@ fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupErro
         max_clients: table.max_clients,
         max_operation_bytes: table.max_operation_bytes,
         max_reply_bytes: table.max_reply_bytes,
+        kept_result_bytes: table
+            .kept_result_bytes
+            .unwrap_or(GroupConfig::default().kept_result_bytes),
         mac,
         request_authenticator,
         request_keys: Digest::default(),
@@ -342,6 +347,12 @@ fn bounds(c: &GroupConfig) -> Vec<Entry> {
         number("Client identities, numbered from 0.", "max_clients", c.max_clients),
         number("Bytes of an operation, at most.", "max_operation_bytes", c.max_operation_bytes),
         number("Bytes of a result, at most.", "max_reply_bytes", c.max_reply_bytes),
+        number(
+            "Bytes of results kept for clients that ask again, over all clients; beyond it the client with\n\
+             the most gives up its oldest.",
+            "kept_result_bytes",
+            c.kept_result_bytes,
+        ),
     ]
 }
 

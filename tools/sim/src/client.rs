@@ -38,6 +38,8 @@ pub(crate) struct Client {
     pub(crate) latencies_us: Vec<u64>,
     /// Requests whose number a copy of this client had used.
     pub(crate) numbers_taken: u64,
+    /// Requests whose result was not kept until they asked again.
+    pub(crate) results_gone: u64,
 }
 
 /// An operation that was submitted.
@@ -80,6 +82,7 @@ impl Client {
             history: Vec::new(),
             latencies_us: Vec::new(),
             numbers_taken: 0,
+            results_gone: 0,
             plan,
         }
     }
@@ -171,7 +174,12 @@ impl Client {
                     self.numbers_taken += 1;
                     continue;
                 }
-                // It may have run.
+                // It ran, or it may have run: with which answer, nobody says.
+                Outcome::ResultGone => {
+                    self.history.push(call);
+                    self.results_gone += 1;
+                    continue;
+                }
                 Outcome::Stale if self.is_copied => {
                     self.history.push(call);
                     continue;

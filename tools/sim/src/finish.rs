@@ -83,6 +83,7 @@ impl World {
         }
         let peaks = self.replicas.iter().map(|r| r.peak_waiting as u64);
         self.counters.peak_inputs = peaks.max().unwrap_or(0);
+        self.counters.results_gone = self.clients.iter().map(|c| c.results_gone).sum();
         self.counters.numbers_taken = self.clients.iter().map(|c| c.numbers_taken).sum();
         Report {
             name: self.scenario.name,

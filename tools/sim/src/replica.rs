@@ -118,6 +118,7 @@ impl Replica {
         let record = Record::default();
         let mut store = Store::default();
         store.versioned = scenario.versioned_pages;
+        store.padding = scenario.answer_padding;
         let agreement = Hybster::agreement(config, id, trinx.clone(), || keys.verifier(config));
         let service = Recorded::new(store, record.clone());
         let core = Stages::new(config.clone(), id, agreement, service, keys.randomness(config));

@@ -41,6 +41,8 @@ pub struct Counters {
     pub answered: u64,
     /// Operations whose number a copy of their client had used.
     pub numbers_taken: u64,
+    /// Operations whose result was not kept until their client asked again.
+    pub results_gone: u64,
     /// The highest view that a replica entered.
     pub view: u64,
     /// Views entered, over all replicas.
@@ -163,6 +165,7 @@ impl Counters {
         self.submitted += other.submitted;
         self.answered += other.answered;
         self.numbers_taken += other.numbers_taken;
+        self.results_gone += other.results_gone;
         self.view = self.view.max(other.view);
         self.views_entered += other.views_entered;
         self.belated_views += other.belated_views;

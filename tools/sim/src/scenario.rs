@@ -14,6 +14,9 @@ use crate::rogue::RoguePlan;
 /// How many of a million random groups have their clients sign requests.
 const SIGNED_PPM: u32 = 125_000;
 
+/// How many of a million random groups have results that do not all have room.
+const LARGE_RESULTS_PPM: u32 = 60_000;
+
 /// How many of a million random groups have a client whose machine was copied.
 const COPIES_PPM: u32 = 60_000;
 
@@ -175,6 +178,8 @@ pub struct Scenario {
     pub keys: u16,
     /// Whether the service reports page versions.
     pub versioned_pages: bool,
+    /// Bytes that each answer of the service has more than it needs.
+    pub answer_padding: usize,
     /// Faults, by rising time.
     pub faults: Vec<TimedFault>,
     /// Faulty hosts; a replica may have several behaviours.
@@ -208,6 +213,7 @@ impl Scenario {
                 max_clients: 16,
                 max_operation_bytes: 1024,
                 max_reply_bytes: 1024,
+                kept_result_bytes: 16 * 1024,
                 request_timeout_us: 50_000,
                 view_timeout_us: 50_000,
                 resend_us: 10_000,
@@ -236,6 +242,7 @@ impl Scenario {
             ],
             keys: 6,
             versioned_pages: true,
+            answer_padding: 0,
             faults: Vec::new(),
             hosts: Vec::new(),
             rogues: Vec::new(),
@@ -300,7 +307,16 @@ impl Scenario {
         }
         scenario.draw_clocks(seed);
         scenario.draw_copies(seed);
+        scenario.draw_results(seed);
         scenario
+    }
+
+    /// Now and then results are large, so that not all can be kept. Drawn apart as well.
+    pub(crate) fn draw_results(&mut self, seed: u64) {
+        let mut random = Random::new(seed ^ 0x4e50_17ed);
+        if random.chance(LARGE_RESULTS_PPM) {
+            self.answer_padding = *random.pick(&[100, 400, 1_000]);
+        }
     }
 
     /// Now and then a client's machine has a copy. Drawn apart as well.

@@ -95,11 +95,14 @@ fn take_register(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
     Some(((*some == 1).then(|| u64::from_le_bytes(*value)), rest))
 }
 
+/// What answers are padded with.
+const PADDING: u8 = 0xee;
+
 /// The answer inside a reply; `None` if the bytes are not one.
 #[must_use]
 pub fn parse_answer(bytes: &[u8]) -> Option<Option<u64>> {
     let (answer, rest) = take_register(bytes)?;
-    rest.is_empty().then_some(answer)
+    rest.iter().all(|byte| *byte == PADDING).then_some(answer)
 }
 
 /// Registers, kept in pages of a few keys each.
@@ -110,6 +113,8 @@ pub struct Store {
     change: u64,
     /// Whether snapshots tell versions.
     pub versioned: bool,
+    /// Bytes that each answer has more than it needs.
+    pub padding: usize,
 }
 
 #[derive(Clone, Default)]
@@ -175,12 +180,14 @@ impl Service for Store {
             self.set(key, after);
         }
         put_register(reply, before);
+        reply.resize(reply.len() + self.padding, PADDING);
     }
 
     fn query(&self, operation: &[u8], reply: &mut Vec<u8>) -> bool {
         match Operation::parse(operation) {
             Some(Operation { key, action: Action::Get }) => {
                 put_register(reply, self.register(key));
+                reply.resize(reply.len() + self.padding, PADDING);
                 true
             }
             _ => false,

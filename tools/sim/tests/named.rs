@@ -229,6 +229,23 @@ fn signed_requests_are_ordered_and_forged_ones_are_not() {
     assert!(answered > 2_000 && refused > 500);
 }
 
+/// More and larger results than a group keeps: all replicas give up the same ones, and a client that
+/// asks too late is told so.
+#[test]
+fn results_beyond_the_bound_are_given_up_by_all_alike() {
+    let (mut gone, mut transfers) = (0, 0);
+    for seed in 0..60 {
+        let mut scenario = Scenario::random(seed);
+        scenario.answer_padding = 1_000;
+        let report = run_scenario(scenario, &Options::default());
+        report.assert_good();
+        gone += report.counters.results_gone;
+        transfers += report.counters.transfers;
+    }
+    println!("{gone} results were gone, {transfers} states transferred");
+    assert!(gone > 0 && transfers > 0);
+}
+
 /// Two clients with one identity, sessions and numbers: what is acknowledged was executed, for each of them.
 #[test]
 fn copies_of_a_client_get_no_results_of_each_other() {

@@ -31,6 +31,9 @@ pub enum Outcome {
     /// Another client has used the session and the number for another operation. This one was not
     /// executed, and never will.
     NumberTaken,
+    /// Executed, but the replies were lost and the result is not kept any more: the group's clients
+    /// have had more and larger results since than it keeps.
+    ResultGone,
     /// f+1 replicas keep refusing it because their buffers are full.
     Overloaded,
     /// No certificate within the limit that [`ClientCore::give_up_after`] set. It may still be

@@ -240,6 +240,7 @@ impl ClientCore {
             ReplyStatus::Stale => Outcome::Stale,
             ReplyStatus::TooLong => Outcome::TooLong,
             ReplyStatus::NumberTaken => Outcome::NumberTaken,
+            ReplyStatus::ResultGone => Outcome::ResultGone,
             ReplyStatus::OrderIt | ReplyStatus::Overloaded => unreachable!("never a vote"),
         };
         let slot = self.table.slot(index);

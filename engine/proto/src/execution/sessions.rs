@@ -12,11 +12,13 @@
 
 mod hasher;
 mod invariants;
+mod kept;
 mod pages;
+mod shares;
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
@@ -25,19 +27,24 @@ use crate::service::{RestoreError, Snapshot};
 use crate::wire::{Put, Reader, ReplyStatus, RequestTag, WireError};
 
 use hasher::BuildMix;
-use pages::{EMPTY, Entry, Held, PAGE, Page, Recorded, Retired, SessionSnapshot};
+pub(super) use kept::SMALL;
+use kept::counted;
+use pages::{EMPTY, Entry, Held, PAGE, Page, Recorded, Retired, SessionSnapshot, chunks_of};
+use shares::{Share, Shares};
 
 const NONE: u32 = u32::MAX;
-/// Version of the first page. 2: the agreed time is in it. 3: results have the tags of their requests.
+/// Version of the first page. 2: the agreed time is in it. 3: results have
+/// the tags of their requests, and large pages are split.
 const FORMAT: u32 = 3;
 
 /// Copies of pages that are kept, in numbers of the whole table.
 pub(crate) const SNAPSHOT_COPIES: usize = Retired::SNAPSHOTS;
 
-/// What a session takes without its results: its entry, and its places in index and heap, which may
+/// What a session takes without results that count against the group's bound: its entry with short ones, and its places in index and heap, which may
 /// be half empty.
 pub(crate) fn session_bytes(window: u32) -> u64 {
-    let entry = size_of::<Entry>() + (window as usize - 1) * size_of::<Recorded>();
+    let results = 2 * SMALL * window as usize;
+    let entry = size_of::<Entry>() + (window as usize - 1) * size_of::<Recorded>() + results;
     let places = 2 * size_of::<((SessionId, u32), u8, Reverse<(u64, u32)>)>();
     (entry + places) as u64
 }
@@ -53,6 +60,8 @@ struct Client {
     /// per request since; one may meet all of them, `max_sessions_per_client`. Each session stands
     /// here once.
     by_use: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Results that count against the bound.
+    share: Share,
 }
 
 /// The session table.
@@ -66,9 +75,20 @@ pub(super) struct SessionTable {
     length: u32,
     index: HashMap<SessionId, u32, BuildMix>,
     clients: HashMap<ClientId, Client, BuildMix>,
+    shares: Shares,
     /// Executed requests.
     clock: u64,
     version: u64,
+}
+
+/// What the first page of a snapshot says.
+struct Head {
+    /// Number of sessions.
+    length: u32,
+    /// The agreed time.
+    time_ms: u64,
+    /// Pages in several chunks, and in how many.
+    split: BTreeMap<u32, u32>,
 }
 
 /// What the table says about a request.
@@ -105,6 +125,7 @@ impl SessionTable {
             length: 0,
             index: HashMap::default(),
             clients: HashMap::default(),
+            shares: Shares::new(config.kept_result_bytes),
             clock: 0,
             version: 0,
         }
@@ -121,11 +142,17 @@ impl SessionTable {
 
     #[inline]
     fn entry_mut(&mut self, at: u32) -> &mut Entry {
+        &mut self.page_mut(at).entries[at as usize % PAGE]
+    }
+
+    /// The page of a place, to be written to.
+    #[inline]
+    fn page_mut(&mut self, at: u32) -> &mut Page {
         self.version += 1;
         let limit = Retired::SNAPSHOTS * self.pages.len();
         let page = self.retired.make_mut(&mut self.pages[at as usize / PAGE], limit);
         page.version = self.version;
-        &mut page.entries[at as usize % PAGE]
+        page
     }
 
     /// What the table says, without opening a session. `None`: the session would be opened.
@@ -191,7 +218,7 @@ impl SessionTable {
         if recorded.number != number.0 || mutants::active(Mutant::DuplicateExecution) {
             Lookup::New(at)
         } else if recorded.tag == tag || mutants::active(Mutant::TagIgnored) {
-            Lookup::Executed(recorded.status, &recorded.result)
+            Lookup::Executed(recorded.status, recorded.result.bytes())
         } else {
             // Two clients use the session. The result of one is none of the other's business.
             Lookup::Refused(ReplyStatus::NumberTaken)
@@ -216,8 +243,11 @@ impl SessionTable {
         let recorded = entry.recorded_mut(number.0, window);
         recorded.number = number.0;
         (recorded.tag, recorded.status) = (tag, status);
-        recorded.result.clear();
-        recorded.result.extend_from_slice(result);
+        let (before, now) = (counted(recorded.result.bytes().len()), counted(result.len()));
+        recorded.result.set(result);
+        if before != now {
+            self.count(at, before, now);
+        }
     }
 
     fn open(&mut self, id: SessionId) -> u32 {
@@ -228,6 +258,10 @@ impl SessionTable {
             client.sessions += 1;
             self.append(id)
         };
+        let kept = self.entry(at).kept();
+        if kept > 0 {
+            self.count(at, kept, 0);
+        }
         let more = vec![EMPTY; self.window as usize - 1];
         *self.entry_mut(at) = Entry { id, highest: 0, used: 0, first: EMPTY, more };
         self.index.insert(id, at);
@@ -287,7 +321,7 @@ impl SessionTable {
             head.put_u32(id);
             head.put_u64(watermark);
         }
-        SessionSnapshot::new(head.into(), &mut self.pages)
+        SessionSnapshot::new(head, &mut self.pages)
     }
 
     /// Rebuilds the table from pages that were checked against a certified digest; the agreed time
@@ -299,14 +333,22 @@ impl SessionTable {
     ) -> Result<(SessionTable, u64), RestoreError> {
         let fail = |page: u64, what: &str| RestoreError { page, what: format!("sessions: {what}") };
         let mut table = SessionTable::new(config);
-        let (length, time_ms) = table
+        let Head { length, time_ms, split } = table
             .restore_head(&source.page(0), order)
             .map_err(|error| fail(0, &error.to_string()))?;
-        if source.page_count() != 1 + u64::from(length).div_ceil(PAGE as u64) {
+        let own_pages = u64::from(length).div_ceil(PAGE as u64);
+        let more: u64 = split.values().map(|chunks| u64::from(*chunks) - 1).sum();
+        if source.page_count() != 1 + own_pages + more {
             return Err(fail(0, "the number of pages is wrong"));
         }
-        for page in 1..source.page_count() {
-            let content = source.page(page);
+        let mut page = 1;
+        for own in 0..own_pages as u32 {
+            let chunks = split.get(&own).copied().unwrap_or(1);
+            let content = match chunks {
+                1 => source.page(page),
+                _ => (page..page + u64::from(chunks)).flat_map(|at| source.page(at)).collect(),
+            };
+            page += u64::from(chunks);
             let mut reader = Reader::new(&content);
             let here = (length - table.length).min(PAGE as u32);
             for _ in 0..here {
@@ -329,6 +371,16 @@ impl SessionTable {
                 }
             }
             reader.end().map_err(|error| fail(page, &error.to_string()))?;
+            let last = table.pages.last_mut().expect("it has the entries just read");
+            if let Held::Own(last) = last {
+                last.kept = last.entries.iter().map(Entry::kept).sum();
+                if chunks != chunks_of(last.kept) {
+                    return Err(fail(page, "it is split where no execution splits it"));
+                }
+            }
+        }
+        if !table.recount() {
+            return Err(fail(0, "more bytes of results are kept than the group allows"));
         }
         if table.clients.len() > table.max_clients {
             return Err(fail(0, "there are more clients than the group has"));
@@ -336,8 +388,8 @@ impl SessionTable {
         Ok((table, time_ms))
     }
 
-    /// Reads the first page; returns the number of sessions and the agreed time.
-    fn restore_head(&mut self, head: &[u8], order: OrderNumber) -> Result<(u32, u64), WireError> {
+    /// Reads the first page.
+    fn restore_head(&mut self, head: &[u8], order: OrderNumber) -> Result<Head, WireError> {
         let mut reader = Reader::new(head);
         if reader.u32()? != FORMAT {
             return Err(WireError::Field("format"));
@@ -357,8 +409,9 @@ impl SessionTable {
             let watermark = reader.u64()?;
             self.clients.insert(id, Client { watermark, ..Client::default() });
         }
+        let split = pages::read_split(&mut reader)?;
         reader.end()?;
-        Ok((length, time_ms))
+        Ok(Head { length, time_ms, split })
     }
 }
 

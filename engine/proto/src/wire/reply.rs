@@ -35,6 +35,8 @@ pub enum ReplyStatus {
     Overloaded = 5,
     /// Another request with the same session and number ran. This one did not, and never will.
     NumberTaken = 6,
+    /// Executed, but the result is not kept any more: the group bounds what it keeps.
+    ResultGone = 7,
 }
 
 impl ReplyStatus {
@@ -47,6 +49,7 @@ impl ReplyStatus {
             4 => ReplyStatus::OrderIt,
             5 => ReplyStatus::Overloaded,
             6 => ReplyStatus::NumberTaken,
+            7 => ReplyStatus::ResultGone,
             _ => return None,
         })
     }

@@ -12,6 +12,7 @@ impl SessionTable {
         assert_eq!(self.pages.len(), pages, "every page but the last is full");
         // Which clients there are is checked before a request is ordered.
         assert!(self.clients.len() <= self.max_clients, "clients are bounded");
+        assert!(!self.shares.is_exceeded(), "the results that are kept are bounded");
         assert!(self.retired.0.len() <= Retired::SNAPSHOTS * pages, "old pages are bounded");
     }
 
@@ -34,6 +35,7 @@ impl SessionTable {
             sessions += client.sessions;
         }
         assert_eq!(sessions, self.length, "each session is one client's");
+        assert!(self.has_right_shares(), "the results that are kept are counted right");
         for entry in self.pages.iter().flat_map(|held| &held.page().entries) {
             assert!(entry.used <= self.clock, "no session was used in the future");
             assert_eq!(1 + entry.more.len() as u64, self.window, "W results are kept");

@@ -1,7 +1,7 @@
 //! The entries of the session table in pages: shared with snapshots, copied on the first write after
 //! one into the memory of pages whose snapshots are gone, and their bytes in a checkpoint.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,6 +9,8 @@ use bytes::Bytes;
 use crate::ids::{ClientId, SessionId};
 use crate::service::Snapshot;
 use crate::wire::{Put, Reader, ReplyStatus, RequestTag, WireError};
+
+use super::kept::{Kept, counted};
 
 /// Entries per page.
 pub(super) const PAGE: usize = 32;
@@ -18,7 +20,7 @@ pub(super) struct Recorded {
     pub(super) number: u64,
     pub(super) tag: RequestTag,
     pub(super) status: ReplyStatus,
-    pub(super) result: Vec<u8>,
+    pub(super) result: Kept,
 }
 
 impl Clone for Recorded {
@@ -36,7 +38,7 @@ impl Clone for Recorded {
 }
 
 pub(super) const EMPTY: Recorded =
-    Recorded { number: 0, tag: RequestTag::EMPTY, status: ReplyStatus::Done, result: Vec::new() };
+    Recorded { number: 0, tag: RequestTag::EMPTY, status: ReplyStatus::Done, result: Kept::EMPTY };
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -66,6 +68,12 @@ impl Entry {
         }
     }
 
+    /// Bytes of results that count against the group's bound.
+    pub(super) fn kept(&self) -> u64 {
+        let results = std::iter::once(&self.first).chain(&self.more);
+        results.map(|recorded| counted(recorded.result.bytes().len())).sum()
+    }
+
     /// Whether each result is where its number says, and none is of a number beyond the highest.
     pub(super) fn has_results_in_place(&self, window: u64) -> bool {
         let results = std::iter::once(&self.first).chain(&self.more);
@@ -86,14 +94,14 @@ impl Entry {
             let tag = RequestTag::new(tag);
             let status = ReplyStatus::from_u8(reader.u8()?).ok_or(WireError::Field("status"))?;
             let length = reader.u32()? as usize;
-            Ok(Recorded { number, tag, status, result: reader.take(length)?.to_vec() })
+            Ok(Recorded { number, tag, status, result: Kept::new(reader.take(length)?) })
         };
         let first = read()?;
         let more = (1..window).map(|_| read()).collect::<Result<_, _>>()?;
         Ok(Entry { id, highest, used, first, more })
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut impl Put) {
         out.put_u32(self.id.client.0);
         out.put_u64(self.id.session);
         out.put_u64(self.highest);
@@ -102,8 +110,8 @@ impl Entry {
             out.put_u64(recorded.number);
             out.put_u64(recorded.tag.value());
             out.put_u8(recorded.status as u8);
-            out.put_u32(recorded.result.len() as u32);
-            out.bytes(&recorded.result);
+            out.put_u32(recorded.result.bytes().len() as u32);
+            out.bytes(recorded.result.bytes());
         }
     }
 }
@@ -134,11 +142,13 @@ impl Clone for Entry {
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) version: u64,
+    /// Bytes of its results that count against the group's bound.
+    pub(super) kept: u64,
     pub(super) entries: Vec<Entry>,
 }
 
 impl Page {
-    pub(super) const NEW: Page = Page { version: 0, entries: Vec::new() };
+    pub(super) const NEW: Page = Page { version: 0, kept: 0, entries: Vec::new() };
 }
 
 /// A page as the table holds it: its own since the first write after a snapshot, so that further
@@ -217,41 +227,137 @@ impl Retired {
             None => Vec::with_capacity(PAGE),
         };
         entries.clone_from(&page.entries);
-        Page { version: page.version, entries }
+        Page { version: page.version, kept: page.kept, entries }
     }
 }
 
-/// The pages of a session table: page 0 holds the head, the others [`PAGE`] sessions each.
+/// A page of the table is split into one page of the snapshot, and one more for each so many bytes of
+/// counted results, so that no page takes long to send.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// How many pages of a snapshot a page of the table takes.
+pub(super) fn chunks_of(kept: u64) -> u32 {
+    u32::try_from(1 + kept / CHUNK_BYTES).expect("a page holds less than 2^52 bytes")
+}
+
+/// Which pages are split, and into how many, behind the rest of the first page.
+pub(super) fn read_split(reader: &mut Reader<'_>) -> Result<BTreeMap<u32, u32>, WireError> {
+    let count = reader.count(8, "split pages")?;
+    let mut split = BTreeMap::new();
+    for _ in 0..count {
+        let (page, chunks) = (reader.u32()?, reader.u32()?);
+        if chunks < 2 || split.insert(page, chunks).is_some() {
+            return Err(WireError::Field("split pages"));
+        }
+    }
+    Ok(split)
+}
+
+/// A part of what is put into it.
+struct Cut {
+    /// Bytes that come before the part.
+    skip: usize,
+    /// Bytes of the part that are missing.
+    left: usize,
+    out: Vec<u8>,
+}
+
+impl Put for Cut {
+    fn bytes(&mut self, bytes: &[u8]) {
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        let taken = self.left.min(bytes.len() - skipped);
+        self.left -= taken;
+        self.out.extend_from_slice(&bytes[skipped..skipped + taken]);
+    }
+}
+
+/// Counts what is put into it.
+struct Length(usize);
+
+impl Put for Length {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len();
+    }
+}
+
+/// The pages of a session table: page 0 holds the head, the others [`PAGE`] sessions each, or a part
+/// of them.
 pub(in crate::execution) struct SessionSnapshot {
     head: Bytes,
     pages: Vec<Arc<Page>>,
+    /// Where each page of the table begins among those of the snapshot, if some are split.
+    starts: Option<Vec<u64>>,
+    count: u64,
 }
 
 impl SessionSnapshot {
-    pub(super) fn new(head: Bytes, pages: &mut [Held]) -> SessionSnapshot {
-        SessionSnapshot { head, pages: pages.iter_mut().map(Held::share).collect() }
+    /// `head`: the first page but for the list of split pages.
+    pub(super) fn new(mut head: Vec<u8>, pages: &mut [Held]) -> SessionSnapshot {
+        let pages: Vec<_> = pages.iter_mut().map(Held::share).collect();
+        let chunks = |page: &Arc<Page>| chunks_of(page.kept);
+        let split = pages.iter().zip(0_u32..).filter(|(page, _)| chunks(page) > 1);
+        head.put_u32(split.clone().count() as u32);
+        for (page, index) in split.clone() {
+            head.put_u32(index);
+            head.put_u32(chunks(page));
+        }
+        let is_split = split.count() > 0;
+        let mut count = 1;
+        let starts = pages.iter().map(|page| {
+            let start = count;
+            count += u64::from(chunks(page));
+            start
+        });
+        let starts: Vec<_> = if is_split { starts.collect() } else { Vec::new() };
+        if !is_split {
+            count = 1 + pages.len() as u64;
+        }
+        SessionSnapshot { head: head.into(), pages, starts: is_split.then_some(starts), count }
+    }
+
+    /// The page of the table that a page of the snapshot belongs to, and which part of it it is.
+    fn find(&self, index: u64) -> Option<(&Page, u64)> {
+        let index = index.checked_sub(1)?;
+        let Some(starts) = &self.starts else {
+            return self.pages.get(usize::try_from(index).ok()?).map(|page| (&**page, 0));
+        };
+        let at = starts.partition_point(|start| *start <= index + 1).checked_sub(1)?;
+        let part = index + 1 - starts[at];
+        let page = &*self.pages[at];
+        (part < chunks_of(page.kept).into()).then_some((page, part))
     }
 }
 
 impl Snapshot for SessionSnapshot {
     fn page_count(&self) -> u64 {
-        1 + self.pages.len() as u64
+        self.count
     }
 
     fn page(&self, index: u64) -> Bytes {
-        let Some(at) = index.checked_sub(1) else {
+        if index == 0 {
             return self.head.clone();
-        };
-        let Some(page) = self.pages.get(at as usize) else {
+        }
+        let Some((page, part)) = self.find(index) else {
             return Bytes::new();
         };
-        let mut out = Vec::with_capacity(page.entries.len() * 64);
-        page.entries.iter().for_each(|entry| entry.write(&mut out));
-        out.into()
+        let chunks = chunks_of(page.kept) as usize;
+        if chunks == 1 {
+            let mut out = Vec::with_capacity(page.entries.len() * 64);
+            page.entries.iter().for_each(|entry| entry.write(&mut out));
+            return out.into();
+        }
+        let mut length = Length(0);
+        page.entries.iter().for_each(|entry| entry.write(&mut length));
+        let each = length.0.div_ceil(chunks);
+        let mut cut = Cut { skip: each * part as usize, left: each, out: Vec::with_capacity(each) };
+        page.entries.iter().for_each(|entry| entry.write(&mut cut));
+        cut.out.into()
     }
 
     fn page_version(&self, index: u64) -> Option<u64> {
-        let page = self.pages.get(usize::try_from(index.checked_sub(1)?).ok()?)?;
-        Some(page.version)
+        // A page may move when another is split, so a version names the part as well.
+        let (page, part) = self.find(index)?;
+        Some(page.version << 20 | part)
     }
 }

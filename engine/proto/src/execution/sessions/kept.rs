@@ -1,0 +1,105 @@
+//! A result as a session keeps it, and what it counts against the group's bound
+//! ([`GroupConfig::kept_result_bytes`](crate::config::GroupConfig::kept_result_bytes)).
+
+use std::sync::Arc;
+
+/// Results up to this length, in bytes, are counted with their session and never given up.
+pub(in crate::execution) const SMALL: usize = 64;
+/// Longer results are shared with the snapshots that hold them, in bytes; shorter ones are copied.
+const COPIED: usize = 4096;
+
+/// What a result counts against the bound, in bytes.
+#[inline]
+pub(super) fn counted(length: usize) -> u64 {
+    if length > SMALL { length as u64 } else { 0 }
+}
+
+/// A result.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// In memory that is used again.
+    Own(Vec<u8>),
+    Shared(Arc<[u8]>),
+}
+
+impl Kept {
+    pub(super) const EMPTY: Kept = Kept::Own(Vec::new());
+
+    pub(super) fn new(result: &[u8]) -> Kept {
+        if result.len() <= COPIED {
+            Kept::Own(result.to_vec())
+        } else {
+            Kept::Shared(result.into())
+        }
+    }
+
+    #[inline]
+    pub(super) fn set(&mut self, result: &[u8]) {
+        match self {
+            // What is held is at most twice what is counted.
+            Kept::Own(own) if result.len() <= COPIED && own.capacity() <= most_held(result) => {
+                own.clear();
+                own.extend_from_slice(result);
+            }
+            _ => *self = Kept::new(result),
+        }
+    }
+
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Kept::Own(own) => own,
+            Kept::Shared(shared) => shared,
+        }
+    }
+}
+
+#[inline]
+fn most_held(result: &[u8]) -> usize {
+    2 * result.len().max(SMALL)
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Kept) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Kept {}
+
+impl Clone for Kept {
+    fn clone(&self) -> Kept {
+        match self {
+            Kept::Own(own) => Kept::Own(own.clone()),
+            Kept::Shared(shared) => Kept::Shared(Arc::clone(shared)),
+        }
+    }
+
+    /// Keeps the memory of a short one.
+    fn clone_from(&mut self, source: &Kept) {
+        match source {
+            Kept::Own(own) => self.set(own),
+            Kept::Shared(shared) => *self = Kept::Shared(Arc::clone(shared)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_follows_what_is_kept() {
+        let mut kept = Kept::EMPTY;
+        for length in [0, 10, 4096, 70, 5000, 0, 1 << 20, 64] {
+            kept.set(&vec![7; length]);
+            assert_eq!(kept.bytes(), vec![7; length]);
+            let copy = kept.clone();
+            if let (Kept::Own(own), Kept::Own(copied)) = (&kept, &copy) {
+                assert!(own.capacity() <= 2 * length.max(SMALL));
+                assert!(copied.capacity() <= 2 * length.max(SMALL));
+            }
+            assert_eq!(copy, kept);
+        }
+    }
+}
