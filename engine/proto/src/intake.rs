@@ -399,13 +399,17 @@ impl<V: RequestVerifier> Intake<V> {
             return Err(Reject::BadRequest);
         }
         let length = request.record.len();
-        // TR listing 15, storeRequest: a session's later requests displace its earlier ones.
-        let of_session = (request.session, RequestNumber(0))..=(request.session, key.1);
-        if self.stored.range(of_session).count() >= self.config.session_window as usize {
-            let oldest = self.stored.range((request.session, RequestNumber(0))..).next();
-            if let Some(oldest) = oldest.map(|(key, _)| *key) {
-                self.displace(oldest, out);
+        // TR listing 15, storeRequest: a session's later requests displace its earlier ones. The numbers
+        // of its outstanding ones span less than W, so an earlier one than W others has ended.
+        let of_session = (key.0, RequestNumber(0))..=(key.0, RequestNumber(u64::MAX));
+        let mut of_session = self.stored.range(of_session).map(|(key, _)| *key);
+        if let Some(oldest) = of_session.next()
+            && of_session.count() + 1 >= self.config.session_window as usize
+        {
+            if key < oldest {
+                return Err(Reject::Irrelevant);
             }
+            self.displace(oldest, out);
         }
         while self.stored.len() >= MAX_STORED || self.stored_bytes + length > MAX_STORED_BYTES {
             self.make_room(request.session.client, out)?;

@@ -313,6 +313,21 @@ fn a_hot_session_does_not_stall_the_others() {
     assert_eq!(at, 999, "after the hot session's first message, before its second");
 }
 
+/// Requests of one session by descending numbers displace nothing and are not kept.
+#[test]
+fn a_session_has_a_window_of_requests_stored_in_whatever_order_they_come() {
+    let mut group = Group::new(1);
+    group.cut_off = vec![0, 2];
+    let session = SessionId::new(LINK.client, LINK.incarnation, 9000);
+    let numbers = (1..200).rev().chain(100..300);
+    for number in numbers {
+        let mut message = requests_head(kind::REQUESTS).to_vec();
+        append_proved(&mut message, session, RequestNumber(number), &[0], &group.client);
+        group.client_sends(1, message.into());
+        assert_eq!(group.replicas[1].intake.stored(), group.config.session_window as usize);
+    }
+}
+
 /// A batch that waits for the window is still the request intake's business: it does not take in
 /// more and more while the window is full.
 #[test]

@@ -33,7 +33,9 @@ pub(crate) struct Client {
     parked: Vec<u32>,
     /// The value of a key when the client last heard of it.
     known: BTreeMap<u16, Option<u64>>,
-    pub(crate) calls: BTreeMap<(u32, RequestNumber), (Call, u64)>,
+    pub(crate) calls: BTreeMap<(u32, RequestNumber), Pending>,
+    /// Calls of a copied client whose end does not tell whether they ran.
+    pub(crate) unsure: Vec<Submitted>,
     pub(crate) history: Vec<Call>,
     pub(crate) latencies_us: Vec<u64>,
     /// Requests whose number a copy of this client had used.
@@ -43,10 +45,18 @@ pub(crate) struct Client {
 }
 
 /// An operation that was submitted.
+#[derive(Clone)]
 pub(crate) struct Submitted {
     pub(crate) session: SessionId,
     pub(crate) number: RequestNumber,
     pub(crate) bytes: Vec<u8>,
+    pub(crate) call: Call,
+}
+
+/// A call that has no answer yet.
+pub(crate) struct Pending {
+    pub(crate) submitted: Submitted,
+    since_us: u64,
 }
 
 impl Client {
@@ -79,6 +89,7 @@ impl Client {
             parked: vec![0; sessions as usize],
             known: BTreeMap::new(),
             calls: BTreeMap::new(),
+            unsure: Vec::new(),
             history: Vec::new(),
             latencies_us: Vec::new(),
             numbers_taken: 0,
@@ -139,8 +150,10 @@ impl Client {
         let name = self.core.session_id(session);
         let caller = format!("{name} {number}");
         let call = Call { caller, operation, begin: stamp, end: None };
-        self.calls.insert((session, number), (call, now_us));
-        Some(Submitted { session: name, number, bytes })
+        let submitted = Submitted { session: name, number, bytes, call };
+        let pending = Pending { submitted: submitted.clone(), since_us: now_us };
+        self.calls.insert((session, number), pending);
+        Some(submitted)
     }
 
     fn operation(&mut self, unique: u64) -> Operation {
@@ -165,23 +178,25 @@ impl Client {
             for _ in 0..std::mem::take(&mut self.parked[done.session as usize]) {
                 turns.push(done.session);
             }
-            let Some((mut call, since)) = self.calls.remove(&(done.session, done.number)) else {
+            let Some(pending) = self.calls.remove(&(done.session, done.number)) else {
                 return Err(format!("{} got a second end", done.number));
             };
+            let Pending { submitted, since_us } = pending;
+            let mut call = submitted.call.clone();
             match done.outcome {
                 // It did not run and never will, so it is no part of the history.
                 Outcome::NumberTaken if self.is_copied => {
                     self.numbers_taken += 1;
                     continue;
                 }
-                // It ran, or it may have run: with which answer, nobody says.
+                // It ran: with which answer, nobody says.
                 Outcome::ResultGone => {
                     self.history.push(call);
                     self.results_gone += 1;
                     continue;
                 }
                 Outcome::Stale if self.is_copied => {
-                    self.history.push(call);
+                    self.unsure.push(submitted);
                     continue;
                 }
                 _ => {}
@@ -197,7 +212,7 @@ impl Client {
             let Operation { key, action } = call.operation;
             self.known.insert(key, action.apply(answer));
             self.history.push(call);
-            self.latencies_us.push(now_us - since);
+            self.latencies_us.push(now_us - since_us);
         }
         self.out.completions.clear();
         Ok(turns)

@@ -14,7 +14,7 @@ impl World {
         let left: Vec<String> = self
             .clients
             .iter()
-            .flat_map(|c| c.calls.values().map(|(call, _)| call.caller.clone()))
+            .flat_map(|c| c.calls.values().map(|pending| pending.submitted.call.caller.clone()))
             .collect();
         let all_done = self.clients.iter().all(Client::is_done);
         let live = self.replicas.iter().filter(|r| !r.crashed && r.honest());
@@ -106,7 +106,9 @@ impl World {
         let mut history = Vec::new();
         for client in &self.clients {
             history.extend(client.history.iter().cloned());
-            history.extend(client.calls.values().map(|(call, _)| call.clone()));
+            history.extend(client.calls.values().map(|pending| pending.submitted.call.clone()));
+            let ran = client.unsure.iter().filter(|submitted| self.oracles.has_run(submitted));
+            history.extend(ran.map(|submitted| submitted.call.clone()));
         }
         match linear::check(&history) {
             Verdict::Linearizable => {}

@@ -8,6 +8,7 @@ use hybster_proto::trace::{Phase, Proposal, TraceEvent};
 use hybster_proto::wire::CheckpointId;
 use hybster_tss::Digest;
 
+use crate::client::Submitted;
 use crate::evidence::Evidence;
 use crate::watched::Execution;
 
@@ -285,6 +286,18 @@ impl Oracles {
     /// When batches ran first, and their agreed times, in their order.
     pub(crate) fn times(&self) -> Vec<(u64, u64)> {
         self.times.values().copied().collect()
+    }
+
+    /// Whether an operation was executed.
+    pub(crate) fn has_run(&self, submitted: &Submitted) -> bool {
+        let Submitted { session, number, bytes, .. } = submitted;
+        let place = self.places.get(&(*session, *number));
+        let batch = place.and_then(|order| self.executed.get(&order.0));
+        let digest = Digest::of(bytes);
+        batch.is_some_and(|(executions, _)| {
+            let is_it = |e: &Execution| (e.session, e.number) == (*session, *number);
+            executions.iter().any(|e| is_it(e) && e.operation == digest)
+        })
     }
 
     fn valid(&mut self, at: ReplicaId, execution: &Execution) -> Checked {

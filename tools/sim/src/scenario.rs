@@ -14,6 +14,9 @@ use crate::rogue::RoguePlan;
 /// How many of a million random groups have their clients sign requests.
 const SIGNED_PPM: u32 = 125_000;
 
+/// Operations of each session of a client that has a copy, at most.
+const COPIED_OPERATIONS: u32 = 20;
+
 /// How many of a million random groups have results that do not all have room.
 const LARGE_RESULTS_PPM: u32 = 60_000;
 
@@ -330,8 +333,11 @@ impl Scenario {
 
     /// Adds a copy of a client.
     pub fn copy_client(&mut self, of: u16) {
-        let plan = self.clients[usize::from(of)].clone();
-        self.clients.push(ClientPlan { copy_of: Some(of), ..plan });
+        let plan = &mut self.clients[usize::from(of)];
+        // Calls that may have run are hard on the search for an order.
+        plan.operations = plan.operations.min(COPIED_OPERATIONS);
+        let copy = ClientPlan { copy_of: Some(of), ..plan.clone() };
+        self.clients.push(copy);
     }
 
     /// The client of whose machine one is a copy, if it is one.

@@ -55,11 +55,13 @@ mod tests {
     use super::*;
     use crate::config::GroupConfig;
     use crate::execution::Committed;
-    use crate::ids::{ClientId, ReplicaId, RequestNumber, SessionId};
+    use crate::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId};
     use crate::noticed::noticed;
-    use crate::output::Agreed;
+    use crate::output::{Agreed, ToExecution};
     use crate::service::{Context, Pages, RestoreError, Snapshot};
     use crate::time::Time;
+    use crate::wire::request::append_request;
+    use crate::wire::{REQUEST_MAC, RequestTag};
 
     struct Nothing;
 
@@ -86,6 +88,28 @@ mod tests {
 
     fn request(number: usize) -> (SessionId, RequestNumber) {
         (SessionId { client: ClientId(0), session: 1 }, RequestNumber(number as u64))
+    }
+
+    /// One request that is stale by the time it is asked for again, and one that ran.
+    #[test]
+    fn what_is_answered_is_watched_no_more() {
+        let (mut stage, mut out) = (stage(), Output::default());
+        let session = SessionId { client: ClientId(0), session: 1 };
+        let mut ask = |stage: &mut Execution<Nothing>, number| {
+            let (number, tag) = (RequestNumber(number), RequestTag::default());
+            stage.handle(ToExecution::Resend { session, number, tag }, Time(1), &mut out);
+            stage.watched.len()
+        };
+        assert_eq!((ask(&mut stage, 1), ask(&mut stage, 5)), (1, 2));
+        let mut records = Vec::new();
+        let mac = |_: &[u8]| [0; REQUEST_MAC];
+        append_request(&mut records, session, RequestNumber(5), b"op", mac);
+        let batch = Agreed::alone(records.into(), 1);
+        let (pillar, slot) = (PillarId(0), 0);
+        let input = ToExecution::Committed { pillar, first_slot: slot, last_slot: slot, batch };
+        stage.handle(input, Time(2), &mut Output::default());
+        assert_eq!(stage.watched.len(), 1, "the one that ran is reported");
+        assert_eq!(ask(&mut stage, 1), 0, "the stale one was answered");
     }
 
     noticed! {

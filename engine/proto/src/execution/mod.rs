@@ -336,6 +336,8 @@ impl<S: Service> Execution<S> {
         if let Some((status, result)) = answer {
             let (view, cause) = (self.view, Cause::AskedAgain);
             out.replies.push(&Reply { session, number, tag, view, cause, status, result });
+            // It may have been watched before its session was evicted, or its number became stale.
+            self.watched.remove(&(session, number));
             out.intake(ToIntake::Executed { session, number });
         } else {
             out.intake(ToIntake::NotExecuted { session, number });
