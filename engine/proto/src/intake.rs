@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::notice::{Notice, Suspicion};
 use crate::output::{
     Cause, Destination, Output, Reject, Reply, SendTag, Source, ToControl, ToExecution, ToIntake,
     ToPillar,
@@ -187,7 +188,7 @@ impl<V: RequestVerifier> Intake<V> {
     /// To be called when [`Intake::deadline`] has passed.
     pub fn tick(&mut self, now: Time, out: &mut Output) {
         let mut forward = Vec::new();
-        let (mut remind, mut expired) = (false, false);
+        let (mut remind, mut expired) = (false, None);
         while let Some(&(at, session, number)) = self.watch.first() {
             if at > now {
                 break;
@@ -200,7 +201,8 @@ impl<V: RequestVerifier> Intake<V> {
             let tag = stored.tag;
             if stored.reminded {
                 // TR listing 15, suspectsLeader.
-                expired = true;
+                let waited_us = now.since_us(stored.since);
+                expired.get_or_insert(Suspicion::Request { session, number, waited_us });
                 stored.reminded = false;
                 stored.since = now;
             } else {
@@ -213,9 +215,11 @@ impl<V: RequestVerifier> Intake<V> {
             // It may have been executed unnoticed: the answer comes before the next expiry.
             out.execution(ToExecution::Resend { session, number, tag });
         }
-        if expired {
+        if let Some(cause) = expired {
             self.timeout.expired();
             if self.stable {
+                let leader = self.config.leader(self.view);
+                out.notice(|| Notice::LeaderSuspected { view: self.view, leader, cause });
                 out.control(ToControl::Suspect { view: self.view });
             }
         }

@@ -33,6 +33,7 @@ pub mod ids;
 pub mod input;
 pub mod intake;
 pub mod mutants;
+pub mod notice;
 #[cfg(test)]
 mod noticed;
 pub mod output;

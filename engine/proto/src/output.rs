@@ -17,6 +17,7 @@ use hybster_tss::Digest;
 
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::notice::{MOST_NOTICES, Notice};
 use crate::protocol::Handler;
 use crate::trace::TraceEvent;
 use crate::wire::{ReplyStatus, RequestTag, WireError};
@@ -347,6 +348,8 @@ pub struct Output {
     pub rejections: Vec<Rejection>,
     /// Protocol events; empty unless `tracing`.
     pub trace: Vec<TraceEvent>,
+    /// What an operator should know.
+    pub notices: Vec<Notice>,
     /// Whether protocol events are recorded.
     pub tracing: bool,
     /// Set when the replica must stop.
@@ -393,6 +396,13 @@ impl Output {
     pub(crate) fn trace(&mut self, event: impl FnOnce() -> TraceEvent) {
         if self.tracing {
             self.trace.push(event());
+        }
+    }
+
+    /// Tells the operator something.
+    pub(crate) fn notice(&mut self, notice: impl FnOnce() -> Notice) {
+        if self.notices.len() < MOST_NOTICES {
+            self.notices.push(notice());
         }
     }
 

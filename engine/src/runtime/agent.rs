@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hybster_net::Transport;
+use hybster_proto::notice::Level;
 use hybster_proto::output::{Fatal, Input, Output, Rejection, ReplyQueue};
 use hybster_proto::time::{Time, earliest};
 
@@ -58,6 +59,8 @@ pub(crate) struct Agent<T: Transport> {
     /// When the time of day is to be read again.
     wall_clock_due: Time,
     log: RateLimit,
+    /// For what an operator should know; apart, so that a flood of bad messages does not hide it.
+    notices: RateLimit,
     tracer: Option<Tracer>,
 }
 
@@ -121,6 +124,7 @@ impl<T: Transport> Agent<T> {
             inputs: 0,
             wall_clock_due: Time(0),
             log: RateLimit::new(LOG_LINES_PER_SECOND),
+            notices: RateLimit::new(LOG_LINES_PER_SECOND),
         }
     }
 
@@ -294,6 +298,9 @@ impl<T: Transport> Agent<T> {
         if !self.output.trace.is_empty() {
             self.trace();
         }
+        if !self.output.notices.is_empty() {
+            self.log_notices();
+        }
         if let Some(fatal) = self.output.fatal.take() {
             self.shared.fail(Failure::Fatal(fatal));
         }
@@ -352,6 +359,21 @@ impl<T: Transport> Agent<T> {
         let now = self.shared.clock.now();
         if let Some(tracer) = &mut self.tracer {
             self.output.trace.drain(..).for_each(|event| tracer.record(now, &event));
+        }
+    }
+
+    #[cold]
+    fn log_notices(&mut self) {
+        let replica = self.shared.replica.0;
+        for notice in self.output.notices.drain(..) {
+            let level = match notice.level() {
+                Level::Info => log::Level::Info,
+                Level::Warn => log::Level::Warn,
+                Level::Error => log::Level::Error,
+            };
+            if log::log_enabled!(level) && self.notices.permits(Instant::now()) {
+                log::log!(level, "replica {replica} {notice}");
+            }
         }
     }
 

@@ -28,6 +28,8 @@ impl World {
         for event in out.trace.drain(..) {
             self.witness(index, event);
         }
+        // For operators; the events say the same.
+        out.notices.clear();
         self.settle_executions(index);
         for effect in out.network.drain(..) {
             self.send(index, effect);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::mutants::{self, Mutant};
+use crate::notice::Notice;
 use crate::output::{
     Agreed, Cause, ClientLink, Fatal, Input, Output, Reply, TakenSnapshot, ToControl, ToExecution,
     ToIntake, ToPillar, ToState,
@@ -423,6 +424,7 @@ impl<S: Service> Execution<S> {
         self.halted = false;
         self.held_up_since = None;
         out.trace(|| TraceEvent::StateInstalled(id));
+        out.notice(|| Notice::StateInstalled { order: id.order });
         // TR listing 18, installCheckpointingState: vouch for the installed state as well.
         self.take_snapshot(true, out);
         out.control(ToControl::Installed(id));

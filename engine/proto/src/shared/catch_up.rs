@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, Peers, ReplicaId, View};
 use crate::mutants::{self, Mutant};
+use crate::notice::Notice;
 use crate::output::{Network, Output, ToExecution, ToPillar, ToState, Watermark};
 use crate::time::Time;
 use crate::trace::TraceEvent;
@@ -153,6 +154,7 @@ impl<E: Evidence> CatchUp<E> {
 
     fn transfer(&mut self, id: CheckpointId, out: &mut Output) {
         self.transferring = Some(id);
+        out.notice(|| Notice::TransferBegun { order: id.order });
         out.state(ToState::Transfer { id, whole: self.diverged });
     }
 
@@ -160,6 +162,7 @@ impl<E: Evidence> CatchUp<E> {
     fn diverge(&mut self, evidence: E, view: View, now: Time, out: &mut Output) {
         let id = evidence.id();
         out.trace(|| TraceEvent::Diverged(id));
+        out.notice(|| Notice::StateDiverged { order: id.order });
         self.diverged = true;
         self.taken.clear();
         out.execution(ToExecution::Halt);

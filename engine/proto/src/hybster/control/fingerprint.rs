@@ -31,6 +31,7 @@ impl<V: Verifier> Control<V> {
             catch_up,
             views_entered: _,
             left_since_stable,
+            left_at: _,
             clock: _,
             early,
         } = self;

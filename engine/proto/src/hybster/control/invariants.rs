@@ -49,6 +49,7 @@ mod tests {
     use crate::hybster::input::ControlInput;
     use crate::hybster::wire::view::Part;
     use crate::ids::ReplicaId;
+    use crate::notice::Departure;
     use crate::noticed::noticed;
     use crate::output::ToControl;
     use crate::time::Time;
@@ -96,7 +97,7 @@ mod tests {
     fn views_that_are_left_leave_nothing_behind() {
         let (mut stage, mut out) = (control(), Output::default());
         for to in (1..50).map(View) {
-            stage.leave_for(to, Time(1), &mut out);
+            stage.leave_for(to, Departure::Suspected, Time(1), &mut out);
             for pillar in stage.config.all_pillars() {
                 let part = ControlInput::Part { pillar, to, part: Part::default() };
                 stage.handle(ToControl::Hybster(part), Time(1), &mut out);

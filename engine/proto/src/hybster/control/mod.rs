@@ -22,6 +22,7 @@ use crate::config::GroupConfig;
 use crate::hybster::input::{ControlInput, PillarInput};
 use crate::hybster::wire::view::Part;
 use crate::ids::{PillarId, ReplicaId, View};
+use crate::notice::Departure;
 use crate::output::{Output, ToControl};
 use crate::protocol::ControlStatus;
 use crate::shared::catch_up::CatchUp;
@@ -83,6 +84,8 @@ pub struct Control<V: Verifier> {
     views_entered: u64,
     /// Views left since the last stable one: links of the next VIEW-CHANGE.
     left_since_stable: usize,
+    /// When it left the stable view, to tell how long a view change took.
+    left_at: Option<Time>,
     clock: WallClock,
     /// By replica: the view of the early NEW-VIEW that it sent last.
     early: Vec<View>,
@@ -109,6 +112,7 @@ impl<V: Verifier> Control<V> {
             catch_up: CatchUp::new(config.clone()),
             views_entered: 0,
             left_since_stable: 0,
+            left_at: None,
             clock: WallClock::default(),
             early: vec![View(0); usize::from(config.replicas)],
             config,
@@ -150,7 +154,7 @@ impl<V: Verifier> Control<V> {
             }
             ToControl::Suspect { view } => {
                 if self.is_stable() && view == self.stable_view {
-                    self.leave_for(self.current.next(), now, out);
+                    self.leave_for(self.current.next(), Departure::Suspected, now, out);
                 }
             }
             ToControl::Hybster(ControlInput::Part { pillar, to, part }) => {

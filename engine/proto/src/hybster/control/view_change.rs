@@ -13,6 +13,7 @@ use crate::hybster::verify::{verify_ack, verify_new_view, verify_view_change};
 use crate::hybster::wire::checkpoint::parse_state;
 use crate::hybster::wire::view::{MAX_LINKS, Part};
 use crate::ids::{PillarId, ReplicaId, View};
+use crate::notice::{Departure, Notice};
 use crate::output::{
     Destination, Network, Output, Reject, SendTag, ToExecution, ToIntake, Watermark,
 };
@@ -49,8 +50,10 @@ impl<V: Verifier> Control<V> {
     // ------------------------------------------------------------------ leaving
 
     /// TR listing 19, leaveViewFor: all pillars stop and hand over their parts.
-    pub(super) fn leave_for(&mut self, to: View, now: Time, out: &mut Output) {
+    pub(super) fn leave_for(&mut self, to: View, cause: Departure, now: Time, out: &mut Output) {
         assert!(self.is_settled() && to > self.current, "views rise, one step after the other");
+        out.notice(|| Notice::ViewLeft { from: self.current, to, cause });
+        self.left_at.get_or_insert(now);
         out.trace(|| TraceEvent::ViewLeft { from: self.stable_view, to });
         if self.is_stable() {
             out.intake(ToIntake::ViewLeft { view: to });
@@ -209,7 +212,7 @@ impl<V: Verifier> Control<V> {
         let Some((view, _)) = missed else {
             return false;
         };
-        self.leave_for(*view, now, out);
+        self.leave_for(*view, Departure::QuorumLeft, now, out);
         true
     }
 
@@ -227,7 +230,7 @@ impl<V: Verifier> Control<V> {
         if !self.is_stable() && !self.has_quorum_for_current() {
             return false;
         }
-        self.leave_for(asked, now, out);
+        self.leave_for(asked, Departure::OthersAsk, now, out);
         true
     }
 
@@ -238,7 +241,7 @@ impl<V: Verifier> Control<V> {
         let leader = self.config.leader(self.stable_view);
         let left = self.is_stable() && self.messages.asks_beyond(leader, self.current);
         if left {
-            self.leave_for(self.current.next(), now, out);
+            self.leave_for(self.current.next(), Departure::LeaderLeft, now, out);
         }
         left
     }
@@ -271,7 +274,7 @@ impl<V: Verifier> Control<V> {
         let waiting = matches!(self.phase, Phase::Waiting) && self.has_quorum_for_current();
         if waiting && self.may_leave() {
             self.new_view_timeout.expired();
-            self.leave_for(self.current.next(), now, out);
+            self.leave_for(self.current.next(), Departure::NewViewOverdue, now, out);
         }
     }
 
@@ -460,6 +463,11 @@ impl<V: Verifier> Control<V> {
             out.trace(|| events::adopted(&new_view, pillar));
         }
         out.trace(|| TraceEvent::ViewEntered { view, current, leader });
+        let took_us = self.left_at.map(|at| now.since_us(at));
+        if current == view {
+            self.left_at = None;
+        }
+        out.notice(|| Notice::ViewEntered { view, leader: self.config.leader(view), took_us });
         self.drop_pending(|_, pending| pending <= view);
         self.left_since_stable = 0;
         let base = self.catch_up.stable().id.order;

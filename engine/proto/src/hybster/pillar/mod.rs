@@ -28,6 +28,7 @@ use crate::hybster::input::PillarInput;
 use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::mutants::{self, Mutant};
+use crate::notice::{Notice, Suspicion};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl, ToIntake, ToPillar};
 use crate::shared::bodies::Bodies;
 use crate::shared::later::Later;
@@ -251,6 +252,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             self.ask_peers(out);
         }
         if self.commit_deadline().is_some_and(|at| at <= now) {
+            let waited_us = self.uncommitted_since.map_or(0, |since| now.since_us(since));
+            let order = self.order_at(self.committed);
+            let cause = Suspicion::Slot { pillar: self.pillar, order, waited_us };
+            let leader = self.config.leader(self.view);
+            out.notice(|| Notice::LeaderSuspected { view: self.view, leader, cause });
             self.uncommitted_since = Some(now);
             self.commit_timeout.expired();
             out.control(ToControl::Suspect { view: self.view });

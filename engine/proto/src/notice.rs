@@ -1,0 +1,213 @@
+//! What an operator should know. Stages say it, the driver writes it to its log.
+//!
+//! Nothing here is needed by the protocol. A driver may ignore it: between two times that it empties
+//! [`Output::notices`](crate::output::Output::notices), only the first [`MOST_NOTICES`] are kept.
+
+use std::fmt;
+
+use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+
+/// Notices that are kept until the driver takes them.
+pub const MOST_NOTICES: usize = 64;
+
+/// How much it matters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// As intended.
+    Info,
+    /// Something is slow or lost, and the group makes up for it.
+    Warn,
+    /// Somebody has to do something.
+    Error,
+}
+
+/// Something that an operator should know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// This replica suspects the leader of a view.
+    LeaderSuspected {
+        /// The view.
+        view: View,
+        /// The leader.
+        leader: ReplicaId,
+        /// For what.
+        cause: Suspicion,
+    },
+    /// This replica left a view.
+    ViewLeft {
+        /// The last view that it was in.
+        from: View,
+        /// The view that it is on its way to.
+        to: View,
+        /// Why.
+        cause: Departure,
+    },
+    /// This replica entered a view.
+    ViewEntered {
+        /// The view.
+        view: View,
+        /// Its leader.
+        leader: ReplicaId,
+        /// Since it left the view before, in microseconds; `None` if it had not left it.
+        took_us: Option<u64>,
+    },
+    /// The state of this replica is not what a quorum vouches for.
+    StateDiverged {
+        /// The order number of the checkpoint.
+        order: OrderNumber,
+    },
+    /// This replica lags behind and fetches the state of a checkpoint.
+    TransferBegun {
+        /// The order number of the checkpoint.
+        order: OrderNumber,
+    },
+    /// This replica goes on from a state that it fetched.
+    StateInstalled {
+        /// The order number of the checkpoint.
+        order: OrderNumber,
+    },
+}
+
+/// What a leader is suspected for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Suspicion {
+    /// A request was not executed in time (TR listing 15).
+    Request {
+        /// Its session.
+        session: SessionId,
+        /// Its number.
+        number: RequestNumber,
+        /// How long it has waited at this replica, in microseconds.
+        waited_us: u64,
+    },
+    /// A slot was not committed in time.
+    Slot {
+        /// The pillar.
+        pillar: PillarId,
+        /// The order number.
+        order: OrderNumber,
+        /// How long nothing was committed in the pillar, in microseconds.
+        waited_us: u64,
+    },
+}
+
+/// Why a view was left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Departure {
+    /// This replica suspects its leader.
+    Suspected,
+    /// f+1 replicas ask for a later view.
+    OthersAsk,
+    /// A quorum is on its way to a later view.
+    QuorumLeft,
+    /// Its leader asks for a later view.
+    LeaderLeft,
+    /// The leader of the next view sent no NEW-VIEW in time.
+    NewViewOverdue,
+}
+
+impl Notice {
+    /// How much it matters.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match self {
+            Notice::ViewEntered { .. } | Notice::StateInstalled { .. } => Level::Info,
+            Notice::LeaderSuspected { .. }
+            | Notice::ViewLeft { .. }
+            | Notice::TransferBegun { .. } => Level::Warn,
+            Notice::StateDiverged { .. } => Level::Error,
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Notice::LeaderSuspected { view, leader, cause } => {
+                write!(f, "suspects replica {}, the leader of view {}: {cause}", leader.0, view.0)
+            }
+            Notice::ViewLeft { from, to, cause } => {
+                write!(f, "left view {} for view {}: {cause}", from.0, to.0)
+            }
+            Notice::ViewEntered { view, leader, took_us: Some(us) } => {
+                let (view, leader, ms) = (view.0, leader.0, us / 1000);
+                write!(f, "entered view {view} after {ms} ms; replica {leader} leads")
+            }
+            Notice::ViewEntered { view, leader, took_us: None } => {
+                write!(f, "entered view {}; replica {} leads", view.0, leader.0)
+            }
+            Notice::StateDiverged { order } => write!(
+                f,
+                "the state of this replica at order {} is not the one that a quorum vouches for. It \
+                 is replaced by theirs. Either this replica runs another service or version than the \
+                 others, or the service is not deterministic, or this machine is faulty",
+                order.0
+            ),
+            Notice::TransferBegun { order } => {
+                write!(f, "lags behind and fetches the state of order {}", order.0)
+            }
+            Notice::StateInstalled { order } => {
+                write!(f, "goes on from the state of order {}", order.0)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Suspicion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Suspicion::Request { session, number, waited_us } => write!(
+                f,
+                "request {} of session {session} was not executed within {} ms",
+                number.0,
+                waited_us / 1000
+            ),
+            Suspicion::Slot { pillar, order, waited_us } => {
+                let (order, pillar, ms) = (order.0, pillar.0, waited_us / 1000);
+                write!(f, "order {order} of pillar {pillar} was not committed within {ms} ms")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Departure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Departure::Suspected => "its leader is suspected",
+            Departure::OthersAsk => "f+1 replicas ask for it",
+            Departure::QuorumLeft => "a quorum is on its way there",
+            Departure::LeaderLeft => "its leader has left",
+            Departure::NewViewOverdue => "the NEW-VIEW did not come in time",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ClientId;
+    use crate::output::Output;
+
+    #[test]
+    fn a_line_says_who_and_why() {
+        let session = SessionId::new(ClientId(4), 0xab, 2);
+        let cause = Suspicion::Request { session, number: RequestNumber(9), waited_us: 512_000 };
+        let notice = Notice::LeaderSuspected { view: View(3), leader: ReplicaId(0), cause };
+        let line = notice.to_string();
+        for part in ["replica 0", "view 3", "ab.2", "512 ms"] {
+            assert!(line.contains(part), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_driver_may_leave_them() {
+        let mut out = Output::default();
+        for order in 0..1000 {
+            out.notice(|| Notice::StateInstalled { order: OrderNumber(order) });
+        }
+        assert_eq!(out.notices.len(), MOST_NOTICES);
+    }
+}
