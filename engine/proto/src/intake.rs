@@ -10,6 +10,10 @@
 //! takes the follower for the leader), forwards it and suspects the leader when the request is not
 //! executed in time. A leader stores what is sent to it again: it has to leave its view, too, when
 //! its followers left it behind. What is stored is authentic and bounded.
+//!
+//! Suspicion is about ordering. Before it suspects the leader, a replica asks its own execution stage
+//! once more: what was committed before the question is executed before the answer. And if the answer
+//! itself takes long, the service is slow, which no other leader would change: the wait begins again.
 
 mod invariants;
 
@@ -20,6 +24,7 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::mutants::{self, Mutant};
 use crate::notice::{Notice, Suspicion};
 use crate::output::{
     Cause, Destination, Output, Reject, Reply, SendTag, Source, ToControl, ToExecution, ToIntake,
@@ -70,6 +75,8 @@ pub struct Intake<V: RequestVerifier> {
     /// When to look after a stored request again.
     watch: BTreeSet<(Time, SessionId, RequestNumber)>,
     timeout: AdaptiveTimeout,
+    /// When the wait for a request proved too short last. Many may have waited equally long.
+    expired_at: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,6 +106,10 @@ struct Stored {
     proposed: Option<Time>,
     /// Whether half of the waiting time has passed and help was asked for.
     reminded: bool,
+    /// When the waiting time had passed and the execution stage was asked for the last time.
+    last_asked: Option<Time>,
+    /// Questions to the execution stage that it has not answered.
+    unanswered: u32,
 }
 
 impl<V: RequestVerifier> Intake<V> {
@@ -122,6 +133,7 @@ impl<V: RequestVerifier> Intake<V> {
             stored_bytes: 0,
             watch: BTreeSet::new(),
             timeout: AdaptiveTimeout::new(config.request_timeout_us),
+            expired_at: None,
             config,
         }
     }
@@ -150,6 +162,7 @@ impl<V: RequestVerifier> Intake<V> {
             }
             ToIntake::NotExecuted { session, number } => {
                 self.propose_stored(session, number, now, out);
+                self.not_executed(session, number, now, out);
             }
             ToIntake::Executed { session, number } => self.executed(session, number, now),
             ToIntake::ViewLeft { view } => self.view_left(view),
@@ -188,7 +201,8 @@ impl<V: RequestVerifier> Intake<V> {
     /// To be called when [`Intake::deadline`] has passed.
     pub fn tick(&mut self, now: Time, out: &mut Output) {
         let mut forward = Vec::new();
-        let (mut remind, mut expired) = (false, None);
+        let mut remind = false;
+        let mut unasked = Vec::new();
         while let Some(&(at, session, number)) = self.watch.first() {
             if at > now {
                 break;
@@ -199,29 +213,30 @@ impl<V: RequestVerifier> Intake<V> {
             };
             let delay_us = self.timeout.delay_us();
             let tag = stored.tag;
+            stored.due = now.after_us(delay_us / 2);
+            self.watch.insert((stored.due, session, number));
+            if stored.last_asked.is_some() {
+                // The execution stage has not answered: it is busy.
+                continue;
+            }
             if stored.reminded {
-                // TR listing 15, suspectsLeader.
-                let waited_us = now.since_us(stored.since);
-                expired.get_or_insert(Suspicion::Request { session, number, waited_us });
-                stored.reminded = false;
-                stored.since = now;
+                stored.last_asked = Some(now);
+                if mutants::active(Mutant::SuspectsUnasked) {
+                    stored.unanswered = 0;
+                    unasked.push((session, number));
+                    continue;
+                }
             } else {
                 remind = true;
                 stored.reminded = true;
                 forward.push(stored.record.clone());
             }
-            stored.due = now.after_us(delay_us / 2);
-            self.watch.insert((stored.due, session, number));
-            // It may have been executed unnoticed: the answer comes before the next expiry.
+            // It may have been executed unnoticed.
+            stored.unanswered += 1;
             out.execution(ToExecution::Resend { session, number, tag });
         }
-        if let Some(cause) = expired {
-            self.timeout.expired();
-            if self.stable {
-                let leader = self.config.leader(self.view);
-                out.notice(|| Notice::LeaderSuspected { view: self.view, leader, cause });
-                out.control(ToControl::Suspect { view: self.view });
-            }
+        for (session, number) in unasked {
+            self.not_executed(session, number, now, out);
         }
         if remind {
             for pillar in self.config.all_pillars() {
@@ -290,6 +305,45 @@ impl<V: RequestVerifier> Intake<V> {
             return Err(Reject::WrongSender);
         }
         if is_admissible(&self.config, request) { Ok(()) } else { Err(Reject::BadRequest) }
+    }
+
+    /// A stored request was not executed when the execution stage was asked. If that was the last time:
+    /// TR listing 15, suspectsLeader.
+    fn not_executed(
+        &mut self,
+        session: SessionId,
+        number: RequestNumber,
+        now: Time,
+        out: &mut Output,
+    ) {
+        let Some(stored) = self.stored.get_mut(&(session, number)) else {
+            return;
+        };
+        stored.unanswered = stored.unanswered.saturating_sub(1);
+        // Answers come in the order of questions.
+        let Some(asked) = stored.last_asked.filter(|_| stored.unanswered == 0) else {
+            return;
+        };
+        let waited_us = now.since_us(stored.since);
+        (stored.last_asked, stored.reminded, stored.since) = (None, false, now);
+        self.watch.remove(&(stored.due, session, number));
+        let half_us = self.timeout.delay_us() / 2;
+        stored.due = now.after_us(half_us);
+        self.watch.insert((stored.due, session, number));
+        let is_slow = now.since_us(asked) >= half_us;
+        // Those that waited equally long make the wait longer once.
+        let is_known = self.expired_at.is_some_and(|at| now.since_us(at) < half_us);
+        if is_slow || is_known {
+            return;
+        }
+        self.expired_at = Some(now);
+        self.timeout.expired();
+        if self.stable {
+            let (view, leader) = (self.view, self.config.leader(self.view));
+            let cause = Suspicion::Request { session, number, waited_us };
+            out.notice(|| Notice::LeaderSuspected { view, leader, cause });
+            out.control(ToControl::Suspect { view });
+        }
     }
 
     /// A stored request has not been executed: a leader orders it, unless it did so lately.
@@ -395,7 +449,8 @@ impl<V: RequestVerifier> Intake<V> {
     ) -> Result<(), Reject> {
         let key = (request.session, request.number);
         let ask = ToExecution::Resend { session: key.0, number: key.1, tag: request.tag() };
-        if self.stored.contains_key(&key) {
+        if let Some(stored) = self.stored.get_mut(&key) {
+            stored.unanswered += 1;
             out.execution(ask);
             return Ok(());
         }
@@ -431,6 +486,8 @@ impl<V: RequestVerifier> Intake<V> {
             due,
             proposed: None,
             reminded: false,
+            last_asked: None,
+            unanswered: 1,
         };
         self.stored.insert(key, stored);
         self.watch.insert((due, key.0, key.1));
@@ -515,6 +572,7 @@ impl<V: RequestVerifier> Intake<V> {
         assert!(!self.stable && view >= self.view, "a view is left before a later one is entered");
         self.view = view;
         self.stable = true;
+        self.expired_at = None;
         self.drop_pending();
         for (turn, next_slot) in self.pillars.iter_mut().zip(next_slots) {
             let leads = turn.leads.filter(|leads| *leads == view);
@@ -527,6 +585,7 @@ impl<V: RequestVerifier> Intake<V> {
         let mut records = Vec::with_capacity(self.stored.len());
         for ((session, number), stored) in &mut self.stored {
             (stored.since, stored.due, stored.reminded) = (now, due, false);
+            stored.last_asked = None;
             stored.proposed = leads.then_some(now);
             self.watch.insert((due, *session, *number));
             records.push(stored.record.clone());

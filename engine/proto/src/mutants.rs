@@ -43,6 +43,8 @@ pub enum Mutant {
     TagIgnored,
     /// A client takes replies that are about another's request.
     ReplyTagIgnored,
+    /// A leader is suspected without asking whether the request was executed meanwhile.
+    SuspectsUnasked,
     /// Evicted sessions may be opened again.
     WatermarkIgnored,
     /// A no-op over several order numbers may have an independent certificate.
@@ -83,7 +85,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 36] = [
+    pub const ALL: [Mutant; 37] = [
         Mutant::CommitQuorum,
         Mutant::CommitTwice,
         Mutant::CommitUnverified,
@@ -102,6 +104,7 @@ impl Mutant {
         Mutant::DuplicateExecution,
         Mutant::TagIgnored,
         Mutant::ReplyTagIgnored,
+        Mutant::SuspectsUnasked,
         Mutant::WatermarkIgnored,
         Mutant::KindIgnored,
         Mutant::NoopPrevious,

@@ -74,6 +74,8 @@ pub(crate) struct Replica {
     /// Messages that a paused replica's system still takes.
     pub(crate) buffered: VecDeque<(usize, bytes::Bytes)>,
     pub(crate) slow: u64,
+    /// Until when the execution stage is busy with the service, if it has a thread of its own.
+    pub(crate) executes_until_us: u64,
     pub(crate) run_scheduled: bool,
     /// When a wake-up is scheduled.
     pub(crate) wake_us: Option<u64>,
@@ -140,6 +142,7 @@ impl Replica {
             paused: false,
             buffered: VecDeque::new(),
             slow: 1,
+            executes_until_us: 0,
             run_scheduled: false,
             wake_us: None,
             hosts,
@@ -209,6 +212,16 @@ impl Replica {
         self.waiting > 0 || self.state_busy
     }
 
+    /// Whether all inputs wait for the execution stage, which is busy.
+    pub(crate) fn only_executes(&self, now_us: u64) -> bool {
+        let is_held = |queue: &usize| self.is_executing(*queue, now_us);
+        !self.state_busy && self.line.is_empty() && self.active.iter().all(is_held)
+    }
+
+    fn is_executing(&self, queue: usize, now_us: u64) -> bool {
+        now_us < self.executes_until_us && queue % self.stages == Stage::Execution.index()
+    }
+
     /// Inputs that one run of the replica handles.
     pub(crate) fn turn(&mut self) -> u64 {
         match self.layout {
@@ -217,11 +230,11 @@ impl Replica {
         }
     }
 
-    fn next_input(&mut self) -> Option<Input> {
+    fn next_input(&mut self, now_us: u64) -> Option<Input> {
         if let Some((_, input)) = self.line.pop_front() {
             return Some(input);
         }
-        if self.active.is_empty() {
+        if self.active.iter().all(|queue| self.is_executing(*queue, now_us)) {
             return None;
         }
         if self.starved.1 == 0 && self.random.chance(2_000) {
@@ -237,6 +250,9 @@ impl Replica {
                 at = self.random.index(self.active.len());
             }
         }
+        while self.is_executing(self.active[at], now_us) {
+            at = (at + 1) % self.active.len();
+        }
         let queue = self.active[at];
         let input = self.queues[queue].pop_front();
         if self.queues[queue].is_empty() {
@@ -246,14 +262,19 @@ impl Replica {
     }
 
     /// One input or a piece of background work; who did it. What it did is in `out`.
-    pub(crate) fn step(&mut self, now: Time, before: impl FnOnce(&Input)) -> Option<Stage> {
+    pub(crate) fn step(
+        &mut self,
+        now_us: u64,
+        now: Time,
+        before: impl FnOnce(&Input),
+    ) -> Option<Stage> {
         let background = self.state_busy && (self.waiting == 0 || self.random.chance(200_000));
         if background {
             let budget = self.random.between(1, self.state_budget);
             self.state_busy = self.core.state.work(now, budget as _, &mut self.out);
             return Some(Stage::State);
         }
-        let input = self.next_input()?;
+        let input = self.next_input(now_us)?;
         self.waiting -= 1;
         let stage = Stage::receiver(&input);
         self.state_busy |= stage == Stage::State;

@@ -17,6 +17,9 @@ const SIGNED_PPM: u32 = 125_000;
 /// Operations of each session of a client that has a copy, at most.
 const COPIED_OPERATIONS: u32 = 20;
 
+/// How many of a million random groups have a slow service.
+const SLOW_SERVICES_PPM: u32 = 30_000;
+
 /// How many of a million random groups have results that do not all have room.
 const LARGE_RESULTS_PPM: u32 = 60_000;
 
@@ -181,6 +184,8 @@ pub struct Scenario {
     pub keys: u16,
     /// Whether the service reports page versions.
     pub versioned_pages: bool,
+    /// How long the service takes for an operation, in microseconds.
+    pub service_us: u64,
     /// Bytes that each answer of the service has more than it needs.
     pub answer_padding: usize,
     /// Faults, by rising time.
@@ -245,6 +250,7 @@ impl Scenario {
             ],
             keys: 6,
             versioned_pages: true,
+            service_us: 0,
             answer_padding: 0,
             faults: Vec::new(),
             hosts: Vec::new(),
@@ -311,7 +317,17 @@ impl Scenario {
         scenario.draw_clocks(seed);
         scenario.draw_copies(seed);
         scenario.draw_results(seed);
+        scenario.draw_service(seed);
         scenario
+    }
+
+    /// Now and then the service is slow. Drawn apart as well.
+    pub(crate) fn draw_service(&mut self, seed: u64) {
+        let mut random = Random::new(seed ^ 0x510e_5e4f);
+        if random.chance(SLOW_SERVICES_PPM) {
+            let timeout_us = self.group.request_timeout_us;
+            self.service_us = *random.pick(&[timeout_us / 10, timeout_us / 2, 2 * timeout_us]);
+        }
     }
 
     /// Now and then results are large, so that not all can be kept. Drawn apart as well.

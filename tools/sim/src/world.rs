@@ -27,7 +27,7 @@ use crate::relays::Relays;
 use crate::replica::{Replica, Stage};
 use crate::report::{Counters, NewViewSeen, Report};
 use crate::rogue::Rogue;
-use crate::scenario::{Scenario, Transport};
+use crate::scenario::{Layout, Scenario, Transport};
 use crate::watched::{Execution, Ledger};
 
 /// Something that will happen.
@@ -452,7 +452,8 @@ impl World {
         let mut handled = 0;
         for _ in 0..self.replicas[index].turn() {
             let (oracles, at) = (&mut self.oracles, ReplicaId(index as u16));
-            let stage = self.replicas[index].step(now, |input| {
+            let ran = self.replicas[index].core.execution.status().requests;
+            let stage = self.replicas[index].step(self.now_us, now, |input| {
                 if let Input::Pillar(pillar, ToPillar::ForwardWindow { to }) = input {
                     oracles.forwarded(at, *pillar, *to);
                 }
@@ -460,6 +461,7 @@ impl World {
             let Some(stage) = stage else { break };
             self.counters.inputs += 1;
             handled += 1;
+            self.take_time(index, ran);
             self.drain(index, stage);
             // A turn ends when nothing is left to do, or after a while.
             if self.random.chance(100_000) {
@@ -475,14 +477,28 @@ impl World {
         }
         let pace = self.random.between(1, 3) * self.replicas[index].slow;
         self.busy_until_us[index] = self.now_us + (handled * pace).max(1);
-        if self.replicas[index].has_work() {
+        let is_held = self.replicas[index].only_executes(self.busy_until_us[index]);
+        if self.replicas[index].has_work() && !is_held {
             self.schedule_run(index, self.busy_until_us[index]);
         }
         self.schedule_wake(index);
     }
 
+    /// The service takes time for what it has executed since it had executed `ran` requests: that of
+    /// the execution stage, if it has a thread of its own.
+    fn take_time(&mut self, index: usize, ran: u64) {
+        let replica = &mut self.replicas[index];
+        let us = self.scenario.service_us * (replica.core.execution.status().requests - ran);
+        if us > 0 && self.scenario.layout == Layout::Split {
+            replica.executes_until_us = replica.executes_until_us.max(self.now_us) + us;
+        }
+    }
+
     fn schedule_wake(&mut self, index: usize) {
-        let Some(at_us) = self.replicas[index].deadline_us() else {
+        let replica = &self.replicas[index];
+        let executes_us = (replica.has_work() && replica.only_executes(self.now_us))
+            .then_some(replica.executes_until_us);
+        let Some(at_us) = replica.deadline_us().into_iter().chain(executes_us).min() else {
             return;
         };
         let at_us = at_us.max(self.busy_until_us[index]);

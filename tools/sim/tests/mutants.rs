@@ -5,7 +5,7 @@ mod staged;
 
 use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::mutants::{Mutant, choose};
-use hybster_sim::{Behaviour, Lie, Options, Scenario, Trick, run_scenario};
+use hybster_sim::{Behaviour, Layout, Lie, Options, Scenario, Trick, run_scenario};
 use hybster_tss::RequestAuthenticator;
 
 /// Runs scenarios with a broken rule until a property does not hold; the seed and the property.
@@ -146,13 +146,33 @@ fn no_acks() {
     assert!(with >= 10 && without == 0);
 }
 
+/// Views that groups without any fault enter, when the service takes longer than a request may wait.
+fn views_of_a_slow_service(mutant: Option<Mutant>) -> u64 {
+    choose(mutant);
+    let views = (0..10).map(|seed| {
+        let mut scenario = Scenario::calm("slow service", seed, 1, 2);
+        (scenario.layout, scenario.service_us) = (Layout::Split, 60_000);
+        run_scenario(scenario, &Options::default()).counters.view
+    });
+    let views = views.sum();
+    choose(None);
+    views
+}
+
+#[test]
+fn suspects_unasked() {
+    let views = [None, Some(Mutant::SuspectsUnasked)].map(views_of_a_slow_service);
+    println!("{views:?} views, without and with SuspectsUnasked");
+    assert!(views[0] == 0 && views[1] > 0);
+}
+
 macro_rules! mutants {
     ($($(#[$mark:meta])* $name:ident: $mutant:ident in $seeds:literal;)*) => {
         $(#[test] $(#[$mark])* fn $name() { is_found(Mutant::$mutant, $seeds); })*
 
         #[test]
         fn every_mutant_is_hunted() {
-            let hunted = [Mutant::NoAcks, $(Mutant::$mutant),*];
+            let hunted = [Mutant::NoAcks, Mutant::SuspectsUnasked, $(Mutant::$mutant),*];
             assert!(Mutant::ALL.iter().all(|mutant| hunted.contains(mutant)));
         }
     };

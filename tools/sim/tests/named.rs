@@ -4,8 +4,8 @@ use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::Reject;
 use hybster_proto::wire::kind;
 use hybster_sim::{
-    Behaviour, Catch, ClientPlan, End, Fault, Filter, Options, Report, RoguePlan, RogueTrick,
-    Scenario, Transport, Trick, WrongClock, run_scenario,
+    Behaviour, Catch, ClientPlan, End, Fault, Filter, Layout, Options, Report, RoguePlan,
+    RogueTrick, Scenario, Transport, Trick, WrongClock, run_scenario,
 };
 use hybster_tss::RequestAuthenticator;
 
@@ -227,6 +227,21 @@ fn signed_requests_are_ordered_and_forged_ones_are_not() {
     }
     println!("{answered} requests answered, {refused} messages refused for a bad request");
     assert!(answered > 2_000 && refused > 500);
+}
+
+/// A service that takes longer for an operation than a request may wait, on a thread of its own:
+/// suspicion is about ordering, so nobody leaves the view.
+#[test]
+fn a_slow_service_is_no_reason_to_leave_a_view() {
+    for seed in 0..20 {
+        for service_us in [10_000, 60_000, 300_000] {
+            let mut scenario = Scenario::calm("slow service", seed, 1, 2);
+            (scenario.layout, scenario.service_us) = (Layout::Split, service_us);
+            let report = run_scenario(scenario, &Options::default());
+            report.assert_good();
+            assert_eq!(report.counters.view, 0, "{service_us} us, seed {seed}");
+        }
+    }
 }
 
 /// More and larger results than a group keeps: all replicas give up the same ones, and a client that

@@ -73,7 +73,16 @@ mod tests {
         let (record, due) = (Bytes::from_static(&[1; 50]), Time(9));
         intake.stored_bytes = record.len();
         let (tag, since) = (RequestTag::EMPTY, Time(1));
-        let stored = Stored { record, tag, since, due, proposed: None, reminded: false };
+        let stored = Stored {
+            record,
+            tag,
+            since,
+            due,
+            proposed: None,
+            reminded: false,
+            last_asked: None,
+            unanswered: 1,
+        };
         intake.stored.insert(KEY, stored);
         intake.shares.insert(KEY.0.client, 1);
         intake.watch.insert((due, KEY.0, KEY.1));

@@ -153,8 +153,9 @@ impl<E: Evidence> CatchUp<E> {
     }
 
     fn transfer(&mut self, id: CheckpointId, out: &mut Output) {
-        self.transferring = Some(id);
-        out.notice(|| Notice::TransferBegun { order: id.order });
+        if self.transferring.replace(id) != Some(id) {
+            out.notice(|| Notice::TransferBegun { order: id.order });
+        }
         out.state(ToState::Transfer { id, whole: self.diverged });
     }
 
