@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod health;
 mod init;
 mod kv;
 mod memory;
@@ -22,7 +23,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "hybster", version)]
 #[command(after_help = "Exit status: 0 done, 1 failed (the message says what to do), 2 wrong \
-    options, 3 the key is absent or holds another value.")]
+    options, 3 the key is absent or holds another value, 4 not all replicas are well.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -51,6 +52,8 @@ enum Done {
     Yes,
     /// The key is absent or holds another value.
     NotThere,
+    /// The status of the group was shown, and a replica is not well.
+    NotWell,
 }
 
 /// A command failed; the text says what happened and what to do.
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
     match result {
         Ok(Done::Yes) => ExitCode::SUCCESS,
         Ok(Done::NotThere) => ExitCode::from(3),
+        Ok(Done::NotWell) => ExitCode::from(4),
         Err(failure) => {
             eprintln!("hybster: {failure}");
             ExitCode::FAILURE

@@ -10,6 +10,7 @@ use hybster::client::{ClientDriver, ClientOptions};
 use hybster::{ClientId, ClientKeys, Group, ReplicaId, Status};
 use serde::Serialize;
 
+use crate::health::{Health, judge};
 use crate::{Done, Failure};
 
 /// Longest sleep of a poll.
@@ -19,6 +20,11 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Options of `hybster status`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit status: 0 all replicas answer and are in the group's view, 4 one does \
+    not (standard error says which), 1 nobody could be asked, 2 wrong options. The fields of --json \
+    are documented in tools/STATUS.md."
+)]
 pub(crate) struct StatusArgs {
     /// The group directory.
     #[arg(long)]
@@ -43,6 +49,7 @@ struct Entry {
     replica: u16,
     address: String,
     reachable: bool,
+    health: Health,
     /// Why there is no status, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
@@ -50,11 +57,13 @@ struct Entry {
     status: Option<Status>,
 }
 
-/// The whole answer; `format` is the version of the JSON form.
+/// The whole answer; `format` is the version of the JSON form, which `tools/STATUS.md` documents.
 #[derive(Debug, Serialize)]
 struct GroupStatus {
     format: u32,
     group: String,
+    /// Whether every replica's health is [`Health::Ok`].
+    healthy: bool,
     replicas: Vec<Entry>,
 }
 
@@ -69,18 +78,26 @@ pub(crate) fn status(args: &StatusArgs) -> Result<Done, Failure> {
     let options = ClientOptions { sessions: 1, ..ClientOptions::default() };
     let mut driver = ClientDriver::connect(&group, &keys, &options)?;
     let entries = ask(&group, &mut driver, Duration::from_secs_f64(args.timeout))?;
-    let none = entries.iter().all(|entry| !entry.reachable);
-    let answer = GroupStatus { format: 1, group: group.name(), replicas: entries };
+    let healthy = entries.iter().all(|entry| entry.health == Health::Ok);
+    let answer = GroupStatus { format: 1, group: group.name(), healthy, replicas: entries };
     let text = if args.json {
         serde_json::to_string_pretty(&answer)? + "\n"
     } else {
         table(&answer, group.config().pillars)
     };
     print(&text)?;
-    if none {
-        return Err(Failure::new("no replica can be reached: are they running?"));
+    if healthy {
+        return Ok(Done::Yes);
     }
-    Ok(Done::Yes)
+    for entry in &answer.replicas {
+        if let Some(complaint) = entry.health.complaint() {
+            eprintln!("hybster: replica {} {complaint}", entry.replica);
+        }
+    }
+    if answer.replicas.iter().all(|entry| !entry.reachable) {
+        eprintln!("hybster: no replica can be reached: are they running?");
+    }
+    Ok(Done::NotWell)
 }
 
 fn print(text: &str) -> std::io::Result<()> {
@@ -126,7 +143,10 @@ fn ask(
         }
     }
     let unreachable = driver.unreachable();
-    let entries = group.replicas().iter().zip(answers).map(|(entry, status)| {
+    let known: Vec<Option<&Status>> = answers.iter().map(Option::as_ref).collect();
+    let health = judge(&known, group.config().faults);
+    let replicas = group.replicas().iter().zip(answers).zip(health);
+    let entries = replicas.map(|((entry, status), health)| {
         let missing = unreachable.missing.iter().find(|m| m.replica == entry.id);
         let problem = match (&status, missing) {
             (Some(_), _) => None,
@@ -137,6 +157,7 @@ fn ask(
             replica: entry.id.0,
             address: entry.address.to_string(),
             reachable: status.is_some(),
+            health,
             problem,
             status,
         }
@@ -248,6 +269,8 @@ pub(crate) fn columns(text: &mut String, rows: &[Vec<String>]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -269,11 +292,13 @@ mod tests {
         let answer = GroupStatus {
             format: 1,
             group: "ab".into(),
+            healthy: false,
             replicas: vec![
                 Entry {
                     replica: 0,
                     address: "127.0.0.1:7100".into(),
                     reachable: true,
+                    health: Health::OutOfView,
                     problem: None,
                     status: Some(status),
                 },
@@ -281,6 +306,7 @@ mod tests {
                     replica: 1,
                     address: "127.0.0.1:7101".into(),
                     reachable: false,
+                    health: Health::NoAnswer,
                     problem: Some("connection refused".into()),
                     status: None,
                 },
@@ -293,5 +319,56 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert!(text.lines().all(|line| line == line.trim_end()));
+    }
+    /// Every field that the JSON form has is in the document, and the document has no other.
+    #[test]
+    fn the_document_lists_the_fields_of_the_json_form() {
+        let document = include_str!("../STATUS.md");
+        let rows = document.lines().filter_map(|line| line.strip_prefix("| `"));
+        let documented: BTreeSet<String> =
+            rows.map(|row| row.split('`').next().unwrap_or_default().to_owned()).collect();
+        let mut status = Status::default();
+        status.pillars = vec![Default::default()];
+        status.peers = vec![Default::default()];
+        status.rejections = vec![Default::default()];
+        status.refusals = vec![Default::default()];
+        status.agents = vec![Default::default()];
+        let answer = GroupStatus {
+            format: 1,
+            group: String::new(),
+            healthy: false,
+            replicas: vec![Entry {
+                replica: 0,
+                address: String::new(),
+                reachable: true,
+                health: Health::Ok,
+                problem: Some(String::new()),
+                status: Some(status),
+            }],
+        };
+        let mut found = BTreeSet::new();
+        leaves("", &serde_json::to_value(&answer).unwrap(), &mut found);
+        let missing: Vec<_> = found.difference(&documented).collect();
+        assert!(missing.is_empty(), "add to tools/STATUS.md: {missing:?}");
+        let gone: Vec<_> = documented.difference(&found).collect();
+        assert!(gone.is_empty(), "renamed or removed, which needs a new format: {gone:?}");
+    }
+
+    /// The paths of all values that are no objects, `[]` standing for an index.
+    fn leaves(path: &str, value: &serde_json::Value, found: &mut BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (name, value) in fields {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    leaves(&format!("{path}{dot}{name}"), value, found);
+                }
+            }
+            serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_object) => {
+                items.iter().for_each(|item| leaves(&format!("{path}[]"), item, found));
+            }
+            _ => {
+                found.insert(path.to_owned());
+            }
+        }
     }
 }

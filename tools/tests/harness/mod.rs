@@ -217,12 +217,14 @@ impl Group {
         hybster(&all)
     }
 
-    /// `hybster status --json`.
+    /// `hybster status --json`, whether all is well or not.
     #[track_caller]
     pub(crate) fn status(&self) -> serde_json::Value {
         let path = self.path_text();
-        let text = hybster(&["status", "--group", &path, "--json"]).ok();
-        serde_json::from_str(&text).unwrap()
+        let finished = hybster(&["status", "--group", &path, "--json"]);
+        // 4: it answers, and says that not all is well.
+        assert!(matches!(finished.status.code(), Some(0 | 4)), "{finished:?}");
+        serde_json::from_str(&finished.stdout).unwrap()
     }
 
     /// The group still takes a write and answers a read.
