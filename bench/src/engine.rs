@@ -69,7 +69,7 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
     let builder = Replica::builder(group, keys)
         .layout(args.layout)
         .transport(args.transport)
-        .busy_poll(Duration::from_micros(args.busy_poll_us));
+        .busy_poll(args.busy_poll);
     let builder = if args.unreplicated { builder.unreplicated() } else { builder };
     let builder = if args.cores.is_empty() { builder } else { builder.cores(args.cores.clone()) };
     let started = match args.service {

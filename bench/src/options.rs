@@ -6,8 +6,10 @@ mod axis;
 pub use axis::Axis;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hybster::duration::{DurationError, DurationRange};
 use hybster::{Layout, TransportKind};
 use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
@@ -16,7 +18,8 @@ use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 #[derive(Debug, Parser)]
 #[command(name = "hybster-bench", version, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Without a subcommand, `run` is meant. Exit status: 0 measured, 1 failed, \
-    2 wrong options, 3 measured but operations failed, 130 interrupted.")]
+    2 wrong options, 3 measured but operations failed, 130 interrupted. A DURATION is a number with h, \
+    m, s, ms or us, as in 5s, 500ms, 2m; a plain number means seconds, unless something else is said.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -104,10 +107,11 @@ pub struct GroupOptions {
     /// Transport of the links, in replicas and clients: auto, io-uring or epoll.
     #[arg(long, default_value_t)]
     pub transport: TransportKind,
-    /// Microseconds that threads poll for messages before they sleep, while messages follow each
-    /// other closely; with 0 they sleep at once.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
-    pub busy_poll_us: u64,
+    /// How long threads poll for messages before they sleep, while messages follow each other
+    /// closely; with 0 they sleep at once. A plain number means microseconds.
+    #[arg(long, visible_alias = "busy-poll-us", default_value = "100us", value_name = "DURATION",
+          value_parser = busy_poll)]
+    pub busy_poll: Duration,
     /// MAC algorithm of certificates, and of client requests unless they are signed.
     #[arg(long, default_value_t)]
     pub authenticator: MacAlgorithm,
@@ -138,12 +142,12 @@ pub struct RunOptions {
     /// Keys of the kv service, all written before the measurement.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub keys: u32,
-    /// Seconds to measure.
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
-    pub duration: f64,
-    /// Seconds of load before the measurement.
-    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
-    pub warmup: f64,
+    /// How long to measure.
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = seconds)]
+    pub duration: Duration,
+    /// How long to load before the measurement.
+    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = seconds)]
+    pub warmup: Duration,
     /// Open loop with this many operations per second; latency counts from the intended time.
     #[arg(long, value_name = "OPS", value_parser = rate)]
     pub rate: Option<f64>,
@@ -159,16 +163,16 @@ pub struct FaultOptions {
     /// Kill the leader with SIGKILL.
     #[arg(long)]
     pub kill_leader: bool,
-    /// Stop a follower with SIGSTOP for this many seconds.
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30",
+    /// Stop a follower with SIGSTOP for this long; 30s if no duration is given.
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "30s",
           value_parser = seconds)]
-    pub pause_follower: Option<f64>,
-    /// Seconds of load before the fault.
-    #[arg(long, default_value_t = 3.0, value_parser = seconds)]
-    pub at: f64,
-    /// Seconds of load after the fault (after the catch-up for --pause-follower).
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
-    pub after: f64,
+    pub pause_follower: Option<Duration>,
+    /// How long to load before the fault.
+    #[arg(long, default_value = "3s", value_name = "DURATION", value_parser = seconds)]
+    pub at: Duration,
+    /// How long to load after the fault (after the catch-up for --pause-follower).
+    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = seconds)]
+    pub after: Duration,
     /// Repetitions, each with a fresh group.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
@@ -203,9 +207,9 @@ pub struct SweepOptions {
 /// Options of `flamegraph`.
 #[derive(Clone, Debug, Args)]
 pub struct ProfileOptions {
-    /// Seconds to sample.
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
-    pub seconds: f64,
+    /// How long to sample.
+    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = seconds)]
+    pub seconds: Duration,
     /// Samples per second and process.
     #[arg(long, default_value_t = 997, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub frequency: u32,
@@ -220,9 +224,9 @@ pub struct ProfileOptions {
 /// Options of `idle`.
 #[derive(Clone, Debug, Args)]
 pub struct IdleOptions {
-    /// Seconds to watch.
-    #[arg(long, default_value_t = 30.0, value_parser = seconds)]
-    pub seconds: f64,
+    /// How long to watch.
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = seconds)]
+    pub seconds: Duration,
     /// Write the report as JSON to this file too.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -249,9 +253,9 @@ pub struct ReplicaArgs {
     /// Transport of the links.
     #[arg(long, default_value_t)]
     pub transport: TransportKind,
-    /// Microseconds to poll for messages before sleeping.
-    #[arg(long, default_value_t = 100)]
-    pub busy_poll_us: u64,
+    /// How long to poll for messages before sleeping.
+    #[arg(long, default_value = "100us", value_parser = busy_poll)]
+    pub busy_poll: Duration,
     /// The service.
     #[arg(long, value_enum)]
     pub service: ServiceKind,
@@ -263,11 +267,14 @@ pub struct ReplicaArgs {
     pub unreplicated: bool,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if (0.0..=86_400.0).contains(&value) => Ok(value),
-        _ => Err("give seconds from 0 to 86400".into()),
-    }
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn seconds(text: &str) -> Result<Duration, DurationError> {
+    DurationRange::seconds(Duration::ZERO, DAY).parse(text)
+}
+
+fn busy_poll(text: &str) -> Result<Duration, DurationError> {
+    DurationRange::microseconds(Duration::ZERO, Duration::from_secs(1)).parse(text)
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -298,6 +305,26 @@ mod tests {
         assert!(Cli::try_parse_from(["hybster-bench", "fault"]).is_err());
         let cli = Cli::parse_from(["hybster-bench", "fault", "--pause-follower", "--at", "1"]);
         let Some(Command::Fault(fault)) = cli.command else { panic!("not fault") };
-        assert_eq!(fault.pause_follower, Some(30.0));
+        assert_eq!(fault.pause_follower, Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn durations_are_taken_as_people_write_them_and_as_before() {
+        let run =
+            |arguments: &[&str]| Cli::parse_from([&["hybster-bench"], arguments].concat()).run;
+        let plain = run(&["--duration", "0.5", "--warmup", "1", "--busy-poll-us", "50"]);
+        let with_units = run(&["--duration", "500ms", "--warmup", "1s", "--busy-poll", "50us"]);
+        for options in [plain, with_units] {
+            assert_eq!(options.duration, Duration::from_millis(500));
+            assert_eq!(options.warmup, Duration::from_secs(1));
+            assert_eq!(options.group.busy_poll, Duration::from_micros(50));
+        }
+        let pause = ["hybster-bench", "fault", "--pause-follower", "2m", "--after", "1.5s"];
+        let Some(Command::Fault(fault)) = Cli::parse_from(pause).command else { panic!() };
+        assert_eq!(fault.pause_follower, Some(Duration::from_secs(120)));
+        assert_eq!(fault.after, Duration::from_millis(1500));
+        for wrong in [["--duration", "5 parsecs"], ["--duration", "2d"], ["--busy-poll", "2s"]] {
+            assert!(Cli::try_parse_from([&["hybster-bench"], &wrong[..]].concat()).is_err());
+        }
     }
 }

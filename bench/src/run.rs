@@ -65,7 +65,7 @@ pub fn run_observed(
 }
 
 fn check(options: &RunOptions) -> Result<(), Error> {
-    if options.duration <= 0.0 {
+    if options.duration.is_zero() {
         return Err(Error::new("--duration must be longer than 0 seconds"));
     }
     if options.service == ServiceKind::Counter {
@@ -117,8 +117,8 @@ pub fn connect_all(
     options: &GroupOptions,
     stop: &Stop,
 ) -> Result<Vec<DriverSessions>, Error> {
-    let GroupOptions { clients, connections, transport, busy_poll_us, .. } = *options;
-    let wait = engine::Wait { transport, busy_poll: Duration::from_micros(busy_poll_us) };
+    let GroupOptions { clients, connections, transport, busy_poll, .. } = *options;
+    let wait = engine::Wait { transport, busy_poll };
     let connections = connections.min(clients);
     (0..connections)
         .map(|index| {
@@ -158,8 +158,8 @@ fn run_with<W: Workload + 'static>(
 ) -> Result<RunReport, Error> {
     let plan = Plan {
         origin: Instant::now() + RUN_UP,
-        warmup: Duration::from_secs_f64(options.warmup),
-        measured: Duration::from_secs_f64(options.duration),
+        warmup: options.warmup,
+        measured: options.duration,
         drain: DRAIN,
     };
     let share = options.rate.map(|rate| rate / drivers.len() as f64);
@@ -244,7 +244,7 @@ fn report<W>(
     let completed: u64 = runs.iter().map(|r| r.acknowledged_inside).sum();
     let unfinished: u64 = runs.iter().map(|r| r.unfinished).sum();
     let measured: Measured = Recorder::merge(runs.into_iter().map(|r| r.recorder));
-    let throughput = completed as f64 / options.duration;
+    let throughput = completed as f64 / options.duration.as_secs_f64();
     let cpu_s = interval.usage.iter().map(|p| p.cpu_s).sum();
     let open_loop = options.rate.map(|rate| OpenLoopReport {
         rate_ops_s: rate,
@@ -258,7 +258,7 @@ fn report<W>(
         completed,
         errors: measured.errors() + unfinished,
         errors_by_kind: errors_by_kind(&measured, unfinished),
-        duration_s: options.duration,
+        duration_s: options.duration.as_secs_f64(),
         latency_us: LatencyUs::of(&measured.latency_ns),
         longest_gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
         stolen_s: interval.stolen.as_secs_f64(),
@@ -270,7 +270,7 @@ fn report<W>(
             connections,
             service: options.service.name().into(),
             read_percent: options.read_percent,
-            warmup_s: options.warmup,
+            warmup_s: options.warmup.as_secs_f64(),
             ..config(&options.group, spec)
         },
         machine: Machine::here(),
@@ -295,7 +295,7 @@ pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
         layout: spec.layout.to_string(),
         pin: options.pin,
         transport: spec.transport.to_string(),
-        busy_poll_us: spec.busy_poll_us,
+        busy_poll_us: spec.busy_poll.as_micros() as u64,
         authenticator: spec.authenticator.to_string(),
         request_authenticator: spec.request_authenticator.to_string(),
         link_cipher: spec.link_cipher.to_string(),

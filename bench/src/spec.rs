@@ -1,5 +1,7 @@
 //! The specification of a group: the options of a subcommand, checked and with defaults filled in.
 
+use std::time::Duration;
+
 use hybster::{Layout, Protocol, SessionId, TransportKind};
 use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
@@ -29,8 +31,8 @@ pub struct GroupSpec {
     pub cores: Cores,
     /// Transport of replicas and clients.
     pub transport: TransportKind,
-    /// How long threads poll for messages before they sleep, in microseconds.
-    pub busy_poll_us: u64,
+    /// How long threads poll for messages before they sleep.
+    pub busy_poll: Duration,
     /// MAC algorithm.
     pub authenticator: MacAlgorithm,
     /// What proves a client's request.
@@ -98,7 +100,7 @@ impl GroupSpec {
             layout: options.layout,
             cores,
             transport: options.transport,
-            busy_poll_us: options.busy_poll_us,
+            busy_poll: options.busy_poll,
             authenticator: options.authenticator,
             request_authenticator: options.request_authenticator,
             link_cipher: options.link_cipher,

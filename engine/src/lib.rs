@@ -44,11 +44,13 @@
 //! - [`client`]: sessions, asynchronous by design, with a blocking call on top.
 //! - [`services`]: services that come with the crate.
 //! - [`memory`]: what a replica may hold at most.
+//! - [`duration`]: durations as people write them, for command lines.
 //! - [`heap`]: settings of the allocator for programs that run replicas.
 // One call into the C library needs it, in a module of its own.
 #![deny(unsafe_code)]
 
 pub mod client;
+pub mod duration;
 pub mod group;
 pub mod heap;
 pub mod memory;

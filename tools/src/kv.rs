@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
+use hybster::duration::{DurationError, DurationRange};
 use hybster::services::kv::{KvOperation, KvReply};
 
 use crate::{Done, Failure};
@@ -20,9 +21,9 @@ pub(crate) struct KvArgs {
     /// Whose key to use: client-N.key of the group directory.
     #[arg(long, default_value_t = 0, value_name = "N")]
     client: u32,
-    /// Seconds to wait for an answer.
-    #[arg(long, default_value_t = 10.0, value_parser = timeout)]
-    timeout: f64,
+    /// How long to wait for an answer, such as 5s or 500ms; a plain number means seconds.
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = timeout)]
+    timeout: Duration,
     #[command(subcommand)]
     command: KvCommand,
 }
@@ -76,8 +77,7 @@ enum KvCommand {
 
 /// Runs the command against the group.
 pub(crate) fn kv(args: &KvArgs) -> Result<Done, Failure> {
-    let patience = Duration::from_secs_f64(args.timeout);
-    let client = crate::client::connect(&args.group, args.client, patience)?;
+    let client = crate::client::connect(&args.group, args.client, args.timeout)?;
     execute(&args.command, &mut |operation, read_only| {
         let mut bytes = Vec::new();
         operation.encode(&mut bytes)?;
@@ -204,12 +204,9 @@ fn value_or_input(value: &OsString) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Parses seconds to wait.
-pub(crate) fn timeout(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value > 0.0 && value <= 86_400.0 => Ok(value),
-        _ => Err("give seconds, more than 0 and at most 86400".into()),
-    }
+/// Parses a time to wait.
+pub(crate) fn timeout(text: &str) -> Result<Duration, DurationError> {
+    DurationRange::seconds(Duration::from_millis(1), Duration::from_secs(86_400)).parse(text)
 }
 
 #[cfg(test)]

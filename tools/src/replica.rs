@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use hybster::duration::{DurationError, DurationRange};
 use hybster::services::{CounterService, KvService, NullService};
 use hybster::{Group, Layout, Replica, ReplicaId, ReplicaKeys, RunningReplica, TransportKind};
 
@@ -37,11 +38,11 @@ pub(crate) struct ReplicaArgs {
     /// Transport of the links: auto, io-uring or epoll. If the system lacks io_uring, it is epoll.
     #[arg(long, default_value_t)]
     transport: TransportKind,
-    /// Microseconds that a thread polls for messages before it sleeps, while messages follow each
-    /// other closely; with 0 it sleeps at once.
-    #[arg(long, default_value_t = 100, value_name = "MICROSECONDS",
-          value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
-    busy_poll_us: u64,
+    /// How long a thread polls for messages before it sleeps, while messages follow each other
+    /// closely; with 0 it sleeps at once. A plain number means microseconds.
+    #[arg(long, visible_alias = "busy-poll-us", default_value = "100us", value_name = "DURATION",
+          value_parser = busy_poll)]
+    busy_poll: Duration,
     /// Pin each thread to its own core.
     #[arg(long)]
     pin: bool,
@@ -59,6 +60,10 @@ pub(crate) struct ReplicaArgs {
     /// it, however the parent dies.
     #[arg(long)]
     exit_with_parent: bool,
+}
+
+fn busy_poll(text: &str) -> Result<Duration, DurationError> {
+    DurationRange::microseconds(Duration::ZERO, Duration::from_secs(1)).parse(text)
 }
 
 /// Runs the replica.
@@ -118,7 +123,7 @@ fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
     let mut builder = Replica::builder(group, keys)
         .layout(layout)
         .transport(args.transport)
-        .busy_poll(Duration::from_micros(args.busy_poll_us))
+        .busy_poll(args.busy_poll)
         .pin(args.pin);
     if !args.cores.is_empty() {
         builder = builder.cores(args.cores.clone());

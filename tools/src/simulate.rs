@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use hybster::duration::{DurationError, DurationRange};
 use hybster_sim::campaign::{Campaign, Outcome, Progress, current_seed};
 use hybster_sim::random::spread;
 use hybster_sim::shape::{FaultClass, Shape};
@@ -45,9 +46,9 @@ pub(crate) struct SimulateArgs {
     /// partition, break, crash, pause, slow, byzantine, separated by commas.
     #[arg(long, value_name = "LIST", default_value = "all", value_parser = parse_faults)]
     faults: Faults,
-    /// Ends after this many minutes.
-    #[arg(long, value_name = "M", value_parser = parse_minutes)]
-    minutes: Option<f64>,
+    /// Ends after this time, such as 10m or 90s; a plain number means minutes.
+    #[arg(long, value_name = "DURATION", value_parser = minutes)]
+    minutes: Option<Duration>,
     /// Writes one run as text to this file; `-` is the terminal.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -98,11 +99,8 @@ fn parse_faults(text: &str) -> Result<Faults, String> {
     Ok(faults)
 }
 
-fn parse_minutes(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(minutes) if minutes > 0.0 && minutes < 1e6 => Ok(minutes),
-        _ => Err("give a positive number of minutes, such as 10 or 0.5".into()),
-    }
+fn minutes(text: &str) -> Result<Duration, DurationError> {
+    DurationRange::minutes(Duration::from_millis(1), Duration::from_secs(60_000_000)).parse(text)
 }
 
 pub(crate) fn simulate(args: &SimulateArgs) -> Result<Done, Failure> {
@@ -133,7 +131,7 @@ pub(crate) fn simulate(args: &SimulateArgs) -> Result<Done, Failure> {
         _ => println!("seeds {first}..={}", first.wrapping_add(count - 1)),
     }
     let mut campaign = Campaign::new(shape, first, count);
-    campaign.limit = args.minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes));
+    campaign.limit = args.minutes;
     campaign.most_failures = MOST_FAILURES;
     campaign.jobs = args.jobs.map_or(campaign.jobs, usize::from);
     let terminal = std::io::stderr().is_terminal();
@@ -300,6 +298,7 @@ mod tests {
         assert_eq!((some.classes, some.byzantine), (Some(vec![FaultClass::Loss]), true));
         assert_eq!(parse_faults("none").map(|f| f.classes), Ok(Some(Vec::new())));
         assert!(parse_faults("lots").is_err_and(|error| error.contains("partition")));
-        assert!(parse_minutes("0").is_err() && parse_minutes("nan").is_err());
+        assert!(minutes("0").is_err() && minutes("nan").is_err());
+        assert_eq!(minutes("0.5"), minutes("30s"));
     }
 }

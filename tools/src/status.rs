@@ -38,9 +38,9 @@ pub(crate) struct StatusArgs {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// Seconds to wait for the replicas.
-    #[arg(long, default_value_t = 2.0, value_parser = crate::kv::timeout)]
-    timeout: f64,
+    /// How long to wait for the replicas, such as 5s or 500ms; a plain number means seconds.
+    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = crate::kv::timeout)]
+    timeout: Duration,
 }
 
 /// One replica of the group, with its status or why there is none.
@@ -77,7 +77,7 @@ pub(crate) fn status(args: &StatusArgs) -> Result<Done, Failure> {
     let keys = ClientKeys::load(&group, group.directory(), ClientId(args.client))?;
     let options = ClientOptions { sessions: 1, ..ClientOptions::default() };
     let mut driver = ClientDriver::connect(&group, &keys, &options)?;
-    let entries = ask(&group, &mut driver, Duration::from_secs_f64(args.timeout))?;
+    let entries = ask(&group, &mut driver, args.timeout)?;
     let healthy = entries.iter().all(|entry| entry.health == Health::Ok);
     let answer = GroupStatus { format: 1, group: group.name(), healthy, replicas: entries };
     let text = if args.json {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hybster::duration::Human;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -81,7 +82,7 @@ impl Group {
         command.arg("replica").arg("--group").arg(self.path());
         command.args(["--id", &replica.to_string(), "--layout", spec.layout.name()]);
         command.args(["--transport", spec.transport.name()]);
-        command.args(["--busy-poll-us", &spec.busy_poll_us.to_string()]);
+        command.args(["--busy-poll", &Human(spec.busy_poll).to_string()]);
         command.args(["--service", spec.service.name()]);
         command.args(["--reply-size", &spec.reply_size.to_string()]);
         if let Some(cores) = spec.cores.replicas.get(usize::from(replica)) {

@@ -45,7 +45,7 @@ pub fn idle(options: &IdleOptions, stop: &Stop) -> Result<IdleReport, Error> {
     };
     wait(SETTLE, &mut group)?;
     let before = group.usage()?;
-    wait(Duration::from_secs_f64(options.seconds), &mut group)?;
+    wait(options.seconds, &mut group)?;
     let mut processes = group.usage()?;
     group.shutdown()?;
     processes.retain(|p| p.name != "load");
@@ -56,7 +56,7 @@ pub fn idle(options: &IdleOptions, stop: &Stop) -> Result<IdleReport, Error> {
     Ok(IdleReport {
         format: FORMAT,
         kind: "idle".into(),
-        seconds: options.seconds,
+        seconds: options.seconds.as_secs_f64(),
         processes,
         config: crate::run::config(&options.group, &spec),
         machine: Machine::here(),

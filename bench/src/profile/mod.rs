@@ -28,22 +28,24 @@ use crate::stop::Stop;
 use perf::{Recorder, Tools};
 use shares::{Kind, Shares};
 
-/// Time for perf to attach, by which the load runs longer than the sampling, in seconds.
-const MARGIN_S: f64 = 1.0;
+/// Time for perf to attach, by which the load runs longer than the sampling.
+const MARGIN: Duration = Duration::from_secs(1);
+/// The shortest sampling.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Runs a load and profiles all processes.
 ///
 /// # Errors
 /// If perf is missing or not permitted, the group does not start, or the user interrupts.
 pub fn profile(options: &ProfileOptions, stop: &Stop) -> Result<ProfileReport, Error> {
-    if options.seconds < 1.0 {
+    if options.seconds < SHORTEST {
         return Err(Error::new("--seconds: sample for at least 1 second"));
     }
     let tools = Tools::find()?;
     std::fs::create_dir_all(&options.out)
         .map_err(|e| Error::new(format!("cannot make {}: {e}", options.out.display())))?;
     let mut run = options.run.clone();
-    run.duration = options.seconds + MARGIN_S;
+    run.duration = options.seconds + MARGIN;
     let mut recorders: Vec<Recorder> = Vec::new();
     let report = run_observed(&run, stop, &mut |group: &mut Group| {
         recorders = record(&tools, options, group)?;
@@ -57,7 +59,7 @@ pub fn profile(options: &ProfileOptions, stop: &Stop) -> Result<ProfileReport, E
     Ok(ProfileReport {
         format: FORMAT,
         kind: "profile".into(),
-        seconds: options.seconds,
+        seconds: options.seconds.as_secs_f64(),
         frequency: options.frequency,
         out: options.out.clone(),
         missing: tools.missing(),
@@ -74,9 +76,10 @@ fn record(
     let replicas = group.children().iter().map(|c| (c.name().to_owned(), c.pid()));
     let load = ("load".to_owned(), std::process::id());
     let all: Vec<_> = replicas.chain([load]).collect();
-    let seconds = Duration::from_secs_f64(options.seconds);
     all.into_iter()
-        .map(|(name, pid)| tools.record(&options.out, &name, pid, seconds, options.frequency))
+        .map(|(name, pid)| {
+            tools.record(&options.out, &name, pid, options.seconds, options.frequency)
+        })
         .collect()
 }
 
@@ -90,12 +93,14 @@ fn finish(
     let recorded = recorder.finish(tools)?;
     let shares = Shares::of(&recorded.stacks, kind);
     tools.draw(&recorded)?;
-    let operations = report.throughput_ops_s * options.seconds;
+    let operations = report.throughput_ops_s * options.seconds.as_secs_f64();
     let cpu_s = report.processes.iter().find(|p| p.name == recorded.name).map_or(0.0, |p| p.cpu_s);
     let per_operation =
         |seconds: f64| if operations > 0.0 { seconds * 1e9 / operations } else { 0.0 };
     Ok(ProcessProfile {
-        measured_ns_per_op: per_operation(cpu_s * options.seconds / report.duration_s),
+        measured_ns_per_op: per_operation(
+            cpu_s * options.seconds.as_secs_f64() / report.duration_s,
+        ),
         sampled_ns_per_op: per_operation(shares.seconds()),
         samples: shares.samples(),
         system_calls_per_op: recorded.system_calls.map(|calls| calls as f64 / operations.max(1.0)),

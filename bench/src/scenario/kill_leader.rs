@@ -29,7 +29,7 @@ pub(super) fn round(
     connections: u32,
     stop: &Stop,
 ) -> Result<Round, Error> {
-    let at = Duration::from_secs_f64(options.at) + LEAD;
+    let at = options.at + LEAD;
     let finished = play(options, spec, connections, stop, |stage| {
         let begin = stage.settled(at)?;
         let (view_before, killed) = stage.leader()?;
@@ -38,7 +38,7 @@ pub(super) fn round(
         stage.dead.push(killed);
         stage.group.kill(killed);
         // The rate that the survivors settle at is that of the second half of the remaining time.
-        let half = Duration::from_secs_f64(options.after / 2.0);
+        let half = options.after / 2;
         stage.run_until(now + half)?;
         let middle = stage.mark();
         stage.run_until(now + 2 * half)?;

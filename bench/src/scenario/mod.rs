@@ -34,7 +34,7 @@ pub fn fault(options: &FaultOptions, stop: &Stop) -> Result<FaultReport, Error> 
     let mut rounds = Vec::new();
     for number in 1..=options.repeat {
         let round = match options.pause_follower {
-            Some(seconds) => pause_follower::round(options, seconds, &spec, connections, stop),
+            Some(length) => pause_follower::round(options, length, &spec, connections, stop),
             None => kill_leader::round(options, &spec, connections, stop),
         }
         .map_err(|e| e.context(format!("round {number}")))?;

@@ -28,13 +28,12 @@ struct Script {
 /// See [`super::fault`].
 pub(super) fn round(
     options: &FaultOptions,
-    seconds: f64,
+    length: Duration,
     spec: &GroupSpec,
     connections: u32,
     stop: &Stop,
 ) -> Result<Round, Error> {
-    let at = Duration::from_secs_f64(options.at);
-    let length = Duration::from_secs_f64(seconds);
+    let at = options.at;
     let finished = play(options, spec, connections, stop, |stage| {
         let begin = stage.settled(at)?;
         let (view_before, leader) = stage.leader()?;
@@ -50,7 +49,7 @@ pub(super) fn round(
         let paused_s = stopped.at.elapsed().as_secs_f64();
         let caught_up = catch_up(stage, paused)?;
         let after = stage.mark();
-        stage.run_until(stage.origin.elapsed() + Duration::from_secs_f64(options.after))?;
+        stage.run_until(stage.origin.elapsed() + options.after)?;
         Ok(Script {
             paused,
             view_before,

@@ -129,7 +129,7 @@ pub(super) fn play<T>(
     let mut monitor = Monitor::open(&group.path(), connections)?;
     let plan = Plan {
         origin: Instant::now() + RUN_UP,
-        warmup: Duration::from_secs_f64(options.at),
+        warmup: options.at,
         // The load ends with the script.
         measured: Duration::from_secs(24 * 3600),
         drain: DRAIN,
