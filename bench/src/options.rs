@@ -104,7 +104,8 @@ pub struct GroupOptions {
     /// This lowers the latency of few clients, but the system can no longer balance the load.
     #[arg(long)]
     pub pin: bool,
-    /// Transport of the links, in replicas and clients: auto, io-uring or epoll.
+    /// Transport of the links, in replicas and clients: auto, io-uring or epoll. `auto` is io_uring
+    /// where the system has it, else epoll.
     #[arg(long, default_value_t)]
     pub transport: TransportKind,
     /// How long threads poll for messages before they sleep, while messages follow each other

@@ -42,6 +42,7 @@
 //! - [`group`]: the members of a group, its constants, and all keys.
 //! - [`replica`]: starting, watching and stopping a replica; [`runtime`] says how it works inside.
 //! - [`client`]: sessions, asynchronous by design, with a blocking call on top.
+//! - [`transport`]: opening the transport that was asked for.
 //! - [`services`]: services that come with the crate.
 //! - [`memory`]: what a replica may hold at most.
 //! - [`duration`]: durations as people write them, for command lines.
@@ -57,6 +58,7 @@ pub mod memory;
 pub mod replica;
 pub mod runtime;
 pub mod services;
+pub mod transport;
 
 pub use group::{ClientKeys, Group, GroupError, ReplicaKeys};
 pub use hybster_net::{LinkCipher, TransportKind};

@@ -29,6 +29,7 @@ use crate::runtime::{
     Agent, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceFile,
     TraceTarget, connect, plan,
 };
+use crate::transport::open_transport;
 
 /// A replica of a group; [`Replica::builder`] leads to a [`RunningReplica`].
 ///
@@ -120,7 +121,7 @@ impl<S> ReplicaBuilder<S> {
         self
     }
 
-    /// The transport of all links. By default the replica chooses.
+    /// The transport of all links. By default the replica chooses; one that is named must be had.
     pub fn transport(mut self, transport: TransportKind) -> Self {
         self.transport = transport;
         self
@@ -192,7 +193,7 @@ impl<S: Service> ReplicaBuilder<S> {
         let layout = self.layout.resolve(config.pillars, available);
         let roles = self.roles();
         let plans = plan(layout, &roles, &cores);
-        let transport = AnyTransport::new(self.transport).map_err(StartError::Transport)?;
+        let transport = open_transport(self.transport)?;
         let transport_kind = transport.kind();
         let hub = self.open_hub(transport)?;
         let (trace, trace_file) = self.open_trace(plans.len())?;

@@ -35,7 +35,8 @@ pub(crate) struct ReplicaArgs {
     /// Layout of the stages on threads: auto, fused or split; by default that of group.toml.
     #[arg(long)]
     layout: Option<Layout>,
-    /// Transport of the links: auto, io-uring or epoll. If the system lacks io_uring, it is epoll.
+    /// Transport of the links: auto, io-uring or epoll. `auto` is io_uring where the system has it,
+    /// else epoll.
     #[arg(long, default_value_t)]
     transport: TransportKind,
     /// How long a thread polls for messages before it sleeps, while messages follow each other

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{Finished, Group, eventually, hybster};
+use harness::{Finished, Group, eventually, hybster, hybster_with};
 use rustix::process::Signal;
 
 /// `hybster status` with these further arguments.
@@ -49,4 +49,22 @@ fn status_exits_with_0_when_all_is_well_and_with_4_when_a_replica_is_missing() {
     assert_eq!(none.status.code(), Some(4), "{none:?}");
     assert_eq!(health(&none), ["no_answer", "no_answer", "no_answer"]);
     assert!(none.stderr.contains("no replica can be reached"), "{}", none.stderr);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn io_uring_that_is_named_and_forbidden_is_an_error_with_the_reason() {
+    let mut group = Group::init(&[]);
+    let path = group.path_text();
+    let arguments = ["replica", "--group", &path, "--id", "0", "--exit-with-parent"];
+    let named = [&arguments[..], &["--transport", "io-uring"]].concat();
+    let text = hybster_with(&named, harness::sandbox::forbid_io_uring).fails_with(&[
+        "io-uring cannot be had",
+        "io_uring",
+        "epoll",
+    ]);
+    assert!(text.contains("not permitted"), "the system's reason: {text}");
+    // It has not cost the right to start, and `auto` falls back.
+    group.start_replica_changed(0, &["--transport", "auto"], harness::sandbox::forbid_io_uring);
+    assert!(group.log(0).contains("epoll"), "{}", group.log(0));
 }

@@ -7,6 +7,7 @@ use hybster_net::hub::HubError;
 use hybster_proto::output::Fatal;
 
 use crate::group::GroupError;
+use crate::transport::TransportError;
 
 /// Why a replica could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -18,11 +19,9 @@ pub enum StartError {
     /// The network could not be opened.
     #[error(transparent)]
     Network(#[from] HubError),
-    /// The system offers no transport.
-    #[error(
-        "the system's event queue (epoll) could not be made: {0}; check the limit of open files"
-    )]
-    Transport(io::Error),
+    /// The transport that was asked for cannot be had.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
     /// The system refused to start a thread.
     #[error("a thread could not be started: {0}; check the limit of processes and threads")]
     Thread(io::Error),

@@ -4,6 +4,9 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
+#[cfg(target_os = "linux")]
+pub(crate) mod sandbox;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -63,7 +66,13 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
 /// Runs `hybster` to its end.
 #[track_caller]
 pub(crate) fn hybster(arguments: &[&str]) -> Finished {
-    let mut process = Process::spawn(arguments, Stdio::piped());
+    hybster_with(arguments, |_| {})
+}
+
+/// The same in a process that was changed before it starts.
+#[track_caller]
+pub(crate) fn hybster_with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Finished {
+    let mut process = Process::spawn_with(arguments, Stdio::piped(), change);
     let (mut out, mut err) =
         (process.child.stdout.take().unwrap(), process.child.stderr.take().unwrap());
     let read = |pipe: &mut dyn Read| {
@@ -82,8 +91,17 @@ pub(crate) struct Process {
 
 impl Process {
     fn spawn(arguments: &[&str], stderr: impl Into<Stdio>) -> Self {
+        Self::spawn_with(arguments, stderr, |_| {})
+    }
+
+    fn spawn_with(
+        arguments: &[&str],
+        stderr: impl Into<Stdio>,
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        change(&mut command);
         Self { child: command.spawn().unwrap() }
     }
 
@@ -175,12 +193,35 @@ impl Group {
     /// The same with further options of `hybster replica`.
     #[track_caller]
     pub(crate) fn start_replica_with(&mut self, id: usize, path: &Path, options: &[&str]) {
+        self.start_changed(id, path, options, |_| {});
+    }
+
+    /// The same with the group's own directory, in a process that was changed before it starts.
+    #[track_caller]
+    pub(crate) fn start_replica_changed(
+        &mut self,
+        id: usize,
+        options: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) {
+        let path = self.path();
+        self.start_changed(id, &path, options, change);
+    }
+
+    #[track_caller]
+    fn start_changed(
+        &mut self,
+        id: usize,
+        path: &Path,
+        options: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) {
         let number = id.to_string();
         let log = File::create(self.log_path(id)).unwrap();
         let mut arguments = vec!["replica", "--group", path.to_str().unwrap(), "--id", &number];
         arguments.push("--exit-with-parent");
         arguments.extend(options);
-        let mut process = Process::spawn(&arguments, log);
+        let mut process = Process::spawn_with(&arguments, log, change);
         let stdout = process.child.stdout.take().unwrap();
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
