@@ -46,8 +46,8 @@
 //! - [`services`]: services that come with the crate.
 //! - [`memory`]: what a replica may hold at most.
 //! - [`duration`]: durations as people write them, for command lines.
-//! - [`heap`]: settings of the allocator for programs that run replicas.
-// One call into the C library needs it, in a module of its own.
+//! - [`heap`]: the allocator for programs that run replicas, and what it says when memory ends.
+// Calls into the C library and the allocator need it, in a module of their own.
 #![deny(unsafe_code)]
 
 pub mod client;

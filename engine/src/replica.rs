@@ -1,6 +1,7 @@
 //! Starting, watching and stopping a replica.
 
 mod error;
+mod listen;
 mod running;
 mod stages;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use hybster_net::{AnyTransport, Hub, HubConfig, Identity, Limits, TransportKind};
+use hybster_net::{AnyTransport, HubConfig, Identity, Limits, TransportKind};
 use hybster_proto::egress::EgressLimits;
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
@@ -29,7 +30,6 @@ use crate::runtime::{
     Agent, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceFile,
     TraceTarget, connect, plan,
 };
-use crate::transport::open_transport;
 
 /// A replica of a group; [`Replica::builder`] leads to a [`RunningReplica`].
 ///
@@ -193,11 +193,9 @@ impl<S: Service> ReplicaBuilder<S> {
         let layout = self.layout.resolve(config.pillars, available);
         let roles = self.roles();
         let plans = plan(layout, &roles, &cores);
-        let transport = open_transport(self.transport)?;
-        let transport_kind = transport.kind();
-        let hub = self.open_hub(transport)?;
+        let (hub, transport_kind) = listen::open_hub(self.transport, self.hub_config()?)?;
         let (trace, trace_file) = self.open_trace(plans.len())?;
-        if self.is_replicated && config.rules().starts_once {
+        if self.must_claim() {
             self.keys.claim_epoch()?;
         }
         let local_address = hub.local_address().expect("a replica listens");
@@ -247,6 +245,10 @@ impl<S: Service> ReplicaBuilder<S> {
 
     fn check(&self) -> Result<(), StartError> {
         let config = self.group.config();
+        // Before it listens, where a second start right after the first would fail for the address.
+        if self.must_claim() {
+            self.keys.refuse_second_start()?;
+        }
         if self.group.replicas().get(usize::from(self.keys.id.0)).is_none() {
             return Err(StartError::UnknownReplica(self.keys.id.0));
         }
@@ -259,6 +261,11 @@ impl<S: Service> ReplicaBuilder<S> {
             });
         }
         Ok(())
+    }
+
+    /// Whether the start uses up the key's right to start.
+    fn must_claim(&self) -> bool {
+        self.is_replicated && self.group.config().rules().starts_once
     }
 
     /// Read once, before any thread is pinned, because the list is the calling thread's mask.
@@ -291,10 +298,10 @@ impl<S: Service> ReplicaBuilder<S> {
         others.map(|entry| (entry.id.0, entry.address))
     }
 
-    fn open_hub(&self, transport: AnyTransport) -> Result<Hub<AnyTransport>, StartError> {
+    fn hub_config(&self) -> Result<HubConfig, StartError> {
         let config = self.group.config();
         let own = &self.group.replicas()[usize::from(self.keys.id.0)];
-        let hub = HubConfig {
+        Ok(HubConfig {
             identity: Identity::Replica(self.keys.id.0),
             key: self.keys.link.clone(),
             keyring: Arc::new(self.group.key_ring()?),
@@ -306,8 +313,7 @@ impl<S: Service> ReplicaBuilder<S> {
             peers: self.peers().collect(),
             limits: Limits { busy_poll: self.busy_poll, ..self.group.link_limits() },
             jitter_seed: None,
-        };
-        Ok(Hub::new(transport, hub)?)
+        })
     }
 
     /// All stages with their roles.

@@ -13,7 +13,7 @@ use hybster::group::{Addresses, CreateOptions, create};
 use hybster::services::CounterService;
 use hybster::services::counter::{decode_reply, encode_add, encode_get};
 use hybster::{
-    ClientId, ClientKeys, GroupConfig, Layout, Replica, ReplicaId, ReplicaKeys,
+    ClientId, ClientKeys, GroupConfig, GroupError, Layout, Replica, ReplicaId, ReplicaKeys,
     RequestAuthenticator, StartError, Status,
 };
 use hybster_tss::{ClientSigningKey, RequestKey};
@@ -205,10 +205,24 @@ fn a_taken_port_and_a_wrong_shape_are_told() {
     let builder = || Replica::builder(running.group.clone(), keys()).service(CounterService::new());
     let address = running.replicas[0].as_ref().unwrap().local_address().to_string();
     let error = builder().start().unwrap_err();
+    let second_start = matches!(error, StartError::Group(GroupError::StartedBefore { .. }));
+    assert!(second_start, "not that the address is taken: {error}");
+    // Another group at the same address.
+    let scratch = Scratch::new("taken-by-another");
+    let mut list = free_addresses(2);
+    list.insert(0, address.parse().unwrap());
+    let options = CreateOptions { addresses: Addresses::List(list), ..CreateOptions::default() };
+    let group = create(scratch.path(), &options).unwrap();
+    let fresh = || {
+        let keys = ReplicaKeys::load(&group, scratch.path(), ReplicaId(0)).unwrap();
+        Replica::builder(group.clone(), keys).service(CounterService::new())
+    };
+    let error = fresh().start().unwrap_err();
+    assert!(matches!(error, StartError::AddressTaken { .. }), "{error}");
     assert!(error.to_string().contains(&address), "{error}");
     let error = builder().unreplicated().start().unwrap_err();
     assert!(matches!(error, StartError::NotASingleServer { replicas: 3, .. }), "{error}");
-    let error = builder().cores(vec![100_000]).start().unwrap_err();
+    let error = fresh().cores(vec![100_000]).start().unwrap_err();
     assert!(matches!(error, StartError::Core { core: 100_000, .. }), "{error}");
     running.shutdown();
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod exhaustion;
 mod health;
 mod init;
 mod kv;
@@ -18,6 +19,9 @@ use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static HEAP: hybster::heap::Heap = hybster::heap::Heap;
 
 /// Set up, run and use a Hybster group.
 #[derive(Debug, Parser)]

@@ -97,7 +97,7 @@ fn table(group: &str, memory: &Memory) -> String {
 }
 
 /// A number of bytes for people: three digits and a binary unit.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let step = (63 - bytes.max(1).leading_zeros() as usize) / 10;
     let value = bytes as f64 / (1_u64 << (10 * step)) as f64;

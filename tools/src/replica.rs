@@ -119,6 +119,7 @@ fn log_to_stderr() {
 
 fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
     let group = Group::load(&args.group)?;
+    crate::exhaustion::prepare(&args.group, &group)?;
     let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id))?;
     let layout = args.layout.unwrap_or(group.layout());
     let mut builder = Replica::builder(group, keys)

@@ -2,7 +2,13 @@
 
 mod harness;
 
-use harness::{Finished, Group, eventually, hybster, hybster_with};
+use std::net::TcpListener;
+use std::time::Duration;
+
+use harness::{Finished, Group, PATIENCE, eventually, hybster, hybster_with};
+use hybster::client::{Client, ClientOptions};
+use hybster::services::kv::KvOperation;
+use hybster::{ClientId, ClientKeys};
 use rustix::process::Signal;
 
 /// `hybster status` with these further arguments.
@@ -67,4 +73,95 @@ fn io_uring_that_is_named_and_forbidden_is_an_error_with_the_reason() {
     // It has not cost the right to start, and `auto` falls back.
     group.start_replica_changed(0, &["--transport", "auto"], harness::sandbox::forbid_io_uring);
     assert!(group.log(0).contains("epoll"), "{}", group.log(0));
+}
+
+/// Whatever holds the address, a second start is told that it is one.
+#[test]
+fn a_start_right_after_a_kill_says_that_the_replica_was_started_before() {
+    let mut group = Group::init(&[]);
+    group.start_replica(0);
+    group.kill(0);
+    let path = group.path_text();
+    let again = ["replica", "--group", &path, "--id", "0"];
+    let text = hybster(&again).fails_with(&["was started before"]);
+    assert!(!text.contains("another replica") && !text.contains("listen"), "{text}");
+    let _held = TcpListener::bind(group.addresses[0]).unwrap();
+    let text = hybster(&again).fails_with(&["was started before"]);
+    assert!(!text.contains("another replica") && !text.contains("listen"), "{text}");
+}
+
+/// The kernel gives the sockets of a killed process back a moment after its end.
+#[test]
+fn a_start_waits_for_an_address_that_is_about_to_be_free() {
+    let mut group = Group::init(&[]);
+    let held = TcpListener::bind(group.addresses[0]).unwrap();
+    // It is in use when the replica tries first. If the replica is slower, nothing is tested.
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        drop(held);
+    });
+    group.start_replica(0);
+    release.join().unwrap();
+}
+
+/// However little memory it may have, a replica ends with a message that says what it needs, or runs.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_of_memory_that_is_too_small_is_an_error_that_names_the_sum_of_bounds() {
+    let group = Group::init(&[]);
+    let sum = sum_of_bounds(&group);
+    let path = group.path_text();
+    let arguments = ["replica", "--group", &path, "--id", "0", "--exit-with-parent"];
+    for mebibytes in (16..64).step_by(8) {
+        let limit = mebibytes << 20;
+        let ended = hybster_with(&arguments, |command| {
+            harness::sandbox::limit_address_space(command, limit);
+        });
+        let text = ended.fails_with(&["not started", &sum, "prlimit", "status --memory"]);
+        assert!(text.contains(&limit.to_string()), "{text}");
+    }
+    assert!(!group.path().join("replica-0.epoch-0.started").exists(), "it was not started");
+}
+
+/// Memory ends under load: the process says so, and is not aborted.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_ends_under_load_is_an_error_that_names_the_sum_of_bounds() {
+    let mut group = Group::init(&[]);
+    let limit = 96 << 20;
+    // A follower, so that the others go on.
+    group.start_replica_changed(2, &[], |command| {
+        harness::sandbox::limit_address_space(command, limit);
+    });
+    group.start_replica(0);
+    group.start_replica(1);
+    let loaded = hybster::Group::load(group.path()).unwrap();
+    let keys = ClientKeys::load(&loaded, loaded.directory(), ClientId(0)).unwrap();
+    let options = ClientOptions { request_timeout: PATIENCE, ..ClientOptions::default() };
+    let client = Client::connect(&loaded, &keys, options).unwrap();
+    let value = vec![7; 500_000];
+    let mut limited = group.replicas[2].take().unwrap();
+    let mut key = 0_u32;
+    let status = eventually("its memory ends", || {
+        key += 1;
+        let mut operation = Vec::new();
+        let put = KvOperation::Put { key: &key.to_le_bytes(), value: &value };
+        put.encode(&mut operation).unwrap();
+        client.call(&operation).unwrap();
+        limited.ended()
+    });
+    let log = group.log(2);
+    assert_eq!(status.code(), Some(1), "{log}");
+    for part in ["out of memory", &limit.to_string(), &sum_of_bounds(&group), "status --memory"] {
+        assert!(log.contains(part), "{part} is missing in {log}");
+    }
+}
+
+/// The sum of bounds of a replica as `hybster status --memory` has it.
+#[cfg(target_os = "linux")]
+fn sum_of_bounds(group: &Group) -> String {
+    let path = group.path_text();
+    let memory = hybster(&["status", "--group", &path, "--memory", "--json"]).ok();
+    let memory: serde_json::Value = serde_json::from_str(&memory).unwrap();
+    format!("{} bytes", memory["bounded_bytes"])
 }

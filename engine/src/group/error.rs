@@ -68,6 +68,22 @@ pub enum GroupError {
     /// A private file could not be read, written or opened.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
+    /// A key file is empty or lacks its end.
+    #[error("{}: {how}: it has {found} bytes, and the key file of {whose} has {expected}. A full disk or \
+             a copy that was broken off does that: copy the file again from where `hybster init` made \
+             it, or restore it from your backup", file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is the matter with it.
+        how: &'static str,
+        /// Its length in bytes.
+        found: usize,
+        /// The length that `hybster init` gives it, in bytes.
+        expected: usize,
+        /// The replica or client whose keys were wanted.
+        whose: String,
+    },
     /// A key file belongs to something else.
     #[error("{}: {what}; install the file that was made for this group and {whose}", file.display())]
     WrongKeys {

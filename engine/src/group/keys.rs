@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hybster_net::{PublicKey, StaticKey};
 use hybster_proto::ids::{ClientId, ReplicaId};
-use hybster_tss::keyfile::{read_private, seal, unseal, write_private};
+use hybster_tss::keyfile::{SEALED_BYTES, read_private, seal, unseal, write_private};
 use hybster_tss::{
     ClientKey, ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey, SealingSecret,
 };
@@ -77,7 +77,8 @@ impl ReplicaKeys {
             whose: whose.clone(),
             count: group.replicas.len(),
         })?;
-        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose };
+        let sample = Self::text(id, &group.name(), &[0; 32], &[0; 32], &[0; SEALED_BYTES]);
+        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose, bytes: sample.len() };
         let table: ReplicaKeyFile = file.read()?;
         file.check(table.replica == id.0, || {
             format!("holds the keys of replica {}", table.replica)
@@ -102,6 +103,16 @@ impl ReplicaKeys {
 
     pub(super) fn started_path(dir: &Path, id: ReplicaId, epoch: u32) -> PathBuf {
         dir.join(format!("replica-{}.epoch-{epoch}.started", id.0))
+    }
+
+    /// Refuses a start that [`Self::claim_epoch`] would refuse, and changes nothing.
+    pub(crate) fn refuse_second_start(&self) -> Result<(), GroupError> {
+        let file = self.started.clone();
+        match file.try_exists() {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(GroupError::StartedBefore { file, id: self.id.0 }),
+            Err(error) => Err(GroupError::Write { file, error }),
+        }
     }
 
     /// Marks the epoch as used by this replica; a second start in it is refused.
@@ -132,7 +143,20 @@ impl ReplicaKeys {
         let secret =
             SealingSecret::generate().map_err(|error| GroupError::Random(error.to_string()))?;
         let sealed = seal(&self.group_key, &secret, self.id.0, group.config.epoch, &group.name())?;
-        let text = Zeroizing::new(format!(
+        let text =
+            Self::text(self.id, &group.name(), self.link.seed(), secret.expose_bytes(), &sealed);
+        Ok(write_private(&Self::path(dir, self.id), text.as_bytes())?)
+    }
+
+    /// The text of the file.
+    fn text(
+        id: ReplicaId,
+        group: &str,
+        link: &[u8; 32],
+        secret: &[u8; 32],
+        sealed: &[u8],
+    ) -> Zeroizing<String> {
+        Zeroizing::new(format!(
             "# Secrets of replica {id}. Whoever reads this file can act as this replica: keep it\n\
              # at mode 0600 and on no other machine.\n\
              group = \"{group}\"\n\
@@ -143,13 +167,11 @@ impl ReplicaKeys {
              sealing_secret = \"{secret}\"\n\
              # The key of the trusted subsystem, sealed for this replica, epoch and group.\n\
              sealed_group_key = \"{sealed}\"\n",
-            id = self.id.0,
-            group = group.name(),
-            link = *hex::encode(self.link.seed()),
-            secret = *hex::encode(secret.expose_bytes()),
-            sealed = *hex::encode(&sealed),
-        ));
-        Ok(write_private(&Self::path(dir, self.id), text.as_bytes())?)
+            id = id.0,
+            link = *hex::encode(link),
+            secret = *hex::encode(secret),
+            sealed = *hex::encode(sealed),
+        ))
     }
 }
 
@@ -170,7 +192,8 @@ impl ClientKeys {
             let count = group.clients.len();
             GroupError::Unknown { file: group.path.clone(), whose: whose.clone(), count }
         })?;
-        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose };
+        let sample = Self::text(id, group, &[0; 32], &[0; 32]);
+        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose, bytes: sample.len() };
         let table: ClientKeyFile = file.read()?;
         file.check(table.client == id.0, || format!("holds the keys of client {}", table.client))?;
         file.check_group(group, &table.group)?;
@@ -188,13 +211,25 @@ impl ClientKeys {
 
     /// Writes the file for a new group.
     pub(super) fn write(&self, group: &Group, dir: &Path) -> Result<(), GroupError> {
-        let what = match self.requests {
-            RequestKey::Mac(_) => {
-                "Authenticates the client's requests at all replicas; derived from the group key."
+        let (link, requests) = (self.link.seed(), self.requests.expose_bytes());
+        let text = Self::text(self.id, group, link, requests);
+        Ok(write_private(&Self::path(dir, self.id), text.as_bytes())?)
+    }
+
+    /// The text of the file.
+    fn text(
+        id: ClientId,
+        group: &Group,
+        link: &[u8; 32],
+        requests: &[u8; 32],
+    ) -> Zeroizing<String> {
+        let what = match group.config.request_authenticator {
+            RequestAuthenticator::Ed25519 => {
+                "Seed of the Ed25519 key that signs the client's requests."
             }
-            RequestKey::Ed25519(_) => "Seed of the Ed25519 key that signs the client's requests.",
+            _ => "Authenticates the client's requests at all replicas; derived from the group key.",
         };
-        let text = Zeroizing::new(format!(
+        Zeroizing::new(format!(
             "# Secrets of client {id}. Whoever reads this file can act as this client: keep it at\n\
              # mode 0600.\n\
              group = \"{group}\"\n\
@@ -203,12 +238,11 @@ impl ClientKeys {
              link_key_seed = \"{link}\"\n\
              # {what}\n\
              request_key = \"{requests}\"\n",
-            id = self.id.0,
+            id = id.0,
             group = group.name(),
-            link = *hex::encode(self.link.seed()),
-            requests = *hex::encode(self.requests.expose_bytes()),
-        ));
-        Ok(write_private(&Self::path(dir, self.id), text.as_bytes())?)
+            link = *hex::encode(link),
+            requests = *hex::encode(requests),
+        ))
     }
 }
 
@@ -216,19 +250,33 @@ impl ClientKeys {
 struct KeyFile {
     path: PathBuf,
     whose: String,
+    /// Length of the file as `hybster init` makes it, in bytes.
+    bytes: usize,
 }
 
 impl KeyFile {
     fn read<T: DeserializeOwned>(&self) -> Result<T, GroupError> {
         let bytes = read_private(&self.path)?;
+        // A file system that lost its last writes leaves zeros.
+        if bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace()) {
+            return Err(self.damaged(bytes.len(), "is empty"));
+        }
         let syntax = |message: String| GroupError::Syntax { file: self.path.clone(), message };
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| syntax("is not text; restore it from your backup".to_owned()))?;
         // The parser's message would quote the line, which may hold a secret.
         toml::from_str(text).map_err(|error| {
+            if bytes.len() < self.bytes {
+                return self.damaged(bytes.len(), "is cut off");
+            }
             let line = error.span().map_or(0, |span| text[..span.start].lines().count());
             syntax(format!("line {line}: {}; restore it from your backup", error.message()))
         })
+    }
+
+    fn damaged(&self, found: usize, how: &'static str) -> GroupError {
+        let (file, whose) = (self.path.clone(), self.whose.clone());
+        GroupError::Damaged { file, how, found, expected: self.bytes, whose }
     }
 
     fn check(&self, holds: bool, what: impl FnOnce() -> String) -> Result<(), GroupError> {

@@ -85,6 +85,10 @@ impl Group {
         }
         let text = std::fs::read_to_string(&path)
             .map_err(|error| GroupError::Read { file: path.clone(), error })?;
+        if text.bytes().all(|byte| byte == 0 || byte.is_ascii_whitespace()) {
+            let message = "is empty; copy it from another member of the group".to_owned();
+            return Err(GroupError::Syntax { file: path, message });
+        }
         Self::parse(&path, &text)
     }
 

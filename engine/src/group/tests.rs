@@ -200,3 +200,39 @@ fn contradictory_options_are_refused() {
     }
     assert!(!scratch.0.exists());
 }
+
+#[test]
+fn empty_and_truncated_files_are_called_so() {
+    let (scratch, group) = sample("damaged");
+    let load = |name: &str| match name {
+        "replica-0.key" => ReplicaKeys::load(&group, &scratch.0, ReplicaId(0)).map(|_| ()),
+        _ => ClientKeys::load(&group, &scratch.0, ClientId(0)).map(|_| ()),
+    };
+    for name in ["replica-0.key", "client-0.key"] {
+        let path = scratch.0.join(name);
+        let good = fs::read(&path).unwrap();
+        for (content, how) in [(&b""[..], "is empty"), (&[0; 512], "is empty"), (b"\n", "is empty")]
+        {
+            fs::write(&path, content).unwrap();
+            let error = load(name).unwrap_err().to_string();
+            let expected = format!("has {}", good.len());
+            for part in [name, how, &format!("{} bytes", content.len()), &expected, "copy"] {
+                assert!(error.contains(part), "{part} is missing in: {error}");
+            }
+        }
+        // Wherever it was cut; the last byte ends the last line.
+        for length in 1..good.len() - 1 {
+            fs::write(&path, &good[..length]).unwrap();
+            let error = load(name).unwrap_err();
+            let GroupError::Damaged { found, expected, .. } = &error else {
+                panic!("{length}: {error}");
+            };
+            assert_eq!((*found, *expected), (length, good.len()));
+        }
+        fs::write(&path, &good).unwrap();
+        load(name).unwrap();
+    }
+    fs::write(scratch.0.join(GROUP_FILE), "").unwrap();
+    let error = Group::load(&scratch.0).unwrap_err().to_string();
+    assert!(error.contains("group.toml: is empty"), "{error}");
+}

@@ -1,6 +1,7 @@
 //! Errors of a replica as a whole.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use hybster_net::hub::HubError;
@@ -19,11 +20,33 @@ pub enum StartError {
     /// The network could not be opened.
     #[error(transparent)]
     Network(#[from] HubError),
+    /// Another program listens on the replica's address.
+    #[error(
+        "cannot listen on {address}: a program listens there already, perhaps another replica; stop it, \
+         or give this replica another address in group.toml"
+    )]
+    AddressTaken {
+        /// The replica's address.
+        address: SocketAddr,
+    },
+    /// The system does not give the replica's address, though nobody answers there.
+    #[error(
+        "cannot listen on {address}: the system says that it is in use, but no program answers there. A \
+         connection of another program may use the port, or a process that just ended still holds it: try \
+         again, and choose a port below the range of outgoing connections"
+    )]
+    AddressHeld {
+        /// The replica's address.
+        address: SocketAddr,
+    },
     /// The transport that was asked for cannot be had.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// The system refused to start a thread.
-    #[error("a thread could not be started: {0}; check the limit of processes and threads")]
+    #[error(
+        "a thread could not be started: {0}; check the limits of processes and threads (ulimit -u) \
+             and of address space (ulimit -v)"
+    )]
     Thread(io::Error),
     /// The trace file could not be created.
     #[error(

@@ -12,6 +12,18 @@ pub(crate) fn forbid_io_uring(command: &mut Command) {
     unsafe { command.pre_exec(refuse_io_uring_setup) };
 }
 
+/// At most this many bytes of address space in the process that `command` starts (`prlimit --as`).
+pub(crate) fn limit_address_space(command: &mut Command, bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    let set = move || {
+        // SAFETY: the structure lives until the call returns.
+        let failed = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) } != 0;
+        if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: between fork and exec one system call is made, which is async-signal-safe.
+    unsafe { command.pre_exec(set) };
+}
+
 fn refuse_io_uring_setup() -> io::Result<()> {
     const NUMBER: u32 = libc::SYS_io_uring_setup as u32;
     let statement =
