@@ -35,7 +35,7 @@ use crate::runtime::{
 ///
 /// **A replica starts once.** The trusted counters live in the process, so a replica that stopped
 /// has lost them, and with the old keys and epoch it could certify one value twice. So a second
-/// start is refused ([`GroupError::StartedBefore`]). Until an epoch can be raised in a running
+/// start is refused ([`GroupError::StartedBefore`]): the first one uses up the key file. Until an epoch can be raised in a running
 /// group, a group continues without up to f stopped replicas; when more have stopped, it needs a
 /// new directory.
 ///
@@ -196,7 +196,7 @@ impl<S: Service> ReplicaBuilder<S> {
         let (hub, transport_kind) = listen::open_hub(self.transport, self.hub_config()?)?;
         let (trace, trace_file) = self.open_trace(plans.len())?;
         if self.must_claim() {
-            self.keys.claim_epoch()?;
+            self.keys.claim_start()?;
         }
         let local_address = hub.local_address().expect("a replica listens");
         let id = self.keys.id;

@@ -110,7 +110,8 @@ fn next_steps(args: &InitArgs, group: &Group) -> String {
         "Made {dir}: {} replicas (f = {}), {} pillars, {} client keys.\n\
          \n\
          Every replica needs group.toml and its own replica-N.key, a client group.toml and its\n\
-         client-N.key; nobody needs more, and key files are for their owner only.\n\
+         client-N.key; nobody needs more, and key files are for their owner only. A replica starts\n\
+         once: that uses up its key file, of which no older copy may be restored afterwards.\n\
          \n\
          Start the replicas, each in a terminal (or on a machine) of its own:\n",
         config.replicas,

@@ -2,7 +2,9 @@
 
 mod harness;
 
+use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::Duration;
 
 use harness::{Finished, Group, PATIENCE, eventually, hybster, hybster_with};
@@ -164,4 +166,31 @@ fn sum_of_bounds(group: &Group) -> String {
     let memory = hybster(&["status", "--group", &path, "--memory", "--json"]).ok();
     let memory: serde_json::Value = serde_json::from_str(&memory).unwrap();
     format!("{} bytes", memory["bounded_bytes"])
+}
+
+/// Whatever file is removed, copied or moved afterwards, the key has been used.
+#[test]
+fn a_start_uses_up_the_key_and_removing_its_mark_does_not_bring_it_back() {
+    let mut group = Group::init(&[]);
+    let before = group.copy("before");
+    group.start_replica(1);
+    group.kill(1);
+    let refused = |path: &Path| {
+        hybster(&["replica", "--group", path.to_str().unwrap(), "--id", "1"])
+            .fails_with(&["replica 1 was started before", "Go on without it"]);
+    };
+    let mark = group.path().join("replica-1.epoch-0.started");
+    refused(&group.path());
+    // Without the mark, in place and in a copy of the directory.
+    fs::remove_file(&mark).unwrap();
+    refused(&group.path());
+    refused(&group.copy("after"));
+    // With the key file of before, but the mark of the start.
+    fs::write(&mark, "").unwrap();
+    fs::copy(before.join("replica-1.key"), group.path().join("replica-1.key")).unwrap();
+    refused(&group.path());
+    // The others are not concerned.
+    group.start_replica(0);
+    group.start_replica(2);
+    group.goes_on("two of three");
 }

@@ -87,7 +87,7 @@ fn a_bad_key_is_told_before_anything_starts() {
 
     let copy = group.copy("cut");
     edit(&copy.join("replica-2.key"), |text| text[..text.len() / 2].to_owned());
-    let text = replica(&copy, "2").fails_with(&["replica-2.key", "backup"]);
+    let text = replica(&copy, "2").fails_with(&["replica-2.key", "is cut off", "never started"]);
     let key = fs::read_to_string(group.path().join("replica-2.key")).unwrap();
     for secret in key.split('"').filter(|part| part.len() >= 64) {
         assert!(!text.contains(secret) && !text.contains(&secret[..32]), "a secret is shown");

@@ -4,20 +4,26 @@
 //! a real trusted platform would keep in hardware. The *key file* holds the group key, encrypted
 //! under it. Keep them apart if you can: the key file alone is worthless.
 //!
+//! A key also says whether a replica has started with it ([`StartRight`]). The counters of the
+//! in-process TrInX are lost with their process, so one start is all that a key allows; a start seals the
+//! key again as used and puts that file in the place of the old one ([`Replacement`]).
+//!
 //! ```text
 //! offset  bytes  field
 //!      0      8  magic "HYBSTKEY"                      \
-//!      8      2  format version, 1                      |
+//!      8      2  format version, 2                      |
 //!     10      2  replica                                | associated data
 //!     12      4  epoch                                  |
-//!     16     32  BLAKE3 of the group's name            /
-//!     48     12  nonce, random, fresh for each file
-//!     60     32  group key, AES-256-GCM
-//!     92     16  tag
+//!     16     32  BLAKE3 of the group's name             |
+//!     48      1  right to start: 0 unused, 1 used       |
+//!     49      3  zero                                  /
+//!     52     12  nonce, random, fresh for each file
+//!     64     32  group key, AES-256-GCM
+//!     96     16  tag
 //! ```
 //!
 //! Numbers are little-endian. The associated data makes a file that was sealed for another replica,
-//! epoch or group useless, even under the same secret. (A random nonce is safe here and nowhere
+//! epoch or group useless, even under the same secret, and nobody can edit a used key into an unused one. (A random nonce is safe here and nowhere
 //! else in this crate: a secret seals only a handful of files in its life.)
 
 use std::{
@@ -36,15 +42,19 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::keys::{GroupKey, RandomSourceError, fill_random};
 
+mod replace;
+
+pub use replace::Replacement;
+
 /// Length of a sealed key file in bytes.
-pub const SEALED_BYTES: usize = 108;
+pub const SEALED_BYTES: usize = 112;
 
 /// The longest private file that [`read_private`] reads, in bytes.
 pub const PRIVATE_FILE_LIMIT_BYTES: u64 = 64 * 1024;
 
 const MAGIC: [u8; 8] = *b"HYBSTKEY";
-const VERSION: u16 = 1;
-const HEADER_BYTES: usize = 48;
+const VERSION: u16 = 2;
+const HEADER_BYTES: usize = 52;
 const NONCE_BYTES: usize = 12;
 const SEALING_CONTEXT: &str = "hybster-tss v1 key file";
 
@@ -98,15 +108,34 @@ impl fmt::Debug for SealingSecret {
     }
 }
 
+/// Whether a replica may still start with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartRight {
+    /// No replica has started with it.
+    Unused,
+    /// A replica has, and its counters were lost with its process.
+    Used,
+}
+
+/// What a sealed key file holds.
+#[derive(Clone, Debug)]
+pub struct Unsealed {
+    /// The key of the group's trusted subsystems.
+    pub group_key: GroupKey,
+    /// Whether the replica may still start with it.
+    pub right: StartRight,
+}
+
 /// Seals `group_key` for one replica, epoch and group. Each call draws a fresh nonce.
 pub fn seal(
     group_key: &GroupKey,
+    right: StartRight,
     secret: &SealingSecret,
     replica: u16,
     epoch: u32,
     group: &str,
 ) -> Result<Vec<u8>, KeyFileError> {
-    let header = header(replica, epoch, group);
+    let header = header(right, replica, epoch, group);
     let mut nonce = [0; NONCE_BYTES];
     fill_random(&mut nonce).map_err(|error| Problem::Random(error).anywhere())?;
     let payload = Payload { msg: group_key.expose_bytes(), aad: &header };
@@ -124,11 +153,11 @@ pub fn unseal(
     replica: u16,
     epoch: u32,
     group: &str,
-) -> Result<GroupKey, KeyFileError> {
+) -> Result<Unsealed, KeyFileError> {
     unseal_bytes(bytes, secret, replica, epoch, group).map_err(Problem::anywhere)
 }
 
-/// [`seal`]s to a new private file.
+/// [`seal`]s an unused key to a new private file.
 pub fn write_sealed(
     path: &Path,
     group_key: &GroupKey,
@@ -137,7 +166,7 @@ pub fn write_sealed(
     epoch: u32,
     group: &str,
 ) -> Result<(), KeyFileError> {
-    let sealed = seal(group_key, secret, replica, epoch, group)
+    let sealed = seal(group_key, StartRight::Unused, secret, replica, epoch, group)
         .map_err(|error| error.problem.in_file(path))?;
     write_private(path, &sealed)
 }
@@ -149,7 +178,7 @@ pub fn read_sealed(
     replica: u16,
     epoch: u32,
     group: &str,
-) -> Result<GroupKey, KeyFileError> {
+) -> Result<Unsealed, KeyFileError> {
     let bytes = read_private(path)?;
     unseal_bytes(&bytes, secret, replica, epoch, group).map_err(|problem| problem.in_file(path))
 }
@@ -269,13 +298,13 @@ pub enum Problem {
     /// The sealing secret does not have its fixed length.
     #[error(
         "has {0} bytes where a sealing secret has 32: check that the paths of the key file and \
-         of the secret are not swapped, or restore it from your backup"
+         of the secret are not swapped"
     )]
     SecretLength(usize),
     /// The key file does not have its fixed length.
     #[error(
         "has {0} bytes where a sealed key file has {SEALED_BYTES}: check that the paths of the key \
-         file and of the secret are not swapped, or restore it from your backup"
+         file and of the secret are not swapped"
     )]
     Length(usize),
     /// The file does not start with the magic bytes.
@@ -335,13 +364,17 @@ impl Problem {
     }
 }
 
-fn header(replica: u16, epoch: u32, group: &str) -> [u8; HEADER_BYTES] {
+fn header(right: StartRight, replica: u16, epoch: u32, group: &str) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
     header[8..10].copy_from_slice(&VERSION.to_le_bytes());
     header[10..12].copy_from_slice(&replica.to_le_bytes());
     header[12..16].copy_from_slice(&epoch.to_le_bytes());
-    header[16..].copy_from_slice(blake3::hash(group.as_bytes()).as_bytes());
+    header[16..48].copy_from_slice(blake3::hash(group.as_bytes()).as_bytes());
+    header[48] = match right {
+        StartRight::Unused => 0,
+        StartRight::Used => 1,
+    };
     header
 }
 
@@ -351,11 +384,14 @@ fn unseal_bytes(
     replica: u16,
     epoch: u32,
     group: &str,
-) -> Result<GroupKey, Problem> {
+) -> Result<Unsealed, Problem> {
+    check_version(bytes)?;
     let bytes: &[u8; SEALED_BYTES] = bytes.try_into().map_err(|_| Problem::Length(bytes.len()))?;
     let (found, rest) = bytes.split_at(HEADER_BYTES);
     let (nonce, sealed) = rest.split_at(NONCE_BYTES);
-    let expected = header(replica, epoch, group);
+    // What else stands there differs from both, and is told below.
+    let right = if found[48] == 1 { StartRight::Used } else { StartRight::Unused };
+    let expected = header(right, replica, epoch, group);
     if found != expected {
         return Err(header_problem(bytes, replica, epoch));
     }
@@ -364,22 +400,33 @@ fn unseal_bytes(
     let opened = secret.cipher().decrypt(&nonce.into(), payload).map_err(|_| Problem::Broken)?;
     let opened = Zeroizing::new(opened);
     let key = <[u8; 32]>::try_from(opened.as_slice()).map_err(|_| Problem::Broken)?;
-    Ok(GroupKey::from_bytes(key))
+    Ok(Unsealed { group_key: GroupKey::from_bytes(key), right })
+}
+
+/// Files of other versions have other lengths.
+fn check_version(bytes: &[u8]) -> Result<(), Problem> {
+    let Some(([magic @ .., low, high], _)) = bytes.split_first_chunk::<10>() else {
+        return Ok(());
+    };
+    let version = u16::from_le_bytes([*low, *high]);
+    if *magic == MAGIC && version != VERSION {
+        return Err(Problem::Version(version));
+    }
+    Ok(())
 }
 
 /// The field that differs. It is not authenticated, and only serves the error message.
 fn header_problem(bytes: &[u8; SEALED_BYTES], replica: u16, epoch: u32) -> Problem {
-    let version = u16::from_le_bytes([bytes[8], bytes[9]]);
     let found_replica = u16::from_le_bytes([bytes[10], bytes[11]]);
     let found_epoch = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
     if bytes[..8] != MAGIC {
         Problem::Magic
-    } else if version != VERSION {
-        Problem::Version(version)
     } else if found_replica != replica {
         Problem::Replica { found: found_replica, expected: replica }
     } else if found_epoch != epoch {
         Problem::Epoch { found: found_epoch, expected: epoch }
+    } else if bytes[48] > 1 || bytes[49..HEADER_BYTES] != [0; 3] {
+        Problem::Broken
     } else {
         Problem::Group
     }
@@ -399,6 +446,7 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::StartRight::{Unused, Used};
     use super::*;
 
     static SECRET: SealingSecret = SealingSecret::from_bytes([1; 32]);
@@ -424,16 +472,17 @@ mod tests {
 
     #[test]
     fn what_was_sealed_is_unsealed() {
-        let sealed = seal(&KEY, &SECRET, 1, 7, "group").unwrap();
+        let sealed = seal(&KEY, Unused, &SECRET, 1, 7, "group").unwrap();
         let again = unseal(&sealed, &SECRET, 1, 7, "group").unwrap();
-        assert_eq!(again.expose_bytes(), KEY.expose_bytes());
-        let second = seal(&KEY, &SECRET, 1, 7, "group").unwrap();
-        assert_ne!(sealed[HEADER_BYTES..60], second[HEADER_BYTES..60], "a fresh nonce");
+        assert_eq!(again.group_key.expose_bytes(), KEY.expose_bytes());
+        assert_eq!(again.right, Unused);
+        let second = seal(&KEY, Unused, &SECRET, 1, 7, "group").unwrap();
+        assert_ne!(sealed[HEADER_BYTES..64], second[HEADER_BYTES..64], "a fresh nonce");
     }
 
     #[test]
     fn a_file_of_another_replica_epoch_or_group_is_refused() {
-        let sealed = seal(&KEY, &SECRET, 1, 7, "group").unwrap();
+        let sealed = seal(&KEY, Unused, &SECRET, 1, 7, "group").unwrap();
         let problem = |secret, replica, epoch, group| {
             unseal(&sealed, secret, replica, epoch, group).unwrap_err().problem
         };
@@ -450,17 +499,64 @@ mod tests {
         assert!(matches!(problem(&other, 1, 7, "group"), Problem::Broken));
     }
 
+    #[test]
+    fn a_used_key_opens_says_so_and_cannot_be_edited_into_an_unused_one() {
+        let mut sealed = seal(&KEY, Used, &SECRET, 1, 7, "group").unwrap();
+        let unsealed = unseal(&sealed, &SECRET, 1, 7, "group").unwrap();
+        assert_eq!(unsealed.group_key.expose_bytes(), KEY.expose_bytes());
+        assert_eq!(unsealed.right, Used);
+        sealed[48] = 0;
+        let error = unseal(&sealed, &SECRET, 1, 7, "group").unwrap_err();
+        assert!(matches!(error.problem, Problem::Broken));
+        sealed[48] = 2;
+        let error = unseal(&sealed, &SECRET, 1, 7, "group").unwrap_err();
+        assert!(matches!(error.problem, Problem::Broken));
+    }
+
+    /// Version 1 had no right to start.
+    #[test]
+    fn a_file_of_another_version_is_told() {
+        let mut old = seal(&KEY, Unused, &SECRET, 1, 7, "group").unwrap();
+        old[8] = 1;
+        old.truncate(108);
+        let error = unseal(&old, &SECRET, 1, 7, "group").unwrap_err();
+        assert!(matches!(error.problem, Problem::Version(1)), "{error}");
+    }
+
+    #[test]
+    fn a_replacement_is_all_or_nothing_and_leaves_nothing_behind() {
+        let directory = Directory::new("replace");
+        let path = directory.0.join("key");
+        write_private(&path, b"old").unwrap();
+        let names = || fs::read_dir(&directory.0).unwrap().count();
+        let prepared = Replacement::prepare(&path, b"new").unwrap();
+        assert_eq!((&*fs::read(&path).unwrap(), names()), (&b"old"[..], 2));
+        drop(prepared);
+        assert_eq!((&*fs::read(&path).unwrap(), names()), (&b"old"[..], 1));
+        Replacement::prepare(&path, b"new").unwrap().commit().unwrap();
+        assert_eq!((&**read_private(&path).unwrap(), names()), (&b"new"[..], 1));
+        assert!(Replacement::prepare(&directory.0.join("none"), b"new").is_err());
+        #[cfg(unix)]
+        {
+            let link = directory.0.join("link");
+            std::os::unix::fs::symlink(&path, &link).unwrap();
+            Replacement::prepare(&link, b"newer").unwrap().commit().unwrap();
+            assert_eq!(&**read_private(&path).unwrap(), b"newer", "not the link is replaced");
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        }
+    }
+
     /// To edit the clear header so that it fits does not help: it is associated data.
     #[test]
     fn every_flipped_bit_and_every_edited_header_is_refused() {
-        let sealed = seal(&KEY, &SECRET, 1, 7, "group").unwrap();
+        let sealed = seal(&KEY, Unused, &SECRET, 1, 7, "group").unwrap();
         for bit in 0..SEALED_BYTES * 8 {
             let mut bytes = sealed.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(unseal(&bytes, &SECRET, 1, 7, "group").is_err(), "bit {bit}");
         }
         let mut bytes = sealed.clone();
-        bytes[..HEADER_BYTES].copy_from_slice(&header(2, 7, "group"));
+        bytes[..HEADER_BYTES].copy_from_slice(&header(Unused, 2, 7, "group"));
         let error = unseal(&bytes, &SECRET, 2, 7, "group").unwrap_err();
         assert!(matches!(error.problem, Problem::Broken));
         for length in 0..SEALED_BYTES {

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use hybster_net::{LinkCipher, StaticKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ClientId;
+use hybster_tss::keyfile::StartRight;
 use hybster_tss::{ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey};
 
+use super::keys::Home;
 use super::{
-    ClientEntry, ClientKeys, GROUP_FILE, Group, GroupError, ReplicaEntry, ReplicaKeys, file,
+    ClientEntry, ClientKeys, GROUP_FILE, Group, GroupError, ReplicaEntry, ReplicaKeys, file, hex,
     request_keys,
 };
 use crate::runtime::Layout;
@@ -66,7 +68,7 @@ pub fn create(dir: impl AsRef<Path>, options: &CreateOptions) -> Result<Group, G
     let mut made = Made::default();
     refuse_existing(&group.path)?;
     for keys in &replicas {
-        made.file(&ReplicaKeys::path(dir, keys.id), |_| keys.write(&group, dir))?;
+        made.file(&ReplicaKeys::path(dir, keys.id), |_| keys.write())?;
     }
     for keys in &clients {
         made.file(&ClientKeys::path(dir, keys.id), |_| keys.write(&group, dir))?;
@@ -98,8 +100,9 @@ fn generate(
     for (id, address) in config.all_replicas().zip(addresses) {
         let link = StaticKey::generate().map_err(|error| random(&error))?;
         replicas.push(ReplicaEntry { id, address, public_key: link.public() });
-        let started = ReplicaKeys::started_path(dir, id, options.config.epoch);
-        replica_keys.push(ReplicaKeys { id, link, group_key: group_key.clone(), started });
+        let (dir, epoch, right) = (dir.to_owned(), config.epoch, StartRight::Unused);
+        let home = Home { dir, group: hex::encode(&config.group).to_string(), epoch, right };
+        replica_keys.push(ReplicaKeys { id, link, group_key: group_key.clone(), home });
     }
     let (mut clients, mut client_keys) = (Vec::new(), Vec::new());
     for id in (0..options.clients).map(ClientId) {

@@ -56,22 +56,29 @@ pub enum GroupError {
     },
     /// A replica is started for the second time in one epoch.
     #[error("{}: replica {id} was started before, and its trusted counters were lost with that \
-             process; started again, it could break what the group agreed on. Go on without it \
-             (a group does with up to f replicas less), or make a new group directory with \
-             `hybster init`", file.display())]
+             process; started again, it could break what the group agreed on. Removing a mark or \
+             restoring an older key file does not make that safe. Go on without it (a group does \
+             with up to f replicas less), or make a new group directory with `hybster init`",
+            file.display())]
     StartedBefore {
-        /// The mark that the first start left.
+        /// The file that says so: the key file, or the mark that the first start left.
         file: PathBuf,
         /// The replica.
         id: u16,
     },
+    /// A start could not mark the replica's key as used. Unless the mark was made, the right to start
+    /// is still there.
+    #[error(
+        "{0}. A start marks the replica's key file as used and so writes it: its directory must \
+             not be read-only"
+    )]
+    NotClaimed(KeyFileError),
     /// A private file could not be read, written or opened.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
     /// A key file is empty or lacks its end.
     #[error("{}: {how}: it has {found} bytes, and the key file of {whose} has {expected}. A full disk or \
-             a copy that was broken off does that: copy the file again from where `hybster init` made \
-             it, or restore it from your backup", file.display())]
+             a copy that was broken off does that; {cure}", file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
@@ -83,6 +90,8 @@ pub enum GroupError {
         expected: usize,
         /// The replica or client whose keys were wanted.
         whose: String,
+        /// What to do.
+        cure: &'static str,
     },
     /// A key file belongs to something else.
     #[error("{}: {what}; install the file that was made for this group and {whose}", file.display())]

@@ -1,12 +1,12 @@
 //! Key files: `replica-N.key` and `client-N.key`, readable by their owner only.
 
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use hybster_net::{PublicKey, StaticKey};
 use hybster_proto::ids::{ClientId, ReplicaId};
-use hybster_tss::keyfile::{SEALED_BYTES, read_private, seal, unseal, write_private};
+use hybster_tss::keyfile::{
+    SEALED_BYTES, StartRight, Unsealed, read_private, seal, unseal, write_private,
+};
 use hybster_tss::{
     ClientKey, ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey, SealingSecret,
 };
@@ -15,6 +15,14 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::{Group, GroupError, hex};
+
+/// An older copy of a replica's key file says that it may start.
+const REPLICA_CURE: &str = "if the replica has never started, copy the file again from where \
+    `hybster init` made it; if it has, go on without it: a copy from before would let it break what \
+    the group agreed on";
+
+const CLIENT_CURE: &str =
+    "copy the file again from where `hybster init` made it, or restore it from your backup";
 
 /// The secrets of one replica.
 #[derive(Clone, Debug)]
@@ -25,8 +33,8 @@ pub struct ReplicaKeys {
     pub link: StaticKey,
     /// The key of the group's trusted subsystems.
     pub group_key: GroupKey,
-    /// The mark on disk that exists once the replica was started in the group's epoch.
-    pub(crate) started: PathBuf,
+    /// Where they come from.
+    pub(super) home: Home,
 }
 
 /// The secrets of one client.
@@ -66,99 +74,74 @@ impl ReplicaKeys {
         dir.join(format!("replica-{}.key", id.0))
     }
 
-    /// Reads `replica-N.key` in `dir`.
+    /// Reads `replica-N.key` in `dir`. Keys that a replica has started with can be read, but
+    /// no replica starts with them again.
     ///
     /// # Errors
     /// If the file is missing, open to other users, damaged, or made for another replica or group.
     pub fn load(group: &Group, dir: impl AsRef<Path>, id: ReplicaId) -> Result<Self, GroupError> {
-        let whose = format!("replica {}", id.0);
         let entry = group.replicas.get(usize::from(id.0)).ok_or_else(|| GroupError::Unknown {
             file: group.path.clone(),
-            whose: whose.clone(),
+            whose: format!("replica {}", id.0),
             count: group.replicas.len(),
         })?;
-        let sample = Self::text(id, &group.name(), &[0; 32], &[0; 32], &[0; SEALED_BYTES]);
-        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose, bytes: sample.len() };
-        let table: ReplicaKeyFile = file.read()?;
-        file.check(table.replica == id.0, || {
-            format!("holds the keys of replica {}", table.replica)
-        })?;
-        file.check_group(group, &table.group)?;
-        let link = file.link_key(&table.link_key_seed, &entry.public_key)?;
-        let secret =
-            SealingSecret::from_bytes(file.secret("sealing_secret", &table.sealing_secret)?);
-        let sealed = hex::decode(&table.sealed_group_key)
-            .ok_or_else(|| file.bad_digits("sealed_group_key", "216"))?;
-        let group_key =
-            unseal(&sealed, &secret, id.0, group.config.epoch, &group.name()).map_err(|error| {
-                GroupError::WrongKeys {
-                    file: file.path.clone(),
-                    what: format!("sealed_group_key: {}", error.problem()),
-                    whose: file.whose.clone(),
-                }
-            })?;
-        let started = Self::started_path(dir.as_ref(), id, group.config.epoch);
-        Ok(Self { id, link, group_key, started })
+        let (dir, epoch) = (dir.as_ref().to_owned(), group.config.epoch);
+        let mut home = Home { dir, group: group.name(), epoch, right: StartRight::Unused };
+        let opened = home.open(id)?;
+        let link = opened.file.link_key(&opened.link_key_seed, &entry.public_key)?;
+        home.right = opened.unsealed.right;
+        Ok(Self { id, link, group_key: opened.unsealed.group_key, home })
     }
 
-    pub(super) fn started_path(dir: &Path, id: ReplicaId, epoch: u32) -> PathBuf {
-        dir.join(format!("replica-{}.epoch-{epoch}.started", id.0))
-    }
-
-    /// Refuses a start that [`Self::claim_epoch`] would refuse, and changes nothing.
-    pub(crate) fn refuse_second_start(&self) -> Result<(), GroupError> {
-        let file = self.started.clone();
-        match file.try_exists() {
-            Ok(false) => Ok(()),
-            Ok(true) => Err(GroupError::StartedBefore { file, id: self.id.0 }),
-            Err(error) => Err(GroupError::Write { file, error }),
-        }
-    }
-
-    /// Marks the epoch as used by this replica; a second start in it is refused.
-    ///
-    /// The counters of the in-process TrInX are lost with the process. Starting from zero again
-    /// under the same epoch, the replica could certify one counter value twice, which is the one
-    /// thing that 2f+1 replicas rely on never to happen (TR section 4.3).
-    ///
-    /// # Errors
-    /// If the replica was started before, or the mark cannot be made durable.
-    pub(crate) fn claim_epoch(&self) -> Result<(), GroupError> {
-        let file = self.started.clone();
-        let made = File::create_new(&file).and_then(|mark| mark.sync_all());
-        match made {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(GroupError::StartedBefore { file, id: self.id.0 });
-            }
-            Err(error) => return Err(GroupError::Write { file, error }),
-        }
-        let dir = self.started.parent().map(Path::to_path_buf).unwrap_or_default();
-        let synced = File::open(&dir).and_then(|dir| dir.sync_all());
-        synced.map_err(|error| GroupError::Write { file: dir, error })
+    /// The content of the key file as it is now.
+    pub(super) fn reopen(&self) -> Result<Opened, GroupError> {
+        self.home.open(self.id)
     }
 
     /// Writes the file for a new group.
-    pub(super) fn write(&self, group: &Group, dir: &Path) -> Result<(), GroupError> {
+    pub(super) fn write(&self) -> Result<(), GroupError> {
+        let (home, right) = (&self.home, StartRight::Unused);
         let secret =
             SealingSecret::generate().map_err(|error| GroupError::Random(error.to_string()))?;
-        let sealed = seal(&self.group_key, &secret, self.id.0, group.config.epoch, &group.name())?;
-        let text =
-            Self::text(self.id, &group.name(), self.link.seed(), secret.expose_bytes(), &sealed);
-        Ok(write_private(&Self::path(dir, self.id), text.as_bytes())?)
+        let sealed = seal(&self.group_key, right, &secret, self.id.0, home.epoch, &home.group)?;
+        let text = self.text(right, &secret, &sealed);
+        Ok(write_private(&Self::path(&home.dir, self.id), text.as_bytes())?)
     }
 
     /// The text of the file.
-    fn text(
-        id: ReplicaId,
-        group: &str,
-        link: &[u8; 32],
-        secret: &[u8; 32],
+    pub(super) fn text(
+        &self,
+        right: StartRight,
+        secret: &SealingSecret,
         sealed: &[u8],
     ) -> Zeroizing<String> {
-        Zeroizing::new(format!(
-            "# Secrets of replica {id}. Whoever reads this file can act as this replica: keep it\n\
+        let (id, group) = (self.id, &self.home.group);
+        replica_text(id, group, right, self.link.seed(), secret.expose_bytes(), sealed)
+    }
+}
+
+/// The text of `replica-N.key`; equally long for either right.
+fn replica_text(
+    id: ReplicaId,
+    group: &str,
+    right: StartRight,
+    link: &[u8; 32],
+    secret: &[u8; 32],
+    sealed: &[u8],
+) -> Zeroizing<String> {
+    // The key itself says which, sealed; this is for people.
+    let right = match right {
+        StartRight::Unused => {
+            "Unused: the replica may start with it, once. A start writes this file again, as used."
+        }
+        StartRight::Used => {
+            "Used: the replica has started. Never put a copy of this file from before in its place."
+        }
+    };
+    Zeroizing::new(format!(
+        "# Secrets of replica {id}. Whoever reads this file can act as this replica: keep it\n\
              # at mode 0600 and on no other machine.\n\
+             # {right:<90}\n\
              group = \"{group}\"\n\
              replica = {id}\n\
              # Seed of the Ed25519 key that authenticates the replica's links.\n\
@@ -167,11 +150,59 @@ impl ReplicaKeys {
              sealing_secret = \"{secret}\"\n\
              # The key of the trusted subsystem, sealed for this replica, epoch and group.\n\
              sealed_group_key = \"{sealed}\"\n",
-            id = id.0,
-            link = *hex::encode(link),
-            secret = *hex::encode(secret),
-            sealed = *hex::encode(sealed),
-        ))
+        id = id.0,
+        link = *hex::encode(link),
+        secret = *hex::encode(secret),
+        sealed = *hex::encode(sealed),
+    ))
+}
+
+/// Where the keys of a replica come from, and what stood there about the right to start.
+#[derive(Clone, Debug)]
+pub(super) struct Home {
+    pub(super) dir: PathBuf,
+    pub(super) group: String,
+    pub(super) epoch: u32,
+    pub(super) right: StartRight,
+}
+
+/// A replica's key file, read and unsealed.
+pub(super) struct Opened {
+    file: KeyFile,
+    link_key_seed: Zeroizing<String>,
+    pub(super) secret: SealingSecret,
+    pub(super) unsealed: Unsealed,
+}
+
+impl Home {
+    fn open(&self, id: ReplicaId) -> Result<Opened, GroupError> {
+        let (right, sealed) = (StartRight::Unused, [0; SEALED_BYTES]);
+        let sample = replica_text(id, &self.group, right, &[0; 32], &[0; 32], &sealed);
+        let path = ReplicaKeys::path(&self.dir, id);
+        let file = KeyFile {
+            path,
+            whose: format!("replica {}", id.0),
+            is_replica: true,
+            bytes: sample.len(),
+        };
+        let table: ReplicaKeyFile = file.read()?;
+        file.check(table.replica == id.0, || {
+            format!("holds the keys of replica {}", table.replica)
+        })?;
+        file.check_group(&self.group, &table.group)?;
+        let secret =
+            SealingSecret::from_bytes(file.secret("sealing_secret", &table.sealing_secret)?);
+        let sealed = hex::decode(&table.sealed_group_key)
+            .ok_or_else(|| file.bad_digits("sealed_group_key", &(2 * SEALED_BYTES).to_string()))?;
+        let unsealed =
+            unseal(&sealed, &secret, id.0, self.epoch, &self.group).map_err(|error| {
+                GroupError::WrongKeys {
+                    file: file.path.clone(),
+                    what: format!("sealed_group_key: {}", error.problem()),
+                    whose: file.whose.clone(),
+                }
+            })?;
+        Ok(Opened { file, link_key_seed: table.link_key_seed, secret, unsealed })
     }
 }
 
@@ -193,10 +224,11 @@ impl ClientKeys {
             GroupError::Unknown { file: group.path.clone(), whose: whose.clone(), count }
         })?;
         let sample = Self::text(id, group, &[0; 32], &[0; 32]);
-        let file = KeyFile { path: Self::path(dir.as_ref(), id), whose, bytes: sample.len() };
+        let path = Self::path(dir.as_ref(), id);
+        let file = KeyFile { path, whose, is_replica: false, bytes: sample.len() };
         let table: ClientKeyFile = file.read()?;
         file.check(table.client == id.0, || format!("holds the keys of client {}", table.client))?;
-        file.check_group(group, &table.group)?;
+        file.check_group(&group.name(), &table.group)?;
         let link = file.link_key(&table.link_key_seed, &entry.public_key)?;
         let secret = file.secret("request_key", &table.request_key)?;
         let requests: RequestKey = match group.config.request_authenticator {
@@ -250,6 +282,7 @@ impl ClientKeys {
 struct KeyFile {
     path: PathBuf,
     whose: String,
+    is_replica: bool,
     /// Length of the file as `hybster init` makes it, in bytes.
     bytes: usize,
 }
@@ -263,20 +296,25 @@ impl KeyFile {
         }
         let syntax = |message: String| GroupError::Syntax { file: self.path.clone(), message };
         let text = std::str::from_utf8(&bytes)
-            .map_err(|_| syntax("is not text; restore it from your backup".to_owned()))?;
+            .map_err(|_| syntax(format!("is not text; {}", self.cure())))?;
         // The parser's message would quote the line, which may hold a secret.
         toml::from_str(text).map_err(|error| {
             if bytes.len() < self.bytes {
                 return self.damaged(bytes.len(), "is cut off");
             }
             let line = error.span().map_or(0, |span| text[..span.start].lines().count());
-            syntax(format!("line {line}: {}; restore it from your backup", error.message()))
+            syntax(format!("line {line}: {}; {}", error.message(), self.cure()))
         })
     }
 
+    /// What to do about a damaged file.
+    fn cure(&self) -> &'static str {
+        if self.is_replica { REPLICA_CURE } else { CLIENT_CURE }
+    }
+
     fn damaged(&self, found: usize, how: &'static str) -> GroupError {
-        let (file, whose) = (self.path.clone(), self.whose.clone());
-        GroupError::Damaged { file, how, found, expected: self.bytes, whose }
+        let (file, whose, cure) = (self.path.clone(), self.whose.clone(), self.cure());
+        GroupError::Damaged { file, how, found, expected: self.bytes, whose, cure }
     }
 
     fn check(&self, holds: bool, what: impl FnOnce() -> String) -> Result<(), GroupError> {
@@ -290,8 +328,8 @@ impl KeyFile {
         })
     }
 
-    fn check_group(&self, group: &Group, found: &str) -> Result<(), GroupError> {
-        self.check(found == group.name(), || "belongs to another group".to_owned())
+    fn check_group(&self, group: &str, found: &str) -> Result<(), GroupError> {
+        self.check(found == group, || "belongs to another group".to_owned())
     }
 
     fn link_key(&self, seed: &str, public: &PublicKey) -> Result<StaticKey, GroupError> {
@@ -312,7 +350,7 @@ impl KeyFile {
             file: self.path.clone(),
             key: key.to_owned(),
             value: "(hidden)".to_owned(),
-            cure: format!("it has {digits} hexadecimal digits; restore it from your backup"),
+            cure: format!("it has {digits} hexadecimal digits; {}", self.cure()),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DIR/group.toml      constants, addresses and public keys; the same file for all members
-//! DIR/replica-N.key   secrets of replica N, mode 0600
+//! DIR/replica-N.key   secrets of replica N, mode 0600; its first start writes it again, as used
+//! DIR/replica-N.epoch-E.started   the mark of that start
 //! DIR/client-N.key    secrets of client N, mode 0600
 //! ```
 //!
@@ -14,6 +15,7 @@ mod error;
 mod file;
 mod hex;
 mod keys;
+mod start;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

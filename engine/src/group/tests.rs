@@ -216,7 +216,9 @@ fn empty_and_truncated_files_are_called_so() {
             fs::write(&path, content).unwrap();
             let error = load(name).unwrap_err().to_string();
             let expected = format!("has {}", good.len());
-            for part in [name, how, &format!("{} bytes", content.len()), &expected, "copy"] {
+            for part in
+                [name, how, &format!("{} bytes", content.len()), &expected, "copy the file again"]
+            {
                 assert!(error.contains(part), "{part} is missing in: {error}");
             }
         }

@@ -1,0 +1,223 @@
+//! The right to start: a replica starts once with its keys.
+//!
+//! The counters of the in-process TrInX are lost with the process. Starting from zero again under the
+//! same epoch, the replica could certify one counter value twice, which is the one thing that 2f+1
+//! replicas rely on never to happen (TR section 4.3). So a start uses up the right that its key file
+//! holds, before anything is certified:
+//!
+//! 1. The key file is written again beside the old one, sealed as used, and made durable. A disk that is
+//!    full or read-only fails here, and nothing is lost.
+//! 2. The mark `replica-N.epoch-E.started` is made, which only one process can. From here on no start
+//!    is granted.
+//! 3. The new key file takes the place of the old one, and the directory is made durable.
+//!
+//! A crash between 2 and the start costs the right without a start. The other way round, a start with the
+//! right still there, cannot be: each step is durable before the next. The mark alone would not do, because
+//! somebody might remove it; the key file alone would not, because somebody might restore it from a backup.
+//! Who puts both back as they were (a snapshot of the whole disk) cannot be told from a first start.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+use hybster_tss::keyfile::{Replacement, StartRight, seal};
+
+use super::GroupError;
+use super::keys::ReplicaKeys;
+
+impl ReplicaKeys {
+    /// Refuses a start that [`Self::claim_start`] would refuse, and changes nothing.
+    pub(crate) fn refuse_second_start(&self) -> Result<(), GroupError> {
+        if self.home.right == StartRight::Used {
+            return Err(self.started_before(self.key_file()));
+        }
+        let mark = self.mark();
+        match mark.try_exists() {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(self.started_before(mark)),
+            Err(error) => Err(GroupError::Write { file: mark, error }),
+        }
+    }
+
+    /// Uses up the right to start. See the [module](self).
+    ///
+    /// # Errors
+    /// If it was used before, or the files cannot be written and made durable.
+    pub(crate) fn claim_start(&self) -> Result<(), GroupError> {
+        // As it is now: it may have been used since it was loaded.
+        let opened = self.reopen()?;
+        if opened.unsealed.right == StartRight::Used {
+            return Err(self.started_before(self.key_file()));
+        }
+        let (id, home) = (self.id.0, &self.home);
+        let (group_key, secret) = (&opened.unsealed.group_key, &opened.secret);
+        let sealed = seal(group_key, StartRight::Used, secret, id, home.epoch, &home.group)?;
+        let text = self.text(StartRight::Used, secret, &sealed);
+        let replacement = Replacement::prepare(&self.key_file(), text.as_bytes())
+            .map_err(GroupError::NotClaimed)?;
+        self.make_mark()?;
+        replacement.commit().map_err(GroupError::NotClaimed)
+    }
+
+    fn make_mark(&self) -> Result<(), GroupError> {
+        let file = self.mark();
+        match File::create_new(&file).and_then(|mark| mark.sync_all()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(self.started_before(file));
+            }
+            Err(error) => return Err(GroupError::Write { file, error }),
+        }
+        let dir = self.home.dir.clone();
+        let synced = File::open(&dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|error| GroupError::Write { file: dir, error })
+    }
+
+    fn mark(&self) -> PathBuf {
+        let epoch = self.home.epoch;
+        self.home.dir.join(format!("replica-{}.epoch-{epoch}.started", self.id.0))
+    }
+
+    fn key_file(&self) -> PathBuf {
+        Self::path(&self.home.dir, self.id)
+    }
+
+    fn started_before(&self, file: PathBuf) -> GroupError {
+        GroupError::StartedBefore { file, id: self.id.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use hybster_proto::ids::ReplicaId;
+
+    use super::*;
+    use crate::group::{CreateOptions, Group, create};
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let name = format!("hybster-start-{}-{name}", std::process::id());
+            let dir = std::env::temp_dir().join(name);
+            let _ = fs::remove_dir_all(&dir);
+            Self(dir)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn group(name: &str) -> (Scratch, Group) {
+        let scratch = Scratch::new(name);
+        let group = create(&scratch.0, &CreateOptions::default()).unwrap();
+        (scratch, group)
+    }
+
+    fn keys(group: &Group, dir: &Path) -> ReplicaKeys {
+        ReplicaKeys::load(group, dir, ReplicaId(0)).unwrap()
+    }
+
+    #[track_caller]
+    fn expect_refused(keys: &ReplicaKeys) {
+        let error = keys.refuse_second_start().unwrap_err();
+        assert!(matches!(error, GroupError::StartedBefore { id: 0, .. }), "{error}");
+        let error = keys.claim_start().unwrap_err();
+        assert!(matches!(error, GroupError::StartedBefore { id: 0, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_start_changes_the_key_file_and_no_other_file_brings_the_right_back() {
+        let (scratch, group) = group("once");
+        let dir = &scratch.0;
+        let path = dir.join("replica-0.key");
+        let before = fs::read(&path).unwrap();
+        let first = keys(&group, dir);
+        first.refuse_second_start().unwrap();
+        first.claim_start().unwrap();
+        assert_ne!(fs::read(&path).unwrap(), before);
+        assert!(fs::read_to_string(&path).unwrap().contains("Used"));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600);
+        }
+        // Keys from before, in memory, and those that are read now.
+        expect_refused(&keys(&group, dir));
+        assert!(first.claim_start().is_err());
+        // Without the mark, here and in a copy of the directory.
+        fs::remove_file(first.mark()).unwrap();
+        expect_refused(&keys(&group, dir));
+        assert!(first.claim_start().is_err(), "the keys in memory are not believed");
+        let copy = Scratch::new("copy");
+        fs::create_dir(&copy.0).unwrap();
+        fs::copy(&path, copy.0.join("replica-0.key")).unwrap();
+        expect_refused(&keys(&group, &copy.0));
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 5, "group, three replicas, one client");
+    }
+
+    /// What a crash leaves after each step.
+    #[test]
+    fn a_crash_at_any_point_leaves_either_no_start_or_no_right() {
+        let (scratch, group) = group("crash");
+        let dir = &scratch.0;
+        let path = dir.join("replica-0.key");
+        let unused = fs::read(&path).unwrap();
+        // After 1: a file beside it. It is no key file, and the right is there.
+        fs::write(dir.join(".replica-0.key.new-1"), b"half").unwrap();
+        keys(&group, dir).refuse_second_start().unwrap();
+        // After 2: the mark, and the key as it was.
+        let at_work = keys(&group, dir);
+        at_work.make_mark().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), unused);
+        expect_refused(&keys(&group, dir));
+        assert_eq!(fs::read(&path).unwrap(), unused, "a refused start changes nothing");
+        let left = fs::read_dir(dir).unwrap().count();
+        assert_eq!(left, 7, "group, four keys, the mark and the crash's file");
+        // After 3, in a directory of its own.
+        let (scratch, group) = self::group("crash-after");
+        keys(&group, &scratch.0).claim_start().unwrap();
+        expect_refused(&keys(&group, &scratch.0));
+    }
+
+    #[test]
+    fn of_starts_at_the_same_time_one_is_granted() {
+        let (scratch, group) = group("race");
+        let loaded = keys(&group, &scratch.0);
+        let granted = std::thread::scope(|scope| {
+            let starts: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| loaded.claim_start().is_ok())).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).filter(|granted| *granted).count()
+        });
+        assert_eq!(granted, 1);
+        expect_refused(&keys(&group, &scratch.0));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_cannot_be_written_is_not_used_up() {
+        let (scratch, group) = group("unwritable");
+        // A link to a file whose name leaves no room for that of the new one beside it.
+        let (path, long) = (scratch.0.join("replica-0.key"), scratch.0.join("k".repeat(250)));
+        fs::rename(&path, &long).unwrap();
+        std::os::unix::fs::symlink(&long, &path).unwrap();
+        let loaded = keys(&group, &scratch.0);
+        let error = loaded.claim_start().unwrap_err();
+        assert!(matches!(error, GroupError::NotClaimed(_)), "{error}");
+        assert!(!loaded.mark().exists());
+        // With a shorter name, the file that the link leads to is the one that changes.
+        let short = scratch.0.join("kept elsewhere");
+        fs::rename(&long, &short).unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&short, &path).unwrap();
+        loaded.claim_start().unwrap();
+        assert!(fs::read_to_string(short).unwrap().contains("Used"));
+    }
+}
