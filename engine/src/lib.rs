@@ -45,6 +45,7 @@
 //! - [`transport`]: opening the transport that was asked for.
 //! - [`services`]: services that come with the crate.
 //! - [`memory`]: what a replica may hold at most.
+//! - [`logging`]: log lines as text or JSON, for programs that have no logger of their own.
 //! - [`duration`]: durations as people write them, for command lines.
 //! - [`heap`]: the allocator for programs that run replicas, and what it says when memory ends.
 // Calls into the C library and the allocator need it, in a module of their own.
@@ -54,6 +55,7 @@ pub mod client;
 pub mod duration;
 pub mod group;
 pub mod heap;
+pub mod logging;
 pub mod memory;
 pub mod replica;
 pub mod runtime;

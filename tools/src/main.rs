@@ -19,6 +19,8 @@ use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use hybster::logging::{self, Filter, Format};
+use log::LevelFilter;
 
 #[global_allocator]
 static HEAP: hybster::heap::Heap = hybster::heap::Heap;
@@ -29,6 +31,15 @@ static HEAP: hybster::heap::Heap = hybster::heap::Heap;
 #[command(after_help = "Exit status: 0 done, 1 failed (the message says what to do), 2 wrong \
     options, 3 the key is absent or holds another value, 4 not all replicas are well.")]
 struct Cli {
+    /// Log lines on standard error: off, error, warn, info, debug or trace, or a list such as
+    /// info,hybster_net=debug. By default HYBSTER_LOG, else info (or RUST_LOG) for a replica and off
+    /// for all else.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<Filter>,
+    /// The form of log lines, text or json (an object per line). By default HYBSTER_LOG_FORMAT, else
+    /// text.
+    #[arg(long, global = true, value_name = "FORM")]
+    log_format: Option<Format>,
     #[command(subcommand)]
     command: Command,
 }
@@ -93,7 +104,16 @@ impl fmt::Display for Failure {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    let usual = match cli.command {
+        Command::Replica(_) => LevelFilter::Info,
+        _ => LevelFilter::Off,
+    };
+    if let Err(error) = logging::init(cli.log, cli.log_format, usual) {
+        eprintln!("hybster: {error}");
+        return ExitCode::FAILURE;
+    }
+    let result = match cli.command {
         Command::Init(args) => init::init(&args),
         Command::Replica(args) => replica::replica(&args),
         Command::Kv(args) => kv::kv(&args),

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::mpsc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Args;
 use hybster::duration::{DurationError, DurationRange};
@@ -19,8 +19,9 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Options of `hybster replica`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The log goes to standard error; RUST_LOG=warn (or debug) sets how much. When \
-    the replica listens, it prints `ready replica N on ADDRESS` to standard output."
+    after_help = "The log goes to standard error, from level info up; --log and --log-format, or the \
+    environment variables HYBSTER_LOG and HYBSTER_LOG_FORMAT, change that. When the replica listens, \
+    it prints `ready replica N on ADDRESS` to standard output."
 )]
 pub(crate) struct ReplicaArgs {
     /// The group directory.
@@ -70,7 +71,6 @@ fn busy_poll(text: &str) -> Result<Duration, DurationError> {
 /// Runs the replica.
 pub(crate) fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
     hybster::heap::keep_freed_memory();
-    log_to_stderr();
     let (stop, stopped) = mpsc::sync_channel::<()>(1);
     let signal = stop.clone();
     ctrlc::set_handler(move || {
@@ -101,20 +101,6 @@ pub(crate) fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
     }
     replica.shutdown()?;
     Ok(Done::Yes)
-}
-
-/// One line per event: the time of day (UTC), the level, the text.
-fn log_to_stderr() {
-    let level = env_logger::Env::default().default_filter_or("info");
-    let mut builder = env_logger::Builder::from_env(level);
-    builder.target(env_logger::Target::Stderr).format(|out, record| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (s, ms) = (now.as_secs() % 86_400, now.subsec_millis());
-        let (hour, minute, second) = (s / 3600, s / 60 % 60, s % 60);
-        let level = record.level();
-        writeln!(out, "{hour:02}:{minute:02}:{second:02}.{ms:03} {level:<5} {}", record.args())
-    });
-    builder.init();
 }
 
 fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {

@@ -194,3 +194,38 @@ fn a_start_uses_up_the_key_and_removing_its_mark_does_not_bring_it_back() {
     group.start_replica(2);
     group.goes_on("two of three");
 }
+
+#[test]
+fn levels_and_form_of_the_log_are_set_by_options_and_by_the_environment() {
+    let mut group = Group::init(&[]);
+    group.start_replica_changed(0, &["--log", "debug", "--log-format", "json"], |_| {});
+    group.start_replica_changed(1, &["--log", "off"], |_| {});
+    group.start_replica_changed(2, &[], |command| {
+        command.env("HYBSTER_LOG", "info").env("RUST_LOG", "off").env("HYBSTER_LOG_FORMAT", "json");
+    });
+    for id in [0, 2] {
+        let log = group.log(id);
+        for line in log.lines() {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            for field in ["time", "level", "target", "thread", "message"] {
+                assert!(object[field].is_string(), "{field} is missing in {line}");
+            }
+        }
+        let listens = format!("replica {id} listens on {}", group.addresses[id]);
+        assert!(log.contains(&listens), "{log}");
+    }
+    assert_eq!(group.log(1), "");
+
+    let path = group.path_text();
+    let wrong = hybster(&["status", "--group", &path, "--log", "loud"]);
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(wrong.stderr.contains("debug or trace"), "{wrong:?}");
+    hybster_with(&["status", "--group", &path], |command| {
+        command.env("HYBSTER_LOG_FORMAT", "xml");
+    })
+    .fails_with(&["HYBSTER_LOG_FORMAT", "text or json"]);
+    let of_others = hybster_with(&["status", "--group", &path, "--memory"], |command| {
+        command.env("RUST_LOG", "another_program[span]=trace");
+    });
+    assert!(of_others.status.success() && of_others.stderr.is_empty(), "{of_others:?}");
+}

@@ -17,8 +17,8 @@ pub fn run_replica(args: &ReplicaArgs) -> Result<(), Error> {
     // SIGKILL, because a replica that is stopped (SIGSTOP) reacts to no other signal.
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|e| Error::new(format!("cannot tie this process to its parent: {e}")))?;
-    let level = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(level).target(env_logger::Target::Stderr).init();
+    hybster::logging::init(None, None, log::LevelFilter::Info)
+        .map_err(|e| Error::new(e.to_string()))?;
     let stop = Stop::on_signals()?;
     let replica = engine::start_replica(args)?;
     println!("ready replica {}", args.id);
