@@ -1,7 +1,6 @@
 //! `group.toml`: its content, reading it with all checks, and writing it with explanations.
 
 use std::fmt::{Display, Write as _};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use hybster_proto::protocol::{Protocol, UnknownProtocol};
 use hybster_tss::{ClientPublicKey, Digest, RequestAuthenticator};
 use serde::Deserialize;
 
-use super::{ClientEntry, Group, GroupError, ReplicaEntry, hex, request_keys};
+use super::{ClientEntry, Group, GroupError, ReplicaEntry, address, hex, request_keys};
 use crate::runtime::Layout;
 
 /// The version of the file's form.
@@ -188,10 +187,8 @@ fn replica_entries(path: &Path, tables: &[ReplicaTable]) -> Result<Vec<ReplicaEn
             let cure = format!("number the replicas in order from 0; this one is {index}");
             return Err(bad(key("id"), table.id.to_string(), cure));
         }
-        let address: SocketAddr = table.address.parse().map_err(|_| {
-            let cure = "write an IP address and a port, as in \"192.0.2.7:7100\"".to_owned();
-            bad(key("address"), format!("\"{}\"", table.address), cure)
-        })?;
+        let address = address::parse(&table.address)
+            .map_err(|cure| bad(key("address"), format!("\"{}\"", table.address), cure))?;
         if let Some(other) = entries.iter().find(|entry| entry.address == address) {
             let cure = format!("replica {} has this address already", other.id.0);
             return Err(bad(key("address"), address.to_string(), cure));
@@ -414,7 +411,8 @@ fn local(group: &Group) -> [Entry; 2] {
 fn write_replica(text: &mut String, replica: &ReplicaEntry) {
     let _ = writeln!(
         text,
-        "# Where replica {id} listens, and the public half of the link key in \
+        "# Where replica {id} listens (IP:PORT; IPv6 as [ADDRESS]:PORT or [ADDRESS%INTERFACE]:PORT), and\n\
+         # the public half of the link key in \
          replica-{id}.key.\n[[replica]]\nid = {id}\naddress = \"{}\"\npublic_key = \"{}\"\n",
         replica.address,
         replica.public_key,

@@ -10,6 +10,7 @@
 //! [`create()`] makes such a directory; [`Group::load`], [`ReplicaKeys::load`] and
 //! [`ClientKeys::load`] read it and check everything before anything is started.
 
+mod address;
 mod create;
 mod error;
 mod file;
