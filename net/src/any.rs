@@ -11,7 +11,7 @@ use crate::limits::PollLimits;
 use crate::limits::UringLimits;
 use crate::poll::PollTransport;
 use crate::tcp_state::TcpState;
-use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
+use crate::transport::{Completion, ConnectionId, ListenerId, Transport, TransportError, Waker};
 #[cfg(target_os = "linux")]
 use crate::uring::UringTransport;
 
@@ -148,7 +148,7 @@ impl Transport for AnyTransport {
         &mut self,
         timeout: Option<Duration>,
         completions: &mut Vec<Completion>,
-    ) -> io::Result<()> {
+    ) -> Result<(), TransportError> {
         delegate!(self, it => it.poll(timeout, completions))
     }
 

@@ -56,6 +56,6 @@ pub use memory::{MemoryNetwork, MemoryTransport};
 pub use poll::PollTransport;
 pub use reject::{Reason, Rejections};
 pub use tcp_state::TcpState;
-pub use transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
+pub use transport::{Completion, ConnectionId, ListenerId, Transport, TransportError, Waker};
 #[cfg(target_os = "linux")]
 pub use uring::UringTransport;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use crate::slots::Slots;
-use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
+use crate::transport::{Completion, ConnectionId, ListenerId, Transport, TransportError, Waker};
 
 /// A network of [`MemoryTransport`]s. Clones refer to the same network.
 #[derive(Clone, Debug)]
@@ -349,7 +349,7 @@ impl Transport for MemoryTransport {
         &mut self,
         timeout: Option<Duration>,
         completions: &mut Vec<Completion>,
-    ) -> io::Result<()> {
+    ) -> Result<(), TransportError> {
         let before = completions.len();
         let may_wait = timeout != Some(Duration::ZERO);
         completions.append(&mut self.early);

@@ -30,7 +30,7 @@ use crate::slots::Slots;
 use crate::socket::{connect_result, set_options};
 #[cfg(target_os = "linux")]
 use crate::tcp_state::{TcpState, tcp_state};
-use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
+use crate::transport::{Completion, ConnectionId, ListenerId, Transport, TransportError, Waker};
 
 /// TCP over epoll.
 #[derive(Debug)]
@@ -50,6 +50,11 @@ pub struct PollTransport {
     accepts_wait: bool,
     /// Completions of calls that cannot report them.
     early: Vec<Completion>,
+    /// Why it carries nothing any more.
+    dead: Option<TransportError>,
+    /// The error of the next system call that waits, which is then not made.
+    #[cfg(test)]
+    fail_next: Option<io::ErrorKind>,
 }
 
 #[derive(Debug)]
@@ -108,6 +113,9 @@ impl PollTransport {
             ready: VecDeque::new(),
             accepts_wait: false,
             early: Vec::new(),
+            dead: None,
+            #[cfg(test)]
+            fail_next: None,
         })
     }
 
@@ -289,6 +297,10 @@ impl PollTransport {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(kind) = self.fail_next.take() {
+            return Err(kind.into());
+        }
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();
@@ -299,8 +311,61 @@ impl PollTransport {
     }
 }
 
+impl PollTransport {
+    fn poll_once(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        let before = completions.len();
+        let may_wait = timeout != Some(Duration::ZERO);
+        completions.append(&mut self.early);
+        self.write_all_unsent(completions);
+        let busy = self.accepts_wait || !self.ready.is_empty() || completions.len() > before;
+        let timeout = if busy { Some(Duration::ZERO) } else { timeout };
+        let waits = timeout != Some(Duration::ZERO) && self.waker.may_sleep();
+        let timeout = if waits { timeout } else { Some(Duration::ZERO) };
+        let waited = self.wait(timeout);
+        if may_wait {
+            self.waker.awake();
+        }
+        waited?;
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            let token = event.token();
+            if token == WAKER {
+                continue;
+            }
+            if token.0 & LISTENER_BIT != 0 {
+                self.listeners[token.0 & !LISTENER_BIT].ready = true;
+                continue;
+            }
+            self.handle(Noticed::new(event), completions);
+        }
+        self.events = events;
+        self.accept(completions);
+        self.read_ready(completions);
+        Ok(())
+    }
+
+    /// Closes everything: without a word of the system about what is ready, nothing can go on.
+    fn die(&mut self, cause: io::Error) -> TransportError {
+        for id in self.connections.ids().collect::<Vec<_>>() {
+            self.connections.remove(id);
+        }
+        self.listeners.clear();
+        self.unsent.clear();
+        self.ready.clear();
+        self.early.clear();
+        self.dead.insert(TransportError::new("epoll", cause)).clone()
+    }
+}
+
 impl Transport for PollTransport {
     fn listen(&mut self, address: SocketAddr) -> io::Result<(ListenerId, SocketAddr)> {
+        if let Some(dead) = &self.dead {
+            return Err(io::Error::other(dead.clone()));
+        }
         let mut socket = TcpListener::bind(address)?;
         let bound = socket.local_addr()?;
         let index = self.listeners.len();
@@ -311,6 +376,10 @@ impl Transport for PollTransport {
     }
 
     fn connect(&mut self, address: SocketAddr) -> ConnectionId {
+        if self.dead.is_some() {
+            // No poll will report it.
+            return ConnectionId { slot: u32::MAX, generation: 0 };
+        }
         let added = TcpStream::connect(address).and_then(|stream| {
             let id = self.add(stream, Phase::Connecting)?;
             Ok(id)
@@ -361,36 +430,11 @@ impl Transport for PollTransport {
         &mut self,
         timeout: Option<Duration>,
         completions: &mut Vec<Completion>,
-    ) -> io::Result<()> {
-        let before = completions.len();
-        let may_wait = timeout != Some(Duration::ZERO);
-        completions.append(&mut self.early);
-        self.write_all_unsent(completions);
-        let busy = self.accepts_wait || !self.ready.is_empty() || completions.len() > before;
-        let timeout = if busy { Some(Duration::ZERO) } else { timeout };
-        let waits = timeout != Some(Duration::ZERO) && self.waker.may_sleep();
-        let timeout = if waits { timeout } else { Some(Duration::ZERO) };
-        let waited = self.wait(timeout);
-        if may_wait {
-            self.waker.awake();
+    ) -> Result<(), TransportError> {
+        match &self.dead {
+            Some(dead) => Err(dead.clone()),
+            None => self.poll_once(timeout, completions).map_err(|cause| self.die(cause)),
         }
-        waited?;
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in &events {
-            let token = event.token();
-            if token == WAKER {
-                continue;
-            }
-            if token.0 & LISTENER_BIT != 0 {
-                self.listeners[token.0 & !LISTENER_BIT].ready = true;
-                continue;
-            }
-            self.handle(Noticed::new(event), completions);
-        }
-        self.events = events;
-        self.accept(completions);
-        self.read_ready(completions);
-        Ok(())
     }
 
     fn waker(&self) -> Waker {
@@ -508,3 +552,33 @@ const EVENTS_PER_POLL: usize = 1024;
 const SLICES_PER_WRITE: usize = 16;
 const LISTENER_BIT: usize = 1 << 63;
 const WAKER: Token = Token(usize::MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transport_is_dead_after_its_first_error() {
+        let mut transport = PollTransport::new(PollLimits::default()).unwrap();
+        let (_, address) = transport.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let mut seen = Vec::new();
+        let id = transport.connect(address);
+        for _ in 0..10_000 {
+            transport.poll(Some(Duration::from_millis(1)), &mut seen).unwrap();
+            if seen.len() == 2 {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 2, "connected and accepted: {seen:?}");
+        transport.fail_next = Some(io::ErrorKind::OutOfMemory);
+        seen.clear();
+        let first = transport.poll(Some(Duration::ZERO), &mut seen).unwrap_err();
+        transport.send(id, vec![1; 10]);
+        for _ in 0..5 {
+            let again = transport.poll(Some(Duration::ZERO), &mut seen).unwrap_err();
+            assert_eq!(again.to_string(), first.to_string());
+        }
+        assert!(seen.is_empty(), "{seen:?}");
+        transport.close(id);
+    }
+}

@@ -95,6 +95,32 @@ impl Completion {
     }
 }
 
+/// The back end of a transport failed as a whole, not one of its connections. The transport is dead
+/// then: its connections are closed, it carries nothing any more, and each later poll says this again.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "the transport is dead, because {back_end} failed: {cause}; nothing is sent or received any more, \
+     so what uses it must stop"
+)]
+pub struct TransportError {
+    back_end: &'static str,
+    cause: Arc<io::Error>,
+}
+
+impl TransportError {
+    /// `cause` is what the operating system said to a call of `back_end`.
+    #[must_use]
+    pub fn new(back_end: &'static str, cause: io::Error) -> Self {
+        Self { back_end, cause: Arc::new(cause) }
+    }
+
+    /// What the operating system said.
+    #[must_use]
+    pub fn cause(&self) -> &io::Error {
+        &self.cause
+    }
+}
+
 /// Byte streams to other processes. All calls but [`Transport::poll`] return at once.
 pub trait Transport {
     /// Listens. Returns the address that was bound, since port 0 asks for any.
@@ -124,12 +150,14 @@ pub trait Transport {
     /// a `timeout` of zero leaves wake-ups to the next one.
     ///
     /// # Errors
-    /// Only for failures of the back end itself, never for those of a connection.
+    /// Only for failures of the back end itself, never for those of a connection. After the first
+    /// one the transport is dead, and every poll returns it: what was under way then is unknown, so
+    /// nothing is reported as sent, and nothing goes out later.
     fn poll(
         &mut self,
         timeout: Option<Duration>,
         completions: &mut Vec<Completion>,
-    ) -> io::Result<()>;
+    ) -> Result<(), TransportError>;
 
     /// A handle with which another thread ends a poll.
     fn waker(&self) -> Waker;

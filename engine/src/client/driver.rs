@@ -162,7 +162,8 @@ impl<T: Transport> ClientDriver<T> {
     /// arrived. Returns at once if completions wait to be taken.
     ///
     /// # Errors
-    /// Only if the network of this process fails, never because of a replica.
+    /// Only if the transport of this process fails, never because of a replica. It is dead then, so
+    /// every later poll fails too.
     pub fn poll(&mut self, timeout: Duration) -> Result<(), ClientError> {
         let now = self.read_clock();
         self.core.tick(self.now, &mut self.out);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hybster_net::hub::HubError;
-use hybster_net::{Identity, Reason};
+use hybster_net::{Identity, Reason, TransportError};
 use hybster_proto::ids::ReplicaId;
 
 use crate::group::GroupError;
@@ -35,6 +35,10 @@ pub enum ClientError {
     /// The operating system refuses what the network needs.
     #[error("the network of this client failed: {0}")]
     Network(#[from] io::Error),
+    /// The transport failed while it was in use. Nothing more can be sent or received: make a new
+    /// client.
+    #[error("this client cannot go on: {0}")]
+    Transport(#[from] TransportError),
     /// Too few replicas can be reached.
     #[error("{0}")]
     Unreachable(Unreachable),
@@ -103,6 +107,10 @@ pub enum CallError {
          the operation was not executed, try again"
     )]
     NumberTaken,
+    /// The client has failed, so that every request ends with this. The operation may have been
+    /// executed.
+    #[error("{0}; make a new client; the operation may or may not be executed")]
+    Failed(Arc<ClientError>),
     /// The client was shut down, or its thread has ended.
     #[error("the client was shut down; the operation may or may not be executed")]
     Shutdown,

@@ -230,7 +230,7 @@ impl Client {
         let command = Command { operation: operation.to_vec(), kind, expires, responder };
         let (command, error) = match self.inner.shared.push(command, block) {
             Ok(()) => return Ok(()),
-            Err(Refused::Closed(command)) => (command, CallError::Shutdown),
+            Err(Refused::Closed(command, error)) => (command, error),
             Err(Refused::Full(command)) => (command, CallError::Busy { limit: self.inner.limit }),
         };
         command.responder.answer(Err(error.clone()));

@@ -36,18 +36,20 @@ struct Inbox {
     commands: VecDeque<Command>,
     /// Whether it refuses further commands.
     closed: bool,
+    /// Why it was closed, if the client failed.
+    failure: Option<Arc<ClientError>>,
     waker: Waker,
 }
 
 /// Why a command was not taken. The command is returned.
 pub(super) enum Refused {
     Full(Command),
-    Closed(Command),
+    Closed(Command, CallError),
 }
 
 impl Shared {
     pub(super) fn new(limit: usize, waker: Waker) -> Arc<Self> {
-        let inbox = Inbox { commands: VecDeque::new(), closed: false, waker };
+        let inbox = Inbox { commands: VecDeque::new(), closed: false, failure: None, waker };
         Arc::new(Self { inbox: Mutex::new(inbox), room: Condvar::new(), limit })
     }
 
@@ -68,7 +70,8 @@ impl Shared {
             inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         if inbox.closed {
-            return Err(Refused::Closed(command));
+            let error = inbox.failure.clone().map_or(CallError::Shutdown, CallError::Failed);
+            return Err(Refused::Closed(command, error));
         }
         inbox.commands.push_back(command);
         let waker = inbox.waker.clone();
@@ -79,8 +82,13 @@ impl Shared {
 
     /// Refuses further commands and wakes all waiting threads.
     pub(super) fn close(&self) {
+        self.end(None);
+    }
+
+    fn end(&self, failure: Option<Arc<ClientError>>) {
         let mut inbox = self.lock();
         inbox.closed = true;
+        inbox.failure = inbox.failure.take().or(failure);
         let waker = inbox.waker.clone();
         drop(inbox);
         self.room.notify_all();
@@ -124,15 +132,23 @@ impl Worker {
         }
     }
 
-    /// Runs until the inbox is closed. Requests under way then end with a shutdown.
+    /// Runs until the inbox is closed. Requests under way then end with a shutdown, or with the
+    /// failure that closed it, as do all later calls.
     pub(super) fn run(mut self) {
-        // A failure closes the inbox, so that every later call reports it.
-        let _ = self.serve();
-        self.shared.close();
-        self.outstanding.clear();
+        let failure = self.serve().err().map(Arc::new);
+        if let Some(failure) = &failure {
+            log::error!("a client ends: {failure}");
+        }
+        self.shared.end(failure.clone());
+        let error = failure.map_or(CallError::Shutdown, CallError::Failed);
+        for (_, responder) in self.outstanding.drain() {
+            responder.answer(Err(error.clone()));
+        }
         let commands = std::mem::take(&mut self.shared.lock().commands);
         // Outside the lock: callbacks may use the client.
-        drop(commands);
+        for command in commands {
+            command.responder.answer(Err(error.clone()));
+        }
     }
 
     fn serve(&mut self) -> Result<(), ClientError> {
@@ -258,4 +274,29 @@ impl Worker {
 fn permits(driver: &ClientDriver) -> VecDeque<u32> {
     let window = driver.core().config().session_window;
     (0..window).flat_map(|_| 0..driver.core().sessions()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use hybster_net::{MemoryNetwork, Transport as _, TransportError};
+
+    use super::super::Pending;
+    use super::*;
+
+    #[test]
+    fn calls_after_a_failure_are_told_its_reason() {
+        let shared = Shared::new(4, MemoryNetwork::new().endpoint().waker());
+        let error = TransportError::new("epoll", std::io::ErrorKind::OutOfMemory.into());
+        shared.end(Some(Arc::new(error.into())));
+        shared.close();
+        let (_pending, responder) = Pending::new();
+        let (kind, expires) = (RequestKind::Ordered, Instant::now());
+        let command = Command { operation: Vec::new(), kind, expires, responder };
+        match shared.push(command, true) {
+            Err(Refused::Closed(_, CallError::Failed(error))) => {
+                assert!(error.to_string().contains("epoll failed: out of memory"), "{error}");
+            }
+            _ => panic!("it is refused with the reason"),
+        }
+    }
 }

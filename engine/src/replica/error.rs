@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use hybster_net::TransportError;
 use hybster_net::hub::HubError;
 use hybster_proto::output::Fatal;
 
@@ -98,15 +99,13 @@ pub enum ReplicaError {
         /// The invariant.
         fatal: Fatal,
     },
-    /// The transport failed as a whole.
-    #[error(
-        "replica {replica} stopped: the network failed ({error}); check the limit of open files"
-    )]
+    /// The transport failed as a whole, and a replica without links is of no use.
+    #[error("replica {replica} stopped: {error}")]
     Transport {
         /// The replica.
         replica: u16,
-        /// What the system said.
-        error: io::Error,
+        /// What failed, and what the system said.
+        error: TransportError,
     },
     /// A thread panicked.
     #[error("replica {replica} stopped: its thread \"{thread}\" panicked; please report this bug")]

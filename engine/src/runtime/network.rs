@@ -2,14 +2,15 @@
 //! inputs; what leaves goes through [`Egress`], which decides when and how, and which the simulator
 //! runs too. Nothing is decided here.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hybster_net::hub::Traffic;
-use hybster_net::{DownReason, Event, Hub, LinkId, Messages, SendError, Source, Transport, Waker};
+use hybster_net::{
+    DownReason, Event, Hub, LinkId, Messages, SendError, Source, Transport, TransportError, Waker,
+};
 use hybster_proto::egress::{Egress, EgressLimits, LinkState, Links};
 use hybster_proto::ids::{ClientId, PillarId, ReplicaId};
 use hybster_proto::output::{
@@ -68,12 +69,13 @@ impl<T: Transport> Network<T> {
         self.wires.hub.waker()
     }
 
-    /// Sends what was handed over, waits for something to happen, and appends inputs about it.
+    /// Sends what was handed over, waits for something to happen, and appends inputs about it. After
+    /// an error the replica must stop: the transport is dead.
     pub(crate) fn poll(
         &mut self,
         timeout: Option<Duration>,
         inputs: &mut Vec<Input>,
-    ) -> io::Result<()> {
+    ) -> Result<(), TransportError> {
         self.wires.hub.pause_clients(self.shared.is_congested());
         let mut events = std::mem::take(&mut self.events);
         let polled = self.wires.hub.poll(timeout, Instant::now(), &mut events);

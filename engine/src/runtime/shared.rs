@@ -1,12 +1,11 @@
 //! The state that all agents of a replica share.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crossbeam::utils::CachePadded;
-use hybster_net::{Reason, TransportKind};
+use hybster_net::{Reason, TransportError, TransportKind};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::output::Fatal;
@@ -26,8 +25,8 @@ use super::{
 pub(crate) enum Failure {
     /// A stage found one of its invariants broken.
     Fatal(Fatal),
-    /// The transport failed as a whole.
-    Transport(io::Error),
+    /// The transport is dead.
+    Transport(TransportError),
     /// A thread panicked.
     Panicked(String),
 }

@@ -11,7 +11,7 @@ use crate::frame::Messages;
 use crate::keys::Identity;
 use crate::link::LinkError;
 use crate::reject::Reason;
-use crate::transport::{Completion, ConnectionId, Transport};
+use crate::transport::{Completion, ConnectionId, Transport, TransportError};
 
 impl<T: Transport> Hub<T> {
     /// Sends what is queued, waits at most `timeout` for something to happen (`None`: as long as it
@@ -19,13 +19,14 @@ impl<T: Transport> Hub<T> {
     /// returns early when woken, and when one of its own deadlines has passed.
     ///
     /// # Errors
-    /// Only if the transport itself fails, never because of a connection.
+    /// Only if the transport itself fails, never because of a connection. It is dead then, and so is
+    /// the hub: every later poll fails too.
     pub fn poll(
         &mut self,
         timeout: Option<Duration>,
         now: Instant,
         events: &mut Vec<Event>,
-    ) -> io::Result<()> {
+    ) -> Result<(), TransportError> {
         self.start_clocks(now);
         self.expire(now);
         self.dial(now);
@@ -47,7 +48,7 @@ impl<T: Transport> Hub<T> {
         timeout: Option<Duration>,
         now: Instant,
         completions: &mut Vec<Completion>,
-    ) -> io::Result<()> {
+    ) -> Result<(), TransportError> {
         if timeout == Some(Duration::ZERO) || !self.busy_poll.is_possible() {
             return self.transport.poll(timeout, completions);
         }

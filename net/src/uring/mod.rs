@@ -49,6 +49,13 @@
 //! The time-out is an operation that stays armed and is only ever moved to an earlier time, so most
 //! waits touch no timer. In exchange, a poll may end early without an event.
 //!
+//! # Errors
+//!
+//! Errors of one operation are those of its connection. An error of the system call itself leaves
+//! entries behind in the ring, and nobody knows which sends were carried out. So the transport is
+//! dead after the first one: its connections are shut down, the ring is closed without being entered
+//! again, nothing counts as sent, and every later poll returns the error.
+//!
 //! # Threads
 //!
 //! The ring belongs to the thread that polls (`SINGLE_ISSUER`), and the kernel works for it only
@@ -86,7 +93,7 @@ use crate::limits::UringLimits;
 use crate::slots::Slots;
 use crate::socket::{connect_result, set_options};
 use crate::tcp_state::{TcpState, tcp_state};
-use crate::transport::{Completion, ConnectionId, ListenerId, Transport, Waker};
+use crate::transport::{Completion, ConnectionId, ListenerId, Transport, TransportError, Waker};
 
 /// TCP over `io_uring`.
 #[derive(Debug)]
@@ -119,6 +126,8 @@ pub struct UringTransport {
     events: Vec<Event>,
     /// Completions of calls that cannot report them.
     early: Vec<Completion>,
+    /// Why it carries nothing any more.
+    dead: Option<TransportError>,
 }
 
 #[derive(Debug)]
@@ -162,6 +171,7 @@ impl UringTransport {
             to_cancel: Vec::new(),
             events: Vec::new(),
             early: Vec::new(),
+            dead: None,
         })
     }
 
@@ -221,7 +231,8 @@ impl UringTransport {
         Ok(())
     }
 
-    /// Queues the operations that should be armed but are not.
+    /// Queues the operations that should be armed but are not. After an error nothing is armed again,
+    /// so the rest of the lists may be lost.
     fn arm(&mut self) -> io::Result<()> {
         if !self.is_watching {
             self.ring.watch(self.event.as_fd())?;
@@ -462,6 +473,60 @@ impl UringTransport {
         self.to_cancel.push(token(id));
     }
 
+    /// An error leaves half of what it does undone; [`Self::die`] must follow.
+    fn poll_once(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        let before = completions.len();
+        let may_wait = timeout != Some(Duration::ZERO);
+        self.claim(completions)?;
+        completions.append(&mut self.early);
+        self.arm()?;
+        let is_everything = self.queue_sends()?;
+        let pause = self.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.map_or(pause, |it| Some(pause.map_or(it, |pause| pause.min(it))));
+        let is_busy = timeout == Some(Duration::ZERO) || completions.len() > before;
+        let waits = !is_busy && is_everything && !self.ring.is_pending() && self.waker.may_sleep();
+        let mut events = std::mem::take(&mut self.events);
+        let entered = self.ring.enter(waits.then_some(timeout), &mut self.blocks, &mut events);
+        if may_wait {
+            self.waker.awake();
+        }
+        entered?;
+        self.finish_sends(completions);
+        events.drain(..).for_each(|event| self.handle(event, completions));
+        self.events = events;
+        Ok(())
+    }
+
+    /// Closes everything. What the ring still holds is never submitted: the descriptors in it may
+    /// soon be those of other files. How much of the sends was carried out is unknown, so none
+    /// counts as sent, and no stream can go on behind them.
+    fn die(&mut self, cause: io::Error) -> TransportError {
+        self.shut_down();
+        for id in self.connections.ids().collect::<Vec<_>>() {
+            self.connections.remove(id);
+        }
+        self.listeners.clear();
+        self.unsent.clear();
+        self.early.clear();
+        self.dead.insert(TransportError::new("io_uring", cause)).clone()
+    }
+
+    /// Ends all connections for the other side, even while operations hold their sockets open.
+    fn shut_down(&self) {
+        for listener in &self.listeners {
+            let _ = listener.socket.shutdown(Shutdown::Both);
+        }
+        for id in self.connections.ids() {
+            if let Some(connection) = self.connections.find(id) {
+                let _ = connection.socket.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
     /// When the next paused listener accepts again.
     fn deadline(&self) -> Option<Instant> {
         self.listeners.iter().filter_map(|listener| listener.pause).min()
@@ -470,6 +535,9 @@ impl UringTransport {
 
 impl Transport for UringTransport {
     fn listen(&mut self, address: SocketAddr) -> io::Result<(ListenerId, SocketAddr)> {
+        if let Some(dead) = &self.dead {
+            return Err(io::Error::other(dead.clone()));
+        }
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.bind(&SockAddr::from(address))?;
@@ -481,6 +549,10 @@ impl Transport for UringTransport {
     }
 
     fn connect(&mut self, address: SocketAddr) -> ConnectionId {
+        if self.dead.is_some() {
+            // No poll will report it.
+            return ConnectionId { slot: u32::MAX, generation: 0 };
+        }
         let added =
             start_to_connect(address).and_then(|socket| self.add(socket, Phase::Connecting));
         added.unwrap_or_else(|error| {
@@ -546,28 +618,11 @@ impl Transport for UringTransport {
         &mut self,
         timeout: Option<Duration>,
         completions: &mut Vec<Completion>,
-    ) -> io::Result<()> {
-        let before = completions.len();
-        let may_wait = timeout != Some(Duration::ZERO);
-        self.claim(completions)?;
-        completions.append(&mut self.early);
-        self.arm()?;
-        let is_everything = self.queue_sends()?;
-        let pause = self.deadline().map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = timeout.map_or(pause, |it| Some(pause.map_or(it, |pause| pause.min(it))));
-        let is_busy = timeout == Some(Duration::ZERO) || completions.len() > before;
-        let waits = !is_busy && is_everything && !self.ring.is_pending() && self.waker.may_sleep();
-        let mut events = std::mem::take(&mut self.events);
-        let entered = self.ring.enter(waits.then_some(timeout), &mut self.blocks, &mut events);
-        if may_wait {
-            self.waker.awake();
+    ) -> Result<(), TransportError> {
+        match &self.dead {
+            Some(dead) => Err(dead.clone()),
+            None => self.poll_once(timeout, completions).map_err(|cause| self.die(cause)),
         }
-        if entered.is_ok() {
-            self.finish_sends(completions);
-        }
-        events.drain(..).for_each(|event| self.handle(event, completions));
-        self.events = events;
-        entered
     }
 
     fn waker(&self) -> Waker {
@@ -578,14 +633,7 @@ impl Transport for UringTransport {
 impl Drop for UringTransport {
     fn drop(&mut self) {
         // If another thread drops the ring, its operations hold the sockets open a little longer.
-        for listener in &self.listeners {
-            let _ = listener.socket.shutdown(Shutdown::Both);
-        }
-        for id in self.connections.ids() {
-            if let Some(connection) = self.connections.find(id) {
-                let _ = connection.socket.shutdown(Shutdown::Both);
-            }
-        }
+        self.shut_down();
     }
 }
 

@@ -13,6 +13,8 @@
 //!   the ring is closed they are cancelled and make none. Fields are dropped in the order of their
 //!   declaration: the ring is closed before its buffers are freed. [`Ring::drop`] cancels what is
 //!   armed and waits for it beforehand, so that sockets are closed when it returns.
+//! - *After an error* of the system call the ring is not entered again. Sends that were not submitted
+//!   stay where they are until it is closed, and the kernel has not seen them.
 //!
 //! Everything else is passed by value: descriptors (the kernel holds its own reference to the file
 //! of a running operation) and numbers.
@@ -101,6 +103,11 @@ pub(super) struct Ring {
     owner: ThreadId,
     /// System calls made so far.
     pub(super) enters: u64,
+    /// A system call failed. What is left in the submission queue must never be submitted.
+    is_broken: bool,
+    /// The error of the next system call, which is then not made.
+    #[cfg(test)]
+    pub(super) fail_next: Option<i32>,
 }
 
 impl Ring {
@@ -131,6 +138,9 @@ impl Ring {
             time: Box::default(),
             owner: thread::current().id(),
             enters: 0,
+            is_broken: false,
+            #[cfg(test)]
+            fail_next: None,
         };
         // SAFETY: `io` is declared before `buffers`, so the ring is closed before they are dropped.
         unsafe { ring.buffers.register(&ring.io.submitter(), GROUP) }
@@ -288,11 +298,19 @@ impl Ring {
         self.drain(blocks, events);
     }
 
-    /// Hands everything in the submission queue to the kernel.
+    /// Hands everything in the submission queue to the kernel. After an error the ring can only be
+    /// dropped.
     fn submit(&mut self, want: usize) -> io::Result<()> {
+        assert!(!self.is_broken, "a ring is not entered again after an error");
+        let submitted = self.try_submit(want);
+        self.is_broken = submitted.is_err();
+        submitted
+    }
+
+    fn try_submit(&mut self, want: usize) -> io::Result<()> {
         for _ in 0..SUBMIT_ATTEMPTS {
             self.enters += 1;
-            match self.io.submitter().submit_and_wait(want) {
+            match self.call(want) {
                 Ok(_) => {}
                 // A signal came, or the completion queue is full.
                 Err(error)
@@ -307,6 +325,14 @@ impl Ring {
             }
         }
         Err(io::Error::other("the kernel does not take what is submitted to its io_uring"))
+    }
+
+    fn call(&mut self, want: usize) -> io::Result<usize> {
+        #[cfg(test)]
+        if let Some(code) = self.fail_next.take() {
+            return Err(io::Error::from_raw_os_error(code));
+        }
+        self.io.submitter().submit_and_wait(want)
     }
 
     /// Takes what has completed.
@@ -387,8 +413,9 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // Another thread cannot submit; there, closing the ring cancels everything.
-        if !self.is_mine() {
+        // Another thread cannot submit, and after an error nothing may be; there, closing the ring
+        // cancels everything.
+        if !self.is_mine() || self.is_broken {
             return;
         }
         let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build();

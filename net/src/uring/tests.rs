@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::thread;
@@ -317,4 +318,90 @@ fn a_flood_does_not_keep_others_from_being_read() {
             transport.poll(Some(Duration::ZERO), &mut seen).unwrap();
         }
     }
+}
+
+/// Polls as its owner does after an error: what does it say, and what does it claim to have sent?
+fn poll_on(transport: &mut UringTransport) -> Vec<Completion> {
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        transport.poll(Some(Duration::ZERO), &mut seen).unwrap_err();
+    }
+    seen
+}
+
+#[test]
+fn a_transport_is_dead_after_its_first_error() {
+    let Some(mut transport) = transport(UringLimits::default()) else { return };
+    let address = listen(&mut transport);
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut seen = Vec::new();
+    until(&mut transport, &mut seen, |seen| accepted(seen).len() == 1);
+    let id = accepted(&seen)[0];
+    // A part of it is sent, and the rest waits for room.
+    transport.send(id, pattern(20_000_000, 1));
+    stream.set_nonblocking(true).unwrap();
+    transport.poll(Some(Duration::ZERO), &mut seen).unwrap();
+    let start = Instant::now();
+    while transport.unsent.is_empty() {
+        assert!(start.elapsed() < PATIENCE, "there is never room again");
+        let _ = stream.read(&mut [0; 65536]);
+        transport.poll(Some(Duration::from_millis(1)), &mut seen).unwrap();
+    }
+    transport.ring.fail_next = Some(libc::EIO);
+    let mut seen = Vec::new();
+    let error = transport.poll(Some(Duration::ZERO), &mut seen).unwrap_err();
+    assert!(error.to_string().contains("io_uring"), "{error}");
+    // Shorter than what had been sent of the one before it.
+    transport.send(id, vec![1; 10]);
+    let later = poll_on(&mut transport);
+    assert!(seen.is_empty() && later.is_empty(), "{seen:?} {later:?}");
+    transport.close(id);
+}
+
+/// The third send does not fit the queue of submissions, which cannot be submitted.
+#[test]
+fn what_was_not_submitted_is_not_called_sent() {
+    let Some(mut transport) = transport(small()) else { return };
+    let address = listen(&mut transport);
+    let streams: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut seen = Vec::new();
+    until(&mut transport, &mut seen, |seen| accepted(seen).len() == 3);
+    for _ in 0..5 {
+        transport.poll(Some(Duration::from_millis(1)), &mut seen).unwrap();
+    }
+    for id in accepted(&seen) {
+        transport.send(id, vec![7; 100]);
+    }
+    transport.ring.fail_next = Some(libc::EIO);
+    seen.clear();
+    transport.poll(Some(Duration::ZERO), &mut seen).unwrap_err();
+    let later = poll_on(&mut transport);
+    assert!(seen.is_empty() && later.is_empty(), "{seen:?} {later:?}");
+    drop(transport);
+    for mut stream in streams {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        assert_eq!(all, [], "went out after the error");
+    }
+}
+
+/// By then, another file may have the number of the descriptor.
+#[test]
+fn what_a_failed_call_left_in_the_ring_never_goes_out() {
+    if transport(small()).is_none() {
+        return;
+    }
+    let mut ring = Ring::new(&small()).unwrap();
+    let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
+    there.set_nonblocking(true).unwrap();
+    let (mut blocks, mut events) = (Blocks::new(4096, 1), Vec::new());
+    ring.receive(here.as_fd(), Token(1)).unwrap();
+    ring.enter(None, &mut blocks, &mut events).unwrap();
+    ring.send(here.as_fd(), Token(1), VecDeque::from([b"stale".to_vec()]), 0).unwrap();
+    ring.fail_next = Some(libc::EIO);
+    ring.enter(None, &mut blocks, &mut events).unwrap_err();
+    drop(ring);
+    let read = there.read(&mut [0; 16]).map_err(|error| error.kind());
+    assert_eq!(read, Err(io::ErrorKind::WouldBlock));
 }

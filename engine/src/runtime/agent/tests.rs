@@ -1,11 +1,12 @@
 //! Two agents under load: nothing is lost or reordered when a queue is full, and clients are
-//! paused.
+//! paused. And what makes a replica stop.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hybster_net::{
-    Hub, HubConfig, Identity, KeyRing, Limits, LinkCipher, MemoryNetwork, MemoryTransport,
-    StaticKey, TransportKind,
+    Completion, ConnectionId, Hub, HubConfig, Identity, KeyRing, Limits, LinkCipher, ListenerId,
+    MemoryNetwork, MemoryTransport, StaticKey, TransportError, TransportKind,
 };
 use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::EgressLimits;
@@ -161,4 +162,70 @@ fn an_input_that_no_stage_answers_for_stops_the_replica() {
     assert!(shared.is_stopping());
     let Some(Failure::Fatal(fatal)) = shared.take_failure() else { panic!("it has a reason") };
     assert!(fatal.to_string().contains("Stuck"), "{fatal}");
+}
+
+/// A transport that fails once: it would go on if it were polled again.
+struct FailsOnce {
+    inner: MemoryTransport,
+    polls: u32,
+}
+
+impl Transport for FailsOnce {
+    fn listen(&mut self, address: SocketAddr) -> std::io::Result<(ListenerId, SocketAddr)> {
+        self.inner.listen(address)
+    }
+
+    fn connect(&mut self, address: SocketAddr) -> ConnectionId {
+        self.inner.connect(address)
+    }
+
+    fn send(&mut self, connection: ConnectionId, buffer: Vec<u8>) {
+        self.inner.send(connection, buffer);
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        self.inner.close(connection);
+    }
+
+    fn pause_reading(&mut self, connection: ConnectionId, paused: bool) {
+        self.inner.pause_reading(connection, paused);
+    }
+
+    fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), TransportError> {
+        self.polls += 1;
+        if self.polls == 3 {
+            let cause = std::io::Error::from_raw_os_error(5);
+            return Err(TransportError::new("io_uring", cause));
+        }
+        let timeout = timeout.unwrap_or(Duration::MAX).min(Duration::from_millis(1));
+        self.inner.poll(Some(timeout), completions)
+    }
+
+    fn waker(&self) -> hybster_net::Waker {
+        self.inner.waker()
+    }
+}
+
+#[test]
+fn a_dead_transport_stops_the_replica_with_the_reason() {
+    let plans = vec![AgentPlan { name: "all".into(), roles: vec![Role::Server], core: None }];
+    let config = Arc::new(GroupConfig { pillars: 1, ..GroupConfig::default() });
+    let (layout, transport) = (Layout::Fused, TransportKind::Epoll);
+    let shared = Shared::new(ReplicaId(0), config, layout, transport, false, plans, None);
+    let shared = Arc::new(shared);
+    let transport = FailsOnce { inner: MemoryNetwork::new().endpoint(), polls: 0 };
+    let hub = Hub::new(transport, lonely_hub()).unwrap();
+    let network = Network::new(hub, Arc::clone(&shared), Vec::new(), EgressLimits::default());
+    let stages: Vec<Box<dyn Stage>> = vec![Box::new(Source { next: INPUTS })];
+    let queues = (vec![None], vec![None]);
+    let agent = Agent::new(0, Arc::clone(&shared), stages, Some(network), queues.0, queues.1);
+    let thread = std::thread::spawn(move || agent.run());
+    wait_until("the replica stops", || shared.is_stopping());
+    thread.join().unwrap();
+    let Some(Failure::Transport(error)) = shared.take_failure() else { panic!("it has a reason") };
+    assert!(error.to_string().contains("io_uring failed: Input/output error"), "{error}");
 }
