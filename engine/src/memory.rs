@@ -91,6 +91,7 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
         client_queue_bytes,
         clients,
         handshakes,
+        handshakes_per_peer,
         handshake_bytes,
         pool_bytes,
         ..
@@ -169,10 +170,13 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
         ),
         buffer(
             "handshakes",
-            "net/src/hub/admit.rs",
+            "net/src/hub/half_open.rs",
             Clients,
-            product(&[handshakes as u64, handshake_bytes as u64])?,
-            "the oldest gives way (capacity)",
+            product(&[
+                handshakes as u64 + peers * handshakes_per_peer as u64,
+                handshake_bytes as u64,
+            ])?,
+            "one of the address that has the most gives way (capacity)",
         ),
         buffer(
             "send buffers for reuse",

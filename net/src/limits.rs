@@ -5,7 +5,7 @@
 //! ```text
 //!   peers   × (peer_queue_bytes + link_window_bytes + peer_frame_bytes + peer_frame_bytes)
 //! + clients × (client_queue_bytes + client_frame_bytes)
-//! + handshakes × handshake_bytes
+//! + (handshakes + peers × handshakes_per_peer) × handshake_bytes
 //! + pool_bytes + the transport's read blocks (block_bytes × blocks whose frames are still in use)
 //! ```
 //!
@@ -39,8 +39,13 @@ pub struct Limits {
     pub clients: usize,
     /// Most live links of one client, which its incarnations tell apart. Default 64.
     pub links_per_client: usize,
-    /// Most accepted connections in their handshake; a new one then closes the oldest. Default 256.
+    /// Most accepted connections in their handshake, beside those of
+    /// [`Self::handshakes_per_peer`]. Beyond it, one of the address (of the network of 2^64
+    /// addresses with IPv6) that has the most is closed, chosen at random. Default 256.
     pub handshakes: usize,
+    /// Places for connections in their handshake that are reserved for the address of each peer, and
+    /// that nobody else can take. Default 4.
+    pub handshakes_per_peer: usize,
     /// Longest time for connecting and the handshake together. Default 5 s.
     pub handshake_timeout: Duration,
     /// Most bytes that a handshake accepts from the other side. Default 32 KiB.
@@ -70,6 +75,7 @@ impl Default for Limits {
             clients: 16 << 10,
             links_per_client: 64,
             handshakes: 256,
+            handshakes_per_peer: 4,
             handshake_timeout: Duration::from_secs(5),
             handshake_bytes: 32 << 10,
             backoff_min: Duration::from_millis(20),

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -107,6 +107,7 @@ impl MemoryNetwork {
         MemoryTransport {
             network: self.clone(),
             index,
+            address: Ipv4Addr::LOCALHOST.into(),
             waker,
             connections: Slots::new(),
             unsent: Vec::new(),
@@ -132,6 +133,7 @@ impl Shared {
 pub struct MemoryTransport {
     network: MemoryNetwork,
     index: usize,
+    address: IpAddr,
     waker: Waker,
     connections: Slots<Stream>,
     unsent: Vec<ConnectionId>,
@@ -153,6 +155,13 @@ struct Stream {
 }
 
 impl MemoryTransport {
+    /// The address from which its connections come, as others see it. By default 127.0.0.1.
+    #[must_use]
+    pub fn with_address(mut self, address: IpAddr) -> Self {
+        self.address = address;
+        self
+    }
+
     fn write(&mut self, id: ConnectionId, completions: &mut Vec<Completion>) {
         let Some(stream) = self.connections.find_mut(id) else {
             return;
@@ -301,7 +310,7 @@ impl Transport for MemoryTransport {
         match target {
             Some((endpoint, listener)) => {
                 let from = End { endpoint: self.index, connection };
-                let own = SocketAddr::from(([127, 0, 0, 1], self.index as u16));
+                let own = SocketAddr::from((self.address, self.index as u16));
                 let note = Note::Incoming { listener, from, address: own };
                 self.network.shared.tell(endpoint, note);
             }

@@ -18,6 +18,11 @@ impl Jitter {
         z ^ (z >> 31)
     }
 
+    /// A number below `bound`, which is not zero.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
     /// A number from 0.5 to 1, uniformly distributed.
     pub(crate) fn half_to_one(&mut self) -> f64 {
         let unit = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;

@@ -232,6 +232,22 @@ impl Handshake {
         }
     }
 
+    /// Ends the handshake for lack of room, and tells the other end. Send `out` and close the
+    /// connection. Who the other end is has not been proved yet, so an alert says it; in a handshake
+    /// it means nothing else.
+    pub fn give_way(&mut self, out: &mut Vec<u8>) {
+        self.state = State::Over;
+        if self.received == 0 {
+            // There are no keys yet.
+            out.extend_from_slice(&ALERT_INTERNAL_ERROR);
+            return;
+        }
+        self.tls.send_close_notify();
+        while self.tls.wants_write() {
+            self.tls.write_tls(out).expect("writing to memory does not fail");
+        }
+    }
+
     fn advance(&mut self, data: &mut BytesMut) -> Result<Progress, HandshakeError> {
         loop {
             if let Some(progress) = self.step()? {
@@ -281,7 +297,8 @@ impl Handshake {
 
     /// Hands one whole record to TLS. Returns `false` if there is none.
     fn feed_record(&mut self, data: &mut BytesMut) -> Result<bool, HandshakeError> {
-        if self.received == 0 && !data.is_empty() && data[0] != RECORD_HANDSHAKE {
+        let is_alert = self.expected.is_some() && data.first() == Some(&RECORD_ALERT);
+        if self.received == 0 && !data.is_empty() && data[0] != RECORD_HANDSHAKE && !is_alert {
             return Err(HandshakeError::Garbage);
         }
         let Some(&[kind, major, _, high, low]) = data.first_chunk::<RECORD_HEADER_BYTES>() else {
@@ -306,7 +323,7 @@ impl Handshake {
             }
             let io = self.tls.process_new_packets().map_err(|error| self.explain(error))?;
             if io.peer_has_closed() {
-                return Err(HandshakeError::Malformed);
+                return Err(HandshakeError::Crowded);
             }
         }
         data.advance(length);
@@ -405,6 +422,9 @@ impl Handshake {
                 key: self.config.key.public(),
                 identity: self.config.identity,
             },
+            rustls::Error::AlertReceived(AlertDescription::InternalError) => {
+                HandshakeError::Crowded
+            }
             error => HandshakeError::Tls(error.to_string()),
         }
     }
@@ -426,6 +446,13 @@ pub enum HandshakeError {
     /// A message inside the TLS session broke this protocol.
     #[error("the other side does not follow the link handshake; is it a Hybster process?")]
     Malformed,
+    /// The other side has no room for another handshake.
+    #[error(
+        "the other side closed this connection because too many are in their handshake there at the \
+         same time, most of them from this address; it is tried again; if this goes on, start fewer \
+         clients at once on this host, or look at the replica's log (\"capacity\") for who connects"
+    )]
+    Crowded,
     /// More bytes than a handshake may take.
     #[error("the other side sent more than the {limit} bytes that a handshake may take")]
     TooLong {
@@ -485,6 +512,7 @@ impl HandshakeError {
             Self::Garbage => Reason::Garbage,
             Self::Malformed | Self::Tls(_) => Reason::HandshakeFailed,
             Self::TooLong { .. } => Reason::TooLong,
+            Self::Crowded => Reason::Capacity,
             Self::NoKey(_) | Self::UnknownKey { .. } => Reason::UnknownKey,
             Self::Mismatch { reason, .. } => *reason,
             Self::OwnKeyRefused { .. } | Self::Refused { .. } => Reason::RefusedByPeer,
@@ -533,7 +561,10 @@ pub fn fuzz_plaintext(data: &[u8]) {
 }
 
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-hybster-link-v1";
+const RECORD_ALERT: u8 = 21;
 const RECORD_HANDSHAKE: u8 = 22;
+/// RFC 8446, 5.1 and 6: a record of two bytes, a fatal alert.
+const ALERT_INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 const RECORD_HEADER_BYTES: usize = 5;
 /// RFC 8446: 2^14 bytes and at most 256 of expansion.
 const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 14) + 256;

@@ -13,16 +13,14 @@ use crate::transport::{ConnectionId, Transport};
 
 impl<T: Transport> Hub<T> {
     pub(super) fn accepted(&mut self, id: ConnectionId, address: SocketAddr) {
-        if self.half_open_count >= self.limits.handshakes {
-            self.evict_oldest();
-        }
         match self.handshaker.accept() {
             Ok(handshake) => {
                 let state =
                     State::Handshake { handshake: Box::new(handshake), input: BytesMut::new() };
                 self.insert(Connection { id, address, in_flight: 0, state });
-                self.half_open.push_back((None, id));
-                self.half_open_count += 1;
+                if let Some(out) = self.half_open.enter(id, address) {
+                    self.give_way(out);
+                }
             }
             Err(error) => {
                 self.transport.close(id);
@@ -31,14 +29,19 @@ impl<T: Transport> Hub<T> {
         }
     }
 
-    fn evict_oldest(&mut self) {
-        while let Some((_, id)) = self.half_open.pop_front() {
-            if self.is_half_open(id) {
-                let text = "too many connections are in their handshake; the oldest was closed";
-                self.reject_half_open(id, Reason::Capacity, text);
-                return;
-            }
+    /// Closes a connection that has lost its place, and tells the other side why.
+    fn give_way(&mut self, id: ConnectionId) {
+        let Some(connection) = find(&mut self.connections, id) else {
+            return;
+        };
+        if let State::Handshake { handshake, .. } = &mut connection.state {
+            let mut out = Vec::new();
+            handshake.give_way(&mut out);
+            self.transport.send(id, out);
         }
+        let text = "too many connections are in their handshake, and this address has the most: one of \
+             its own was closed; if they are honest, let fewer clients start at once there";
+        self.reject_half_open(id, Reason::Capacity, text);
     }
 
     pub(super) fn connected(&mut self, id: ConnectionId) {
@@ -192,7 +195,7 @@ impl<T: Transport> Hub<T> {
             unreachable!("only a handshake establishes a link")
         };
         if handshake.expected().is_none() {
-            self.half_open_count -= 1;
+            self.half_open.leave(id);
         }
         self.register(id, source, incarnation);
         // Bytes that came after the handshake in the same read are the first frames.
@@ -240,10 +243,5 @@ impl<T: Transport> Hub<T> {
         let address = find(&mut self.connections, id).map(|connection| connection.address);
         self.forget(id);
         self.report(reason, address, None, text.into());
-    }
-
-    pub(super) fn is_half_open(&mut self, id: ConnectionId) -> bool {
-        find(&mut self.connections, id)
-            .is_some_and(|connection| matches!(connection.state, State::Handshake { .. }))
     }
 }

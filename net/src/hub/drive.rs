@@ -87,9 +87,7 @@ impl<T: Transport> Hub<T> {
     fn start_clocks(&mut self, now: Instant) {
         self.log.start_second(now);
         let deadline = now + self.limits.handshake_timeout;
-        for (clock, _) in self.half_open.iter_mut().rev().take_while(|(clock, _)| clock.is_none()) {
-            *clock = Some(deadline);
-        }
+        self.half_open.start_clocks(deadline);
         for peer in self.peers.iter_mut().flatten() {
             if let Dial::Pause(pause) = peer.dial {
                 peer.dial = Dial::At(now + pause);
@@ -98,14 +96,9 @@ impl<T: Transport> Hub<T> {
     }
 
     fn expire(&mut self, now: Instant) {
-        while let Some(&(Some(deadline), id)) = self.half_open.front() {
-            if self.is_half_open(id) {
-                if deadline > now {
-                    break;
-                }
-                self.reject_half_open(id, Reason::Timeout, "the handshake took too long");
-            }
-            self.half_open.pop_front();
+        while let Some(id) = self.half_open.expired(now) {
+            self.half_open.leave(id);
+            self.reject_half_open(id, Reason::Timeout, "the handshake took too long");
         }
         for index in 0..self.peers.len() {
             let Some(peer) = &mut self.peers[index] else {
@@ -140,7 +133,7 @@ impl<T: Transport> Hub<T> {
         if !self.pending.is_empty() || self.peers.iter().flatten().any(|it| it.must_start()) {
             return Some(Duration::ZERO);
         }
-        let half_open = self.half_open.front().and_then(|&(deadline, _)| deadline);
+        let half_open = self.half_open.deadline();
         let peers = self.peers.iter().flatten().filter_map(super::Peer::deadline);
         let next = peers.chain(half_open).min().map(|at| at.saturating_duration_since(now));
         match (timeout, next) {
@@ -254,6 +247,7 @@ impl<T: Transport> Hub<T> {
                 self.retry_dial(id, false);
                 let text = match error {
                     Some(error) => format!("the connection broke during the handshake: {error}"),
+                    None if expected.is_some() => CLOSED_EARLY.into(),
                     None => "the other side closed the connection during the handshake".into(),
                 };
                 self.report(Reason::HandshakeFailed, Some(address), expected, text);
@@ -321,7 +315,7 @@ impl<T: Transport> Hub<T> {
         if let State::Handshake { handshake, .. } = &connection.state
             && handshake.expected().is_none()
         {
-            self.half_open_count -= 1;
+            self.half_open.leave(id);
         }
         Some(connection)
     }
@@ -355,6 +349,11 @@ impl<T: Transport> Hub<T> {
         self.pending.push(Event::Rejected { reason, address, identity, message });
     }
 }
+
+/// What a side that connected is told when the other side closes without a word.
+const CLOSED_EARLY: &str = "the replica's host closed the connection during the handshake: the replica is \
+     stopping, or something between the two hosts (a proxy, a firewall, a port mapping) answers in its \
+     place; it is tried again; if this goes on, check the address and whether the replica runs";
 
 fn parse(payload: Bytes) -> Result<Messages, LinkError> {
     Ok(Messages::parse(payload)?)

@@ -28,17 +28,19 @@ mod busy_poll;
 mod config;
 mod drive;
 mod event;
+mod half_open;
 mod outbound;
 mod peers;
 mod pool;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
 use self::busy_poll::BusyPoll;
+use self::half_open::HalfOpen;
 use self::outbound::{Live, Sealed};
 use self::peers::{Dial, Peer};
 use self::pool::Pool;
@@ -69,10 +71,8 @@ pub struct Hub<T: Transport> {
     peers: Vec<Option<Peer>>,
     clients: HashMap<(u32, u64), ConnectionId>,
     links_per_client: HashMap<u32, usize>,
-    /// Accepted connections in their handshake, oldest first, with their deadlines. Those accepted
-    /// since the last poll have none yet. May still list connections that have left the handshake.
-    half_open: VecDeque<(Option<Instant>, ConnectionId)>,
-    half_open_count: usize,
+    /// Accepted connections in their handshake.
+    half_open: HalfOpen,
     /// Live links of peers with something to send, each once.
     dirty_peers: Vec<ConnectionId>,
     /// Live links of clients with something to send, each once.
@@ -138,6 +138,9 @@ impl<T: Transport> Hub<T> {
             let (_, bound) = listening.map_err(|error| HubError::Listen { address, error })?;
             local_address = Some(bound);
         }
+        let addresses = config.peers.iter().map(|(_, address)| *address);
+        let random = Jitter::new(config.jitter_seed);
+        let half_open = HalfOpen::new(&config.limits, addresses, random);
         Ok(Self {
             transport,
             identity: config.identity,
@@ -150,8 +153,7 @@ impl<T: Transport> Hub<T> {
             peers,
             clients: HashMap::new(),
             links_per_client: HashMap::new(),
-            half_open: VecDeque::new(),
-            half_open_count: 0,
+            half_open,
             dirty_peers: Vec::new(),
             dirty_clients: Vec::new(),
             completions: Vec::new(),

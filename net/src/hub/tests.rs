@@ -69,6 +69,14 @@ impl World {
         self.hubs.len() - 1
     }
 
+    /// A hub whose connections come from this address.
+    fn add_at(&mut self, config: HubConfig, from: [u8; 4]) -> usize {
+        let transport = self.network.endpoint().with_address(from.into());
+        self.hubs.push(Hub::new(transport, config).unwrap());
+        self.events.push(Vec::new());
+        self.hubs.len() - 1
+    }
+
     fn step(&mut self) {
         for (hub, events) in self.hubs.iter_mut().zip(&mut self.events) {
             hub.poll(Some(Duration::ZERO), self.now, events).unwrap();
@@ -369,7 +377,11 @@ struct Attacker {
 
 impl Attacker {
     fn connect(network: &MemoryNetwork) -> Self {
-        let mut transport = network.endpoint();
+        Self::connect_from(network, [127, 0, 0, 1])
+    }
+
+    fn connect_from(network: &MemoryNetwork, from: [u8; 4]) -> Self {
+        let mut transport = network.endpoint().with_address(from.into());
         let connection = transport.connect(address(0));
         Self { transport, connection }
     }
@@ -400,7 +412,7 @@ fn garbage_closes_the_connection_and_is_counted() {
         assert!(matches!(closed.last(), Some(Completion::Closed { .. })), "{closed:?}");
     }
     assert_eq!(world.hubs[0].rejections().count(Reason::Garbage), 3);
-    assert_eq!(world.hubs[0].half_open_count, 0);
+    assert_eq!(world.hubs[0].half_open.len(), 0);
 }
 
 #[test]
@@ -418,7 +430,7 @@ fn half_open_and_slow_handshakes_end_at_their_deadline() {
     assert_eq!(world.hubs[0].rejections().total(), 0);
     world.run(200);
     assert_eq!(world.hubs[0].rejections().count(Reason::Timeout), 2);
-    assert_eq!(world.hubs[0].half_open_count, 0);
+    assert_eq!(world.hubs[0].half_open.len(), 0);
     assert!(matches!(silent.poll().last(), Some(Completion::Closed { .. })));
 }
 
@@ -450,10 +462,105 @@ fn a_flood_of_half_open_connections_does_not_keep_others_out() {
     world.add(server);
     let _flood: Vec<_> = (0..20).map(|_| Attacker::connect(&world.network)).collect();
     world.run(3);
-    assert_eq!(world.hubs[0].half_open_count, 4);
+    assert_eq!(world.hubs[0].half_open.len(), 4);
     assert_eq!(world.hubs[0].rejections().count(Reason::Capacity), 16);
     world.add(config(Identity::Client(CLIENT)));
     world.until("client up", |w| w.hubs[1].is_peer_up(0));
+}
+
+/// Connections that are opened, and more again with every millisecond.
+struct Flood {
+    network: MemoryNetwork,
+    addresses: Vec<[u8; 4]>,
+    open: Vec<Attacker>,
+}
+
+impl Flood {
+    /// So many new connections in each millisecond; those closed are given up.
+    fn step(&mut self, count: usize) {
+        for _ in 0..count {
+            let from = self.addresses[self.open.len() % self.addresses.len()];
+            self.open.push(Attacker::connect_from(&self.network, from));
+        }
+    }
+}
+
+/// Runs a flood, and polls all hubs but the first, which it is for, only every 20 ms: their round
+/// trips take 40 ms.
+fn flood_until(
+    world: &mut World,
+    flood: &mut Flood,
+    steps: usize,
+    done: impl Fn(&World) -> bool,
+) -> bool {
+    for step in 0..steps {
+        flood.step(2);
+        for (index, hub) in world.hubs.iter_mut().enumerate() {
+            if index == 0 || step % 40 == 0 {
+                hub.poll(Some(Duration::ZERO), world.now, &mut world.events[index]).unwrap();
+            }
+        }
+        world.now += Duration::from_millis(1);
+        if done(world) {
+            return true;
+        }
+    }
+    false
+}
+
+fn server_with_places(handshakes: usize) -> World {
+    let mut world = World::new(MemoryNetwork::new());
+    let mut server = config(Identity::Replica(0));
+    server.limits.handshakes = handshakes;
+    world.add(server);
+    world
+}
+
+#[test]
+fn a_flood_from_one_address_does_not_keep_slow_clients_and_peers_out() {
+    let mut world = server_with_places(16);
+    world.add_at(config(Identity::Client(CLIENT)), [10, 0, 7, 1]);
+    world.add_at(HubConfig { listen: None, ..config(Identity::Replica(1)) }, [10, 0, 0, 1]);
+    let network = world.network.clone();
+    let mut flood = Flood { network, addresses: vec![[10, 66, 0, 1]], open: Vec::new() };
+    let both = |w: &World| w.hubs[0].client_count() == 1 && w.hubs[0].is_peer_up(1);
+    assert!(flood_until(&mut world, &mut flood, 400, both));
+    assert!(world.hubs[0].rejections().count(Reason::Capacity) > 100);
+    assert_eq!(world.hubs[1].rejections().total() + world.hubs[2].rejections().total(), 0);
+}
+
+#[test]
+fn a_flood_from_everywhere_does_not_keep_a_slow_peer_out() {
+    let mut world = server_with_places(16);
+    world.add_at(HubConfig { listen: None, ..config(Identity::Replica(1)) }, [10, 0, 0, 1]);
+    let network = world.network.clone();
+    let addresses = (0..200).map(|last| [10, 66, 1, last]).collect();
+    let mut flood = Flood { network, addresses, open: Vec::new() };
+    assert!(flood_until(&mut world, &mut flood, 400, |w| w.hubs[0].is_peer_up(1)));
+    assert_eq!(world.hubs[1].rejections().total(), 0);
+}
+
+/// At both stages: before the first message arrived, and in the middle.
+#[test]
+fn who_gives_way_is_told_why_and_what_to_do() {
+    for steps_before in [0, 45] {
+        let mut world = server_with_places(1);
+        world.add_at(config(Identity::Client(CLIENT)), [10, 66, 0, 1]);
+        let network = world.network.clone();
+        let mut flood = Flood { network, addresses: vec![[10, 66, 0, 1]], open: Vec::new() };
+        let told = |w: &World| w.rejected(1, Reason::Capacity).is_some();
+        for step in 0..steps_before {
+            for (index, hub) in world.hubs.iter_mut().enumerate() {
+                if index == 0 || step % 40 == 0 {
+                    hub.poll(Some(Duration::ZERO), world.now, &mut world.events[index]).unwrap();
+                }
+            }
+            world.now += Duration::from_millis(1);
+        }
+        assert!(flood_until(&mut world, &mut flood, 2000, told), "{:?}", world.events[1]);
+        let text = world.rejected(1, Reason::Capacity).unwrap();
+        assert!(text.contains("too many") && text.contains("start fewer clients"), "{text}");
+    }
 }
 
 #[test]
