@@ -145,6 +145,55 @@ fn an_agent_that_sleeps_or_is_about_to_is_stopped() {
     });
 }
 
+/// Somebody rings for the first time while the agent says how it is woken.
+#[test]
+fn no_wake_up_is_lost_while_an_agent_starts() {
+    explore(4, || {
+        let (doorbell, mail) = (Arc::new(Doorbell::default()), Arc::new(AtomicBool::new(false)));
+        let sender = {
+            let (doorbell, mail) = (Arc::clone(&doorbell), Arc::clone(&mail));
+            thread::spawn(move || {
+                mail.store(true, Ordering::Release);
+                doorbell.wake();
+            })
+        };
+        doorbell.install(WakeTarget::Thread(thread::current()));
+        while !mail.load(Ordering::Acquire) {
+            Care::AnnounceThenLook.park_unless(&doorbell, || mail.load(Ordering::Acquire));
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// `is_alone`: an agent without others announces nothing, it only looks whether it must stop.
+#[test]
+fn an_agent_that_starts_is_stopped() {
+    for is_alone in [false, true] {
+        explore(4, move || {
+            let doorbell = Arc::new(Doorbell::default());
+            let stop = Arc::new(AtomicBool::new(false));
+            let agent = {
+                let (doorbell, stop) = (Arc::clone(&doorbell), Arc::clone(&stop));
+                thread::spawn(move || {
+                    doorbell.install(WakeTarget::Thread(thread::current()));
+                    let is_stopping = || stop.load(Ordering::Relaxed);
+                    while !is_stopping() {
+                        if !is_alone {
+                            Care::AnnounceThenLook.park_unless(&doorbell, is_stopping);
+                        } else if !is_stopping() {
+                            thread::park();
+                        }
+                    }
+                })
+            };
+            // As Shared::stop does.
+            stop.store(true, Ordering::SeqCst);
+            doorbell.wake_always();
+            agent.join().unwrap();
+        });
+    }
+}
+
 /// The control: a model that cannot fail shows nothing.
 #[test]
 fn a_lost_wake_up_is_seen() {
