@@ -369,6 +369,8 @@ impl UringTransport {
                 self.listeners[token.0 as usize].is_accepting = false;
             }
             Event::HungUp { token } => self.hung_up(id_of(token)),
+            // The next poll watches again, unless the connection is closed.
+            Event::Unwatched { token } => self.to_await_end.push(id_of(token)),
             Event::Ready { token } => self.ready(id_of(token), completions),
             Event::WatchEnded => self.is_watching = false,
         }

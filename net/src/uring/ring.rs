@@ -62,6 +62,9 @@ pub(super) enum Event {
     Ready { token: Token },
     /// The other side closed or reset the connection, or the system gave up. Reported once.
     HungUp { token: Token },
+    /// The end of a connection is no longer watched for: the system could not, or it was cancelled.
+    /// It says nothing about the connection.
+    Unwatched { token: Token },
     /// The event descriptor is no longer watched.
     WatchEnded,
 }
@@ -376,7 +379,9 @@ impl Ring {
                         events.push(Event::AcceptEnded { token });
                     }
                 }
+                // After an error the user tries, and finds out what the socket can do.
                 Kind::Ready => events.push(Event::Ready { token }),
+                Kind::HangUp if result.is_err() => events.push(Event::Unwatched { token }),
                 Kind::HangUp => events.push(Event::HungUp { token }),
                 // A send reports only if it was not carried out wholly.
                 Kind::Send => sends[number as usize].sent.result = short(result),

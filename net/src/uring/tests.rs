@@ -405,3 +405,23 @@ fn what_a_failed_call_left_in_the_ring_never_goes_out() {
     let read = there.read(&mut [0; 16]).map_err(|error| error.kind());
     assert_eq!(read, Err(io::ErrorKind::WouldBlock));
 }
+
+/// As the kernel does when it has no memory for the poll: the watch ends, the connection goes on.
+#[test]
+fn an_error_of_the_watch_is_no_hang_up() {
+    if transport(small()).is_none() {
+        return;
+    }
+    let mut ring = Ring::new(&small()).unwrap();
+    let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (mut blocks, mut events) = (Blocks::new(4096, 1), Vec::new());
+    ring.when_hung_up(here.as_fd(), Token(1)).unwrap();
+    ring.enter(None, &mut blocks, &mut events).unwrap();
+    ring.cancel(Token(1)).unwrap();
+    let start = Instant::now();
+    while events.is_empty() {
+        assert!(start.elapsed() < PATIENCE, "the cancelled watch reports nothing");
+        ring.enter(None, &mut blocks, &mut events).unwrap();
+    }
+    assert!(matches!(events[..], [Event::Unwatched { token: Token(1) }]), "{events:?}");
+}
