@@ -15,9 +15,6 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
-/// The kernel requires that the ring of entries starts at a page.
-const PAGE_BYTES: usize = 4096;
-
 /// Buffers lent at the start.
 const FEW: usize = 8;
 
@@ -49,11 +46,17 @@ struct Lent(Vec<bool>);
 impl Buffers {
     /// `count` buffers of this size, all ours. `count` is rounded up to a power of two.
     pub(super) fn new(count: u16, buffer_bytes: usize) -> Self {
+        // The kernel requires that the ring of entries starts at a page, of 16 or 64 KiB on some
+        // machines.
+        Self::with_pages(count, buffer_bytes, rustix::param::page_size())
+    }
+
+    fn with_pages(count: u16, buffer_bytes: usize, page_bytes: usize) -> Self {
         let count = count.clamp(1, 1 << 14).next_power_of_two();
         let buffer_bytes = buffer_bytes.clamp(256, 16 << 20);
         Self {
-            entries: Memory::new(usize::from(count) * size_of::<BufRingEntry>()),
-            data: Memory::new(usize::from(count) * buffer_bytes),
+            entries: Memory::new(usize::from(count) * size_of::<BufRingEntry>(), page_bytes),
+            data: Memory::new(usize::from(count) * buffer_bytes, page_bytes),
             count,
             buffer_bytes,
             tail: 0,
@@ -144,8 +147,9 @@ impl Buffers {
 
 impl Memory {
     #[allow(unsafe_code)]
-    fn new(bytes: usize) -> Self {
-        let layout = Layout::from_size_align(bytes.max(1), PAGE_BYTES).expect("limits are small");
+    fn new(bytes: usize, page_bytes: usize) -> Self {
+        let layout = Layout::from_size_align(bytes.max(1), page_bytes);
+        let layout = layout.expect("limits are small, and a page is a power of two");
         // SAFETY: the size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         Self { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), layout }
@@ -194,6 +198,19 @@ mod tests {
             buffers.publish();
             assert!(buffers.take(2, 1000).iter().all(|byte| *byte == 0));
         }
+    }
+
+    #[test]
+    fn the_entries_start_at_a_page_of_any_size() {
+        for page_bytes in [4 << 10, 16 << 10, 64 << 10, 4 << 10, 16 << 10, 64 << 10] {
+            let kept: Vec<_> = (0..8).map(|_| Buffers::with_pages(2, 512, page_bytes)).collect();
+            for buffers in &kept {
+                assert_eq!(buffers.entries.start.as_ptr() as usize % page_bytes, 0);
+            }
+        }
+        assert!(rustix::param::page_size().is_power_of_two());
+        let buffers = Buffers::new(2, 512);
+        assert_eq!(buffers.entries.layout.align(), rustix::param::page_size());
     }
 
     #[test]
