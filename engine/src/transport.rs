@@ -7,7 +7,7 @@ use hybster_net::{AnyTransport, TransportKind};
 /// Why there is no transport.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TransportError {
+pub enum NoTransport {
     /// `io_uring` was asked for by name, and this process cannot have it.
     #[error(
         "the transport io-uring cannot be had here: {0}; allow io_uring (a container's seccomp \
@@ -27,11 +27,11 @@ pub enum TransportError {
 ///
 /// # Errors
 /// If `io_uring` is named and missing, with the reason; or if there is no event queue.
-pub fn open_transport(kind: TransportKind) -> Result<AnyTransport, TransportError> {
+pub fn open_transport(kind: TransportKind) -> Result<AnyTransport, NoTransport> {
     if kind == TransportKind::IoUring {
-        return io_uring().map_err(TransportError::IoUring);
+        return io_uring().map_err(NoTransport::IoUring);
     }
-    AnyTransport::new(kind).map_err(TransportError::EventQueue)
+    AnyTransport::new(kind).map_err(NoTransport::EventQueue)
 }
 
 // Not by `AnyTransport::new`, which takes epoll with a warning.

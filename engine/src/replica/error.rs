@@ -9,7 +9,7 @@ use hybster_net::hub::HubError;
 use hybster_proto::output::Fatal;
 
 use crate::group::GroupError;
-use crate::transport::TransportError;
+use crate::transport::NoTransport;
 
 /// Why a replica could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub enum StartError {
     },
     /// The transport that was asked for cannot be had.
     #[error(transparent)]
-    Transport(#[from] TransportError),
+    Transport(#[from] NoTransport),
     /// The system refused to start a thread.
     #[error(
         "a thread could not be started: {0}; check the limits of processes and threads (ulimit -u) \
