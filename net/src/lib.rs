@@ -26,6 +26,7 @@
 
 pub mod any;
 pub mod cipher;
+pub mod files;
 pub mod frame;
 pub mod handshake;
 pub mod hub;

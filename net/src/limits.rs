@@ -101,6 +101,9 @@ pub struct PollLimits {
     pub poll_bytes: usize,
     /// Most connections accepted in one poll. Default 32.
     pub accepts_per_poll: usize,
+    /// Pause before anything is accepted again after the system refused a connection, most likely
+    /// because no descriptors are left. Default 100 ms.
+    pub accept_pause: Duration,
     /// The kernel gives up a connection whose sent data stays unacknowledged for this long.
     /// Default 10 s.
     pub unacknowledged_timeout: Duration,
@@ -116,6 +119,7 @@ impl Default for PollLimits {
             connection_turn_bytes: 256 << 10,
             poll_bytes: 4 << 20,
             accepts_per_poll: 32,
+            accept_pause: Duration::from_millis(100),
             unacknowledged_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(5),
         }
@@ -138,8 +142,7 @@ pub struct UringLimits {
     /// Size of the blocks that received bytes are copied to, in bytes; at least that of a buffer.
     /// Default 256 KiB.
     pub block_bytes: usize,
-    /// Pause before a listener accepts again after the system refused a connection, most likely
-    /// because no descriptors are left. Default 100 ms.
+    /// As [`PollLimits::accept_pause`], for one listener. Default 100 ms.
     pub accept_pause: Duration,
     /// As [`PollLimits::unacknowledged_timeout`]. Default 10 s.
     pub unacknowledged_timeout: Duration,
@@ -159,7 +162,7 @@ impl UringLimits {
 
 impl Default for UringLimits {
     fn default() -> Self {
-        let PollLimits { block_bytes, unacknowledged_timeout, keepalive, .. } =
+        let PollLimits { block_bytes, accept_pause, unacknowledged_timeout, keepalive, .. } =
             PollLimits::default();
         Self {
             submissions: 256,
@@ -167,7 +170,7 @@ impl Default for UringLimits {
             buffers: 64,
             buffer_bytes: 64 << 10,
             block_bytes,
-            accept_pause: Duration::from_millis(100),
+            accept_pause,
             unacknowledged_timeout,
             keepalive,
         }

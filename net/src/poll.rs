@@ -17,7 +17,7 @@ use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
 #[cfg(target_os = "linux")]
 use std::os::fd::AsFd as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
@@ -48,6 +48,8 @@ pub struct PollTransport {
     ready: VecDeque<ConnectionId>,
     /// Whether the last poll stopped accepting at its limit, so that more connections may wait.
     accepts_wait: bool,
+    /// Nothing is accepted before this time, because the last attempt failed.
+    accept_pause: Option<Instant>,
     /// Completions of calls that cannot report them.
     early: Vec<Completion>,
     /// Why it carries nothing any more.
@@ -55,6 +57,9 @@ pub struct PollTransport {
     /// The error of the next system call that waits, which is then not made.
     #[cfg(test)]
     fail_next: Option<io::ErrorKind>,
+    /// The error of the next attempt to accept, which is then not made.
+    #[cfg(test)]
+    fail_accept: Option<i32>,
 }
 
 #[derive(Debug)]
@@ -112,10 +117,13 @@ impl PollTransport {
             unsent: Vec::new(),
             ready: VecDeque::new(),
             accepts_wait: false,
+            accept_pause: None,
             early: Vec::new(),
             dead: None,
             #[cfg(test)]
             fail_next: None,
+            #[cfg(test)]
+            fail_accept: None,
         })
     }
 
@@ -232,13 +240,25 @@ impl PollTransport {
         self.make_ready(id);
     }
 
+    fn accept_one(&mut self, index: usize) -> io::Result<(TcpStream, SocketAddr)> {
+        #[cfg(test)]
+        if let Some(code) = self.fail_accept.take() {
+            return Err(io::Error::from_raw_os_error(code));
+        }
+        self.listeners[index].socket.accept()
+    }
+
     fn accept(&mut self, completions: &mut Vec<Completion>) {
+        if self.accept_pause.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        self.accept_pause = None;
         let mut left = self.limits.accepts_per_poll.max(1);
         self.accepts_wait = false;
         for index in 0..self.listeners.len() {
             while self.listeners[index].ready && left > 0 {
                 left -= 1;
-                match self.listeners[index].socket.accept() {
+                match self.accept_one(index) {
                     Ok((stream, address)) => {
                         let listener = ListenerId(index as u32);
                         match self.add(stream, Phase::Open) {
@@ -255,8 +275,10 @@ impl PollTransport {
                     }
                     Err(error) if is_passing(&error) => {}
                     Err(error) => {
-                        // Out of descriptors, most likely. The next poll tries again.
-                        log::warn!("cannot accept connections at the moment: {error}");
+                        // What waits is announced only once, so the listener stays ready.
+                        self.accept_pause = Some(Instant::now() + self.limits.accept_pause);
+                        let listener = ListenerId(index as u32);
+                        completions.push(Completion::AcceptFailed { listener, error });
                         return;
                     }
                 }
@@ -322,6 +344,8 @@ impl PollTransport {
         completions.append(&mut self.early);
         self.write_all_unsent(completions);
         let busy = self.accepts_wait || !self.ready.is_empty() || completions.len() > before;
+        let pause = self.accept_pause.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.map_or(pause, |it| Some(pause.map_or(it, |pause| pause.min(it))));
         let timeout = if busy { Some(Duration::ZERO) } else { timeout };
         let waits = timeout != Some(Duration::ZERO) && self.waker.may_sleep();
         let timeout = if waits { timeout } else { Some(Duration::ZERO) };
@@ -556,6 +580,26 @@ const WAKER: Token = Token(usize::MAX);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Not by using up the descriptors of the test's process, which other tests need too.
+    #[test]
+    fn after_a_refusal_of_the_system_it_waits_and_then_accepts() {
+        let limits =
+            PollLimits { accept_pause: Duration::from_millis(50), ..PollLimits::default() };
+        let mut transport = PollTransport::new(limits).unwrap();
+        let (_, address) = transport.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let _stream = std::net::TcpStream::connect(address).unwrap();
+        transport.fail_accept = Some(24);
+        let mut seen = Vec::new();
+        let (mut polls, start) = (0, Instant::now());
+        while !seen.iter().any(|it| matches!(it, Completion::Accepted { .. })) {
+            assert!(start.elapsed() < Duration::from_secs(20), "never accepted: {seen:?}");
+            polls += 1;
+            transport.poll(None, &mut seen).unwrap();
+        }
+        assert!(matches!(seen[0], Completion::AcceptFailed { .. }), "{seen:?}");
+        assert!(seen.len() == 2 && polls <= 4, "{polls} polls: {seen:?}");
+    }
 
     #[test]
     fn a_transport_is_dead_after_its_first_error() {

@@ -53,6 +53,14 @@ pub enum Completion {
         /// The address of the other end.
         address: SocketAddr,
     },
+    /// The system gave no more connections, most likely because no descriptors are left. The
+    /// listener tries again after a moment.
+    AcceptFailed {
+        /// The listener.
+        listener: ListenerId,
+        /// The operating system's reason.
+        error: io::Error,
+    },
     /// An outgoing connection is open.
     Connected {
         /// The connection, as returned by [`Transport::connect`].
@@ -89,9 +97,10 @@ pub enum Completion {
 }
 
 impl Completion {
-    /// Whether another process caused it: anything but a buffer that comes back.
+    /// Whether another process caused it: anything but a buffer that comes back and an error of this
+    /// side.
     pub(crate) const fn is_incoming(&self) -> bool {
-        !matches!(self, Self::Sent { .. })
+        !matches!(self, Self::Sent { .. } | Self::AcceptFailed { .. })
     }
 }
 

@@ -84,7 +84,7 @@ impl<T: Transport> Hub<T> {
 
     /// Starts deadlines. They start here and not where their cause is found, because that is after
     /// a wait of unknown length, for which `now` is out of date.
-    fn start_clocks(&mut self, now: Instant) {
+    pub(super) fn start_clocks(&mut self, now: Instant) {
         self.log.start_second(now);
         let deadline = now + self.limits.handshake_timeout;
         self.half_open.start_clocks(deadline);
@@ -118,7 +118,7 @@ impl<T: Transport> Hub<T> {
         }
     }
 
-    fn dial(&mut self, now: Instant) {
+    pub(super) fn dial(&mut self, now: Instant) {
         for peer in self.peers.iter_mut().flatten() {
             if let Dial::At(at) = peer.dial
                 && at <= now
@@ -142,18 +142,27 @@ impl<T: Transport> Hub<T> {
         }
     }
 
-    fn complete(&mut self, completion: Completion) {
+    pub(super) fn complete(&mut self, completion: Completion) {
         match completion {
             Completion::Received { connection, data } => self.received(connection, data),
             Completion::Sent { connection, buffer } => self.sent(connection, buffer),
             Completion::Accepted { connection, address, .. } => self.accepted(connection, address),
             Completion::Connected { connection } => self.connected(connection),
+            Completion::AcceptFailed { error, .. } => {
+                let text = self.files.explain(&error).unwrap_or_else(|| error.to_string());
+                let text = format!("cannot accept connections at the moment: {text}");
+                self.report(Reason::Capacity, None, None, text);
+            }
             Completion::ConnectFailed { connection, error } => {
-                if let Some(peer) = self.dialled(connection) {
-                    let (id, address) = (peer.id, peer.address);
-                    log::debug!("cannot connect to replica {id} at {address}: {error}");
-                }
+                let peer = self.dialled(connection).map(|peer| (peer.id, peer.address));
                 self.retry_dial(connection, false);
+                if let Some((id, address)) = peer {
+                    log::debug!("cannot connect to replica {id} at {address}: {error}");
+                    if let Some(text) = self.files.explain(&error) {
+                        let identity = Identity::Replica(id);
+                        self.report(Reason::Capacity, Some(address), Some(identity), text);
+                    }
+                }
             }
             Completion::Closed { connection, error } => self.closed(connection, error),
         }

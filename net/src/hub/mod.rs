@@ -44,6 +44,7 @@ use self::half_open::HalfOpen;
 use self::outbound::{Live, Sealed};
 use self::peers::{Dial, Peer};
 use self::pool::Pool;
+use crate::files::Files;
 use crate::frame::MESSAGE_HEADER_BYTES;
 use crate::handshake::{Handshake, HandshakeConfig, HandshakeError, Handshaker};
 use crate::keys::Identity;
@@ -87,6 +88,7 @@ pub struct Hub<T: Transport> {
     jitter: Jitter,
     log: LogLimit,
     busy_poll: BusyPoll,
+    files: Files,
 }
 
 #[derive(Debug)]
@@ -138,6 +140,7 @@ impl<T: Transport> Hub<T> {
             let (_, bound) = listening.map_err(|error| HubError::Listen { address, error })?;
             local_address = Some(bound);
         }
+        let files = Files::of(&config.limits, config.peers.len());
         let addresses = config.peers.iter().map(|(_, address)| *address);
         let random = Jitter::new(config.jitter_seed);
         let half_open = HalfOpen::new(&config.limits, addresses, random);
@@ -163,6 +166,7 @@ impl<T: Transport> Hub<T> {
             traffic: Traffic::default(),
             jitter: Jitter::new(config.jitter_seed),
             log: LogLimit::default(),
+            files,
         })
     }
 

@@ -564,6 +564,32 @@ fn who_gives_way_is_told_why_and_what_to_do() {
 }
 
 #[test]
+fn too_many_open_files_are_explained_with_the_number_needed() {
+    let mut world = World::new(MemoryNetwork::new());
+    world.add(config(Identity::Client(CLIENT)));
+    let hub = &mut world.hubs[0];
+    let listener = crate::transport::ListenerId(0);
+    let error = || std::io::Error::from_raw_os_error(24);
+    hub.complete(Completion::AcceptFailed { listener, error: error() });
+    let Some(Dial::Busy(connection, _)) = ({
+        hub.dial(world.now);
+        hub.start_clocks(world.now);
+        hub.dial(world.now);
+        hub.peers[0].as_ref().map(|peer| peer.dial)
+    }) else {
+        panic!("it connects")
+    };
+    hub.complete(Completion::ConnectFailed { connection, error: error() });
+    world.step();
+    let needed = format!("ulimit -n {}", world.hubs[0].files.needed);
+    let told = world.events[0].iter().filter(|event| match event {
+        Event::Rejected { reason: Reason::Capacity, message, .. } => message.contains(&needed),
+        _ => false,
+    });
+    assert_eq!(told.count(), 2, "{:?}", world.events[0]);
+}
+
+#[test]
 fn an_idle_hub_sleeps_until_its_next_deadline() {
     let world = with_client();
     let (hub, now) = (&world.hubs[0], world.now);

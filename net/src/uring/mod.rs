@@ -412,10 +412,9 @@ impl UringTransport {
     ) {
         let listener = ListenerId(token.0 as u32);
         let added = socket.map(Socket::from).map_err(|error| {
-            // Out of descriptors, most likely.
-            log::warn!("cannot accept connections at the moment: {error}");
             let until = Instant::now() + self.limits.accept_pause;
             self.listeners[token.0 as usize].pause = Some(until);
+            completions.push(Completion::AcceptFailed { listener, error });
         });
         let Ok(socket) = added else {
             return;
