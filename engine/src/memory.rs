@@ -6,9 +6,9 @@
 
 use hybster_net::Limits;
 use hybster_net::limits::UringLimits;
-use hybster_proto::bounds;
 pub use hybster_proto::bounds::{Bound, Buffer, FilledBy};
 use hybster_proto::egress::{EgressLimits, reply_link_bytes};
+use hybster_proto::{admission, bounds};
 
 use crate::runtime::{QUEUE_BYTES, TRACE_SLOT_BYTES};
 use crate::{Group, GroupConfig};
@@ -38,7 +38,7 @@ impl Memory {
         let mut buffers = bounds::of_stages(config).expect("the constants were validated");
         let of_links = of_links(config, limits).expect("limits of links are small numbers");
         buffers.extend(of_links);
-        buffers.extend(of_threads(agents).expect("there are few threads"));
+        buffers.extend(of_threads(config, agents).expect("there are few threads"));
         let bounded_bytes = bounds::sum(&buffers).expect("a sum of parts far below 2^64");
         let memory = Memory { buffers, bounded_bytes };
         memory.check();
@@ -188,10 +188,14 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
     ])
 }
 
-fn of_threads(agents: u64) -> Option<Vec<Buffer>> {
+fn of_threads(config: &GroupConfig, agents: u64) -> Option<Vec<Buffer>> {
     use FilledBy::{Peers, Replica};
     use bounds::product;
     let pairs = agents * (agents - 1);
+    let peers = u64::from(config.replicas) - 1;
+    // One message of each class may go beyond, as it is admitted while there is room.
+    let [ordering, changing, asking] = admission::limits(config).map(|limit| limit.bytes);
+    let in_flight = ordering.checked_add(changing)?.checked_add(asking)?;
     Some(vec![
         buffer(
             "queues between threads",
@@ -200,12 +204,13 @@ fn of_threads(agents: u64) -> Option<Vec<Buffer>> {
             product(&[pairs, QUEUE_BYTES])?,
             "wait at the sender, and clients are not read",
         ),
+        // Most of the time next to nothing: a stage takes what a peer sends as fast as it comes.
         buffer(
-            "inputs that wait for a stage or a full queue",
+            "messages of peers that wait for a stage",
             "engine/src/runtime/agent.rs",
             Peers,
-            Bound::Open,
-            "clients are not read while they pile up, but peers always are",
+            product(&[peers, in_flight])?,
+            "dropped, counted and logged; clients are not read while they pile up",
         ),
         buffer(
             "emptied reply queues for reuse",

@@ -242,7 +242,14 @@ fn progress(answer: &GroupStatus, pillars: u16) -> Vec<Vec<String>> {
         let peers: Vec<String> = status
             .peers
             .iter()
-            .map(|p| format!("{}{}", p.replica, if p.up { "" } else { " (down)" }))
+            .map(|p| {
+                let down = if p.up { "" } else { " (down)" };
+                let throttled = match p.throttled {
+                    0 => String::new(),
+                    count => format!(" ({count} throttled)"),
+                };
+                format!("{}{down}{throttled}", p.replica)
+            })
             .collect();
         row.push(peers.join(", "));
         rows.push(row);
@@ -286,7 +293,7 @@ mod tests {
                 { "pillar": 0, "prepared": 303, "committed": 301, "window_base": 256 },
                 { "pillar": 1, "prepared": 302, "committed": 302, "window_base": 256 },
             ],
-            "peers": [{ "replica": 1, "up": false, "queued_bytes": 0 }],
+            "peers": [{ "replica": 1, "up": false, "queued_bytes": 0, "throttled": 7 }],
         }))
         .unwrap();
         let answer = GroupStatus {

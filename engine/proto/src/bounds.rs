@@ -16,9 +16,13 @@ use crate::hybster::wire::view::{LINK_BYTES, MAX_LINKS};
 use crate::intake::{
     BLOCK_BYTES, CREDIT, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES, STORED_BYTES,
 };
+use crate::shared::answers::ANSWERS_BYTES;
 use crate::shared::later::SENDER_BYTES;
 use crate::shared::votes::claims_per_sender;
 use crate::wire::{PREPARE_HEAD, REQUEST_OVERHEAD_MAX};
+
+/// The longest page that a service should have, in bytes: services decide.
+const LONGEST_PAGE: u64 = 4 << 20;
 
 /// A buffer, or a family of equal ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +104,15 @@ pub fn product(factors: &[u64]) -> Option<Bound> {
 pub fn prepare_bytes(config: &GroupConfig) -> u64 {
     let longest = config.batch_max_bytes.max(config.max_operation_bytes);
     (config.rules().proposal_head + REQUEST_OVERHEAD_MAX) as u64 + u64::from(longest)
+}
+
+/// Bytes of answers that wait for one peer, whatever it asks; with what framing adds.
+#[must_use]
+pub fn answers_to_one_peer(config: &GroupConfig, longest_page: u64) -> u64 {
+    let (pillars, one) = (u64::from(config.pillars), ANSWERS_BYTES as u64);
+    // Up to 256 pages of a few bytes each, and what a pillar may be asked for.
+    let framing = 64 * (256 + pillars * 64);
+    one + longest_page + pillars * (one + prepare_bytes(config)) + framing
 }
 
 /// What the session table takes for all sessions of all clients, without their results.
@@ -283,15 +296,15 @@ pub fn of_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
             "answers to FETCH",
             "engine/proto/src/state/mod.rs",
             Peers,
-            Bound::Open,
-            "each FETCH gets up to 4 MiB, as many as come, until the peer's queue is full",
+            product(&[peers, ANSWERS_BYTES as u64 + LONGEST_PAGE])?,
+            "answered when those before have left; dropped with the link",
         ),
         buffer(
             "answers to BATCH-REQUEST",
             "engine/proto/src/hybster/pillar/abort.rs",
             Peers,
-            Bound::Open,
-            "each one gets up to 8 batches, as many as come, until the peer's queue is full",
+            product(&[peers, pillars, ANSWERS_BYTES as u64 + prepare])?,
+            "answered when those before have left; dropped with the link",
         ),
     ])
 }

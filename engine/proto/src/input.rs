@@ -45,6 +45,21 @@ pub enum Input {
 }
 
 impl Input {
+    /// The message of a peer that it hands over, and the peer.
+    #[inline]
+    #[must_use]
+    pub fn of_peer(&self) -> Option<(ReplicaId, &Bytes)> {
+        match self {
+            Input::Pillar(_, ToPillar::Message { from, message })
+            | Input::State(ToState::Message { from, message })
+            | Input::Control(ToControl::Message { from, message })
+            | Input::Intake(ToIntake::Requests { from: Source::Peer(from), message }) => {
+                Some((*from, message))
+            }
+            _ => None,
+        }
+    }
+
     /// The beginning of its text: batches in it can be long.
     #[must_use]
     pub fn in_short(&self) -> String {
@@ -143,6 +158,13 @@ pub enum ToPillar {
     AskPeers,
     /// The link to a peer is up (again): send what is not withdrawn (TR listing 9).
     PeerUp(ReplicaId),
+    /// Answers of this pillar to a peer do not wait any more: there is room for others.
+    AnswersLeft {
+        /// Who asked.
+        peer: ReplicaId,
+        /// How many, the oldest ones.
+        answers: u32,
+    },
     /// What only Hybster knows.
     Hybster(hybster::PillarInput),
 }
@@ -287,6 +309,13 @@ pub enum ToState {
         from: ReplicaId,
         /// The message.
         message: Bytes,
+    },
+    /// Answers to a peer's FETCHes do not wait any more: there is room for others.
+    AnswersLeft {
+        /// Who asked.
+        peer: ReplicaId,
+        /// How many, the oldest ones.
+        answers: u32,
     },
 }
 

@@ -21,6 +21,7 @@
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)]
 #![deny(clippy::iter_over_hash_type)]
 
+pub mod admission;
 pub mod bounds;
 pub mod client;
 pub mod config;

@@ -81,11 +81,15 @@ pub enum Mutant {
     TimeGoesBack,
     /// The random bytes of a batch depend on the view as well.
     RandomnessOfView,
+    /// A peer may have any number of messages in flight.
+    PeersUnlimited,
+    /// A peer gets all that it asks for at once, whether there is room for it or not.
+    AnswersUnlimited,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 37] = [
+    pub const ALL: [Mutant; 39] = [
         Mutant::CommitQuorum,
         Mutant::CommitTwice,
         Mutant::CommitUnverified,
@@ -123,6 +127,8 @@ impl Mutant {
         Mutant::ReissuedTime,
         Mutant::TimeGoesBack,
         Mutant::RandomnessOfView,
+        Mutant::PeersUnlimited,
+        Mutant::AnswersUnlimited,
     ];
 }
 

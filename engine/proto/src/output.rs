@@ -60,8 +60,20 @@ pub enum SendTag {
     ViewChange(View),
     /// NEW-VIEW or NEW-VIEW-ACK of a view.
     NewView(View),
-    /// Asked for, or asking: worthless when late, sent again when asked again.
+    /// Asking, or sent once: worthless when late, and sent again by its sender's own timer.
     Transient,
+    /// What a peer asked for. Its stage keeps a bounded number of bytes waiting for each peer, and
+    /// is told when they have left; dropped with the link.
+    Answer(Answerer),
+}
+
+/// The stage that an answer is from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Answerer {
+    /// A pillar: batches.
+    Pillar(PillarId),
+    /// The state stage: pages and nodes.
+    State,
 }
 
 /// What the protocol has left behind: queued messages below it need not be sent any more.
@@ -82,7 +94,7 @@ impl SendTag {
             SendTag::Checkpoint(order) => order < mark.order,
             SendTag::ViewChange(view) => view <= mark.view,
             SendTag::NewView(view) => view < mark.view,
-            SendTag::Transient => false,
+            SendTag::Transient | SendTag::Answer(_) => false,
         }
     }
 }

@@ -223,6 +223,9 @@ impl<T: Transport> Agent<T> {
         loop {
             while let Some((index, input)) = self.ring.pop_front() {
                 let owned = &mut self.stages[index];
+                if let Some((from, message)) = input.of_peer() {
+                    self.shared.counters.agents[self.index].dealt(from, message);
+                }
                 owned.stage.handle(input, now, &mut self.output);
                 owned.touch();
                 self.dispatch();

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 use hybster_net::Reason;
+use hybster_proto::admission::{CLASSES, Class, Load, Totals};
 use hybster_proto::execution::ExecutionStatus;
+use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::{Reject, Rejection};
 use hybster_proto::wire::kind::RELAYED;
 
@@ -115,6 +117,8 @@ pub(crate) struct NetworkCounters {
 pub(crate) struct PeerCounters {
     pub(crate) up: AtomicBool,
     pub(crate) queued_bytes: Gauge,
+    /// Messages of it that were dropped as it had too many in flight.
+    pub(crate) throttled: Gauge,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +133,36 @@ pub(crate) struct AgentCounters {
     pub(crate) queued: Gauge,
     /// Turns that ended congested.
     pub(crate) congested: Gauge,
+    /// By peer and class: messages that it has dealt with, and their bytes.
+    dealt: Vec<[(Gauge, Gauge); CLASSES]>,
+}
+
+impl AgentCounters {
+    fn new(replicas: u16) -> AgentCounters {
+        let dealt = (0..replicas).map(|_| Default::default()).collect();
+        AgentCounters { dealt, ..AgentCounters::default() }
+    }
+
+    /// A peer's message was dealt with. Only for the agent itself.
+    #[inline]
+    pub(crate) fn dealt(&self, from: ReplicaId, message: &[u8]) {
+        if let Some(of_peer) = self.dealt.get(usize::from(from.0)) {
+            let (messages, bytes) = &of_peer[Class::of(message).index()];
+            messages.add(1);
+            bytes.add(message.len() as u64);
+        }
+    }
+
+    /// What it has dealt with of a peer's messages.
+    pub(crate) fn dealt_of(&self, from: ReplicaId) -> Totals {
+        let Some(of_peer) = self.dealt.get(usize::from(from.0)) else {
+            return Totals::default();
+        };
+        std::array::from_fn(|class| {
+            let (messages, bytes) = &of_peer[class];
+            Load { messages: messages.get(), bytes: bytes.get() }
+        })
+    }
 }
 
 impl Counters {
@@ -141,7 +175,7 @@ impl Counters {
             pillars: (0..pillars).map(|_| CachePadded::default()).collect(),
             network: CachePadded::default(),
             peers: (0..replicas).map(|_| PeerCounters::default()).collect(),
-            agents: (0..agents).map(|_| CachePadded::default()).collect(),
+            agents: (0..agents).map(|_| CachePadded::new(AgentCounters::new(replicas))).collect(),
             rejections: RejectionCounters::new(replicas),
             refusals: Reason::ALL.iter().map(|_| Gauge::default()).collect(),
         }
@@ -190,8 +224,6 @@ impl RejectionCounters {
 
 #[cfg(test)]
 mod tests {
-    use hybster_proto::ids::ReplicaId;
-
     use super::*;
 
     #[test]

@@ -11,6 +11,7 @@ use hybster_net::hub::Traffic;
 use hybster_net::{
     DownReason, Event, Hub, LinkId, Messages, SendError, Source, Transport, TransportError, Waker,
 };
+use hybster_proto::admission::{Admission, Totals};
 use hybster_proto::egress::{Egress, EgressLimits, LinkState, Links};
 use hybster_proto::ids::{ClientId, PillarId, ReplicaId};
 use hybster_proto::output::{
@@ -26,10 +27,13 @@ use super::Shared;
 const LOG_LINES_PER_SECOND: u32 = 10;
 /// Status requests answered per second; more are dropped and counted.
 const STATUSES_PER_SECOND: u32 = 200;
+/// Log lines per second about peers that send more than they may have in flight, over all peers.
+const THROTTLED_LINES_PER_SECOND: u32 = 1;
 
 /// The network of a replica. It belongs to agent 0.
 pub(crate) struct Network<T: Transport> {
     egress: Egress<LinkId>,
+    admission: Admission,
     wires: Wires<T>,
     shared: Arc<Shared>,
     peers: Vec<u16>,
@@ -37,6 +41,9 @@ pub(crate) struct Network<T: Transport> {
     clients: Vec<Option<(LinkId, ClientLink)>>,
     events: Vec<Event>,
     statuses: RateLimit,
+    throttled: RateLimit,
+    /// Inputs for stages that egress has, for the next [`Network::poll`] to hand over.
+    answers_left: Vec<Input>,
 }
 
 /// The links as Egress uses them.
@@ -55,12 +62,15 @@ impl<T: Transport> Network<T> {
     ) -> Network<T> {
         Network {
             egress: Egress::new(Arc::clone(&shared.config), shared.replica, limits),
+            admission: Admission::new(&shared.config),
             wires: Wires { hub, log: RateLimit::new(LOG_LINES_PER_SECOND) },
             shared,
             peers,
             clients: Vec::new(),
             events: Vec::new(),
             statuses: RateLimit::new(STATUSES_PER_SECOND),
+            throttled: RateLimit::new(THROTTLED_LINES_PER_SECOND),
+            answers_left: Vec::new(),
         }
     }
 
@@ -77,6 +87,9 @@ impl<T: Transport> Network<T> {
         inputs: &mut Vec<Input>,
     ) -> Result<(), TransportError> {
         self.wires.hub.pause_clients(self.shared.is_congested());
+        // Then there is something to do.
+        let timeout = if self.answers_left.is_empty() { timeout } else { Some(Duration::ZERO) };
+        inputs.append(&mut self.answers_left);
         let mut events = std::mem::take(&mut self.events);
         let polled = self.wires.hub.poll(timeout, Instant::now(), &mut events);
         for event in events.drain(..) {
@@ -99,6 +112,8 @@ impl<T: Transport> Network<T> {
     /// The end of a turn: hands over what is due and publishes the counters.
     pub(crate) fn flush(&mut self, now: Time) {
         self.egress.flush(now, &mut self.wires);
+        let Network { egress, answers_left, .. } = self;
+        egress.answers_left(|input| answers_left.push(input));
         self.egress.check_invariants(false);
         self.publish();
     }
@@ -139,11 +154,46 @@ impl<T: Transport> Network<T> {
                 }
                 continue;
             }
+            if !self.admits(from, message) {
+                continue;
+            }
             let input = route_peer_message(from, messages.slice(message), &self.shared.config);
             match input.filter(|_| self.shared.replicated) {
                 Some(input) => inputs.push(input),
-                None => self.reject(Some(from), message, Reject::Malformed),
+                None => {
+                    // No stage deals with it.
+                    self.shared.counters.agents[0].dealt(from, message);
+                    self.reject(Some(from), message, Reject::Malformed);
+                }
             }
+        }
+    }
+
+    /// Whether a peer's message is taken in; if not, it is counted and the peer is named.
+    #[inline]
+    fn admits(&mut self, from: ReplicaId, message: &[u8]) -> bool {
+        let Network { admission, shared, .. } = self;
+        admission.admit(from, message, || dealt(shared, from)) || {
+            self.throttle(from, message);
+            false
+        }
+    }
+
+    #[cold]
+    fn throttle(&mut self, from: ReplicaId, message: &[u8]) {
+        self.reject(Some(from), message, Reject::Overload);
+        let refused = self.admission.refused(from);
+        if let Some(counters) = self.shared.counters.peers.get(usize::from(from.0)) {
+            counters.throttled.set(refused);
+        }
+        if self.throttled.permits(Instant::now()) {
+            log::warn!(
+                "replica {}: replica {} sends more than a correct one has in flight; {refused} of \
+                 its messages were dropped so far (the last one of kind {})",
+                self.shared.replica.0,
+                from.0,
+                kind_of(message),
+            );
         }
     }
 
@@ -318,6 +368,19 @@ impl<T: Transport> Wires<T> {
             log::warn!("a message to replica {} was dropped: {error}", peer.0);
         }
     }
+}
+
+/// What all agents have dealt with of a peer's messages.
+#[cold]
+fn dealt(shared: &Shared, from: ReplicaId) -> Totals {
+    let mut sum = Totals::default();
+    for agent in &shared.counters.agents {
+        for (sum, part) in sum.iter_mut().zip(agent.dealt_of(from)) {
+            sum.messages += part.messages;
+            sum.bytes += part.bytes;
+        }
+    }
+    sum
 }
 
 /// Lets through a number of events per second.

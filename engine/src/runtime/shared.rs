@@ -179,6 +179,7 @@ impl Shared {
                 replica: index as u16,
                 up: peer.up.load(Ordering::Relaxed),
                 queued_bytes: peer.queued_bytes.get(),
+                throttled: peer.throttled.get(),
             })
             .collect()
     }

@@ -106,6 +106,8 @@ pub struct PeerStatus {
     pub up: bool,
     /// Bytes that wait for it.
     pub queued_bytes: u64,
+    /// Messages of it that were dropped: it sent more than a correct replica has in flight.
+    pub throttled: u64,
 }
 
 /// How often messages of one kind from one sender were dropped for one reason.

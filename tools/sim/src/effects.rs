@@ -79,7 +79,10 @@ impl World {
             TraceEvent::Proposed { proposal, .. } if proposal.noop => counters.noops += 1,
             TraceEvent::Proposed { .. } => counters.proposals += 1,
             TraceEvent::CheckpointStable { .. } => counters.checkpoints += 1,
-            TraceEvent::StateInstalled(_) => counters.transfers += 1,
+            TraceEvent::StateInstalled(_) => {
+                counters.transfers += 1;
+                self.installed_us.push(self.now_us);
+            }
             _ => {}
         }
         let at = ReplicaId(index as u16);

@@ -9,6 +9,7 @@ use hybster_proto::output::{Destination, Network as Effect, ReplyQueue};
 use hybster_proto::time::Time;
 use hybster_proto::wire::{kind, kind_of};
 
+use crate::replica::Stage;
 use crate::world::World;
 
 /// The links of one replica. Clients are named by the number of their end.
@@ -83,6 +84,21 @@ impl World {
             Some(client) => egress.client_down(client, end),
             None => egress.peer_down(ReplicaId(end as u16)),
         });
+        if self.answers_left(replica) {
+            self.schedule_run(replica, self.now_us);
+        }
+    }
+
+    /// Tells stages which of their answers do not wait any more; whether there were some.
+    fn answers_left(&mut self, index: usize) -> bool {
+        let replica = &mut self.replicas[index];
+        let mut inputs = Vec::new();
+        if let Some(egress) = &mut replica.egress {
+            egress.answers_left(|input| inputs.push(input));
+        }
+        let is_any = !inputs.is_empty();
+        inputs.into_iter().for_each(|input| replica.post(Stage::Network, input));
+        is_any
     }
 
     /// A client sent queries to a replica.
@@ -139,6 +155,7 @@ impl World {
     /// The end of a replica's turn.
     pub(crate) fn flush_egress(&mut self, index: usize) {
         self.with_egress(index, |egress, now, wires| egress.flush(now, wires));
+        self.answers_left(index);
         let egress = self.replicas[index].egress.as_ref();
         if let Some(story) = egress.and_then(|egress| egress.broken_invariant(true)) {
             self.violate(("egress", format!("r{index}: {story}"), vec![index as u16]));

@@ -38,7 +38,7 @@ pub mod store;
 mod watched;
 mod world;
 
-pub use behaviour::{Behaviour, Departure, Host, Lie, Scene, Trick};
+pub use behaviour::{Behaviour, Departure, Flood, Host, Lie, Scene, Trick};
 pub use clock::WrongClock;
 pub use oracle::Violation;
 pub use report::{Counters, NewViewSeen, Report};

@@ -3,8 +3,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use hybster_proto::admission::{self, Admission, Class, Totals};
+use hybster_proto::bounds;
 use hybster_proto::config::GroupConfig;
-use hybster_proto::egress::Egress;
+use hybster_proto::egress::{Egress, EgressLimits};
 use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{PillarId, ReplicaId};
 use hybster_proto::output::{Input, Output};
@@ -19,6 +21,9 @@ use crate::random::Random;
 use crate::scenario::{Layout, Scenario};
 use crate::store::Store;
 use crate::watched::{Ledger, Record, Recorded, Watched};
+
+/// The longest page of the bookkeeping, in bytes.
+const LONGEST_PAGE: usize = 64 << 10;
 
 pub(crate) type Core = Stages<Hybster<Watched, InProcessVerifier>, Recorded<Store>>;
 
@@ -62,6 +67,11 @@ pub(crate) struct Replica {
     pub(crate) out: Output,
     /// Taken out while it is at work.
     pub(crate) egress: Option<Egress<usize>>,
+    pub(crate) admission: Admission,
+    /// What its stages have dealt with of each peer's messages.
+    dealt: Vec<Totals>,
+    /// The longest page of its service, in bytes.
+    longest_page: usize,
     /// PREPAREs that must not be late because of queries, as the oracle counts them.
     pub(crate) prompt: u32,
     /// Hashes of the messages that its stages called new.
@@ -119,7 +129,7 @@ impl Replica {
             .collect();
         let record = Record::default();
         let mut store = Store::default();
-        store.versioned = scenario.versioned_pages;
+        (store.versioned, store.page_bytes) = (scenario.versioned_pages, scenario.page_bytes);
         store.padding = scenario.answer_padding;
         let agreement = Hybster::agreement(config, id, trinx.clone(), || keys.verifier(config));
         let service = Recorded::new(store, record.clone());
@@ -133,6 +143,9 @@ impl Replica {
             core,
             out: Output { tracing: true, ..Output::default() },
             egress: Some(Egress::new(config.clone(), id, scenario.egress)),
+            admission: Admission::new(config),
+            dealt: vec![Totals::default(); usize::from(config.replicas)],
+            longest_page: LONGEST_PAGE.max(scenario.page_bytes),
             prompt: 0,
             sent_as_new: BTreeSet::new(),
             record,
@@ -279,6 +292,9 @@ impl Replica {
         let stage = Stage::receiver(&input);
         self.state_busy |= stage == Stage::State;
         before(&input);
+        if let Some((from, message)) = input.of_peer() {
+            self.dealt[usize::from(from.0)][Class::of(message).index()].add(message);
+        }
         self.core.handle(input, now, &mut self.out);
         if stage == Stage::Clients {
             self.for_clients -= 1;
@@ -288,6 +304,41 @@ impl Replica {
             }
         }
         Some(stage)
+    }
+
+    /// Whether a peer's message is taken in.
+    pub(crate) fn admits(&mut self, from: ReplicaId, message: &[u8]) -> bool {
+        let dealt = &self.dealt[usize::from(from.0)];
+        self.admission.admit(from, message, || *dealt)
+    }
+
+    /// A message was taken in, and no stage gets it.
+    pub(crate) fn dealt_with(&mut self, from: ReplicaId, message: &[u8]) {
+        self.dealt[usize::from(from.0)][Class::of(message).index()].add(message);
+    }
+
+    /// What is held for one peer beyond its stated bound.
+    fn overflow_of(&self, peer: ReplicaId, group: &GroupConfig) -> Option<String> {
+        let in_flight = self.admission.in_flight(peer, &self.dealt[usize::from(peer.0)]);
+        let limits = admission::limits(group);
+        for (class, (load, limit)) in in_flight.iter().zip(&limits).enumerate() {
+            if load.messages > limit.messages {
+                let (count, limit) = (load.messages, limit.messages);
+                let id = self.id;
+                return Some(format!(
+                    "{id}: {count} messages of {peer}, class {class}, over {limit}"
+                ));
+            }
+        }
+        let (transient, answers) = self.egress.as_ref()?.lasting_bytes(peer);
+        let limit = bounds::answers_to_one_peer(group, self.longest_page as u64) as usize;
+        if answers > limit {
+            let id = self.id;
+            return Some(format!("{id}: {answers} bytes of answers to {peer}, over {limit}"));
+        }
+        let limit = EgressLimits::default().transient_bytes;
+        (transient > limit)
+            .then(|| format!("{}: {transient} bytes that stay for {peer}, over {limit}", self.id))
     }
 
     /// All stages, in a fixed order.
@@ -337,6 +388,7 @@ impl Replica {
         .into_iter()
         .find(|(_, count, limit)| count > limit)
         .map(|(what, count, limit)| format!("{}: {count} {what}, over {limit}", self.id))
+        .or_else(|| group.all_replicas().find_map(|peer| self.overflow_of(peer, group)))
     }
 
     /// When the first stage wants a tick, in simulated time.

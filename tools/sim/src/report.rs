@@ -69,6 +69,8 @@ pub struct Counters {
     pub withdrawn: u64,
     /// Messages not sent again because an equal one was waiting.
     pub duplicates: u64,
+    /// Messages that were not taken in, as their sender had too many in flight.
+    pub throttled: u64,
     /// Messages not sent again because an earlier copy was on its way.
     pub paced: u64,
     /// Timers that were still due after they had been handled.
@@ -102,6 +104,8 @@ pub struct Report {
     pub ended_us: u64,
     /// Equal for equal runs.
     pub hash: u64,
+    /// When transferred states were installed, in microseconds.
+    pub installed_us: Vec<u64>,
     /// The latencies of answered operations, in microseconds.
     pub latencies_us: Vec<u64>,
     /// What each replica executed last.
@@ -123,6 +127,7 @@ impl Report {
             new_views: Vec::new(),
             ended_us: 0,
             hash: 0,
+            installed_us: Vec::new(),
             latencies_us: Vec::new(),
             frontiers: Vec::new(),
             times: Vec::new(),
@@ -179,6 +184,7 @@ impl Counters {
         self.peak_held = self.peak_held.max(other.peak_held);
         self.withdrawn += other.withdrawn;
         self.duplicates += other.duplicates;
+        self.throttled += other.throttled;
         self.paced += other.paced;
         self.hot_timers += other.hot_timers;
         self.alone_at_end += other.alone_at_end;

@@ -188,6 +188,8 @@ pub struct Scenario {
     pub service_us: u64,
     /// Bytes that each answer of the service has more than it needs.
     pub answer_padding: usize,
+    /// Pages of the service are filled up to this length.
+    pub page_bytes: usize,
     /// Faults, by rising time.
     pub faults: Vec<TimedFault>,
     /// Faulty hosts; a replica may have several behaviours.
@@ -252,6 +254,7 @@ impl Scenario {
             versioned_pages: true,
             service_us: 0,
             answer_padding: 0,
+            page_bytes: 0,
             faults: Vec::new(),
             hosts: Vec::new(),
             rogues: Vec::new(),

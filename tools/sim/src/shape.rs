@@ -3,7 +3,7 @@
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
 
-use crate::behaviour::Behaviour;
+use crate::behaviour::{Behaviour, Flood};
 use crate::random::Random;
 use crate::rogue::{RoguePlan, RogueTrick};
 use crate::scenario::{Fault, Scenario, TimedFault};
@@ -155,6 +155,19 @@ fn make_byzantine(scenario: &mut Scenario, seed: u64) {
         scenario.group.max_sessions_per_client = most + r.below(4) as u32;
         let rogues = r.between(1, 3);
         scenario.rogues = (0..rogues).map(|_| random_rogue(r, scenario.heal_at_us)).collect();
+    }
+    draw_flood(scenario, seed);
+}
+
+/// Now and then a liar floods its peers. Drawn apart, so that the rest of a seed's run is as it would
+/// be without.
+fn draw_flood(scenario: &mut Scenario, seed: u64) {
+    let mut random = Random::new(seed ^ 0xf1_00d5);
+    let r = &mut random;
+    let Some((liar, _)) = scenario.hosts.first().copied() else { return };
+    if r.chance(150_000) {
+        let (flood, count) = (*r.pick(&Flood::ALL), *r.pick(&[20, 100, 500]));
+        scenario.hosts.push((liar, Behaviour::Flooder { flood, count }));
     }
 }
 

@@ -115,6 +115,8 @@ pub struct Store {
     pub versioned: bool,
     /// Bytes that each answer has more than it needs.
     pub padding: usize,
+    /// Pages are filled up to this length.
+    pub page_bytes: usize,
 }
 
 #[derive(Clone, Default)]
@@ -124,22 +126,29 @@ struct Page {
     encoded: Option<Bytes>,
 }
 
+/// What fills a page: the beginning of no register.
+const FILL: u8 = 0xff;
+
 /// Keys per page.
 const KEYS_PER_PAGE: u16 = 3;
 
 impl Page {
-    fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(self.registers.len() * 10);
+    fn encode(&self, page_bytes: usize) -> Bytes {
+        let mut out = Vec::with_capacity(page_bytes.max(self.registers.len() * 10));
         for (key, value) in &self.registers {
             out.extend_from_slice(&key.to_le_bytes());
             out.extend_from_slice(&value.to_le_bytes());
         }
+        out.resize(page_bytes.max(out.len()), FILL);
         out.into()
     }
 
     fn parse(bytes: &[u8]) -> Option<BTreeMap<u16, u64>> {
         let mut registers = BTreeMap::new();
         for record in bytes.chunks(10) {
+            if record.iter().all(|byte| *byte == FILL) {
+                break;
+            }
             let (key, value) = record.split_first_chunk::<2>()?;
             let value = u64::from_le_bytes(value.try_into().ok()?);
             registers.insert(u16::from_le_bytes(*key), value);
@@ -195,8 +204,9 @@ impl Service for Store {
     }
 
     fn snapshot(&mut self) -> Arc<dyn Snapshot> {
+        let page_bytes = self.page_bytes;
         let pages = self.pages.iter_mut().map(|page| {
-            let content = page.encoded.take().unwrap_or_else(|| page.encode());
+            let content = page.encoded.take().unwrap_or_else(|| page.encode(page_bytes));
             page.encoded = Some(content.clone());
             (content, page.version)
         });

@@ -127,6 +127,7 @@ pub struct World {
     pub(crate) relays: Relays,
     pub(crate) random: Random,
     pub(crate) executions: Vec<Execution>,
+    pub(crate) installed_us: Vec<u64>,
 }
 
 impl World {
@@ -191,6 +192,7 @@ impl World {
             relays: Relays::default(),
             random,
             executions: Vec::new(),
+            installed_us: Vec::new(),
             scenario,
         }
     }
@@ -401,7 +403,15 @@ impl World {
             if kind_of(&message) == kind::RELAY {
                 return self.relay(to, id, &message);
             }
-            route_peer_message(id, message, &self.config)
+            if !self.replicas[to].admits(id, &message) {
+                self.counters.throttled += 1;
+                return;
+            }
+            let routed = route_peer_message(id, message.clone(), &self.config);
+            if routed.is_none() {
+                self.replicas[to].dealt_with(id, &message);
+            }
+            routed
         } else {
             let link = self.client_link(from - n);
             if self.clients.get(from - n).is_some_and(|client| client.is_copied) {

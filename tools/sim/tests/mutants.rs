@@ -5,7 +5,7 @@ mod staged;
 
 use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::mutants::{Mutant, choose};
-use hybster_sim::{Behaviour, Layout, Lie, Options, Scenario, Trick, run_scenario};
+use hybster_sim::{Behaviour, Flood, Layout, Lie, Options, Scenario, Trick, run_scenario};
 use hybster_tss::RequestAuthenticator;
 
 /// Runs scenarios with a broken rule until a property does not hold; the seed and the property.
@@ -82,6 +82,8 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
         Mutant::ReissuedTime => {
             liar(seed, &[Behaviour::Retimer { ppm: 800_000 }, Behaviour::Splitter { ppm }])
         }
+        Mutant::PeersUnlimited => staged::resources::flood(seed, Flood::Batches),
+        Mutant::AnswersUnlimited => staged::resources::unread_answers(seed),
         _ => Scenario::random(seed),
     }
 }
@@ -214,6 +216,8 @@ mutants! {
     reissued_time: ReissuedTime in 500;
     time_goes_back: TimeGoesBack in 500;
     randomness_of_view: RandomnessOfView in 500;
+    peers_unlimited: PeersUnlimited in 20;
+    answers_unlimited: AnswersUnlimited in 20;
 }
 
 /// A smaller run of the same kind is found, and it still fails without the search.

@@ -25,7 +25,8 @@
 //! | Who can fill it | Bound | Beyond it |
 //! |---|---|---|
 //! | the stages, for one peer | `queue_bytes`; usually the order window, as the rest is withdrawn | the message is dropped and counted; the stage asks or sends again |
-//! | one peer, by what it makes this replica answer | the same queue, its own | as above: others notice nothing |
+//! | the stages, with what nothing withdraws | `transient_bytes` for each peer | as above |
+//! | one peer, by what it asks | what each stage lets wait for it; dropped with its link | the stage gives no answer until some have left ([`Egress::answers_left`]) |
 //! | clients, by replies | one message per link, closed at 64 KiB | the link's own limit, in the driver |
 
 mod peer;
@@ -41,7 +42,10 @@ use bytes::Bytes;
 use crate::config::GroupConfig;
 use crate::ids::{Peers, ReplicaId};
 use crate::mutants::{self, Mutant};
-use crate::output::{ClientLink, Destination, Network, Reject, ReplyQueue, SendTag};
+use crate::output::{
+    Answerer, ClientLink, Destination, Input, Network, Reject, ReplyQueue, SendTag, ToPillar,
+    ToState,
+};
 use crate::time::{Time, earliest};
 use crate::wire::kind_of;
 use crate::wire::relay::{RELAY_HEAD, begin_relay, parse_relay, relayed_head};
@@ -101,6 +105,9 @@ pub struct EgressLimits {
     /// Bytes that may wait for one peer. Default 1 GiB; what really waits is bounded by the order
     /// window, as what a checkpoint passed is withdrawn.
     pub queue_bytes: usize,
+    /// Bytes of them that nothing withdraws, but for answers, which the stages bound: what asks, what
+    /// is relayed or forwarded. Default 16 MiB; beyond, they are dropped, and sent again later.
+    pub transient_bytes: usize,
     /// Longest wait of a message for another to go along with, in microseconds. Default 5,000.
     pub late_us: u64,
     /// A queue with this many bytes leaves, urgent or not. Default 64 KiB.
@@ -112,6 +119,7 @@ impl Default for EgressLimits {
         EgressLimits {
             link_window_bytes: 1 << 20,
             queue_bytes: 1 << 30,
+            transient_bytes: 16 << 20,
             late_us: 5_000,
             full_bytes: 64 << 10,
         }
@@ -171,9 +179,29 @@ impl<L: Copy + PartialEq> Egress<L> {
         self.to_peers.peers[usize::from(peer.0)].up();
     }
 
-    /// The link to a peer is gone. What waits for it is kept.
+    /// The link to a peer is gone. What waits for it is kept, but for answers.
     pub fn peer_down(&mut self, peer: ReplicaId) {
-        self.to_peers.peers[usize::from(peer.0)].down();
+        let ToPeers { peers, counters, .. } = &mut self.to_peers;
+        counters.dropped += peers[usize::from(peer.0)].down() as u64;
+    }
+
+    /// Tells stages about their answers that do not wait any more, so that they give others. To be
+    /// called after each [`Egress::flush`] and [`Egress::peer_down`], and the inputs are to be
+    /// handed over.
+    pub fn answers_left(&mut self, mut tell: impl FnMut(Input)) {
+        for (peer, outbound) in (0..).map(ReplicaId).zip(&mut self.to_peers.peers) {
+            if !outbound.has_left() {
+                continue;
+            }
+            for (by, answers) in outbound.take_left() {
+                tell(match by {
+                    Answerer::Pillar(pillar) => {
+                        Input::Pillar(pillar, ToPillar::AnswersLeft { peer, answers })
+                    }
+                    Answerer::State => Input::State(ToState::AnswersLeft { peer, answers }),
+                });
+            }
+        }
     }
 
     /// A client's link is up; one of the same client and incarnation gives way to it.
@@ -295,6 +323,14 @@ impl<L: Copy + PartialEq> Egress<L> {
     #[must_use]
     pub fn queued_bytes(&self, peer: ReplicaId) -> usize {
         self.to_peers.peers.get(usize::from(peer.0)).map_or(0, Outbound::bytes)
+    }
+
+    /// Bytes that wait for a peer and that no checkpoint or view withdraws: what this replica asks
+    /// or forwards, and what it answers.
+    #[must_use]
+    pub fn lasting_bytes(&self, peer: ReplicaId) -> (usize, usize) {
+        let outbound = self.to_peers.peers.get(usize::from(peer.0));
+        outbound.map_or((0, 0), Outbound::lasting_bytes)
     }
 
     /// An invariant that does not hold. `full`: the costly ones too, for the simulator.

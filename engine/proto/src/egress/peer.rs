@@ -1,12 +1,12 @@
 //! What waits for one peer, and what its present link was given.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
 use crate::ids::ReplicaId;
 use crate::mutants::{self, Mutant};
-use crate::output::{SendTag, Watermark};
+use crate::output::{Answerer, SendTag, Watermark};
 use crate::time::Time;
 
 use super::{EgressCounters, EgressLimits, LinkState, Links};
@@ -75,6 +75,11 @@ impl Outgoing {
         self.key_and_is_new | 1
     }
 
+    /// What is withdrawn by nothing: it is counted, and has a bound of its own.
+    fn transient_cost(&self) -> usize {
+        if self.tag == SendTag::Transient { self.cost() } else { 0 }
+    }
+
     fn cost(&self) -> usize {
         self.message.len() + FRAMING_BYTES
     }
@@ -92,6 +97,12 @@ const _: () = assert!(size_of::<Outgoing>() == 64);
 pub(super) struct Outbound {
     queue: VecDeque<Outgoing>,
     bytes: usize,
+    /// Those of them that nothing withdraws, but for answers.
+    transient_bytes: usize,
+    /// Answers that wait, by the stage that gave them.
+    answers: BTreeMap<Answerer, u32>,
+    /// Answers that do not wait any more, and whose stages were not told so.
+    left: BTreeMap<Answerer, u32>,
     /// When what is late leaves.
     late_at: Option<Time>,
     is_up: bool,
@@ -134,9 +145,35 @@ impl Outbound {
         self.is_due = !self.queue.is_empty();
     }
 
-    pub(super) fn down(&mut self) {
+    /// Returns how many answers were dropped: whoever asked asks again over the next link.
+    pub(super) fn down(&mut self) -> usize {
         self.renew();
         self.is_up = false;
+        if self.answers.is_empty() {
+            return 0;
+        }
+        let before = self.queue.len();
+        self.retain(|waiting| !matches!(waiting.tag, SendTag::Answer(_)));
+        for (by, count) in std::mem::take(&mut self.answers) {
+            *self.left.entry(by).or_default() += count;
+        }
+        before - self.queue.len()
+    }
+
+    /// Answers that do not wait any more since the last call, by stage.
+    pub(super) fn take_left(&mut self) -> BTreeMap<Answerer, u32> {
+        std::mem::take(&mut self.left)
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// Bytes that nothing withdraws, and answers.
+    pub(super) fn lasting_bytes(&self) -> (usize, usize) {
+        let of_answers = |waiting: &&Outgoing| matches!(waiting.tag, SendTag::Answer(_));
+        let answers = self.queue.iter().filter(of_answers).map(Outgoing::cost).sum();
+        (self.transient_bytes, answers)
     }
 
     fn renew(&mut self) {
@@ -167,15 +204,28 @@ impl Outbound {
         now: Time,
         limits: &EgressLimits,
     ) -> Push {
-        let outcome = if !message.is_new() && self.holds(&message) {
+        if let SendTag::Answer(by) = message.tag {
+            // Its stage knows what waits: there is no copy, and as many bytes as it may have here.
+            if !self.is_up || self.bytes + message.cost() > limits.queue_bytes {
+                *self.left.entry(by).or_default() += 1;
+                return Push::Full;
+            }
+            *self.answers.entry(by).or_default() += 1;
+        }
+        let is_answer = matches!(message.tag, SendTag::Answer(_));
+        let transient_bytes = self.transient_bytes + message.transient_cost();
+        let outcome = if !message.is_new() && !is_answer && self.holds(&message) {
             Push::Duplicate
-        } else if self.bytes + message.cost() > limits.queue_bytes {
+        } else if self.bytes + message.cost() > limits.queue_bytes
+            || transient_bytes > limits.transient_bytes
+        {
             return Push::Full;
         } else {
             if self.queue.is_empty() {
                 self.idle_since = now;
             }
             self.bytes += message.cost();
+            self.transient_bytes = transient_bytes;
             self.queue.push_back(message);
             Push::Queued
         };
@@ -201,15 +251,31 @@ impl Outbound {
         if before == 0 {
             return 0;
         }
+        self.retain(|waiting| !waiting.tag.is_withdrawn(mark));
+        before - self.queue.len()
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Outgoing) -> bool) {
         let mut bytes = 0;
         self.queue.retain(|waiting| {
-            let stays = !waiting.tag.is_withdrawn(mark);
+            let stays = keep(waiting);
             bytes += if stays { waiting.cost() } else { 0 };
             stays
         });
         self.bytes = bytes;
         self.note_empty();
-        before - self.queue.len()
+    }
+
+    #[inline]
+    fn note_left(&mut self, tag: SendTag) {
+        let SendTag::Answer(by) = tag else { return };
+        *self.left.entry(by).or_default() += 1;
+        if let Some(count) = self.answers.get_mut(&by) {
+            *count -= 1;
+            if *count == 0 {
+                self.answers.remove(&by);
+            }
+        }
     }
 
     fn note_empty(&mut self) {
@@ -249,6 +315,8 @@ impl Outbound {
         {
             let bytes = waiting.cost();
             self.bytes -= bytes;
+            self.transient_bytes -= waiting.transient_cost();
+            self.note_left(waiting.tag);
             if !waiting.is_new() && self.is_on_its_way(&waiting, now, || links.link_state(peer)) {
                 counters.paced += 1;
                 continue;
@@ -274,7 +342,7 @@ impl Outbound {
         state: impl FnOnce() -> LinkState,
     ) -> bool {
         // Whoever asks, or is asked, paces itself.
-        if message.tag == SendTag::Transient {
+        if matches!(message.tag, SendTag::Transient | SendTag::Answer(_)) {
             return false;
         }
         let (newer, older) = (&self.handed[..self.handed_next], &self.handed[self.handed_next..]);
@@ -286,7 +354,7 @@ impl Outbound {
 
     fn note_handed(&mut self, key: u64, tag: SendTag, bytes: usize, now: Time) {
         self.handed_bytes += bytes as u64;
-        if tag == SendTag::Transient {
+        if matches!(tag, SendTag::Transient | SendTag::Answer(_)) {
             return;
         }
         let handed = Handed { key, at: now, end: self.handed_bytes };
@@ -314,6 +382,10 @@ impl Outbound {
         let is_due_or_late = self.is_due || self.late_at.is_some();
         let quick = [
             (self.bytes <= limits.queue_bytes, "what waits is within its bound"),
+            (
+                self.transient_bytes <= limits.transient_bytes,
+                "what nothing withdraws is within its bound",
+            ),
             ((self.bytes == 0) == self.queue.is_empty(), "what waits is counted"),
             (self.queue.is_empty() || is_due_or_late, "what waits is due or has a deadline"),
         ];
@@ -324,8 +396,14 @@ impl Outbound {
             while let Some(waiting) = rest.next() {
                 has_copies |= rest.clone().any(|other| other.is_copy_of(waiting));
             }
+            let transient: usize = self.queue.iter().map(Outgoing::transient_cost).sum();
+            let is_answer = |waiting: &&Outgoing| matches!(waiting.tag, SendTag::Answer(_));
+            let answers = self.queue.iter().filter(is_answer).count();
+            let counted: u32 = self.answers.values().sum();
             [
                 (bytes == self.bytes, "what waits is counted right"),
+                (transient == self.transient_bytes, "what nothing withdraws is counted right"),
+                (answers == counted as usize, "answers are counted right"),
                 (!has_copies, "no two copies of a message wait for one peer"),
             ]
         };
@@ -347,6 +425,7 @@ fn key_of(message: &[u8], tag: SendTag) -> u64 {
         SendTag::Checkpoint(order) => (2, 0, order.0),
         SendTag::ViewChange(view) => (3, view.0, 0),
         SendTag::NewView(view) => (4, view.0, 0),
+        SendTag::Answer(_) => (5, 0, 0),
     };
     let mut even = mix(message.len() as u64 ^ class, view);
     let mut odd = mix(class, order);

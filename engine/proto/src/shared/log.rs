@@ -34,7 +34,18 @@ impl<E: Entry> Log<E> {
         self.base + self.ring.len() as u64
     }
 
-    fn position(&self, slot: u64) -> Option<usize> {
+    /// The entry at a place of the ring.
+    pub(crate) fn at_place(&self, place: usize) -> Option<&E> {
+        self.ring.get(place)
+    }
+
+    /// How many places there are.
+    pub(crate) fn places(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Where a slot's entry is in the ring.
+    pub(crate) fn position(&self, slot: u64) -> Option<usize> {
         (self.base..self.end()).contains(&slot).then(|| (slot % self.ring.len() as u64) as usize)
     }
 

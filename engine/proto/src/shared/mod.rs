@@ -11,10 +11,12 @@
 //! | [`Bodies`](bodies::Bodies) | batches by digest that messages of a view change name |
 //! | [`Later`](later::Later) | messages of views that are not entered yet |
 //! | [`Proposals`](proposals::Proposals) | batches and gaps that wait to be proposed |
+//! | [`Answers`](answers::Answers) | what peers have asked for, until there is room for the answer |
 //! | [`CatchUp`](catch_up::CatchUp) | the stable checkpoint, and the way there |
 //!
 //! `requests` checks the requests in a batch.
 
+pub(crate) mod answers;
 pub(crate) mod bodies;
 pub(crate) mod catch_up;
 pub(crate) mod later;

@@ -8,6 +8,7 @@ impl StateStage {
     #[inline]
     pub(super) fn check_invariants(&self) {
         self.transfer.iter().for_each(Transfer::check_invariants);
+        self.answers.check_invariants();
     }
 
     /// As after each input, and everything that takes time to look at: for tests and simulators.

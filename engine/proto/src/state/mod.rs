@@ -17,9 +17,11 @@ use hybster_tss::Digest;
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, ReplicaId};
 use crate::output::{
-    Destination, Output, Reject, SendTag, TakenSnapshot, ToControl, ToExecution, ToPillar, ToState,
+    Answerer, Destination, Output, Reject, SendTag, TakenSnapshot, ToControl, ToExecution,
+    ToPillar, ToState,
 };
 use crate::service::Snapshot;
+use crate::shared::answers::Answers;
 use crate::time::{Time, earliest};
 use crate::trace::TraceEvent;
 use crate::wire::state::{Fetch, Fetched, NodeId};
@@ -35,8 +37,8 @@ const KEPT_BEFORE_STABLE: usize = 1;
 const PIN_US: u64 = 1_000_000;
 /// The tree of the replica's own pages.
 const BOOKKEEPING: usize = 0;
-/// Bytes that answer one FETCH at most.
-const ANSWER_BYTES: usize = 4 << 20;
+/// Nodes that one peer may have asked for at a time: as many as it has under way in a transfer.
+pub(crate) const FETCHES_IN_FLIGHT: usize = transfer::IN_FLIGHT;
 
 /// A digested snapshot.
 struct Held {
@@ -105,6 +107,8 @@ pub struct StateStage {
     /// compared with.
     deferred: Option<CheckpointId>,
     transfers: u64,
+    /// What peers have asked for.
+    answers: Answers<(OrderNumber, NodeId)>,
 }
 
 impl StateStage {
@@ -112,6 +116,7 @@ impl StateStage {
     #[must_use]
     pub fn new(config: Arc<GroupConfig>, id: ReplicaId) -> Self {
         StateStage {
+            answers: Answers::new(config.replicas, FETCHES_IN_FLIGHT),
             config,
             id,
             jobs: VecDeque::new(),
@@ -152,6 +157,10 @@ impl StateStage {
                 if let Err(reason) = result {
                     out.reject(Some(from), &message, reason);
                 }
+            }
+            ToState::AnswersLeft { peer, answers } => {
+                self.answers.left(peer, answers);
+                self.send_nodes(peer, out);
             }
         }
         self.check_invariants();
@@ -289,21 +298,27 @@ impl StateStage {
         out: &mut Output,
     ) -> Result<(), Reject> {
         let fetch = Fetch::parse(message)?;
-        let held = self.held.get(&fetch.order).cloned();
-        if held.is_some() {
+        if self.held.contains_key(&fetch.order) {
             self.fetched.insert(fetch.order, now);
         }
-        let mut left = ANSWER_BYTES;
+        // Whoever fetches another checkpoint has given up the one before.
+        self.answers.forget(from, |(order, _)| *order == fetch.order);
+        let mut has_room = true;
         for at in fetch.nodes {
-            let content = held.as_ref().and_then(|held| held.content(at));
-            let answer = Fetched { order: fetch.order, node: at, content }.encode();
-            left = left.saturating_sub(answer.len());
-            out.send(Destination::Peer(from), answer, SendTag::Transient);
-            if left == 0 {
-                break;
-            }
+            has_room &= self.answers.ask(from, (fetch.order, at));
         }
-        Ok(())
+        self.send_nodes(from, out);
+        if has_room { Ok(()) } else { Err(Reject::Overload) }
+    }
+
+    /// Answers what a peer has asked for, as far as there is room.
+    fn send_nodes(&mut self, to: ReplicaId, out: &mut Output) {
+        while let Some((order, node)) = self.answers.next(to) {
+            let content = self.held.get(&order).and_then(|held| held.content(node));
+            let answer = Fetched { order, node, content }.encode();
+            self.answers.answered(to, (order, node), answer.len());
+            out.send(Destination::Peer(to), answer, SendTag::Answer(Answerer::State));
+        }
     }
 
     fn start_transfer(&mut self, id: CheckpointId, whole: bool, now: Time, out: &mut Output) {
@@ -332,7 +347,8 @@ impl StateStage {
     fn restart_transfer(&mut self, id: CheckpointId, whole: bool, now: Time, out: &mut Output) {
         let earlier = self.transfer.take();
         let peers = self.config.all_replicas().filter(|r| *r != self.id).collect();
-        let mut transfer = Transfer::new(id, peers, self.latest.clone(), whole, earlier);
+        let mut transfer =
+            Transfer::new(id, peers, self.latest.clone(), whole, earlier);
         transfer.pump(now, out);
         self.transfer = Some(transfer);
     }

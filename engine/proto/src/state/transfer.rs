@@ -21,7 +21,7 @@ use crate::wire::CheckpointId;
 use crate::wire::state::{Fetch, Fetched, NodeId};
 
 /// Nodes asked for and not answered at a time.
-const IN_FLIGHT: usize = 256;
+pub(super) const IN_FLIGHT: usize = 256;
 /// Nodes that one FETCH asks for.
 const PER_FETCH: usize = 32;
 /// Resend intervals for which a peer that did not answer is not asked, if there are others.

@@ -6,6 +6,7 @@
 //! what one lets leave passes through the next.
 
 mod archive;
+mod flood;
 mod forge;
 mod new_view;
 mod order;
@@ -25,6 +26,7 @@ use crate::random::Random;
 use crate::watched::Watched;
 
 pub use archive::Archive;
+pub use flood::Flood;
 pub use order::Trick;
 pub(crate) use twin::Workshop;
 pub use views::Lie;
@@ -224,6 +226,8 @@ pub enum Behaviour {
         /// How often.
         ppm: u32,
     },
+    /// Says that it holds no checkpoint.
+    HoldsNothing,
     /// Vouches for checkpoints that never were.
     CheckpointLiar {
         /// How often.
@@ -238,6 +242,13 @@ pub enum Behaviour {
     Deaf {
         /// How many messages are lost on it.
         ppm: u32,
+    },
+    /// Sends so many messages to each peer at a time, again and again.
+    Flooder {
+        /// Which.
+        flood: Flood,
+        /// How many.
+        count: u32,
     },
     /// Runs a second core on the same TrInX instances, with another part of the group.
     SharedTwin,
@@ -270,9 +281,11 @@ impl Behaviour {
             Behaviour::Retimer { ppm } => Box::new(new_view::NewViewLiar { ppm, times_only: true }),
             Behaviour::NewViewForger { ppm } => Box::new(new_view::NewViewForger { ppm }),
             Behaviour::StateLiar { ppm } => Box::new(state::StateLiar { ppm }),
+            Behaviour::HoldsNothing => Box::new(state::HoldsNothing),
             Behaviour::CheckpointLiar { ppm } => Box::new(state::CheckpointLiar { ppm }),
             Behaviour::ReplyLiar { ppm } => Box::new(replies::ReplyLiar { ppm }),
             Behaviour::Deaf { ppm } => Box::new(replies::Deaf { ppm }),
+            Behaviour::Flooder { flood, count } => Box::new(flood::Flooder { flood, count }),
             Behaviour::SharedTwin => Box::new(twin::Twin::new(workshop, workshop.trinx.to_vec())),
             #[cfg(feature = "controls")]
             Behaviour::ClonedTwin => {

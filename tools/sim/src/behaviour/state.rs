@@ -62,6 +62,24 @@ impl Host for StateLiar {
     }
 }
 
+pub(super) struct HoldsNothing;
+
+impl Host for HoldsNothing {
+    fn outgoing(&mut self, _: &mut Scene<'_>, leaving: Departure, send: &mut Vec<Departure>) {
+        let fetched = match kind_of(&leaving.message) {
+            kind::FETCHED => Fetched::parse(&leaving.message).ok(),
+            _ => None,
+        };
+        match fetched {
+            Some(fetched) => {
+                let message = Fetched { content: None, ..fetched }.encode();
+                send.push(Departure { message, ..leaving });
+            }
+            None => send.push(leaving),
+        }
+    }
+}
+
 pub(super) struct CheckpointLiar {
     pub ppm: u32,
 }

@@ -12,7 +12,7 @@ use crate::hybster::events;
 use crate::hybster::input::ControlInput;
 use crate::hybster::wire::view::{Link, Part, PartScope};
 use crate::ids::{ReplicaId, View};
-use crate::output::{Destination, Fatal, Output, Reject, SendTag};
+use crate::output::{Answerer, Destination, Fatal, Output, Reject, SendTag};
 use crate::shared::bodies::{BATCHES_PER_REQUEST, Held, Named};
 use crate::time::Time;
 use crate::trace::{Proposal, TraceEvent};
@@ -170,7 +170,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             if self.is_leader() {
                 self.prepared = last + 1;
             }
-            self.slots.get_mut(first).expect("P' lies in the window").prepare = Some(stored);
+            self.store(first, stored);
         }
         self.progressed();
         self.announce(0, out);
@@ -274,15 +274,33 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         if digests.len() > BATCHES_PER_REQUEST {
             return Err(Reject::Malformed);
         }
+        let mut has_room = true;
         for digest in digests {
-            let logged = self.slots.all().find(|stored| stored.header.batch == digest);
-            let batch = logged.map(StoredPrepare::batch);
-            if let Some(batch) = batch.or_else(|| self.bodies.get(&digest).cloned()) {
-                let answer = encode_batch(self.pillar, &batch);
-                out.send(Destination::Peer(from), answer, SendTag::Transient);
+            has_room &= self.answers.ask(from, digest);
+        }
+        self.send_batches(from, out);
+        if has_room { Ok(()) } else { Err(Reject::Overload) }
+    }
+
+    /// Answers what a peer has asked for and is held here, as far as there is room.
+    pub(super) fn send_batches(&mut self, to: ReplicaId, out: &mut Output) {
+        while let Some(digest) = self.answers.next(to) {
+            let batch = self.held_batch(&digest);
+            let answer = batch.map(|batch| encode_batch(self.pillar, &batch));
+            self.answers.answered(to, digest, answer.as_ref().map_or(0, Bytes::len));
+            if let Some(answer) = answer {
+                let tag = SendTag::Answer(Answerer::Pillar(self.pillar));
+                out.send(Destination::Peer(to), answer, tag);
             }
         }
-        Ok(())
+    }
+
+    fn held_batch(&self, digest: &Digest) -> Option<Bytes> {
+        let places = self.digests.find(digest);
+        let logged = places.filter_map(|place| self.slots.at_place(place)?.prepare.as_ref());
+        let mut logged = logged.filter(|stored| stored.header.batch == *digest);
+        let logged = logged.next().map(StoredPrepare::batch);
+        logged.or_else(|| self.bodies.get(digest).cloned())
     }
 
     /// A BATCH: worth something only if a message names it that waits for it.

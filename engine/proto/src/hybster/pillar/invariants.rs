@@ -31,6 +31,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         assert!(self.backoff <= MAX_BACKOFF, "waits are bounded");
         self.proposals.check_invariants();
         self.bodies.check_invariants(self.most_holds());
+        self.answers.check_invariants();
         self.checkpoints.check_invariants(self.config.replicas);
     }
 
@@ -58,6 +59,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let slot = self.slots.get(at).expect("inside the log");
         if let Some(stored) = &slot.prepare {
             let header = &stored.header;
+            let mut places = self.digests.find(&header.batch);
+            assert!(
+                places.any(|place| Some(place) == self.slots.position(at)),
+                "a batch in the log is found by its digest"
+            );
             let here = header.pillar == self.pillar && self.config.slot_of(header.first) == at;
             assert!(here, "a PREPARE is at its first slot");
             assert_eq!(header.view, self.view, "the log is of one view");
@@ -92,6 +98,7 @@ mod tests {
 
     use super::*;
     use crate::config::GroupConfig;
+    use crate::hybster::pillar::digests::Digests;
     use crate::hybster::pillar::slots::{StoredPrepare, Vote};
     use crate::hybster::wire::view::Link;
     use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
@@ -109,8 +116,8 @@ mod tests {
         let trinx = InProcessTrInX::new(&key, config.mac, digest, instance);
         let verifier = InProcessVerifier::new(&key, config.mac, digest);
         let mut pillar = Pillar::new(config, ReplicaId(1), PillarId(1), trinx, verifier);
+        pillar.store(0, stored(2));
         let slot = pillar.slots.get_mut(0).expect("it is in the log");
-        slot.prepare = Some(stored(2));
         slot.votes = vec![vote(2)];
         pillar
     }
@@ -174,6 +181,7 @@ mod tests {
         a_view_of_the_past: "views rise", |it| it.established = Some((View(0), Vec::new()));
         waits_without_end: "waits are bounded", |it| it.backoff = MAX_BACKOFF + 1;
         a_prepare_elsewhere: "at its first slot", |it| first(it).prepare = Some(stored(4));
+        a_batch_that_is_not_found: "found by its digest", |it| it.digests = Digests::new(1024);
         a_prepare_of_another_view: "of one view", |it| it.view = View(3);
         a_commit_of_the_leader: "other followers", |it| first(it).votes = vec![vote(0)];
         a_commit_of_its_own: "other followers", |it| first(it).votes = vec![vote(1)];

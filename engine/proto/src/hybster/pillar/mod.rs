@@ -11,6 +11,7 @@
 
 mod abort;
 mod checkpointing;
+mod digests;
 #[cfg(feature = "model")]
 mod fingerprint;
 mod invariants;
@@ -20,17 +21,19 @@ mod slots;
 mod timing;
 
 use bytes::Bytes;
-use hybster_tss::{Counter, InstanceId, Refusal, RequestVerifier, TrInX, Verifier};
+use hybster_tss::{Counter, Digest, InstanceId, Refusal, RequestVerifier, TrInX, Verifier};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
+use crate::hybster::control::MAX_CHANGES;
 use crate::hybster::input::PillarInput;
 use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::notice::{Notice, Suspicion};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl, ToIntake, ToPillar};
-use crate::shared::bodies::Bodies;
+use crate::shared::answers::Answers;
+use crate::shared::bodies::{BATCHES_PER_REQUEST, Bodies};
 use crate::shared::later::Later;
 use crate::shared::proposals::Proposals;
 use crate::shared::votes::Votes;
@@ -39,6 +42,7 @@ use crate::timeouts::AdaptiveTimeout;
 use crate::wire::help::OrderRequest;
 use crate::wire::{Checkpoint, Commit, PrepareHeader, kind};
 
+use digests::Digests;
 use preferred_quorum::PreferredQuorum;
 pub(crate) use slots::{SLOT_BYTES, VOTE_BYTES};
 use slots::{Slots, StoredPrepare};
@@ -46,6 +50,9 @@ use timing::Timing;
 
 /// Windows of slots that the log holds: a peer that moved its window first may be one window ahead.
 pub(crate) const LOG_WINDOWS: u64 = 2;
+/// Batches that a peer may ask one pillar for at a time: those that one BATCH-REQUEST names, for each
+/// message of a view change that names them, and for the one that takes the place of another.
+const MOST_ASKED: usize = (MAX_CHANGES + 3) * BATCHES_PER_REQUEST;
 /// Bytes that answer one ORDER-REQUEST at most.
 const ANSWER_BYTES: usize = 256 << 10;
 /// Uncommitted PREPAREs that a leader sends again at a time.
@@ -66,6 +73,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     /// Whether the view is stable here: v_cur = v_stab and not about to leave.
     active: bool,
     slots: Slots,
+    /// Where in the log a batch is.
+    digests: Digests,
     /// The slot to certify next, o_prep + 1.
     prepared: u64,
     /// The slot to commit next, o_comm + 1.
@@ -85,6 +94,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     chain: Vec<Link>,
     /// Batches that messages of a view change name.
     bodies: Bodies,
+    /// Batches that peers have asked for.
+    answers: Answers<Digest>,
     /// PREPAREs certified for a view that is being established.
     established: Option<(View, Vec<StoredPrepare>)>,
     /// Ordering messages of later views.
@@ -117,8 +128,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
         assert_eq!(trinx.instance(), instance, "every pillar needs its own TrInX instance");
         let replicas = usize::from(config.replicas);
+        let slots = Slots::new(LOG_WINDOWS * config.window_slots());
         Pillar {
-            slots: Slots::new(LOG_WINDOWS * config.window_slots()),
+            digests: Digests::new(slots.places()),
+            slots,
             id,
             pillar,
             trinx,
@@ -134,6 +147,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             timing: Timing::new(&config),
             chain: Vec::new(),
             bodies: Bodies::new(id, pillar),
+            answers: Answers::new(config.replicas, MOST_ASKED),
             established: None,
             later: Later::new(config.replicas, config.window_slots() as usize),
             checkpoints: Votes::new(&config),
@@ -225,6 +239,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 }
             }
             ToPillar::PeerUp(peer) => self.peer_up(peer, out),
+            ToPillar::AnswersLeft { peer, answers } => {
+                self.answers.left(peer, answers);
+                self.send_batches(peer, out);
+            }
         }
         self.note_progress(now);
         self.check_invariants(out);
@@ -321,6 +339,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         (self.committed..(self.committed + 8).min(self.slots.end())).any(|s| {
             self.slots.get(s).is_some_and(|slot| slot.prepare.is_some() || !slot.votes.is_empty())
         })
+    }
+
+    /// Puts a PREPARE into the log, where there must be room.
+    fn store(&mut self, slot: u64, stored: StoredPrepare) {
+        let place = self.slots.position(slot).expect("it lies inside the log");
+        self.digests.put(&stored.header.batch, place);
+        self.slots.get_mut(slot).expect("it lies inside the log").prepare = Some(stored);
     }
 
     fn is_leader(&self) -> bool {

@@ -179,9 +179,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let to = self.preferred.destination(slot, slot == self.committed, ends_interval, self.now);
         let tag = SendTag::Ordering(header.view, header.last);
         out.send_new(to, stored.message.clone(), tag);
-        let slot = self.slots.get_mut(self.prepared).expect("the window has room");
-        assert!(slot.prepare.is_none(), "an order number is used once in a view");
-        slot.prepare = Some(stored);
+        let is_free = self.slots.prepare(self.prepared).is_none();
+        assert!(is_free, "an order number is used once in a view");
+        self.store(self.prepared, stored);
         self.prepared = last + 1;
         self.commit_ready(out);
     }
@@ -243,8 +243,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             self.check_requests(body, header.requests)?;
         }
         let late = self.is_late(&header);
-        let slot = self.slots.get_mut(first).expect("inside the log");
-        slot.prepare = Some(StoredPrepare { header, digest, message, late });
+        self.store(first, StoredPrepare { header, digest, message, late });
         self.advance(out);
         Ok(())
     }

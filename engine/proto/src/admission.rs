@@ -1,0 +1,235 @@
+//! How much of one peer's messages a replica takes in before it has handled them.
+//!
+//! Peers are always read, and stages take their time: without a bound a peer could fill the queues
+//! before them. What a correct peer has in flight is bounded by the windows and by how often it
+//! asks; that much is admitted of each peer, by classes of kinds, so that cheap messages cannot
+//! stand in the way of needed ones. What goes beyond it is dropped and counted, and the driver
+//! names the peer. Nothing is lost by that: whatever must arrive is sent again or asked for again.
+//!
+//! The driver asks [`Admission::admit`] for each message before it routes it, and tells what stages
+//! have dealt with in [`Totals`].
+
+use crate::bounds::prepare_bytes;
+use crate::config::GroupConfig;
+use crate::hybster::control::MAX_CHANGES;
+use crate::hybster::pillar::LOG_WINDOWS;
+use crate::ids::ReplicaId;
+use crate::mutants::{self, Mutant};
+use crate::shared::bodies::BATCHES_PER_REQUEST;
+use crate::shared::votes::claims_per_sender;
+use crate::state::FETCHES_IN_FLIGHT;
+use crate::wire::{kind, kind_of};
+
+/// The longest message that asks for something, in bytes: a FETCH of as many nodes as it may name.
+const ASKING_BYTES: u64 = 2 << 10;
+/// ORDER-REQUESTs of one pillar, and STATE-REQUESTs: as many as wait times that are missed in a row.
+const REPEATS: u64 = 8;
+/// Messages of view changes that a peer sends in answer to one STATE-REQUEST, for each replica: its
+/// VIEW-CHANGE, NEW-VIEW-ACK and NEW-VIEW, and as often again for what it sends by itself.
+const CHANGES_PER_REPLICA: u64 = 8;
+/// Bytes of them: a message of the longest frame is let in if fewer are in flight.
+const CHANGES_BYTES: u64 = 64 << 20;
+
+/// A class of kinds, each with a share of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// What orders: PREPARE, COMMIT, CHECKPOINT, forwarded REQUESTS; and what was asked for.
+    Ordering,
+    /// What changes views: few and costly.
+    Changing,
+    /// What asks for an answer.
+    Asking,
+}
+
+/// Number of classes.
+pub const CLASSES: usize = 3;
+
+impl Class {
+    /// The class of a message.
+    #[inline]
+    #[must_use]
+    pub fn of(message: &[u8]) -> Class {
+        match kind_of(message) {
+            kind::STATE_REQUEST | kind::ORDER_REQUEST | kind::BATCH_REQUEST | kind::FETCH => {
+                Class::Asking
+            }
+            kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => {
+                Class::Changing
+            }
+            _ => Class::Ordering,
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Messages and their bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Load {
+    /// How many.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Load {
+    /// Adds a message.
+    #[inline]
+    pub fn add(&mut self, message: &[u8]) {
+        self.messages += 1;
+        self.bytes += message.len() as u64;
+    }
+
+    fn since(self, earlier: Load) -> Load {
+        Load {
+            messages: self.messages.wrapping_sub(earlier.messages),
+            bytes: self.bytes.wrapping_sub(earlier.bytes),
+        }
+    }
+}
+
+/// Messages of one peer since the start, by [`Class::index`].
+pub type Totals = [Load; CLASSES];
+
+/// What one peer may have in flight by class: no message is admitted while as much is. So one
+/// message more than that waits at most.
+#[must_use]
+pub fn limits(config: &GroupConfig) -> Totals {
+    let (n, pillars) = (u64::from(config.replicas), u64::from(config.pillars));
+    let logged = LOG_WINDOWS.saturating_mul(config.window);
+    // A PREPARE for each slot, the COMMITs that it relays with it, its CHECKPOINTs, the batches and
+    // pages that were asked for.
+    let fetched = FETCHES_IN_FLIGHT as u64;
+    let batches = pillars * BATCHES_PER_REQUEST as u64 * (MAX_CHANGES as u64 + 3);
+    let ordering = Load {
+        messages: logged.saturating_mul(n + 1) + claims_per_sender(config) + batches + fetched,
+        bytes: logged.saturating_mul(prepare_bytes(config)),
+    };
+    let changing = Load { messages: CHANGES_PER_REPLICA * (n + 1), bytes: CHANGES_BYTES };
+    // One BATCH-REQUEST for each message of a view change that a pillar holds batches for.
+    let per_pillar = MAX_CHANGES as u64 + 3 + REPEATS;
+    let messages = fetched + pillars * per_pillar + REPEATS;
+    let asking = Load { messages, bytes: messages * ASKING_BYTES };
+    [ordering, changing, asking]
+}
+
+/// The messages of all peers that were admitted.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    limits: Totals,
+    /// By replica id.
+    peers: Vec<Admitted>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Admitted {
+    totals: Totals,
+    /// Those of them that were dealt with, as far as was known when it mattered last.
+    dealt: Totals,
+    refused: u64,
+}
+
+impl Admission {
+    /// Nothing has arrived yet.
+    #[must_use]
+    pub fn new(config: &GroupConfig) -> Admission {
+        let peers = (0..config.replicas).map(|_| Admitted::default()).collect();
+        Admission { limits: limits(config), peers }
+    }
+
+    /// Whether a peer's message is taken in. `dealt` tells what stages have dealt with of the
+    /// peer's admitted messages; it is asked only when there seems to be no room.
+    #[inline]
+    pub fn admit(
+        &mut self,
+        from: ReplicaId,
+        message: &[u8],
+        dealt: impl FnOnce() -> Totals,
+    ) -> bool {
+        let Some(peer) = self.peers.get_mut(usize::from(from.0)) else {
+            return false;
+        };
+        let class = Class::of(message).index();
+        let limit = self.limits[class];
+        let is_full = |peer: &Admitted| {
+            let in_flight = peer.totals[class].since(peer.dealt[class]);
+            in_flight.messages >= limit.messages || in_flight.bytes >= limit.bytes
+        };
+        if is_full(peer) {
+            peer.dealt = dealt();
+            if is_full(peer) && !mutants::active(Mutant::PeersUnlimited) {
+                peer.refused += 1;
+                return false;
+            }
+        }
+        peer.totals[class].add(message);
+        true
+    }
+
+    /// Messages of a peer that were not taken in.
+    #[must_use]
+    pub fn refused(&self, peer: ReplicaId) -> u64 {
+        self.peers.get(usize::from(peer.0)).map_or(0, |peer| peer.refused)
+    }
+
+    /// What of a peer's messages is not dealt with, by class.
+    #[must_use]
+    pub fn in_flight(&self, peer: ReplicaId, dealt: &Totals) -> Totals {
+        let totals = self.peers.get(usize::from(peer.0)).map_or(*dealt, |peer| peer.totals);
+        std::array::from_fn(|class| totals[class].since(dealt[class]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: ReplicaId = ReplicaId(1);
+
+    #[test]
+    fn each_peer_has_a_share_of_each_class() {
+        let config = GroupConfig::default();
+        let mut admission = Admission::new(&config);
+        let asks = [kind::FETCH, 0];
+        let most = limits(&config)[Class::Asking.index()].messages;
+        let none = || Totals::default();
+        for _ in 0..most {
+            assert!(admission.admit(PEER, &asks, none));
+        }
+        assert!(!admission.admit(PEER, &asks, none));
+        assert_eq!(admission.refused(PEER), 1);
+        // What it sends besides, and what others ask, has room.
+        assert!(admission.admit(PEER, &[kind::COMMIT], none));
+        assert!(admission.admit(ReplicaId(2), &asks, none));
+        // One was dealt with.
+        let mut dealt = Totals::default();
+        dealt[Class::Asking.index()].add(&asks);
+        assert!(admission.admit(PEER, &asks, || dealt));
+        assert!(!admission.admit(PEER, &asks, || dealt));
+        let in_flight = admission.in_flight(PEER, &dealt);
+        assert_eq!(in_flight[Class::Asking.index()].messages, most);
+        assert!(!admission.admit(ReplicaId(9), &asks, none), "there is no such replica");
+    }
+
+    #[test]
+    fn bytes_are_bounded_as_well() {
+        let config = GroupConfig::default();
+        let mut admission = Admission::new(&config);
+        let mut long = vec![0; CHANGES_BYTES as usize / 2];
+        long[0] = kind::NEW_VIEW;
+        let mut admit = || admission.admit(PEER, &long, Totals::default);
+        assert_eq!([admit(), admit(), admit()], [true, true, false]);
+    }
+
+    #[test]
+    fn a_window_of_a_correct_peer_has_room() {
+        let config = GroupConfig::default();
+        let [ordering, ..] = limits(&config);
+        assert!(ordering.messages > 2 * config.window * u64::from(config.replicas));
+        assert!(ordering.bytes >= 2 * config.window * prepare_bytes(&config));
+    }
+}

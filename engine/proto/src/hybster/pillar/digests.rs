@@ -1,0 +1,95 @@
+//! Which slot of the log has a batch, by the batch's digest.
+//!
+//! A hash table with chains inside arrays of a fixed size: a batch costs a few stores and nothing is
+//! allocated. Entries are not removed with what they stand for but when their place is used again,
+//! so whoever looks up compares with what is there.
+
+use hybster_tss::Digest;
+
+/// No place.
+const NONE: u32 = u32::MAX;
+
+/// An index of the places of a log.
+pub(super) struct Digests {
+    /// By bucket, the place that came last.
+    first: Vec<u32>,
+    places: Vec<Place>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    bucket: u32,
+    before: u32,
+    after: u32,
+}
+
+impl Digests {
+    /// For a log with so many places.
+    pub(super) fn new(places: usize) -> Digests {
+        let place = Place { bucket: NONE, before: NONE, after: NONE };
+        let buckets = (2 * places).next_power_of_two();
+        Digests { first: vec![NONE; buckets], places: vec![place; places] }
+    }
+
+    /// A digest is a hash already.
+    fn bucket(&self, digest: &Digest) -> usize {
+        let [a, b, c, d, ..] = digest.0;
+        u32::from_le_bytes([a, b, c, d]) as usize & (self.first.len() - 1)
+    }
+
+    /// A batch with this digest is at a place from now on.
+    pub(super) fn put(&mut self, digest: &Digest, place: usize) {
+        let Place { bucket, before, after } = self.places[place];
+        if bucket != NONE {
+            match before {
+                NONE => self.first[bucket as usize] = after,
+                before => self.places[before as usize].after = after,
+            }
+            if after != NONE {
+                self.places[after as usize].before = before;
+            }
+        }
+        let bucket = self.bucket(digest);
+        let after = std::mem::replace(&mut self.first[bucket], place as u32);
+        if after != NONE {
+            self.places[after as usize].before = place as u32;
+        }
+        self.places[place] = Place { bucket: bucket as u32, before: NONE, after };
+    }
+
+    /// Places that may have a batch with this digest.
+    pub(super) fn find(&self, digest: &Digest) -> impl Iterator<Item = usize> {
+        let mut next = self.first[self.bucket(digest)];
+        std::iter::from_fn(move || {
+            let place = (next != NONE).then_some(next as usize)?;
+            next = self.places[place].after;
+            Some(place)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_found_as_long_as_they_are_not_used_again() {
+        // Four digests in two buckets, over three places: each is unlinked from the middle, from the
+        // front and from the end of a chain.
+        let digest = |number: u8| Digest([number % 2, 0, 0, 0].repeat(8).try_into().unwrap());
+        let mut index = Digests::new(3);
+        let mut at = [None; 3];
+        for round in 0..200_u32 {
+            let place = (round * 7 / 3 % 3) as usize;
+            let number = (round * 5 / 2 % 4) as u8;
+            index.put(&digest(number), place);
+            at[place] = Some(number % 2);
+            for number in 0..2 {
+                let mut found: Vec<usize> = index.find(&digest(number)).collect();
+                found.sort_unstable();
+                let expected: Vec<usize> = (0..3).filter(|p| at[*p] == Some(number)).collect();
+                assert_eq!(found, expected, "round {round}");
+            }
+        }
+    }
+}
