@@ -348,7 +348,7 @@ impl StateStage {
         let earlier = self.transfer.take();
         let peers = self.config.all_replicas().filter(|r| *r != self.id).collect();
         let mut transfer =
-            Transfer::new(id, peers, self.latest.clone(), whole, earlier);
+            Transfer::new(id, peers, self.config.faults, self.latest.clone(), whole, earlier);
         transfer.pump(now, out);
         self.transfer = Some(transfer);
     }

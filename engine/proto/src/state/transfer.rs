@@ -61,6 +61,10 @@ pub(super) struct Transfer {
     /// Once nothing is wanted or asked for, all other pages are as in the reference.
     fetched: Fetches,
     next: Option<CheckpointId>,
+    /// Peers that may be wrong.
+    faults: usize,
+    /// When certified content came that cannot be used: f+1 replicas are faulty.
+    unusable: Option<Time>,
     /// When something useful arrived last.
     progressed: Option<Time>,
 }
@@ -70,6 +74,7 @@ impl Transfer {
     pub(super) fn new(
         id: CheckpointId,
         peers: Vec<ReplicaId>,
+        faults: u16,
         reference: Option<Arc<Held>>,
         whole: bool,
         earlier: Option<Transfer>,
@@ -93,6 +98,8 @@ impl Transfer {
             asked: BTreeMap::new(),
             fetched: Default::default(),
             next: None,
+            faults: usize::from(faults),
+            unusable: None,
             progressed: None,
         }
     }
@@ -101,11 +108,16 @@ impl Transfer {
         self.id
     }
 
-    /// Whether the checkpoint seems to be out of reach: no peer holds it, or one has discarded it
-    /// and a newer one is known, or nothing comes any more.
+    /// Whether the checkpoint seems to be out of reach: no peer holds it, or a correct one has
+    /// discarded it and a newer one is known, or nothing comes any more.
+    ///
+    /// f of those that do not hold it may be liars: if they were believed, a transfer would begin again
+    /// at each checkpoint, and never end if it takes longer than from one to the next.
     pub(super) fn is_stalled(&self, now: Time, resend_us: u64) -> bool {
-        let discarded = self.next.is_some() && !self.useless.is_empty();
-        self.is_silent(now, resend_us) || discarded || self.useless.len() >= self.peers.len()
+        let discarded = self.next.is_some() && self.useless.len() > self.faults;
+        let is_unusable = self.next.is_some() && self.unusable.is_some();
+        let is_held = self.useless.len() < self.peers.len();
+        self.is_silent(now, resend_us) || discarded || is_unusable || !is_held
     }
 
     /// Whether nothing useful has come for long.
@@ -117,6 +129,7 @@ impl Transfer {
     pub(super) fn begin_anew(&mut self, now: Time, out: &mut Output) {
         self.useless.clear();
         self.silent.clear();
+        self.unusable = None;
         self.progressed = Some(now);
         let asked = std::mem::take(&mut self.asked);
         self.wanted.extend(asked.into_iter().map(|(at, asked)| (at, asked.digest)));
@@ -166,7 +179,8 @@ impl Transfer {
     pub(super) fn deadline(&self, resend_us: u64) -> Option<Time> {
         let asked = self.asked.values().map(|asked| asked.at.after_us(resend_us)).min();
         let useless = self.useless.iter().map(|(_, at)| at.after_us(PATIENCE * resend_us)).min();
-        earliest(asked, useless)
+        let unusable = self.unusable.map(|at| at.after_us(PATIENCE * resend_us));
+        earliest(earliest(asked, useless), unusable)
     }
 
     /// Asks others for what was not answered in time.
@@ -192,6 +206,10 @@ impl Transfer {
     /// Keeps a bounded number of questions under way, spread over the peers.
     pub(super) fn pump(&mut self, now: Time, out: &mut Output) {
         self.progressed.get_or_insert(now);
+        if self.unusable.is_some() {
+            // Nothing more of it is of use.
+            return;
+        }
         let is_in = |list: &[(ReplicaId, Time)], peer| list.iter().any(|(it, _)| *it == peer);
         let mut useful = self.peers.clone();
         useful.retain(|peer| !is_in(&self.useless, *peer));
@@ -251,13 +269,18 @@ impl Transfer {
         self.progressed = Some(now);
         let digest = self.asked.remove(&at).expect("found above").digest;
         let content = fetched.content.expect("checked above");
-        self.install(at, digest, content)?;
+        let installed = self.install(at, digest, content);
+        if installed.is_err() {
+            // What is not complete must not look so, nor may the wait for it have no end.
+            self.wanted.push_front((at, digest));
+            self.unusable = Some(now);
+        }
         self.pump(now, out);
-        Ok(())
+        installed
     }
 
     /// Takes in checked content. The digests certify it, so a fault in it is a fault of f+1
-    /// replicas; it is refused all the same.
+    /// replicas; it is refused all the same, and nothing of it is taken in.
     fn install(&mut self, at: NodeId, digest: Digest, content: Bytes) -> Result<(), Reject> {
         if at == ROOT {
             let record = RootRecord::parse(&content)?;
@@ -342,7 +365,49 @@ mod tests {
 
     fn transfer() -> Transfer {
         let id = CheckpointId { order: OrderNumber(256), digest: Digest([1; 32]) };
-        Transfer::new(id, vec![ReplicaId(1), ReplicaId(2)], None, false, None)
+        Transfer::new(id, vec![ReplicaId(1), ReplicaId(2)], 1, None, false, None)
+    }
+
+    /// A transfer of a checkpoint whose root has this content, and what it has asked for.
+    fn of_root(content: &'static [u8]) -> (Transfer, Output, Fetched) {
+        let content = Bytes::from_static(content);
+        let id = CheckpointId { order: OrderNumber(256), digest: content_digest(ROOT, &content) };
+        let peers = vec![ReplicaId(1), ReplicaId(2)];
+        let (mut transfer, mut out) =
+            (Transfer::new(id, peers, 1, None, false, None), Output::default());
+        transfer.pump(Time(1), &mut out);
+        (transfer, out, Fetched { order: id.order, node: ROOT, content: Some(content) })
+    }
+
+    #[test]
+    fn a_certified_root_that_cannot_be_read_ends_the_transfer_for_the_next_checkpoint() {
+        const RESEND_US: u64 = 100;
+        let (mut transfer, mut out, root) = of_root(b"no root");
+        let taken = transfer.arrived(ReplicaId(1), root, Time(2), &mut out);
+        assert_eq!(taken, Err(Reject::Malformed));
+        assert!(transfer.finished().is_none());
+        // It is looked at again, and asked for again when nothing better is known.
+        assert_eq!(transfer.deadline(RESEND_US), Some(Time(2 + PATIENCE * RESEND_US)));
+        assert!(!transfer.is_stalled(Time(3), RESEND_US));
+        assert!(transfer.is_silent(Time(2 + PATIENCE * RESEND_US), RESEND_US));
+        let next = CheckpointId { order: OrderNumber(512), digest: Digest([2; 32]) };
+        transfer.remember(next);
+        assert!(transfer.is_stalled(Time(3), RESEND_US));
+        transfer.check_all_invariants();
+        let sent = out.network.len();
+        transfer.begin_anew(Time(900), &mut out);
+        assert_eq!(out.network.len(), sent + 1);
+    }
+
+    #[test]
+    fn one_peer_that_holds_nothing_does_not_end_a_transfer() {
+        let (mut transfer, mut out, root) = of_root(b"no root");
+        transfer.remember(CheckpointId { order: OrderNumber(512), digest: Digest([2; 32]) });
+        let none = Fetched { content: None, ..root };
+        for (peer, stalled) in [(1, false), (1, false), (2, true)] {
+            transfer.arrived(ReplicaId(peer), none.clone(), Time(2), &mut out).unwrap();
+            assert_eq!(transfer.is_stalled(Time(3), 100), stalled);
+        }
     }
 
     fn asked(index: u64) -> (NodeId, Asked) {
