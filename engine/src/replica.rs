@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use hybster_net::files::Files;
 use hybster_net::{AnyTransport, HubConfig, Identity, Limits, TransportKind};
 use hybster_proto::egress::EgressLimits;
 use hybster_proto::service::Service;
@@ -193,6 +194,10 @@ impl<S: Service> ReplicaBuilder<S> {
         let layout = self.layout.resolve(config.pillars, available);
         let roles = self.roles();
         let plans = plan(layout, &roles, &cores);
+        let files = Files::check(&self.group.link_limits(), self.peers().count())?;
+        if let Some(advice) = files.warning() {
+            log::info!("{advice}");
+        }
         let (hub, transport_kind) = listen::open_hub(self.transport, self.hub_config()?)?;
         let (trace, trace_file) = self.open_trace(plans.len())?;
         if self.must_claim() {

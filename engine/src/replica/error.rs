@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use hybster_net::TransportError;
+use hybster_net::files::TooFewFiles;
 use hybster_net::hub::HubError;
 use hybster_proto::output::Fatal;
 
@@ -43,6 +44,9 @@ pub enum StartError {
     /// The transport that was asked for cannot be had.
     #[error(transparent)]
     Transport(#[from] NoTransport),
+    /// The process may not open enough files.
+    #[error(transparent)]
+    Files(#[from] TooFewFiles),
     /// The system refused to start a thread.
     #[error(
         "a thread could not be started: {0}; check the limits of processes and threads (ulimit -u) \

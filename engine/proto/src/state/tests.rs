@@ -88,9 +88,13 @@ impl Pair {
                 }
             }
             for effect in std::mem::take(&mut out.network) {
-                let Network::Send { to: Destination::Peer(to), message, .. } = effect else {
+                let Network::Send { to: Destination::Peer(to), message, tag, .. } = effect else {
                     panic!("a state stage talks to single peers");
                 };
+                if matches!(tag, SendTag::Answer(_)) {
+                    // It leaves at once.
+                    inputs.push_back((at, ToState::AnswersLeft { peer: to, answers: 1 }));
+                }
                 if let Ok(fetch) = Fetch::parse(&message) {
                     let pages = fetch.nodes.iter().filter(|node| place(**node) == (1, 0));
                     self.fetched.extend(pages.map(|node| node.index));
@@ -254,10 +258,19 @@ fn one_holder_among_the_dead_is_enough() {
                     _ => {}
                 }
             }
-            for effect in answers.network {
+            let mut left = VecDeque::from(answers.network);
+            while let Some(effect) = left.pop_front() {
                 let Network::Send { message, .. } = effect else { continue };
                 let from = ReplicaId(HOLDER);
                 behind.handle(ToState::Message { from, message }, now, &mut out);
+                // It has left, so there is room for more.
+                let mut more = Output::default();
+                holder.handle(
+                    ToState::AnswersLeft { peer: ReplicaId(2), answers: 1 },
+                    now,
+                    &mut more,
+                );
+                left.extend(more.network);
             }
             if out.network.is_empty() && behind.transfers() == 0 {
                 now = behind.deadline().expect("it waits for answers");
