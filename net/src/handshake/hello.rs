@@ -234,7 +234,7 @@ mod tests {
         hello().write(&mut wire);
         let expected = [
             &b"HYBN"[..],
-            &[2, 0, 52, 0],
+            &[3, 0, 52, 0],
             &[1, 7, 0, 0, 0],
             &[1, 4, 0],
             &[0, 0, 16, 0],
