@@ -66,9 +66,13 @@ fn a_group_is_traced_and_its_traces_are_told_in_words() {
     let other = directory.join("group.toml");
     show(&[other.to_str().unwrap()]).fails_with(&["is no trace of Hybster"]);
     show(&["no such file"]).fails_with(&["no such file"]);
-    // A trace is never overwritten.
-    let options = ["replica", "--group", directory.to_str().unwrap(), "--id", "0", "--trace"];
-    hybster(&[&options[..], &[every[0]]].concat()).fails_with(&["0.trace", "does not exist yet"]);
+    // A trace is never overwritten, and the right to start is not used up by that.
+    let other = Group::init(&[]);
+    let directory = other.path_text();
+    let options = ["replica", "--group", &directory, "--id", "0", "--trace", every[0]];
+    for _ in 0..2 {
+        hybster(&options).fails_with(&["0.trace", "does not exist yet"]);
+    }
 }
 
 /// What a release before this one wrote.
