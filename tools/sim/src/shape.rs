@@ -159,14 +159,17 @@ fn make_byzantine(scenario: &mut Scenario, seed: u64) {
     draw_flood(scenario, seed);
 }
 
+/// How many of a million Byzantine runs have a flood: it takes as long as a hundred runs without.
+const FLOODS_PPM: u32 = 10_000;
+
 /// Now and then a liar floods its peers. Drawn apart, so that the rest of a seed's run is as it would
 /// be without.
 fn draw_flood(scenario: &mut Scenario, seed: u64) {
     let mut random = Random::new(seed ^ 0xf1_00d5);
     let r = &mut random;
     let Some((liar, _)) = scenario.hosts.first().copied() else { return };
-    if r.chance(150_000) {
-        let (flood, count) = (*r.pick(&Flood::ALL), *r.pick(&[20, 100, 500]));
+    if r.chance(FLOODS_PPM) {
+        let (flood, count) = (*r.pick(&Flood::ALL), *r.pick(&[10, 50, 200]));
         scenario.hosts.push((liar, Behaviour::Flooder { flood, count }));
     }
 }
