@@ -106,10 +106,20 @@ struct Stored {
     proposed: Option<Time>,
     /// Whether half of the waiting time has passed and help was asked for.
     reminded: bool,
-    /// When the waiting time had passed and the execution stage was asked for the last time.
-    last_asked: Option<Time>,
-    /// Questions to the execution stage that it has not answered.
+    /// The question to the execution stage when the waiting time had passed.
+    last_asked: Option<LastAsked>,
+    /// Questions to the execution stage that it has not answered: three at most, since copies of the
+    /// request ask nothing while one is under way.
     unanswered: u32,
+}
+
+/// The question that decides whether the leader is suspected.
+#[derive(Clone, Copy, Debug)]
+struct LastAsked {
+    at: Time,
+    /// Answers up to its own. They come in the order of questions, so what is asked after it, by
+    /// whomever and how often, does not put it off.
+    answers: u32,
 }
 
 impl<V: RequestVerifier> Intake<V> {
@@ -219,10 +229,11 @@ impl<V: RequestVerifier> Intake<V> {
                 // The execution stage has not answered: it is busy.
                 continue;
             }
+            let answers = stored.unanswered + 1;
             if stored.reminded {
-                stored.last_asked = Some(now);
+                stored.last_asked = Some(LastAsked { at: now, answers });
                 if mutants::active(Mutant::SuspectsUnasked) {
-                    stored.unanswered = 0;
+                    stored.last_asked = Some(LastAsked { at: now, answers: 1 });
                     unasked.push((session, number));
                     continue;
                 }
@@ -232,7 +243,7 @@ impl<V: RequestVerifier> Intake<V> {
                 forward.push(stored.record.clone());
             }
             // It may have been executed unnoticed.
-            stored.unanswered += 1;
+            stored.unanswered = answers;
             out.execution(ToExecution::Resend { session, number, tag });
         }
         for (session, number) in unasked {
@@ -320,20 +331,23 @@ impl<V: RequestVerifier> Intake<V> {
             return;
         };
         stored.unanswered = stored.unanswered.saturating_sub(1);
-        // Answers come in the order of questions.
-        let Some(asked) = stored.last_asked.filter(|_| stored.unanswered == 0) else {
+        let Some(asked) = &mut stored.last_asked else {
             return;
         };
+        asked.answers -= 1;
+        if asked.answers > 0 {
+            return;
+        }
+        let is_late = now.since_us(asked.at) >= self.timeout.delay_us() / 2;
         let waited_us = now.since_us(stored.since);
         (stored.last_asked, stored.reminded, stored.since) = (None, false, now);
         self.watch.remove(&(stored.due, session, number));
         let half_us = self.timeout.delay_us() / 2;
         stored.due = now.after_us(half_us);
         self.watch.insert((stored.due, session, number));
-        let is_slow = now.since_us(asked) >= half_us;
         // Those that waited equally long make the wait longer once.
         let is_known = self.expired_at.is_some_and(|at| now.since_us(at) < half_us);
-        if is_slow || is_known {
+        if is_late || is_known {
             return;
         }
         self.expired_at = Some(now);
@@ -450,8 +464,10 @@ impl<V: RequestVerifier> Intake<V> {
         let key = (request.session, request.number);
         let ask = ToExecution::Resend { session: key.0, number: key.1, tag: request.tag() };
         if let Some(stored) = self.stored.get_mut(&key) {
-            stored.unanswered += 1;
-            out.execution(ask);
+            if stored.unanswered == 0 {
+                stored.unanswered = 1;
+                out.execution(ask);
+            }
             return Ok(());
         }
         if !is_proved(&self.verifier, request) {

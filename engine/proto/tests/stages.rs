@@ -313,6 +313,41 @@ fn a_hot_session_does_not_stall_the_others() {
     assert_eq!(at, 999, "after the hot session's first message, before its second");
 }
 
+/// A leader that withholds a request, and keeps the followers busy with copies of it: the last question
+/// to the execution stage is answered, however many came after it.
+#[test]
+fn copies_of_a_withheld_request_do_not_hold_back_the_suspicion() {
+    let mut group = Group::new(1);
+    let message = group.requests(7..8, false);
+    let from_leader = || route_peer_message(ReplicaId(0), message.clone(), &group.config).unwrap();
+    let follower = &mut group.replicas[1];
+    let mut questions = VecDeque::new();
+    let mut is_suspected = false;
+    let mut now = group.now;
+    for _ in 0..40 {
+        now = now.after_us(group.config.request_timeout_us / 8);
+        let mut out = Output::default();
+        // The answers to what was asked before come only when more was asked.
+        let before = questions.len();
+        follower.handle(from_leader(), now, &mut out);
+        follower.intake.tick(now, &mut out);
+        questions.extend(out.inputs.extract_if(.., |input| matches!(input, Input::Execution(_))));
+        for question in questions.drain(..before) {
+            follower.handle(question, now, &mut out);
+        }
+        for input in std::mem::take(&mut out.inputs) {
+            is_suspected |= matches!(input, Input::Control(ToControl::Suspect { .. }));
+            if matches!(input, Input::Intake(_)) {
+                follower.handle(input, now, &mut out);
+            }
+        }
+        for input in out.inputs {
+            is_suspected |= matches!(input, Input::Control(ToControl::Suspect { .. }));
+        }
+    }
+    assert!(is_suspected);
+}
+
 /// Requests of one session by descending numbers displace nothing and are not kept.
 #[test]
 fn a_session_has_a_window_of_requests_stored_in_whatever_order_they_come() {
