@@ -115,7 +115,8 @@ pub fn answers_to_one_peer(config: &GroupConfig, longest_page: u64) -> u64 {
     one + longest_page + pillars * (one + prepare_bytes(config)) + framing
 }
 
-/// What the session table takes for all sessions of all clients, without their results.
+/// What the session table takes for all sessions of all clients, without results that count against
+/// the group's bound.
 pub(crate) fn sessions_bytes(config: &GroupConfig) -> Option<u64> {
     let sessions = u64::from(config.max_clients) * u64::from(config.max_sessions_per_client);
     sessions.checked_mul(session_bytes(config.session_window))

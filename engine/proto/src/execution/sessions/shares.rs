@@ -54,13 +54,15 @@ impl Shares {
 
     /// A result at a place counts `now` instead of `before`.
     fn change(&mut self, client: ClientId, share: &mut Share, before: u64, now: u64) {
-        if share.bytes > 0 {
-            self.most.remove(&(share.bytes / UNIT, Reverse(client)));
-        }
+        let place = |bytes: u64| (bytes > 0).then_some((bytes / UNIT, Reverse(client)));
+        let old = place(share.bytes);
         share.bytes = share.bytes - before + now;
         self.total = self.total - before + now;
-        if share.bytes > 0 {
-            self.most.insert((share.bytes / UNIT, Reverse(client)));
+        let new = place(share.bytes);
+        // Mostly it stays: results are small against the unit.
+        if old != new {
+            old.map(|old| self.most.remove(&old));
+            self.most.extend(new);
         }
     }
 
