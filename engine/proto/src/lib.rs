@@ -33,6 +33,7 @@ pub mod hybster;
 pub mod ids;
 pub mod input;
 pub mod intake;
+mod mix;
 pub mod mutants;
 pub mod notice;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use hybster_tss::{RequestAuthenticator, RequestKey};
 
 use super::{WireError, kind};
 use crate::ids::{ClientId, RequestNumber, SessionId};
+use crate::mix::mix;
 
 /// Bytes before the operation.
 pub const REQUEST_HEADER: usize = 24;
@@ -108,9 +109,7 @@ impl RequestTag {
         let hash = covered.chunks(8).fold(covered.len() as u64, |hash, chunk| {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            let product = u128::from(hash ^ u64::from_le_bytes(word) ^ 0x9e37_79b9_7f4a_7c15)
-                * u128::from(0xd6e8_feb8_6659_fd93_u64);
-            (product >> 64) as u64 ^ product as u64
+            mix(hash, u64::from_le_bytes(word))
         });
         RequestTag::new(hash)
     }

@@ -4,6 +4,8 @@
 //! of sessions at most, so crafted collisions slow down a bounded number of entries. The
 //! identifiers of clients are the group's.
 
+use crate::mix::mix;
+
 /// A hasher without a secret.
 #[derive(Default, Clone, Copy)]
 pub(super) struct BuildMix;
@@ -20,9 +22,7 @@ pub(super) struct Mix(u64);
 
 impl Mix {
     fn add(&mut self, value: u64) {
-        let product = u128::from(self.0 ^ value ^ 0x9e37_79b9_7f4a_7c15)
-            * u128::from(0xd6e8_feb8_6659_fd93_u64);
-        self.0 = (product >> 64) as u64 ^ product as u64;
+        self.0 = mix(self.0, value);
     }
 }
 
