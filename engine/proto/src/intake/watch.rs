@@ -1,0 +1,172 @@
+//! The watch over the leader (TR listing 15): what clients brought to a follower, or again to a
+//! leader, is stored and forwarded, and the leader is suspected if it is not executed in time.
+
+use bytes::Bytes;
+use hybster_tss::RequestVerifier;
+
+use super::{FORWARD_CHUNK, Intake, MAX_STORED, MAX_STORED_BYTES, Stored};
+use crate::ids::{ClientId, RequestNumber, SessionId};
+use crate::notice::{Notice, Suspicion};
+use crate::output::{Destination, Output, Reject, SendTag, ToControl, ToExecution};
+use crate::shared::requests::is_proved;
+use crate::time::Time;
+use crate::wire::request::requests_head;
+use crate::wire::{RequestRef, kind};
+
+impl<V: RequestVerifier> Intake<V> {
+    /// TR listing 15, receive(REQUEST): store, forward, watch.
+    pub(super) fn store(
+        &mut self,
+        request: &RequestRef<'_>,
+        now: Time,
+        out: &mut Output,
+    ) -> Result<(), Reject> {
+        let key = (request.session, request.number);
+        let ask = ToExecution::Resend { session: key.0, number: key.1, tag: request.tag() };
+        if let Some(stored) = self.stored.get_mut(&key) {
+            if stored.unanswered == 0 {
+                stored.unanswered = 1;
+                out.execution(ask);
+            }
+            return Ok(());
+        }
+        if !is_proved(&self.verifier, request) {
+            return Err(Reject::BadRequest);
+        }
+        let length = request.record.len();
+        // TR listing 15, storeRequest: a session's later requests displace its earlier ones. The numbers
+        // of its outstanding ones span less than W, so an earlier one than W others has ended.
+        let of_session = (key.0, RequestNumber(0))..=(key.0, RequestNumber(u64::MAX));
+        let mut of_session = self.stored.range(of_session).map(|(key, _)| *key);
+        if let Some(oldest) = of_session.next()
+            && of_session.count() + 1 >= self.config.session_window as usize
+        {
+            if key < oldest {
+                return Err(Reject::Irrelevant);
+            }
+            self.displace(oldest, out);
+        }
+        while self.stored.len() >= MAX_STORED || self.stored_bytes + length > MAX_STORED_BYTES {
+            self.make_room(request.session.client, out)?;
+        }
+        let mut record = Vec::with_capacity(length);
+        record.extend_from_slice(request.record);
+        let record = Bytes::from(record);
+        let due = now.after_us(self.timeout.delay_us() / 2);
+        self.stored_bytes += length;
+        *self.shares.entry(key.0.client).or_insert(0) += 1;
+        let stored = Stored {
+            record: record.clone(),
+            tag: request.tag(),
+            since: now,
+            due,
+            proposed: None,
+            reminded: false,
+            last_asked: None,
+            unanswered: 1,
+        };
+        self.stored.insert(key, stored);
+        self.watch.insert((due, key.0, key.1));
+        out.execution(ask);
+        self.forward(&[record], out);
+        Ok(())
+    }
+
+    /// The client with the largest share gives up a request, so that a faulty one displaces its
+    /// own.
+    fn make_room(&mut self, asking: ClientId, out: &mut Output) -> Result<(), Reject> {
+        let largest = self.shares.iter().max_by_key(|(id, share)| (**share, id.0));
+        let client = largest.map(|(id, _)| *id).filter(|id| *id != asking);
+        let client = client.ok_or(Reject::Overload)?;
+        let first = (SessionId { client, session: 0 }, RequestNumber(0));
+        let key = self.stored.range(first..).next().map(|(key, _)| *key);
+        self.displace(key.ok_or(Reject::Overload)?, out);
+        Ok(())
+    }
+
+    fn displace(&mut self, key: (SessionId, RequestNumber), out: &mut Output) {
+        if self.forget(key).is_some() {
+            out.execution(ToExecution::Unwatch { session: key.0, number: key.1 });
+        }
+    }
+
+    /// TR listing 15, forwardRequest.
+    pub(super) fn forward(&self, records: &[Bytes], out: &mut Output) {
+        let leader = self.config.leader(self.view);
+        if !self.stable || leader == self.id {
+            return;
+        }
+        for chunk in records.chunks(FORWARD_CHUNK) {
+            let mut message = Vec::from(requests_head(kind::REQUESTS));
+            for record in chunk {
+                message.extend_from_slice(record);
+            }
+            out.send(Destination::Peer(leader), message.into(), SendTag::Transient);
+        }
+    }
+
+    fn forget(&mut self, key: (SessionId, RequestNumber)) -> Option<Stored> {
+        let stored = self.stored.remove(&key)?;
+        self.stored_bytes -= stored.record.len();
+        if let Some(share) = self.shares.get_mut(&key.0.client) {
+            *share -= 1;
+            if *share == 0 {
+                self.shares.remove(&key.0.client);
+            }
+        }
+        self.watch.remove(&(stored.due, key.0, key.1));
+        Some(stored)
+    }
+
+    /// TR listing 15, requestExecuted.
+    pub(super) fn executed(&mut self, session: SessionId, number: RequestNumber, now: Time) {
+        if let Some(stored) = self.forget((session, number))
+            && now.since_us(stored.since) < self.timeout.delay_us()
+            && !stored.reminded
+        {
+            self.timeout.succeeded();
+        }
+    }
+
+    /// A stored request was not executed when the execution stage was asked. If that was the last time:
+    /// TR listing 15, suspectsLeader.
+    pub(super) fn not_executed(
+        &mut self,
+        session: SessionId,
+        number: RequestNumber,
+        now: Time,
+        out: &mut Output,
+    ) {
+        let Some(stored) = self.stored.get_mut(&(session, number)) else {
+            return;
+        };
+        stored.unanswered = stored.unanswered.saturating_sub(1);
+        let Some(asked) = &mut stored.last_asked else {
+            return;
+        };
+        asked.answers -= 1;
+        if asked.answers > 0 {
+            return;
+        }
+        let is_late = now.since_us(asked.at) >= self.timeout.delay_us() / 2;
+        let waited_us = now.since_us(stored.since);
+        (stored.last_asked, stored.reminded, stored.since) = (None, false, now);
+        self.watch.remove(&(stored.due, session, number));
+        let half_us = self.timeout.delay_us() / 2;
+        stored.due = now.after_us(half_us);
+        self.watch.insert((stored.due, session, number));
+        // Those that waited equally long make the wait longer once.
+        let is_known = self.expired_at.is_some_and(|at| now.since_us(at) < half_us);
+        if is_late || is_known {
+            return;
+        }
+        self.expired_at = Some(now);
+        self.timeout.expired();
+        if self.stable {
+            let (view, leader) = (self.view, self.config.leader(self.view));
+            let cause = Suspicion::Request { session, number, waited_us };
+            out.notice(|| Notice::LeaderSuspected { view, leader, cause });
+            out.control(ToControl::Suspect { view });
+        }
+    }
+}
