@@ -105,8 +105,8 @@ struct Stored {
     reminded: bool,
     /// The question to the execution stage when the waiting time had passed.
     last_asked: Option<LastAsked>,
-    /// Questions to the execution stage that it has not answered: three at most, since copies of the
-    /// request ask nothing while one is under way.
+    /// Questions to the execution stage that it has not answered: the last one of each view, and one
+    /// more, since nothing else asks while one is under way.
     unanswered: u32,
 }
 
@@ -238,6 +238,9 @@ impl<V: RequestVerifier> Intake<V> {
                 remind = true;
                 stored.reminded = true;
                 forward.push(stored.record.clone());
+                if stored.unanswered > 0 {
+                    continue;
+                }
             }
             // It may have been executed unnoticed.
             stored.unanswered = answers;
