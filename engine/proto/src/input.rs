@@ -103,6 +103,8 @@ pub enum ToIntake {
         /// Its number.
         number: RequestNumber,
     },
+    /// What the way to the peers is like.
+    Path(PathState),
     /// The replica left its view (TR listing 15, leaveViewFor).
     ViewLeft {
         /// The view that it left for.
@@ -165,8 +167,28 @@ pub enum ToPillar {
         /// How many, the oldest ones.
         answers: u32,
     },
+    /// What the way to the peers is like.
+    Path(PathState),
     /// What only Hybster knows.
     Hybster(hybster::PillarInput),
+}
+
+/// What the way is like to those peers that a proposal must reach to be committed, as Egress sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PathState {
+    /// How long what is sent now takes to arrive and an answer to come back, in microseconds.
+    pub takes_us: u64,
+    /// What it carries in a moment, in bytes: a batch should not be longer.
+    pub batch_bytes: u32,
+    /// Whether it has all that it can carry, so that a proposal would only wait.
+    pub is_full: bool,
+}
+
+impl Default for PathState {
+    /// Nothing is known.
+    fn default() -> PathState {
+        PathState { takes_us: 0, batch_bytes: u32::MAX, is_full: false }
+    }
 }
 
 /// What was agreed at an order number. The proposal is kept as one piece and read where it is

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::input::PathState;
 use crate::mutants::{self, Mutant};
 use crate::output::{Cause, Output, Reject, Reply, Source, ToExecution, ToIntake, ToPillar};
 use crate::shared::requests::is_admissible;
@@ -59,6 +60,7 @@ pub struct Intake<V: RequestVerifier> {
     view: View,
     stable: bool,
 
+    path: PathState,
     open: OpenBatch,
     pending: VecDeque<(BytesMut, u32)>,
     pending_bytes: usize,
@@ -128,6 +130,7 @@ impl<V: RequestVerifier> Intake<V> {
             verifier,
             view: View(0),
             stable: true,
+            path: PathState::default(),
             open: OpenBatch::new(config.rules().proposal_head),
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -172,6 +175,7 @@ impl<V: RequestVerifier> Intake<V> {
                 self.not_executed(session, number, now, out);
             }
             ToIntake::Executed { session, number } => self.executed(session, number, now),
+            ToIntake::Path(path) => self.path = path,
             ToIntake::ViewLeft { view } => self.view_left(view),
             ToIntake::ViewEntered { view, next_slots } => {
                 self.view_entered(view, &next_slots, now, out);
@@ -187,7 +191,8 @@ impl<V: RequestVerifier> Intake<V> {
         if !self.leads() || self.pillars.iter().any(|turn| turn.leads != Some(self.view)) {
             return;
         }
-        while self.open.requests > 0 || !self.pending.is_empty() {
+        // What waits here can still be batched.
+        while !self.path.is_full && (self.open.requests > 0 || !self.pending.is_empty()) {
             let p = self.soonest();
             if self.pillars[p].under_way >= CREDIT {
                 break;
@@ -359,9 +364,9 @@ impl<V: RequestVerifier> Intake<V> {
             });
             return;
         }
+        let longest = self.config.batch_max_bytes.min(self.path.batch_bytes) as usize;
         let full = self.open.requests >= self.config.batch_max_requests
-            || (self.open.requests > 0
-                && self.open.len() + length > self.config.batch_max_bytes as usize);
+            || (self.open.requests > 0 && self.open.len() + length > longest);
         if full {
             let batch = self.open.take();
             self.pending.push_back(batch);

@@ -113,7 +113,7 @@ impl<T: Transport> Network<T> {
     pub(crate) fn flush(&mut self, now: Time) {
         self.egress.flush(now, &mut self.wires);
         let Network { egress, answers_left, .. } = self;
-        egress.answers_left(|input| answers_left.push(input));
+        egress.tell_stages(|input| answers_left.push(input));
         self.egress.check_invariants(false);
         self.publish();
     }

@@ -71,7 +71,8 @@ pub fn ordering_seeds() -> Vec<Vec<u8>> {
         prepare: Digest([6; 32]),
         proof: Proof([7; 32]),
     };
-    let request = OrderRequest { pillar: PillarId(0), view: View(1), from: OrderNumber(5) };
+    let request =
+        OrderRequest { pillar: PillarId(0), view: View(1), from: OrderNumber(5), held: 3 };
     vec![
         header(true).encode().to_vec(),
         [&header(false).encode()[..], &one_request()].concat(),

@@ -133,13 +133,15 @@ impl Client {
             return None;
         }
         let operation = self.operation(stamp);
-        let mut padding = self.random.below(u64::from(self.plan.padding) + 1) as usize;
+        let (least, most) = (u64::from(self.plan.least_padding), u64::from(self.plan.padding));
+        let mut padding = (least + self.random.below(most.saturating_sub(least) + 1)) as usize;
         if self.is_copied {
             // Two equal operations would be one request, which nobody could tell from a retransmission.
             padding = 2 * padding + usize::from(self.is_original);
         }
         let bytes = operation.encode(padding);
-        let read_only = operation.action == Action::Get && self.random.chance(500_000);
+        let read_only =
+            operation.action == Action::Get && self.random.chance(self.plan.queries_ppm);
         let kind = if read_only { RequestKind::ReadOnly } else { RequestKind::Ordered };
         let now = self.clock.local(now_us);
         let number = self

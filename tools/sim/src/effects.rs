@@ -284,6 +284,9 @@ impl World {
             Fault::Loss(ppm) => self.network.loss_ppm = *ppm,
             Fault::Duplication(ppm) => self.network.duplicate_ppm = *ppm,
             Fault::Lag(times) => self.network.lag = *times,
+            Fault::Bandwidth(bytes_per_s) => {
+                self.network.limit(now_us, *bytes_per_s, &mut deliveries);
+            }
             Fault::Filter(filter) => self.network.filters.push(filter.clone()),
             Fault::NoFilters => self.network.filters.clear(),
         }
@@ -325,13 +328,14 @@ impl World {
 
     /// Ends all faults but crashes and faulty hosts, and gives the clients some more to do.
     pub(crate) fn heal(&mut self) {
+        self.counters.answered_before = self.counters.answered;
         for replica in 0..self.replicas.len() {
             self.remember(replica, || What::Suffered("all faults end".into()));
             self.replicas[replica].slow = 1;
             self.resume(replica);
         }
         let mut deliveries = Vec::new();
-        let up = self.network.heal(self.now_us, &mut deliveries);
+        let up = self.network.heal(self.now_us, self.scenario.bytes_per_s, &mut deliveries);
         self.launch(&mut deliveries);
         for (a, b) in up {
             self.reconnected(a, b);

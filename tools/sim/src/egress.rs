@@ -94,7 +94,7 @@ impl World {
         let replica = &mut self.replicas[index];
         let mut inputs = Vec::new();
         if let Some(egress) = &mut replica.egress {
-            egress.answers_left(|input| inputs.push(input));
+            egress.tell_stages(|input| inputs.push(input));
         }
         let is_any = !inputs.is_empty();
         inputs.into_iter().for_each(|input| replica.post(Stage::Network, input));

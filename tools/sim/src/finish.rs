@@ -96,6 +96,7 @@ impl World {
             new_views: self.new_views.into_iter().map(|(_, seen)| seen).collect(),
             ended_us: self.now_us,
             hash: self.hash,
+            sent_bytes: self.network.sent_bytes,
             installed_us: self.installed_us,
             latencies_us: self.clients.iter().flat_map(|c| c.latencies_us.clone()).collect(),
             times: self.oracles.times(),

@@ -35,6 +35,7 @@ mod scenario;
 pub mod shape;
 pub mod shrink;
 pub mod store;
+mod uplink;
 mod watched;
 mod world;
 

@@ -7,6 +7,7 @@ use hybster_proto::wire::{kind_of, pillar_field};
 
 use crate::random::Random;
 use crate::scenario::{Catch, End, Filter, Latency, Transport};
+use crate::uplink::{SOCKET_BYTES, Sent, Uplink, piece};
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -34,9 +35,18 @@ struct Link {
     life: u32,
     last_us: u64,
     held: VecDeque<Packet>,
+    /// Bytes of them that have not gone out.
     held_bytes: usize,
+    /// Bytes of the first one that have.
+    gone_bytes: usize,
     /// Bytes that are on their way.
     flying_bytes: usize,
+}
+
+impl Link {
+    fn is_open(&self) -> bool {
+        self.cut == 0 && self.down == 0 && !self.stalled
+    }
 }
 
 /// All links; ends are numbered, replicas first.
@@ -52,6 +62,14 @@ pub(crate) struct Network {
     pub(crate) lag: u32,
     pub(crate) filters: Vec<Filter>,
     pub(crate) peak_held: usize,
+    /// What each host's wire carries; 0: any amount.
+    bytes_per_s: u64,
+    /// By end.
+    uplinks: Vec<Uplink>,
+    /// What the wires are busy with, for the event loop to take.
+    pub(crate) sending: Vec<Sent>,
+    /// Bytes that went out, by sender.
+    pub(crate) sent_bytes: Vec<u64>,
 }
 
 impl Network {
@@ -60,6 +78,7 @@ impl Network {
         clients: usize,
         transport: Transport,
         latency: Latency,
+        bytes_per_s: u64,
         random: Random,
     ) -> Network {
         let ends = replicas + clients;
@@ -75,6 +94,10 @@ impl Network {
             lag: 1,
             filters: Vec::new(),
             peak_held: 0,
+            bytes_per_s,
+            uplinks: (0..ends).map(|_| Uplink::default()).collect(),
+            sending: Vec::new(),
+            sent_bytes: vec![0; ends],
         }
     }
 
@@ -93,9 +116,15 @@ impl Network {
         self.transport != Transport::Datagrams
     }
 
-    /// Bytes that a link holds back: its system has not sent them.
+    /// Whether the wires are limited. Datagrams, which nothing holds back, take no notice.
+    fn is_limited(&self) -> bool {
+        self.bytes_per_s > 0 && self.streams()
+    }
+
+    /// Bytes that a link holds back and that the program still keeps.
     pub(crate) fn unsent_bytes(&self, from: usize, to: usize) -> usize {
-        self.links[from * self.ends + to].held_bytes
+        let held = self.links[from * self.ends + to].held_bytes;
+        if self.is_limited() { held.saturating_sub(SOCKET_BYTES) } else { held }
     }
 
     /// Bytes that have not arrived, whether their link holds them back or not.
@@ -121,10 +150,15 @@ impl Network {
         let Some(delay_us) = self.filtered(from, to, &packet.message) else {
             return;
         };
-        let streams = self.streams();
+        let (streams, is_limited) = (self.streams(), self.is_limited());
         let link = self.link(from, to);
         if link.down > 0 {
             return;
+        }
+        if is_limited {
+            link.held_bytes += packet.message.len();
+            link.held.push_back(packet);
+            return self.offer(now_us, from, to);
         }
         if link.cut > 0 || link.stalled || !link.held.is_empty() {
             if streams {
@@ -171,7 +205,9 @@ impl Network {
             link.last_us = at_us;
         }
         link.flying_bytes += packet.message.len();
-        deliveries.push(Delivery { at_us, from, to, life: link.life, packet });
+        self.sent_bytes[from] += packet.message.len() as u64;
+        let life = self.link(from, to).life;
+        deliveries.push(Delivery { at_us, from, to, life, packet });
     }
 
     fn filtered(&self, from: usize, to: usize, message: &[u8]) -> Option<u64> {
@@ -188,6 +224,68 @@ impl Network {
             }
         }
         Some(delay)
+    }
+
+    /// A link may have something to send over its host's wire.
+    fn offer(&mut self, now_us: u64, from: usize, to: usize) {
+        let held = self.link(from, to).held.len();
+        self.peak_held = self.peak_held.max(held);
+        if held > 0 && self.link(from, to).is_open() {
+            self.uplinks[from].offer(to);
+            self.start(now_us, from);
+        }
+    }
+
+    /// Lets the next piece of a message go out, if the wire is free.
+    fn start(&mut self, now_us: u64, from: usize) {
+        while let Some(to) = self.uplinks[from].next() {
+            let link = &self.links[from * self.ends + to];
+            let first = link.held.front().filter(|_| link.is_open());
+            let Some(left) = first.map(|packet| packet.message.len() - link.gone_bytes) else {
+                self.uplinks[from].skip();
+                continue;
+            };
+            let at_us = self.uplinks[from].begin(now_us, left, self.bytes_per_s);
+            self.sending.push(Sent { at_us, from });
+            return;
+        }
+    }
+
+    /// A piece of a message has gone out.
+    pub(crate) fn sent(&mut self, now_us: u64, from: usize, deliveries: &mut Vec<Delivery>) {
+        let Some(to) = self.uplinks[from].finish() else { return };
+        if !self.is_limited() {
+            return self.flush(now_us, from, to, deliveries);
+        }
+        let link = self.link(from, to);
+        let is_open = link.is_open();
+        if let Some(first) = link.held.front().filter(|_| is_open) {
+            let length = first.message.len();
+            let piece = piece(length - link.gone_bytes);
+            link.gone_bytes += piece;
+            link.held_bytes -= piece;
+            if link.gone_bytes == length {
+                link.gone_bytes = 0;
+                let packet = link.held.pop_front().expect("looked at above");
+                self.launch(now_us, 0, from, to, packet, deliveries);
+            }
+        }
+        self.offer(now_us, from, to);
+        self.start(now_us, from);
+    }
+
+    /// The wires of all hosts carry so many bytes per second from now on; 0: any amount.
+    pub(crate) fn limit(&mut self, now_us: u64, bytes_per_s: u64, out: &mut Vec<Delivery>) {
+        let was_limited = self.is_limited();
+        self.bytes_per_s = bytes_per_s;
+        if was_limited == self.is_limited() {
+            return;
+        }
+        for from in 0..self.ends {
+            for to in 0..self.ends {
+                self.flush(now_us, from, to, out);
+            }
+        }
     }
 
     /// Whether a packet that arrives now still does; if its receiver stands still, the link of a
@@ -227,11 +325,14 @@ impl Network {
 
     /// Lets go what a link held back, if nothing holds it any more.
     fn flush(&mut self, now_us: u64, from: usize, to: usize, out: &mut Vec<Delivery>) {
+        if self.is_limited() {
+            return self.offer(now_us, from, to);
+        }
         let link = self.link(from, to);
-        if link.cut > 0 || link.down > 0 || link.stalled {
+        if !link.is_open() {
             return;
         }
-        link.held_bytes = 0;
+        (link.held_bytes, link.gone_bytes) = (0, 0);
         for packet in std::mem::take(&mut link.held) {
             self.launch(now_us, 0, from, to, packet, out);
         }
@@ -243,7 +344,7 @@ impl Network {
             link.down += 1;
             link.life += 1;
             link.held.clear();
-            (link.held_bytes, link.flying_bytes) = (0, 0);
+            (link.held_bytes, link.gone_bytes, link.flying_bytes) = (0, 0, 0);
         }
     }
 
@@ -278,12 +379,18 @@ impl Network {
         }
     }
 
-    /// Ends all faults; the pairs whose links were down.
-    pub(crate) fn heal(&mut self, now: u64, out: &mut Vec<Delivery>) -> Vec<(usize, usize)> {
+    /// Ends all faults; the pairs whose links were down. The wires carry `usual_bytes_per_s` again.
+    pub(crate) fn heal(
+        &mut self,
+        now: u64,
+        usual_bytes_per_s: u64,
+        out: &mut Vec<Delivery>,
+    ) -> Vec<(usize, usize)> {
         self.loss_ppm = 0;
         self.duplicate_ppm = 0;
         self.lag = 1;
         self.filters.clear();
+        self.bytes_per_s = usual_bytes_per_s;
         let mut up = Vec::new();
         for from in 0..self.ends {
             for to in 0..self.ends {

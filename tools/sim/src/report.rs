@@ -39,6 +39,8 @@ pub struct Counters {
     pub submitted: u64,
     /// Operations that were answered.
     pub answered: u64,
+    /// Operations that were answered before the faults ended.
+    pub answered_before: u64,
     /// Operations whose number a copy of their client had used.
     pub numbers_taken: u64,
     /// Operations whose result was not kept until their client asked again.
@@ -104,6 +106,8 @@ pub struct Report {
     pub ended_us: u64,
     /// Equal for equal runs.
     pub hash: u64,
+    /// Bytes that each host sent: replicas first, then clients.
+    pub sent_bytes: Vec<u64>,
     /// When transferred states were installed, in microseconds.
     pub installed_us: Vec<u64>,
     /// The latencies of answered operations, in microseconds.
@@ -127,6 +131,7 @@ impl Report {
             new_views: Vec::new(),
             ended_us: 0,
             hash: 0,
+            sent_bytes: Vec::new(),
             installed_us: Vec::new(),
             latencies_us: Vec::new(),
             frontiers: Vec::new(),

@@ -118,6 +118,8 @@ pub enum Fault {
     Duplication(u32),
     /// The factor by which messages take longer; 1 is normal.
     Lag(u32),
+    /// What each host's wire carries, in bytes per second; 0 is any amount. Streams only.
+    Bandwidth(u64),
     /// From now on messages are filtered.
     Filter(Filter),
     /// No more filters.
@@ -149,8 +151,12 @@ pub struct ClientPlan {
     pub parallel: u32,
     /// Pause between an answer and the next operation, at most.
     pub think_us: u64,
+    /// Bytes that make operations longer, at least.
+    pub least_padding: u32,
     /// Bytes that make operations longer, at most.
     pub padding: u32,
+    /// How many of a million operations that only read are queries.
+    pub queries_ppm: u32,
     /// When it starts.
     pub start_us: u64,
 }
@@ -170,6 +176,8 @@ pub struct Scenario {
     pub transport: Transport,
     /// Delays.
     pub latency: Latency,
+    /// What each host's wire carries, in bytes per second; 0 is any amount. Datagrams take no notice.
+    pub bytes_per_s: u64,
     /// Limits of the replicas' egress.
     pub egress: EgressLimits,
     /// Clocks of replicas run fast or slow by up to so much.
@@ -233,6 +241,7 @@ impl Scenario {
             layout: Layout::Split,
             transport: Transport::Datagrams,
             latency: Latency { min_us: 50, jitter_us: 100, tail_ppm: 0, tail_us: 0 },
+            bytes_per_s: 0,
             egress: EgressLimits::default(),
             drift_ppm: 0,
             skew_us: 0,
@@ -245,7 +254,9 @@ impl Scenario {
                     operations_after: 3,
                     parallel: 2,
                     think_us: 2_000,
+                    least_padding: 0,
                     padding: 16,
+                    queries_ppm: 500_000,
                     start_us: 0,
                 };
                 2
@@ -423,7 +434,9 @@ fn random_client(r: &mut Random, heal_at_us: u64) -> ClientPlan {
         operations_after: r.between(1, 4) as u32,
         parallel: r.between(1, 4) as u32,
         think_us: 2 * r.between(0, heal_at_us) / u64::from(operations),
+        least_padding: 0,
         padding: *r.pick(&[0, 0, 64, 400]),
+        queries_ppm: 500_000,
         start_us: if r.chance(300_000) { r.below(heal_at_us) } else { 0 },
     }
 }

@@ -42,7 +42,7 @@ impl FaultClass {
         ("slow", FaultClass::Slow),
     ];
 
-    /// The class of a fault; `None` for filters, which only hand-made scenarios have.
+    /// The class of a fault; `None` for those that only hand-made scenarios have.
     #[must_use]
     pub fn of(fault: &Fault) -> Option<FaultClass> {
         Some(match fault {
@@ -54,7 +54,7 @@ impl FaultClass {
             Fault::Crash(_) => FaultClass::Crash,
             Fault::Pause(_) | Fault::Resume(_) => FaultClass::Pause,
             Fault::Slow(..) => FaultClass::Slow,
-            Fault::Filter(_) | Fault::NoFilters => return None,
+            Fault::Bandwidth(_) | Fault::Filter(_) | Fault::NoFilters => return None,
         })
     }
 }

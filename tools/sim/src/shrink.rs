@@ -67,6 +67,7 @@ impl Search {
             let mut smaller = self.best.clone();
             let plan = &mut smaller.clients[client];
             (plan.sessions, plan.parallel, plan.padding, plan.operations_after) = (1, 1, 0, 1);
+            plan.least_padding = 0;
             self.attempt(smaller);
         }
         let mut smaller = self.best.clone();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
+use hybster_proto::egress::Egress;
 use hybster_proto::ids::{Peers, ReplicaId};
 use hybster_proto::output::{
     ClientLink, Input, ToPillar, route_client_message, route_peer_message,
@@ -34,6 +35,8 @@ use crate::watched::{Execution, Ledger};
 pub(crate) enum Event {
     /// A packet arrives.
     Arrive(Delivery),
+    /// A host's wire has carried a piece of a message.
+    Sent(usize),
     /// A replica's turn.
     Run(usize),
     /// A replica's timer.
@@ -155,7 +158,8 @@ impl World {
             clients.push(Client::new(index.into(), &scenario, &config, &keys, original, random));
         }
         let ends = clients.len() + scenario.rogues.len();
-        let network = Network::new(n, ends, scenario.transport, scenario.latency, random.fork());
+        let Scenario { transport, latency, bytes_per_s, .. } = scenario;
+        let network = Network::new(n, ends, transport, latency, bytes_per_s, random.fork());
         let rogues = scenario.rogues.iter().zip(clients.len() as u32..).map(|(plan, id)| {
             Rogue::new(id, plan.clone(), scenario.keys, &config, &keys, random.fork())
         });
@@ -269,6 +273,24 @@ impl World {
         for delivery in deliveries.drain(..) {
             self.schedule(delivery.at_us, Event::Arrive(delivery));
         }
+        for sent in std::mem::take(&mut self.network.sending) {
+            self.schedule(sent.at_us, Event::Sent(sent.from));
+        }
+    }
+
+    /// A host's wire is free for the next piece of a message.
+    fn sent(&mut self, from: usize) {
+        let mut deliveries = Vec::new();
+        self.network.sent(self.now_us, from, &mut deliveries);
+        self.launch(&mut deliveries);
+        let is_waiting = |egress: &Egress<usize>| {
+            self.config.all_replicas().any(|peer| egress.queued_bytes(peer) > 0)
+        };
+        let egress = self.replicas.get(from).and_then(|replica| replica.egress.as_ref());
+        if egress.is_some_and(is_waiting) {
+            // As the hub, which comes back when a link has taken something.
+            self.schedule_run(from, self.now_us);
+        }
     }
 
     fn handle(&mut self, event: Event) {
@@ -278,6 +300,7 @@ impl World {
                     self.arrive(delivery);
                 }
             }
+            Event::Sent(from) => self.sent(from),
             Event::Run(replica) => self.run_replica(replica),
             Event::Wake(replica) => {
                 if self.replicas[replica].wake_us == Some(self.now_us) {
@@ -287,9 +310,11 @@ impl World {
             }
             Event::ClientWake(client) => {
                 if self.clients[client].wake_us == Some(self.now_us) {
-                    let c = &mut self.clients[client];
+                    let (c, end) = (&mut self.clients[client], self.replicas.len() + client);
                     c.wake_us = None;
-                    c.core.tick(c.clock.local(self.now_us), &mut c.out);
+                    let outstanding =
+                        |to: ReplicaId| self.network.outstanding_bytes(end, usize::from(to.0));
+                    c.core.tick_over(c.clock.local(self.now_us), outstanding, &mut c.out);
                     self.pump_client(client);
                 }
             }

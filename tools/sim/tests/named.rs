@@ -285,7 +285,9 @@ fn one_client(pillars: u16, seed: u64) -> Scenario {
         operations_after: 1,
         parallel: 1,
         think_us: 0,
+        least_padding: 0,
         padding: 0,
+        queries_ppm: 500_000,
         start_us: 0,
     }];
     scenario

@@ -98,6 +98,8 @@ pub struct ClientCore {
     views: Vec<View>,
     view: View,
     leader: usize,
+    /// Bytes handed to the driver for each replica since its link came up.
+    handed: Vec<u64>,
     /// Replicas whose link is up, and all of them, as bits.
     up: u64,
     all: u64,
@@ -172,6 +174,7 @@ impl ClientCore {
             views: vec![View(0); usize::from(config.replicas)],
             view: View(0),
             leader: usize::from(config.leader(View(0)).0),
+            handed: vec![0; usize::from(config.replicas)],
             up: all,
             all,
             stats: ClientStats::new(config.replicas),
@@ -257,6 +260,10 @@ impl ClientCore {
         let Some(bit) = self.bit(replica) else { return };
         let leader_was_up = self.up & self.leader_bit() != 0;
         self.up |= bit;
+        self.handed[usize::from(replica.0)] = 0;
+        if bit == self.leader_bit() {
+            self.timing.release();
+        }
         // What was on its way to the leader when the last link broke is lost. A follower gets
         // requests only in the leader's stead.
         if bit == self.leader_bit() || !leader_was_up {
@@ -366,6 +373,7 @@ impl ClientCore {
             let start = buffer.len();
             append(buffer);
             let bytes = buffer.len() - start;
+            self.table.slot_mut(slot).sent_end = self.handed[to] + buffer.len() as u64;
             if deferred {
                 self.note_unproved(slot, to, start, out);
             } else {
@@ -383,7 +391,10 @@ impl ClientCore {
             left &= left - 1;
         }
         let bytes = record.len() * targets.count_ones() as usize;
-        self.table.slot_mut(slot).tag = tag_of(&record, query);
+        let to_leader = out.buffer(lane, self.leader).len() as u64;
+        let request = self.table.slot_mut(slot);
+        request.sent_end = self.handed[self.leader] + to_leader;
+        request.tag = tag_of(&record, query);
         out.scratch = record;
         bytes
     }

@@ -33,6 +33,9 @@ impl ClientCore {
         out: &'a mut ClientOutput,
     ) -> impl Iterator<Item = (ReplicaId, &'a [u8])> + use<'a> {
         self.prove(out);
+        for (replica, message) in out.filled() {
+            self.handed[usize::from(replica.0)] += message.len() as u64;
+        }
         out.filled()
     }
 

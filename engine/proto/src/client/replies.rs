@@ -63,6 +63,7 @@ impl ClientCore {
             self.leader = leader;
             // The new leader has not seen what was sent to the old one only.
             self.table.flood(0..QUERY);
+            self.timing.release();
         }
     }
 
@@ -246,6 +247,9 @@ impl ClientCore {
         let slot = self.table.slot(index);
         if slot.attempts == 0 {
             self.timing.measured(now.since_us(slot.sent_at));
+        }
+        if self.table.head(slot.queue) == Some(index) {
+            self.timing.turned(slot.queue, now);
         }
         self.finish(index, outcome, entry.result, out);
     }

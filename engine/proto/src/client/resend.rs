@@ -4,6 +4,7 @@ use super::output::Lane;
 use super::table::{LEVELS, OVERLOAD, OVERLOAD_ROUNDS, QUERY, QUEUES};
 use super::timing::RESEND_BURST_BYTES;
 use super::{ClientCore, ClientOutput, Outcome};
+use crate::ids::ReplicaId;
 use crate::time::{Time, earliest};
 
 /// Transmissions after which f+1 refusals for full buffers end a request.
@@ -13,6 +14,17 @@ impl ClientCore {
     /// Sends requests again that are due, orders queries that have waited too long, and gives up
     /// requests that took too long. It costs nothing per outstanding request.
     pub fn tick(&mut self, now: Time, out: &mut ClientOutput) {
+        self.tick_over(now, |_| 0, out);
+    }
+
+    /// As [`Self::tick`], by a driver that can tell how many bytes it was given for a replica since its
+    /// link came up and have not arrived there. It is asked only if a request may be due.
+    pub fn tick_over(
+        &mut self,
+        now: Time,
+        outstanding: impl Fn(ReplicaId) -> usize,
+        out: &mut ClientOutput,
+    ) {
         let mut bytes = 0;
         for queue in 0..QUEUES {
             while let Some(index) = self.table.head(queue) {
@@ -22,6 +34,9 @@ impl ClientCore {
                 if self.is_given_up(index, now) {
                     self.finish(index, Outcome::TimedOut, &[], out);
                     continue;
+                }
+                if queue < LEVELS && self.is_held(index, now, &outstanding) {
+                    break;
                 }
                 if bytes >= RESEND_BURST_BYTES || !self.timing.may_resend(now) {
                     self.timing.resent(bytes, now);
@@ -51,8 +66,36 @@ impl ClientCore {
         slot.sent_at.after_us(match slot.queue {
             QUERY => self.timing.query_us(),
             queue if queue >= OVERLOAD => self.timing.overload_us(u32::from(queue - OVERLOAD)),
-            level => self.timing.request_us(u32::from(level)),
+            level => {
+                let due = self.timing.due(level, slot.sent_at);
+                let given_up = self.give_up_us.map(|limit_us| slot.submitted_at.after_us(limit_us));
+                return given_up.map_or(due, |at| at.min(due));
+            }
         })
+    }
+
+    /// Whether a request that is due has not left this host, or sending it again would only make longer
+    /// what waits here.
+    fn is_held(
+        &mut self,
+        index: u32,
+        now: Time,
+        outstanding: &impl Fn(ReplicaId) -> usize,
+    ) -> bool {
+        let slot = self.table.slot(index);
+        let (level, sent_at, sent_end) = (slot.queue, slot.sent_at, slot.sent_end);
+        if self.table.is_flooded(index) || self.up & self.leader_bit() == 0 {
+            return false;
+        }
+        let handed = self.handed[self.leader];
+        let left = handed.saturating_sub(outstanding(ReplicaId(self.leader as u16)) as u64);
+        let is_clear = |replica: &ReplicaId| outstanding(*replica) <= RESEND_BURST_BYTES;
+        let clear = || self.config.all_replicas().filter(is_clear).count();
+        if sent_end <= left && clear() >= self.config.acknowledging() {
+            self.timing.release();
+            return false;
+        }
+        self.timing.hold(level, sent_at, left, now)
     }
 
     fn is_given_up(&self, index: u32, now: Time) -> bool {

@@ -30,6 +30,8 @@ pub(super) struct Slot {
     /// Time and sequence number of the last transmission.
     pub(super) sent_at: Time,
     pub(super) sent_seq: u64,
+    /// Bytes that the link to the leader had been given with it.
+    pub(super) sent_end: u64,
     /// The replicas that gave the first reply, and that reply.
     pub(super) votes: u64,
     pub(super) result: Vec<u8>,
@@ -146,6 +148,7 @@ impl Table {
             submitted_at: Time(0),
             sent_at: Time(0),
             sent_seq: 0,
+            sent_end: 0,
             votes: 0,
             result: Vec::new(),
             status: ReplyStatus::Done,

@@ -1,14 +1,27 @@
 //! When a request is sent again (TR listing 8), and how fast at most.
 //!
+//! A wait begins when the request has left this host, or when the one before it in its queue ended: as
+//! long as requests end in the order in which they were sent, none is lost, and a leader that leaves
+//! one out is noticed as soon as one behind it would have been its turn. Else whoever sends much over a slow
+//! wire would send all of it again before the first of it has arrived.
+//!
 //! TR listing 8 has one timeout per client, which starts with a constant and grows by it whenever
 //! it proves too short. Here the delay also follows the measured latency, and it shrinks again, so
 //! that one outage does not slow every later reaction. A request that is sent repeatedly waits
 //! twice as long each time.
 
+use super::table::LEVELS;
 use crate::time::Time;
 
 /// The longest wait between two transmissions of a request, in microseconds.
 const MAX_WAIT_US: u64 = 8_000_000;
+/// The wait as long as no latency was measured, in steps: the wire may be a slow one.
+const FIRST_STEPS: u64 = 10;
+/// A request that has not left waits no longer than this, in microseconds, since it was sent or came to
+/// the head of its queue: a leader that hardly reads is no leader.
+const MAX_HELD_US: u64 = 60_000_000;
+/// A link that carries less stands still, in bytes per millisecond.
+const LEAST_RATE: u64 = 8;
 /// The adaptive part grows to this multiple of its step at most.
 const MAX_STEPS: u64 = 16;
 /// Bytes sent again at once, over all replicas.
@@ -28,6 +41,12 @@ pub(super) struct Timing {
     /// Smoothed latency of requests that needed no second transmission, times 16.
     latency_us_16: u64,
     cap_us: u64,
+    /// By level: when the request at the head ended last, so that the next one came to its place.
+    turned: [Time; LEVELS as usize],
+    /// By level: when the request at the head was last seen not to have left.
+    held: [Time; LEVELS as usize],
+    /// What had left over the link to the leader when something was held back last, in bytes.
+    left: Option<(Time, u64)>,
     /// Nothing may be sent again before this time.
     resend_after: Time,
     /// When read-only requests may be tried unordered again, and how long the last pause was.
@@ -43,6 +62,9 @@ impl Timing {
             adapted_at: Time(0),
             latency_us_16: 0,
             cap_us: MAX_WAIT_US,
+            turned: [Time(0); LEVELS as usize],
+            held: [Time(0); LEVELS as usize],
+            left: None,
             resend_after: Time(0),
             queries_after: Time(0),
             query_pause_us: 0,
@@ -58,6 +80,10 @@ impl Timing {
     /// Takes note of the latency of a request that was sent once.
     #[inline]
     pub(super) fn measured(&mut self, latency_us: u64) {
+        let latency_us = latency_us.max(1);
+        if self.latency_us_16 == 0 {
+            self.latency_us_16 = 16 * latency_us;
+        }
         self.latency_us_16 = self.latency_us_16 - self.latency_us_16 / 16 + latency_us;
         self.extra_us -= (self.extra_us / 256).max(1).min(self.extra_us);
     }
@@ -73,8 +99,55 @@ impl Timing {
     /// The wait after the transmission number `level`, counted from 0.
     #[inline]
     pub(super) fn request_us(&self, level: u32) -> u64 {
-        let first = self.step_us.max(self.latency_us_16 / 4) + self.extra_us;
+        let least = if self.latency_us_16 == 0 { FIRST_STEPS * self.step_us } else { self.step_us };
+        let first = least.max(self.latency_us_16 / 4) + self.extra_us;
         (first << level).min(self.cap_us)
+    }
+
+    /// When a request at the head of a level is sent again.
+    #[inline]
+    pub(super) fn due(&self, level: u8, sent_at: Time) -> Time {
+        let base = self.base(level, sent_at);
+        let left_at = base.max(self.held[usize::from(level)]);
+        let wait_us = self.request_us(u32::from(level));
+        left_at.after_us(wait_us).min(base.after_us(MAX_HELD_US.max(wait_us)))
+    }
+
+    /// Since when a request is at the head of its level.
+    #[inline]
+    fn base(&self, level: u8, sent_at: Time) -> Time {
+        sent_at.max(self.turned[usize::from(level)])
+    }
+
+    /// The request at the head of a queue ended.
+    #[inline]
+    pub(super) fn turned(&mut self, queue: u8, now: Time) {
+        if let Some(turned) = self.turned.get_mut(usize::from(queue)) {
+            *turned = now;
+        }
+    }
+
+    /// The request at the head of a level has not left this host. Whether that is worth waiting for: the
+    /// link moves, of which `left` bytes have left, and has not had too long.
+    pub(super) fn hold(&mut self, level: u8, sent_at: Time, left: u64, now: Time) -> bool {
+        if now >= self.base(level, sent_at).after_us(MAX_HELD_US) {
+            return false;
+        }
+        let before = self.left.replace((now, left));
+        let is_moving = before.is_none_or(|(at, before)| {
+            left < before || left - before >= now.since_us(at) / 1000 * LEAST_RATE
+        });
+        if is_moving {
+            self.held[usize::from(level)] = now;
+        } else {
+            self.left = None;
+        }
+        is_moving
+    }
+
+    /// What was held back has left, or the link is another one.
+    pub(super) fn release(&mut self) {
+        self.left = None;
     }
 
     /// The wait before a request is sent again to a replica that refused it for full buffers.
@@ -133,6 +206,9 @@ mod tests {
     #[test]
     fn delays_grow_by_a_step_per_expired_wait_and_shrink_again() {
         let mut timing = Timing::new(50);
+        // Nothing is known about the wire.
+        assert_eq!(timing.request_us(0), 1_000);
+        timing.measured(1);
         assert_eq!(timing.request_us(0), 100);
         assert_eq!(timing.request_us(2), 400);
         for sent in 0..10 {

@@ -26,9 +26,11 @@
 //! |---|---|---|
 //! | the stages, for one peer | `queue_bytes`; usually the order window, as the rest is withdrawn | the message is dropped and counted; the stage asks or sends again |
 //! | the stages, with what nothing withdraws | `transient_bytes` for each peer | as above |
-//! | one peer, by what it asks | what each stage lets wait for it; dropped with its link | the stage gives no answer until some have left ([`Egress::answers_left`]) |
+//! | one peer, by what it asks | what each stage lets wait for it; dropped with its link | the stage gives no answer until some have left ([`Egress::tell_stages`]) |
 //! | clients, by replies | one message per link, closed at 64 KiB | the link's own limit, in the driver |
 
+mod pace;
+mod path;
 mod peer;
 mod relay_trust;
 mod replies;
@@ -43,13 +45,14 @@ use crate::config::GroupConfig;
 use crate::ids::{Peers, ReplicaId};
 use crate::mutants::{self, Mutant};
 use crate::output::{
-    Answerer, ClientLink, Destination, Input, Network, Reject, ReplyQueue, SendTag, ToPillar,
-    ToState,
+    Answerer, ClientLink, Destination, Input, Network, Reject, ReplyQueue, SendTag, ToIntake,
+    ToPillar, ToState,
 };
 use crate::time::{Time, earliest};
 use crate::wire::kind_of;
 use crate::wire::relay::{RELAY_HEAD, begin_relay, parse_relay, relayed_head};
 
+use path::Told;
 use peer::{Outbound, Outgoing, Push, Urgency};
 use replies::{ClientLinks, Ready};
 
@@ -161,6 +164,7 @@ struct ToPeers {
     /// By replica id; the entry of this replica stays empty.
     peers: Vec<Outbound>,
     counters: EgressCounters,
+    path: Told,
 }
 
 impl<L: Copy + PartialEq> Egress<L> {
@@ -169,7 +173,8 @@ impl<L: Copy + PartialEq> Egress<L> {
     pub fn new(config: Arc<GroupConfig>, id: ReplicaId, limits: EgressLimits) -> Self {
         let peers = (0..config.replicas).map(|_| Outbound::default()).collect();
         let counters = EgressCounters::default();
-        let to_peers = ToPeers { config, id, limits, peers, counters };
+        let path = Told::default();
+        let to_peers = ToPeers { config, id, limits, peers, counters, path };
         Egress { clients: ClientLinks::new(id), prompt: 0, to_peers }
     }
 
@@ -185,10 +190,16 @@ impl<L: Copy + PartialEq> Egress<L> {
         counters.dropped += peers[usize::from(peer.0)].down() as u64;
     }
 
-    /// Tells stages about their answers that do not wait any more, so that they give others. To be
-    /// called after each [`Egress::flush`] and [`Egress::peer_down`], and the inputs are to be
-    /// handed over.
-    pub fn answers_left(&mut self, mut tell: impl FnMut(Input)) {
+    /// Tells stages what they must know: that answers of theirs do not wait any more, so that they give
+    /// others, and what the way to the peers is like. To be called after each [`Egress::flush`] and
+    /// [`Egress::peer_down`], and the inputs are to be handed over.
+    pub fn tell_stages(&mut self, mut tell: impl FnMut(Input)) {
+        if let Some(path) = self.to_peers.path.take() {
+            tell(Input::Intake(ToIntake::Path(path)));
+            for pillar in self.to_peers.config.all_pillars() {
+                tell(Input::Pillar(pillar, ToPillar::Path(path)));
+            }
+        }
         for (peer, outbound) in (0..).map(ReplicaId).zip(&mut self.to_peers.peers) {
             if !outbound.has_left() {
                 continue;
@@ -294,10 +305,12 @@ impl<L: Copy + PartialEq> Egress<L> {
         if to_peers.is_any_due() {
             clients.relay(|ready| to_peers.relay_by_leader(ready, now, links));
         }
-        let ToPeers { limits, peers, counters, .. } = to_peers;
+        let ToPeers { limits, peers, counters, .. } = &mut *to_peers;
         for (peer, outbound) in (0..).map(ReplicaId).zip(peers) {
             outbound.hand_over(peer, now, limits, counters, links);
         }
+        let ways = to_peers.peers.iter().filter_map(Outbound::way);
+        to_peers.path.update(ways, to_peers.config.quorum() - 1, now);
         clients.flush(|ready| links.send_to_client(ready.link, ready.message));
     }
 

@@ -9,6 +9,7 @@ use crate::mutants::{self, Mutant};
 use crate::output::{Answerer, SendTag, Watermark};
 use crate::time::Time;
 
+use super::pace::Pace;
 use super::{EgressCounters, EgressLimits, LinkState, Links};
 
 /// How many of the messages handed to the present link are remembered, the latest ones. A copy of an
@@ -114,10 +115,32 @@ pub(super) struct Outbound {
     idle_since: Time,
     /// Bytes handed to the present link.
     handed_bytes: u64,
+    pace: Pace,
+    /// When the link, which has been given its share, may have room again.
+    room_at: Option<Time>,
     /// The last messages that were handed to the present link, as a ring.
     handed: Vec<Handed>,
     /// Where the next one goes.
     handed_next: usize,
+}
+
+/// What the way to a peer is like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pace: Pace,
+    handed_bytes: u64,
+    /// Bytes per second.
+    pub(super) rate: u64,
+    /// Bytes that wait here.
+    pub(super) queued_bytes: u64,
+}
+
+impl Way {
+    /// How long what is to go there takes, and an answer to it, in microseconds.
+    pub(super) fn takes_us(&self, now: Time) -> u64 {
+        let there_us = self.pace.takes_us(now, self.handed_bytes, self.queued_bytes);
+        there_us + self.pace.round_trip_us()
+    }
 }
 
 /// A message that the present link was given.
@@ -181,6 +204,8 @@ impl Outbound {
         self.handed.clear();
         self.handed_next = 0;
         self.is_blocked = false;
+        self.pace.renew();
+        self.room_at = None;
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -283,12 +308,14 @@ impl Outbound {
             self.is_due = false;
             self.is_blocked = false;
             self.late_at = None;
+            self.room_at = None;
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        // What is due waits for room, and the link says when it has some.
-        self.late_at.filter(|_| self.is_up && !self.is_due)
+        // What is due waits for room. A link that holds all it can take says when it has some.
+        let waits_until = if self.is_due { self.room_at } else { self.late_at };
+        waits_until.filter(|_| self.is_up)
     }
 
     /// Hands over what is due, as far as the link has room.
@@ -309,7 +336,9 @@ impl Outbound {
         }
         self.is_due = true;
         self.idle_since = now;
-        let mut room = limits.link_window_bytes.saturating_sub(links.unsent_bytes(peer));
+        let in_link = limits.link_window_bytes.saturating_sub(links.unsent_bytes(peer));
+        let share = self.pace.room(now, self.handed_bytes, || links.link_state(peer));
+        let mut room = in_link.min(share as usize);
         while room > 0
             && let Some(waiting) = self.queue.pop_front()
         {
@@ -330,7 +359,20 @@ impl Outbound {
             }
         }
         self.is_blocked = !self.queue.is_empty();
+        let is_waiting = self.is_blocked && in_link > 0;
+        self.room_at = is_waiting.then(|| self.pace.look_again(now, self.handed_bytes));
         self.note_empty();
+    }
+
+    /// What the way to the peer is like, if its link is up.
+    pub(super) fn way(&self) -> Option<Way> {
+        let way = Way {
+            pace: self.pace,
+            handed_bytes: self.handed_bytes,
+            rate: self.pace.rate(),
+            queued_bytes: self.bytes as u64,
+        };
+        self.is_up.then_some(way)
     }
 
     /// Whether the present link was given this message already and has not brought it there.

@@ -18,6 +18,9 @@ pub struct OrderRequest {
     pub view: View,
     /// The first order that it has not committed.
     pub from: OrderNumber,
+    /// Which PREPAREs of its view it holds already, the lowest bit for that order, the next one for the
+    /// pillar's next order, and so on. It needs the rest: an answer does not carry them again.
+    pub held: u64,
 }
 
 impl OrderRequest {
@@ -29,6 +32,7 @@ impl OrderRequest {
         out.put_u32(0);
         out.put_u64(self.view.0);
         out.put_u64(self.from.0);
+        out.put_u64(self.held);
         out.into()
     }
 
@@ -42,7 +46,8 @@ impl OrderRequest {
         reader.zeros(1)?;
         let pillar = reader.pillar()?;
         reader.zeros(4)?;
-        let request = OrderRequest { pillar, view: reader.view()?, from: reader.order()? };
+        let (view, from) = (reader.view()?, reader.order()?);
+        let request = OrderRequest { pillar, view, from, held: reader.u64()? };
         reader.end()?;
         Ok(request)
     }
@@ -95,7 +100,8 @@ mod tests {
 
     #[test]
     fn requests_for_help_survive_the_round_trip() {
-        let request = OrderRequest { pillar: PillarId(3), view: View(2), from: OrderNumber(8) };
+        let (pillar, view) = (PillarId(3), View(2));
+        let request = OrderRequest { pillar, view, from: OrderNumber(8), held: 5 };
         assert_eq!(OrderRequest::parse(&request.encode()).unwrap(), request);
         let digests = [Digest([1; 32]), Digest([2; 32])];
         let message = encode_batch_request(PillarId(3), &digests);

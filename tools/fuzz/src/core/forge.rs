@@ -262,7 +262,10 @@ fn uncertified(
             StateRequest { latest: view, current, stable: order }.encode()
         }
         10 => match choices.below(3) {
-            0 => OrderRequest { pillar, view, from: OrderNumber(choices.byte().into()) }.encode(),
+            0 => {
+                let (from, held) = (OrderNumber(choices.byte().into()), choices.byte().into());
+                OrderRequest { pillar, view, from, held }.encode()
+            }
             1 => {
                 let seen = seen_prepare(group, choices.short().into());
                 let digest = seen.map_or(Digest([1; 32]), |header| header.batch);

@@ -26,6 +26,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             handed,
             proposals,
             preferred: _,
+            path: _,
             now: _,
             timing,
             chain,
@@ -39,6 +40,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             uncommitted_since: _,
             commit_timeout: _,
             last_hint: _,
+            asked_back: _,
             answered: _,
         } = self;
         for counter in Counter::ALL {

@@ -29,6 +29,7 @@ use crate::hybster::control::MAX_CHANGES;
 use crate::hybster::input::PillarInput;
 use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
+use crate::input::PathState;
 use crate::mutants::{self, Mutant};
 use crate::notice::{Notice, Suspicion};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl, ToIntake, ToPillar};
@@ -55,8 +56,8 @@ pub(crate) const LOG_WINDOWS: u64 = 2;
 const MOST_ASKED: usize = (MAX_CHANGES + 3) * BATCHES_PER_REQUEST;
 /// Bytes that answer one ORDER-REQUEST at most.
 const ANSWER_BYTES: usize = 256 << 10;
-/// Uncommitted PREPAREs that a leader sends again at a time.
-const RESEND_PREPARES: usize = 4;
+/// How long a message may be on its way at most, in request timeouts.
+const MOST_ON_WAY: u64 = 16;
 /// The wait before something is asked for again doubles up to this many times.
 const MAX_BACKOFF: u32 = 5;
 
@@ -86,6 +87,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     proposals: Proposals,
     /// Who commits soonest (leader).
     preferred: PreferredQuorum,
+    /// What the way to the peers is like.
+    path: PathState,
     /// When the input came that is being handled.
     now: Time,
     timing: Timing,
@@ -110,6 +113,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     uncommitted_since: Option<Time>,
     commit_timeout: AdaptiveTimeout,
     last_hint: Option<Time>,
+    /// When this replica asked the leader for what that had said to have proposed.
+    asked_back: Option<Time>,
     answered: Vec<Option<Time>>,
 }
 
@@ -143,6 +148,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             handed: 0,
             proposals: Proposals::default(),
             preferred: PreferredQuorum::new(config.next_to_leader(View(0))),
+            path: PathState::default(),
             now: Time(0),
             timing: Timing::new(&config),
             chain: Vec::new(),
@@ -156,6 +162,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             uncommitted_since: None,
             commit_timeout: AdaptiveTimeout::new(2 * config.request_timeout_us),
             last_hint: None,
+            asked_back: None,
             answered: vec![None; replicas],
             config,
         }
@@ -239,6 +246,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 }
             }
             ToPillar::PeerUp(peer) => self.peer_up(peer, out),
+            ToPillar::Path(path) => self.path = path,
             ToPillar::AnswersLeft { peer, answers } => {
                 self.answers.left(peer, answers);
                 self.send_batches(peer, out);
@@ -266,7 +274,6 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         if self.outstanding_deadline().is_some_and(|at| at <= now) {
             self.outstanding_since = Some(now);
             self.backoff = (self.backoff + 1).min(MAX_BACKOFF);
-            self.resend_prepares(out);
             self.ask_peers(out);
         }
         if self.commit_deadline().is_some_and(|at| at <= now) {
@@ -298,12 +305,19 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// them in an earlier view would wait in the new one for ever, while its peers, who left that
     /// view and lack these commitments, need it to join them (seed 107141931961048).
     fn commit_deadline(&self) -> Option<Time> {
-        self.uncommitted_since.map(|at| at.after_us(self.commit_timeout.delay_us()))
+        let wait_us = self.commit_timeout.delay_us() + self.on_way_us();
+        self.uncommitted_since.map(|at| at.after_us(wait_us))
     }
 
     fn outstanding_deadline(&self) -> Option<Time> {
-        let wait = self.config.resend_us << self.backoff;
+        let wait = (self.config.resend_us << self.backoff) + self.on_way_us();
         self.outstanding_since.map(|at| at.after_us(wait))
+    }
+
+    /// How long what this replica sent may be on its way, and an answer to it, in microseconds. Waits
+    /// are longer by it, up to a bound: peers that cannot be reached are no peers.
+    fn on_way_us(&self) -> u64 {
+        self.path.takes_us.min(MOST_ON_WAY * self.config.request_timeout_us)
     }
 
     /// Starts, stops or restarts the wait for the next commitment.
@@ -454,20 +468,31 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             let Some(entry) = self.slots.get(slot) else {
                 break;
             };
-            self.send_slot(entry, to, out);
+            self.send_slot(entry, false, to, out);
         }
         if let Some(own) = self.checkpoints.own() {
             out.send(to, own.encode(&self.config), SendTag::Checkpoint(own.id.order));
         }
     }
 
-    fn send_slot(&self, entry: &slots::Slot, to: Destination, out: &mut Output) -> usize {
+    /// Sends what this replica knows of a slot, but for its PREPARE if that `is_held`; returns the bytes.
+    fn send_slot(
+        &self,
+        entry: &slots::Slot,
+        is_held: bool,
+        to: Destination,
+        out: &mut Output,
+    ) -> usize {
         let mut sent = 0;
-        if let Some(stored) = &entry.prepare {
+        if let Some(stored) = entry.prepare.as_ref().filter(|_| !is_held) {
             let header = &stored.header;
             let tag = SendTag::Ordering(header.view, header.last);
             sent += stored.message.len();
-            out.send(to, stored.message.clone(), tag);
+            if mutants::active(Mutant::NewAgain) {
+                out.send_new(to, stored.message.clone(), tag);
+            } else {
+                out.send(to, stored.message.clone(), tag);
+            }
         }
         if let Some(own) = &entry.own {
             let message = own.encode();
@@ -502,30 +527,36 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         sent
     }
 
-    /// The leader's PREPAREs may be lost: TR listing 9 sends them until they are withdrawn.
-    fn resend_prepares(&mut self, out: &mut Output) {
-        if !self.is_leader() {
-            return;
-        }
-        let due = (self.committed..self.prepared).filter_map(|slot| self.slots.prepare(slot));
-        for stored in due.take(RESEND_PREPARES) {
-            let tag = SendTag::Ordering(stored.header.view, stored.header.last);
-            if mutants::active(Mutant::NewAgain) {
-                out.send_new(Destination::AllPeers, stored.message.clone(), tag);
-            } else {
-                out.send(Destination::AllPeers, stored.message.clone(), tag);
-            }
-        }
-    }
-
-    /// Asks all peers for ordering messages from the first uncommitted slot on.
-    fn ask_peers(&mut self, out: &mut Output) {
+    /// Asks peers for ordering messages from the first uncommitted slot on.
+    ///
+    /// TR listing 9 sends PREPAREs until they are withdrawn. Here a leader that lacks COMMITs asks for
+    /// them and says what it has proposed, and a follower that does not have that asks for it in turn:
+    /// what is large goes over a wire once, and again only if it was lost.
+    fn ask(&self, to: Destination, out: &mut Output) {
+        let slots = (self.committed..self.slots.end()).take(u64::BITS as usize);
+        let holds = slots.map(|slot| u64::from(self.slots.prepare(slot).is_some()));
         let request = OrderRequest {
             pillar: self.pillar,
             view: self.view,
             from: self.order_at(self.committed),
+            held: holds.enumerate().fold(0, |held, (at, holds)| held | holds << at),
         };
-        out.send(Destination::AllPeers, request.encode(), SendTag::Transient);
+        out.send(to, request.encode(), SendTag::Transient);
+    }
+
+    fn ask_peers(&self, out: &mut Output) {
+        self.ask(Destination::AllPeers, out);
+    }
+
+    /// Whether the leader of this view has proposed something that is missing here.
+    fn lacks(&self, slot: u64, held: u64) -> bool {
+        let slots = (slot..self.slots.end()).enumerate().take(u64::BITS as usize);
+        slots.filter(|(at, slot)| held >> at & 1 == 1 && *slot >= self.committed).any(
+            |(_, slot)| {
+                // A no-op that covers several slots is stored with the first one.
+                slot >= self.prepared && self.slots.prepare(slot).is_none()
+            },
+        )
     }
 
     /// Answers a peer that is stuck, at a limited rate (TR listing 16, obtainOrderingState).
@@ -554,6 +585,15 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         if request.view < self.view || slot < self.slots.base() {
             out.control(ToControl::PeerBehind(from));
         }
+        let (is_current, leader) = (request.view == self.view, self.config.leader(self.view));
+        if is_current && from == leader && self.lacks(slot, request.held) {
+            // Links keep the order, so what it proposed before it asked was lost.
+            let due = |at: Time| now.since_us(at) >= self.config.resend_us;
+            if self.asked_back.is_none_or(due) {
+                self.asked_back = Some(now);
+                self.ask(Destination::Peer(from), out);
+            }
+        }
         let answered = self.answered.get_mut(usize::from(from.0)).ok_or(Reject::WrongSender)?;
         if answered.is_some_and(|at| now.since_us(at) < self.config.resend_us / 4) {
             return Err(Reject::Overload);
@@ -562,7 +602,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let mut left = ANSWER_BYTES;
         let mut next = slot.max(self.slots.base());
         while let Some(entry) = self.slots.get(next).filter(|e| e.prepare.is_some()) {
-            let sent = self.send_slot(entry, Destination::Peer(from), out)
+            let is_held = is_current
+                && next.checked_sub(slot).is_some_and(|at| at < 64 && request.held >> at & 1 == 1);
+            let sent = self.send_slot(entry, is_held, Destination::Peer(from), out)
                 + self.relay_votes(entry, from, out);
             next = self.last_slot(&entry.prepare.as_ref().expect("filtered").header) + 1;
             left = left.saturating_sub(sent);

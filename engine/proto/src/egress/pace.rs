@@ -1,0 +1,226 @@
+//! How much the link to a peer is given before more is kept back, and how long what it was given takes.
+//!
+//! What a link was given cannot be withdrawn and holds up what comes after it. So it gets what it
+//! carries in a round trip and a little more, twice over, so that a wire that has become faster is
+//! noticed. What it carries is what was seen to arrive while there was more to send than that.
+//!
+//! The driver is asked for the state of a link (two system calls) only when the link may have been given
+//! its share, and now and then while it is busy.
+
+use crate::time::Time;
+
+use super::LinkState;
+
+/// What a link carries as long as nothing is known about it, in bytes per second.
+const FIRST_RATE: u64 = 2_000_000;
+/// A link that carries less counts as carrying this, in bytes per second.
+const LEAST_RATE: u64 = 8_000;
+/// A link may be given at least this, in bytes.
+const LEAST_SHARE: u64 = 16 << 10;
+/// A link is not given more than this, in bytes: what 100 Mbit/s carry in half a second, twice.
+const MOST_SHARE: u64 = 16 << 20;
+/// A link may be given what it carries in this time beyond a round trip, in microseconds.
+const SLACK_US: u64 = 25_000;
+/// What a link was given since the last look is worth another from here on, in bytes.
+const WORTH_A_LOOK: u64 = 64 << 10;
+/// But not before this time has passed, in microseconds.
+const LOOK_AGAIN_US: u64 = 25_000;
+/// Looks that are nearer to each other tell nothing about a rate, in microseconds.
+const LEAST_SAMPLE_US: u64 = 4_000;
+/// A link without room is looked at again no sooner than this, in microseconds.
+const LEAST_LOOK_US: u64 = 500;
+
+/// A link at one moment. All bytes count from when it came up.
+#[derive(Clone, Copy, Debug, Default)]
+struct Look {
+    at: Time,
+    /// Bytes that it had been given.
+    given: u64,
+    /// Those of them that had not arrived.
+    outstanding: u64,
+    /// Whether that was more than a link carries that has nothing to wait for.
+    is_busy: bool,
+}
+
+/// The pace of one link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Bytes per second.
+    rate: u64,
+    round_trip_us: u64,
+    /// None since the link came up.
+    last: Option<Look>,
+    /// What the next look is compared with to tell the rate.
+    base: Look,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { rate: FIRST_RATE, round_trip_us: 0, last: None, base: Look::default() }
+    }
+}
+
+impl Pace {
+    /// The link was made again. What is known about the wire stays.
+    pub(super) fn renew(&mut self) {
+        *self = Pace { rate: self.rate, round_trip_us: self.round_trip_us, ..Pace::default() };
+    }
+
+    /// What the link carries, in bytes per second.
+    pub(super) fn rate(&self) -> u64 {
+        self.rate
+    }
+
+    /// The link's round trip in microseconds; 0 if it is not known.
+    pub(super) fn round_trip_us(&self) -> u64 {
+        self.round_trip_us
+    }
+
+    /// Bytes that may be on their way.
+    fn share(&self) -> u64 {
+        let twice_us = 2 * (self.round_trip_us + SLACK_US);
+        (self.rate.saturating_mul(twice_us) / 1_000_000).clamp(LEAST_SHARE, MOST_SHARE)
+    }
+
+    /// Bytes that the link may be given, which has been given `given` so far. Asks for the link's
+    /// state if it may be that there is no room.
+    #[inline]
+    pub(super) fn room(&mut self, now: Time, given: u64, state: impl FnOnce() -> LinkState) -> u64 {
+        if let Some(last) = &self.last {
+            let (since, since_us) = (given - last.given, now.since_us(last.at));
+            let room = self.share().saturating_sub(last.outstanding + since);
+            let is_worth_it = since >= WORTH_A_LOOK && since_us >= LOOK_AGAIN_US;
+            if since_us < LEAST_LOOK_US || (room > 0 && !is_worth_it) {
+                return room;
+            }
+        }
+        let outstanding = self.look(now, given, &state());
+        self.share().saturating_sub(outstanding)
+    }
+
+    #[cold]
+    fn look(&mut self, now: Time, given: u64, state: &LinkState) -> u64 {
+        if state.round_trip_us > 0 {
+            self.round_trip_us = state.round_trip_us;
+        }
+        let outstanding = state.outstanding_bytes as u64;
+        let in_flight = self.rate.saturating_mul(self.round_trip_us) / 1_000_000 / 4 * 5;
+        let is_busy = outstanding > in_flight + LEAST_SHARE / 2;
+        let look = Look { at: now, given, outstanding, is_busy };
+        if self.last.replace(look).is_none() {
+            self.base = look;
+        }
+        let took_us = now.since_us(self.base.at);
+        if took_us >= LEAST_SAMPLE_US {
+            let base = std::mem::replace(&mut self.base, look);
+            let arrived = (base.outstanding + (given - base.given)).saturating_sub(outstanding);
+            let seen = arrived * 1_000_000 / took_us;
+            if seen > self.rate {
+                self.rate = seen;
+            } else if is_busy && base.is_busy {
+                self.rate = self.rate.midpoint(seen).max(LEAST_RATE);
+            }
+        }
+        outstanding
+    }
+
+    /// Bytes that have not arrived, as far as can be told without asking.
+    fn outstanding(&self, now: Time, given: u64) -> u64 {
+        let Some(last) = &self.last else { return 0 };
+        let carried = self.rate.saturating_mul(now.since_us(last.at)) / 1_000_000;
+        (last.outstanding + (given - last.given)).saturating_sub(carried)
+    }
+
+    /// How long the link takes for what it was given and for `more` bytes, in microseconds.
+    pub(super) fn takes_us(&self, now: Time, given: u64, more: u64) -> u64 {
+        let bytes = self.outstanding(now, given) + more;
+        if bytes == 0 { 0 } else { bytes.saturating_mul(1_000_000) / self.rate }
+    }
+
+    /// When a link that has no room may have some.
+    pub(super) fn look_again(&self, now: Time, given: u64) -> Time {
+        let too_much = self.outstanding(now, given).saturating_sub(self.share() / 4 * 3);
+        let us = too_much * 1_000_000 / self.rate;
+        now.after_us(us.clamp(2 * LEAST_LOOK_US, LOOK_AGAIN_US))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wire: what it is given arrives at its rate, half a round trip later.
+    struct Wire {
+        rate: u64,
+        round_trip_us: u64,
+        outstanding: u64,
+    }
+
+    impl Wire {
+        fn state(&self) -> LinkState {
+            LinkState {
+                outstanding_bytes: self.outstanding as usize,
+                round_trip_us: self.round_trip_us,
+            }
+        }
+
+        /// Gives it all it may be given, each millisecond; returns the bytes that arrived.
+        fn run(&mut self, pace: &mut Pace, given: &mut u64, from_ms: u64, ms: u64) -> u64 {
+            let mut arrived = 0;
+            for at in from_ms..from_ms + ms {
+                let now = Time(1_000_000 + at * 1_000);
+                let room = pace.room(now, *given, || self.state());
+                *given += room;
+                self.outstanding += room;
+                // What is in flight has not arrived.
+                let in_flight = self.rate * self.round_trip_us / 1_000_000;
+                let waiting = self.outstanding.saturating_sub(in_flight.min(self.outstanding));
+                let full = self.rate / 1_000;
+                let some = self.outstanding * 1_000 / self.round_trip_us.max(1_000);
+                let carried = if waiting > 0 { full } else { some.min(full) };
+                let carried = carried.min(self.outstanding);
+                self.outstanding -= carried;
+                arrived += carried;
+            }
+            arrived
+        }
+    }
+
+    #[test]
+    fn a_slow_wire_holds_what_it_carries_in_a_moment() {
+        let mut wire = Wire { rate: 125_000, round_trip_us: 1_000, outstanding: 0 };
+        let (mut pace, mut given) = (Pace::default(), 0);
+        wire.run(&mut pace, &mut given, 0, 3_000);
+        let arrived = wire.run(&mut pace, &mut given, 3_000, 1_000);
+        assert!(arrived >= 120_000, "{arrived}");
+        assert!(wire.outstanding <= 2 * LEAST_SHARE, "{}", wire.outstanding);
+        assert!((100_000..=160_000).contains(&pace.rate()), "{}", pace.rate());
+    }
+
+    #[test]
+    fn a_long_fat_wire_is_filled_and_a_faster_one_noticed() {
+        for round_trip_us in [200, 40_000, 500_000] {
+            let mut wire = Wire { rate: 125_000, round_trip_us, outstanding: 0 };
+            let (mut pace, mut given) = (Pace::default(), 0);
+            wire.run(&mut pace, &mut given, 0, 4_000);
+            wire.rate = 12_500_000;
+            wire.run(&mut pace, &mut given, 4_000, 6_000);
+            let arrived = wire.run(&mut pace, &mut given, 10_000, 1_000);
+            assert!(arrived >= 9_000_000, "{round_trip_us} us: {arrived}");
+        }
+    }
+
+    #[test]
+    fn a_link_with_little_to_do_is_not_taken_for_a_slow_one() {
+        let mut pace = Pace::default();
+        let mut given = 0;
+        for ms in 0..1_000 {
+            let now = Time(1 + ms * 1_000);
+            let state = LinkState { outstanding_bytes: 500, round_trip_us: 40_000 };
+            assert!(pace.room(now, given, || state) >= LEAST_SHARE);
+            given += 500;
+        }
+        assert_eq!(pace.rate(), FIRST_RATE);
+        assert!(pace.takes_us(Time(2_000_000), given, 0) < 1_000);
+    }
+}
