@@ -29,7 +29,7 @@ use crate::input::PathState;
 use crate::mutants::{self, Mutant};
 use crate::output::{Cause, Output, Reject, Reply, Source, ToExecution, ToIntake, ToPillar};
 use crate::shared::requests::is_admissible;
-use crate::time::Time;
+use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::request::{is_retransmission, requests_body};
 use crate::wire::{ReplyStatus, RequestRef, RequestTag, Requests};
@@ -46,6 +46,8 @@ pub(crate) const MAX_STORED_BYTES: usize = 64 << 20;
 pub(crate) const STORED_BYTES: u64 = 2 * size_of::<(Key, Stored, (Time, Key))>() as u64;
 /// Memory that batches are cut from: many small ones share a block, which lives as long as any.
 pub(crate) const BLOCK_BYTES: usize = 64 << 10;
+/// How long it takes at most until the path to the peers shows what was handed out, in microseconds.
+const NEWS_US: u64 = 1_000;
 /// Requests in one forwarded message at most.
 const FORWARD_CHUNK: usize = 64;
 
@@ -61,6 +63,9 @@ pub struct Intake<V: RequestVerifier> {
     stable: bool,
 
     path: PathState,
+    /// Bytes handed out since then, while it was not known yet what they did to the path.
+    handed_out: usize,
+    handed_out_since: Time,
     open: OpenBatch,
     pending: VecDeque<(BytesMut, u32)>,
     pending_bytes: usize,
@@ -131,6 +136,8 @@ impl<V: RequestVerifier> Intake<V> {
             view: View(0),
             stable: true,
             path: PathState::default(),
+            handed_out: 0,
+            handed_out_since: Time(0),
             open: OpenBatch::new(config.rules().proposal_head),
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -186,13 +193,19 @@ impl<V: RequestVerifier> Intake<V> {
 
     /// To be called when no input is waiting: hands out what is pending. A batch is what came in
     /// between two calls, so batches form without a timer.
-    pub fn flush(&mut self, _now: Time, out: &mut Output) {
+    pub fn flush(&mut self, now: Time, out: &mut Output) {
+        if now.since_us(self.handed_out_since) >= NEWS_US {
+            (self.handed_out, self.handed_out_since) = (0, now);
+        }
         // After a view change, pillars say when they have entered the view.
         if !self.leads() || self.pillars.iter().any(|turn| turn.leads != Some(self.view)) {
             return;
         }
         // What waits here can still be batched.
         while !self.path.is_full && (self.open.requests > 0 || !self.pending.is_empty()) {
+            if self.has_handed_out_enough() {
+                break;
+            }
             let p = self.soonest();
             if self.pillars[p].under_way >= CREDIT {
                 break;
@@ -202,6 +215,7 @@ impl<V: RequestVerifier> Intake<V> {
                 None => self.open.take(),
             };
             self.pending_bytes -= buffer.len() - self.open.head;
+            self.handed_out += buffer.len();
             self.pillars[p].under_way += 1;
             assert!(self.pillars[p].under_way <= CREDIT, "a pillar has no more than its credit");
             out.pillar(PillarId(p as u16), ToPillar::Batch { view: self.view, buffer, requests });
@@ -266,7 +280,14 @@ impl<V: RequestVerifier> Intake<V> {
     /// When [`Intake::tick`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        self.watch.first().map(|(at, ..)| *at)
+        let watch = self.watch.first().map(|(at, ..)| *at);
+        let waits = self.pending_bytes > 0 && !self.path.is_full && self.has_handed_out_enough();
+        earliest(watch, waits.then(|| self.handed_out_since.after_us(NEWS_US)))
+    }
+
+    /// Whether more batches must wait until it is known what the last ones did to the path.
+    fn has_handed_out_enough(&self) -> bool {
+        self.handed_out / 2 >= self.path.batch_bytes as usize
     }
 
     /// Bytes of requests that wait to be proposed: the driver stops reading from clients while it

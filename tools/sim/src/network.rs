@@ -23,6 +23,8 @@ pub(crate) struct Delivery {
     pub(crate) to: usize,
     /// The life of the link that it was sent in.
     pub(crate) life: u32,
+    /// What its link counts as being on its way with it.
+    flying_bytes: usize,
     pub(crate) packet: Packet,
 }
 
@@ -39,8 +41,10 @@ struct Link {
     held_bytes: usize,
     /// Bytes of the first one that have.
     gone_bytes: usize,
-    /// Bytes that are on their way.
+    /// Bytes that are on their way, if the wires are not limited.
     flying_bytes: usize,
+    /// Pieces that went out over a limited wire and when each of them arrives.
+    pieces: VecDeque<(u64, usize)>,
 }
 
 impl Link {
@@ -128,9 +132,10 @@ impl Network {
     }
 
     /// Bytes that have not arrived, whether their link holds them back or not.
-    pub(crate) fn outstanding_bytes(&self, from: usize, to: usize) -> usize {
+    pub(crate) fn outstanding_bytes(&self, now_us: u64, from: usize, to: usize) -> usize {
         let link = &self.links[from * self.ends + to];
-        link.held_bytes + link.flying_bytes
+        let pieces = link.pieces.iter().filter(|(at_us, _)| *at_us > now_us);
+        link.held_bytes + link.flying_bytes + pieces.map(|(_, bytes)| bytes).sum::<usize>()
     }
 
     /// What a measurement of a round trip would say, in microseconds.
@@ -198,16 +203,17 @@ impl Network {
             delay += self.random.below(latency.tail_us + 1);
         }
         let mut at_us = now_us + delay * u64::from(self.lag) + extra_us;
-        let streams = self.streams();
+        let (streams, is_limited) = (self.streams(), self.is_limited());
         let link = self.link(from, to);
         if streams {
             at_us = at_us.max(link.last_us);
             link.last_us = at_us;
         }
-        link.flying_bytes += packet.message.len();
+        let flying_bytes = if is_limited { 0 } else { packet.message.len() };
+        link.flying_bytes += flying_bytes;
         self.sent_bytes[from] += packet.message.len() as u64;
         let life = self.link(from, to).life;
-        deliveries.push(Delivery { at_us, from, to, life, packet });
+        deliveries.push(Delivery { at_us, from, to, life, flying_bytes, packet });
     }
 
     fn filtered(&self, from: usize, to: usize, message: &[u8]) -> Option<u64> {
@@ -257,13 +263,16 @@ impl Network {
         if !self.is_limited() {
             return self.flush(now_us, from, to, deliveries);
         }
+        let arrives_us = now_us + self.round_trip_us() / 2;
         let link = self.link(from, to);
+        while link.pieces.pop_front_if(|(at_us, _)| *at_us <= now_us).is_some() {}
         let is_open = link.is_open();
         if let Some(first) = link.held.front().filter(|_| is_open) {
             let length = first.message.len();
             let piece = piece(length - link.gone_bytes);
             link.gone_bytes += piece;
             link.held_bytes -= piece;
+            link.pieces.push_back((arrives_us, piece));
             if link.gone_bytes == length {
                 link.gone_bytes = 0;
                 let packet = link.held.pop_front().expect("looked at above");
@@ -296,7 +305,7 @@ impl Network {
         if link.life != delivery.life {
             return false;
         }
-        link.flying_bytes -= delivery.packet.message.len();
+        link.flying_bytes -= delivery.flying_bytes;
         if link.stalled {
             self.take_back(delivery);
             return false;
@@ -344,6 +353,7 @@ impl Network {
             link.down += 1;
             link.life += 1;
             link.held.clear();
+            link.pieces.clear();
             (link.held_bytes, link.gone_bytes, link.flying_bytes) = (0, 0, 0);
         }
     }

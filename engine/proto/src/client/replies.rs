@@ -245,9 +245,9 @@ impl ClientCore {
             ReplyStatus::OrderIt | ReplyStatus::Overloaded => unreachable!("never a vote"),
         };
         let slot = self.table.slot(index);
-        if slot.attempts == 0 {
-            self.timing.measured(now.since_us(slot.sent_at));
-        }
+        let is_first = slot.attempts == 0;
+        let since = if is_first { slot.sent_at } else { slot.submitted_at };
+        self.timing.measured(now.since_us(since));
         if self.table.head(slot.queue) == Some(index) {
             self.timing.turned(slot.queue, now);
         }

@@ -20,6 +20,8 @@ const FIRST_STEPS: u64 = 10;
 /// A request that has not left waits no longer than this, in microseconds, since it was sent or came to
 /// the head of its queue: a leader that hardly reads is no leader.
 const MAX_HELD_US: u64 = 60_000_000;
+/// A wait is longer than it took a request to leave by this factor at least.
+const CARRIED_AGAIN: u64 = 4;
 /// A link that carries less stands still, in bytes per millisecond.
 const LEAST_RATE: u64 = 8;
 /// The adaptive part grows to this multiple of its step at most.
@@ -77,7 +79,8 @@ impl Timing {
         self.cap_us = longest.min(MAX_WAIT_US);
     }
 
-    /// Takes note of the latency of a request that was sent once.
+    /// Takes note of the latency of a request. If it was sent again, nobody knows which transmission was
+    /// answered: then it counts from the first, as too short a wait would make too short the next.
     #[inline]
     pub(super) fn measured(&mut self, latency_us: u64) {
         let latency_us = latency_us.max(1);
@@ -109,7 +112,9 @@ impl Timing {
     pub(super) fn due(&self, level: u8, sent_at: Time) -> Time {
         let base = self.base(level, sent_at);
         let left_at = base.max(self.held[usize::from(level)]);
-        let wait_us = self.request_us(u32::from(level));
+        // The leader's wire, which may be no faster, has to carry it to each follower.
+        let carried_us = CARRIED_AGAIN * left_at.since_us(base);
+        let wait_us = self.request_us(u32::from(level)).max(carried_us);
         left_at.after_us(wait_us).min(base.after_us(MAX_HELD_US.max(wait_us)))
     }
 

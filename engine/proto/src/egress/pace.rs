@@ -131,17 +131,29 @@ impl Pace {
         (last.outstanding + (given - last.given)).saturating_sub(carried)
     }
 
+    /// The state of the link, as far as can be told without asking.
+    pub(super) fn state(&self, now: Time, given: u64) -> LinkState {
+        LinkState {
+            outstanding_bytes: self.outstanding(now, given) as usize,
+            round_trip_us: self.round_trip_us,
+        }
+    }
+
     /// How long the link takes for what it was given and for `more` bytes, in microseconds.
     pub(super) fn takes_us(&self, now: Time, given: u64, more: u64) -> u64 {
         let bytes = self.outstanding(now, given) + more;
         if bytes == 0 { 0 } else { bytes.saturating_mul(1_000_000) / self.rate }
     }
 
-    /// When a link that has no room may have some.
-    pub(super) fn look_again(&self, now: Time, given: u64) -> Time {
+    /// When to look again at a link that has no room.
+    pub(super) fn look_again(&self, now: Time, given: u64) -> Option<Time> {
+        let last = self.last.as_ref()?;
+        if last.outstanding + (given - last.given) < self.share() {
+            return None;
+        }
         let too_much = self.outstanding(now, given).saturating_sub(self.share() / 4 * 3);
         let us = too_much * 1_000_000 / self.rate;
-        now.after_us(us.clamp(2 * LEAST_LOOK_US, LOOK_AGAIN_US))
+        Some(now.after_us(us.clamp(2 * LEAST_LOOK_US, LOOK_AGAIN_US)))
     }
 }
 

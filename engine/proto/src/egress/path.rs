@@ -9,10 +9,8 @@ use crate::time::Time;
 
 use super::peer::Way;
 
-/// What waits for a peer when its link has all it can take is enough from here on, in bytes.
-const LEAST_QUEUE: u64 = 16 << 10;
-/// And so is what the link carries in this time, in microseconds.
-const QUEUE_US: u64 = 20_000;
+/// The way to a peer is full if it takes so much longer than without anything to carry, in microseconds.
+const FULL_US: u64 = 50_000;
 /// A batch should be on the link no longer than this, in microseconds.
 const BATCH_US: u64 = 20_000;
 /// No batch need be shorter than this, in bytes.
@@ -31,11 +29,14 @@ impl Told {
     /// Looks at the ways to the peers that are up; `needed` of them must get a proposal.
     pub(super) fn update(&mut self, ways: impl Iterator<Item = Way>, needed: usize, now: Time) {
         let state = state_of(ways, needed, now);
-        let news_us = NEWS_US.max(self.state.takes_us / 4);
+        // That it takes longer is told sooner: waits depend on it.
+        let is_longer = state.takes_us > self.state.takes_us + NEWS_US.max(self.state.takes_us / 16);
+        let is_shorter = state.takes_us + NEWS_US < self.state.takes_us / 4 * 3;
         let is_batch_news = state.batch_bytes.abs_diff(self.state.batch_bytes)
             > self.state.batch_bytes.min(state.batch_bytes) / 2;
         if state.is_full != self.state.is_full
-            || state.takes_us.abs_diff(self.state.takes_us) > news_us
+            || is_longer
+            || is_shorter
             || is_batch_news
         {
             self.state = state;
@@ -68,6 +69,6 @@ fn state_of(ways: impl Iterator<Item = Way>, needed: usize, now: Time) -> PathSt
     PathState {
         takes_us,
         batch_bytes: in_moment(BATCH_US).max(LEAST_BATCH).min(u32::MAX.into()) as u32,
-        is_full: way.queued_bytes > LEAST_QUEUE.max(in_moment(QUEUE_US)),
+        is_full: takes_us > way.round_trip_us() + FULL_US,
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::ids::ReplicaId;
 use crate::mutants::{self, Mutant};
 use crate::output::{Answerer, SendTag, Watermark};
-use crate::time::Time;
+use crate::time::{Time, earliest};
 
 use super::pace::Pace;
 use super::{EgressCounters, EgressLimits, LinkState, Links};
@@ -116,8 +116,8 @@ pub(super) struct Outbound {
     /// Bytes handed to the present link.
     handed_bytes: u64,
     pace: Pace,
-    /// When the link, which has been given its share, may have room again.
-    room_at: Option<Time>,
+    /// When to look again at a link that has been given its share.
+    look_at: Option<Time>,
     /// The last messages that were handed to the present link, as a ring.
     handed: Vec<Handed>,
     /// Where the next one goes.
@@ -132,10 +132,15 @@ pub(super) struct Way {
     /// Bytes per second.
     pub(super) rate: u64,
     /// Bytes that wait here.
-    pub(super) queued_bytes: u64,
+    queued_bytes: u64,
 }
 
 impl Way {
+    /// The link's round trip in microseconds; 0 if it is not known.
+    pub(super) fn round_trip_us(&self) -> u64 {
+        self.pace.round_trip_us()
+    }
+
     /// How long what is to go there takes, and an answer to it, in microseconds.
     pub(super) fn takes_us(&self, now: Time) -> u64 {
         let there_us = self.pace.takes_us(now, self.handed_bytes, self.queued_bytes);
@@ -205,7 +210,7 @@ impl Outbound {
         self.handed_next = 0;
         self.is_blocked = false;
         self.pace.renew();
-        self.room_at = None;
+        self.look_at = None;
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -239,7 +244,8 @@ impl Outbound {
         }
         let is_answer = matches!(message.tag, SendTag::Answer(_));
         let transient_bytes = self.transient_bytes + message.transient_cost();
-        let outcome = if !message.is_new() && !is_answer && self.holds(&message) {
+        let is_again = !message.is_new() && !is_answer;
+        let outcome = if is_again && (self.holds(&message) || self.is_coming(&message, now)) {
             Push::Duplicate
         } else if self.bytes + message.cost() > limits.queue_bytes
             || transient_bytes > limits.transient_bytes
@@ -268,6 +274,14 @@ impl Outbound {
     fn holds(&self, message: &Outgoing) -> bool {
         let is_held = self.queue.iter().any(|waiting| waiting.is_copy_of(message));
         is_held && !mutants::active(Mutant::TwoCopies)
+    }
+
+    /// Whether the link was given this message already and has not brought it there, as far as can be
+    /// told without asking. A copy that waited until it has would go out in vain.
+    #[cold]
+    fn is_coming(&self, message: &Outgoing, now: Time) -> bool {
+        let known = || self.pace.state(now, self.handed_bytes);
+        self.is_up && self.is_on_its_way(message, now, known)
     }
 
     /// TR listing 9, remove. Returns how many.
@@ -308,14 +322,13 @@ impl Outbound {
             self.is_due = false;
             self.is_blocked = false;
             self.late_at = None;
-            self.room_at = None;
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
         // What is due waits for room. A link that holds all it can take says when it has some.
-        let waits_until = if self.is_due { self.room_at } else { self.late_at };
-        waits_until.filter(|_| self.is_up)
+        let late_at = self.late_at.filter(|_| !self.is_due);
+        earliest(late_at, self.look_at).filter(|_| self.is_up)
     }
 
     /// Hands over what is due, as far as the link has room.
@@ -327,7 +340,14 @@ impl Outbound {
         counters: &mut EgressCounters,
         links: &mut impl Links<L>,
     ) {
-        if !self.is_up || self.queue.is_empty() {
+        if !self.is_up {
+            return;
+        }
+        if self.queue.is_empty() {
+            if self.look_at.is_some_and(|at| at <= now) {
+                let _ = self.pace.room(now, self.handed_bytes, || links.link_state(peer));
+                self.look_at = self.pace.look_again(now, self.handed_bytes);
+            }
             return;
         }
         let is_late = self.late_at.is_some_and(|at| at <= now);
@@ -359,8 +379,8 @@ impl Outbound {
             }
         }
         self.is_blocked = !self.queue.is_empty();
-        let is_waiting = self.is_blocked && in_link > 0;
-        self.room_at = is_waiting.then(|| self.pace.look_again(now, self.handed_bytes));
+        // If the link holds all it can take, it says when it has room.
+        self.look_at = self.pace.look_again(now, self.handed_bytes).filter(|_| in_link > 0);
         self.note_empty();
     }
 

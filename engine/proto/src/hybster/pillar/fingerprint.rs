@@ -27,6 +27,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             proposals,
             preferred: _,
             path: _,
+            longest_way_us: _,
             now: _,
             timing,
             chain,

@@ -89,6 +89,9 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     preferred: PreferredQuorum,
     /// What the way to the peers is like.
     path: PathState,
+    /// The longest that it took since the wait for the next commitment began, in microseconds: the
+    /// proposal may have been among what was on its way then.
+    longest_way_us: u64,
     /// When the input came that is being handled.
     now: Time,
     timing: Timing,
@@ -149,6 +152,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             proposals: Proposals::default(),
             preferred: PreferredQuorum::new(config.next_to_leader(View(0))),
             path: PathState::default(),
+            longest_way_us: 0,
             now: Time(0),
             timing: Timing::new(&config),
             chain: Vec::new(),
@@ -246,7 +250,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 }
             }
             ToPillar::PeerUp(peer) => self.peer_up(peer, out),
-            ToPillar::Path(path) => self.path = path,
+            ToPillar::Path(path) => {
+                self.path = path;
+                self.longest_way_us = self.longest_way_us.max(path.takes_us);
+            }
             ToPillar::AnswersLeft { peer, answers } => {
                 self.answers.left(peer, answers);
                 self.send_batches(peer, out);
@@ -317,12 +324,15 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// How long what this replica sent may be on its way, and an answer to it, in microseconds. Waits
     /// are longer by it, up to a bound: peers that cannot be reached are no peers.
     fn on_way_us(&self) -> u64 {
-        self.path.takes_us.min(MOST_ON_WAY * self.config.request_timeout_us)
+        (self.longest_way_us + self.longest_way_us / 4).min(MOST_ON_WAY * self.config.request_timeout_us)
     }
 
     /// Starts, stops or restarts the wait for the next commitment.
     fn note_progress(&mut self, now: Time) {
         if self.active && (self.committed < self.prepared || self.timing.refused.is_some()) {
+            if self.uncommitted_since.is_none() {
+                self.longest_way_us = self.path.takes_us;
+            }
             self.uncommitted_since.get_or_insert(now);
         } else {
             self.uncommitted_since = None;

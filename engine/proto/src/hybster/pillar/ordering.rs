@@ -242,7 +242,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         } else {
             self.check_requests(body, header.requests)?;
         }
-        let late = self.is_late(&header);
+        let late = self.is_late(&header, message.len());
         self.store(first, StoredPrepare { header, digest, message, late });
         self.advance(out);
         Ok(())

@@ -5,7 +5,8 @@
 //! - it is not *early*, ahead of the clock by more than the group's bound; if it is, the follower
 //!   waits until the clock is there;
 //! - it did not come *late*, behind the clock by more than the bound and the time that it may have
-//!   been under way; how long that may be, the adaptive commit timeout knows;
+//!   been under way; how long that may be, the adaptive commit timeout knows, and its length says what
+//!   a slow wire takes for it;
 //! - it does not lie before an earlier time of the pillar in this view.
 //!
 //! What is refused holds up the slots after it, and so makes the leader suspect (`commit_deadline`).
@@ -25,6 +26,10 @@ use crate::config::GroupConfig;
 use crate::mutants::{self, Mutant};
 use crate::time::{Time, WallClock};
 use crate::wire::PrepareHeader;
+
+/// What the slowest wire that a leader may have carries, in bytes per millisecond: 1 Mbit/s. A long
+/// proposal is under way for seconds over such a wire, until each follower has a copy.
+const SLOWEST_WIRE: u64 = 125;
 
 /// What a pillar knows about times.
 pub(super) struct Timing {
@@ -89,8 +94,10 @@ impl Timing {
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Whether a proposal came too late for its time.
-    pub(super) fn is_late(&self, header: &PrepareHeader) -> bool {
-        let under_way_ms = self.commit_timeout.delay_us() / 1000;
+    pub(super) fn is_late(&self, header: &PrepareHeader, bytes: usize) -> bool {
+        let copies = u64::from(self.config.replicas) - 1;
+        let carried_ms = bytes as u64 * copies / SLOWEST_WIRE;
+        let under_way_ms = self.commit_timeout.delay_us() / 1000 + carried_ms;
         let latest_ms = header.time_ms.saturating_add(self.timing.bound_ms + under_way_ms);
         !header.noop && latest_ms < self.timing.clock.unix_ms(self.now)
     }
