@@ -428,6 +428,7 @@ impl ToPeers {
         match outbound.push(message, urgency, now, &self.limits) {
             Push::Queued => {}
             Push::Duplicate => self.counters.duplicates += 1,
+            Push::Coming => self.counters.paced += 1,
             Push::Full => self.counters.dropped += 1,
         }
     }

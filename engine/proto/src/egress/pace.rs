@@ -25,7 +25,7 @@ const SLACK_US: u64 = 25_000;
 const WORTH_A_LOOK: u64 = 64 << 10;
 /// But not before this time has passed, in microseconds.
 const LOOK_AGAIN_US: u64 = 25_000;
-/// Looks that are nearer to each other tell nothing about a rate, in microseconds.
+/// Looks that are nearer to each other, or than a round trip, tell nothing about a rate, in microseconds.
 const LEAST_SAMPLE_US: u64 = 4_000;
 /// A link without room is looked at again no sooner than this, in microseconds.
 const LEAST_LOOK_US: u64 = 500;
@@ -38,8 +38,6 @@ struct Look {
     given: u64,
     /// Those of them that had not arrived.
     outstanding: u64,
-    /// Whether that was more than a link carries that has nothing to wait for.
-    is_busy: bool,
 }
 
 /// The pace of one link.
@@ -94,34 +92,36 @@ impl Pace {
                 return room;
             }
         }
-        let outstanding = self.look(now, given, &state());
-        self.share().saturating_sub(outstanding)
+        self.look(now, given, &state());
+        self.share().saturating_sub(self.last.map_or(0, |last| last.outstanding))
     }
 
+    /// Takes note of the link's state.
     #[cold]
-    fn look(&mut self, now: Time, given: u64, state: &LinkState) -> u64 {
+    pub(super) fn look(&mut self, now: Time, given: u64, state: &LinkState) {
         if state.round_trip_us > 0 {
             self.round_trip_us = state.round_trip_us;
         }
         let outstanding = state.outstanding_bytes as u64;
-        let in_flight = self.rate.saturating_mul(self.round_trip_us) / 1_000_000 / 4 * 5;
-        let is_busy = outstanding > in_flight + LEAST_SHARE / 2;
-        let look = Look { at: now, given, outstanding, is_busy };
+        let look = Look { at: now, given, outstanding };
         if self.last.replace(look).is_none() {
             self.base = look;
         }
         let took_us = now.since_us(self.base.at);
-        if took_us >= LEAST_SAMPLE_US {
-            let base = std::mem::replace(&mut self.base, look);
-            let arrived = (base.outstanding + (given - base.given)).saturating_sub(outstanding);
-            let seen = arrived * 1_000_000 / took_us;
-            if seen > self.rate {
-                self.rate = seen;
-            } else if is_busy && base.is_busy {
-                self.rate = self.rate.midpoint(seen).max(LEAST_RATE);
-            }
+        if took_us < LEAST_SAMPLE_US.max(self.round_trip_us) {
+            return;
         }
-        outstanding
+        let base = std::mem::replace(&mut self.base, look);
+        let since = given - base.given;
+        let seen = (base.outstanding + since).saturating_sub(outstanding) * 1_000_000 / took_us;
+        // What was on its way a round trip ago has not arrived: the link has had to carry all the time.
+        let is_busy = outstanding > since + LEAST_SHARE / 2;
+        if seen > self.rate || (is_busy && took_us >= LOOK_AGAIN_US) {
+            self.rate = seen.max(LEAST_RATE);
+        } else if is_busy {
+            // A host that was busy elsewhere for a moment looks like a slow wire.
+            self.rate = self.rate.midpoint(seen).max(LEAST_RATE);
+        }
     }
 
     /// Bytes that have not arrived, as far as can be told without asking.
@@ -145,13 +145,16 @@ impl Pace {
         if bytes == 0 { 0 } else { bytes.saturating_mul(1_000_000) / self.rate }
     }
 
-    /// When to look again at a link that has no room.
+    /// When to look again at a link, to see whether it has room, or whether it carries as much as it is
+    /// thought to.
     pub(super) fn look_again(&self, now: Time, given: u64) -> Option<Time> {
         let last = self.last.as_ref()?;
-        if last.outstanding + (given - last.given) < self.share() {
+        let most_outstanding = last.outstanding + (given - last.given);
+        if most_outstanding < WORTH_A_LOOK.min(self.share()) {
             return None;
         }
-        let too_much = self.outstanding(now, given).saturating_sub(self.share() / 4 * 3);
+        let stays = if most_outstanding < self.share() { 0 } else { self.share() / 4 * 3 };
+        let too_much = self.outstanding(now, given).saturating_sub(stays);
         let us = too_much * 1_000_000 / self.rate;
         Some(now.after_us(us.clamp(2 * LEAST_LOOK_US, LOOK_AGAIN_US)))
     }

@@ -69,6 +69,6 @@ fn state_of(ways: impl Iterator<Item = Way>, needed: usize, now: Time) -> PathSt
     PathState {
         takes_us,
         batch_bytes: in_moment(BATCH_US).max(LEAST_BATCH).min(u32::MAX.into()) as u32,
-        is_full: takes_us > way.round_trip_us() + FULL_US,
+        is_full: takes_us > way.round_trip_us() / 2 * 3 + FULL_US,
     }
 }

@@ -39,6 +39,8 @@ pub(super) enum Push {
     Queued,
     /// An equal one waits.
     Duplicate,
+    /// The link is bringing an equal one there.
+    Coming,
     /// There is no room.
     Full,
 }
@@ -245,8 +247,10 @@ impl Outbound {
         let is_answer = matches!(message.tag, SendTag::Answer(_));
         let transient_bytes = self.transient_bytes + message.transient_cost();
         let is_again = !message.is_new() && !is_answer;
-        let outcome = if is_again && (self.holds(&message) || self.is_coming(&message, now)) {
+        let outcome = if is_again && self.holds(&message) {
             Push::Duplicate
+        } else if is_again && self.is_coming(&message, now) {
+            return Push::Coming;
         } else if self.bytes + message.cost() > limits.queue_bytes
             || transient_bytes > limits.transient_bytes
         {
@@ -343,11 +347,11 @@ impl Outbound {
         if !self.is_up {
             return;
         }
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.pace.look(now, self.handed_bytes, &links.link_state(peer));
+            self.look_at = self.pace.look_again(now, self.handed_bytes);
+        }
         if self.queue.is_empty() {
-            if self.look_at.is_some_and(|at| at <= now) {
-                let _ = self.pace.room(now, self.handed_bytes, || links.link_state(peer));
-                self.look_at = self.pace.look_again(now, self.handed_bytes);
-            }
             return;
         }
         let is_late = self.late_at.is_some_and(|at| at <= now);
