@@ -166,7 +166,7 @@ impl<T: Transport> ClientDriver<T> {
     /// every later poll fails too.
     pub fn poll(&mut self, timeout: Duration) -> Result<(), ClientError> {
         let now = self.read_clock();
-        self.core.tick(self.now, &mut self.out);
+        self.tick();
         self.flush();
         let mut wait = timeout;
         if !self.out.completions.is_empty() {
@@ -181,7 +181,7 @@ impl<T: Transport> ClientDriver<T> {
             self.handle(event);
         }
         self.events = events;
-        self.core.tick(self.now, &mut self.out);
+        self.tick();
         Ok(polled?)
     }
 
@@ -295,6 +295,12 @@ impl<T: Transport> ClientDriver<T> {
     #[must_use]
     pub fn waker(&self) -> Waker {
         self.hub.waker()
+    }
+
+    /// Lets the core send again what is due and has left this host.
+    fn tick(&mut self) {
+        let outstanding = |to: ReplicaId| self.hub.link_state(to.0).outstanding_bytes;
+        self.core.tick_over(self.now, outstanding, &mut self.out);
     }
 
     fn read_clock(&mut self) -> Instant {

@@ -26,7 +26,11 @@ impl Links<usize> for Wires<'_> {
     fn link_state(&mut self, peer: ReplicaId) -> LinkState {
         let network = &self.world.network;
         LinkState {
-            outstanding_bytes: network.outstanding_bytes(self.world.now_us, self.index, usize::from(peer.0)),
+            outstanding_bytes: network.outstanding_bytes(
+                self.world.now_us,
+                self.index,
+                usize::from(peer.0),
+            ),
             round_trip_us: network.round_trip_us(),
         }
     }

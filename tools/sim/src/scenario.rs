@@ -20,6 +20,9 @@ const COPIED_OPERATIONS: u32 = 20;
 /// How many of a million random groups have a slow service.
 const SLOW_SERVICES_PPM: u32 = 30_000;
 
+/// How many of a million random groups have slow wires, if their links are streams.
+const SLOW_WIRES_PPM: u32 = 100_000;
+
 /// How many of a million random groups have results that do not all have room.
 const LARGE_RESULTS_PPM: u32 = 60_000;
 
@@ -332,7 +335,29 @@ impl Scenario {
         scenario.draw_copies(seed);
         scenario.draw_results(seed);
         scenario.draw_service(seed);
+        scenario.draw_wires(seed);
         scenario
+    }
+
+    /// Now and then the wires are slow, all the time or for a while. Drawn apart as well.
+    pub(crate) fn draw_wires(&mut self, seed: u64) {
+        let mut random = Random::new(seed ^ 0x0051_03e5);
+        let r = &mut random;
+        if self.transport != Transport::Streams || !r.chance(SLOW_WIRES_PPM) {
+            return;
+        }
+        // Half of what 1 Mbit/s are to a timeout of half a second, as much, and ten times as much.
+        let bytes_per_timeout = *r.pick(&[31_250, 62_500, 625_000]);
+        let bytes_per_s = bytes_per_timeout * 1_000_000 / self.group.request_timeout_us;
+        if r.chance(500_000) {
+            self.bytes_per_s = bytes_per_s;
+            return;
+        }
+        let (a, b) = (r.below(self.heal_at_us), r.below(self.heal_at_us));
+        let slow = Fault::Bandwidth(bytes_per_s);
+        self.faults.push(TimedFault { at_us: a.min(b), fault: slow });
+        self.faults.push(TimedFault { at_us: a.max(b), fault: Fault::Bandwidth(0) });
+        self.faults.sort_by_key(|f| f.at_us);
     }
 
     /// Now and then the service is slow. Drawn apart as well.

@@ -312,8 +312,9 @@ impl World {
                 if self.clients[client].wake_us == Some(self.now_us) {
                     let (c, end) = (&mut self.clients[client], self.replicas.len() + client);
                     c.wake_us = None;
-                    let outstanding =
-                        |to: ReplicaId| self.network.outstanding_bytes(self.now_us, end, usize::from(to.0));
+                    let outstanding = |to: ReplicaId| {
+                        self.network.outstanding_bytes(self.now_us, end, usize::from(to.0))
+                    };
                     c.core.tick_over(c.clock.local(self.now_us), outstanding, &mut c.out);
                     self.pump_client(client);
                 }

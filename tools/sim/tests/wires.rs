@@ -1,20 +1,22 @@
-//! Slow and long wires.
+//! Slow and long wires: no fault is injected, and the group does what its wires can carry.
 
-use hybster_sim::{ClientPlan, Latency, Options, Report, Scenario, Transport, run_scenario};
+use hybster_proto::config::GroupConfig;
+use hybster_sim::{ClientPlan, Fault, Latency, Options, Report, Scenario, Transport, run_scenario};
 
-/// Bytes that a request, its reply and its part of a batch have beside the operation.
+/// Bytes that a request and its reply have on the leader's wire beside one copy of the operation.
 const OVERHEAD: u64 = 260;
+/// Without any wire between them, hosts are this far apart, in microseconds.
+const NEAR_US: u64 = 40;
 
-/// One combination of the grid.
+/// One combination of wire and load.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     mbit: u64,
     /// One way.
     delay_ms: u64,
     sessions: u32,
+    /// Bytes of an operation.
     value: u32,
-    /// Simulated time.
-    seconds: u64,
 }
 
 impl Cell {
@@ -22,21 +24,36 @@ impl Cell {
         self.mbit * 1_000_000 / 8
     }
 
+    fn one_way_us(&self) -> u64 {
+        NEAR_US + self.delay_ms * 1_000
+    }
+
+    /// Operations per second that the wires can carry, each in one copy to each follower and with its
+    /// replies, or that so many sessions can ask for in one and a half times what one operation takes.
+    fn possible(&self) -> f64 {
+        let (rate, bytes) = (self.bytes_per_s() as f64, f64::from(self.value) + OVERHEAD as f64);
+        let by_wire = rate / (2.0 * bytes + 100.0);
+        let trip_s = 4.0 * self.one_way_us() as f64 / 1e6 + 3.0 * bytes / rate;
+        by_wire.min(f64::from(self.sessions) / (1.5 * trip_s))
+    }
+
+    /// Long enough for a few turns of each session.
+    fn seconds(&self) -> u64 {
+        (10.0 + 3.0 * f64::from(self.sessions) / self.possible()) as u64
+    }
+
     fn scenario(&self, seed: u64) -> Scenario {
         let mut scenario = Scenario::calm("wires", seed, 1, 2);
-        let default = hybster_proto::config::GroupConfig::default();
-        let calm = scenario.group.clone();
-        scenario.group = hybster_proto::config::GroupConfig {
-            group: calm.group,
-            max_clients: calm.max_clients,
+        // As a group is by default.
+        scenario.group = GroupConfig {
+            group: scenario.group.group,
+            max_clients: 16,
             max_sessions_per_client: 256,
-            max_clock_skew_ms: 5_000,
-            ..default
+            ..GroupConfig::default()
         };
         scenario.transport = Transport::Streams;
-        let one_way_us = self.delay_ms * 1000;
-        scenario.latency =
-            Latency { min_us: one_way_us.max(30), jitter_us: 20, tail_ppm: 0, tail_us: 0 };
+        let min_us = self.one_way_us() - NEAR_US / 4;
+        scenario.latency = Latency { min_us, jitter_us: NEAR_US / 2, tail_ppm: 0, tail_us: 0 };
         scenario.bytes_per_s = self.bytes_per_s();
         scenario.clients = vec![ClientPlan {
             copy_of: None,
@@ -51,75 +68,88 @@ impl Cell {
             start_us: 0,
         }];
         scenario.keys = 1000;
-        scenario.heal_at_us = self.seconds * 1_000_000;
-        scenario.patience_us = 60_000_000 + 2 * scenario.heal_at_us;
+        scenario.heal_at_us = self.seconds() * 1_000_000;
+        scenario.patience_us = 60_000_000 + scenario.heal_at_us;
         scenario
     }
 
-    /// Operations per second that the wires or so many sessions can do.
-    fn possible(&self) -> f64 {
-        let (rate, value) = (self.bytes_per_s() as f64, f64::from(self.value));
-        let by_wire = rate / (2.0 * (value + OVERHEAD as f64) + 100.0);
-        let trip_s = 4.0 * self.delay_ms as f64 / 1e3 + 3.0 * (value + OVERHEAD as f64) / rate;
-        let by_sessions = f64::from(self.sessions) / (1.5 * trip_s);
-        by_wire.min(by_sessions)
+    /// Runs it and checks what must hold on any wire.
+    fn check(&self, seed: u64) {
+        let report = run_scenario(self.scenario(seed), &Options::default());
+        let rate = report.counters.answered_before as f64 / self.seconds() as f64;
+        let sent: u64 = report.sent_bytes[..3].iter().sum();
+        let needed = report.counters.answered * (2 * (u64::from(self.value) + OVERHEAD) + 300);
+        let (goodput, bytes) = (rate / self.possible(), sent as f64 / needed as f64);
+        println!(
+            "{self:?}, seed {seed}: {rate:.1}/s, {goodput:.2} of what is possible, {bytes:.2} of the \
+             bytes that are needed, view {}",
+            report.counters.view
+        );
+        report.assert_good();
+        assert_eq!(report.counters.view, 0, "{self:?}, seed {seed}: no fault, no view change");
+        assert!(goodput >= 0.6, "{self:?}, seed {seed}: {rate:.1} operations per second");
+        assert!(bytes <= 1.3, "{self:?}, seed {seed}: {sent} bytes instead of {needed}");
     }
 }
 
-fn run(cell: Cell, seed: u64) -> Report {
-    let report = run_scenario(cell.scenario(seed), &Options::default());
-    let rate = report.counters.answered_before as f64 / cell.seconds as f64;
-    let bytes: u64 = report.sent_bytes[..3].iter().sum();
-    let needed = 2 * (u64::from(cell.value) + OVERHEAD) + 300;
-    println!(
-        "{:>4} Mbit/s {:>4} ms {:>4} sessions {:>7} B: {:>9.1}/s of {:>9.1} ({:>5.2}), bytes {:>6.2}, view {}, {} paced {} dup {} {:?}",
-        cell.mbit,
-        cell.delay_ms,
-        cell.sessions,
-        cell.value,
-        rate,
-        cell.possible(),
-        rate / cell.possible(),
-        bytes as f64 / (report.counters.answered.max(1) * needed) as f64,
-        report.counters.view,
-        report.ended_us / 1000,
-        report.counters.paced,
-        report.counters.duplicates,
-        report
-            .violation
-            .as_ref()
-            .map(|v| (v.property, v.story.chars().take(80).collect::<String>())),
-    );
-    report
-}
-
-#[test]
-#[ignore = "for a look"]
-fn one() {
-    let of = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
-    let cell = Cell {
-        mbit: of("MBIT"),
-        delay_ms: of("DELAY"),
-        sessions: of("SESSIONS") as u32,
-        value: of("VALUE") as u32,
-        seconds: of("SECONDS"),
-    };
-    let report = run_scenario(cell.scenario(1), &Options { trace: true, ..Options::default() });
-    report.trace.iter().for_each(|line| println!("{line}"));
-    println!("{:#?}", report.counters);
-}
-
-#[test]
-fn grid() {
-    for mbit in [1, 10, 100] {
-        for delay_ms in [0, 20, 250] {
-            for (sessions, value) in [(1, 8), (6, 1000), (64, 1000), (8, 10_000), (64, 200_000)] {
-                let mut cell = Cell { mbit, delay_ms, sessions, value, seconds: 0 };
-                // The first answers take a while.
-                let turn_s = f64::from(sessions) / cell.possible();
-                cell.seconds = (10.0 + 3.0 * turn_s) as u64;
-                run(cell, 1);
-            }
+fn cells(mbits: &[u64], delays_ms: &[u64], loads: &[(u32, u32)]) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for &mbit in mbits {
+        for &delay_ms in delays_ms {
+            let of_load = |&(sessions, value)| Cell { mbit, delay_ms, sessions, value };
+            cells.extend(loads.iter().map(of_load));
         }
+    }
+    cells
+}
+
+#[test]
+fn slow_wires_are_used_well() {
+    let loads = [(1, 8), (6, 1_000), (64, 1_000), (8, 10_000)];
+    cells(&[1, 10], &[0, 20], &loads).iter().for_each(|cell| cell.check(1));
+}
+
+#[test]
+fn long_wires_are_used_well() {
+    let loads = [(1, 8), (8, 10_000), (64, 1_000)];
+    cells(&[1, 10], &[100, 250], &loads).iter().for_each(|cell| cell.check(2));
+}
+
+#[test]
+fn large_requests_take_their_time() {
+    cells(&[1, 10], &[0, 250], &[(16, 200_000)]).iter().for_each(|cell| cell.check(3));
+}
+
+/// All combinations; a few minutes.
+#[test]
+#[ignore = "takes minutes: cargo test --release -p hybster-sim --test wires -- --ignored"]
+fn every_wire_is_used_well() {
+    let loads =
+        [1, 8, 64, 128].map(|sessions| [8, 1_000, 10_000, 200_000].map(|value| (sessions, value)));
+    let all = cells(&[1, 2, 5, 10, 100], &[0, 20, 100, 250], loads.as_flattened());
+    for (seed, cell) in (100..).zip(&all) {
+        cell.check(seed);
+    }
+}
+
+/// Operations that ran in a part of a run. One runs in each batch.
+fn ran(report: &Report, from_us: u64, to_us: u64) -> usize {
+    report.times.iter().filter(|(at_us, _)| (from_us..to_us).contains(at_us)).count()
+}
+
+#[test]
+fn the_full_rate_is_back_soon_after_a_limit_is_lifted() {
+    for (seed, delay_ms) in [(1, 0), (2, 20), (3, 100)] {
+        let cell = Cell { mbit: 1, delay_ms, sessions: 64, value: 10_000 };
+        let mut scenario = cell.scenario(seed);
+        scenario.group.batch_max_requests = 1;
+        scenario.heal_at_us = 26_000_000;
+        let fast = Cell { mbit: 100, ..cell };
+        let scenario = scenario.with(20_000_000, Fault::Bandwidth(fast.bytes_per_s()));
+        let report = run_scenario(scenario, &Options::default());
+        report.assert_good();
+        assert_eq!(report.counters.view, 0, "seed {seed}: no fault, no view change");
+        let per_s = ran(&report, 22_000_000, 26_000_000) as f64 / 4.0;
+        assert!(per_s >= 0.6 * fast.possible(), "seed {seed}: {per_s} operations per second");
     }
 }

@@ -30,15 +30,12 @@ impl Told {
     pub(super) fn update(&mut self, ways: impl Iterator<Item = Way>, needed: usize, now: Time) {
         let state = state_of(ways, needed, now);
         // That it takes longer is told sooner: waits depend on it.
-        let is_longer = state.takes_us > self.state.takes_us + NEWS_US.max(self.state.takes_us / 16);
+        let is_longer =
+            state.takes_us > self.state.takes_us + NEWS_US.max(self.state.takes_us / 16);
         let is_shorter = state.takes_us + NEWS_US < self.state.takes_us / 4 * 3;
         let is_batch_news = state.batch_bytes.abs_diff(self.state.batch_bytes)
             > self.state.batch_bytes.min(state.batch_bytes) / 2;
-        if state.is_full != self.state.is_full
-            || is_longer
-            || is_shorter
-            || is_batch_news
-        {
+        if state.is_full != self.state.is_full || is_longer || is_shorter || is_batch_news {
             self.state = state;
             self.is_new = true;
         }

@@ -324,7 +324,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// How long what this replica sent may be on its way, and an answer to it, in microseconds. Waits
     /// are longer by it, up to a bound: peers that cannot be reached are no peers.
     fn on_way_us(&self) -> u64 {
-        (self.longest_way_us + self.longest_way_us / 4).min(MOST_ON_WAY * self.config.request_timeout_us)
+        (self.longest_way_us + self.longest_way_us / 4)
+            .min(MOST_ON_WAY * self.config.request_timeout_us)
     }
 
     /// Starts, stops or restarts the wait for the next commitment.
