@@ -36,6 +36,7 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
     let defaults = GroupConfig::default();
     let checkpoint_interval = defaults.checkpoint_interval.next_multiple_of(spec.pillars.into());
     let config = GroupConfig {
+        protocol: spec.protocol,
         replicas: spec.replicas,
         faults: spec.faults,
         pillars: spec.pillars,
