@@ -259,7 +259,7 @@ pub fn of_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
         ),
         buffer(
             "replies of one turn",
-            "engine/proto/src/output.rs",
+            "engine/proto/src/output/replies.rs",
             Clients,
             Bound::Open,
             "a batch may have as many results as requests, each as long as allowed",

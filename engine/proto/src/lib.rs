@@ -47,6 +47,7 @@ pub mod state;
 pub mod time;
 pub mod timeouts;
 pub mod trace;
+mod transferred;
 pub mod unreplicated;
 pub mod wire;
 
