@@ -12,6 +12,7 @@ use crate::execution::{MAX_WATCHED, SNAPSHOT_COPIES, WATCHED_BYTES, session_byte
 use crate::hybster::control::MAX_CHANGES;
 use crate::hybster::pillar::{LOG_WINDOWS, SLOT_BYTES, VOTE_BYTES};
 use crate::hybster::wire::checkpoint::CHECKPOINT_BYTES;
+use crate::hybster::wire::ordering::PREPARE_HEAD;
 use crate::hybster::wire::view::{LINK_BYTES, MAX_LINKS};
 use crate::intake::{
     BLOCK_BYTES, CREDIT, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES, STORED_BYTES,
@@ -19,7 +20,7 @@ use crate::intake::{
 use crate::shared::answers::ANSWERS_BYTES;
 use crate::shared::later::SENDER_BYTES;
 use crate::shared::votes::claims_per_sender;
-use crate::wire::{PREPARE_HEAD, REQUEST_OVERHEAD_MAX};
+use crate::wire::REQUEST_OVERHEAD_MAX;
 
 /// The longest page that a service should have, in bytes: services decide.
 const LONGEST_PAGE: u64 = 4 << 20;

@@ -2,11 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, View};
+use hybster_proto::internals::{Commit, PREPARE_HEAD, PrepareHeader};
 use hybster_proto::output::{Input, ToPillar};
 use hybster_proto::wire::request::append_request;
-use hybster_proto::wire::{
-    self, Commit, PREPARE_HEAD, PrepareHeader, RequestProof, RequestRef, Requests, kind, kind_of,
-};
+use hybster_proto::wire::{self, RequestProof, RequestRef, Requests, kind, kind_of};
 use hybster_tss::Proof;
 
 use super::forge::{certify, certify_commit, header, next_order};

@@ -27,6 +27,8 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::hybster::control::MAX_CHANGES;
 use crate::hybster::input::PillarInput;
+use crate::hybster::wire::checkpoint::Checkpoint;
+use crate::hybster::wire::ordering::{Commit, PrepareHeader};
 use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::mutants::{self, Mutant};
@@ -40,7 +42,7 @@ use crate::shared::votes::Votes;
 use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::help::OrderRequest;
-use crate::wire::{Checkpoint, Commit, PrepareHeader, kind};
+use crate::wire::kind;
 
 use digests::Digests;
 use preferred_quorum::PreferredQuorum;

@@ -22,9 +22,9 @@ use hybster_tss::{RequestVerifier, TrInX, Verifier};
 use super::Pillar;
 use super::slots::{Slot, StoredPrepare};
 use crate::config::GroupConfig;
+use crate::hybster::wire::ordering::PrepareHeader;
 use crate::mutants::{self, Mutant};
 use crate::time::{Time, WallClock};
-use crate::wire::PrepareHeader;
 
 /// What a pillar knows about times.
 pub(super) struct Timing {
