@@ -6,6 +6,7 @@
 //! | 18 checkpointing, the exchange | `hybster/pillar` |
 //! | 12 view status, 19 view change | `hybster/control`, checks in `hybster/verify` |
 
+mod bounds;
 pub(crate) mod control;
 pub(crate) mod events;
 pub(crate) mod input;
@@ -46,6 +47,7 @@ pub const RULES: Rules = Rules {
     query: Threshold::All,
     proposal_head: PREPARE_HEAD,
     longest_message,
+    buffers: bounds::of_stages,
     handler,
     relays_replies: true,
     is_thrifty: true,
