@@ -47,10 +47,10 @@ pub(super) mod kind {
 /// What is wrong with the bytes of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TraceError {
-    /// Not a trace at all.
+    /// It is not a trace.
     #[error("this is no trace of Hybster: it does not begin with \"HYBTRACE\"")]
     NotATrace,
-    /// A trace, but of another format.
+    /// It is a trace of another format.
     #[error("the trace has format version {found}, but version {wanted} is needed here")]
     Version {
         /// Its version.
@@ -367,8 +367,8 @@ fn elected(reader: &mut Reader<'_>) -> Result<TraceEvent, WireError> {
     let checkpoint = checkpoint(reader)?;
     let vouchers = peers(reader)?;
     let leader = reader.replica()?;
-    // A count of 16 bits: the room for the members themselves is small, and what each holds is
-    // paid for by bytes.
+    // A count of 16 bits: the room for the members themselves is small, and what each holds must be
+    // there in bytes.
     let members = (0..reader.u16()?).map(|_| member(reader)).collect::<Result<_, _>>()?;
     Ok(TraceEvent::Elected { view, leader, checkpoint, members, vouchers })
 }
@@ -399,7 +399,7 @@ fn adopted(pillar: PillarId, reader: &mut Reader<'_>) -> Result<TraceEvent, Wire
 fn part_left(pillar: PillarId, reader: &mut Reader<'_>) -> Result<TraceEvent, WireError> {
     let (from, to, checkpoint) = (reader.view()?, reader.view()?, reader.order()?);
     let (steps, held) = (reader.u32()? as usize, reader.u32()? as usize);
-    // Nothing is allocated for what the bytes do not pay for.
+    // No more is allocated than the bytes that are there can fill.
     if steps.saturating_mul(STEP_BYTES).saturating_add(held.saturating_mul(HELD_BYTES))
         > reader.left()
     {
