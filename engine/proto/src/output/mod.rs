@@ -30,6 +30,7 @@ pub use routing::{route_client_message, route_peer_message};
 
 /// This replica must stop: an invariant of its own is broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Fatal {
     /// The trusted subsystem refused a call that a correct replica makes.
     #[error("TrInX refused a call of this replica: {0}; stop and replace the replica")]

@@ -7,6 +7,7 @@ macro_rules! reasons {
     ($($(#[$doc:meta])* $reason:ident,)*) => {
         /// Why a message was dropped. Dropped messages are counted by kind, sender and reason.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
         pub enum Reject { $($(#[$doc])* $reason,)* }
 
         impl Reject {

@@ -46,6 +46,7 @@ pub(super) mod kind {
 
 /// What is wrong with the bytes of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TraceError {
     /// It is not a trace.
     #[error("this is no trace of Hybster: it does not begin with \"HYBTRACE\"")]

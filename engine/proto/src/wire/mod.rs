@@ -73,6 +73,7 @@ pub mod kind {
 
 /// Why bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WireError {
     /// The message ends early.
     #[error("the message is shorter than its layout needs")]
