@@ -9,7 +9,6 @@ use hybster::client::{
 };
 use hybster::group::{Addresses, ClientKeys, CreateOptions, Group, ReplicaKeys, create};
 use hybster::services::{CounterService, KvService, NullService, counter};
-use hybster::transport::open_transport;
 use hybster::{ClientId, GroupConfig, Replica, ReplicaId, RunningReplica, TransportKind};
 
 pub use hybster::Status;
@@ -37,6 +36,7 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
     let defaults = GroupConfig::default();
     let checkpoint_interval = defaults.checkpoint_interval.next_multiple_of(spec.pillars.into());
     let config = GroupConfig {
+        protocol: spec.protocol,
         replicas: spec.replicas,
         faults: spec.faults,
         pillars: spec.pillars,
@@ -156,10 +156,7 @@ fn driver(
         ..ClientOptions::default()
     };
     options.limits.busy_poll = wait.busy_poll;
-    // Not `ClientDriver::connect`, which takes epoll where io_uring is named and missing.
-    let transport = open_transport(wait.transport).map_err(|e| told(&e))?;
-    let driver = ClientDriver::with_transport(transport, &group, &keys, &options);
-    let driver = driver.map_err(|e| told(&e))?;
+    let driver = ClientDriver::connect(&group, &keys, &options).map_err(|e| told(&e))?;
     Ok((driver, group.replicas().len()))
 }
 

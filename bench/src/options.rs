@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hybster::duration::{DurationError, DurationRange};
-use hybster::{Layout, TransportKind};
+use hybster::{Layout, Protocol, TransportKind};
 use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 
@@ -73,6 +73,9 @@ impl ServiceKind {
 /// The group and its clients.
 #[derive(Clone, Debug, Args)]
 pub struct GroupOptions {
+    /// What orders the requests: hybster.
+    #[arg(long, default_value_t)]
+    pub protocol: Protocol,
     /// Number of replicas, n.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub replicas: u16,
@@ -295,7 +298,8 @@ mod tests {
         Cli::command().debug_assert();
         let cli = Cli::parse_from(["hybster-bench", "--pillars", "4"]);
         assert!(cli.command.is_none());
-        assert_eq!(cli.run.group.pillars, 4);
+        assert_eq!((cli.run.group.pillars, cli.run.group.protocol), (4, Protocol::Hybster));
+        assert!(Cli::try_parse_from(["hybster-bench", "--protocol", "paxos"]).is_err());
         let cli = Cli::parse_from(["hybster-bench", "run", "--rate", "1000"]);
         let Some(Command::Run(run)) = cli.command else { panic!("not run") };
         assert_eq!(run.rate, Some(1000.0));

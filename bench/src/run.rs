@@ -281,6 +281,7 @@ fn report<W>(
 #[must_use]
 pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
     Config {
+        protocol: spec.protocol.to_string(),
         replicas: spec.replicas,
         faults: spec.faults,
         pillars: spec.pillars,

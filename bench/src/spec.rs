@@ -17,6 +17,8 @@ const LARGEST_SHARE: u32 = 1 << SessionId::INDEX_BITS;
 /// The specification of a group.
 #[derive(Clone, Debug)]
 pub struct GroupSpec {
+    /// What orders the requests.
+    pub protocol: Protocol,
     /// Number of replicas; 1 for the unreplicated server.
     pub replicas: u16,
     /// Tolerated faults.
@@ -59,7 +61,7 @@ impl GroupSpec {
         service: ServiceKind,
         identities: u32,
     ) -> Result<GroupSpec, Error> {
-        let rules = Protocol::default().rules();
+        let rules = options.protocol.rules();
         let (replicas, faults) = match (options.unreplicated, options.faults) {
             (true, _) => (1, 0),
             (false, Some(faults)) => (options.replicas, faults),
@@ -92,6 +94,7 @@ impl GroupSpec {
             Cores::default()
         };
         Ok(GroupSpec {
+            protocol: options.protocol,
             replicas,
             faults,
             // Without a protocol there is nothing to split over pillars.

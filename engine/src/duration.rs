@@ -43,6 +43,7 @@ pub struct DurationRange {
 
 /// A duration that cannot be used; the text says what can.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DurationError {
     /// The text is no duration.
     #[error(

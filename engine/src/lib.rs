@@ -42,7 +42,6 @@
 //! - [`group`]: the members of a group, its constants, and all keys.
 //! - [`replica`]: starting, watching and stopping a replica; [`runtime`] says how it works inside.
 //! - [`client`]: sessions, asynchronous by design, with a blocking call on top.
-//! - [`transport`]: opening the transport that was asked for.
 //! - [`services`]: services that come with the crate.
 //! - [`memory`]: what a replica may hold at most.
 //! - [`logging`]: log lines as text or JSON, for programs that have no logger of their own.
@@ -60,10 +59,9 @@ pub mod memory;
 pub mod replica;
 pub mod runtime;
 pub mod services;
-pub mod transport;
 
 pub use group::{ClientKeys, Group, GroupError, ReplicaKeys};
-pub use hybster_net::{LinkCipher, TransportKind};
+pub use hybster_net::{LinkCipher, NoTransport, TransportKind};
 pub use hybster_proto::config::GroupConfig;
 pub use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId, View};
 pub use hybster_proto::protocol::Protocol;

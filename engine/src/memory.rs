@@ -68,19 +68,9 @@ impl Memory {
     }
 }
 
-fn buffer(
-    name: &'static str,
-    place: &'static str,
-    filled_by: FilledBy,
-    bound: Bound,
-    beyond: &'static str,
-) -> Buffer {
-    Buffer { name, place, filled_by, bound, beyond }
-}
-
 fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
     use FilledBy::{Clients, Leader, Peers, Replica};
-    use bounds::product;
+    use bounds::{buffer, product};
     let peers = u64::from(config.replicas) - 1;
     let Limits {
         peer_frame_bytes,
@@ -190,7 +180,7 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
 
 fn of_threads(config: &GroupConfig, agents: u64) -> Option<Vec<Buffer>> {
     use FilledBy::{Peers, Replica};
-    use bounds::product;
+    use bounds::{buffer, product};
     let pairs = agents * (agents - 1);
     let peers = u64::from(config.replicas) - 1;
     // One message of each class may go beyond, as it is admitted while there is room.

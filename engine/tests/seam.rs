@@ -6,12 +6,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What serves every ordering protocol, below the workspace's root.
-const GENERAL: [&str; 8] = [
+const GENERAL: [&str; 13] = [
+    "engine/proto/src/bounds.rs",
     "engine/proto/src/client",
+    "engine/proto/src/egress",
     "engine/proto/src/execution",
     "engine/proto/src/state",
+    "engine/proto/src/intake",
     "engine/proto/src/intake.rs",
+    "engine/proto/src/output",
     "engine/proto/src/service.rs",
+    "engine/proto/src/shared",
     "engine/proto/src/unreplicated.rs",
     "engine/src/client",
     "engine/src/runtime",
@@ -19,7 +24,7 @@ const GENERAL: [&str; 8] = [
 
 /// Names of Hybster's types that are also variants of general ones, such as `Input::Pillar` and
 /// `SendTag::NewView`. Code that wants the types needs a path, which is looked for as well.
-const ALSO_WORDS: [&str; 4] = ["Pillar", "Control", "ViewChange", "NewView"];
+const ALSO_WORDS: [&str; 5] = ["Checkpoint", "Pillar", "Control", "ViewChange", "NewView"];
 
 /// The only file of the engine that names a protocol: it makes the stages.
 const CONSTRUCTOR: &str = "engine/src/replica/stages.rs";

@@ -22,7 +22,7 @@ pub enum TransportKind {
     /// `io_uring` where the system has what it needs, else epoll.
     #[default]
     Auto,
-    /// `io_uring`; epoll, with a warning, where the system lacks it.
+    /// `io_uring`, and nothing else where the system lacks it.
     IoUring,
     /// epoll.
     Epoll,
@@ -72,30 +72,52 @@ pub enum AnyTransport {
     IoUring(Box<UringTransport>),
 }
 
+/// Why there is no transport.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoTransport {
+    /// `io_uring` was asked for by name, and this process cannot have it.
+    #[error(
+        "the transport io-uring cannot be had here: {0}; allow io_uring (a container's seccomp \
+         profile and the sysctl kernel.io_uring_disabled can forbid it, and old kernels lack it), or \
+         choose the transport epoll, or auto, which takes epoll where there is no io_uring"
+    )]
+    IoUring(io::Error),
+    /// The system's event queue could not be made.
+    #[error(
+        "the system's event queue could not be made: {0}; check the limit of open files (ulimit -n)"
+    )]
+    EventQueue(io::Error),
+}
+
 impl AnyTransport {
-    /// A transport without connections. Where `io_uring` is missing it is epoll, and a log line
-    /// says why.
+    /// A transport without connections, of the kind that was asked for. Only
+    /// [`TransportKind::Auto`] takes epoll where `io_uring` cannot be had, and a log line says why;
+    /// what is named must be had.
     ///
     /// # Errors
-    /// If the operating system gives no epoll instance either.
-    pub fn new(kind: TransportKind) -> io::Result<Self> {
-        #[cfg(target_os = "linux")]
+    /// If `io_uring` is named and missing, with the reason; or if there is no event queue.
+    pub fn new(kind: TransportKind) -> Result<Self, NoTransport> {
+        Self::choose(kind, io_uring)
+    }
+
+    fn choose(
+        kind: TransportKind,
+        io_uring: impl FnOnce() -> io::Result<Self>,
+    ) -> Result<Self, NoTransport> {
         if kind != TransportKind::Epoll {
-            match UringTransport::new(UringLimits::default()) {
-                Ok(transport) => return Ok(Self::IoUring(Box::new(transport))),
-                Err(error) if kind == TransportKind::Auto => {
-                    log::info!("the transport is epoll, because io_uring cannot be used: {error}");
+            match io_uring() {
+                Ok(transport) => return Ok(transport),
+                Err(error) if kind == TransportKind::IoUring => {
+                    return Err(NoTransport::IoUring(error));
                 }
                 Err(error) => {
-                    log::warn!("io_uring cannot be used, so the transport is epoll: {error}");
+                    log::info!("the transport is epoll, because io_uring cannot be used: {error}");
                 }
             }
         }
-        #[cfg(not(target_os = "linux"))]
-        if kind == TransportKind::IoUring {
-            log::warn!("only Linux has io_uring, so the transport uses readiness calls");
-        }
-        Ok(Self::Epoll(Box::new(PollTransport::new(PollLimits::default())?)))
+        let epoll = PollTransport::new(PollLimits::default()).map_err(NoTransport::EventQueue)?;
+        Ok(Self::Epoll(Box::new(epoll)))
     }
 
     /// The back end in use; never [`TransportKind::Auto`].
@@ -107,6 +129,17 @@ impl AnyTransport {
             Self::IoUring(_) => TransportKind::IoUring,
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn io_uring() -> io::Result<AnyTransport> {
+    let transport = UringTransport::new(UringLimits::default())?;
+    Ok(AnyTransport::IoUring(Box::new(transport)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn io_uring() -> io::Result<AnyTransport> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "only Linux has it"))
 }
 
 macro_rules! delegate {
@@ -170,10 +203,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_is_made_or_epoll() {
-        assert_eq!(AnyTransport::new(TransportKind::Epoll).unwrap().kind(), TransportKind::Epoll);
-        for kind in TransportKind::ALL {
-            assert_ne!(AnyTransport::new(kind).unwrap().kind(), TransportKind::Auto);
+    fn what_is_named_is_had_or_refused() {
+        use TransportKind::{Auto, Epoll, IoUring};
+
+        let missing = || Err(io::Error::other("forbidden here"));
+        assert_eq!(AnyTransport::choose(Auto, missing).unwrap().kind(), Epoll);
+        let error = AnyTransport::choose(IoUring, missing).unwrap_err().to_string();
+        assert!(error.contains("io-uring cannot be had here: forbidden here"), "{error}");
+        let never = || panic!("epoll is named");
+        assert_eq!(AnyTransport::choose(Epoll, never).unwrap().kind(), Epoll);
+        // With what this machine has.
+        assert_ne!(AnyTransport::new(Auto).unwrap().kind(), Auto);
+        match AnyTransport::new(IoUring) {
+            Ok(transport) => assert_eq!(transport.kind(), IoUring),
+            Err(error) => assert!(matches!(error, NoTransport::IoUring(_)), "{error}"),
         }
     }
 }

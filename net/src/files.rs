@@ -47,7 +47,7 @@ pub struct TooFewFiles {
 }
 
 impl Files {
-    /// What a hub with these limits and so many peers needs, against the limit of this process.
+    /// What a hub with these limits and this many peers needs, and the limit of this process.
     #[must_use]
     pub fn of(limits: &Limits, peers: usize) -> Self {
         Self { limit: limit(), needed: needed(limits, peers), clients: limits.clients as u64 }
@@ -84,7 +84,7 @@ impl Files {
         ))
     }
 
-    /// What to tell whoever met this error of the system, if it is about open files.
+    /// What to tell about this error of the system, if it is about open files.
     #[must_use]
     pub fn explain(&self, error: &io::Error) -> Option<String> {
         let needed = self.needed;

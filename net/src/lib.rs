@@ -46,7 +46,7 @@ mod slots;
 mod socket;
 mod tcp_state;
 
-pub use any::{AnyTransport, TransportKind, UnknownTransport};
+pub use any::{AnyTransport, NoTransport, TransportKind, UnknownTransport};
 pub use cipher::{LinkCipher, UnknownLinkCipher};
 pub use frame::Messages;
 pub use hub::{DownReason, Event, Hub, HubConfig, LinkId, SendError, Source};

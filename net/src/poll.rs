@@ -12,8 +12,10 @@
 //! Reads of all connections go into one block, and are handed out as slices of it. A block is used
 //! again once all its slices are gone.
 
+mod connection;
+
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 #[cfg(target_os = "linux")]
 use std::os::fd::AsFd as _;
@@ -24,6 +26,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
+use self::connection::{Connection, End, Phase};
 use crate::blocks::Blocks;
 use crate::limits::PollLimits;
 use crate::slots::Slots;
@@ -68,32 +71,6 @@ struct Listener {
     ready: bool,
 }
 
-#[derive(Debug)]
-struct Connection {
-    stream: TcpStream,
-    phase: Phase,
-    outgoing: VecDeque<Vec<u8>>,
-    /// Bytes of the first outgoing buffer that have been written.
-    written: usize,
-    writable: bool,
-    /// Whether the list `unsent` has it.
-    is_unsent: bool,
-    /// Whether the queue `ready` has it.
-    is_ready: bool,
-    readable: bool,
-    /// The other side will send no more. Then a short read does not mean that nothing is left: the
-    /// end of the stream is still to be read.
-    read_closed: bool,
-    paused: bool,
-    write_error: Option<io::ErrorKind>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Connecting,
-    Open,
-}
-
 impl PollTransport {
     /// A transport without connections.
     ///
@@ -130,19 +107,7 @@ impl PollTransport {
     fn add(&mut self, stream: TcpStream, phase: Phase) -> io::Result<ConnectionId> {
         let limits = &self.limits;
         set_options(&SockRef::from(&stream), limits.keepalive, limits.unacknowledged_timeout)?;
-        let id = self.connections.insert(Connection {
-            stream,
-            phase,
-            outgoing: VecDeque::new(),
-            written: 0,
-            writable: phase == Phase::Open,
-            is_unsent: false,
-            is_ready: false,
-            readable: false,
-            read_closed: false,
-            paused: false,
-            write_error: None,
-        });
+        let id = self.connections.insert(Connection::new(stream, phase));
         let connection = self.connections.find_mut(id).expect("just inserted");
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut connection.stream, token(id), interest);
@@ -374,9 +339,7 @@ impl PollTransport {
 
     /// Closes everything: without a word of the system about what is ready, nothing can go on.
     fn die(&mut self, cause: io::Error) -> TransportError {
-        for id in self.connections.ids().collect::<Vec<_>>() {
-            self.connections.remove(id);
-        }
+        self.connections.clear();
         self.listeners.clear();
         self.unsent.clear();
         self.ready.clear();
@@ -466,81 +429,6 @@ impl Transport for PollTransport {
     }
 }
 
-enum End {
-    /// More may come.
-    None,
-    /// The other side closed its direction.
-    Stream,
-}
-
-impl Connection {
-    /// Writes as much as the socket takes, and hands back the buffers that are written.
-    fn write(&mut self, mut sent: impl FnMut(Vec<u8>)) -> io::Result<()> {
-        while self.writable && !self.outgoing.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
-            let mut count = 0;
-            let mut skip = self.written;
-            for (slice, buffer) in slices.iter_mut().zip(&self.outgoing) {
-                *slice = IoSlice::new(&buffer[skip..]);
-                skip = 0;
-                count += 1;
-            }
-            match self.stream.write_vectored(&slices[..count]) {
-                Ok(written) => self.advance(written, &mut sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn advance(&mut self, written: usize, sent: &mut impl FnMut(Vec<u8>)) {
-        self.written += written;
-        while let Some(first) = self.outgoing.front() {
-            if self.written < first.len() {
-                return;
-            }
-            self.written -= first.len();
-            let buffer = self.outgoing.pop_front().expect("there is a first one");
-            sent(buffer);
-        }
-        assert_eq!(self.written, 0, "no more was written than there was");
-    }
-
-    fn read(
-        &mut self,
-        turn: usize,
-        blocks: &mut Blocks,
-        mut received: impl FnMut(bytes::BytesMut),
-    ) -> io::Result<End> {
-        let mut left = turn;
-        while self.readable && left > 0 {
-            let room = blocks.room();
-            match self.stream.read(room) {
-                Ok(0) => return Ok(End::Stream),
-                Ok(count) => {
-                    // A short read has drained the socket: asking again would only cost a call.
-                    if count < room.len() && !self.read_closed && self.write_error.is_none() {
-                        self.readable = false;
-                    }
-                    left = left.saturating_sub(count);
-                    received(blocks.take(count));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    if let Some(kind) = self.write_error {
-                        return Err(kind.into());
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(End::None)
-    }
-}
-
 /// One readiness event, copied so that it does not borrow the event list.
 struct Noticed {
     token: Token,
@@ -573,56 +461,8 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 const EVENTS_PER_POLL: usize = 1024;
-const SLICES_PER_WRITE: usize = 16;
 const LISTENER_BIT: usize = 1 << 63;
 const WAKER: Token = Token(usize::MAX);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Not by using up the descriptors of the test's process, which other tests need too.
-    #[test]
-    fn after_a_refusal_of_the_system_it_waits_and_then_accepts() {
-        let limits =
-            PollLimits { accept_pause: Duration::from_millis(50), ..PollLimits::default() };
-        let mut transport = PollTransport::new(limits).unwrap();
-        let (_, address) = transport.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let _stream = std::net::TcpStream::connect(address).unwrap();
-        transport.fail_accept = Some(24);
-        let mut seen = Vec::new();
-        let (mut polls, start) = (0, Instant::now());
-        while !seen.iter().any(|it| matches!(it, Completion::Accepted { .. })) {
-            assert!(start.elapsed() < Duration::from_secs(20), "never accepted: {seen:?}");
-            polls += 1;
-            transport.poll(None, &mut seen).unwrap();
-        }
-        assert!(matches!(seen[0], Completion::AcceptFailed { .. }), "{seen:?}");
-        assert!(seen.len() == 2 && polls <= 4, "{polls} polls: {seen:?}");
-    }
-
-    #[test]
-    fn a_transport_is_dead_after_its_first_error() {
-        let mut transport = PollTransport::new(PollLimits::default()).unwrap();
-        let (_, address) = transport.listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let mut seen = Vec::new();
-        let id = transport.connect(address);
-        for _ in 0..10_000 {
-            transport.poll(Some(Duration::from_millis(1)), &mut seen).unwrap();
-            if seen.len() == 2 {
-                break;
-            }
-        }
-        assert_eq!(seen.len(), 2, "connected and accepted: {seen:?}");
-        transport.fail_next = Some(io::ErrorKind::OutOfMemory);
-        seen.clear();
-        let first = transport.poll(Some(Duration::ZERO), &mut seen).unwrap_err();
-        transport.send(id, vec![1; 10]);
-        for _ in 0..5 {
-            let again = transport.poll(Some(Duration::ZERO), &mut seen).unwrap_err();
-            assert_eq!(again.to_string(), first.to_string());
-        }
-        assert!(seen.is_empty(), "{seen:?}");
-        transport.close(id);
-    }
-}
+mod tests;

@@ -51,6 +51,13 @@ impl<T> Slots<T> {
         Some(value)
     }
 
+    /// Removes all entries.
+    pub(crate) fn clear(&mut self) {
+        for id in self.ids().collect::<Vec<_>>() {
+            self.remove(id);
+        }
+    }
+
     /// The id that the entry in `slot` has now, if there is one.
     pub(crate) fn id_at(&self, slot: usize) -> Option<ConnectionId> {
         let entry = self.entries.get(slot)?;

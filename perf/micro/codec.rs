@@ -6,9 +6,10 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hybster_perf::{Fixture, Numbered};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, View};
+use hybster_proto::internals::{Commit, PrepareHeader};
 use hybster_proto::wire::reply::{Replies, append, begin};
 use hybster_proto::wire::request::requests_body;
-use hybster_proto::wire::{Commit, PrepareHeader, ReplyEntry, ReplyStatus, RequestTag, Requests};
+use hybster_proto::wire::{ReplyEntry, ReplyStatus, RequestTag, Requests};
 use hybster_tss::{CounterValue, Digest, Proof};
 
 fn requests(c: &mut Criterion) {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::execution::Execution;
 use hybster_proto::hybster::Hybster;
-use hybster_proto::hybster::pillar;
 use hybster_proto::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId};
+use hybster_proto::internals;
 use hybster_proto::output::ClientLink;
 use hybster_proto::replica;
 use hybster_proto::service::Service;
@@ -23,7 +23,7 @@ use hybster_tss::{
 pub const LINK: ClientLink = ClientLink { client: ClientId(3), incarnation: 77 };
 
 /// A pillar over the in-process TrInX.
-pub type Pillar = pillar::Pillar<InProcessTrInX, InProcessVerifier>;
+pub type Pillar = internals::Pillar<InProcessTrInX, InProcessVerifier>;
 
 /// The stages of a replica over the in-process TrInX.
 pub type Stages<S> = replica::Stages<Hybster<InProcessTrInX, InProcessVerifier>, S>;

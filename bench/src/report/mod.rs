@@ -122,6 +122,9 @@ pub struct OpenLoopReport {
 /// The configuration of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
+    /// What orders the requests. Older reports lack it; theirs had no choice.
+    #[serde(default = "without_choice")]
+    pub protocol: String,
     /// Number of replicas, n.
     pub replicas: u16,
     /// Tolerated faults, f.
@@ -163,6 +166,10 @@ pub struct Config {
     pub link_cipher: String,
     /// One server and no protocol.
     pub unreplicated: bool,
+}
+
+fn without_choice() -> String {
+    "hybster".into()
 }
 
 fn by_mac() -> String {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::round::{Finished, Stage, play};
+use super::round::{Script, Stage, play};
 use super::{PauseRound, Round};
 use crate::Error;
 use crate::options::FaultOptions;
@@ -13,14 +13,6 @@ use crate::stop::Stop;
 const CATCH_UP: Duration = Duration::from_secs(120);
 /// Time between two checks of the follower's state.
 const LOOK: Duration = Duration::from_millis(50);
-
-struct Script {
-    paused: u16,
-    view_before: u64,
-    before_ops_s: f64,
-    after_ops_s: f64,
-    pause: PauseRound,
-}
 
 /// One round.
 ///
@@ -34,7 +26,7 @@ pub(super) fn round(
     stop: &Stop,
 ) -> Result<Round, Error> {
     let at = options.at;
-    let finished = play(options, spec, connections, stop, |stage| {
+    play(options, spec, connections, stop, |stage| {
         let begin = stage.settled(at)?;
         let (view_before, leader) = stage.leader()?;
         let paused = (leader + 1) % spec.replicas;
@@ -50,38 +42,17 @@ pub(super) fn round(
         let caught_up = catch_up(stage, paused)?;
         let after = stage.mark();
         stage.run_until(stage.origin.elapsed() + options.after)?;
-        Ok(Script {
-            paused,
-            view_before,
-            before_ops_s,
-            after_ops_s: stage.rate_since(after),
-            pause: PauseRound {
-                paused_s,
-                during_ops_s,
-                orders_at_resume,
-                caught_up: caught_up.is_some(),
-                catch_up_s: caught_up.unwrap_or(CATCH_UP).as_secs_f64(),
-                peak_before_bytes,
-                peak_bytes: peak(stage)?,
-            },
-        })
-    })?;
-    let Finished { script, measured, verdict, errors, diverged, statuses, usage } = finished;
-    Ok(Round {
-        replica: script.paused,
-        view_before: script.view_before,
-        view_after: statuses.iter().map(|s| s.view).max().unwrap_or(script.view_before),
-        gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
-        latency_max_ms: measured.latency_ns.max() as f64 / 1e6,
-        acknowledged: verdict.acknowledged,
-        errors,
-        lost: verdict.lost,
-        doubled: verdict.doubled,
-        before_ops_s: script.before_ops_s,
-        after_ops_s: script.after_ops_s,
-        diverged,
-        pause: Some(script.pause),
-        processes: usage,
+        let pause = PauseRound {
+            paused_s,
+            during_ops_s,
+            orders_at_resume,
+            caught_up: caught_up.is_some(),
+            catch_up_s: caught_up.unwrap_or(CATCH_UP).as_secs_f64(),
+            peak_before_bytes,
+            peak_bytes: peak(stage)?,
+        };
+        let after_ops_s = stage.rate_since(after);
+        Ok(Script { replica: paused, view_before, before_ops_s, after_ops_s, pause: Some(pause) })
     })
 }
 

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Increments, Ledger, Verdict};
+use super::{Increments, Ledger, PauseRound, Round};
 use crate::Error;
 use crate::engine::{self, Monitor, Status};
 use crate::launch::Group;
-use crate::load::{
-    ClosedLoop, Measured, Part, Plan, Recorder, Run, Sessions, Tallies, drive, measure,
-};
+use crate::load::{ClosedLoop, Part, Plan, Recorder, Run, Sessions, Tallies, drive, measure};
 use crate::options::FaultOptions;
 use crate::run::connect_all;
 use crate::spec::GroupSpec;
@@ -45,22 +43,18 @@ pub(super) struct Mark {
     completed: u64,
 }
 
-/// A finished round.
-pub(super) struct Finished<T> {
-    /// The script's result.
-    pub script: T,
-    /// What the load threads measured from the fault on.
-    pub measured: Measured,
-    /// Whether increments were lost or repeated.
-    pub verdict: Verdict,
-    /// Number of failed and unanswered operations.
-    pub errors: u64,
-    /// Replicas that run and that did not reach the same state in time.
-    pub diverged: Vec<u16>,
-    /// Status of the replicas that run, at the end.
-    pub statuses: Vec<Status>,
-    /// CPU and memory at the end.
-    pub usage: Vec<crate::report::ProcessReport>,
+/// What a script did and saw.
+pub(super) struct Script {
+    /// The replica that was killed or paused.
+    pub replica: u16,
+    /// The view before that.
+    pub view_before: u64,
+    /// Operations per second before that.
+    pub before_ops_s: f64,
+    /// Operations per second at the end.
+    pub after_ops_s: f64,
+    /// Only of a pause.
+    pub pause: Option<PauseRound>,
 }
 
 impl Stage<'_> {
@@ -117,13 +111,13 @@ impl Stage<'_> {
 ///
 /// # Errors
 /// If the group does not start, a replica ends unexpectedly, or the user interrupts.
-pub(super) fn play<T>(
+pub(super) fn play(
     options: &FaultOptions,
     spec: &GroupSpec,
     connections: u32,
     stop: &Stop,
-    script: impl FnOnce(&mut Stage<'_>) -> Result<T, Error>,
-) -> Result<Finished<T>, Error> {
+    script: impl FnOnce(&mut Stage<'_>) -> Result<Script, Error>,
+) -> Result<Round, Error> {
     let mut group = Group::launch(spec, stop)?;
     let drivers = connect_all(&group.path(), &options.group, stop)?;
     let mut monitor = Monitor::open(&group.path(), connections)?;
@@ -163,19 +157,27 @@ pub(super) fn play<T>(
     let running: Vec<u16> = (0..spec.replicas).filter(|r| !dead.contains(r)).collect();
     let (diverged, statuses) = settle(&mut monitor, &running, stop)?;
     group.expect_running(&dead)?;
-    let usage = group.usage()?;
+    let processes = group.usage()?;
     dead.iter().for_each(|r| group.kill(*r));
-    let finished = Finished {
-        script,
-        measured: Recorder::merge(runs.into_iter().map(|r| r.recorder)),
-        verdict,
-        errors,
-        diverged,
-        statuses,
-        usage,
-    };
+    let measured = Recorder::merge(runs.into_iter().map(|r| r.recorder));
     stop_survivors(group, &dead)?;
-    Ok(finished)
+    let Script { replica, view_before, before_ops_s, after_ops_s, pause } = script;
+    Ok(Round {
+        replica,
+        view_before,
+        view_after: statuses.iter().map(|s| s.view).max().unwrap_or(view_before),
+        gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
+        latency_max_ms: measured.latency_ns.max() as f64 / 1e6,
+        acknowledged: verdict.acknowledged,
+        errors,
+        lost: verdict.lost,
+        doubled: verdict.doubled,
+        before_ops_s,
+        after_ops_s,
+        diverged,
+        pause,
+        processes,
+    })
 }
 
 fn stop_survivors(mut group: Group, dead: &[u16]) -> Result<(), Error> {

@@ -12,10 +12,10 @@
 use crate::bounds::prepare_bytes;
 use crate::config::GroupConfig;
 use crate::hybster::control::MAX_CHANGES;
-use crate::hybster::pillar::LOG_WINDOWS;
 use crate::ids::ReplicaId;
 use crate::mutants::{self, Mutant};
 use crate::shared::bodies::BATCHES_PER_REQUEST;
+use crate::shared::log::LOG_WINDOWS;
 use crate::shared::votes::claims_per_sender;
 use crate::state::FETCHES_IN_FLIGHT;
 use crate::wire::{kind, kind_of};

@@ -5,21 +5,15 @@
 //! a reader finds for each buffer who can fill it, how far, and what happens then. A buffer that
 //! somebody outside can fill without a limit is in the list as well, as [`Bound::Open`]: a debt.
 //!
-//! The buffers of the stages are here; the engine adds those of links and threads.
+//! The buffers of the general stages are here. The ordering protocol adds its own
+//! ([`Rules::buffers`](crate::protocol::Rules::buffers)), the engine those of links and threads.
 
 use crate::config::GroupConfig;
 use crate::execution::{MAX_WATCHED, SNAPSHOT_COPIES, WATCHED_BYTES, session_bytes};
-use crate::hybster::control::MAX_CHANGES;
-use crate::hybster::pillar::{LOG_WINDOWS, SLOT_BYTES, VOTE_BYTES};
-use crate::hybster::wire::checkpoint::CHECKPOINT_BYTES;
-use crate::hybster::wire::view::{LINK_BYTES, MAX_LINKS};
-use crate::intake::{
-    BLOCK_BYTES, CREDIT, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES, STORED_BYTES,
-};
+use crate::intake::{BLOCK_BYTES, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES, STORED_BYTES};
 use crate::shared::answers::ANSWERS_BYTES;
-use crate::shared::later::SENDER_BYTES;
-use crate::shared::votes::claims_per_sender;
-use crate::wire::{PREPARE_HEAD, REQUEST_OVERHEAD_MAX};
+use crate::shared::log::LOG_WINDOWS;
+use crate::wire::REQUEST_OVERHEAD_MAX;
 
 /// The longest page that a service should have, in bytes: services decide.
 const LONGEST_PAGE: u64 = 4 << 20;
@@ -99,6 +93,18 @@ pub fn product(factors: &[u64]) -> Option<Bound> {
     product.map(Bound::Bytes)
 }
 
+/// An entry of a list of buffers, with its fields in their order.
+#[must_use]
+pub fn buffer(
+    name: &'static str,
+    place: &'static str,
+    filled_by: FilledBy,
+    bound: Bound,
+    beyond: &'static str,
+) -> Buffer {
+    Buffer { name, place, filled_by, bound, beyond }
+}
+
 /// The longest proposal: a batch, or one request that is longer than a batch may be.
 #[must_use]
 pub fn prepare_bytes(config: &GroupConfig) -> u64 {
@@ -122,103 +128,22 @@ pub(crate) fn sessions_bytes(config: &GroupConfig) -> Option<u64> {
     sessions.checked_mul(session_bytes(config.session_window))
 }
 
-/// The buffers of a replica's stages; `None` if a bound does not fit 64 bits, which
-/// [`GroupConfig::validate`] refuses.
+/// The buffers of a replica's stages, those of its ordering protocol first; `None` if a bound does
+/// not fit 64 bits, which [`GroupConfig::validate`] refuses.
 #[must_use]
 pub fn of_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
+    let mut buffers = (config.rules().buffers)(config)?;
+    buffers.extend(of_general_stages(config)?);
+    Some(buffers)
+}
+
+/// The buffers of intake, execution and state.
+fn of_general_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
     use FilledBy::{Clients, Leader, Peers, Replica};
-    let n = u64::from(config.replicas);
-    let (peers, pillars, window) = (n.saturating_sub(1), u64::from(config.pillars), config.window);
-    let prepare = prepare_bytes(config);
-    let certificate = 64 + n * 34;
-    // Headers of one window, over all pillars.
-    let headers = window.checked_mul(PREPARE_HEAD as u64)?.checked_add(certificate)?;
-    // With a link for each view left since the last stable one.
-    let links = (MAX_LINKS * LINK_BYTES) as u64;
-    let change = pillars.checked_mul(links)?.checked_add(headers)?;
-    let new_view = n.checked_mul(change.checked_add(headers)?)?.checked_add(headers)?;
-    let changes = n * MAX_CHANGES as u64;
+    let peers = u64::from(config.replicas).saturating_sub(1);
+    let (window, prepare) = (config.window, prepare_bytes(config));
     let sessions = sessions_bytes(config)?;
-    let buffer =
-        |name, place, filled_by, bound, beyond| Buffer { name, place, filled_by, bound, beyond };
     Some(vec![
-        // A peer that moved its window first may be one window ahead: what it sends is kept.
-        buffer(
-            "log: PREPAREs",
-            "engine/proto/src/shared/log.rs",
-            Leader,
-            product(&[LOG_WINDOWS, window, prepare])?,
-            "refused: its order number lies outside the log",
-        ),
-        // One COMMIT per slot and replica, and the slots themselves.
-        buffer(
-            "log: slots and COMMITs",
-            "engine/proto/src/hybster/pillar/slots.rs",
-            Peers,
-            product(&[LOG_WINDOWS, window, SLOT_BYTES + n * VOTE_BYTES])?,
-            "refused: outside the log, or there already",
-        ),
-        // What arrives before the NEW-VIEW that it belongs to, not checked yet.
-        buffer(
-            "ordering messages of later views",
-            "engine/proto/src/shared/later.rs",
-            Peers,
-            product(&[peers, pillars, SENDER_BYTES as u64])?,
-            "the sender's for the farthest view give way; asked for again in that view",
-        ),
-        buffer(
-            "batches to be proposed",
-            "engine/proto/src/shared/proposals.rs",
-            Clients,
-            product(&[pillars, CREDIT.into(), prepare])?,
-            "the request intake holds them back",
-        ),
-        // One message names a window of batches at most; most of them are in the log as well.
-        buffer(
-            "batches that view changes name",
-            "engine/proto/src/shared/bodies.rs",
-            Peers,
-            product(&[changes + 2 * n + 1, window, prepare])?,
-            "the message that names them is dropped, and they with it",
-        ),
-        // Certified again for the view that this replica is to lead, and copied when it enters.
-        buffer(
-            "PREPAREs of the view to be entered",
-            "engine/proto/src/hybster/pillar/abort.rs",
-            Peers,
-            product(&[2, window, prepare])?,
-            "a NEW-VIEW that has more is refused",
-        ),
-        buffer(
-            "CHECKPOINTs",
-            "engine/proto/src/shared/votes.rs",
-            Peers,
-            product(&[pillars, n, claims_per_sender(config), 2 * CHECKPOINT_BYTES as u64])?,
-            "the sender's oldest gives way",
-        ),
-        buffer(
-            "VIEW-CHANGEs",
-            "engine/proto/src/hybster/control/messages.rs",
-            Peers,
-            product(&[changes, change])?,
-            "only a sender's for the current view and its highest one are kept",
-        ),
-        // The own one once more while it waits for its MAC.
-        buffer(
-            "NEW-VIEW-ACKs",
-            "engine/proto/src/hybster/control/messages.rs",
-            Peers,
-            product(&[n + 1, headers])?,
-            "only a sender's last one is kept",
-        ),
-        // One per peer, that of the stable view, and the one being made.
-        buffer(
-            "NEW-VIEWs",
-            "engine/proto/src/hybster/control/mod.rs",
-            Peers,
-            product(&[n + 1, new_view])?,
-            "only a sender's last one is kept",
-        ),
         // The same memory as in the log, as long as the log has them.
         buffer(
             "committed batches that wait for other pillars",
@@ -259,7 +184,7 @@ pub fn of_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
         ),
         buffer(
             "replies of one turn",
-            "engine/proto/src/output.rs",
+            "engine/proto/src/output/replies.rs",
             Clients,
             Bound::Open,
             "a batch may have as many results as requests, each as long as allowed",
@@ -298,13 +223,6 @@ pub fn of_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
             "engine/proto/src/state/mod.rs",
             Peers,
             product(&[peers, ANSWERS_BYTES as u64 + LONGEST_PAGE])?,
-            "answered when those before have left; dropped with the link",
-        ),
-        buffer(
-            "answers to BATCH-REQUEST",
-            "engine/proto/src/hybster/pillar/abort.rs",
-            Peers,
-            product(&[peers, pillars, ANSWERS_BYTES as u64 + prepare])?,
             "answered when those before have left; dropped with the link",
         ),
     ])

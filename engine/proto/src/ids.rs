@@ -150,6 +150,16 @@ impl SessionId {
     }
 }
 
+/// The link that a client message came over: replies to a session go to the link of its client
+/// and incarnation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ClientLink {
+    /// The client identity that the handshake authenticated.
+    pub client: ClientId,
+    /// The incarnation that the client announced.
+    pub incarnation: u64,
+}
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{:x}.{}", self.client, self.incarnation(), self.index())

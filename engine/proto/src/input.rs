@@ -5,20 +5,12 @@ use hybster_tss::Digest;
 use std::sync::Arc;
 
 use crate::hybster;
-use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::service::Snapshot;
-use crate::state::TransferredState;
+use crate::transferred::TransferredState;
 use crate::wire::{CheckpointId, RequestTag};
 
-/// The link that a client message came over: replies to a session go to the link of its client
-/// and incarnation.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub struct ClientLink {
-    /// The client identity that the handshake authenticated.
-    pub client: ClientId,
-    /// The incarnation that the client announced.
-    pub incarnation: u64,
-}
+pub use crate::ids::ClientLink;
 
 /// Where a requests message came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -301,7 +293,7 @@ pub struct TakenSnapshot {
     pub bookkeeping: Arc<dyn Snapshot>,
     /// Pages of the service.
     pub service: Arc<dyn Snapshot>,
-    /// Whether the state was just installed: the versions of bookkeeping pages start anew.
+    /// Whether the state was just installed: the versions of bookkeeping pages start again.
     pub installed: bool,
 }
 
@@ -322,7 +314,7 @@ pub enum ToState {
     Transfer {
         /// The checkpoint.
         id: CheckpointId,
-        /// Whether the own state diverged, so that nothing of it may be used again.
+        /// Whether this replica's state diverged, so that nothing of it may be used again.
         whole: bool,
     },
     /// A FETCH or FETCHED message.

@@ -7,17 +7,18 @@
 //! | TR listing | here |
 //! |---|---|
 //! | 8 adaptive timeouts | [`timeouts`] |
-//! | 12 view status, 19 view change | [`hybster::control`], checks in `hybster::verify` |
+//! | 12 view status, 19 view change | `hybster/control`, checks in `hybster/verify` |
 //! | 14 invocation, client side | [`client`] |
 //! | 15 invocation, replica side | [`intake`], session table in [`execution`] |
-//! | 16 ordering | [`hybster::pillar`] |
+//! | 16 ordering | `hybster/pillar` |
 //! | 17 execution | [`execution`] |
-//! | 18 checkpointing | [`hybster::pillar`] (exchange), [`state`] (digests), [`hybster::control`] (stability) |
-//! | 20 state transfer | [`state`], [`hybster::control`] |
+//! | 18 checkpointing | `hybster/pillar` (exchange), [`state`] (digests), `hybster/control` (stability) |
+//! | 20 state transfer | [`state`], `hybster/control` |
 //!
-//! [`input`] and [`output`] are the seam to whoever drives the stages; [`wire`] holds the message formats.
+//! [`input`] and [`output`] are the interface to the driver of the stages; [`wire`] holds the
+//! message formats.
 #![forbid(unsafe_code)]
-// What would make two runs from one seed differ, by engine/proto/clippy.toml.
+// engine/proto/clippy.toml lists what would make two runs from one seed differ.
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)]
 #![deny(clippy::iter_over_hash_type)]
 
@@ -28,13 +29,15 @@ pub mod config;
 pub mod egress;
 pub mod execution;
 #[cfg(feature = "model")]
-pub mod fingerprint;
+mod fingerprint;
 pub mod hybster;
 pub mod ids;
 pub mod input;
 pub mod intake;
+#[doc(hidden)]
+pub mod internals;
 mod mix;
-pub mod mutants;
+mod mutants;
 pub mod notice;
 #[cfg(test)]
 mod noticed;
@@ -47,6 +50,7 @@ pub mod state;
 pub mod time;
 pub mod timeouts;
 pub mod trace;
+mod transferred;
 pub mod unreplicated;
 pub mod wire;
 

@@ -1,8 +1,8 @@
 //! Deliberate faults in the protocol, to show that the simulator finds them.
 //!
-//! Each [`Mutant`] leaves out or weakens one rule, in one line where the rule stands. Only with the
-//! feature `mutants`, which nothing but the simulator's tests turns on, can one be chosen; in every
-//! other build [`active`] is the constant `false` and the lines compile to nothing.
+//! Each [`Mutant`] leaves out or weakens one rule, in one line where the rule is checked. One can
+//! be chosen only with the feature `mutants`, which only tests turn on. In every other build
+//! [`active`] is the constant `false`, and the lines compile to nothing.
 
 /// A rule that is broken.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use hybster_tss::RequestVerifier;
 
+use crate::bounds::Buffer;
 use crate::config::GroupConfig;
 use crate::hybster;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
@@ -137,6 +138,8 @@ pub struct Rules {
     pub proposal_head: usize,
     /// Bytes of the longest message that the protocol can need in a group.
     pub longest_message: fn(&GroupConfig) -> u64,
+    /// What the protocol's stages may hold at most; `None` if a bound does not fit 64 bits.
+    pub buffers: fn(&GroupConfig) -> Option<Vec<Buffer>>,
     /// Which stage handles a peer's message, by its kind; `None` for kinds that are not the
     /// protocol's. Hybster has its kinds below 32; those of another protocol must be none of
     /// Hybster's, so that a tool that sees only a message does not take one for the other.

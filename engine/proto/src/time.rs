@@ -30,7 +30,7 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// A clock that shows so many microseconds since the Unix epoch at `now`.
+    /// A clock that shows `unix_us` microseconds since the Unix epoch at `now`.
     #[must_use]
     pub fn new(unix_us: u64, now: Time) -> WallClock {
         WallClock { offset_us: unix_us.wrapping_sub(now.0) as i64 }

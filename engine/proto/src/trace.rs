@@ -2,11 +2,11 @@
 //!
 //! The stages push [`TraceEvent`]s into their [`Output`](crate::Output) if somebody wants them.
 //! [`mod@file`] is the form in which the simulator and real replicas write them down
-//! (`engine/proto/TRACE.md` draws it), and each event says itself in words by [`std::fmt::Display`].
+//! (`engine/proto/TRACE.md` draws it), and [`std::fmt::Display`] puts each event into words.
 //!
 //! The kinds are those of any ordering protocol with views: a replica is *elected* to lead a view,
-//! it *proposes*, replicas *vouch* for proposals, a quorum of votes *certifies* one, and whoever
-//! *leaves* a view tells what it took part in. What only one protocol has is in the fields, and
+//! it *proposes*, replicas *vouch* for proposals, a quorum of votes *certifies* one, and a
+//! replica that *leaves* a view tells what it took part in. Fields that only one protocol has are
 //! empty for the others.
 
 mod display;
@@ -142,7 +142,7 @@ pub enum TraceEvent {
         checkpoint: CheckpointId,
         /// Its members: the senders of the VIEW-CHANGEs in the proof, rising.
         members: Vec<Member>,
-        /// Replicas that vouch besides for the latest of the members' last views (the senders of
+        /// Further replicas that vouch for the latest of the members' last views (the senders of
         /// the NEW-VIEW-ACKs).
         vouchers: Peers,
     },
@@ -171,7 +171,7 @@ pub enum TraceEvent {
         /// Its stable checkpoint: what the view adopted up to it is not vouched for.
         checkpoint: CheckpointId,
     },
-    /// This replica, a leader, proposed; it thereby vouches for the proposal.
+    /// This replica, a leader, proposed, and so vouches for the proposal.
     Proposed {
         /// Pillar.
         pillar: PillarId,
@@ -221,11 +221,11 @@ pub enum TraceEvent {
         requests: u32,
         /// Requests that were new and ran.
         ran: u32,
-        /// Digest of what the requests of the batch were answered, see
+        /// Digest of the answers to the requests of the batch, see
         /// [`ReplyQueue::digest_since`](crate::output::ReplyQueue::digest_since).
         results: Digest,
     },
-    /// The time that the service is told with a batch, which is executed next.
+    /// The time that the service is told with a batch. The batch is executed next.
     AgreedTime {
         /// Its order number.
         order: OrderNumber,
@@ -245,8 +245,8 @@ pub enum TraceEvent {
     Diverged(CheckpointId),
     /// A transferred state was installed.
     StateInstalled(CheckpointId),
-    /// Another configuration holds than the one in the header of the trace. Replicas that cannot be
-    /// reconfigured never say it.
+    /// From here on another configuration holds than the one in the header of the trace. Replicas
+    /// that cannot be reconfigured never record it.
     Configured {
         /// The order number after which it holds.
         after: OrderNumber,
@@ -262,7 +262,7 @@ pub enum TraceEvent {
         constants: Digest,
     },
     /// Events of this stream are missing here: its writer had to drop them. What a checker does not
-    /// see in such a trace may have happened all the same.
+    /// see in such a trace may have happened nevertheless.
     Lost {
         /// How many.
         events: u32,
@@ -284,8 +284,8 @@ impl TraceEvent {
         }
     }
 
-    /// The first and the last order number that the event is about. Between the two lie also those
-    /// of other pillars, if it is an event of one pillar.
+    /// The first and the last order number that the event is about. For an event of one pillar,
+    /// order numbers of other pillars lie between them.
     #[must_use]
     pub fn orders(&self) -> Option<(OrderNumber, OrderNumber)> {
         match self {

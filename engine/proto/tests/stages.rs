@@ -1,12 +1,15 @@
 //! A small group on a perfect network, message by message: what the simulator cannot steer to.
 
 use bytes::Bytes;
-use hybster_proto::hybster::{Hybster, PillarInput};
+use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
 };
-use hybster_proto::output::{ClientLink, Destination, Input, Network, Output, ToControl, ToPillar};
-use hybster_proto::output::{route_client_message, route_peer_message};
+use hybster_proto::internals::PillarInput;
+use hybster_proto::output::{
+    ClientLink, Destination, Input, Network, Output, ToControl, ToPillar, route_client_message,
+    route_peer_message,
+};
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::request::{REQUESTS_HEAD, append_proved, requests_head};

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hybster_net::hub::HubError;
-use hybster_net::{Identity, Reason, TransportError};
+use hybster_net::{Identity, NoTransport, Reason, TransportError};
 use hybster_proto::ids::ReplicaId;
 
 use crate::group::GroupError;
@@ -35,6 +35,9 @@ pub enum ClientError {
     /// The operating system refuses what the network needs.
     #[error("the network of this client failed: {0}")]
     Network(#[from] io::Error),
+    /// The transport that was asked for cannot be had.
+    #[error(transparent)]
+    NoTransport(#[from] NoTransport),
     /// The transport failed while it was in use. Nothing more can be sent or received: make a new
     /// client.
     #[error("this client cannot go on: {0}")]

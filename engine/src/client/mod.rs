@@ -58,8 +58,8 @@ pub struct ClientOptions {
     /// Sessions. Each has one request under way at a time, or up to the group's session window.
     /// Default 64.
     pub sessions: u32,
-    /// A request ends with an error after this time, up to an eighth later. It counts anew when
-    /// the request has got a session, after waiting for one as long at most. Default 10 s.
+    /// A request ends with an error after this time, up to an eighth later. It counts again from
+    /// when the request has got a session, after waiting for one as long at most. Default 10 s.
     pub request_timeout: Duration,
     /// [`Client::connect`] gives up after this time. Default 5 s.
     pub connect_timeout: Duration,
@@ -67,7 +67,8 @@ pub struct ClientOptions {
     pub queue: usize,
     /// Limits of the links. Frames are made long enough for the group's operations and results.
     pub limits: Limits,
-    /// What carries the bytes of the links. By default the client chooses.
+    /// What carries the bytes of the links. By default the client chooses; one that is named must
+    /// be had.
     pub transport: TransportKind,
 }
 

@@ -4,13 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use hybster_net::TransportError;
 use hybster_net::files::TooFewFiles;
 use hybster_net::hub::HubError;
+use hybster_net::{NoTransport, TransportError};
 use hybster_proto::output::Fatal;
 
 use crate::group::GroupError;
-use crate::transport::NoTransport;
 
 /// Why a replica could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,6 @@ use hybster_net::hub::HubError;
 use hybster_net::{AnyTransport, Hub, HubConfig, TransportKind};
 
 use super::StartError;
-use crate::transport::open_transport;
 
 /// How long a start waits for its address. A killed process is gone before its sockets are: the
 /// kernel closes those that an io_uring uses in the background, some milliseconds later.
@@ -54,7 +53,7 @@ fn attempt(
     kind: TransportKind,
     config: HubConfig,
 ) -> Result<(Hub<AnyTransport>, TransportKind), StartError> {
-    let transport = open_transport(kind)?;
+    let transport = AnyTransport::new(kind)?;
     let kind = transport.kind();
     Ok((Hub::new(transport, config)?, kind))
 }

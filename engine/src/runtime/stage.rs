@@ -309,8 +309,8 @@ mod tests {
     use std::sync::Arc;
 
     use hybster_proto::GroupConfig;
-    use hybster_proto::hybster::pillar::Pillar as HybsterPillar;
     use hybster_proto::ids::{PillarId, ReplicaId};
+    use hybster_proto::internals::Pillar as HybsterPillar;
     use hybster_proto::output::{ToControl, ToPillar};
     use hybster_tss::{GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
 

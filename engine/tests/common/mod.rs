@@ -1,8 +1,9 @@
 //! A real group in one process: threads, sockets on loopback, files in a temporary directory.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hybster::client::{Client, ClientOptions};
@@ -33,9 +34,22 @@ impl Drop for Scratch {
     }
 }
 
-/// Addresses on loopback that were free a moment ago.
+/// Addresses on loopback whose ports were free a moment ago.
 pub fn free_addresses(count: u16) -> Vec<SocketAddr> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // All are kept open until the last is chosen, so that none is chosen twice.
+    let mut listeners = Vec::new();
+    while listeners.len() < usize::from(count) {
+        // Below the range of ports that Linux uses for outgoing connections, one of which could
+        // take a port before its replica does. Tests that run at the same time try different ones
+        // first.
+        let step = std::process::id().wrapping_mul(61);
+        let step = step.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 10_000 + (step % 20_000) as u16;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            listeners.push(listener);
+        }
+    }
     listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
 }
 

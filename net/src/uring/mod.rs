@@ -19,10 +19,11 @@
 //! over a real network too.
 //!
 //! *In.* Each connection has one receive that stays armed. The kernel picks a receive buffer when
-//! bytes arrive. They are copied to a block, one after the other (mostly a few hundred bytes, which
-//! are in the cache), and the receive buffer is lent again at once. So the receive buffers bound
-//! what one poll takes, the kernel never waits for the owner of a frame, and the receiver owns its
-//! bytes. Only as many buffers are used as there are connections, so that they stay in the cache.
+//! bytes arrive. They are copied to a block one after the other, which is cheap: mostly a few
+//! hundred bytes that are in the cache. The receive buffer is lent again at once. So the receive
+//! buffers bound what one poll takes, the kernel never waits for the owner of a frame, and the
+//! receiver owns its bytes. Only as many buffers are used as there are connections, so that they
+//! stay in the cache.
 //!
 //! When the kernel finds no buffer, a receive ends, and the next poll arms it again. Receives that
 //! got nothing are armed first, because an armed receive at once takes all that has arrived, up to
@@ -74,6 +75,8 @@
 
 mod buffers;
 mod connection;
+mod events;
+mod features;
 mod probe;
 mod ring;
 
@@ -86,12 +89,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use self::connection::{Connection, Phase, address_of, start_to_connect};
-use self::ring::{Event, Ring, Sent, Token};
+use self::connection::{Connection, Phase, start_to_connect};
+use self::ring::{Event, Ring, Token};
 use crate::blocks::Blocks;
 use crate::limits::UringLimits;
 use crate::slots::Slots;
-use crate::socket::{connect_result, set_options};
+use crate::socket::set_options;
 use crate::tcp_state::{TcpState, tcp_state};
 use crate::transport::{Completion, ConnectionId, ListenerId, Transport, TransportError, Waker};
 
@@ -298,170 +301,6 @@ impl UringTransport {
         Ok(is_everything)
     }
 
-    fn finish_sends(&mut self, completions: &mut Vec<Completion>) {
-        let mut failed = Vec::new();
-        for sent in self.ring.take_sends() {
-            let id = id_of(sent.token);
-            let Some(connection) = self.connections.find_mut(id) else {
-                continue;
-            };
-            let Sent { mut buffers, offered, result, .. } = sent;
-            match result {
-                Ok(count) => {
-                    let mut done = connection.sent + count;
-                    while buffers.front().is_some_and(|first| first.len() <= done) {
-                        let buffer = buffers.pop_front().expect("there is a first one");
-                        done -= buffer.len();
-                        completions.push(Completion::Sent { connection: id, buffer });
-                    }
-                    connection.sent = done;
-                    connection.outgoing = buffers;
-                    if count < offered {
-                        connection.is_full = true;
-                        self.to_watch.push(id);
-                    } else if !connection.outgoing.is_empty() {
-                        connection.is_unsent = true;
-                        self.unsent.push(id);
-                    }
-                }
-                Err(error) => failed.push((id, error)),
-            }
-        }
-        for (id, error) in failed {
-            self.fail_write(id, error, completions);
-        }
-    }
-
-    /// Marks a connection as broken for writing. What the other side sent before it closed is still
-    /// read: the receive will find the end of the stream, or the error, by itself.
-    fn fail_write(&mut self, id: ConnectionId, error: io::Error, out: &mut Vec<Completion>) {
-        let Some(connection) = self.connections.find_mut(id) else {
-            return;
-        };
-        connection.write_error = Some(error.kind());
-        connection.outgoing.clear();
-        // Ends the receive even where the system would keep that direction open.
-        let _ = connection.socket.shutdown(Shutdown::Both);
-        if connection.paused {
-            self.end(id, Some(error), out);
-        }
-    }
-
-    fn handle(&mut self, event: Event, completions: &mut Vec<Completion>) {
-        match event {
-            Event::Received { token, data } => {
-                let id = id_of(token);
-                let Some(connection) = self.connections.find_mut(id) else {
-                    return;
-                };
-                connection.has_received = true;
-                if connection.paused {
-                    connection.held.push(data);
-                } else {
-                    completions.push(Completion::Received { connection: id, data });
-                }
-            }
-            Event::ReceiveEnded { token, end } => {
-                self.receive_ended(id_of(token), end, completions)
-            }
-            Event::Accepted { token, socket } => self.accepted(token, socket, completions),
-            Event::AcceptEnded { token } => {
-                self.listeners[token.0 as usize].is_accepting = false;
-            }
-            Event::HungUp { token } => self.hung_up(id_of(token)),
-            // The next poll watches again, unless the connection is closed.
-            Event::Unwatched { token } => self.to_await_end.push(id_of(token)),
-            Event::Ready { token } => self.ready(id_of(token), completions),
-            Event::WatchEnded => self.is_watching = false,
-        }
-    }
-
-    fn receive_ended(
-        &mut self,
-        id: ConnectionId,
-        end: io::Result<bool>,
-        completions: &mut Vec<Completion>,
-    ) {
-        let Some(connection) = self.connections.find_mut(id) else {
-            return;
-        };
-        connection.is_receiving = false;
-        let error = match end {
-            Ok(false) => {
-                if !connection.paused {
-                    let served = connection.has_received;
-                    if served { &mut self.to_receive } else { &mut self.starved }.push(id);
-                }
-                return;
-            }
-            Ok(true) => connection.write_error.map(io::Error::from),
-            Err(error) => Some(error),
-        };
-        if connection.paused {
-            connection.held_end = Some(error);
-        } else {
-            self.end(id, error, completions);
-        }
-    }
-
-    fn accepted(
-        &mut self,
-        token: Token,
-        socket: io::Result<OwnedFd>,
-        completions: &mut Vec<Completion>,
-    ) {
-        let listener = ListenerId(token.0 as u32);
-        let added = socket.map(Socket::from).map_err(|error| {
-            let until = Instant::now() + self.limits.accept_pause;
-            self.listeners[token.0 as usize].pause = Some(until);
-            completions.push(Completion::AcceptFailed { listener, error });
-        });
-        let Ok(socket) = added else {
-            return;
-        };
-        let added =
-            address_of(&socket).and_then(|address| Ok((address, self.add(socket, Phase::Open)?)));
-        match added {
-            Ok((address, connection)) => {
-                completions.push(Completion::Accepted { listener, connection, address });
-            }
-            Err(error) => log::debug!("lost a connection that was just accepted: {error}"),
-        }
-    }
-
-    /// An attempt to connect has ended, or a full socket has room again.
-    fn ready(&mut self, id: ConnectionId, completions: &mut Vec<Completion>) {
-        let Some(connection) = self.connections.find_mut(id) else {
-            return;
-        };
-        if connection.phase == Phase::Connecting {
-            match connect_result(&connection.socket) {
-                Ok(true) => {
-                    connection.phase = Phase::Open;
-                    self.begin(id);
-                    completions.push(Completion::Connected { connection: id });
-                }
-                Ok(false) => self.to_watch.push(id),
-                Err(error) => {
-                    self.connections.remove(id);
-                    completions.push(Completion::ConnectFailed { connection: id, error });
-                }
-            }
-            return;
-        }
-        connection.is_full = false;
-        if !connection.outgoing.is_empty() && !connection.is_unsent {
-            connection.is_unsent = true;
-            self.unsent.push(id);
-        }
-    }
-
-    fn hung_up(&mut self, id: ConnectionId) {
-        if self.connections.find(id).is_some() && !self.ended.contains(&id) {
-            self.ended.push(id);
-        }
-    }
-
     fn end(&mut self, id: ConnectionId, error: Option<io::Error>, out: &mut Vec<Completion>) {
         if self.connections.remove(id).is_some() {
             self.let_go(id);
@@ -507,9 +346,7 @@ impl UringTransport {
     /// counts as sent, and no stream can go on behind them.
     fn die(&mut self, cause: io::Error) -> TransportError {
         self.shut_down();
-        for id in self.connections.ids().collect::<Vec<_>>() {
-            self.connections.remove(id);
-        }
+        self.connections.clear();
         self.listeners.clear();
         self.unsent.clear();
         self.early.clear();

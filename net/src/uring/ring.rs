@@ -27,9 +27,10 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use io_uring::types::{CancelBuilder, Fd, Timespec};
-use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::buffers::Buffers;
+use super::features::{check, explain};
 use crate::blocks::Blocks;
 use crate::limits::UringLimits;
 
@@ -534,40 +535,6 @@ impl Kind {
     const fn stays_armed(self) -> bool {
         !matches!(self, Self::Cancel | Self::Send)
     }
-}
-
-/// Whether this `io_uring` has what we need; the kernel is asked, a version would not tell.
-fn check(io: &IoUring) -> io::Result<()> {
-    let params = io.params();
-    let features = [
-        (params.is_feature_nodrop(), "results that are never dropped"),
-        (params.is_feature_submit_stable(), "submissions that may be forgotten"),
-        (params.is_feature_skip_cqe_on_success(), "operations that report only failure"),
-    ];
-    let mut probe = Probe::new();
-    io.submitter().register_probe(&mut probe)?;
-    let operations = [
-        (opcode::RecvMulti::CODE, "recv"),
-        (opcode::AcceptMulti::CODE, "accept"),
-        (opcode::Send::CODE, "send"),
-        (opcode::SendMsg::CODE, "sendmsg"),
-        (opcode::PollAdd::CODE, "poll"),
-        (opcode::AsyncCancel::CODE, "cancel"),
-        (opcode::Timeout::CODE, "timeout"),
-        (opcode::TimeoutUpdate::CODE, "timeout update"),
-    ];
-    let operations = operations.map(|(code, name)| (probe.is_supported(code), name));
-    match features.iter().chain(&operations).find(|(is_there, _)| !is_there) {
-        None => Ok(()),
-        Some((_, what)) => {
-            let text = format!("this kernel's io_uring lacks {what}");
-            Err(io::Error::new(io::ErrorKind::Unsupported, text))
-        }
-    }
-}
-
-fn explain(what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("io_uring cannot {what}: {error}"))
 }
 
 fn outcome(result: i32) -> io::Result<u32> {

@@ -99,7 +99,7 @@ impl Node {
         })
     }
 
-    /// Its link to the other replica stands.
+    /// Its link to the other replica is up.
     fn has_peer(&self) -> bool {
         (0..2).any(|peer| self.hub.is_peer_up(peer))
     }

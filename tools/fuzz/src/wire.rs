@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use hybster_proto::GroupConfig;
-use hybster_proto::hybster::wire::checkpoint::{encode_state, parse_state};
-use hybster_proto::hybster::wire::view::{Link, Part};
 use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
+};
+use hybster_proto::internals::{
+    Checkpoint, CheckpointCertificate, Commit, Link, NewView, NewViewAck, PREPARE_HEAD, Part,
+    PrepareHeader, ViewChange, encode_state, parse_state,
 };
 use hybster_proto::output::{ClientLink, route_client_message, route_peer_message};
 use hybster_proto::wire::help::{
@@ -13,10 +15,7 @@ use hybster_proto::wire::help::{
 };
 use hybster_proto::wire::request::{REQUESTS_HEAD, append_request, requests_body, requests_head};
 use hybster_proto::wire::state::{Fetch, Fetched, NodeId, StateRequest};
-use hybster_proto::wire::{
-    Checkpoint, CheckpointCertificate, CheckpointId, Commit, NewView, NewViewAck, PREPARE_HEAD,
-    PrepareHeader, RequestProof, RequestRef, Requests, ViewChange, kind, pillar_field,
-};
+use hybster_proto::wire::{CheckpointId, RequestProof, RequestRef, Requests, kind, pillar_field};
 use hybster_tss::{CounterValue, Digest, Proof};
 
 fn config() -> GroupConfig {

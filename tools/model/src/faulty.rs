@@ -21,13 +21,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hybster_proto::hybster::wire::view::{Link, Part, PartScope};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, View};
-use hybster_proto::mutants::Mutant;
-use hybster_proto::wire::{
-    self, Checkpoint, CheckpointCertificate, CheckpointId, Commit, NewView, NewViewAck,
+use hybster_proto::internals::mutants::Mutant;
+use hybster_proto::internals::{
+    Checkpoint, CheckpointCertificate, Commit, Link, NewView, NewViewAck, Part, PartScope,
     PrepareHeader, ViewChange,
 };
+use hybster_proto::wire::{self, CheckpointId};
 use hybster_tss::{Counter, CounterValue, Digest, InProcessTrInX, Proof, TrInX};
 
 use crate::group::Group;
@@ -394,8 +394,8 @@ impl Workshop<'_> {
         }
     }
 
-    /// Links to put before a new one: every end of the own steps, and forgeries where the rule
-    /// that keeps them out is broken.
+    /// Links to put before a new one: every end of this replica's own steps, and forgeries where
+    /// the rule that keeps them out is broken.
     fn chains(&self, pillar: PillarId, from: View) -> Vec<Vec<Link>> {
         let p = usize::from(pillar.0);
         let links: Vec<Link> = self.state.links[p].iter().map(link_of).collect();

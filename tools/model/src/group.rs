@@ -3,10 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId};
-use hybster_proto::mutants::Mutant;
+use hybster_proto::internals::PREPARE_HEAD;
+use hybster_proto::internals::mutants::Mutant;
 use hybster_proto::protocol::Protocol;
+use hybster_proto::wire;
 use hybster_proto::wire::request::append_request;
-use hybster_proto::wire::{self, PREPARE_HEAD};
 use hybster_tss::{Digest, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId, RandomnessKey};
 
 use std::sync::{Arc, Mutex, PoisonError};

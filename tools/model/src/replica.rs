@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hybster_proto::egress::{Egress, EgressLimits, LinkState, Links};
-use hybster_proto::fingerprint::Fingerprint;
-use hybster_proto::hybster::{Hybster, Pillar};
+use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
-use hybster_proto::mutants;
+use hybster_proto::internals::fingerprint::Fingerprint;
+use hybster_proto::internals::{NewView, Pillar, mutants};
 use hybster_proto::output::{
     Destination, Input, Network, Output, Rejection, ToControl, ToExecution, ToPillar,
     route_peer_message,
@@ -18,7 +18,7 @@ use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::time::Time;
 use hybster_proto::trace::{Phase, Proposal, TraceEvent};
 use hybster_proto::wire::help::{encode_batch, parse_batch_request};
-use hybster_proto::wire::{NewView, kind, kind_of};
+use hybster_proto::wire::{kind, kind_of};
 use hybster_tss::{Counter, CounterValue, Digest, InProcessTrInX, InProcessVerifier, TrInX};
 
 use crate::group::Group;

@@ -100,7 +100,7 @@ impl fmt::Display for Schedule {
 
 /// A message in words.
 fn words(group: &Group, message: &Bytes) -> String {
-    use hybster_proto::wire::{Commit, NewView, NewViewAck, PrepareHeader, ViewChange};
+    use hybster_proto::internals::{Commit, NewView, NewViewAck, PrepareHeader, ViewChange};
     let content = |h: &PrepareHeader| match group.request_of(&h.batch) {
         Some(request) => format!("{}=request {request}", h.first),
         None => format!("{}..{}=no-op", h.first, h.last),

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hybster_proto::ids::{PillarId, ReplicaId, View};
-use hybster_proto::wire::{
-    Checkpoint, Commit, NewView, NewViewAck, PrepareHeader, ViewChange, kind, kind_of,
+use hybster_proto::internals::{
+    Checkpoint, Commit, NewView, NewViewAck, PrepareHeader, ViewChange,
 };
+use hybster_proto::wire::{kind, kind_of};
 use hybster_tss::CounterValue;
 
 use crate::group::Group;

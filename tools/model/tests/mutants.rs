@@ -2,7 +2,7 @@
 //! outside of the model checker; with the rule in force, the same schedule is safe.
 
 use hybster_model::{Bounds, Schedule, explore};
-use hybster_proto::mutants::Mutant;
+use hybster_proto::internals::mutants::Mutant;
 
 /// The shortest schedule that violates a property: depths are tried one after another.
 fn counterexample(bounds: &Bounds) -> Option<(&'static str, Schedule)> {

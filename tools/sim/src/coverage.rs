@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use hybster_proto::hybster::ControlInput;
 use hybster_proto::ids::View;
+use hybster_proto::internals::{ControlInput, NewView};
 use hybster_proto::output::{Input, Reject, ToControl, ToIntake, ToPillar};
 use hybster_proto::trace::TraceEvent;
-use hybster_proto::wire::{NewView, kind};
+use hybster_proto::wire::kind;
 
 use crate::display::kind_name;
 use crate::oracle::Seen;
@@ -182,7 +182,7 @@ impl Coverage {
         if new_view.prepares.iter().flatten().any(|header| header.noop) {
             took(counters, BRANCHES[17]);
         }
-        let dropped = |c: &&hybster_proto::wire::ViewChange| {
+        let dropped = |c: &&hybster_proto::internals::ViewChange| {
             c.from < latest && c.parts.iter().any(|part| !part.prepared.is_empty())
         };
         if new_view.view_changes.iter().find(dropped).is_some() {

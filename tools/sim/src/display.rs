@@ -1,9 +1,10 @@
 //! Messages and events in words.
 
 use hybster_proto::ids::OrderNumber;
+use hybster_proto::internals::{Commit, PrepareHeader};
 use hybster_proto::output::Rejection;
 use hybster_proto::trace::TraceEvent;
-use hybster_proto::wire::{Commit, PrepareHeader, kind, kind_of};
+use hybster_proto::wire::{kind, kind_of};
 
 /// The name of a kind byte.
 #[must_use]

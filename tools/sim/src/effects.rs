@@ -4,10 +4,11 @@ use std::mem;
 
 use bytes::Bytes;
 use hybster_proto::ids::{PillarId, ReplicaId};
+use hybster_proto::internals::NewView;
 use hybster_proto::output::{Input, ToControl, ToPillar};
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
-use hybster_proto::wire::{NewView, kind_of};
+use hybster_proto::wire::kind_of;
 
 use crate::behaviour::{Departure, Host, Scene};
 use crate::network::Packet;

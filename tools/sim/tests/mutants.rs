@@ -4,7 +4,7 @@
 mod staged;
 
 use hybster_proto::ids::{ReplicaId, View};
-use hybster_proto::mutants::{Mutant, choose};
+use hybster_proto::internals::mutants::{Mutant, choose};
 use hybster_sim::{Behaviour, Flood, Layout, Lie, Options, Scenario, Trick, run_scenario};
 use hybster_tss::RequestAuthenticator;
 

@@ -3,7 +3,7 @@
 #[path = "staged/resources.rs"]
 mod staged;
 
-use hybster_proto::mutants::{Mutant, choose};
+use hybster_proto::internals::mutants::{Mutant, choose};
 use hybster_sim::{Flood, Options, Report, Scenario, run_scenario};
 
 fn run(mutant: Option<Mutant>, scenario: Scenario) -> Report {

@@ -3,9 +3,10 @@
 use hybster_tss::CounterValue;
 
 use super::wire::view::{Link, Part};
+use crate::hybster::wire::ordering::PrepareHeader;
+use crate::hybster::wire::view::{NewView, ViewChange};
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::trace::{Counted, Held, Member, Phase, Proposal, Step, TraceEvent};
-use crate::wire::{NewView, PrepareHeader, ViewChange};
 
 impl From<&PrepareHeader> for Proposal {
     fn from(header: &PrepareHeader) -> Proposal {

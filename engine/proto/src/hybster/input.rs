@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::wire::ordering::PrepareHeader;
 use super::wire::view::Part;
+use crate::hybster::wire::checkpoint::CheckpointCertificate;
 use crate::ids::{Peers, PillarId, ReplicaId, View};
 use crate::input::{ToControl, ToPillar};
-use crate::wire::CheckpointCertificate;
 
 /// To a pillar.
 #[derive(Debug)]

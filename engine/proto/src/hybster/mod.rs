@@ -2,20 +2,21 @@
 //!
 //! | TR listing | here |
 //! |---|---|
-//! | 16 ordering | [`pillar`] |
-//! | 18 checkpointing, the exchange | [`pillar`] |
-//! | 12 view status, 19 view change | [`control`], checks in `verify` |
+//! | 16 ordering | `hybster/pillar` |
+//! | 18 checkpointing, the exchange | `hybster/pillar` |
+//! | 12 view status, 19 view change | `hybster/control`, checks in `hybster/verify` |
 
-pub mod control;
+mod bounds;
+pub(crate) mod control;
 pub(crate) mod events;
-pub mod input;
-pub mod pillar;
+pub(crate) mod input;
+pub(crate) mod pillar;
 pub(crate) mod verify;
-pub mod wire;
+pub(crate) mod wire;
 
-pub use control::Control;
-pub use input::{ControlInput, PillarInput};
-pub use pillar::Pillar;
+pub(crate) use control::Control;
+pub(crate) use input::{ControlInput, PillarInput};
+pub(crate) use pillar::Pillar;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub const RULES: Rules = Rules {
     query: Threshold::All,
     proposal_head: PREPARE_HEAD,
     longest_message,
+    buffers: bounds::of_stages,
     handler,
     relays_replies: true,
     is_thrifty: true,

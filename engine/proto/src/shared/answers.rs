@@ -1,16 +1,17 @@
 //! What peers have asked a stage for, and which answers wait for room.
 //!
 //! An answer can be a million times as long as the question, so questions wait here and not their
-//! answers: one is made when there is room for it. Each peer has a share of its own, and what it
-//! makes this replica keep is bounded by it, however much it asks and however little it reads.
+//! answers: one is made when there is room for it. Each peer has its own share, which
+//! bounds what it can make this replica keep, however much it asks and however little it reads.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::ids::ReplicaId;
 use crate::mutants::{self, Mutant};
 
-/// Bytes of answers of one stage that wait for one peer, at most; and one answer more, so that none
-/// is too long. As much as a link takes at a time, so that a peer that reads never waits for it.
+/// Bytes of answers of one stage that wait for one peer: another answer is made while fewer wait,
+/// so that none is too long. As much as a link takes at a time, so that a peer that reads never
+/// waits.
 pub(crate) const ANSWERS_BYTES: usize = 1 << 20;
 
 /// The questions of each peer, by what is asked for.
@@ -26,7 +27,7 @@ struct Asked<K> {
     /// Answers that wait for the peer's link, and their bytes.
     waiting: VecDeque<(K, usize)>,
     bytes: usize,
-    /// All of both: nothing is answered twice at a time.
+    /// All of both, so that nothing is answered twice at a time.
     known: BTreeSet<K>,
 }
 
@@ -42,7 +43,7 @@ impl<K: Copy + Ord> Answers<K> {
         Answers { peers: (0..replicas).map(|_| asked()).collect(), most }
     }
 
-    /// Takes note of a question. False if the peer has too many, or is none.
+    /// Notes a question. False if the peer has too many, or if there is no such peer.
     pub(crate) fn ask(&mut self, peer: ReplicaId, key: K) -> bool {
         let Some(asked) = self.peers.get_mut(usize::from(peer.0)) else {
             return false;
@@ -59,7 +60,7 @@ impl<K: Copy + Ord> Answers<K> {
         true
     }
 
-    /// Forgets the questions of a peer that are not answered yet, but for some.
+    /// Forgets the questions of a peer that are not answered yet, except those that stay.
     pub(crate) fn forget(&mut self, peer: ReplicaId, stays: impl Fn(&K) -> bool) {
         let Some(asked) = self.peers.get_mut(usize::from(peer.0)) else { return };
         let Asked { wanted, known, .. } = asked;
@@ -81,7 +82,7 @@ impl<K: Copy + Ord> Answers<K> {
         asked.wanted.pop_front()
     }
 
-    /// A question was answered with so many bytes, or with nothing.
+    /// A question was answered, with this many bytes or with nothing.
     pub(crate) fn answered(&mut self, peer: ReplicaId, key: K, bytes: usize) {
         let Some(asked) = self.peers.get_mut(usize::from(peer.0)) else { return };
         if bytes == 0 || mutants::active(Mutant::AnswersUnlimited) {
@@ -92,7 +93,7 @@ impl<K: Copy + Ord> Answers<K> {
         }
     }
 
-    /// So many answers, the oldest ones, do not wait any more.
+    /// This many answers, the oldest ones, have left or were dropped.
     pub(crate) fn left(&mut self, peer: ReplicaId, answers: u32) {
         let Some(asked) = self.peers.get_mut(usize::from(peer.0)) else { return };
         let count = asked.waiting.len().min(answers as usize);
@@ -118,7 +119,7 @@ mod tests {
     const PEER: ReplicaId = ReplicaId(1);
     const OTHER: ReplicaId = ReplicaId(2);
 
-    /// Answers with so many bytes each as long as there is room; how many.
+    /// Gives answers of this many bytes each while there is room; returns how many.
     fn serve(answers: &mut Answers<u64>, peer: ReplicaId, bytes: usize) -> u32 {
         let mut count = 0;
         while let Some(key) = answers.next(peer) {

@@ -1,4 +1,5 @@
-//! Batches by digest: what messages of a view change name, and what is missing of it (DEVIATIONS 8).
+//! Batches by digest: those that messages of a view change name, and which of them are missing
+//! (DEVIATIONS 8).
 //!
 //! Such messages carry digests, not batches. One counts once this pillar holds every batch that it
 //! names for the pillar. Until it is released they are kept, whatever happens to the log.
@@ -104,7 +105,7 @@ impl Bodies {
         hold.under_way = digests.len();
         hold.asked = now;
         let message = encode_batch_request(self.pillar, &digests);
-        // What this replica's own message names and is not here any more, others may have.
+        // Batches that this replica's own message names may be gone here; others may have them.
         let to = if hold.source == self.id {
             Destination::AllPeers
         } else {
@@ -113,7 +114,8 @@ impl Bodies {
         out.send(to, message, SendTag::Transient);
     }
 
-    /// Stops the process if more messages are held for than the control stage keeps, `most`.
+    /// Stops the process if batches are held for more than `most` messages, which is what the
+    /// control stage keeps.
     #[inline]
     pub(crate) fn check_invariants(&self, most: usize) {
         assert!(self.holds.len() <= most, "what is held is bounded");
@@ -152,7 +154,8 @@ impl Bodies {
         self.bodies.iter().map(|(digest, body)| (*digest, &body.batch))
     }
 
-    /// Batches before the window's base are not needed any more. Returns what is complete by that.
+    /// Batches before the window's base are not needed any more. Returns the tickets that are
+    /// complete without them.
     pub(crate) fn forward(&mut self, base: u64) -> Vec<Held> {
         let mut complete = Vec::new();
         for (ticket, hold) in &mut self.holds {
@@ -192,8 +195,8 @@ impl Bodies {
     /// A batch that is missed arrived. `checked` says what is wrong with its requests, of which
     /// there are `requests`. Returns the tickets about which all is known now.
     ///
-    /// The digest is right, so what is wrong with the batch is wrong for everybody. But the number
-    /// of requests is what a header says: a liar's must not spoil the batch for others.
+    /// The digest is right, so a fault of the batch is the same for all who name it. But the number
+    /// of requests comes from a header, and a liar's must not spoil the batch for others.
     pub(crate) fn arrived(
         &mut self,
         digest: Digest,

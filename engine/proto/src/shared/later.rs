@@ -1,4 +1,4 @@
-//! Messages that came before the view that they belong to was entered here.
+//! Messages of views that this replica has not entered yet.
 
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -58,7 +58,8 @@ impl Later {
         due
     }
 
-    /// Stops the process if a sender has more than its room; this takes time to look at.
+    /// Stops the process if a sender has more than its room. It looks at all messages, which takes
+    /// time.
     pub(crate) fn check_all_invariants(&self) {
         for queue in &self.queues {
             let bytes: usize = queue.iter().map(|(_, message)| message.len()).sum();
@@ -119,7 +120,7 @@ mod tests {
         assert!(later.keep(A, View(1), b"x"));
     }
 
-    /// A liar's messages take the room that there is for them, however they come.
+    /// A liar's messages take only the room that there is for them, in whatever order they come.
     #[test]
     fn many_small_messages_do_not_make_room_for_many_large_ones() {
         let mut later = Later::new(1, 512);

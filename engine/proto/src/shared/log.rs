@@ -3,6 +3,9 @@
 //! A ring with a fixed number of places, so that its memory is fixed at the start and a slot takes
 //! no allocation. What an entry holds is the protocol's business.
 
+/// Windows of slots that a log holds: a peer that moved its window first may be one window ahead.
+pub(crate) const LOG_WINDOWS: u64 = 2;
+
 /// What is known about a slot. The default knows nothing.
 pub(crate) trait Entry: Default {
     /// Forgets everything; keeps memory for the next slot that gets this place.

@@ -24,7 +24,7 @@ pub(crate) enum Proposal {
 }
 
 impl Proposals {
-    /// A batch with room in front, of so many requests.
+    /// A batch of this many requests, with room in front.
     pub(crate) fn push(&mut self, buffer: BytesMut, requests: u32) {
         self.pending.push_back((buffer, requests));
     }

@@ -6,7 +6,6 @@
 
 mod invariants;
 mod transfer;
-mod transferred;
 mod tree;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,8 +26,8 @@ use crate::trace::TraceEvent;
 use crate::wire::state::{Fetch, Fetched, NodeId};
 use crate::wire::{CheckpointId, kind};
 
+pub use crate::transferred::{TransferredPages, TransferredState};
 use transfer::Transfer;
-pub use transferred::{TransferredPages, TransferredState};
 use tree::{FANOUT, Group, ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_digest, node, place};
 
 /// Checkpoints before the stable one that are kept for those who still fetch them.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Counted, Held, Member, Phase, Proposal, TraceEvent};
+use super::{Counted, Held, Member, Phase, Proposal, Step, TraceEvent};
 use crate::ids::{OrderNumber, PillarId, View};
 
 /// Items of a list that are shown; the others are counted.
@@ -49,6 +49,18 @@ impl<T: fmt::Display> fmt::Display for Some8<'_, T> {
             ..=SHOWN => Ok(()),
             all => write!(f, " and {} more", all - SHOWN),
         }
+    }
+}
+
+/// ` at v1|o3, then v2|o0`: where a counter was at each step; nothing without steps.
+struct Steps<'a>(&'a [Step]);
+
+impl fmt::Display for Steps<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, step) in self.0.iter().enumerate() {
+            write!(f, "{} {}", if at == 0 { " at" } else { ", then" }, step.disclosed)?;
+        }
+        Ok(())
     }
 }
 
@@ -103,25 +115,14 @@ impl fmt::Display for TraceEvent {
         match self {
             TraceEvent::ViewLeft { from, to } => write!(f, "left for {to}, last stable {from}"),
             TraceEvent::PartLeft { pillar, from, to, checkpoint, steps, held } => {
-                write!(f, "{pillar} left {from} for {to}")?;
-                if let Some(step) = steps.first() {
-                    write!(f, " at {}", step.disclosed)?;
-                }
-                for step in steps.iter().skip(1) {
-                    write!(f, ", then {}", step.disclosed)?;
-                }
+                write!(f, "{pillar} left {from} for {to}{}", Steps(steps))?;
                 write!(f, "; holds after {checkpoint}{}", Some8(held))
             }
             TraceEvent::Elected { view, leader, checkpoint, members, vouchers } => {
+                let order = checkpoint.order;
+                write!(f, "accepted {leader} as leader of {view} from {order} on: members ")?;
                 let members: Vec<String> = members.iter().map(Member::to_string).collect();
-                write!(
-                    f,
-                    "accepted {leader} as leader of {view} from {} on: members {}; acknowledged \
-                     by {}",
-                    checkpoint.order,
-                    members.join("; "),
-                    List(vouchers.iter())
-                )
+                write!(f, "{}; acknowledged by {}", members.join("; "), List(vouchers.iter()))
             }
             TraceEvent::Adopted { pillar, view, proposals } => {
                 write!(f, "{pillar} adopted in {view}{}", Some8(proposals))
@@ -140,17 +141,11 @@ impl fmt::Display for TraceEvent {
                 of_slots(f, (*pillar, "re-issued", *view), proposal)
             }
             TraceEvent::Vouched { phase, pillar, view, proposal } => {
-                let did = match phase {
-                    Phase::Prepare => "accepted",
-                    Phase::Commit => "acknowledged",
-                };
+                let did = by_phase(*phase, "accepted", "acknowledged");
                 of_slots(f, (*pillar, did, *view), proposal)
             }
             TraceEvent::Certified { phase, pillar, view, proposal, voters } => {
-                let did = match phase {
-                    Phase::Prepare => "prepared",
-                    Phase::Commit => "committed",
-                };
+                let did = by_phase(*phase, "prepared", "committed");
                 of_slots(f, (*pillar, did, *view), proposal)?;
                 write!(f, ", by {}", List(voters.iter()))
             }
@@ -181,6 +176,13 @@ impl fmt::Display for TraceEvent {
                 write!(f, "{events} events are missing here: they were dropped")
             }
         }
+    }
+}
+
+fn by_phase(phase: Phase, prepare: &'static str, commit: &'static str) -> &'static str {
+    match phase {
+        Phase::Prepare => prepare,
+        Phase::Commit => commit,
     }
 }
 

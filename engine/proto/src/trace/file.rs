@@ -1,8 +1,8 @@
 //! The trace format: a header, then blocks of records. `engine/proto/TRACE.md` shows the bytes.
 //!
-//! [`Records`] and [`Recording`] write the present version, [`Trace`] reads it. Traces of version 1
-//! are read as [`v1::Event`]s by [`Trace::read_version_1`], and by nothing else: who needs what only
-//! the present version says cannot be given less by mistake.
+//! [`Records`] and [`Recording`] write the present version, [`Trace`] reads it. Only
+//! [`Trace::read_version_1`] reads traces of version 1, as [`v1::Event`]s: so a checker that needs
+//! what only the present version says is never given less by mistake.
 
 use std::fmt;
 
@@ -186,7 +186,7 @@ struct Block<'a> {
     replica: ReplicaId,
     stream: u16,
     count: u32,
-    /// Lost events that its records have not told yet.
+    /// Lost events that its records have not reported yet.
     lost: u32,
     records: &'a [u8],
 }
@@ -240,8 +240,8 @@ impl<'a, E> Trace<'a, E> {
         &self.header
     }
 
-    /// Events that the writer had to drop, as far as blocks have been read. Where they are missing,
-    /// [`TraceEvent::Lost`] says; in version 1 it is anywhere since the block before of the stream.
+    /// Events that the writer had to drop, as far as blocks have been read. [`TraceEvent::Lost`]
+    /// says where they are missing; in version 1, anywhere since the previous block of the stream.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost
@@ -253,7 +253,7 @@ impl<'a, E> Trace<'a, E> {
         self.is_cut
     }
 
-    /// Goes to the next block that holds records. `None`: that was all.
+    /// Goes to the next block that holds records; `None` at the end.
     fn next_block(&mut self) -> Option<Result<(), WireError>> {
         while self.block.count == 0 {
             if !self.block.records.is_empty() {

@@ -86,9 +86,9 @@ pub struct Header {
     /// The members of the group.
     pub members: Peers,
     /// Members that the writer knows to be faulty, because it makes them so: the simulator's
-    /// Byzantine hosts. What their own events say proves nothing.
+    /// Byzantine hosts. Their own events prove nothing.
     pub faulty: Peers,
-    /// How many replicas it takes for what.
+    /// The sizes of its quorums.
     pub quorums: Quorums,
     /// Digest of the group constants.
     pub group: Digest,
@@ -209,7 +209,7 @@ impl Header {
     }
 }
 
-/// A protocol's, for n replicas of which f may be faulty.
+/// The quorums of a protocol, for n replicas of which f may be faulty.
 fn quorums(protocol: Protocol, n: u16, f: u16) -> Quorums {
     let rules = protocol.rules();
     let (support, prepare) = match protocol {

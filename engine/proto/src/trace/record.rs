@@ -46,11 +46,12 @@ pub(super) mod kind {
 
 /// What is wrong with the bytes of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TraceError {
-    /// Not a trace at all.
+    /// It is not a trace.
     #[error("this is no trace of Hybster: it does not begin with \"HYBTRACE\"")]
     NotATrace,
-    /// A trace, but of another format.
+    /// It is a trace of another format.
     #[error("the trace has format version {found}, but version {wanted} is needed here")]
     Version {
         /// Its version.
@@ -73,114 +74,133 @@ pub enum TraceError {
 
 /// Appends a record.
 pub(super) fn append(out: &mut Vec<u8>, time: Time, event: &TraceEvent) {
-    let pillar = event.pillar().map_or(0, |p| p.0);
-    debug_assert!(pillar < 256, "a group has 256 pillars at most");
-    let head = |kind: u8| {
-        let mut head = time.0.min(MAX_TIME).to_le_bytes();
-        head.rotate_right(2);
-        (head[0], head[1]) = (kind, pillar as u8);
-        head
-    };
-    let mut put = |kind: u8, numbers: &[u64], digest: Option<&Digest>| {
-        out.bytes(&head(kind));
-        numbers.iter().for_each(|number| out.put_u64(*number));
-        if let Some(digest) = digest {
-            out.bytes(&digest.0);
-        }
-    };
+    let mut record = Record::new(out, time, event.pillar());
     match event {
-        TraceEvent::ViewLeft { from, to } => put(kind::VIEW_LEFT, &[from.0, to.0], None),
+        TraceEvent::ViewLeft { from, to } => record.put(kind::VIEW_LEFT, &[from.0, to.0], None),
         TraceEvent::PartLeft { from, to, checkpoint, steps, held, .. } => {
-            put(kind::PART_LEFT, &[from.0, to.0, checkpoint.0], None);
-            out.put_u32(steps.len() as u32);
-            out.put_u32(held.len() as u32);
-            for Step { to, disclosed } in steps {
-                out.put_u64(to.0);
-                put_counted(out, *disclosed);
-            }
-            for Held { view, certified, proposal } in held {
-                let mark = certified.map_or(0, |phase| 1 + phase as u8) << 1;
-                put_proposal(out, mark, Some(*view), proposal);
-            }
+            record.put(kind::PART_LEFT, &[from.0, to.0, checkpoint.0], None);
+            put_part(record.out, steps, held);
         }
         TraceEvent::Elected { view, leader, checkpoint, members, vouchers } => {
-            put(kind::ELECTED, &[view.0, checkpoint.order.0], Some(&checkpoint.digest));
-            out.put_u64(vouchers.bits());
-            out.put_u16(leader.0);
-            out.put_u16(members.len() as u16);
-            for Member { replica, from, disclosed } in members {
-                out.put_u16(replica.0);
-                out.put_u16(disclosed.len() as u16);
-                out.put_u64(from.0);
-                disclosed.iter().for_each(|counted| put_counted(out, *counted));
-            }
+            let CheckpointId { order, digest } = checkpoint;
+            record.put(kind::ELECTED, &[view.0, order.0], Some(digest));
+            record.out.put_u64(vouchers.bits());
+            record.out.put_u16(leader.0);
+            put_members(record.out, members);
         }
         TraceEvent::Adopted { view, proposals, .. } => {
-            put(kind::ADOPTED, &[view.0], None);
-            out.put_u32(proposals.len() as u32);
-            proposals.iter().for_each(|proposal| put_proposal(out, 0, None, proposal));
+            record.put(kind::ADOPTED, &[view.0], None);
+            record.out.put_u32(proposals.len() as u32);
+            proposals.iter().for_each(|proposal| put_proposal(record.out, 0, None, proposal));
         }
         TraceEvent::ViewEntered { view, current, leader } => {
-            put(flagged(kind::VIEW_ENTERED, *leader), &[view.0, current.0], None);
+            record.put(flagged(kind::VIEW_ENTERED, *leader), &[view.0, current.0], None);
         }
-        TraceEvent::Endorsed { view, checkpoint } => {
-            put(kind::ENDORSED, &[view.0, checkpoint.order.0], Some(&checkpoint.digest));
+        TraceEvent::Endorsed { view, checkpoint: CheckpointId { order, digest } } => {
+            record.put(kind::ENDORSED, &[view.0, order.0], Some(digest));
         }
         TraceEvent::Proposed { view, proposal, .. } => {
-            put(
-                flagged(kind::PROPOSED, proposal.noop),
-                &in_view(*view, proposal),
-                Some(&proposal.batch),
-            );
+            record.put_step(kind::PROPOSED, &in_view(*view, proposal), proposal);
         }
         TraceEvent::Reissued { view, proposal, .. } => {
-            put(
-                flagged(kind::REISSUED, proposal.noop),
-                &in_view(*view, proposal),
-                Some(&proposal.batch),
-            );
+            record.put_step(kind::REISSUED, &in_view(*view, proposal), proposal);
         }
         TraceEvent::Vouched { phase, view, proposal, .. } => {
-            let kind = match phase {
-                Phase::Prepare => kind::VOUCHED_PREPARE,
-                Phase::Commit => kind::VOUCHED_COMMIT,
-            };
-            put(flagged(kind, proposal.noop), &in_view(*view, proposal), Some(&proposal.batch));
+            let kind = by_phase(*phase, kind::VOUCHED_PREPARE, kind::VOUCHED_COMMIT);
+            record.put_step(kind, &in_view(*view, proposal), proposal);
         }
         TraceEvent::Certified { phase, view, proposal, voters, .. } => {
-            let kind = match phase {
-                Phase::Prepare => kind::CERTIFIED_PREPARE,
-                Phase::Commit => kind::CERTIFIED_COMMIT,
-            };
+            let kind = by_phase(*phase, kind::CERTIFIED_PREPARE, kind::CERTIFIED_COMMIT);
             let [view, first, last, time] = in_view(*view, proposal);
-            let numbers = [voters.bits(), view, first, last, time];
-            put(flagged(kind, proposal.noop), &numbers, Some(&proposal.batch));
+            record.put_step(kind, &[voters.bits(), view, first, last, time], proposal);
         }
         TraceEvent::Executed { order, requests, ran, results } => {
             let counts = u64::from(*requests) | u64::from(*ran) << 32;
-            put(kind::EXECUTED, &[order.0, counts], Some(results));
+            record.put(kind::EXECUTED, &[order.0, counts], Some(results));
         }
         TraceEvent::AgreedTime { order, unix_ms } => {
-            put(kind::AGREED_TIME, &[order.0, *unix_ms], None);
+            record.put(kind::AGREED_TIME, &[order.0, *unix_ms], None);
         }
         TraceEvent::CheckpointTaken(id) => {
-            put(kind::CHECKPOINT_TAKEN, &[id.order.0], Some(&id.digest));
+            record.put(kind::CHECKPOINT_TAKEN, &[id.order.0], Some(&id.digest));
         }
-        TraceEvent::CheckpointStable { checkpoint, voters } => {
-            let numbers = [voters.bits(), checkpoint.order.0];
-            put(kind::CHECKPOINT_STABLE, &numbers, Some(&checkpoint.digest));
+        TraceEvent::CheckpointStable { checkpoint: CheckpointId { order, digest }, voters } => {
+            record.put(kind::CHECKPOINT_STABLE, &[voters.bits(), order.0], Some(digest));
         }
-        TraceEvent::Diverged(id) => put(kind::DIVERGED, &[id.order.0], Some(&id.digest)),
+        TraceEvent::Diverged(id) => record.put(kind::DIVERGED, &[id.order.0], Some(&id.digest)),
         TraceEvent::StateInstalled(id) => {
-            put(kind::STATE_INSTALLED, &[id.order.0], Some(&id.digest));
+            record.put(kind::STATE_INSTALLED, &[id.order.0], Some(&id.digest));
         }
         TraceEvent::Configured { after, epoch, members, faults, quorums, constants } => {
-            put(kind::CONFIGURED, &[after.0, members.bits()], Some(constants));
-            out.put_u32(*epoch);
-            out.put_u16(*faults);
-            put_quorums(out, quorums);
+            record.put(kind::CONFIGURED, &[after.0, members.bits()], Some(constants));
+            record.out.put_u32(*epoch);
+            record.out.put_u16(*faults);
+            put_quorums(record.out, quorums);
         }
-        TraceEvent::Lost { events } => put(kind::LOST, &[u64::from(*events)], None),
+        TraceEvent::Lost { events } => record.put(kind::LOST, &[u64::from(*events)], None),
+    }
+}
+
+/// A record being appended.
+struct Record<'a> {
+    out: &'a mut Vec<u8>,
+    /// Its head, but for the kind.
+    head: [u8; HEAD],
+}
+
+impl Record<'_> {
+    fn new(out: &mut Vec<u8>, time: Time, pillar: Option<PillarId>) -> Record<'_> {
+        let pillar = pillar.map_or(0, |p| p.0);
+        debug_assert!(pillar < 256, "a group has 256 pillars at most");
+        let mut head = time.0.min(MAX_TIME).to_le_bytes();
+        head.rotate_right(2);
+        head[1] = pillar as u8;
+        Record { out, head }
+    }
+
+    /// Appends the head and the fields that most kinds have.
+    fn put(&mut self, kind: u8, numbers: &[u64], digest: Option<&Digest>) {
+        self.head[0] = kind;
+        self.out.bytes(&self.head);
+        numbers.iter().for_each(|number| self.out.put_u64(*number));
+        if let Some(digest) = digest {
+            self.out.bytes(&digest.0);
+        }
+    }
+
+    /// The same for a step of the agreement on a proposal.
+    fn put_step(&mut self, kind: u8, numbers: &[u64], proposal: &Proposal) {
+        self.put(flagged(kind, proposal.noop), numbers, Some(&proposal.batch));
+    }
+}
+
+fn by_phase(phase: Phase, prepare: u8, commit: u8) -> u8 {
+    match phase {
+        Phase::Prepare => prepare,
+        Phase::Commit => commit,
+    }
+}
+
+fn put_part(out: &mut Vec<u8>, steps: &[Step], held: &[Held]) {
+    out.put_u32(steps.len() as u32);
+    out.put_u32(held.len() as u32);
+    for Step { to, disclosed } in steps {
+        out.put_u64(to.0);
+        put_counted(out, *disclosed);
+    }
+    for Held { view, certified, proposal } in held {
+        let mark = certified.map_or(0, |phase| 1 + phase as u8) << 1;
+        put_proposal(out, mark, Some(*view), proposal);
+    }
+}
+
+fn put_members(out: &mut Vec<u8>, members: &[Member]) {
+    out.put_u16(members.len() as u16);
+    for Member { replica, from, disclosed } in members {
+        out.put_u16(replica.0);
+        out.put_u16(disclosed.len() as u16);
+        out.put_u64(from.0);
+        disclosed.iter().for_each(|counted| put_counted(out, *counted));
     }
 }
 
@@ -348,8 +368,8 @@ fn elected(reader: &mut Reader<'_>) -> Result<TraceEvent, WireError> {
     let checkpoint = checkpoint(reader)?;
     let vouchers = peers(reader)?;
     let leader = reader.replica()?;
-    // A count of 16 bits: the room for the members themselves is small, and what each holds is
-    // paid for by bytes.
+    // A count of 16 bits: the room for the members themselves is small, and what each holds must be
+    // there in bytes.
     let members = (0..reader.u16()?).map(|_| member(reader)).collect::<Result<_, _>>()?;
     Ok(TraceEvent::Elected { view, leader, checkpoint, members, vouchers })
 }
@@ -380,7 +400,7 @@ fn adopted(pillar: PillarId, reader: &mut Reader<'_>) -> Result<TraceEvent, Wire
 fn part_left(pillar: PillarId, reader: &mut Reader<'_>) -> Result<TraceEvent, WireError> {
     let (from, to, checkpoint) = (reader.view()?, reader.view()?, reader.order()?);
     let (steps, held) = (reader.u32()? as usize, reader.u32()? as usize);
-    // Nothing is allocated for what the bytes do not pay for.
+    // No more is allocated than the bytes that are there can fill.
     if steps.saturating_mul(STEP_BYTES).saturating_add(held.saturating_mul(HELD_BYTES))
         > reader.left()
     {

@@ -1,7 +1,7 @@
 //! Version 1 of the format, which is read and shown but not written any more.
 //!
-//! It knows Hybster only, and says less: not who voted, nor for which batch an acknowledgement is.
-//! A checker wants version 2.
+//! It covers Hybster only and says less: neither who voted nor which batch an acknowledgement is
+//! for. Checkers need version 2.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ mod kind {
 /// An event as version 1 records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// One that version 2 records in the same way, or with the time of a proposal besides.
+    /// One that version 2 records in the same way, or with the time of a proposal added.
     Same(TraceEvent),
     /// A NEW-VIEW was accepted.
     NewViewAccepted {
@@ -167,7 +167,7 @@ fn accepted(reader: &mut Reader<'_>) -> Result<Event, WireError> {
     let checkpoint = record::checkpoint(reader)?;
     let leader = reader.replica()?;
     let counts = [reader.u16()?, reader.u16()?, reader.u16()?].map(usize::from);
-    // Nothing is allocated for what the bytes do not pay for.
+    // No more is allocated than the bytes that are there can fill.
     if counts[0] * 10 + counts[1] * 2 + counts[2] * 8 > reader.left() {
         return Err(WireError::Short);
     }

@@ -1,8 +1,8 @@
 //! The wire format of protocol messages: fixed little-endian layouts, parsed in place.
 //!
-//! Every message starts with its kind byte. All bytes are hostile until the message's
-//! authenticator has been checked; parsing allocates nothing that the bytes did not pay for and
-//! never panics. The layouts are drawn in `engine/proto/WIRE.md`.
+//! Every message starts with its kind byte. All bytes are hostile until the message's authenticator
+//! has been checked. Parsing never panics, and allocates no more than the length of the message
+//! allows. The layouts are drawn in `engine/proto/WIRE.md`.
 
 pub mod help;
 pub mod relay;
@@ -10,9 +10,11 @@ pub mod reply;
 pub mod request;
 pub mod state;
 
-pub use crate::hybster::wire::checkpoint::{Checkpoint, CheckpointCertificate};
-pub use crate::hybster::wire::ordering::{Commit, PREPARE_HEAD, PrepareHeader};
-pub use crate::hybster::wire::view::{NewView, NewViewAck, ViewChange};
+#[doc(hidden)]
+pub use crate::internals::{
+    Checkpoint, CheckpointCertificate, Commit, NewView, NewViewAck, PREPARE_HEAD, PrepareHeader,
+    ViewChange,
+};
 pub use reply::{ReplyEntry, ReplyStatus};
 pub use request::{
     REQUEST_HEADER, REQUEST_MAC, REQUEST_OVERHEAD_MAX, REQUEST_SIGNATURE, RequestProof, RequestRef,
@@ -44,8 +46,8 @@ pub mod kind {
     pub const NEW_VIEW_ACK: u8 = 8;
     /// STATE-REQUEST (TR listing 20).
     pub const STATE_REQUEST: u8 = 9;
-    /// STATE: the stable checkpoint's certificate; what else TR listing 20 puts into STATE
-    /// travels as messages of its own kind.
+    /// STATE: the stable checkpoint's certificate. The rest of what TR listing 20 puts into STATE
+    /// travels as messages of other kinds.
     pub const STATE: u8 = 10;
     /// Asks for ordering messages of one pillar (the ordering part of a STATE-REQUEST).
     pub const ORDER_REQUEST: u8 = 11;
@@ -63,7 +65,7 @@ pub mod kind {
     pub const STATUS_REQUEST: u8 = 17;
     /// A replica's status as text lines.
     pub const STATUS: u8 = 18;
-    /// A follower's replies, sealed for a client, that the leader is to carry.
+    /// A follower's replies, sealed for a client, that the leader is to pass on.
     pub const RELAY: u8 = 19;
     /// The same, from the leader to the client.
     pub const RELAYED: u8 = 20;
@@ -71,6 +73,7 @@ pub mod kind {
 
 /// Why bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WireError {
     /// The message ends early.
     #[error("the message is shorter than its layout needs")]
@@ -78,7 +81,7 @@ pub enum WireError {
     /// Bytes follow the end of the message.
     #[error("the message is longer than its layout says")]
     Trailing,
-    /// A form that the format has a place for and this program does not know.
+    /// A form that the format reserves and this program does not know.
     #[error("{0} cannot be checked by this program")]
     Unsupported(&'static str),
     /// A field has a value outside its range.
@@ -173,7 +176,7 @@ impl<'a> Reader<'a> {
         if self.u8()? == kind { Ok(()) } else { Err(WireError::Field("kind")) }
     }
 
-    /// Padding is part of the format: a liar gets no free bytes in certified headers.
+    /// Padding must be zero, so that certified headers have no bytes for a liar to choose.
     pub(crate) fn zeros(&mut self, count: usize) -> Result<(), WireError> {
         if self.take(count)?.iter().all(|b| *b == 0) {
             Ok(())

@@ -1,8 +1,9 @@
 //! A follower's replies on their way through the leader: RELAY to it, RELAYED from it to the client.
 //!
 //! The follower seals them for the client in an *envelope* (`net/WIRE.md`), so the leader can drop,
-//! delay or repeat them, but not forge them. Whom a RELAY names is the follower's word, and it can do
-//! no more with it than waste the leader's link to that client, half of whose queue it may fill.
+//! delay or repeat them, but not forge them. The leader takes the follower's word for the client
+//! that a RELAY names. A faulty follower can use this only to waste the leader's link to that
+//! client, and may fill half of its queue.
 //!
 //! ```text
 //!  RELAY:    | 19 | 0 × 3 | client:u32 | incarnation:u64 | envelope … |
@@ -10,8 +11,7 @@
 //! ```
 
 use super::{Put, Reader, WireError, kind};
-use crate::ids::{ClientId, ReplicaId};
-use crate::output::ClientLink;
+use crate::ids::{ClientId, ClientLink, ReplicaId};
 
 /// Bytes of a RELAY before its envelope.
 pub const RELAY_HEAD: usize = 16;
@@ -21,8 +21,8 @@ pub const RELAYED_HEAD: usize = 8;
 /// The longest REPLIES message that is worth the leader's work, in bytes.
 pub const RELAY_REPLIES_MAX: usize = 1024;
 
-/// The longest envelope that a leader carries, in bytes: one with such replies, and what any way of
-/// sealing adds.
+/// The longest envelope that a leader passes on, in bytes: such replies, and what sealing them
+/// adds.
 pub const RELAY_ENVELOPE_MAX: usize = RELAY_REPLIES_MAX + 64;
 
 /// Starts a RELAY to a leader; the envelope follows.
@@ -53,7 +53,7 @@ pub fn relayed_head(from: ReplicaId) -> [u8; RELAYED_HEAD] {
     [kind::RELAYED, 0, low, high, 0, 0, 0, 0]
 }
 
-/// Splits a RELAYED into the replica that shall have sealed the envelope, and the envelope.
+/// Splits a RELAYED into the replica that is said to have sealed the envelope, and the envelope.
 ///
 /// # Errors
 /// If the message is no RELAYED, or too long.

@@ -5,8 +5,9 @@
 //!  head (16): | kind 0 replica:u16 | 0:u32 | view:u64 |
 //!  entry:     | tag, index:u64 | number:u64 | len:u32 | status:u8 000 | result … |
 //! ```
-//! The link tells client and incarnation, so of the session only the index inside the incarnation is
-//! in an entry, in the lowest 14 bits. The others hold the [tag](RequestTag) of the request.
+//! The link determines client and incarnation, so an entry has only the index of the session inside
+//! the incarnation, in the lowest 14 bits. The other bits hold the [tag](RequestTag) of the
+//! request.
 
 use super::request::RequestTag;
 use super::{Put, Reader, WireError, kind};

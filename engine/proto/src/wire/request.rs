@@ -4,8 +4,8 @@
 //!  0      4        8         16       24            24+len    +16 or +64
 //!  | len  | client | session | number | operation … | proof    |
 //! ```
-//! The proof covers everything before it. The top two bits of `len` say which form it has; being
-//! covered, they cannot be changed:
+//! The proof covers everything before it. The top two bits of `len` say which form it has, and the
+//! proof covers them too:
 //!
 //! | bits | proof |
 //! |---|---|
@@ -71,13 +71,13 @@ pub struct RequestRef<'a> {
 }
 
 /// Tells a request from others that carry the same session and number: two clients of one identity
-/// may use the same ones, if they are copies of one process or a clock went back. No result and no
-/// reply of one may pass for the other's.
+/// may use the same ones, if they are copies of one process or a clock went back. The result or
+/// reply of one must never be taken for the other's.
 ///
-/// For an ordered request it is the beginning of its proof, which everybody has at hand. So the proof
-/// of a request must be the same each time it is sent; MACs and Ed25519 (RFC 8032) see to that. A
-/// query has no proof: a hash of what one would cover. Nobody but the owner of the client's key can
-/// make two tags equal, to the harm of that client alone.
+/// For an ordered request it is the first bytes of its proof, so the proof must be the same each
+/// time the request is sent, as MACs and Ed25519 signatures (RFC 8032) are. A query has no proof:
+/// its tag is a hash of what a proof would cover. Only the owner of the client's key can make two
+/// tags equal, which harms that client alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct RequestTag(u64);
 
@@ -140,8 +140,8 @@ impl<'a> RequestRef<'a> {
         let is_signed = first as u32 & SIGNED != 0;
         let covered = REQUEST_HEADER + length;
         let proof = if is_signed { REQUEST_SIGNATURE } else { REQUEST_MAC };
-        // As a length the bit of the vector is a gibibyte, far more than any message has: so it costs
-        // nothing to refuse it here.
+        // Read as a length, the bit of the vector means a gibibyte, more than any message has. So
+        // the check of the length refuses it, at no cost.
         let (record, rest) =
             bytes.split_at_checked(covered + proof).ok_or_else(|| refusal(first as u32))?;
         let covered = &record[..covered];

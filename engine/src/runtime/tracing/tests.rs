@@ -115,7 +115,7 @@ fn what_does_not_fit_is_counted() {
     assert_eq!(trace.lost(), 10);
 }
 
-/// A long turn does not fit, a short one after it does: the loss stands between the two.
+/// A long turn does not fit, a short one after it does: the loss is recorded between the two.
 #[test]
 fn a_loss_is_told_in_its_place() {
     let (mut writing, mut tracer) = writing(Vec::new());

@@ -1,15 +1,14 @@
 //! The certificates that a faulty host makes with its honest TrInX.
 
 use bytes::Bytes;
-use hybster_proto::hybster::wire::checkpoint::{encode_state, parse_state};
-use hybster_proto::hybster::wire::view::{Link, Part};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, View};
+use hybster_proto::internals::{
+    Checkpoint, CheckpointCertificate, Commit, Link, NewView, NewViewAck, Part, PrepareHeader,
+    ViewChange, encode_state, parse_state,
+};
 use hybster_proto::wire::help::{OrderRequest, encode_batch, encode_batch_request};
 use hybster_proto::wire::state::{Fetch, Fetched, NodeId, StateRequest};
-use hybster_proto::wire::{
-    Checkpoint, CheckpointCertificate, CheckpointId, Commit, NewView, NewViewAck, PrepareHeader,
-    ViewChange, digest, kind, kind_of,
-};
+use hybster_proto::wire::{CheckpointId, digest, kind, kind_of};
 use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX};
 
 use super::super::Choices;

@@ -1,10 +1,10 @@
 //! Attacks on memory and attention: messages that cost their sender little and others much.
 
-use hybster_proto::hybster::wire::ordering::PrepareHeader;
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId};
+use hybster_proto::internals::{Checkpoint, PrepareHeader};
 use hybster_proto::wire::help::{OrderRequest, encode_batch_request};
+use hybster_proto::wire::kind;
 use hybster_proto::wire::state::{Fetch, MAX_FETCH, NodeId, StateRequest};
-use hybster_proto::wire::{Checkpoint, kind};
 use hybster_tss::Digest;
 
 use super::{Host, Scene};

@@ -1,8 +1,8 @@
 //! Tools of the liars: what can be certified with a TrInX that one's own host controls.
 
-use hybster_proto::hybster::wire::view::Link;
 use hybster_proto::ids::{OrderNumber, PillarId, View};
-use hybster_proto::wire::{self, Commit, PrepareHeader};
+use hybster_proto::internals::{Commit, Link, PrepareHeader};
+use hybster_proto::wire;
 use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX};
 
 use super::Scene;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use hybster_proto::hybster::PillarInput;
 use hybster_proto::ids::{PillarId, ReplicaId, View};
-use hybster_proto::output::{Input, ToPillar};
-use hybster_proto::wire::{
-    self, CheckpointCertificate, NewView, NewViewAck, PrepareHeader, ViewChange, kind,
+use hybster_proto::internals::{
+    CheckpointCertificate, NewView, NewViewAck, PillarInput, PrepareHeader, ViewChange,
 };
+use hybster_proto::output::{Input, ToPillar};
+use hybster_proto::wire::{self, kind};
 use hybster_tss::{Counter, CounterValue, Proof, TrInX};
 
 use super::forge::certify;

@@ -2,11 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, View};
+use hybster_proto::internals::{Commit, PREPARE_HEAD, PrepareHeader};
 use hybster_proto::output::{Input, ToPillar};
 use hybster_proto::wire::request::append_request;
-use hybster_proto::wire::{
-    self, Commit, PREPARE_HEAD, PrepareHeader, RequestProof, RequestRef, Requests, kind, kind_of,
-};
+use hybster_proto::wire::{self, RequestProof, RequestRef, Requests, kind, kind_of};
 use hybster_tss::Proof;
 
 use super::forge::{certify, certify_commit, header, next_order};
@@ -308,6 +307,19 @@ pub(super) struct VoteLiar {
     pub ppm: u32,
 }
 
+/// The acknowledgement of a PREPARE, without a proof.
+fn unproved(sender: ReplicaId, header: &PrepareHeader) -> Commit {
+    Commit {
+        pillar: header.pillar,
+        sender,
+        view: header.view,
+        first: header.first,
+        last: header.last,
+        prepare: header.digest(),
+        proof: Proof([0; 32]),
+    }
+}
+
 impl VoteLiar {
     /// What a follower can acknowledge instead of, or before, what it should.
     fn vote(scene: &mut Scene<'_>, header: &PrepareHeader) {
@@ -315,15 +327,7 @@ impl VoteLiar {
         if far || header.pillar.0 >= scene.group.pillars {
             return;
         }
-        let mut commit = Commit {
-            pillar: header.pillar,
-            sender: scene.replica,
-            view: header.view,
-            first: header.first,
-            last: header.last,
-            prepare: header.digest(),
-            proof: Proof([0; 32]),
-        };
+        let mut commit = unproved(scene.replica, header);
         let later = u64::from(scene.group.pillars) * scene.random.between(1, 3);
         match scene.random.below(6) {
             0 => commit.prepare.0[0] ^= 1,
@@ -376,16 +380,7 @@ impl Host for HollowVoter {
             && scene.group.leader(header.view) != scene.replica
             && header.pillar.0 < scene.group.pillars
         {
-            let commit = Commit {
-                pillar: header.pillar,
-                sender: scene.replica,
-                view: header.view,
-                first: header.first,
-                last: header.last,
-                prepare: header.digest(),
-                proof: Proof([0; 32]),
-            };
-            scene.send_all(&commit.encode());
+            scene.send_all(&unproved(scene.replica, &header).encode());
         }
         // Its core must not acknowledge the PREPARE in earnest.
         None

@@ -1,10 +1,10 @@
 //! Lies about checkpoints and states.
 
 use bytes::Bytes;
-use hybster_proto::hybster::wire::checkpoint::{encode_state, parse_state};
 use hybster_proto::ids::OrderNumber;
+use hybster_proto::internals::{Checkpoint, CheckpointCertificate, encode_state, parse_state};
 use hybster_proto::wire::state::Fetched;
-use hybster_proto::wire::{Checkpoint, CheckpointCertificate, CheckpointId, kind, kind_of};
+use hybster_proto::wire::{CheckpointId, kind, kind_of};
 use hybster_tss::{Digest, Proof, TrInX};
 
 use super::{Departure, Host, Scene, wire};

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
-use hybster_proto::hybster::wire::view::{Link, Part, PartScope};
-use hybster_proto::hybster::{ControlInput, PillarInput};
 use hybster_proto::ids::{PillarId, ReplicaId, View};
+use hybster_proto::internals::{
+    CheckpointCertificate, ControlInput, Link, PREPARE_HEAD, Part, PartScope, PillarInput,
+    PrepareHeader, ViewChange,
+};
 use hybster_proto::output::{Input, ToPillar};
 use hybster_proto::wire::help::{encode_batch, parse_batch_request};
-use hybster_proto::wire::{
-    self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, ViewChange, kind, kind_of,
-};
+use hybster_proto::wire::{self, kind, kind_of};
 use hybster_tss::{Counter, CounterValue, Digest, Proof, TrInX};
 
 use super::forge::step;

@@ -5,13 +5,13 @@ use hybster_tss::Verifier;
 
 use super::Control;
 use crate::hybster::verify::verify_checkpoint_certificate;
-use crate::hybster::wire::checkpoint::encode_state;
+use crate::hybster::wire::checkpoint::{CheckpointCertificate, encode_state};
 use crate::ids::{OrderNumber, Peers, ReplicaId};
 use crate::output::{Destination, Output, Reject, SendTag};
 use crate::shared::catch_up::Evidence;
 use crate::time::Time;
+use crate::wire::CheckpointId;
 use crate::wire::state::StateRequest;
-use crate::wire::{CheckpointCertificate, CheckpointId};
 
 /// f+1 CHECKPOINTs with transferable proofs.
 impl Evidence for CheckpointCertificate {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Control, Phase};
 use crate::fingerprint::Fingerprint;
-use crate::wire::CheckpointCertificate;
+use crate::hybster::wire::checkpoint::CheckpointCertificate;
 
 impl<V: Verifier> Control<V> {
     /// Appends the stage's state and returns what its tickets stand for.

@@ -47,13 +47,13 @@ mod tests {
     use crate::config::GroupConfig;
     use crate::hybster::control::PendingNewView;
     use crate::hybster::input::ControlInput;
-    use crate::hybster::wire::view::Part;
+    use crate::hybster::wire::checkpoint::CheckpointCertificate;
+    use crate::hybster::wire::view::{NewView, Part};
     use crate::ids::ReplicaId;
     use crate::notice::Departure;
     use crate::noticed::noticed;
     use crate::output::ToControl;
     use crate::time::Time;
-    use crate::wire::{CheckpointCertificate, NewView};
 
     fn control() -> Control<InProcessVerifier> {
         let config = Arc::new(GroupConfig::default());

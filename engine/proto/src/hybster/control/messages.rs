@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::timing::latest_time;
 use crate::config::GroupConfig;
 use crate::hybster::verify::{Transition, transition};
+use crate::hybster::wire::view::{NewViewAck, ViewChange};
 use crate::ids::{ReplicaId, View};
-use crate::wire::{NewViewAck, ViewChange};
 
 /// VIEW-CHANGEs of a sender that are kept: for the current view, and for the highest one beyond.
 const SETTLED_CHANGES: usize = 2;
@@ -334,8 +334,8 @@ impl Messages {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hybster::wire::checkpoint::CheckpointCertificate;
     use crate::noticed::noticed;
-    use crate::wire::CheckpointCertificate;
 
     fn change(sender: u16, to: u64) -> ViewChange {
         ViewChange {

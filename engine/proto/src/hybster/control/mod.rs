@@ -20,7 +20,9 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::hybster::input::{ControlInput, PillarInput};
-use crate::hybster::wire::view::Part;
+use crate::hybster::wire::checkpoint::CheckpointCertificate;
+use crate::hybster::wire::ordering::PrepareHeader;
+use crate::hybster::wire::view::{NewView, NewViewAck, Part};
 use crate::ids::{PillarId, ReplicaId, View};
 use crate::notice::Departure;
 use crate::output::{Output, ToControl};
@@ -28,7 +30,6 @@ use crate::protocol::ControlStatus;
 use crate::shared::catch_up::CatchUp;
 use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
-use crate::wire::{CheckpointCertificate, NewView, NewViewAck, PrepareHeader};
 
 pub(crate) use messages::MAX_CHANGES;
 use messages::Messages;

@@ -17,10 +17,11 @@
 use hybster_tss::Verifier;
 
 use super::Control;
+use crate::hybster::wire::ordering::PrepareHeader;
+use crate::hybster::wire::view::NewView;
 use crate::ids::{ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::time::Time;
-use crate::wire::{NewView, PrepareHeader};
 
 /// The latest time of a batch in prepared sets.
 pub(super) fn latest_time<'a>(sets: impl IntoIterator<Item = &'a Vec<PrepareHeader>>) -> u64 {

@@ -11,7 +11,8 @@ use crate::hybster::events;
 use crate::hybster::input::PillarInput;
 use crate::hybster::verify::{verify_ack, verify_new_view, verify_view_change};
 use crate::hybster::wire::checkpoint::parse_state;
-use crate::hybster::wire::view::{MAX_LINKS, Part};
+use crate::hybster::wire::ordering::PrepareHeader;
+use crate::hybster::wire::view::{MAX_LINKS, NewView, NewViewAck, Part, ViewChange};
 use crate::ids::{PillarId, ReplicaId, View};
 use crate::notice::{Departure, Notice};
 use crate::output::{
@@ -19,8 +20,8 @@ use crate::output::{
 };
 use crate::time::Time;
 use crate::trace::TraceEvent;
+use crate::wire::kind;
 use crate::wire::state::StateRequest;
-use crate::wire::{NewView, NewViewAck, PrepareHeader, ViewChange, kind};
 
 impl<V: Verifier> Control<V> {
     pub(super) fn message(

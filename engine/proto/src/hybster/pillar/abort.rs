@@ -10,6 +10,8 @@ use super::preferred_quorum::PreferredQuorum;
 use super::slots::StoredPrepare;
 use crate::hybster::events;
 use crate::hybster::input::ControlInput;
+use crate::hybster::wire::checkpoint::CheckpointCertificate;
+use crate::hybster::wire::ordering::{PREPARE_HEAD, PrepareHeader};
 use crate::hybster::wire::view::{Link, Part, PartScope};
 use crate::ids::{ReplicaId, View};
 use crate::output::{Answerer, Destination, Fatal, Output, Reject, SendTag};
@@ -17,7 +19,7 @@ use crate::shared::bodies::{BATCHES_PER_REQUEST, Held, Named};
 use crate::time::Time;
 use crate::trace::{Proposal, TraceEvent};
 use crate::wire::help::{BATCH_HEAD, encode_batch, parse_batch_request};
-use crate::wire::{self, CheckpointCertificate, PREPARE_HEAD, PrepareHeader, Requests};
+use crate::wire::{self, Requests};
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// TR listing 16, createAbortState and abortView.

@@ -4,11 +4,12 @@ use hybster_tss::{RequestVerifier, TrInX, Verifier};
 
 use super::Pillar;
 use crate::hybster::input::ControlInput;
+use crate::hybster::wire::checkpoint::{Checkpoint, CheckpointCertificate};
 use crate::ids::ReplicaId;
 use crate::output::{Destination, Output, Reject, SendTag, ToControl};
 use crate::shared::votes::{Claim, Relevance};
 use crate::time::Time;
-use crate::wire::{Checkpoint, CheckpointCertificate, CheckpointId};
+use crate::wire::CheckpointId;
 
 impl Claim for Checkpoint {
     fn sender(&self) -> ReplicaId {

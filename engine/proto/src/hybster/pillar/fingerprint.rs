@@ -57,7 +57,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             into.number(number);
         }
         timing.fingerprint(*prepared, into);
-        proposals.fingerprint(crate::wire::PREPARE_HEAD, into);
+        proposals.fingerprint(crate::hybster::wire::ordering::PREPARE_HEAD, into);
         into.number(chain.len() as u64);
         for link in chain {
             into.number(link.to.0);

@@ -100,11 +100,11 @@ mod tests {
     use crate::config::GroupConfig;
     use crate::hybster::pillar::digests::Digests;
     use crate::hybster::pillar::slots::{StoredPrepare, Vote};
+    use crate::hybster::wire::ordering::PrepareHeader;
     use crate::hybster::wire::view::Link;
     use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
     use crate::noticed::noticed;
     use crate::time::Time;
-    use crate::wire::PrepareHeader;
 
     type Tested = Pillar<InProcessTrInX, InProcessVerifier>;
 

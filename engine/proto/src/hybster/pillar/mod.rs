@@ -27,6 +27,8 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::hybster::control::MAX_CHANGES;
 use crate::hybster::input::PillarInput;
+use crate::hybster::wire::checkpoint::Checkpoint;
+use crate::hybster::wire::ordering::{Commit, PrepareHeader};
 use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::input::PathState;
@@ -36,12 +38,13 @@ use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl, ToIn
 use crate::shared::answers::Answers;
 use crate::shared::bodies::{BATCHES_PER_REQUEST, Bodies};
 use crate::shared::later::Later;
+use crate::shared::log::LOG_WINDOWS;
 use crate::shared::proposals::Proposals;
 use crate::shared::votes::Votes;
 use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::help::OrderRequest;
-use crate::wire::{Checkpoint, Commit, PrepareHeader, kind};
+use crate::wire::kind;
 
 use digests::Digests;
 use preferred_quorum::PreferredQuorum;
@@ -49,8 +52,6 @@ pub(crate) use slots::{SLOT_BYTES, VOTE_BYTES};
 use slots::{Slots, StoredPrepare};
 use timing::Timing;
 
-/// Windows of slots that the log holds: a peer that moved its window first may be one window ahead.
-pub(crate) const LOG_WINDOWS: u64 = 2;
 /// Batches that a peer may ask one pillar for at a time: those that one BATCH-REQUEST names, for each
 /// message of a view change that names them, and for the one that takes the place of another.
 const MOST_ASKED: usize = (MAX_CHANGES + 3) * BATCHES_PER_REQUEST;

@@ -7,6 +7,7 @@ use super::Pillar;
 use super::slots::{StoredPrepare, Vote};
 use crate::hybster::input::PillarInput;
 use crate::hybster::verify::verify_prepare;
+use crate::hybster::wire::ordering::{Commit, PREPARE_HEAD, PrepareHeader};
 use crate::ids::{PillarId, ReplicaId};
 use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToExecution};
@@ -14,7 +15,7 @@ use crate::shared::proposals::Proposal;
 use crate::shared::requests::{RequestChecks, is_admissible, is_proved};
 use crate::time::Time;
 use crate::trace::{Phase, TraceEvent};
-use crate::wire::{self, Commit, PREPARE_HEAD, PrepareHeader, Requests};
+use crate::wire::{self, Requests};
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     // ------------------------------------------------------------------ the leader

@@ -3,11 +3,10 @@
 use bytes::Bytes;
 use hybster_tss::{Digest, Proof};
 
-use crate::hybster::wire::ordering::BATCH_DIGEST_AT;
+use crate::hybster::wire::ordering::{BATCH_DIGEST_AT, Commit, PREPARE_HEAD, PrepareHeader};
 use crate::ids::{OrderNumber, Peers, ReplicaId, View};
 use crate::output::Agreed;
 use crate::shared::log::{Entry, Log};
-use crate::wire::{Commit, PREPARE_HEAD, PrepareHeader};
 
 /// A PREPARE whose certificate, batch and requests were checked.
 #[derive(Clone, Debug)]

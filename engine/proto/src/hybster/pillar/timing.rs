@@ -23,9 +23,9 @@ use hybster_tss::{RequestVerifier, TrInX, Verifier};
 use super::Pillar;
 use super::slots::{Slot, StoredPrepare};
 use crate::config::GroupConfig;
+use crate::hybster::wire::ordering::PrepareHeader;
 use crate::mutants::{self, Mutant};
 use crate::time::{Time, WallClock};
-use crate::wire::PrepareHeader;
 
 /// What the slowest wire that a leader may have carries, in bytes per millisecond: 1 Mbit/s. A long
 /// proposal is under way for seconds over such a wire, until each follower has a copy.

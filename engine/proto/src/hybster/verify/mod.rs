@@ -3,13 +3,12 @@
 use hybster_tss::{Counter, CounterValue, Digest, IndependentCertificate, InstanceId, Verifier};
 
 use crate::config::GroupConfig;
-use crate::hybster::wire::view::Link;
+use crate::hybster::wire::checkpoint::{Checkpoint, CheckpointCertificate};
+use crate::hybster::wire::ordering::PrepareHeader;
+use crate::hybster::wire::view::{Link, NewView, NewViewAck, ViewChange};
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::output::Reject;
-use crate::wire::{
-    Checkpoint, CheckpointCertificate, NewView, NewViewAck, PrepareHeader, ViewChange,
-};
 
 /// Checks the certificate of a PREPARE by the leader of its view (TR listing 16,
 /// isCorrectPrepare), without its batch.

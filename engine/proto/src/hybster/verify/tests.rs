@@ -1,8 +1,9 @@
 //! The corrections to the TR, message by message: each test fails when its rule is left out.
 
 use super::*;
+use crate::hybster::wire::checkpoint::CheckpointCertificate;
 use crate::hybster::wire::view::{Link, Part, PartScope};
-use crate::wire::{CheckpointCertificate, CheckpointId};
+use crate::wire::CheckpointId;
 use hybster_tss::{GroupKey, InProcessTrInX, InProcessVerifier, MacAlgorithm, Proof, TrInX};
 
 /// n = 3, f = 1, P = 1, with a real TrInX instance per replica.

@@ -1,5 +1,5 @@
 //! The wire format of Hybster's own messages; `engine/proto/WIRE.md` draws the layouts.
 
-pub mod checkpoint;
-pub mod ordering;
-pub mod view;
+pub(crate) mod checkpoint;
+pub(crate) mod ordering;
+pub(crate) mod view;

@@ -22,8 +22,8 @@ const CERTIFIED: usize = 64;
 /// A PREPARE proposes either one batch at one order number (`first == last`, independent
 /// certificate at v|o), or a no-op that covers the orders `first, first+P, …, last` of its pillar.
 /// A no-op carries a *continuing* certificate to v|last whose previous value lies below v|first:
-/// only so does the counter prove that nothing else was certified in between (an independent
-/// certificate would let a faulty leader cover an order number twice).
+/// this is how the counter proves that nothing else was certified in between. An independent
+/// certificate would let a faulty leader cover an order number twice.
 ///
 /// A batch has a time and a no-op a last order number; on the wire the two share eight bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,7 +162,7 @@ pub struct Commit {
     pub view: View,
     /// First covered order.
     pub first: OrderNumber,
-    /// Last covered order; the certificate stands at O = view|last.
+    /// Last covered order; the certificate is for O = view|last.
     pub last: OrderNumber,
     /// [`PrepareHeader::digest`] of the PREPARE.
     pub prepare: Digest,

@@ -5,8 +5,9 @@ use hybster_tss::{ContinuingCertificate, Counter, CounterValue, Digest, Instance
 
 use crate::config::GroupConfig;
 use crate::hybster::wire::checkpoint::CheckpointCertificate;
+use crate::hybster::wire::ordering::{PREPARE_HEAD, PrepareHeader};
 use crate::ids::{PillarId, ReplicaId, View};
-use crate::wire::{PREPARE_HEAD, PrepareHeader, Put, Reader, WireError, kind};
+use crate::wire::{Put, Reader, WireError, kind};
 
 /// One step of a pillar's counter O from one view to a later one: a continuing certificate to
 /// `to|0` that discloses the value before.

@@ -23,7 +23,7 @@ use self::doorbell::{Doorbell, WakeTarget};
 use self::sync::{AtomicBool, Ordering};
 use super::{effect, number};
 
-/// Runs a model through all interleavings with so many preemptions.
+/// Runs a model through all interleavings with at most this many preemptions.
 fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(preemptions);

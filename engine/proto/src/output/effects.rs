@@ -1,0 +1,101 @@
+//! Effects on the network: what is sent where, what it is about, and when it is withdrawn.
+
+use bytes::Bytes;
+
+use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
+use crate::input::ClientLink;
+
+/// Where a message goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// One peer.
+    Peer(ReplicaId),
+    /// All other replicas.
+    AllPeers,
+    /// All other replicas: these at once, the others when there is something else for them to
+    /// wait for, or after a few milliseconds at the latest; in order with what goes to them
+    /// before and after.
+    Thrifty(Peers),
+    /// A client's link, for what is not a reply.
+    Client(ClientLink),
+}
+
+impl Destination {
+    /// Whether a message of replica `from` goes to replica `to`, sooner or later.
+    #[must_use]
+    pub fn reaches(self, from: ReplicaId, to: ReplicaId) -> bool {
+        match self {
+            Destination::Peer(peer) => peer == to,
+            Destination::AllPeers | Destination::Thrifty(_) => from != to,
+            Destination::Client(_) => false,
+        }
+    }
+}
+
+/// What a queued message is about; tells whether the protocol has withdrawn it (TR listing 9).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendTag {
+    /// PREPARE or COMMIT.
+    Ordering(View, OrderNumber),
+    /// CHECKPOINT.
+    Checkpoint(OrderNumber),
+    /// VIEW-CHANGE for a view.
+    ViewChange(View),
+    /// NEW-VIEW or NEW-VIEW-ACK of a view.
+    NewView(View),
+    /// Asking, or sent once: worthless when late, and sent again by its sender's own timer.
+    Transient,
+    /// What a peer asked for. Its stage keeps a bounded number of bytes waiting for each peer, and
+    /// is told when they have left; dropped with the link.
+    Answer(Answerer),
+}
+
+/// The stage that an answer is from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Answerer {
+    /// A pillar: batches.
+    Pillar(PillarId),
+    /// The state stage: pages and nodes.
+    State,
+}
+
+/// What the protocol has left behind: queued messages below it need not be sent any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Watermark {
+    /// The stable checkpoint.
+    pub order: OrderNumber,
+    /// The stable view.
+    pub view: View,
+}
+
+impl SendTag {
+    /// Whether a message still waiting to be sent is withdrawn.
+    #[must_use]
+    pub fn is_withdrawn(&self, mark: &Watermark) -> bool {
+        match *self {
+            SendTag::Ordering(view, order) => view < mark.view || order <= mark.order,
+            SendTag::Checkpoint(order) => order < mark.order,
+            SendTag::ViewChange(view) => view <= mark.view,
+            SendTag::NewView(view) => view < mark.view,
+            SendTag::Transient | SendTag::Answer(_) => false,
+        }
+    }
+}
+
+/// An effect on the network.
+#[derive(Debug, Clone)]
+pub enum Network {
+    /// Send a message.
+    Send {
+        /// To whom.
+        to: Destination,
+        /// The message.
+        message: Bytes,
+        /// What it is about.
+        tag: SendTag,
+        /// Whether this replica has never sent it, so that no copy needs to be looked for.
+        is_new: bool,
+    },
+    /// Forget queued messages that lie below (TR listing 9, remove).
+    Withdraw(Watermark),
+}

@@ -1,0 +1,126 @@
+//! The interface between the stages of a replica and their driver.
+//!
+//! A replica consists of *stages*: the request intake, P pillars, the execution stage, the state
+//! stage (checkpoints and state transfer) and the control stage (view changes). Each is a state
+//! machine that takes an [`Input`] and pushes effects into an [`Output`] that the driver empties:
+//! inputs to other stages, messages to peers, replies to clients. A driver may put the stages on
+//! one thread or on many: inputs between two stages must arrive in the order they were sent;
+//! nothing is assumed about inputs of different pairs.
+
+mod effects;
+mod rejections;
+mod replies;
+mod routing;
+
+use bytes::Bytes;
+
+use crate::ids::{PillarId, ReplicaId};
+use crate::notice::{MOST_NOTICES, Notice};
+use crate::trace::TraceEvent;
+use crate::wire;
+
+pub use crate::input::{
+    Agreed, ClientLink, Input, Source, TakenSnapshot, ToControl, ToExecution, ToIntake, ToPillar,
+    ToState,
+};
+pub use effects::{Answerer, Destination, Network, SendTag, Watermark};
+pub use rejections::{Reject, Rejection};
+pub use replies::{Cause, Reply, ReplyQueue};
+pub use routing::{route_client_message, route_peer_message};
+
+/// This replica must stop: an invariant of its own is broken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fatal {
+    /// The trusted subsystem refused a call that a correct replica makes.
+    #[error("TrInX refused a call of this replica: {0}; stop and replace the replica")]
+    Refused(String),
+    /// The service could not read a certified state.
+    #[error("{0}; install the service version that the group runs")]
+    Restore(String),
+    /// An invariant does not hold.
+    #[error("invariant broken: {0}")]
+    Invariant(String),
+}
+
+/// What stages push their effects into; emptied by the driver, memory reused.
+#[derive(Default, Debug)]
+pub struct Output {
+    /// Effects on the network, in order.
+    pub network: Vec<Network>,
+    /// Inputs to stages of this replica, in order.
+    pub inputs: Vec<Input>,
+    /// Replies to clients.
+    pub replies: ReplyQueue,
+    /// Dropped messages.
+    pub rejections: Vec<Rejection>,
+    /// Protocol events; empty unless `tracing`.
+    pub trace: Vec<TraceEvent>,
+    /// What an operator should know.
+    pub notices: Vec<Notice>,
+    /// Whether protocol events are recorded.
+    pub tracing: bool,
+    /// Set when the replica must stop.
+    pub fatal: Option<Fatal>,
+}
+
+impl Output {
+    /// Sends a message that may have been sent before.
+    pub(crate) fn send(&mut self, to: Destination, message: Bytes, tag: SendTag) {
+        self.network.push(Network::Send { to, message, tag, is_new: false });
+    }
+
+    /// Sends a message that this replica has never sent to anyone. Only the most frequent ones are
+    /// worth the difference.
+    pub(crate) fn send_new(&mut self, to: Destination, message: Bytes, tag: SendTag) {
+        self.network.push(Network::Send { to, message, tag, is_new: true });
+    }
+
+    pub(crate) fn pillar(&mut self, pillar: PillarId, input: impl Into<ToPillar>) {
+        self.inputs.push(Input::Pillar(pillar, input.into()));
+    }
+
+    pub(crate) fn control(&mut self, input: impl Into<ToControl>) {
+        self.inputs.push(Input::Control(input.into()));
+    }
+
+    pub(crate) fn intake(&mut self, input: ToIntake) {
+        self.inputs.push(Input::Intake(input));
+    }
+
+    pub(crate) fn execution(&mut self, input: ToExecution) {
+        self.inputs.push(Input::Execution(input));
+    }
+
+    pub(crate) fn state(&mut self, input: ToState) {
+        self.inputs.push(Input::State(input));
+    }
+
+    pub(crate) fn reject(&mut self, from: Option<ReplicaId>, message: &[u8], reason: Reject) {
+        let kind = wire::kind_of(message);
+        self.rejections.push(Rejection { from, kind, reason });
+    }
+
+    pub(crate) fn trace(&mut self, event: impl FnOnce() -> TraceEvent) {
+        if self.tracing {
+            self.trace.push(event());
+        }
+    }
+
+    /// Tells the operator something.
+    pub(crate) fn notice(&mut self, notice: impl FnOnce() -> Notice) {
+        if self.notices.len() < MOST_NOTICES {
+            self.notices.push(notice());
+        }
+    }
+
+    pub(crate) fn fail(&mut self, fatal: Fatal) {
+        self.fatal.get_or_insert(fatal);
+    }
+
+    /// Whether nothing is left to be done by the driver.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.network.is_empty() && self.inputs.is_empty() && self.replies.is_empty()
+    }
+}
