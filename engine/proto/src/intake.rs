@@ -150,11 +150,10 @@ impl<V: RequestVerifier> Intake<V> {
         match input {
             ToIntake::Requests { from, message } => {
                 if let Err(reason) = self.requests(from, &message, now, out) {
-                    let peer = match from {
-                        Source::Client(_) => None,
-                        Source::Peer(peer) => Some(peer),
-                    };
-                    out.reject(peer, &message, reason);
+                    match from {
+                        Source::Client(link) => out.reject_client(link, &message, reason),
+                        Source::Peer(peer) => out.reject(Some(peer), &message, reason),
+                    }
                 }
             }
             ToIntake::Proposed { pillar, view, next_slot, taken } => {

@@ -115,6 +115,9 @@ pub enum Network {
     },
     /// Forget queued messages that lie below (TR listing 9, remove).
     Withdraw(Watermark),
+    /// Close the link of a client that sent over it what no correct client sends. Only for what came
+    /// over that link: nobody can cost another client its link.
+    CloseClient(ClientLink),
 }
 
 /// Why a replica replies.
@@ -403,6 +406,22 @@ impl Output {
     pub(crate) fn reject(&mut self, from: Option<ReplicaId>, message: &[u8], reason: Reject) {
         let kind = crate::wire::kind_of(message);
         self.rejections.push(Rejection { from, kind, reason });
+    }
+
+    /// Drops a message of a client's own link; one that no correct client sends costs it the link.
+    pub(crate) fn reject_client(&mut self, link: ClientLink, message: &[u8], reason: Reject) {
+        self.reject(None, message, reason);
+        if matches!(reason, Reject::Malformed | Reject::WrongSender | Reject::BadRequest) {
+            self.close_client(link);
+        }
+    }
+
+    /// Closes the link of a client; once for what a stage finds in a row.
+    pub(crate) fn close_client(&mut self, link: ClientLink) {
+        let last = self.network.last();
+        if !matches!(last, Some(Network::CloseClient(closed)) if *closed == link) {
+            self.network.push(Network::CloseClient(link));
+        }
     }
 
     pub(crate) fn trace(&mut self, event: impl FnOnce() -> TraceEvent) {

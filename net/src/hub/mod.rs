@@ -300,6 +300,12 @@ impl<T: Transport> Hub<T> {
     pub fn disconnect_peer(&mut self, peer: u16) {
         if let Some(id) = find_peer(&mut self.peers, peer).and_then(|peer| peer.link) {
             self.close(id, DownReason::Disconnected);
+    /// Closes a client's link because of what is in its messages; counted and logged. Events
+    /// [`Event::Rejected`] and [`Event::ClientDown`] follow, if the link was up.
+    pub fn reject_client(&mut self, link: LinkId, reason: Reason, text: &str) {
+        self.reject_live(link.0, reason, text);
+    }
+
         }
     }
 

@@ -44,6 +44,12 @@ pub struct Counters {
     /// Operations whose result was not kept until their client asked again.
     pub results_gone: u64,
     /// The highest view that a replica entered.
+    /// Operations that ended as the replicas' states differ.
+    pub states_differ: u64,
+    /// What replicas told their operators about states that differ, by replica.
+    pub differences: BTreeMap<u16, Vec<Notice>>,
+    /// Links of clients that replicas closed for what is in their requests.
+    pub clients_expelled: u64,
     pub view: u64,
     /// Views entered, over all replicas.
     pub views_entered: u64,
