@@ -44,6 +44,7 @@
 //! - [`client`]: sessions, asynchronous by design, with a blocking call on top.
 //! - [`transport`]: opening the transport that was asked for.
 //! - [`services`]: services that come with the crate.
+//! - [`testing`]: whether a service is deterministic, before it is deployed.
 //! - [`memory`]: what a replica may hold at most.
 //! - [`logging`]: log lines as text or JSON, for programs that have no logger of their own.
 //! - [`duration`]: durations as people write them, for command lines.
@@ -60,6 +61,7 @@ pub mod memory;
 pub mod replica;
 pub mod runtime;
 pub mod services;
+pub mod testing;
 pub mod transport;
 
 pub use group::{ClientKeys, Group, GroupError, ReplicaKeys};
