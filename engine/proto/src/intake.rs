@@ -72,6 +72,8 @@ pub struct Intake<V: RequestVerifier> {
     /// When to look after a stored request again.
     watch: BTreeSet<(Time, SessionId, RequestNumber)>,
     timeout: AdaptiveTimeout,
+    /// Nothing can be ordered any more, whoever leads: the states of the replicas differ.
+    halted: bool,
     /// When the wait for a request proved too short last. Many may have waited equally long.
     expired_at: Option<Time>,
 }
@@ -140,6 +142,7 @@ impl<V: RequestVerifier> Intake<V> {
             stored_bytes: 0,
             watch: BTreeSet::new(),
             timeout: AdaptiveTimeout::new(config.request_timeout_us),
+            halted: false,
             expired_at: None,
             config,
         }
@@ -165,6 +168,10 @@ impl<V: RequestVerifier> Intake<V> {
                     turn.under_way = turn.under_way.saturating_sub(taken);
                     turn.filling = turn.filling.filter(|through| *through >= next_slot);
                 }
+            }
+            ToIntake::StatesDiffer { halted } => self.halted = halted,
+            ToIntake::NotExecuted { session, number } if self.halted => {
+                self.refuse_halted(session, number, out);
             }
             ToIntake::NotExecuted { session, number } => {
                 self.propose_stored(session, number, now, out);
@@ -295,7 +302,7 @@ impl<V: RequestVerifier> Intake<V> {
         for request in Requests::new(body) {
             let request = request?;
             self.check(from, &request)?;
-            if fresh && self.leads() {
+            if fresh && self.leads() && !self.halted {
                 self.append(&request, out);
                 continue;
             }

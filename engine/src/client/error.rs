@@ -65,6 +65,14 @@ pub enum CallError {
         "the group has seen a later client of this key, so this machine's clock is behind: \
          set it right and try again"
     )]
+    /// The states of the group's replicas differ, so that nothing can be ordered any more: the service
+    /// is not deterministic, or the replicas run different ones. The operation was not executed so
+    /// far. An operator has to look at the replicas' logs, which say where their states differ.
+    #[error(
+        "the replicas' states differ, so the group stands still: their logs say where; the operation \
+         may still be executed if it goes on"
+    )]
+    StatesDiffer,
     ClockBehind,
     /// f+1 replicas keep refusing the request, which was not executed.
     #[error("the group is overloaded and refuses the request; try again later")]
