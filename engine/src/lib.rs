@@ -65,7 +65,7 @@ pub mod testing;
 pub mod transport;
 
 pub use group::{ClientKeys, Group, GroupError, ReplicaKeys};
-pub use hybster_net::{LinkCipher, TransportKind};
+pub use hybster_net::{LinkCipher, PeerAddress, TransportKind};
 pub use hybster_proto::config::GroupConfig;
 pub use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId, View};
 pub use hybster_proto::protocol::Protocol;
