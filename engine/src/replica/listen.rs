@@ -43,9 +43,16 @@ fn own_address_within(address: &PeerAddress, patience: Duration) -> Result<Socke
         let cause = match (&**name, port).to_socket_addrs() {
             Ok(addresses) => {
                 let addresses: Vec<SocketAddr> = addresses.collect();
-                let is_own = |it: &&SocketAddr| TcpListener::bind((it.ip(), 0)).is_ok();
-                if let Some(own) = addresses.iter().find(is_own) {
-                    return Ok(*own);
+                let is_own = |it: &SocketAddr| TcpListener::bind((it.ip(), 0)).is_ok();
+                let own: Vec<SocketAddr> = addresses.iter().copied().filter(is_own).collect();
+                if let Some(best) = best_of(&own) {
+                    if best.ip().is_loopback() && &**name != "localhost" {
+                        log::warn!(
+                            "{address} leads to {best} here, which no other machine can reach; if there \
+                             are others, use --listen 0.0.0.0:{port}"
+                        );
+                    }
+                    return Ok(best);
                 }
                 format!("none of its addresses {addresses:?} is one of this machine")
             }
@@ -59,6 +66,12 @@ fn own_address_within(address: &PeerAddress, patience: Duration) -> Result<Socke
         }
         thread::sleep(NAME_PAUSE.min(patience));
     }
+}
+
+/// An address that others can reach, if there is one: many systems give their own name a loopback
+/// address as well.
+fn best_of(own: &[SocketAddr]) -> Option<SocketAddr> {
+    own.iter().find(|it| !it.ip().is_loopback()).or(own.first()).copied()
 }
 
 /// A hub that listens, and the kind of its transport.
@@ -129,5 +142,14 @@ mod tests {
         let error = own_address_within(&parse("no-such-host.invalid:7"), Duration::ZERO);
         let text = error.unwrap_err().to_string();
         assert!(text.contains("no-such-host.invalid:7") && text.contains("--listen"), "{text}");
+    }
+
+    #[test]
+    fn an_address_that_others_can_reach_is_preferred() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (loopback, other) = (at("127.0.1.1:7"), at("192.0.2.7:7"));
+        assert_eq!(best_of(&[loopback, other]), Some(other));
+        assert_eq!(best_of(&[loopback, at("[::1]:7")]), Some(loopback));
+        assert_eq!(best_of(&[]), None);
     }
 }
