@@ -201,7 +201,8 @@ impl Sessions for DriverSessions {
                 EngineOutcome::Stale
                 | EngineOutcome::TooLong
                 | EngineOutcome::NumberTaken
-                | EngineOutcome::ResultGone => Outcome::Failed(Failure::Refused),
+                | EngineOutcome::ResultGone
+                | EngineOutcome::StatesDiffer => Outcome::Failed(Failure::Refused),
             };
             done(completion.session, outcome);
         }

@@ -43,6 +43,7 @@
 //! - [`replica`]: starting, watching and stopping a replica; [`runtime`] says how it works inside.
 //! - [`client`]: sessions, asynchronous by design, with a blocking call on top.
 //! - [`services`]: services that come with the crate.
+//! - [`testing`]: whether a service is deterministic, before it is deployed.
 //! - [`memory`]: what a replica may hold at most.
 //! - [`logging`]: log lines as text or JSON, for programs that have no logger of their own.
 //! - [`duration`]: durations as people write them, for command lines.
@@ -59,9 +60,10 @@ pub mod memory;
 pub mod replica;
 pub mod runtime;
 pub mod services;
+pub mod testing;
 
 pub use group::{ClientKeys, Group, GroupError, ReplicaKeys};
-pub use hybster_net::{LinkCipher, NoTransport, TransportKind};
+pub use hybster_net::{LinkCipher, NoTransport, PeerAddress, TransportKind};
 pub use hybster_proto::config::GroupConfig;
 pub use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId, View};
 pub use hybster_proto::protocol::Protocol;

@@ -7,14 +7,13 @@ mod stages;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use hybster_net::files::Files;
-use hybster_net::{AnyTransport, HubConfig, Identity, Limits, TransportKind};
+use hybster_net::{AnyTransport, HubConfig, Identity, Limits, PeerAddress, TransportKind};
 use hybster_proto::egress::EgressLimits;
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
@@ -87,7 +86,7 @@ pub struct ReplicaBuilder<S> {
     busy_poll: Duration,
     pin: bool,
     cores: Option<Vec<usize>>,
-    listen: Option<SocketAddr>,
+    listen: Option<PeerAddress>,
     is_replicated: bool,
     trace: Option<Trace>,
 }
@@ -149,9 +148,11 @@ impl<S> ReplicaBuilder<S> {
         self
     }
 
-    /// Listens on another address than the group file says, for example behind a port mapping.
-    pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.listen = Some(address);
+    /// Listens on another address than the group file says, for example behind a port mapping. The name
+    /// of a host is looked up by [`ReplicaBuilder::start`], which waits some seconds for one that does
+    /// not exist yet.
+    pub fn listen(mut self, address: impl Into<PeerAddress>) -> Self {
+        self.listen = Some(address.into());
         self
     }
 
@@ -298,9 +299,9 @@ impl<S: Service> ReplicaBuilder<S> {
         roles
     }
 
-    fn peers(&self) -> impl Iterator<Item = (u16, SocketAddr)> + '_ {
+    fn peers(&self) -> impl Iterator<Item = (u16, PeerAddress)> + '_ {
         let others = self.group.replicas().iter().filter(|entry| entry.id != self.keys.id);
-        others.map(|entry| (entry.id.0, entry.address))
+        others.map(|entry| (entry.id.0, entry.address.clone()))
     }
 
     fn hub_config(&self) -> Result<HubConfig, StartError> {
@@ -314,7 +315,7 @@ impl<S: Service> ReplicaBuilder<S> {
             pillars: config.pillars,
             incarnation: 0,
             cipher: self.group.link_cipher(),
-            listen: Some(self.listen.unwrap_or(own.address)),
+            listen: Some(listen::own_address(self.listen.as_ref().unwrap_or(&own.address))?),
             peers: self.peers().collect(),
             limits: Limits { busy_poll: self.busy_poll, ..self.group.link_limits() },
             jitter_seed: None,

@@ -102,7 +102,7 @@ fn hub(identity: Identity, cipher: LinkCipher, peers: &[(u16, SocketAddr)]) -> H
         incarnation: 0,
         cipher,
         listen: (identity == SERVER).then(|| SocketAddr::from(([127, 0, 0, 1], 0))),
-        peers: peers.to_vec(),
+        peers: peers.iter().map(|(id, address)| (*id, (*address).into())).collect(),
         limits: Limits::default(),
         jitter_seed: None,
     };

@@ -24,6 +24,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod address;
 pub mod any;
 pub mod cipher;
 pub mod files;
@@ -46,6 +47,7 @@ mod slots;
 mod socket;
 mod tcp_state;
 
+pub use address::{AddressError, PeerAddress};
 pub use any::{AnyTransport, NoTransport, TransportKind, UnknownTransport};
 pub use cipher::{LinkCipher, UnknownLinkCipher};
 pub use frame::Messages;

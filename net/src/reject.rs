@@ -54,6 +54,10 @@ reasons! {
     CounterExhausted = "counter_exhausted",
     /// The other side refused us.
     RefusedByPeer = "refused_by_peer",
+    /// A client sent a request that is malformed, not its own, or not proved.
+    BadRequest = "bad_request",
+    /// The name of a host could not be looked up.
+    Unresolved = "unresolved",
 }
 
 impl Reason {

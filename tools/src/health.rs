@@ -16,6 +16,8 @@ pub(crate) enum Health {
     OutOfView,
     /// Its state differed from the others', and is being repaired.
     Diverged,
+    /// No f+1 replicas have the same state: nothing can be ordered any more.
+    Halted,
 }
 
 impl Health {
@@ -28,6 +30,10 @@ impl Health {
             Self::Diverged => {
                 Some("had a state that differs from the others', and is repairing it")
             }
+            Self::Halted => Some(
+                "has halted: the replicas' states differ, and nothing can be ordered any more (its \
+                 log says where they differ)",
+            ),
         }
     }
 }
@@ -38,6 +44,7 @@ pub(crate) fn judge(answers: &[Option<&Status>], faults: u16) -> Vec<Health> {
     let group_view = group_view(answers, faults);
     let one = |answer: &Option<&Status>| match answer {
         None => Health::NoAnswer,
+        Some(status) if status.halted => Health::Halted,
         Some(status) if status.current_view > status.view || status.view < group_view => {
             Health::OutOfView
         }
@@ -71,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_replica_that_left_its_view_or_missed_the_groups_is_out_of_view() {
-        use Health::{Diverged, NoAnswer, Ok, OutOfView};
+        use Health::{Diverged, Halted, NoAnswer, Ok, OutOfView};
         assert_eq!(judged(&[Some(at(3, 3)), Some(at(3, 3)), Some(at(3, 3))]), [Ok, Ok, Ok]);
         assert_eq!(judged(&[Some(at(3, 3)), Some(at(3, 4)), None]), [Ok, OutOfView, NoAnswer]);
         assert_eq!(
@@ -87,6 +94,9 @@ mod tests {
         let mut other = at(3, 3);
         other.diverged = true;
         assert_eq!(judged(&[Some(at(3, 3)), Some(other), Some(at(3, 3))]), [Ok, Diverged, Ok]);
+        let mut halted = at(3, 4);
+        halted.halted = true;
+        assert_eq!(judged(&[Some(halted), Some(at(3, 3)), None]), [Halted, Ok, NoAnswer]);
         assert_eq!(judged(&[None, None, None]), [NoAnswer, NoAnswer, NoAnswer]);
     }
 }

@@ -1,11 +1,10 @@
 //! `hybster init`: makes a group directory and prints how to use it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use hybster::group::{Addresses, CreateOptions, Group, create};
-use hybster::{GroupConfig, Layout, Protocol};
+use hybster::group::{Addresses, CreateOptions, Group, create, parse_address};
+use hybster::{GroupConfig, Layout, PeerAddress, Protocol};
 use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 
@@ -29,9 +28,11 @@ pub(crate) struct InitArgs {
     /// Pillars, P: state machines that agree in parallel.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     pillars: u16,
-    /// Addresses that the replicas listen on: IP:PORT for each, separated by commas.
-    #[arg(long, value_delimiter = ',', value_name = "IP:PORT", conflicts_with = "base_port")]
-    addresses: Vec<SocketAddr>,
+    /// Addresses that the replicas listen on: IP:PORT or NAME:PORT for each, separated by commas. The
+    /// name of a host is looked up for each connection.
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESS:PORT", conflicts_with = "base_port",
+          value_parser = parse_address)]
+    addresses: Vec<PeerAddress>,
     /// All replicas on 127.0.0.1: this port for replica 0, the next for replica 1, and so on.
     #[arg(long, default_value_t = 7100, value_name = "PORT")]
     base_port: u16,
@@ -97,7 +98,7 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
     let addresses = if args.addresses.is_empty() {
         Addresses::Loopback(args.base_port)
     } else {
-        Addresses::List(args.addresses.clone())
+        Addresses::Named(args.addresses.clone())
     };
     let (link_cipher, layout) = (args.link_cipher, args.layout);
     Ok(CreateOptions { config, addresses, clients: args.clients, link_cipher, layout })

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 use hybster::duration::{DurationError, DurationRange};
+use hybster::group::parse_address;
 use hybster::services::{CounterService, KvService, NullService};
-use hybster::{Group, Layout, Replica, ReplicaId, ReplicaKeys, RunningReplica, TransportKind};
+use hybster::{
+    Group, Layout, PeerAddress, Replica, ReplicaId, ReplicaKeys, RunningReplica, TransportKind,
+};
 
 use crate::service::ServiceName;
 use crate::{Done, Failure};
@@ -45,6 +48,10 @@ pub(crate) struct ReplicaArgs {
     #[arg(long, visible_alias = "busy-poll-us", default_value = "100us", value_name = "DURATION",
           value_parser = busy_poll)]
     busy_poll: Duration,
+    /// Listen on this address instead of the replica's own in group.toml, for example 0.0.0.0:7100 behind a
+    /// port mapping. The others still connect to that one.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
+    listen: Option<PeerAddress>,
     /// Pin each thread to its own core.
     #[arg(long)]
     pin: bool,
@@ -113,6 +120,9 @@ fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
         .transport(args.transport)
         .busy_poll(args.busy_poll)
         .pin(args.pin);
+    if let Some(address) = &args.listen {
+        builder = builder.listen(address.clone());
+    }
     if !args.cores.is_empty() {
         builder = builder.cores(args.cores.clone());
     }

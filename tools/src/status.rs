@@ -177,6 +177,13 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
         if let Some(problem) = &entry.problem {
             let _ = writeln!(text, "\nreplica {} at {}: {problem}", entry.replica, entry.address);
         }
+        if let Some(count) = entry.status.as_ref().map(|s| s.divergences).filter(|n| *n > 0) {
+            let _ = writeln!(
+                text,
+                "\nreplica {}: its state differed from the others' {count} times; its log says where",
+                entry.replica,
+            );
+        }
     }
     text
 }
@@ -286,6 +293,7 @@ mod tests {
             "view": 4,
             "current_view": 5,
             "leader": 1,
+            "divergences": 3,
             "stable_checkpoint": 256,
             "executed": 300,
             "replicated": true,
@@ -320,9 +328,16 @@ mod tests {
             ],
         };
         let text = table(&answer, 2);
-        for part in
-            ["4 -> 5", "256", "299/301", "300/300", "1 (down)", "unreachable", "connection refused"]
-        {
+        for part in [
+            "differed from the others' 3 times",
+            "4 -> 5",
+            "256",
+            "299/301",
+            "300/300",
+            "1 (down)",
+            "unreachable",
+            "connection refused",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert!(text.lines().all(|line| line == line.trim_end()));

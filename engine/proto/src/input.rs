@@ -97,6 +97,12 @@ pub enum ToIntake {
     },
     /// What the way to the peers is like.
     Path(PathState),
+    /// The states of the replicas differ so that nothing can be ordered any more, whoever leads; or
+    /// that has come to an end.
+    StatesDiffer {
+        /// Whether nothing can be ordered.
+        halted: bool,
+    },
     /// The replica left its view (TR listing 15, leaveViewFor).
     ViewLeft {
         /// The view that it left for.
@@ -316,6 +322,13 @@ pub enum ToState {
         id: CheckpointId,
         /// Whether this replica's state diverged, so that nothing of it may be used again.
         whole: bool,
+    },
+    /// Tell the operator where the state of a peer differs from this replica's.
+    Compare {
+        /// The peer.
+        peer: ReplicaId,
+        /// The checkpoint that it vouches for.
+        theirs: CheckpointId,
     },
     /// A FETCH or FETCHED message.
     Message {

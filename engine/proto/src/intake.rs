@@ -79,6 +79,8 @@ pub struct Intake<V: RequestVerifier> {
     /// When to look after a stored request again.
     watch: BTreeSet<(Time, SessionId, RequestNumber)>,
     timeout: AdaptiveTimeout,
+    /// Nothing can be ordered any more, whoever leads: the states of the replicas differ.
+    halted: bool,
     /// When the wait for a request proved too short last. Many may have waited equally long.
     expired_at: Option<Time>,
 }
@@ -150,6 +152,7 @@ impl<V: RequestVerifier> Intake<V> {
             stored_bytes: 0,
             watch: BTreeSet::new(),
             timeout: AdaptiveTimeout::new(config.request_timeout_us),
+            halted: false,
             expired_at: None,
             config,
         }
@@ -160,11 +163,10 @@ impl<V: RequestVerifier> Intake<V> {
         match input {
             ToIntake::Requests { from, message } => {
                 if let Err(reason) = self.requests(from, &message, now, out) {
-                    let peer = match from {
-                        Source::Client(_) => None,
-                        Source::Peer(peer) => Some(peer),
-                    };
-                    out.reject(peer, &message, reason);
+                    match from {
+                        Source::Client(link) => out.reject_client(link, &message, reason),
+                        Source::Peer(peer) => out.reject(Some(peer), &message, reason),
+                    }
                 }
             }
             ToIntake::Proposed { pillar, view, next_slot, taken } => {
@@ -176,6 +178,10 @@ impl<V: RequestVerifier> Intake<V> {
                     turn.under_way = turn.under_way.saturating_sub(taken);
                     turn.filling = turn.filling.filter(|through| *through >= next_slot);
                 }
+            }
+            ToIntake::StatesDiffer { halted } => self.halted = halted,
+            ToIntake::NotExecuted { session, number } if self.halted => {
+                self.refuse_halted(session, number, out);
             }
             ToIntake::NotExecuted { session, number } => {
                 self.propose_stored(session, number, now, out);
@@ -322,7 +328,7 @@ impl<V: RequestVerifier> Intake<V> {
         for request in Requests::new(body) {
             let request = request?;
             self.check(from, &request)?;
-            if fresh && self.leads() {
+            if fresh && self.leads() && !self.halted {
                 self.append(&request, out);
                 continue;
             }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use hybster_tss::Digest;
+
 use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 
 /// Notices that are kept until the driver takes them.
@@ -57,6 +59,44 @@ pub enum Notice {
         /// The order number of the checkpoint.
         order: OrderNumber,
     },
+    /// A peer vouches for another state than this replica has.
+    StateOfPeerDiffers {
+        /// The order number of the checkpoint.
+        order: OrderNumber,
+        /// The peer.
+        peer: ReplicaId,
+        /// Digest of this replica's state.
+        own: Digest,
+        /// Digest of the peer's state.
+        theirs: Digest,
+    },
+    /// Where the state of a peer differs from this replica's.
+    FirstPageThatDiffers {
+        /// The order number of the checkpoint.
+        order: OrderNumber,
+        /// The peer.
+        peer: ReplicaId,
+        /// The part of the state.
+        part: StatePart,
+        /// The first page of it that is not the same.
+        page: u64,
+    },
+    /// No f+1 replicas agree on the state at an order number, nor can they any more.
+    NoStateAgreed {
+        /// The order number of the checkpoint.
+        order: OrderNumber,
+    },
+    /// No checkpoint can become stable up to the end of the window: nothing can be ordered any more,
+    /// whoever leads.
+    Halted {
+        /// The last order number of the window.
+        order: OrderNumber,
+    },
+    /// A checkpoint became stable after all.
+    GoesOn {
+        /// The order number of the checkpoint.
+        order: OrderNumber,
+    },
     /// This replica lags behind and fetches the state of a checkpoint.
     TransferBegun {
         /// The order number of the checkpoint.
@@ -67,6 +107,16 @@ pub enum Notice {
         /// The order number of the checkpoint.
         order: OrderNumber,
     },
+}
+
+/// A part of a replica's state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StatePart {
+    /// The pages of the service.
+    Service,
+    /// The table of sessions, with the results that are kept.
+    Sessions,
 }
 
 /// What a leader is suspected for.
@@ -114,11 +164,17 @@ impl Notice {
     #[must_use]
     pub const fn level(&self) -> Level {
         match self {
-            Notice::ViewEntered { .. } | Notice::StateInstalled { .. } => Level::Info,
+            Notice::ViewEntered { .. } | Notice::StateInstalled { .. } | Notice::GoesOn { .. } => {
+                Level::Info
+            }
             Notice::LeaderSuspected { .. }
             | Notice::ViewLeft { .. }
             | Notice::TransferBegun { .. } => Level::Warn,
-            Notice::StateDiverged { .. } => Level::Error,
+            Notice::StateDiverged { .. }
+            | Notice::StateOfPeerDiffers { .. }
+            | Notice::FirstPageThatDiffers { .. }
+            | Notice::NoStateAgreed { .. }
+            | Notice::Halted { .. } => Level::Error,
         }
     }
 }
@@ -146,6 +202,35 @@ impl fmt::Display for Notice {
                  others, or the service is not deterministic, or this machine is faulty",
                 order.0
             ),
+            Notice::StateOfPeerDiffers { order, peer, own, theirs } => {
+                let (order, peer) = (order.0, peer.0);
+                write!(f, "at order {order} the state of replica {peer} is {}, ", short(&theirs))?;
+                write!(f, "and that of this replica {}", short(&own))
+            }
+            Notice::FirstPageThatDiffers { order, peer, part, page } => write!(
+                f,
+                "at order {} the first page that is not the same at this replica and replica {} is \
+                 page {page} of {part}",
+                order.0, peer.0
+            ),
+            Notice::NoStateAgreed { order } => write!(
+                f,
+                "no f+1 replicas have the same state at order {}: more than f of them run another \
+                 service or version, or the service is not deterministic \
+                 (hybster::testing::check_deterministic finds that)",
+                order.0
+            ),
+            Notice::Halted { order } => write!(
+                f,
+                "stands still at order {}, the last one of the window: the states of the replicas \
+                 differ, so that no checkpoint becomes stable. No other leader could go on, so none is \
+                 suspected; clients are told. The group has to be made anew with one service that is \
+                 deterministic",
+                order.0
+            ),
+            Notice::GoesOn { order } => {
+                write!(f, "goes on: the state at order {} is agreed on after all", order.0)
+            }
             Notice::TransferBegun { order } => {
                 write!(f, "lags behind and fetches the state of order {}", order.0)
             }
@@ -153,6 +238,21 @@ impl fmt::Display for Notice {
                 write!(f, "goes on from the state of order {}", order.0)
             }
         }
+    }
+}
+
+/// As much of a digest as tells states apart.
+fn short(digest: &Digest) -> String {
+    let [a, b, c, d, ..] = digest.0;
+    format!("{a:02x}{b:02x}{c:02x}{d:02x}…")
+}
+
+impl fmt::Display for StatePart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StatePart::Service => "the service",
+            StatePart::Sessions => "the table of sessions",
+        })
     }
 }
 

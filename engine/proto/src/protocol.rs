@@ -219,6 +219,9 @@ pub trait ControlStage: Send {
 
     /// What it knows.
     fn status(&self) -> ControlStatus;
+
+    /// Checkpoints at which a peer's state differed from this replica's.
+    fn differences_of(&self, peer: ReplicaId) -> u64;
 }
 
 /// What a control stage knows, for status displays.
@@ -236,6 +239,10 @@ pub struct ControlStatus {
     pub transferring: bool,
     /// Whether this replica's state diverged and is being repaired.
     pub diverged: bool,
+    /// How often it was found to have diverged.
+    pub divergences: u64,
+    /// Whether the states of the replicas differ so that nothing can be ordered any more.
+    pub halted: bool,
     /// Views entered so far.
     pub views_entered: u64,
 }

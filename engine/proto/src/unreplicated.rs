@@ -72,7 +72,7 @@ impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
                 });
                 match checked {
                     Ok(batch) => self.execute(batch, now, out),
-                    Err(reason) => out.reject(None, &message, reason),
+                    Err(reason) => out.reject_client(link, &message, reason),
                 }
             }
             Input::Execution(input @ ToExecution::Query { .. }) => {

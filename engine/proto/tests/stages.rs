@@ -12,7 +12,9 @@ use hybster_proto::output::{
 };
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::trace::TraceEvent;
-use hybster_proto::wire::request::{REQUESTS_HEAD, append_proved, requests_head};
+use hybster_proto::wire::request::{
+    REQUESTS_HEAD, append_proved, requests_head, retransmission_head,
+};
 use hybster_proto::wire::{ReplyStatus, kind, kind_of};
 use hybster_proto::{GroupConfig, Stages, Time};
 use hybster_tss::{
@@ -51,6 +53,8 @@ struct Group {
     network: VecDeque<(usize, usize, Bytes)>,
     replies: Vec<(usize, RequestNumber, ReplyStatus)>,
     trace: Vec<(usize, TraceEvent)>,
+    /// Clients whose links replicas closed.
+    closed: Vec<(usize, ClientLink)>,
     /// To whom PREPAREs went.
     prepares_to: Vec<Destination>,
     /// Pillars that were told whom to ask first.
@@ -112,6 +116,7 @@ impl Group {
             network: VecDeque::new(),
             replies: Vec::new(),
             trace: Vec::new(),
+            closed: Vec::new(),
             prepares_to: Vec::new(),
             told: Vec::new(),
             cut_off: Vec::new(),
@@ -158,6 +163,9 @@ impl Group {
                 inputs.push_back(input);
             }
             for effect in out.network.drain(..) {
+                if let Network::CloseClient(link) = effect {
+                    self.closed.push((replica, link));
+                }
                 let Network::Send { to, message, .. } = effect else { continue };
                 if kind_of(&message) == kind::PREPARE {
                     self.prepares_to.push(to);
@@ -242,6 +250,38 @@ fn a_forged_request_does_no_harm_to_those_beside_it() {
         group.client_sends(1, group.requests(8..9, false));
         assert_eq!(group.replicas[1].intake.stored(), 1);
     }
+}
+
+/// Who brings a forged request over its own link loses the link, at the leader and at a follower.
+/// What peers forward in a client's name costs the client nothing, nor what others send.
+#[test]
+fn a_forged_request_costs_the_link_that_brought_it_and_no_other() {
+    let mut group = Group::new(1);
+    group.client_sends(0, group.requests(1..3, false));
+    let forged = group.requests(3..6, true);
+    assert!(group.closed.is_empty());
+    group.client_sends(0, forged.clone());
+    assert_eq!(group.closed, [(0, LINK)], "once for a batch");
+    let mut again = forged.to_vec();
+    again[..REQUESTS_HEAD].copy_from_slice(&retransmission_head());
+    group.client_sends(0, again.into());
+    group.client_sends(2, forged.clone());
+    assert_eq!(group.closed, [(0, LINK), (0, LINK), (2, LINK)]);
+    group.closed.clear();
+    // A liar forwards it, to the leader and to a follower.
+    for to in [0, 1] {
+        let forwarded = route_peer_message(ReplicaId(2), forged.clone(), &group.config).unwrap();
+        group.run(to, forwarded);
+        group.settle();
+    }
+    // Another client sends it, and loses its own link.
+    let other = ClientLink { client: ClientId(4), incarnation: 5 };
+    group.run(0, route_client_message(other, forged.clone()).unwrap());
+    // And so it does for what is no request.
+    let garbage = Bytes::copy_from_slice(&forged[..forged.len() - 1]);
+    group.run(1, route_client_message(other, garbage).unwrap());
+    assert_eq!(group.closed, [(0, other), (1, other)]);
+    assert_eq!(group.executed(0).1, [1, 2]);
 }
 
 /// A batch of forged requests gives its pillar nothing to propose; the pillar covers the gap with

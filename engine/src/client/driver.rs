@@ -123,7 +123,7 @@ impl<T: Transport> ClientDriver<T> {
             up: false,
             missing: MissingReplica {
                 replica: entry.id,
-                address: entry.address,
+                address: entry.address.clone(),
                 reason: None,
                 message: "no connection; is it running and reachable at this address?".into(),
             },
@@ -415,7 +415,7 @@ fn hub_config(
         incarnation,
         cipher: group.link_cipher(),
         listen: None,
-        peers: group.replicas().iter().map(|entry| (entry.id.0, entry.address)).collect(),
+        peers: group.replicas().iter().map(|entry| (entry.id.0, entry.address.clone())).collect(),
         limits: options.limits(group),
         jitter_seed: None,
     })

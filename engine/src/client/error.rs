@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hybster_net::hub::HubError;
-use hybster_net::{Identity, NoTransport, Reason, TransportError};
+use hybster_net::{Identity, NoTransport, PeerAddress, Reason, TransportError};
 use hybster_proto::ids::ReplicaId;
 
 use crate::group::GroupError;
@@ -69,6 +68,14 @@ pub enum CallError {
          set it right and try again"
     )]
     ClockBehind,
+    /// The states of the group's replicas differ, so that nothing can be ordered any more: the service
+    /// is not deterministic, or the replicas run different ones. The operation was not executed so
+    /// far. An operator has to look at the replicas' logs, which say where their states differ.
+    #[error(
+        "the replicas' states differ, so the group stands still: their logs say where; the operation \
+         may still be executed if it goes on"
+    )]
+    StatesDiffer,
     /// f+1 replicas keep refusing the request, which was not executed.
     #[error("the group is overloaded and refuses the request; try again later")]
     Overloaded,
@@ -136,7 +143,7 @@ pub struct MissingReplica {
     /// The replica's number.
     pub replica: ReplicaId,
     /// Its address in the group file.
-    pub address: SocketAddr,
+    pub address: PeerAddress,
     /// Why a link was refused, if one was.
     pub reason: Option<Reason>,
     /// What is known of the cause, for people.

@@ -176,7 +176,7 @@ impl Replicas {
             pillars: self.group.config().pillars,
             incarnation: 0,
             cipher: self.group.link_cipher(),
-            listen: Some(self.group.replicas()[usize::from(r)].address),
+            listen: self.group.replicas()[usize::from(r)].address.ip(),
             peers: Vec::new(),
             limits: self.group.link_limits(),
             jitter_seed: None,

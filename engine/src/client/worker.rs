@@ -243,6 +243,7 @@ impl Worker {
                 Outcome::Evicted => Err(CallError::Evicted),
                 Outcome::NumberTaken => Err(CallError::NumberTaken),
                 Outcome::ResultGone => Err(CallError::ResultGone),
+                Outcome::StatesDiffer => Err(CallError::StatesDiffer),
                 Outcome::Stale => Err(CallError::Stale),
                 Outcome::TooLong => Err(CallError::ResultTooLong),
                 Outcome::Overloaded => Err(CallError::Overloaded),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hybster_net::{LinkCipher, StaticKey};
+use hybster_net::{LinkCipher, PeerAddress, StaticKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ClientId;
 use hybster_tss::keyfile::StartRight;
@@ -24,6 +24,8 @@ use crate::runtime::Layout;
 pub enum Addresses {
     /// One address per replica.
     List(Vec<SocketAddr>),
+    /// These, one per replica, which may be names of hosts.
+    Named(Vec<PeerAddress>),
     /// 127.0.0.1 with this port for replica 0, the next for replica 1, and so on.
     Loopback(u16),
 }
@@ -131,10 +133,15 @@ fn generate(
     Ok((group, replica_keys, client_keys))
 }
 
-fn addresses(options: &CreateOptions, replicas: u16) -> Result<Vec<SocketAddr>, GroupError> {
+fn addresses(options: &CreateOptions, replicas: u16) -> Result<Vec<PeerAddress>, GroupError> {
     let fail = |cure: String| Err(GroupError::Options { option: "addresses", cure });
+    let list = match &options.addresses {
+        Addresses::List(list) => &list.iter().map(|it| PeerAddress::Ip(*it)).collect(),
+        Addresses::Named(list) => list,
+        Addresses::Loopback(_) => &Vec::new(),
+    };
     match &options.addresses {
-        Addresses::List(list) => {
+        Addresses::List(_) | Addresses::Named(_) => {
             if list.len() != usize::from(replicas) {
                 return fail(format!("give {replicas} addresses, one per replica"));
             }
@@ -148,7 +155,7 @@ fn addresses(options: &CreateOptions, replicas: u16) -> Result<Vec<SocketAddr>, 
                 return fail(format!("ports {base} to {base} + {} do not exist", replicas - 1));
             }
             let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            Ok((0..replicas).map(|i| SocketAddr::new(ip, base + i)).collect())
+            Ok((0..replicas).map(|i| SocketAddr::new(ip, base + i).into()).collect())
         }
     }
 }

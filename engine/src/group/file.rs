@@ -10,6 +10,7 @@ use hybster_proto::ids::{ClientId, ReplicaId};
 use hybster_proto::protocol::{Protocol, UnknownProtocol};
 use hybster_tss::{ClientPublicKey, Digest, RequestAuthenticator};
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::{ClientEntry, Group, GroupError, ReplicaEntry, address, hex, request_keys};
 use crate::runtime::Layout;
@@ -59,7 +60,7 @@ struct GroupFile {
 #[serde(deny_unknown_fields)]
 struct ReplicaTable {
     id: u16,
-    address: String,
+    address: Spanned<String>,
     public_key: String,
 }
 
@@ -103,7 +104,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         config: Arc::new(config),
         link_cipher,
         layout,
-        replicas: replica_entries(path, &table.replica)?,
+        replicas: replica_entries(path, text, &table.replica)?,
         clients,
     };
     group.key_ring()?;
@@ -173,7 +174,11 @@ fn bad(path: &Path, key: &str, value: &dyn ToString, cure: &str) -> GroupError {
     }
 }
 
-fn replica_entries(path: &Path, tables: &[ReplicaTable]) -> Result<Vec<ReplicaEntry>, GroupError> {
+fn replica_entries(
+    path: &Path,
+    text: &str,
+    tables: &[ReplicaTable],
+) -> Result<Vec<ReplicaEntry>, GroupError> {
     let bad = |key: String, value: String, cure: String| GroupError::Value {
         file: path.to_owned(),
         key,
@@ -187,11 +192,14 @@ fn replica_entries(path: &Path, tables: &[ReplicaTable]) -> Result<Vec<ReplicaEn
             let cure = format!("number the replicas in order from 0; this one is {index}");
             return Err(bad(key("id"), table.id.to_string(), cure));
         }
-        let address = address::parse(&table.address)
-            .map_err(|cure| bad(key("address"), format!("\"{}\"", table.address), cure))?;
+        let written = table.address.get_ref();
+        let line = 1 + text[..table.address.span().start].matches('\n').count();
+        let in_line = || format!("{} (line {line})", key("address"));
+        let address = address::parse(written)
+            .map_err(|cure| bad(in_line(), format!("\"{written}\""), cure.to_string()))?;
         if let Some(other) = entries.iter().find(|entry| entry.address == address) {
             let cure = format!("replica {} has this address already", other.id.0);
-            return Err(bad(key("address"), address.to_string(), cure));
+            return Err(bad(in_line(), address.to_string(), cure));
         }
         let public_key = parse_public_key(path, key("public_key"), &table.public_key)?;
         entries.push(ReplicaEntry { id: ReplicaId(table.id), address, public_key });
@@ -411,9 +419,9 @@ fn local(group: &Group) -> [Entry; 2] {
 fn write_replica(text: &mut String, replica: &ReplicaEntry) {
     let _ = writeln!(
         text,
-        "# Where replica {id} listens (IP:PORT; IPv6 as [ADDRESS]:PORT or [ADDRESS%INTERFACE]:PORT), and\n\
-         # the public half of the link key in \
-         replica-{id}.key.\n[[replica]]\nid = {id}\naddress = \"{}\"\npublic_key = \"{}\"\n",
+        "# Where replica {id} listens and others connect to: IP:PORT, [IPV6]:PORT, [IPV6%INTERFACE]:PORT,\n\
+         # or NAME:PORT, where the name of the host is looked up for each connection. And the public half\n\
+         # of the link key in replica-{id}.key.\n[[replica]]\nid = {id}\naddress = \"{}\"\npublic_key = \"{}\"\n",
         replica.address,
         replica.public_key,
         id = replica.id.0,

@@ -18,15 +18,15 @@ mod hex;
 mod keys;
 mod start;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hybster_net::{Identity, KeyRing, Limits, LinkCipher, PublicKey};
+use hybster_net::{Identity, KeyRing, Limits, LinkCipher, PeerAddress, PublicKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, ReplicaId};
 use hybster_tss::{ClientPublicKey, ClientPublicKeys, RequestAuthenticator};
 
+pub use address::{BadAddress, parse as parse_address};
 pub use create::{Addresses, CreateOptions, create};
 pub use error::GroupError;
 pub use keys::{ClientKeys, ReplicaKeys};
@@ -54,12 +54,12 @@ pub struct Group {
 }
 
 /// A replica of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaEntry {
     /// Its number; the entries are in order from 0.
     pub id: ReplicaId,
     /// The address that it listens on and others connect to.
-    pub address: SocketAddr,
+    pub address: PeerAddress,
     /// Its link key.
     pub public_key: PublicKey,
 }

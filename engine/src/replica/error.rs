@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use hybster_net::files::TooFewFiles;
 use hybster_net::hub::HubError;
-use hybster_net::{NoTransport, TransportError};
+use hybster_net::{NoTransport, PeerAddress, TransportError};
 use hybster_proto::output::Fatal;
 
 use crate::group::GroupError;
@@ -39,6 +39,17 @@ pub enum StartError {
     AddressHeld {
         /// The replica's address.
         address: SocketAddr,
+    },
+    /// The name of the replica's own host could not be looked up, or has no address of this machine.
+    #[error(
+        "cannot listen on {address}: {cause}. Let the name lead to an address of this machine, or listen on \
+         another one (--listen 0.0.0.0:{port}), which the others reach by this name", port = address.port()
+    )]
+    OwnName {
+        /// The replica's address.
+        address: PeerAddress,
+        /// What is the matter with it.
+        cause: String,
     },
     /// The transport that was asked for cannot be had.
     #[error(transparent)]

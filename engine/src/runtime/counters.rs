@@ -58,6 +58,8 @@ pub(crate) struct ControlCounters {
     pub(crate) stable: Gauge,
     pub(crate) transferring: Gauge,
     pub(crate) diverged: Gauge,
+    pub(crate) divergences: Gauge,
+    pub(crate) halted: Gauge,
     pub(crate) views_entered: Gauge,
 }
 
@@ -119,6 +121,8 @@ pub(crate) struct PeerCounters {
     pub(crate) queued_bytes: Gauge,
     /// Messages of it that were dropped as it had too many in flight.
     pub(crate) throttled: Gauge,
+    /// Checkpoints at which its state differed. Written by the control stage.
+    pub(crate) differed: Gauge,
 }
 
 #[derive(Debug, Default)]

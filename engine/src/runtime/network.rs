@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hybster_net::hub::Traffic;
 use hybster_net::{
-    DownReason, Event, Hub, LinkId, Messages, SendError, Source, Transport, TransportError, Waker,
+    DownReason, Event, Hub, LinkId, Messages, Reason, SendError, Source, Transport, TransportError,
+    Waker,
 };
 use hybster_proto::admission::{Admission, Totals};
 use hybster_proto::egress::{Egress, EgressLimits, LinkState, Links};
@@ -27,6 +28,8 @@ use super::Shared;
 const LOG_LINES_PER_SECOND: u32 = 10;
 /// Status requests answered per second; more are dropped and counted.
 const STATUSES_PER_SECOND: u32 = 200;
+/// What the log says of a client whose link is closed for its requests.
+const FORGED: &str = "it sent a request that is malformed, not its own, or not proved by its key";
 /// Log lines per second about peers that send more than they may have in flight, over all peers.
 const THROTTLED_LINES_PER_SECOND: u32 = 1;
 
@@ -358,6 +361,10 @@ impl<T: Transport> Links<LinkId> for Wires<T> {
             writer.put(envelope);
         });
         relayed.is_ok()
+    }
+
+    fn close_client(&mut self, link: LinkId) {
+        self.hub.reject_client(link, Reason::BadRequest, FORGED);
     }
 }
 

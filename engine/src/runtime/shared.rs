@@ -133,6 +133,8 @@ impl Shared {
             stable_checkpoint: counters.control.stable.get(),
             transferring: counters.control.transferring.get() > 0,
             diverged: counters.control.diverged.get() > 0,
+            divergences: counters.control.divergences.get(),
+            halted: counters.control.halted.get() > 0,
             views_entered: counters.control.views_entered.get(),
             transfers: counters.state.transfers.get(),
             snapshots: counters.state.snapshots.get(),
@@ -180,6 +182,7 @@ impl Shared {
                 up: peer.up.load(Ordering::Relaxed),
                 queued_bytes: peer.queued_bytes.get(),
                 throttled: peer.throttled.get(),
+                differed: peer.differed.get(),
             })
             .collect()
     }

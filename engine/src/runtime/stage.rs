@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use hybster_proto::execution::Execution;
+use hybster_proto::ids::ReplicaId;
 use hybster_proto::intake::Intake;
 use hybster_proto::output::{Fatal, Input, Output};
 use hybster_proto::protocol::{ControlStage, PillarStage};
@@ -280,6 +281,11 @@ impl<C: ControlStage> Stage for Control<C> {
         counters.control.stable.set(status.stable_checkpoint.0);
         counters.control.transferring.set(status.transferring.into());
         counters.control.diverged.set(status.diverged.into());
+        counters.control.divergences.set(status.divergences);
+        counters.control.halted.set(status.halted.into());
+        for (peer, of_peer) in (0..).map(ReplicaId).zip(&counters.peers) {
+            of_peer.differed.set(self.0.differences_of(peer));
+        }
         counters.control.views_entered.set(status.views_entered);
     }
 }

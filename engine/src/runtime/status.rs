@@ -28,6 +28,10 @@ pub struct Status {
     pub transferring: bool,
     /// Whether the replica's own state diverged and is being repaired.
     pub diverged: bool,
+    /// How often the replica's own state was found to differ from what f+1 others vouch for.
+    pub divergences: u64,
+    /// Whether the replicas' states differ so that nothing can be ordered any more.
+    pub halted: bool,
     /// Views entered so far.
     pub views_entered: u64,
     /// States that were transferred so far.
@@ -108,6 +112,8 @@ pub struct PeerStatus {
     pub queued_bytes: u64,
     /// Messages of it that were dropped: it sent more than a correct replica has in flight.
     pub throttled: u64,
+    /// Checkpoints at which it vouched for another state than this replica has.
+    pub differed: u64,
 }
 
 /// How often messages of one kind from one sender were dropped for one reason.

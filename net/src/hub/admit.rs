@@ -49,7 +49,8 @@ impl<T: Transport> Hub<T> {
             self.transport.close(id);
             return;
         };
-        let (identity, address) = (Identity::Replica(peer.id), peer.address);
+        let identity = Identity::Replica(peer.id);
+        let address = peer.tried.expect("an attempt has an address");
         match self.handshaker.connect(identity) {
             Ok(handshake) => {
                 let state =

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::address::PeerAddress;
 use crate::cipher::LinkCipher;
 use crate::keys::{Identity, KeyRing, StaticKey};
 use crate::limits::Limits;
@@ -27,8 +28,9 @@ pub struct HubConfig {
     /// Where to listen; `None` for a client.
     pub listen: Option<SocketAddr>,
     /// The other replicas. A replica connects to those with a lower id and waits for those with a
-    /// higher one; a client connects to all.
-    pub peers: Vec<(u16, SocketAddr)>,
+    /// higher one; a client connects to all. The name of a host is looked up before each attempt to
+    /// connect, in a thread of its own.
+    pub peers: Vec<(u16, PeerAddress)>,
     /// Bounds on bytes, counts and times, each with its unit in its name.
     pub limits: Limits,
     /// Seed of the back-off's jitter; `None` takes it from the operating system.

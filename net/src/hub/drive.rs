@@ -6,12 +6,17 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::resolver::LookedUp;
 use super::{Connection, Dial, DownReason, Event, Hub, LogLimit, Source, State, find, find_peer};
 use crate::frame::Messages;
 use crate::keys::Identity;
 use crate::link::LinkError;
 use crate::reject::Reason;
 use crate::transport::{Completion, ConnectionId, Transport, TransportError};
+
+/// How often the names of peers are looked up that connect to this side: for the places that their
+/// addresses have in handshakes.
+const LOOK_UP_AGAIN: Duration = Duration::from_secs(60);
 
 impl<T: Transport> Hub<T> {
     /// Sends what is queued, waits at most `timeout` for something to happen (`None`: as long as it
@@ -28,6 +33,7 @@ impl<T: Transport> Hub<T> {
         events: &mut Vec<Event>,
     ) -> Result<(), TransportError> {
         self.start_clocks(now);
+        self.take_addresses(now);
         self.expire(now);
         self.dial(now);
         self.flush();
@@ -92,6 +98,9 @@ impl<T: Transport> Hub<T> {
             if let Dial::Pause(pause) = peer.dial {
                 peer.dial = Dial::At(now + pause);
             }
+            if peer.is_looked_up_only() && peer.look_up_at.is_none() {
+                peer.look_up_at = Some(now);
+            }
         }
     }
 
@@ -104,27 +113,96 @@ impl<T: Transport> Hub<T> {
             let Some(peer) = &mut self.peers[index] else {
                 continue;
             };
-            let Dial::Busy(id, deadline) = peer.dial else {
-                continue;
-            };
-            if deadline > now {
-                continue;
+            let identity = Identity::Replica(peer.id);
+            match peer.dial {
+                Dial::Busy(id, deadline) if deadline <= now => {
+                    let address = peer.tried;
+                    peer.retry(false, &self.limits, &mut self.jitter);
+                    self.forget(id);
+                    let text =
+                        "no link within the handshake's time limit; is it running and reachable?";
+                    self.report(Reason::Timeout, address, Some(identity), text.into());
+                }
+                Dial::LookUp(deadline) if deadline <= now => {
+                    let text = format!("no name server has answered for {} yet", peer.address);
+                    peer.retry(false, &self.limits, &mut self.jitter);
+                    self.report(Reason::Unresolved, None, Some(identity), text);
+                }
+                _ => {}
             }
-            let (identity, address) = (Identity::Replica(peer.id), peer.address);
-            peer.retry(false, &self.limits, &mut self.jitter);
-            self.forget(id);
-            let text = "no link within the handshake's time limit; is it running and reachable?";
-            self.report(Reason::Timeout, Some(address), Some(identity), text.into());
         }
     }
 
     pub(super) fn dial(&mut self, now: Instant) {
-        for peer in self.peers.iter_mut().flatten() {
-            if let Dial::At(at) = peer.dial
+        for index in 0..self.peers.len() {
+            let Some(peer) = &mut self.peers[index] else { continue };
+            if peer.look_up_at.is_some_and(|at| at <= now) {
+                peer.look_up_at = Some(now + LOOK_UP_AGAIN);
+                self.look_up(index);
+            } else if let Dial::At(at) = peer.dial
                 && at <= now
             {
-                let id = self.transport.connect(peer.address);
-                peer.dial = Dial::Busy(id, now + self.limits.handshake_timeout);
+                match peer.address.ip() {
+                    Some(_) => self.connect(index, now),
+                    None => {
+                        peer.dial = Dial::LookUp(now + self.limits.handshake_timeout);
+                        self.look_up(index);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects to the next address that a peer has.
+    fn connect(&mut self, index: usize, now: Instant) {
+        let Some(peer) = &mut self.peers[index] else { return };
+        let Some(address) = peer.next_address() else { return };
+        let id = self.transport.connect(address);
+        peer.tried = Some(address);
+        peer.dial = Dial::Busy(id, now + self.limits.handshake_timeout);
+    }
+
+    /// Looks the name of a peer up, unless that goes on already.
+    fn look_up(&mut self, index: usize) {
+        let Some(peer) = &mut self.peers[index] else { return };
+        let Some((name, port)) = peer.host().filter(|_| !peer.is_looked_up) else { return };
+        peer.is_looked_up = true;
+        if let Err(error) = self.resolver.start(peer.id, name, port) {
+            self.looked_up(peer_id(index), Err(error), None);
+        }
+    }
+
+    /// Takes what look-ups have found.
+    fn take_addresses(&mut self, now: Instant) {
+        while let Some(LookedUp { peer, addresses }) = self.resolver.ended() {
+            self.looked_up(peer, addresses, Some(now));
+        }
+    }
+
+    /// A look-up has ended. `now`: when to connect, if there is something to connect to.
+    fn looked_up(&mut self, id: u16, addresses: io::Result<Vec<SocketAddr>>, now: Option<Instant>) {
+        let Some(peer) = find_peer(&mut self.peers, id) else { return };
+        peer.is_looked_up = false;
+        // One that took longer than the pause after it is of use as well.
+        let is_wanted = matches!(peer.dial, Dial::LookUp(_) | Dial::Pause(_) | Dial::At(_));
+        match addresses {
+            Ok(addresses) => {
+                self.half_open.reserve(&peer.known, &addresses);
+                peer.known = addresses;
+                if let Some(now) = now.filter(|_| is_wanted) {
+                    self.connect(usize::from(id), now);
+                }
+            }
+            Err(error) => {
+                let text = format!(
+                    "the name in {} could not be looked up: {error}; it is tried again, so that a name \
+                     may appear later",
+                    peer.address
+                );
+                if matches!(peer.dial, Dial::LookUp(_)) {
+                    peer.retry(false, &self.limits, &mut self.jitter);
+                }
+                self.report(Reason::Unresolved, None, Some(Identity::Replica(id)), text);
             }
         }
     }
@@ -154,9 +232,9 @@ impl<T: Transport> Hub<T> {
                 self.report(Reason::Capacity, None, None, text);
             }
             Completion::ConnectFailed { connection, error } => {
-                let peer = self.dialled(connection).map(|peer| (peer.id, peer.address));
+                let peer = self.dialled(connection).map(|peer| (peer.id, peer.tried));
                 self.retry_dial(connection, false);
-                if let Some((id, address)) = peer {
+                if let Some((id, Some(address))) = peer {
                     log::debug!("cannot connect to replica {id} at {address}: {error}");
                     if let Some(text) = self.files.explain(&error) {
                         let identity = Identity::Replica(id);
@@ -357,6 +435,11 @@ impl<T: Transport> Hub<T> {
         }
         self.pending.push(Event::Rejected { reason, address, identity, message });
     }
+}
+
+/// The number of the peer at an index.
+fn peer_id(index: usize) -> u16 {
+    u16::try_from(index).expect("peers are numbered by u16")
 }
 
 /// What a side that connected is told when the other side closes without a word.

@@ -52,6 +52,8 @@ pub(super) struct HalfOpen {
     shared_count: usize,
     /// The addresses of replicas.
     reserved: HashMap<IpAddr, Reserved>,
+    /// Places of one replica, over all its addresses.
+    per_peer: usize,
     random: Jitter,
 }
 
@@ -83,18 +85,37 @@ impl HalfOpen {
         peers: impl Iterator<Item = SocketAddr>,
         random: Jitter,
     ) -> Self {
-        let mut reserved: HashMap<IpAddr, Reserved> = HashMap::new();
-        for peer in peers {
-            let address = peer.ip().to_canonical();
-            reserved.entry(address).or_default().places += limits.handshakes_per_peer;
-        }
-        Self {
+        let mut it = Self {
             places: Vec::new(),
             shared_max: limits.handshakes,
             shared: HashMap::new(),
             shared_count: 0,
-            reserved,
+            reserved: HashMap::new(),
+            per_peer: limits.handshakes_per_peer,
             random,
+        };
+        peers.for_each(|peer| it.reserve(&[], &[peer]));
+        it
+    }
+
+    /// A replica has other addresses than before: its places are theirs now, shared out among them.
+    /// Who has a place keeps it.
+    pub(super) fn reserve(&mut self, before: &[SocketAddr], now: &[SocketAddr]) {
+        for (address, places) in shares(before, self.per_peer) {
+            if let Some(reserved) = self.reserved.get_mut(&address) {
+                reserved.places -= places;
+                self.drop_unused(address);
+            }
+        }
+        for (address, places) in shares(now, self.per_peer) {
+            self.reserved.entry(address).or_default().places += places;
+        }
+    }
+
+    fn drop_unused(&mut self, address: IpAddr) {
+        let unused = |it: &Reserved| it.places == 0 && it.taken == 0;
+        if self.reserved.get(&address).is_some_and(unused) {
+            self.reserved.remove(&address);
         }
     }
 
@@ -149,6 +170,7 @@ impl HalfOpen {
             Kind::Reserved(address) => {
                 let reserved = self.reserved.get_mut(&address).expect("it has a reserved place");
                 reserved.taken -= 1;
+                self.drop_unused(address);
             }
             Kind::Shared(origin) => {
                 self.shared_count -= 1;
@@ -178,6 +200,15 @@ impl HalfOpen {
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.places.iter().filter_map(|place| place.deadline).min()
     }
+}
+
+/// The places of each address of one replica: as many in all as it has, at least one for each, for as
+/// many addresses as that gives.
+fn shares(addresses: &[SocketAddr], per_peer: usize) -> impl Iterator<Item = (IpAddr, usize)> {
+    let places = (per_peer / addresses.len().max(1)).max(1);
+    let most = per_peer / places;
+    let addresses = addresses.iter().take(most).map(|address| address.ip().to_canonical());
+    addresses.map(move |address| (address, places)).collect::<Vec<_>>().into_iter()
 }
 
 #[cfg(test)]
@@ -257,5 +288,33 @@ mod tests {
         inside.iter().for_each(|number| half_open.leave(id(*number)));
         assert!(half_open.shared.is_empty() && half_open.places.is_empty());
         assert!(half_open.reserved.values().all(|reserved| reserved.taken == 0));
+    }
+
+    #[test]
+    fn the_places_of_a_replica_move_with_its_addresses() {
+        let at = |last| SocketAddr::from(([10, 2, 0, last], 1));
+        let limits = Limits { handshakes: 0, handshakes_per_peer: 4, ..Limits::default() };
+        let mut half_open = HalfOpen::new(&limits, std::iter::empty(), Jitter::new(Some(1)));
+        let free = |half_open: &HalfOpen, last| {
+            let of = half_open.reserved.get(&at(last).ip());
+            of.map_or(0, |it| it.places as isize - it.taken as isize)
+        };
+        half_open.reserve(&[], &[at(1)]);
+        assert_eq!(free(&half_open, 1), 4);
+        assert_eq!(half_open.enter(id(1), at(1)), None);
+        // Two addresses have two places each; who has one keeps it.
+        half_open.reserve(&[at(1)], &[at(2), at(3)]);
+        let all = [free(&half_open, 1), free(&half_open, 2), free(&half_open, 3)];
+        assert_eq!(all, [-1, 2, 2]);
+        assert_eq!(half_open.enter(id(2), at(1)), Some(id(2)), "that address has none any more");
+        half_open.leave(id(1));
+        assert!(!half_open.reserved.contains_key(&at(1).ip()));
+        // Of very many, as many as there are places.
+        let many: Vec<SocketAddr> = (10..40).map(at).collect();
+        half_open.reserve(&[at(2), at(3)], &many);
+        let sum: usize = half_open.reserved.values().map(|it| it.places).sum();
+        assert_eq!((sum, half_open.reserved.len()), (4, 4));
+        half_open.reserve(&many, &[]);
+        assert!(half_open.reserved.is_empty());
     }
 }

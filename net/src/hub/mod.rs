@@ -32,6 +32,7 @@ mod half_open;
 mod outbound;
 mod peers;
 mod pool;
+mod resolver;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -44,6 +45,7 @@ use self::half_open::HalfOpen;
 use self::outbound::{Live, Sealed};
 use self::peers::{Dial, Peer};
 use self::pool::Pool;
+use self::resolver::Resolver;
 use crate::files::Files;
 use crate::frame::MESSAGE_HEADER_BYTES;
 use crate::handshake::{Handshake, HandshakeConfig, HandshakeError, Handshaker};
@@ -89,6 +91,7 @@ pub struct Hub<T: Transport> {
     log: LogLimit,
     busy_poll: BusyPoll,
     files: Files,
+    resolver: Resolver,
 }
 
 #[derive(Debug)]
@@ -141,10 +144,11 @@ impl<T: Transport> Hub<T> {
             local_address = Some(bound);
         }
         let files = Files::of(&config.limits, config.peers.len());
-        let addresses = config.peers.iter().map(|(_, address)| *address);
+        let addresses = config.peers.iter().filter_map(|(_, address)| address.ip());
         let random = Jitter::new(config.jitter_seed);
         let half_open = HalfOpen::new(&config.limits, addresses, random);
         Ok(Self {
+            resolver: Resolver::new(transport.waker()),
             transport,
             identity: config.identity,
             pool: Pool::new(config.limits.pool_bytes),
@@ -294,6 +298,12 @@ impl<T: Transport> Hub<T> {
     /// Closes a client's link; [`Event::ClientDown`] follows.
     pub fn disconnect_client(&mut self, link: LinkId) {
         self.close(link.0, DownReason::Disconnected);
+    }
+
+    /// Closes a client's link because of what is in its messages; counted and logged. Events
+    /// [`Event::Rejected`] and [`Event::ClientDown`] follow, if the link was up.
+    pub fn reject_client(&mut self, link: LinkId, reason: Reason, text: &str) {
+        self.reject_live(link.0, reason, text);
     }
 
     /// Closes a peer's link; [`Event::PeerDown`] follows, and the link is made again.
@@ -509,7 +519,8 @@ fn find_peer(peers: &mut [Option<Peer>], id: u16) -> Option<&mut Peer> {
 
 fn make_peers(config: &HubConfig) -> Result<Vec<Option<Peer>>, HubError> {
     let mut peers: Vec<Option<Peer>> = Vec::new();
-    for &(id, address) in &config.peers {
+    for (id, address) in &config.peers {
+        let id = *id;
         let identity = Identity::Replica(id);
         let index = usize::from(id);
         peers.resize_with(peers.len().max(index + 1), || None);
@@ -523,10 +534,12 @@ fn make_peers(config: &HubConfig) -> Result<Vec<Option<Peer>>, HubError> {
             Identity::Replica(own) => own > id,
             Identity::Client(_) => true,
         };
-        peers[index] = Some(Peer::new(id, address, dials));
+        peers[index] = Some(Peer::new(id, address.clone(), dials));
     }
     Ok(peers)
 }
 
+#[cfg(test)]
+mod names;
 #[cfg(test)]
 mod tests;

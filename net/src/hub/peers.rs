@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::address::PeerAddress;
 use crate::frame::MESSAGE_HEADER_BYTES;
 use crate::limits::Limits;
 use crate::random::Jitter;
@@ -15,7 +17,16 @@ use crate::transport::ConnectionId;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: u16,
-    pub(super) address: SocketAddr,
+    pub(super) address: PeerAddress,
+    /// Of its name, as far as they are known.
+    pub(super) known: Vec<SocketAddr>,
+    /// The address of the last attempt to connect.
+    pub(super) tried: Option<SocketAddr>,
+    /// Whether its name is being looked up.
+    pub(super) is_looked_up: bool,
+    /// When its name is looked up again though nobody connects to it: its address has places of its
+    /// own for handshakes.
+    pub(super) look_up_at: Option<Instant>,
     pub(super) dial: Dial,
     pub(super) link: Option<ConnectionId>,
     pub(super) queue: Queue,
@@ -34,14 +45,47 @@ pub(super) enum Dial {
     Pause(Duration),
     /// The end of a pause.
     At(Instant),
+    /// The look-up of its name, until the deadline.
+    LookUp(Instant),
     /// The end of the handshake, until the deadline.
     Busy(ConnectionId, Instant),
 }
 
 impl Peer {
-    pub(super) fn new(id: u16, address: SocketAddr, dials: bool) -> Self {
+    pub(super) fn new(id: u16, address: PeerAddress, dials: bool) -> Self {
         let dial = if dials { Dial::Pause(Duration::ZERO) } else { Dial::Idle };
-        Self { id, address, dial, link: None, queue: Queue::default(), failures: 0, dials }
+        Self {
+            id,
+            address,
+            known: Vec::new(),
+            tried: None,
+            is_looked_up: false,
+            look_up_at: None,
+            dial,
+            link: None,
+            queue: Queue::default(),
+            failures: 0,
+            dials,
+        }
+    }
+
+    /// The name to look up, and the port.
+    pub(super) fn host(&self) -> Option<(Arc<str>, u16)> {
+        match &self.address {
+            PeerAddress::Host { name, port } => Some((Arc::clone(name), *port)),
+            PeerAddress::Ip(_) => None,
+        }
+    }
+
+    /// The address for the next attempt: where a name has several, each in turn.
+    pub(super) fn next_address(&self) -> Option<SocketAddr> {
+        let of_name = || self.known.get(self.failures as usize % self.known.len().max(1)).copied();
+        self.address.ip().or_else(of_name)
+    }
+
+    /// Whether its name is to be looked up though this side does not connect.
+    pub(super) fn is_looked_up_only(&self) -> bool {
+        !self.dials && self.address.ip().is_none()
     }
 
     /// The link is up.
@@ -71,8 +115,8 @@ impl Peer {
     /// When this peer needs attention next.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match self.dial {
-            Dial::At(at) | Dial::Busy(_, at) => Some(at),
-            Dial::Idle | Dial::Pause(_) => None,
+            Dial::At(at) | Dial::Busy(_, at) | Dial::LookUp(at) => Some(at),
+            Dial::Idle | Dial::Pause(_) => self.look_up_at,
         }
     }
 }
@@ -126,7 +170,7 @@ mod tests {
     fn pauses_grow_and_stay_within_their_limits() {
         let limits = Limits::default();
         let mut jitter = Jitter::new(Some(1));
-        let mut peer = Peer::new(0, SocketAddr::from(([127, 0, 0, 1], 1)), true);
+        let mut peer = Peer::new(0, SocketAddr::from(([127, 0, 0, 1], 1)).into(), true);
         let mut expected = limits.backoff_min;
         for _ in 0..40 {
             peer.retry(false, &limits, &mut jitter);
@@ -134,7 +178,7 @@ mod tests {
             assert!(pause >= expected / 2 && pause <= expected, "{pause:?} of {expected:?}");
             expected = (expected * 2).min(limits.backoff_max);
         }
-        let mut waiting = Peer::new(0, peer.address, false);
+        let mut waiting = Peer::new(0, peer.address.clone(), false);
         waiting.retry(false, &limits, &mut jitter);
         assert_eq!(waiting.dial, Dial::Idle);
     }

@@ -23,11 +23,11 @@ fn key(identity: Identity) -> StaticKey {
     StaticKey::from_seed(&seed)
 }
 
-fn address(replica: u16) -> SocketAddr {
+pub(super) fn address(replica: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 100 + replica))
 }
 
-fn config(identity: Identity) -> HubConfig {
+pub(super) fn config(identity: Identity) -> HubConfig {
     let mut ring = KeyRing::new();
     for id in 0..3 {
         ring.add(Identity::Replica(id), key(Identity::Replica(id)).public()).unwrap();
@@ -46,26 +46,26 @@ fn config(identity: Identity) -> HubConfig {
         incarnation: 0,
         cipher: LinkCipher::Gmac,
         listen: own.map(address),
-        peers: (0..3).filter(|&id| Some(id) != own).map(|id| (id, address(id))).collect(),
+        peers: (0..3).filter(|&id| Some(id) != own).map(|id| (id, address(id).into())).collect(),
         limits: Limits::default(),
         jitter_seed: Some(1),
     }
 }
 
 /// Hubs, and what each reported.
-struct World {
+pub(super) struct World {
     network: MemoryNetwork,
     now: Instant,
-    hubs: Vec<Hub<MemoryTransport>>,
-    events: Vec<Vec<Event>>,
+    pub(super) hubs: Vec<Hub<MemoryTransport>>,
+    pub(super) events: Vec<Vec<Event>>,
 }
 
 impl World {
-    fn new(network: MemoryNetwork) -> Self {
+    pub(super) fn new(network: MemoryNetwork) -> Self {
         Self { network, now: Instant::now(), hubs: Vec::new(), events: Vec::new() }
     }
 
-    fn add(&mut self, config: HubConfig) -> usize {
+    pub(super) fn add(&mut self, config: HubConfig) -> usize {
         self.hubs.push(Hub::new(self.network.endpoint(), config).unwrap());
         self.events.push(Vec::new());
         self.hubs.len() - 1
@@ -79,14 +79,14 @@ impl World {
         self.hubs.len() - 1
     }
 
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         for (hub, events) in self.hubs.iter_mut().zip(&mut self.events) {
             hub.poll(Some(Duration::ZERO), self.now, events).unwrap();
         }
         self.now += Duration::from_millis(1);
     }
 
-    fn run(&mut self, steps: usize) {
+    pub(super) fn run(&mut self, steps: usize) {
         (0..steps).for_each(|_| self.step());
     }
 
@@ -118,7 +118,7 @@ impl World {
         self.events[hub].iter().rev().find_map(link).expect("a client came up")
     }
 
-    fn rejected(&self, hub: usize, reason: Reason) -> Option<&str> {
+    pub(super) fn rejected(&self, hub: usize, reason: Reason) -> Option<&str> {
         self.events[hub].iter().find_map(|event| match event {
             Event::Rejected { reason: it, message, .. } if *it == reason => Some(message.as_str()),
             _ => None,
@@ -409,10 +409,10 @@ fn an_idle_hub_sleeps_until_its_next_deadline() {
 fn a_configuration_that_contradicts_itself_is_refused() {
     let network = MemoryNetwork::new();
     let mut twice = config(Identity::Replica(0));
-    twice.peers.push((1, address(1)));
+    twice.peers.push((1, address(1).into()));
     assert!(matches!(Hub::new(network.endpoint(), twice), Err(HubError::BadPeer(1))));
     let mut keyless = config(Identity::Replica(0));
-    keyless.peers.push((7, address(7)));
+    keyless.peers.push((7, address(7).into()));
     assert!(matches!(Hub::new(network.endpoint(), keyless), Err(HubError::NoKey(_))));
     let _first = Hub::new(network.endpoint(), config(Identity::Replica(0))).unwrap();
     let second = Hub::new(network.endpoint(), config(Identity::Replica(0)));

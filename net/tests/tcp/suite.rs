@@ -48,7 +48,7 @@ fn config(identity: Identity, peers: &[(u16, SocketAddr)]) -> HubConfig {
         incarnation: 0,
         cipher: LinkCipher::Gmac,
         listen: listens.then(|| SocketAddr::from(([127, 0, 0, 1], 0))),
-        peers: peers.to_vec(),
+        peers: peers.iter().map(|(id, address)| (*id, (*address).into())).collect(),
         limits: Limits::default(),
         jitter_seed: Some(1),
     }

@@ -42,6 +42,10 @@ pub(crate) struct Client {
     pub(crate) numbers_taken: u64,
     /// Requests whose result was not kept until they asked again.
     pub(crate) results_gone: u64,
+    /// Whether more than f replicas run a service of their own.
+    may_halt: bool,
+    /// Requests that ended as the group has halted.
+    pub(crate) states_differ: u64,
 }
 
 /// An operation that was submitted.
@@ -94,6 +98,8 @@ impl Client {
             latencies_us: Vec::new(),
             numbers_taken: 0,
             results_gone: 0,
+            may_halt: scenario.different_services() > usize::from(config.faults),
+            states_differ: 0,
             plan,
         }
     }
@@ -189,6 +195,12 @@ impl Client {
                 // It did not run and never will, so it is no part of the history.
                 Outcome::NumberTaken if self.is_copied => {
                     self.numbers_taken += 1;
+                    continue;
+                }
+                // Whether it ever runs, nobody knows.
+                Outcome::StatesDiffer if self.may_halt => {
+                    self.history.push(call);
+                    self.states_differ += 1;
                     continue;
                 }
                 // It ran: with which answer, nobody says.

@@ -29,8 +29,8 @@ impl World {
         for event in out.trace.drain(..) {
             self.witness(index, event);
         }
-        // For operators; the events say the same.
-        out.notices.clear();
+        // For operators; of most, events say the same.
+        self.note_differences(index, out.notices.drain(..));
         self.settle_executions(index);
         for effect in out.network.drain(..) {
             self.send(index, effect);

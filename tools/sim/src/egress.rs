@@ -55,6 +55,10 @@ impl Links<usize> for Wires<'_> {
         self.world.send_client(self.index, end, [head, envelope].concat().into());
         true
     }
+
+    fn close_client(&mut self, end: usize) {
+        self.world.closes_client(self.index, end);
+    }
 }
 
 impl World {

@@ -5,6 +5,7 @@ use hybster_proto::trace::file::Recording;
 
 use crate::client::Client;
 use crate::linear::{self, Verdict};
+use crate::replica::Replica;
 use crate::report::Report;
 use crate::world::{Event, World};
 
@@ -17,7 +18,9 @@ impl World {
             .flat_map(|c| c.calls.values().map(|pending| pending.submitted.call.caller.clone()))
             .collect();
         let all_done = self.clients.iter().all(Client::is_done);
-        let live = self.replicas.iter().filter(|r| !r.crashed && r.honest());
+        // Where all have a service of their own, all are looked at.
+        let none_honest = !self.replicas.iter().any(Replica::honest);
+        let live = self.replicas.iter().filter(|r| !r.crashed && (r.honest() || none_honest));
         let seen: Vec<_> = live.map(|r| &self.oracles.seen[usize::from(r.id.0)]).collect();
         let view = seen.iter().filter(|s| s.in_view).map(|s| s.view).max().unwrap_or_default();
         // A replica that left a view alone cannot come back to it: it waits for the next one.
@@ -84,6 +87,7 @@ impl World {
         let peaks = self.replicas.iter().map(|r| r.peak_waiting as u64);
         self.counters.peak_inputs = peaks.max().unwrap_or(0);
         self.counters.results_gone = self.clients.iter().map(|c| c.results_gone).sum();
+        self.counters.states_differ = self.clients.iter().map(|c| c.states_differ).sum();
         self.counters.numbers_taken = self.clients.iter().map(|c| c.numbers_taken).sum();
         Report {
             name: self.scenario.name,

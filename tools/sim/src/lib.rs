@@ -21,6 +21,7 @@ pub mod display;
 mod effects;
 mod egress;
 mod evidence;
+mod expelled;
 mod finish;
 mod keys;
 pub mod linear;

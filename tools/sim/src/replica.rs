@@ -131,6 +131,7 @@ impl Replica {
         let mut store = Store::default();
         (store.versioned, store.page_bytes) = (scenario.versioned_pages, scenario.page_bytes);
         store.padding = scenario.answer_padding;
+        store.salt = scenario.salt(id);
         let agreement = Hybster::agreement(config, id, trinx.clone(), || keys.verifier(config));
         let service = Recorded::new(store, record.clone());
         let core = Stages::new(config.clone(), id, agreement, service, keys.randomness(config));

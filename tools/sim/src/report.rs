@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use hybster_proto::ids::View;
+use hybster_proto::notice::Notice;
 use hybster_proto::output::Reject;
 
 use crate::display::kind_name;
@@ -45,6 +46,12 @@ pub struct Counters {
     pub numbers_taken: u64,
     /// Operations whose result was not kept until their client asked again.
     pub results_gone: u64,
+    /// Operations that ended as the replicas' states differ.
+    pub states_differ: u64,
+    /// What replicas told their operators about states that differ, by replica.
+    pub differences: BTreeMap<u16, Vec<Notice>>,
+    /// Links of clients that replicas closed for what is in their requests.
+    pub clients_expelled: u64,
     /// The highest view that a replica entered.
     pub view: u64,
     /// Views entered, over all replicas.

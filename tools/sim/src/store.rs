@@ -117,6 +117,8 @@ pub struct Store {
     pub padding: usize,
     /// Pages are filled up to this length.
     pub page_bytes: usize,
+    /// Bytes that each page has more than those of other stores.
+    pub salt: usize,
 }
 
 #[derive(Clone, Default)]
@@ -133,13 +135,13 @@ const FILL: u8 = 0xff;
 const KEYS_PER_PAGE: u16 = 3;
 
 impl Page {
-    fn encode(&self, page_bytes: usize) -> Bytes {
+    fn encode(&self, page_bytes: usize, salt: usize) -> Bytes {
         let mut out = Vec::with_capacity(page_bytes.max(self.registers.len() * 10));
         for (key, value) in &self.registers {
             out.extend_from_slice(&key.to_le_bytes());
             out.extend_from_slice(&value.to_le_bytes());
         }
-        out.resize(page_bytes.max(out.len()), FILL);
+        out.resize(page_bytes.max(out.len()) + salt, FILL);
         out.into()
     }
 
@@ -204,9 +206,9 @@ impl Service for Store {
     }
 
     fn snapshot(&mut self) -> Arc<dyn Snapshot> {
-        let page_bytes = self.page_bytes;
+        let (page_bytes, salt) = (self.page_bytes, self.salt);
         let pages = self.pages.iter_mut().map(|page| {
-            let content = page.encoded.take().unwrap_or_else(|| page.encode(page_bytes));
+            let content = page.encoded.take().unwrap_or_else(|| page.encode(page_bytes, salt));
             page.encoded = Some(content.clone());
             (content, page.version)
         });

@@ -36,8 +36,8 @@
 //! request's MAC: the link authenticates it to the replica that answers, and nobody can order it.
 //!
 //! # Errors
-//! Evicted, Stale, TooLong and NumberTaken end a request like a result does: when f+1 replicas say
-//! so.
+//! Evicted, Stale, TooLong, NumberTaken, ResultGone and StatesDiffer end a request like a result does:
+//! when f+1 replicas say so, so that a correct one does.
 //! Overloaded is the advice of one replica about its own buffers. It makes the core wait and ask
 //! again; after several rounds, if f+1 replicas say so since the last transmission, the request
 //! ends with [`Outcome::Overloaded`]. A single replica can make no request fail.

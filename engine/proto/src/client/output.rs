@@ -34,6 +34,9 @@ pub enum Outcome {
     /// Executed, but the replies were lost and the result is not kept any more: the group's clients
     /// have had more and larger results since than it keeps.
     ResultGone,
+    /// f+1 replicas say that the states of the group's replicas differ, so that nothing can be ordered
+    /// any more, whoever leads. It may still be executed if that comes to an end.
+    StatesDiffer,
     /// f+1 replicas keep refusing it because their buffers are full.
     Overloaded,
     /// No certificate within the limit that [`ClientCore::give_up_after`] set. It may still be

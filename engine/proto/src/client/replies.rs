@@ -242,6 +242,7 @@ impl ClientCore {
             ReplyStatus::TooLong => Outcome::TooLong,
             ReplyStatus::NumberTaken => Outcome::NumberTaken,
             ReplyStatus::ResultGone => Outcome::ResultGone,
+            ReplyStatus::StatesDiffer => Outcome::StatesDiffer,
             ReplyStatus::OrderIt | ReplyStatus::Overloaded => unreachable!("never a vote"),
         };
         let slot = self.table.slot(index);

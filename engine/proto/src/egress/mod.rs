@@ -98,6 +98,11 @@ pub trait Links<L> {
     /// Sends to a client what another replica sealed for it, behind `head`. False if the link does
     /// not take it: another replica must not cost the client its link.
     fn relay_to_client(&mut self, link: L, head: &[u8], envelope: &[u8]) -> bool;
+
+    /// Closes the link of a client that sent what no correct client sends.
+    fn close_client(&mut self, link: L) {
+        let _ = link;
+    }
 }
 
 /// The limits of an [`Egress`].
@@ -258,6 +263,11 @@ impl<L: Copy + PartialEq> Egress<L> {
                 let ToPeers { peers, counters, .. } = &mut self.to_peers;
                 for peer in peers {
                     counters.withdrawn += peer.withdraw(&mark) as u64;
+                }
+            }
+            Network::CloseClient(client) => {
+                if let Some(link) = self.clients.find(client) {
+                    links.close_client(link);
                 }
             }
         }

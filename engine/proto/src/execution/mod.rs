@@ -14,8 +14,8 @@ use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, Vie
 use crate::mutants::{self, Mutant};
 use crate::notice::Notice;
 use crate::output::{
-    Agreed, Cause, ClientLink, Fatal, Input, Output, Reply, TakenSnapshot, ToControl, ToExecution,
-    ToIntake, ToPillar, ToState,
+    Agreed, Cause, ClientLink, Fatal, Input, Output, Reject, Reply, TakenSnapshot, ToControl,
+    ToExecution, ToIntake, ToPillar, ToState,
 };
 use crate::service::{Context, Service};
 use crate::state::TransferredState;
@@ -352,17 +352,17 @@ impl<S: Service> Execution<S> {
     /// Read-only requests, answered from the present state; the client compares all n replies.
     fn query(&mut self, link: ClientLink, message: &Bytes, out: &mut Output) {
         let Ok(body) = requests_body(message) else {
-            out.reject(None, message, crate::output::Reject::Malformed);
+            out.reject_client(link, message, Reject::Malformed);
             return;
         };
         for request in Requests::new(body) {
             let Ok(request) = request else {
-                out.reject(None, message, crate::output::Reject::Malformed);
+                out.reject_client(link, message, Reject::Malformed);
                 return;
             };
             let session = request.session;
             if session.client != link.client || session.incarnation() != link.incarnation {
-                out.reject(None, message, crate::output::Reject::WrongSender);
+                out.reject_client(link, message, Reject::WrongSender);
                 return;
             }
             self.result.clear();

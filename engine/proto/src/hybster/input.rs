@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::wire::ordering::PrepareHeader;
 use super::wire::view::Part;
 use crate::hybster::wire::checkpoint::CheckpointCertificate;
-use crate::ids::{Peers, PillarId, ReplicaId, View};
+use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
 use crate::input::{ToControl, ToPillar};
+use crate::wire::CheckpointId;
 
 /// To a pillar.
 #[derive(Debug)]
@@ -129,6 +130,20 @@ pub enum ControlInput {
     },
     /// A pillar has a certificate of a stable checkpoint.
     CheckpointStable(CheckpointCertificate),
+    /// A peer vouches for another state than this replica does.
+    StateDiffers {
+        /// The peer.
+        peer: ReplicaId,
+        /// What it vouches for.
+        theirs: CheckpointId,
+        /// Digest of this replica's state of the same order number.
+        own: Digest,
+    },
+    /// No f+1 replicas can agree on the state of this order number any more.
+    Undecidable {
+        /// The order number.
+        order: OrderNumber,
+    },
 }
 
 impl From<ControlInput> for ToControl {

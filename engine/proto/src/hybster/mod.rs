@@ -156,6 +156,10 @@ impl<V: Verifier> ControlStage for Control<V> {
     fn status(&self) -> ControlStatus {
         Control::status(self)
     }
+
+    fn differences_of(&self, peer: ReplicaId) -> u64 {
+        Control::differences_of(self, peer)
+    }
 }
 
 /// A NEW-VIEW with a VIEW-CHANGE and a NEW-VIEW-ACK of each replica, each with a full window of

@@ -7,11 +7,11 @@ use hybster_tss::RequestVerifier;
 use super::{FORWARD_CHUNK, Intake, MAX_STORED, MAX_STORED_BYTES, Stored};
 use crate::ids::{ClientId, RequestNumber, SessionId};
 use crate::notice::{Notice, Suspicion};
-use crate::output::{Destination, Output, Reject, SendTag, ToControl, ToExecution};
+use crate::output::{Cause, Destination, Output, Reject, Reply, SendTag, ToControl, ToExecution};
 use crate::shared::requests::is_proved;
 use crate::time::Time;
 use crate::wire::request::requests_head;
-use crate::wire::{RequestRef, kind};
+use crate::wire::{ReplyStatus, RequestRef, kind};
 
 impl<V: RequestVerifier> Intake<V> {
     /// TR listing 15, receive(REQUEST): store, forward, watch.
@@ -126,6 +126,27 @@ impl<V: RequestVerifier> Intake<V> {
         {
             self.timeout.succeeded();
         }
+    }
+
+    /// A stored request was not executed, and none can be: its client is told. A leader is not
+    /// suspected for it, since no other could go on either.
+    pub(super) fn refuse_halted(
+        &mut self,
+        session: SessionId,
+        number: RequestNumber,
+        out: &mut Output,
+    ) {
+        let Some(stored) = self.forget((session, number)) else { return };
+        out.execution(ToExecution::Unwatch { session, number });
+        out.replies.push(&Reply {
+            session,
+            number,
+            tag: stored.tag,
+            view: self.view,
+            cause: Cause::AskedAgain,
+            status: ReplyStatus::StatesDiffer,
+            result: &[],
+        });
     }
 
     /// A stored request was not executed when the execution stage was asked. If that was the last time:

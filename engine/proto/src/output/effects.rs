@@ -98,4 +98,7 @@ pub enum Network {
     },
     /// Forget queued messages that lie below (TR listing 9, remove).
     Withdraw(Watermark),
+    /// Close the link of a client that sent over it what no correct client sends. Only for what came
+    /// over that link: nobody can cost another client its link.
+    CloseClient(ClientLink),
 }

@@ -101,6 +101,22 @@ impl Output {
         self.rejections.push(Rejection { from, kind, reason });
     }
 
+    /// Drops a message of a client's own link; one that no correct client sends costs it the link.
+    pub(crate) fn reject_client(&mut self, link: ClientLink, message: &[u8], reason: Reject) {
+        self.reject(None, message, reason);
+        if matches!(reason, Reject::Malformed | Reject::WrongSender | Reject::BadRequest) {
+            self.close_client(link);
+        }
+    }
+
+    /// Closes the link of a client; once for what a stage finds in a row.
+    pub(crate) fn close_client(&mut self, link: ClientLink) {
+        let last = self.network.last();
+        if !matches!(last, Some(Network::CloseClient(closed)) if *closed == link) {
+            self.network.push(Network::CloseClient(link));
+        }
+    }
+
     pub(crate) fn trace(&mut self, event: impl FnOnce() -> TraceEvent) {
         if self.tracing {
             self.trace.push(event());

@@ -45,6 +45,8 @@ pub(crate) struct CatchUp<E> {
     ahead: Option<(E, Time)>,
     transferring: Option<CheckpointId>,
     diverged: bool,
+    /// How often this replica's state was not what enough replicas vouch for.
+    divergences: u64,
     asked: Option<Time>,
     helped: Vec<Option<Time>>,
 }
@@ -59,6 +61,7 @@ impl<E: Evidence> CatchUp<E> {
             ahead: None,
             transferring: None,
             diverged: false,
+            divergences: 0,
             asked: None,
             helped: vec![None; usize::from(config.replicas)],
             config,
@@ -97,6 +100,10 @@ impl<E: Evidence> CatchUp<E> {
 
     pub(crate) fn is_diverged(&self) -> bool {
         self.diverged
+    }
+
+    pub(crate) fn divergences(&self) -> u64 {
+        self.divergences
     }
 
     /// Moves the window now if this replica's execution is there or `jump` says so, else waits a
@@ -164,7 +171,11 @@ impl<E: Evidence> CatchUp<E> {
         let id = evidence.id();
         out.trace(|| TraceEvent::Diverged(id));
         out.notice(|| Notice::StateDiverged { order: id.order });
+        if let Some(peer) = evidence.voters().iter().next() {
+            out.state(ToState::Compare { peer, theirs: id });
+        }
         self.diverged = true;
+        self.divergences += 1;
         self.taken.clear();
         out.execution(ToExecution::Halt);
         self.jump(evidence, view, now, out);
@@ -299,6 +310,7 @@ impl<E: Evidence> CatchUp<E> {
             ahead,
             transferring,
             diverged,
+            divergences: _,
             asked: _,
             helped: _,
         } = self;

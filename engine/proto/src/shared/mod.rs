@@ -13,12 +13,14 @@
 //! | [`Proposals`](proposals::Proposals) | batches and gaps that wait to be proposed |
 //! | [`Answers`](answers::Answers) | what peers have asked for, until there is room for the answer |
 //! | [`CatchUp`](catch_up::CatchUp) | the stable checkpoint, and the way there |
+//! | [`Differences`](differences::Differences) | states that differ, and whether the group can go on |
 //!
 //! `requests` checks the requests in a batch.
 
 pub(crate) mod answers;
 pub(crate) mod bodies;
 pub(crate) mod catch_up;
+pub(crate) mod differences;
 pub(crate) mod later;
 pub(crate) mod log;
 pub(crate) mod proposals;

@@ -94,6 +94,29 @@ impl<C: Claim> Votes<C> {
         Some(agreeing)
     }
 
+    /// What a replica claims for an order number, if it is stored.
+    pub(crate) fn of(&self, sender: ReplicaId, order: OrderNumber) -> Option<&C> {
+        self.claims.get(&order)?.iter().find(|claim| claim.sender() == sender)
+    }
+
+    /// The claims for the order number of another one that are for another state.
+    pub(crate) fn against(&self, id: &CheckpointId) -> impl Iterator<Item = &C> {
+        let claims = self.claims.get(&id.order).map(Vec::as_slice).unwrap_or_default();
+        let digest = id.digest;
+        claims.iter().filter(move |claim| claim.id().digest != digest)
+    }
+
+    /// Whether no checkpoint of an order number can become stable, however those of `replicas` vote
+    /// that have not voted yet.
+    pub(crate) fn is_undecidable(&self, order: OrderNumber, replicas: u16) -> bool {
+        let Some(claims) = self.claims.get(&order).filter(|_| order > self.reported) else {
+            return false;
+        };
+        let equal = |of: &C| claims.iter().filter(|claim| claim.id() == of.id()).count();
+        let most = claims.iter().map(equal).max().unwrap_or(0);
+        most + usize::from(replicas).saturating_sub(claims.len()) < self.needed
+    }
+
     /// Drops a sender's oldest claim if it has too many.
     fn bound(&mut self, sender: ReplicaId) {
         let of_sender = |claims: &Vec<C>| claims.iter().any(|c| c.sender() == sender);
@@ -218,6 +241,27 @@ mod tests {
         assert_eq!(agreeing, [claim(0, 256, 1), claim(2, 256, 1)]);
         assert_eq!(votes.relevance(&claim(2, 256, 1)), Relevance::SenderBehind);
         assert_eq!(votes.relevance(&claim(2, 512, 1)), Relevance::Wanted);
+    }
+
+    #[test]
+    fn claims_that_differ_are_found_and_undecidable_only_if_none_can_have_enough() {
+        let mut votes = Votes::new(&GroupConfig::default());
+        votes.store(claim(0, 256, 1));
+        votes.store(claim(1, 256, 2));
+        let against: Vec<Plain> = votes.against(&claim(0, 256, 1).1).copied().collect();
+        assert_eq!(against, [claim(1, 256, 2)]);
+        assert!(!votes.is_undecidable(OrderNumber(256), 3), "the third may agree with either");
+        votes.store(claim(2, 256, 3));
+        assert!(votes.is_undecidable(OrderNumber(256), 3));
+        assert!(!votes.is_undecidable(OrderNumber(512), 3), "nobody has voted");
+        // f liars cannot make it so, whatever they claim and whenever.
+        let mut votes = Votes::new(&GroupConfig { replicas: 5, faults: 2, ..Default::default() });
+        for claim in [claim(3, 256, 8), claim(4, 256, 9), claim(0, 256, 1), claim(1, 256, 1)] {
+            votes.store(claim);
+            assert!(!votes.is_undecidable(OrderNumber(256), 5));
+        }
+        assert!(votes.store(claim(2, 256, 1)).is_some());
+        assert!(!votes.is_undecidable(OrderNumber(256), 5));
     }
 
     #[test]

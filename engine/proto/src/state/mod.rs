@@ -4,6 +4,7 @@
 //! Digesting goes in slices ([`StateStage::work`]), off the execution stage; pages that did not
 //! change since the last checkpoint are not read again.
 
+mod comparison;
 mod invariants;
 mod transfer;
 mod tree;
@@ -27,6 +28,7 @@ use crate::wire::state::{Fetch, Fetched, NodeId};
 use crate::wire::{CheckpointId, kind};
 
 pub use crate::transferred::{TransferredPages, TransferredState};
+use comparison::{Comparison, Step};
 use transfer::Transfer;
 use tree::{FANOUT, Group, ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_digest, node, place};
 
@@ -36,8 +38,9 @@ const KEPT_BEFORE_STABLE: usize = 1;
 const PIN_US: u64 = 1_000_000;
 /// The tree of the replica's own pages.
 const BOOKKEEPING: usize = 0;
-/// Nodes that one peer may have asked for at a time: as many as it has under way in a transfer.
-pub(crate) const FETCHES_IN_FLIGHT: usize = transfer::IN_FLIGHT;
+/// Nodes that one peer may have asked for at a time: as many as it has under way in a transfer, and
+/// in a comparison.
+pub(crate) const FETCHES_IN_FLIGHT: usize = transfer::IN_FLIGHT + comparison::IN_FLIGHT;
 
 /// A digested snapshot.
 struct Held {
@@ -106,6 +109,8 @@ pub struct StateStage {
     /// compared with.
     deferred: Option<CheckpointId>,
     transfers: u64,
+    /// A look for the first page in which a peer's state differs.
+    comparison: Option<Comparison>,
     /// What peers have asked for.
     answers: Answers<(OrderNumber, NodeId)>,
 }
@@ -126,6 +131,7 @@ impl StateStage {
             transfer: None,
             deferred: None,
             transfers: 0,
+            comparison: None,
         }
     }
 
@@ -147,6 +153,7 @@ impl StateStage {
             ToState::Taken(taken) => self.taken(taken),
             ToState::Stable(id) => self.stable(id, now),
             ToState::Transfer { id, whole } => self.start_transfer(id, whole, now, out),
+            ToState::Compare { peer, theirs } => self.compare(peer, theirs, now, out),
             ToState::Message { from, message } => {
                 let result = match crate::wire::kind_of(&message) {
                     kind::FETCH => self.fetch(from, &message, now, out),
@@ -186,6 +193,8 @@ impl StateStage {
             transfer.tick(now, self.config.resend_us, out);
             self.leave_stalled(now, out);
         }
+        let resend_us = self.config.resend_us;
+        self.comparison.take_if(|comparison| !comparison.tick(now, resend_us, out));
         self.check_invariants();
     }
 
@@ -208,8 +217,9 @@ impl StateStage {
     /// When [`StateStage::tick`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let transfer = self.transfer.as_ref()?;
-        earliest(transfer.deadline(self.config.resend_us), None)
+        let resend_us = self.config.resend_us;
+        let transfer = self.transfer.as_ref().and_then(|it| it.deadline(resend_us));
+        earliest(transfer, self.comparison.as_ref().map(|it| it.deadline(resend_us)))
     }
 
     fn taken(&mut self, taken: TakenSnapshot) {
@@ -248,7 +258,9 @@ impl StateStage {
             self.transfer = None;
         }
         self.latest = Some(Arc::clone(&held));
-        self.held.insert(id.order, held);
+        if self.held.insert(id.order, held).is_some() {
+            self.forget_compared();
+        }
         out.trace(|| TraceEvent::CheckpointTaken(id));
         out.control(ToControl::CheckpointTaken(id));
         out.pillar(self.config.checkpoint_pillar(id.order), ToPillar::CertifyCheckpoint { id });
@@ -286,6 +298,16 @@ impl StateStage {
                 self.held.remove(order);
             }
         }
+        self.forget_compared();
+    }
+
+    /// A comparison keeps no checkpoint that is not held otherwise.
+    fn forget_compared(&mut self) {
+        let held = &self.held;
+        let is_held = |it: &Comparison| {
+            held.get(&it.id().order).is_some_and(|held| Arc::ptr_eq(held, it.own()))
+        };
+        self.comparison.take_if(|comparison| !is_held(comparison));
     }
 
     /// Answers a FETCH with what is held.
@@ -343,8 +365,20 @@ impl StateStage {
         }
     }
 
+    /// Looks for the first page in which a peer's state differs, one peer at a time. A peer takes a
+    /// question about another checkpoint as the end of a transfer, so it is not asked during one.
+    fn compare(&mut self, peer: ReplicaId, theirs: CheckpointId, now: Time, out: &mut Output) {
+        let transfers_other = self.transfer.as_ref().is_some_and(|t| t.id().order != theirs.order);
+        let Some(own) = self.held.get(&theirs.order) else { return };
+        if self.comparison.is_none() && !transfers_other && own.id != theirs {
+            let own = Arc::clone(own);
+            self.comparison = Some(Comparison::begin(peer, theirs, own, now, out));
+        }
+    }
+
     fn restart_transfer(&mut self, id: CheckpointId, whole: bool, now: Time, out: &mut Output) {
         let earlier = self.transfer.take();
+        self.comparison.take_if(|comparison| comparison.id().order != id.order);
         let peers = self.config.all_replicas().filter(|r| *r != self.id).collect();
         let mut transfer =
             Transfer::new(id, peers, self.config.faults, self.latest.clone(), whole, earlier);
@@ -360,13 +394,26 @@ impl StateStage {
         out: &mut Output,
     ) -> Result<(), Reject> {
         let fetched = Fetched::parse(message)?;
+        let step = self.comparison.as_mut().map(|it| it.arrived(from, &fetched, now, out));
+        if step == Some(Step::Done) {
+            self.comparison = None;
+        }
+        let is_for_comparison = step.is_some_and(|step| step != Step::Foreign);
+        let wants = |transfer: &Transfer| transfer.id().order == fetched.order;
+        if is_for_comparison && !self.transfer.as_ref().is_some_and(wants) {
+            return Ok(());
+        }
         let Some(transfer) = &mut self.transfer else {
             return Err(Reject::Irrelevant);
         };
         if fetched.order != transfer.id().order {
             return Err(Reject::Irrelevant);
         }
-        transfer.arrived(from, fetched, now, out)?;
+        match transfer.arrived(from, fetched, now, out) {
+            // It was for the comparison alone.
+            Err(Reject::Irrelevant) if is_for_comparison => return Ok(()),
+            other => other?,
+        }
         if let Some(state) = transfer.finished() {
             let id = transfer.id();
             if transfer.is_whole() {

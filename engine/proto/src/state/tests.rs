@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::notice::{Notice, StatePart};
 use crate::output::{Input, Network};
 use crate::service::{PAGES_PER_GROUP, Pages};
 
@@ -60,6 +61,8 @@ struct Pair {
     stages: [StateStage; 2],
     /// Pages that were asked for by the second one.
     fetched: Vec<u64>,
+    /// What its operator is told.
+    notices: Vec<Notice>,
     /// What it got, not taken in by execution yet.
     installs: Vec<(CheckpointId, Arc<TransferredState>)>,
 }
@@ -68,7 +71,12 @@ impl Pair {
     fn new() -> Pair {
         let config = Arc::new(GroupConfig::default());
         let stage = |id| StateStage::new(Arc::clone(&config), ReplicaId(id));
-        Pair { stages: [stage(0), stage(1)], fetched: Vec::new(), installs: Vec::new() }
+        Pair {
+            stages: [stage(0), stage(1)],
+            fetched: Vec::new(),
+            notices: Vec::new(),
+            installs: Vec::new(),
+        }
     }
 
     /// Hands an input to a stage and carries out what follows; returns the last checkpoint digested.
@@ -78,6 +86,7 @@ impl Pair {
             let mut out = Output::default();
             self.stages[at].handle(input, Time(1), &mut out);
             self.stages[at].work(Time(1), usize::MAX, &mut out);
+            self.notices.append(&mut out.notices);
             for input in std::mem::take(&mut out.inputs) {
                 match input {
                     Input::Control(ToControl::CheckpointTaken(id)) => digested = Some(id),
@@ -204,6 +213,148 @@ fn of_a_state_that_diverged_nothing_is_used() {
     assert!(state.service.base().is_none());
     // By its version page 299 is as it was: were that believed, the digest would differ.
     assert_eq!(pair.install(), far);
+}
+
+/// What a look for the first page that differs says, where the second stage has these pages.
+fn first_difference(pages: Versioned, bookkeeping: Option<u64>) -> Option<(StatePart, u64)> {
+    let order = 256 * 40;
+    let mut pair = Pair::new();
+    let theirs = pair.take(0, order);
+    let mut own = taken(order, Arc::new(pages), false);
+    if let (ToState::Taken(own), Some(written)) = (&mut own, bookkeeping) {
+        own.bookkeeping = Arc::new(Pages(vec![content(0, written)]));
+    }
+    let own = pair.handle(1, own).expect("it is digested");
+    assert_ne!(own, theirs);
+    pair.handle(1, ToState::Compare { peer: ReplicaId(0), theirs });
+    assert!(pair.stages[1].comparison.is_none(), "it is over");
+    assert!(pair.fetched.is_empty(), "no page is fetched for it");
+    match pair.notices[..] {
+        [] => None,
+        [Notice::FirstPageThatDiffers { order: at, peer: ReplicaId(0), part, page }] => {
+            assert_eq!(at.0, order);
+            Some((part, page))
+        }
+        ref more => panic!("{more:?}"),
+    }
+}
+
+#[test]
+fn the_first_page_that_differs_is_named() {
+    let wrong = |pages: &[u64]| {
+        let mut state = versioned_at(256 * 40);
+        pages.iter().for_each(|page| state.pages[*page as usize].0 = Bytes::from_static(b"wrong"));
+        state
+    };
+    for (pages, first) in [(&[0][..], 0), (&[299], 299), (&[298, 77, 150], 77), (&[64, 65], 64)] {
+        assert_eq!(first_difference(wrong(pages), None), Some((StatePart::Service, first)));
+    }
+    // One page more or fewer.
+    let mut longer = wrong(&[]);
+    longer.pages.push((content(COUNT, 1), 1));
+    assert_eq!(first_difference(longer, None), Some((StatePart::Service, COUNT)));
+    let mut shorter = wrong(&[]);
+    shorter.pages.pop();
+    assert_eq!(first_difference(shorter, None), Some((StatePart::Service, COUNT - 1)));
+    for count in [0, 1, 64] {
+        let mut few = wrong(&[]);
+        few.pages.truncate(count);
+        assert_eq!(first_difference(few, None), Some((StatePart::Service, count as u64)));
+    }
+    assert_eq!(first_difference(wrong(&[]), Some(1)), Some((StatePart::Sessions, 0)));
+    assert_eq!(first_difference(wrong(&[9]), Some(1)), Some((StatePart::Service, 9)));
+}
+
+#[test]
+fn a_comparison_ends_when_the_peer_holds_nothing_or_says_nothing() {
+    let mut pair = Pair::new();
+    pair.take(1, 256);
+    let id = CheckpointId { order: OrderNumber(256), digest: Digest([9; 32]) };
+    // Replica 2 holds nothing; replica 0 holds another state than it claims.
+    pair.handle(1, ToState::Compare { peer: ReplicaId(2), theirs: id });
+    assert!(pair.stages[1].comparison.is_none() && pair.notices.is_empty());
+    pair.take(0, 256);
+    pair.handle(1, ToState::Compare { peer: ReplicaId(0), theirs: id });
+    let stage = &mut pair.stages[1];
+    let mut out = Output::default();
+    let mut asked = 0;
+    while let Some(at) = stage.deadline() {
+        stage.tick(at, &mut out);
+        asked += out.network.drain(..).count();
+        assert!(asked < 10, "it asks for ever");
+    }
+    assert!(stage.comparison.is_none() && out.notices.is_empty());
+}
+
+/// The peer makes its tree as it likes: what cannot be one ends the look, and nothing else.
+#[test]
+fn a_peer_whose_tree_cannot_be_one_is_not_followed() {
+    let order = OrderNumber(256);
+    let children = |count: usize| Bytes::from(vec![7; 32 * count]);
+    let root = |pages, node: &Bytes| {
+        let roots = [Digest::default(), content_digest(node_of_service(1), node)];
+        RootRecord { order, pages: [0, pages], roots }.encode()
+    };
+    for (pages, node, names) in [
+        (1 << 60, children(64), None),
+        (64, children(65), None),
+        (64, children(63), None),
+        (65, children(1), None),
+        (64, Bytes::from_static(b"no digests"), None),
+        (64, children(64), Some(0)),
+        (2, children(2), Some(0)),
+    ] {
+        let mut pair = Pair::new();
+        pair.take(1, order.0);
+        let root = root(pages, &node);
+        let theirs = CheckpointId { order, digest: content_digest(ROOT, &root) };
+        let (stage, mut out) = (&mut pair.stages[1], Output::default());
+        let peer = ReplicaId(0);
+        stage.handle(ToState::Compare { peer, theirs }, Time(1), &mut out);
+        for (at, content) in [(ROOT, root), (node_of_service(1), node)] {
+            let message = Fetched { order, node: at, content: Some(content) }.encode();
+            stage.handle(ToState::Message { from: peer, message }, Time(1), &mut out);
+        }
+        let named = out.notices.iter().find_map(|notice| match notice {
+            Notice::FirstPageThatDiffers { part: StatePart::Service, page, .. } => Some(*page),
+            _ => None,
+        });
+        // A tree of 65 pages has one level more, whose node is asked for and never comes.
+        assert_eq!((named, stage.comparison.is_some()), (names, pages == 65), "{pages} pages");
+    }
+}
+
+fn node_of_service(level: u8) -> NodeId {
+    node(1, level, 0)
+}
+
+#[test]
+fn the_replica_that_diverged_says_where_while_it_is_repaired() {
+    let mut pair = Pair::new();
+    let mut state = versioned_at(256 * 40);
+    state.pages[130].0 = Bytes::from_static(b"wrong");
+    pair.handle(1, taken(256 * 40, Arc::new(state), false));
+    let theirs = pair.take(0, 256 * 40);
+    let mut out = Output::default();
+    let stage = &mut pair.stages[1];
+    stage.handle(ToState::Compare { peer: ReplicaId(0), theirs }, Time(1), &mut out);
+    stage.handle(ToState::Transfer { id: theirs, whole: true }, Time(1), &mut out);
+    // The root is asked for twice, and may come once.
+    let fetched = |content| {
+        let (order, node) = (theirs.order, ROOT);
+        let message = Fetched { order, node, content }.encode();
+        ToState::Message { from: ReplicaId(0), message }
+    };
+    let root = pair.stages[0].held[&theirs.order].content(ROOT);
+    pair.handle(1, fetched(root));
+    let expected = Notice::FirstPageThatDiffers {
+        order: theirs.order,
+        peer: ReplicaId(0),
+        part: StatePart::Service,
+        page: 130,
+    };
+    assert_eq!(pair.notices, [expected]);
+    assert_eq!(pair.install(), theirs);
 }
 
 #[test]

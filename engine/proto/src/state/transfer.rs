@@ -29,7 +29,7 @@ const SILENT: u64 = 8;
 /// Resend intervals without progress after which a transfer begins anew.
 const PATIENCE: u64 = 4;
 /// Pages that a checkpoint may have.
-const MAX_PAGES: u64 = 1 << 32;
+pub(super) const MAX_PAGES: u64 = 1 << 32;
 
 struct Asked {
     digest: Digest,

@@ -38,6 +38,9 @@ pub enum ReplyStatus {
     NumberTaken = 6,
     /// Executed, but the result is not kept any more: the group bounds what it keeps.
     ResultGone = 7,
+    /// Not executed so far, and nothing is: the states of the replicas differ, so that nothing can be
+    /// ordered. It may still be executed if that comes to an end.
+    StatesDiffer = 8,
 }
 
 impl ReplyStatus {
@@ -51,6 +54,7 @@ impl ReplyStatus {
             5 => ReplyStatus::Overloaded,
             6 => ReplyStatus::NumberTaken,
             7 => ReplyStatus::ResultGone,
+            8 => ReplyStatus::StatesDiffer,
             _ => return None,
         })
     }

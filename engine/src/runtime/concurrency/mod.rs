@@ -49,6 +49,6 @@ fn effect(number: u64) -> Network {
 fn number(effect: &Network) -> u64 {
     match effect {
         Network::Withdraw(mark) => mark.order.0,
-        Network::Send { .. } => panic!("another effect"),
+        Network::Send { .. } | Network::CloseClient(_) => panic!("another effect"),
     }
 }

@@ -11,6 +11,7 @@ mod forge;
 mod new_view;
 mod order;
 mod replies;
+mod services;
 mod state;
 mod twin;
 mod views;
@@ -250,6 +251,8 @@ pub enum Behaviour {
         /// How many.
         count: u32,
     },
+    /// Runs a service of its own: its pages are not those of others, and its answers are.
+    OtherService,
     /// Runs a second core on the same TrInX instances, with another part of the group.
     SharedTwin,
     /// Runs a second core on a clone of its TrInX instances: what must not be possible.
@@ -286,6 +289,7 @@ impl Behaviour {
             Behaviour::ReplyLiar { ppm } => Box::new(replies::ReplyLiar { ppm }),
             Behaviour::Deaf { ppm } => Box::new(replies::Deaf { ppm }),
             Behaviour::Flooder { flood, count } => Box::new(flood::Flooder { flood, count }),
+            Behaviour::OtherService => Box::new(services::OtherService),
             Behaviour::SharedTwin => Box::new(twin::Twin::new(workshop, workshop.trinx.to_vec())),
             #[cfg(feature = "controls")]
             Behaviour::ClonedTwin => {

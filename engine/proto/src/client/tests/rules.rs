@@ -79,3 +79,27 @@ fn a_query_needs_no_more_replicas_than_have_to_answer() {
     let ordered: Vec<bool> = c.sent().iter().map(|s| s.query).collect();
     assert_eq!(ordered, [false, false]);
 }
+
+/// The states of the replicas differ: it takes f+1 of them to say so, and no liar can.
+#[test]
+fn that_the_states_differ_is_an_end_if_a_correct_replica_says_so() {
+    let mut c = Client::new(3, 1, 1);
+    let number = c.submit(0, b"op");
+    // One liar, as often as it likes: the result is taken.
+    (0..3).for_each(|_| c.reply(1, 0, number, ReplyStatus::StatesDiffer, b""));
+    assert!(c.finished().is_empty());
+    c.done(0, 0, number, b"x");
+    c.done(2, 0, number, b"x");
+    assert_eq!(c.finished(), [(0, number, Outcome::Done, b"x".to_vec())]);
+    // Two replicas say so: one of them is correct.
+    let number = c.submit(0, b"op");
+    c.reply(2, 0, number, ReplyStatus::StatesDiffer, b"");
+    c.reply(0, 0, number, ReplyStatus::StatesDiffer, b"");
+    assert_eq!(c.finished(), [(0, number, Outcome::StatesDiffer, vec![])]);
+    // The session goes on, and a replica that said so may have a result later.
+    let number = c.submit(0, b"op");
+    c.reply(2, 0, number, ReplyStatus::StatesDiffer, b"");
+    c.done(2, 0, number, b"y");
+    c.done(0, 0, number, b"y");
+    assert_eq!(c.finished(), [(0, number, Outcome::Done, b"y".to_vec())]);
+}

@@ -29,6 +29,7 @@ impl<V: Verifier> Control<V> {
             new_view_due,
             resend_due: _,
             catch_up,
+            differences,
             views_entered: _,
             left_since_stable,
             left_at: _,
@@ -57,6 +58,7 @@ impl<V: Verifier> Control<V> {
         }
         messages.fingerprint(&mut names, into);
         catch_up.fingerprint(into, certificate_into);
+        differences.fingerprint(into);
         names
     }
 }

@@ -28,6 +28,7 @@ use crate::notice::Departure;
 use crate::output::{Output, ToControl};
 use crate::protocol::ControlStatus;
 use crate::shared::catch_up::CatchUp;
+use crate::shared::differences::Differences;
 use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
 
@@ -82,6 +83,7 @@ pub struct Control<V: Verifier> {
     /// When own view-change messages are sent again.
     resend_due: Option<Time>,
     catch_up: CatchUp<CheckpointCertificate>,
+    differences: Differences,
     views_entered: u64,
     /// Views left since the last stable one: links of the next VIEW-CHANGE.
     left_since_stable: usize,
@@ -111,6 +113,7 @@ impl<V: Verifier> Control<V> {
             new_view_due: None,
             resend_due: None,
             catch_up: CatchUp::new(config.clone()),
+            differences: Differences::new(config.replicas, config.window),
             views_entered: 0,
             left_since_stable: 0,
             left_at: None,
@@ -130,8 +133,16 @@ impl<V: Verifier> Control<V> {
             stable_checkpoint: self.catch_up.stable().id.order,
             transferring: self.catch_up.is_transferring(),
             diverged: self.catch_up.is_diverged(),
+            divergences: self.catch_up.divergences(),
+            halted: self.differences.has_halted(),
             views_entered: self.views_entered,
         }
+    }
+
+    /// Checkpoints at which a peer's state differed from this replica's.
+    #[must_use]
+    pub fn differences_of(&self, peer: ReplicaId) -> u64 {
+        self.differences.of(peer)
     }
 
     /// The certificate of the stable checkpoint.
@@ -176,6 +187,13 @@ impl<V: Verifier> Control<V> {
             ToControl::Hybster(ControlInput::CheckpointStable(certificate)) => {
                 self.learn_stable(certificate, false, now, out);
             }
+            ToControl::Hybster(ControlInput::StateDiffers { peer, theirs, own }) => {
+                self.differences.found(peer, theirs, own, now, out);
+            }
+            ToControl::Hybster(ControlInput::Undecidable { order }) => {
+                let stable = self.catch_up.stable().id.order;
+                self.differences.undecidable(order, stable, out);
+            }
             ToControl::CheckpointTaken(id) => {
                 self.catch_up.checkpoint_taken(id, self.stable_view, now, out);
             }
@@ -187,6 +205,7 @@ impl<V: Verifier> Control<V> {
             ToControl::StatusRequest(_) => {}
         }
         self.evaluate(now, out);
+        self.differences.forward(self.catch_up.stable().id.order, out);
         self.release_batches(out);
         self.check_invariants(out);
     }
@@ -202,6 +221,7 @@ impl<V: Verifier> Control<V> {
             self.new_view_overdue(now, out);
         }
         self.evaluate(now, out);
+        self.differences.forward(self.catch_up.stable().id.order, out);
         self.release_batches(out);
         self.check_invariants(out);
     }

@@ -68,10 +68,30 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     }
 
     fn store_checkpoint(&mut self, checkpoint: Checkpoint, out: &mut Output) {
+        let id = checkpoint.id;
+        self.compare(&checkpoint, out);
         if let Some(agreeing) = self.checkpoints.store(checkpoint) {
             let votes = agreeing.iter().map(|vote| (vote.sender, vote.proof)).collect();
-            let certificate = CheckpointCertificate { id: checkpoint.id, votes };
+            let certificate = CheckpointCertificate { id, votes };
             out.control(ControlInput::CheckpointStable(certificate));
+        } else if self.checkpoints.is_undecidable(id.order, self.config.replicas) {
+            out.control(ControlInput::Undecidable { order: id.order });
+        }
+    }
+
+    /// Correct replicas of a deterministic service have equal states at equal order numbers.
+    fn compare(&self, checkpoint: &Checkpoint, out: &mut Output) {
+        let id = checkpoint.id;
+        let mut differs = |theirs: &Checkpoint, own: &Checkpoint| {
+            let (peer, own) = (theirs.sender, own.id.digest);
+            out.control(ControlInput::StateDiffers { peer, theirs: theirs.id, own });
+        };
+        if checkpoint.sender == self.id {
+            self.checkpoints.against(&id).for_each(|theirs| differs(theirs, checkpoint));
+        } else if let Some(own) = self.checkpoints.of(self.id, id.order)
+            && own.id.digest != id.digest
+        {
+            differs(checkpoint, own);
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::hybster::verify::verify_prepare;
 use crate::hybster::wire::ordering::{Commit, PREPARE_HEAD, PrepareHeader};
 use crate::ids::{PillarId, ReplicaId};
 use crate::mutants::{self, Mutant};
-use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToExecution};
+use crate::output::{ClientLink, Destination, Fatal, Output, Reject, SendTag, ToExecution};
 use crate::shared::proposals::Proposal;
 use crate::shared::requests::{RequestChecks, is_admissible, is_proved};
 use crate::time::Time;
@@ -34,8 +34,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         self.announce(taken, out);
     }
 
-    /// Checks the requests of a batch; a forged one is cut out (rare, so it may cost a copy, and a
-    /// check of each request alone): it is not the fault of the clients beside it.
+    /// Checks the requests of a batch; a forged one is cut out: it is not the fault of the clients
+    /// beside it. That costs a copy, and a check of each request alone, and it costs the client its
+    /// link: what a batch has is either stored, and was checked then, or came over the link of the
+    /// session's own client, which the intake compares ([`Intake`](crate::intake::Intake)). So a peer
+    /// that forwards a forged request can blame nobody for it.
     fn authentic_only(
         &self,
         buffer: BytesMut,
@@ -54,11 +57,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 kept.extend_from_slice(request.record);
                 count += 1;
             } else {
-                out.rejections.push(crate::output::Rejection {
-                    from: None,
-                    kind: wire::kind::REQUESTS,
-                    reason: Reject::BadRequest,
-                });
+                let session = request.session;
+                let (client, incarnation) = (session.client, session.incarnation());
+                let link = ClientLink { client, incarnation };
+                out.reject_client(link, &[wire::kind::REQUESTS], Reject::BadRequest);
             }
         }
         (count > 0).then_some((kept, count))
