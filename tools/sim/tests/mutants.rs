@@ -224,7 +224,7 @@ mutants! {
 #[test]
 fn a_failing_run_shrinks() {
     choose(Some(Mutant::DuplicateExecution));
-    let first = scenario(Mutant::DuplicateExecution, 0);
+    let first = scenario(Mutant::DuplicateExecution, 1);
     let shrunk = hybster_sim::shrink::shrink(first.clone(), 150).expect("the run fails");
     let again = run_scenario(shrunk.scenario.clone(), &Options::default());
     choose(None);
