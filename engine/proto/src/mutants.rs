@@ -85,11 +85,15 @@ pub enum Mutant {
     PeersUnlimited,
     /// A peer gets all that it asks for at once, whether there is room for it or not.
     AnswersUnlimited,
+    /// Links are given all that there is, and nobody is told how long it takes.
+    WireIgnored,
+    /// A client's wait begins when it sends, whether the request has left or not.
+    HeldIgnored,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 39] = [
+    pub const ALL: [Mutant; 41] = [
         Mutant::CommitQuorum,
         Mutant::CommitTwice,
         Mutant::CommitUnverified,
@@ -129,6 +133,8 @@ impl Mutant {
         Mutant::RandomnessOfView,
         Mutant::PeersUnlimited,
         Mutant::AnswersUnlimited,
+        Mutant::WireIgnored,
+        Mutant::HeldIgnored,
     ];
 }
 

@@ -5,6 +5,7 @@ use super::table::{LEVELS, OVERLOAD, OVERLOAD_ROUNDS, QUERY, QUEUES};
 use super::timing::RESEND_BURST_BYTES;
 use super::{ClientCore, ClientOutput, Outcome};
 use crate::ids::ReplicaId;
+use crate::mutants::{self, Mutant};
 use crate::time::{Time, earliest};
 
 /// Transmissions after which f+1 refusals for full buffers end a request.
@@ -84,6 +85,9 @@ impl ClientCore {
     ) -> bool {
         let slot = self.table.slot(index);
         let (level, sent_at, sent_end) = (slot.queue, slot.sent_at, slot.sent_end);
+        if mutants::active(Mutant::HeldIgnored) {
+            return false;
+        }
         if self.table.is_flooded(index) || self.up & self.leader_bit() == 0 {
             return false;
         }
