@@ -49,7 +49,7 @@ fn view_change_with_pending_prepares_in_several_pillars() {
                     .with(0, drops(None, Some(4), &[kind::PREPARE]))
                     .with(0, drops(None, None, &[kind::COMMIT]))
                     .with(20_000, Fault::Crash(0))
-                    .with(150_000, Fault::NoFilters),
+                    .with(400_000, Fault::NoFilters),
             );
             let first = report.new_views.first().expect("a view change");
             let pillars_with = first.reissued.iter().filter(|count| **count > 0).count();
@@ -249,7 +249,7 @@ fn a_slow_service_is_no_reason_to_leave_a_view() {
 #[test]
 fn results_beyond_the_bound_are_given_up_by_all_alike() {
     let (mut gone, mut transfers) = (0, 0);
-    for seed in 0..60 {
+    for seed in 0..200 {
         let mut scenario = Scenario::random(seed);
         scenario.answer_padding = 1_000;
         let report = run_scenario(scenario, &Options::default());
