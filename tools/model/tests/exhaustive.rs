@@ -39,14 +39,14 @@ bounds! {
     slots_2_noops_faulty_1: Bounds { slots: 2, noops: true, ..small(1) }, 324_096;
     slots_2_noops_faulty_2: Bounds { slots: 2, noops: true, ..small(2) }, 149_788;
 
-    checkpoints_faulty_0: Bounds { checkpoints: true, ..small(0) }, 137_585;
-    checkpoints_faulty_1: Bounds { checkpoints: true, ..small(1) }, 2_026_297;
-    checkpoints_faulty_2: Bounds { checkpoints: true, ..small(2) }, 168_100;
+    checkpoints_faulty_0: Bounds { checkpoints: true, ..small(0) }, 172_438;
+    checkpoints_faulty_1: Bounds { checkpoints: true, ..small(1) }, 2_704_743;
+    checkpoints_faulty_2: Bounds { checkpoints: true, ..small(2) }, 212_276;
 
     p2_checkpoints_faulty_0:
-        Bounds { pillars: 2, checkpoints: true, requests: 1, ..small(0) }, 1_256_237;
+        Bounds { pillars: 2, checkpoints: true, requests: 1, ..small(0) }, 1_411_046;
     p2_checkpoints_faulty_2:
-        Bounds { pillars: 2, checkpoints: true, requests: 1, ..small(2) }, 1_435_758;
+        Bounds { pillars: 2, checkpoints: true, requests: 1, ..small(2) }, 1_632_232;
 
     p2_slots_2_faulty_0: Bounds { pillars: 2, slots: 2, requests: 1, ..small(0) }, 5_246_306;
 }

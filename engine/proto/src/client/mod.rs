@@ -391,7 +391,7 @@ impl ClientCore {
             left &= left - 1;
         }
         let bytes = record.len() * targets.count_ones() as usize;
-        let to_leader = out.buffer(lane, self.leader).len() as u64;
+        let to_leader = out.bytes(lane, self.leader) as u64;
         let request = self.table.slot_mut(slot);
         request.sent_end = self.handed[self.leader] + to_leader;
         request.tag = tag_of(&record, query);

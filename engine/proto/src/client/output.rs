@@ -224,6 +224,16 @@ impl ClientOutput {
         [&self.messages, &self.retransmissions, &self.queries]
     }
 
+    /// Bytes that wait for a replica.
+    pub(super) fn bytes(&self, lane: Lane, to: usize) -> usize {
+        let [requests, retransmissions, queries] = self.lanes();
+        match lane {
+            Lane::Request => requests[to].len(),
+            Lane::Retransmission => retransmissions[to].len(),
+            Lane::Query => queries[to].len(),
+        }
+    }
+
     /// The buffer for records to a replica, with the head of its message in front.
     #[inline]
     pub(super) fn buffer(&mut self, lane: Lane, to: usize) -> &mut Vec<u8> {
