@@ -40,9 +40,9 @@
 //! | … with no-ops | 2,202 | 8,166 | 2,600 | `small` |
 //! | … with early ordering messages and slow batches | 4,352 | 13,472 | 3,128 | `small` |
 //! | P = 1, 2 slots, views 0..1, no-ops | 136,210 | 324,096 | 149,788 | `exhaustive` |
-//! | P = 1, 1 slot, views 0..1, a checkpoint per slot | 137,585 | 2,026,297 | 168,100 | `exhaustive` |
+//! | P = 1, 1 slot, views 0..1, a checkpoint per slot | 172,438 | 2,704,743 | 212,276 | `exhaustive` |
 //! | P = 2, 1 slot, views 0..1, no-ops | 280,270 | 703,278 | 286,696 | `exhaustive` |
-//! | P = 2, 1 slot, views 0..1, a checkpoint at 2, one request | 1,256,237 | – | 1,435,758 | `exhaustive` |
+//! | P = 2, 1 slot, views 0..1, a checkpoint at 2, one request | 1,411,046 | – | 1,632,232 | `exhaustive` |
 //! | P = 2, 2 slots, views 0..1, one request | 5,246,306 | – | 8,172,924 | `exhaustive`, `long` |
 //! | P = 1, 1 slot, views 0..2 | 1,609,525 | 3,250,744 | not run again | `exhaustive`, `long` |
 //!
