@@ -7,15 +7,20 @@
 //!
 //! The buffers of the stages are here; the engine adds those of links and threads.
 
+use crate::backlog::{MAX_NAMES, NAME_BYTES};
 use crate::config::GroupConfig;
-use crate::execution::{MAX_WATCHED, SNAPSHOT_COPIES, WATCHED_BYTES, session_bytes};
+use crate::execution::{
+    MAX_WATCHED, SNAPSHOT_COPIES, TURN_RESULT_BYTES, WATCHED_BYTES, session_bytes,
+};
 use crate::hybster::control::MAX_CHANGES;
 use crate::hybster::pillar::{LOG_WINDOWS, SLOT_BYTES, VOTE_BYTES};
 use crate::hybster::wire::checkpoint::CHECKPOINT_BYTES;
 use crate::hybster::wire::view::{LINK_BYTES, MAX_LINKS};
 use crate::intake::{
-    BLOCK_BYTES, CREDIT, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES, STORED_BYTES,
+    BLOCK_BYTES, CREDIT, MAX_LANES_BYTES, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES,
+    STORED_BYTES,
 };
+use crate::output::REPLY_RECORD_BYTES;
 use crate::shared::answers::ANSWERS_BYTES;
 use crate::shared::later::SENDER_BYTES;
 use crate::shared::votes::claims_per_sender;
@@ -120,6 +125,14 @@ pub fn answers_to_one_peer(config: &GroupConfig, longest_page: u64) -> u64 {
 pub(crate) fn sessions_bytes(config: &GroupConfig) -> Option<u64> {
     let sessions = u64::from(config.max_clients) * u64::from(config.max_sessions_per_client);
     sessions.checked_mul(session_bytes(config.session_window))
+}
+
+/// What the replies of one turn take, until they are handed to the network.
+#[must_use]
+pub fn replies_of_a_turn(config: &GroupConfig) -> Option<u64> {
+    let requests = config.window.checked_mul(config.batch_max_requests.into())?;
+    let results = 2 * (TURN_RESULT_BYTES as u64 + 2 * u64::from(config.max_reply_bytes));
+    requests.checked_mul(2 * REPLY_RECORD_BYTES)?.checked_add(results)
 }
 
 /// The buffers of a replica's stages; `None` if a bound does not fit 64 bits, which
@@ -257,12 +270,27 @@ pub fn of_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
             product(&[1 + SNAPSHOT_COPIES as u64, 2, config.kept_result_bytes])?,
             "the client with the most gives up those of its least recently used sessions",
         ),
+        // A turn that catches up may execute a whole window. Memory grows by doubling.
         buffer(
             "replies of one turn",
             "engine/proto/src/output.rs",
             Clients,
-            Bound::Open,
-            "a batch may have as many results as requests, each as long as allowed",
+            Bound::Bytes(replies_of_a_turn(config)?),
+            "the result waits in the session table, and is recalled",
+        ),
+        buffer(
+            "replies that wait for room",
+            "engine/proto/src/backlog.rs",
+            Clients,
+            product(&[2, MAX_NAMES as u64, NAME_BYTES])?,
+            "not sent: the client asks again",
+        ),
+        buffer(
+            "messages of clients that wait for their turn",
+            "engine/proto/src/intake/lanes.rs",
+            Clients,
+            product(&[MAX_LANES_BYTES as u64 + prepare])?,
+            "clients are not read; then they are told to come later",
         ),
         // The batch that is open has room beyond what is counted.
         buffer(
@@ -270,7 +298,7 @@ pub fn of_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
             "engine/proto/src/intake.rs",
             Clients,
             product(&[(MAX_PENDING_BYTES + BLOCK_BYTES) as u64 + prepare])?,
-            "refused: the client is told to come later",
+            "clients wait for their turn",
         ),
         buffer(
             "requests that the leader is watched for",

@@ -95,6 +95,8 @@ pub enum ToIntake {
         session: SessionId,
         /// Its number.
         number: RequestNumber,
+        /// As in the question.
+        is_counted: bool,
     },
     /// A request that the stage asked about was executed.
     Executed {
@@ -102,6 +104,15 @@ pub enum ToIntake {
         session: SessionId,
         /// Its number.
         number: RequestNumber,
+        /// As in the question; not, if this only tells of an execution that was watched for.
+        is_counted: bool,
+    },
+    /// There is no room for more replies to a client, or there is again: its requests have to wait.
+    Held {
+        /// The client.
+        client: ClientId,
+        /// Whether there is no room.
+        is_held: bool,
     },
     /// The replica left its view (TR listing 15, leaveViewFor).
     ViewLeft {
@@ -242,6 +253,17 @@ pub enum ToExecution {
     },
     /// Answer from the session table, or notify the request intake once executed.
     Resend {
+        /// The session.
+        session: SessionId,
+        /// The request's number.
+        number: RequestNumber,
+        /// What tells it from others with that number.
+        tag: RequestTag,
+        /// Whether the question is one of those that its client may have before this stage.
+        is_counted: bool,
+    },
+    /// There is room for a reply that was deferred ([`Cause::Deferred`](crate::output::Cause)).
+    Recall {
         /// The session.
         session: SessionId,
         /// The request's number.

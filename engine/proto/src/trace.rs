@@ -222,7 +222,7 @@ pub enum TraceEvent {
         /// Requests that were new and ran.
         ran: u32,
         /// Digest of what the requests of the batch were answered, see
-        /// [`ReplyQueue::digest_since`](crate::output::ReplyQueue::digest_since).
+        /// [`ResultsDigest`](crate::output::ResultsDigest).
         results: Digest,
     },
     /// The time that the service is told with a batch, which is executed next.

@@ -368,6 +368,8 @@ impl<T: Transport> ClientDriver<T> {
             Event::Rejected { .. }
             | Event::Messages { .. }
             | Event::ClientUp { .. }
+            | Event::ClientFull { .. }
+            | Event::ClientRoom { .. }
             | Event::ClientDown { .. } => {}
         }
     }
