@@ -23,11 +23,10 @@ const MOST_SHARE: u64 = 16 << 20;
 /// A link may be given what it carries in this time beyond a round trip, in microseconds.
 const SLACK_US: u64 = 25_000;
 /// What a link was given since the last look is worth another from here on, in bytes.
-const WORTH_A_LOOK: u64 = 64 << 10;
-/// But not before this time has passed, in microseconds.
+const WORTH_A_LOOK: u64 = 16 << 10;
+/// But not before this time has passed, in microseconds. Looks that are nearer to each other, or than a
+/// round trip, tell nothing about a rate: a host that was busy elsewhere for a moment looks like a slow wire.
 const LOOK_AGAIN_US: u64 = 25_000;
-/// Looks that are nearer to each other, or than a round trip, tell nothing about a rate, in microseconds.
-const LEAST_SAMPLE_US: u64 = 4_000;
 /// A link without room is looked at again no sooner than this, in microseconds.
 const LEAST_LOOK_US: u64 = 500;
 
@@ -112,7 +111,7 @@ impl Pace {
             self.base = look;
         }
         let took_us = now.since_us(self.base.at);
-        if took_us < LEAST_SAMPLE_US.max(self.round_trip_us) {
+        if took_us < LOOK_AGAIN_US.max(self.round_trip_us) {
             return;
         }
         let base = std::mem::replace(&mut self.base, look);
@@ -120,11 +119,8 @@ impl Pace {
         let seen = (base.outstanding + since).saturating_sub(outstanding) * 1_000_000 / took_us;
         // What was on its way a round trip ago has not arrived: the link has had to carry all the time.
         let is_busy = outstanding > since + LEAST_SHARE / 2;
-        if seen > self.rate || (is_busy && took_us >= LOOK_AGAIN_US) {
+        if seen > self.rate || is_busy {
             self.rate = seen.max(LEAST_RATE);
-        } else if is_busy {
-            // A host that was busy elsewhere for a moment looks like a slow wire.
-            self.rate = self.rate.midpoint(seen).max(LEAST_RATE);
         }
     }
 
@@ -154,11 +150,15 @@ impl Pace {
     pub(super) fn look_again(&self, now: Time, given: u64) -> Option<Time> {
         let last = self.last.as_ref()?;
         let most_outstanding = last.outstanding + (given - last.given);
-        if most_outstanding < WORTH_A_LOOK.min(self.share()) {
+        // If it is thought to be slow, a little takes it long.
+        let in_a_moment = self.rate.saturating_mul(LOOK_AGAIN_US) / 1_000_000;
+        if most_outstanding < WORTH_A_LOOK.min(in_a_moment) {
             return None;
         }
-        let stays = if most_outstanding < self.share() { 0 } else { self.share() / 4 * 3 };
-        let too_much = self.outstanding(now, given).saturating_sub(stays);
+        if most_outstanding < self.share() {
+            return Some(last.at.after_us(LOOK_AGAIN_US).max(now.after_us(2 * LEAST_LOOK_US)));
+        }
+        let too_much = self.outstanding(now, given).saturating_sub(self.share() / 4 * 3);
         let us = too_much * 1_000_000 / self.rate;
         Some(now.after_us(us.clamp(2 * LEAST_LOOK_US, LOOK_AGAIN_US)))
     }

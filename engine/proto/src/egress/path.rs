@@ -11,6 +11,9 @@ use super::peer::Way;
 
 /// The way to a peer is full if it takes so much longer than without anything to carry, in microseconds.
 const FULL_US: u64 = 50_000;
+/// A link that carries this much, in bytes per second, is not what a group waits for: it takes the longest
+/// batches that there are by default in the time above.
+const FAST_RATE: u64 = 20 << 20;
 /// A batch should be on the link no longer than this, in microseconds.
 const BATCH_US: u64 = 20_000;
 /// No batch need be shorter than this, in bytes.
@@ -63,6 +66,9 @@ fn state_of(ways: impl Iterator<Item = Way>, needed: usize, now: Time) -> PathSt
         return PathState::default();
     };
     let in_moment = |us: u64| way.rate * us / 1_000_000;
+    if way.rate >= FAST_RATE {
+        return PathState { takes_us, ..PathState::default() };
+    }
     PathState {
         takes_us,
         batch_bytes: in_moment(BATCH_US).max(LEAST_BATCH).min(u32::MAX.into()) as u32,

@@ -384,7 +384,9 @@ impl Outbound {
         }
         self.is_blocked = !self.queue.is_empty();
         // If the link holds all it can take, it says when it has room.
-        self.look_at = self.pace.look_again(now, self.handed_bytes).filter(|_| in_link > 0);
+        let look_at = self.pace.look_again(now, self.handed_bytes).filter(|_| in_link > 0);
+        // Sooner if so planned: what is handed over later does not put it off.
+        self.look_at = look_at.map(|at| self.look_at.map_or(at, |planned| planned.min(at)));
         self.note_empty();
     }
 
