@@ -21,13 +21,15 @@ use hybster_proto::output::{
     ClientLink, Input, Network as Effect, Reject, Rejection, Reply, ReplyQueue, ToControl,
     ToPillar, route_client_message, route_peer_message,
 };
-use hybster_proto::time::Time;
+use hybster_proto::time::{Time, earliest};
 use hybster_proto::wire::{kind, kind_of};
 
 use super::Shared;
 
 /// Log lines per second about messages that could not be sent.
 const LOG_LINES_PER_SECOND: u32 = 10;
+/// How often replies that wait look for room on their links, in microseconds.
+const RECALL_US: u64 = 2_000;
 /// Status requests answered per second; more are dropped and counted.
 const STATUSES_PER_SECOND: u32 = 200;
 /// What the log says of a client whose link is closed for its requests.
@@ -40,6 +42,8 @@ pub(crate) struct Network<T: Transport> {
     egress: Egress<LinkId>,
     admission: Admission,
     backlog: Backlog,
+    /// When to see whether there is room for replies that wait.
+    recall_at: Option<Time>,
     wires: Wires<T>,
     shared: Arc<Shared>,
     peers: Vec<u16>,
@@ -80,6 +84,7 @@ impl<T: Transport> Network<T> {
             egress: Egress::new(Arc::clone(&shared.config), shared.replica, limits),
             admission: Admission::new(&shared.config),
             backlog: Backlog::new(&shared.config),
+            recall_at: None,
             wires: Wires { hub, log: RateLimit::new(LOG_LINES_PER_SECOND) },
             shared,
             peers,
@@ -151,13 +156,15 @@ impl<T: Transport> Network<T> {
         let Network { egress, backlog, wires, answers_left, .. } = self;
         egress.tell_stages(|input| answers_left.push(input));
         backlog.flush(&Replies { egress, wires }, answers_left);
+        // A link that is not quite full says nothing when it has sent all.
+        self.recall_at = (self.backlog.waiting() > 0).then(|| now.after_us(RECALL_US));
         self.egress.check_invariants(false);
         self.publish();
     }
 
     /// When [`Self::flush`] is to be called at the latest.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        self.egress.deadline()
+        earliest(self.egress.deadline(), self.recall_at)
     }
 
     fn event(&mut self, event: Event, inputs: &mut Vec<Input>) {
