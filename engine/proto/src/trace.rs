@@ -221,8 +221,8 @@ pub enum TraceEvent {
         requests: u32,
         /// Requests that were new and ran.
         ran: u32,
-        /// Digest of what the requests of the batch were answered, see
-        /// [`ResultsDigest`](crate::output::ResultsDigest).
+        /// Digest of the answers to the requests of the batch, see
+        /// [`ReplyQueue::digest_since`](crate::output::ReplyQueue::digest_since).
         results: Digest,
     },
     /// The time that the service is told with a batch. The batch is executed next.

@@ -374,8 +374,6 @@ impl<T: Transport> ClientDriver<T> {
             Event::Rejected { .. }
             | Event::Messages { .. }
             | Event::ClientUp { .. }
-            | Event::ClientFull { .. }
-            | Event::ClientRoom { .. }
             | Event::ClientDown { .. } => {}
         }
     }

@@ -27,7 +27,6 @@ mod keys;
 pub mod linear;
 mod network;
 mod oracle;
-mod pausing;
 pub mod random;
 mod relays;
 mod replica;
