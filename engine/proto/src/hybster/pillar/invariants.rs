@@ -103,6 +103,7 @@ mod tests {
     use crate::hybster::wire::ordering::PrepareHeader;
     use crate::hybster::wire::view::Link;
     use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
+    use crate::input::{PathState, ToPillar};
     use crate::noticed::noticed;
     use crate::time::Time;
 
@@ -187,5 +188,25 @@ mod tests {
         a_commit_of_its_own: "other followers", |it| first(it).votes = vec![vote(1)];
         a_commit_twice: "one COMMIT", |it| first(it).votes.push(vote(2));
         views_left_out_of_order: "left rise", |it| it.chain = vec![link(2), link(2)];
+    }
+
+    /// A follower that has asked over a slow path asks sooner when that is fast again, though nothing of
+    /// its own waits for a commitment.
+    #[test]
+    fn a_path_that_is_fast_again_makes_waits_short_again() {
+        let (mut pillar, mut out) = (pillar(), Output::default());
+        // The next slot is missing, a later one is known.
+        pillar.store(1, stored(4));
+        pillar.slots.get_mut(0).expect("it is in the log").prepare = None;
+        pillar.committed = 0;
+        pillar.prepared = 0;
+        let mut wait_us = |takes_us| {
+            let path = PathState { takes_us, ..PathState::default() };
+            pillar.handle(ToPillar::Path(path), Time(1), &mut out);
+            pillar.outstanding_deadline().map(|at| at.since_us(Time(1)))
+        };
+        assert_eq!(wait_us(0), Some(50_000));
+        assert_eq!(wait_us(1_000_000), Some(1_300_000));
+        assert_eq!(wait_us(0), Some(50_000));
     }
 }

@@ -333,11 +333,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     fn note_progress(&mut self, now: Time) {
         if self.active && (self.committed < self.prepared || self.timing.refused.is_some()) {
             if self.uncommitted_since.is_none() {
-                self.longest_way_us = self.path.takes_us;
+                (self.uncommitted_since, self.longest_way_us) = (Some(now), self.path.takes_us);
             }
-            self.uncommitted_since.get_or_insert(now);
         } else {
-            self.uncommitted_since = None;
+            (self.uncommitted_since, self.longest_way_us) = (None, self.path.takes_us);
         }
         if !self.has_outstanding() {
             self.outstanding_since = None;
