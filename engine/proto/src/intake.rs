@@ -63,7 +63,7 @@ pub struct Intake<V: RequestVerifier> {
     stable: bool,
 
     path: PathState,
-    /// Bytes handed out since then, while it was not known yet what they did to the path.
+    /// Bytes of batches handed out since `handed_out_since`: what the path is like may not show them yet.
     handed_out: usize,
     handed_out_since: Time,
     open: OpenBatch,

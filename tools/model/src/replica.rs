@@ -124,6 +124,8 @@ impl Links<()> for Left {
 
     fn send_to_client(&mut self, (): (), _: &[u8]) {}
 
+    fn close_client(&mut self, (): ()) {}
+
     fn seal_for_client(&mut self, (): (), _: &[u8], _: &mut Vec<u8>) -> bool {
         false
     }

@@ -12,6 +12,8 @@
 //!   late gives the old answer. So no PREPARE is late while clients send queries.
 //! - **Replies.** One message per link, view and turn. A follower's single reply may go through the
 //!   leader ([`Trust`], DEVIATIONS 21), if something goes there anyway.
+//! - **Pace.** A link is given what it carries in a round trip and a little more (`pace.rs`); how long
+//!   the way to the peers takes, and whether it is full, the stages are told (`path.rs`).
 //! - **Credit.** A peer's messages wait here until its link has room for them
 //!   ([`EgressLimits::link_window_bytes`]), or is up at all. What waits here can be withdrawn when a
 //!   checkpoint or view passes it (TR listing 9, remove).
@@ -100,9 +102,7 @@ pub trait Links<L> {
     fn relay_to_client(&mut self, link: L, head: &[u8], envelope: &[u8]) -> bool;
 
     /// Closes the link of a client that sent what no correct client sends.
-    fn close_client(&mut self, link: L) {
-        let _ = link;
-    }
+    fn close_client(&mut self, link: L);
 }
 
 /// The limits of an [`Egress`].
@@ -319,8 +319,8 @@ impl<L: Copy + PartialEq> Egress<L> {
         for (peer, outbound) in (0..).map(ReplicaId).zip(peers) {
             outbound.hand_over(peer, now, limits, counters, links);
         }
-        let ways = to_peers.peers.iter().filter_map(Outbound::way);
-        to_peers.path.update(ways, to_peers.config.quorum() - 1, now);
+        let ToPeers { config, peers, path, .. } = to_peers;
+        path.update(peers.iter().filter_map(|peer| peer.way(now)), config.quorum() - 1);
         clients.flush(|ready| links.send_to_client(ready.link, ready.message));
     }
 

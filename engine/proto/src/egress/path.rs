@@ -5,9 +5,6 @@
 //! how long a message is on its way asks for what is about to arrive.
 
 use crate::input::PathState;
-use crate::time::Time;
-
-use super::peer::Way;
 
 /// The way to a peer is full if it takes so much longer than without anything to carry, in microseconds.
 const FULL_US: u64 = 50_000;
@@ -21,17 +18,32 @@ const LEAST_BATCH: u64 = 4 << 10;
 /// A change by less is not worth telling, in microseconds.
 const NEWS_US: u64 = 5_000;
 
+/// What the way to one peer is like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    /// How long what is to go there takes, and an answer to it, in microseconds.
+    pub(super) takes_us: u64,
+    /// The link's round trip in microseconds; 0 if it is not known.
+    pub(super) round_trip_us: u64,
+    /// Bytes per second.
+    pub(super) rate: u64,
+}
+
 /// The last thing that stages were told.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     state: PathState,
     is_new: bool,
+    /// The ways, while they are looked at.
+    ways: Vec<Way>,
 }
 
 impl Told {
     /// Looks at the ways to the peers that are up; `needed` of them must get a proposal.
-    pub(super) fn update(&mut self, ways: impl Iterator<Item = Way>, needed: usize, now: Time) {
-        let state = state_of(ways, needed, now);
+    pub(super) fn update(&mut self, ways: impl Iterator<Item = Way>, needed: usize) {
+        self.ways.clear();
+        self.ways.extend(ways);
+        let state = state_of(&mut self.ways, needed);
         // That it takes longer is told sooner: waits depend on it.
         let is_longer =
             state.takes_us > self.state.takes_us + NEWS_US.max(self.state.takes_us / 16);
@@ -50,21 +62,13 @@ impl Told {
     }
 }
 
-fn state_of(ways: impl Iterator<Item = Way>, needed: usize, now: Time) -> PathState {
-    // The ways that take the least, as many as are needed; there are few peers.
-    let mut fastest: [Option<(u64, Way)>; 4] = [None; 4];
-    let places = needed.min(fastest.len());
-    for way in ways {
-        let mut entry = Some((way.takes_us(now), way));
-        for place in &mut fastest[..places] {
-            if entry.is_some_and(|(us, _)| place.is_none_or(|(least_us, _)| us < least_us)) {
-                std::mem::swap(place, &mut entry);
-            }
-        }
-    }
-    let Some((takes_us, way)) = places.checked_sub(1).and_then(|last| fastest[last]) else {
+/// The slowest of those ways that take the least, as many as are needed, decides.
+fn state_of(ways: &mut [Way], needed: usize) -> PathState {
+    let Some(last) = needed.checked_sub(1).filter(|last| *last < ways.len()) else {
         return PathState::default();
     };
+    let (_, way, _) = ways.select_nth_unstable_by_key(last, |way| way.takes_us);
+    let takes_us = way.takes_us;
     let in_moment = |us: u64| way.rate * us / 1_000_000;
     if way.rate >= FAST_RATE {
         return PathState { takes_us, ..PathState::default() };
@@ -72,6 +76,43 @@ fn state_of(ways: impl Iterator<Item = Way>, needed: usize, now: Time) -> PathSt
     PathState {
         takes_us,
         batch_bytes: in_moment(BATCH_US).max(LEAST_BATCH).min(u32::MAX.into()) as u32,
-        is_full: takes_us > way.round_trip_us() / 2 * 3 + FULL_US,
+        is_full: takes_us > way.round_trip_us / 2 * 3 + FULL_US,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(takes_us: u64) -> Way {
+        Way { takes_us, round_trip_us: 0, rate: 125_000 }
+    }
+
+    #[test]
+    fn the_slowest_peer_that_is_needed_decides() {
+        for needed in 1..=12 {
+            let mut ways: Vec<Way> = (1..=12).rev().map(|ms| way(ms * 10_000)).collect();
+            let state = state_of(&mut ways, needed);
+            assert_eq!(state.takes_us, needed as u64 * 10_000);
+            assert_eq!(state.is_full, state.takes_us > FULL_US);
+        }
+        // Too few peers are up: nothing is known, and nobody is held back.
+        assert_eq!(state_of(&mut [way(1)], 2), PathState::default());
+        assert_eq!(state_of(&mut [], 0), PathState::default());
+    }
+
+    #[test]
+    fn only_news_is_told() {
+        let mut told = Told::default();
+        let mut tell = |takes_us| {
+            told.update([way(takes_us)].into_iter(), 1);
+            told.take().map(|state| state.takes_us)
+        };
+        assert_eq!(tell(20_000), Some(20_000));
+        assert_eq!((tell(24_000), tell(16_000)), (None, None));
+        assert_eq!(
+            (tell(26_000), tell(40_000), tell(10_000)),
+            (Some(26_000), Some(40_000), Some(10_000))
+        );
     }
 }

@@ -10,6 +10,7 @@ use crate::output::{Answerer, SendTag, Watermark};
 use crate::time::{Time, earliest};
 
 use super::pace::Pace;
+use super::path::Way;
 use super::{EgressCounters, EgressLimits, LinkState, Links};
 
 /// How many of the messages handed to the present link are remembered, the latest ones. A copy of an
@@ -124,30 +125,6 @@ pub(super) struct Outbound {
     handed: Vec<Handed>,
     /// Where the next one goes.
     handed_next: usize,
-}
-
-/// What the way to a peer is like.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
-    pace: Pace,
-    handed_bytes: u64,
-    /// Bytes per second.
-    pub(super) rate: u64,
-    /// Bytes that wait here.
-    queued_bytes: u64,
-}
-
-impl Way {
-    /// The link's round trip in microseconds; 0 if it is not known.
-    pub(super) fn round_trip_us(&self) -> u64 {
-        self.pace.round_trip_us()
-    }
-
-    /// How long what is to go there takes, and an answer to it, in microseconds.
-    pub(super) fn takes_us(&self, now: Time) -> u64 {
-        let there_us = self.pace.takes_us(now, self.handed_bytes, self.queued_bytes);
-        there_us + self.pace.round_trip_us()
-    }
 }
 
 /// A message that the present link was given.
@@ -391,14 +368,11 @@ impl Outbound {
     }
 
     /// What the way to the peer is like, if its link is up.
-    pub(super) fn way(&self) -> Option<Way> {
-        let way = Way {
-            pace: self.pace,
-            handed_bytes: self.handed_bytes,
-            rate: self.pace.rate(),
-            queued_bytes: self.bytes as u64,
-        };
-        self.is_up.then_some(way)
+    pub(super) fn way(&self, now: Time) -> Option<Way> {
+        let round_trip_us = self.pace.round_trip_us();
+        let there_us = self.pace.takes_us(now, self.handed_bytes, self.bytes as u64);
+        let takes_us = there_us + round_trip_us;
+        self.is_up.then(|| Way { takes_us, round_trip_us, rate: self.pace.rate() })
     }
 
     /// Whether the present link was given this message already and has not brought it there.

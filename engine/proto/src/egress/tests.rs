@@ -19,6 +19,7 @@ struct Played {
     straight: Vec<Vec<u8>>,
     sent_before_first_reply: Option<usize>,
     relayed: Vec<Vec<u8>>,
+    closed: Vec<u32>,
     unsent: usize,
     state: LinkState,
 }
@@ -50,6 +51,10 @@ impl Links<u32> for Played {
     fn relay_to_client(&mut self, _: u32, head: &[u8], envelope: &[u8]) -> bool {
         self.relayed.push([head, envelope].concat());
         true
+    }
+
+    fn close_client(&mut self, link: u32) {
+        self.closed.push(link);
     }
 }
 
@@ -145,6 +150,16 @@ fn no_prepare_is_late_while_clients_query_nor_if_its_first_have_no_link() {
     assert_eq!(prepare(&mut egress, 4), (0, 1));
     egress.peer_down(OTHER);
     assert_eq!(prepare(&mut egress, 5), (2, 0));
+}
+
+#[test]
+fn the_link_of_a_client_is_closed_if_it_is_up() {
+    let (mut egress, mut links) = (egress(EgressLimits::default()), Played::default());
+    let other = ClientLink { incarnation: CLIENT.incarnation + 1, ..CLIENT };
+    for client in [other, CLIENT] {
+        egress.apply(Network::CloseClient(client), Time(0), &mut links);
+    }
+    assert_eq!(links.closed, [0]);
 }
 
 #[test]
