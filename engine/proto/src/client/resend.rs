@@ -96,8 +96,8 @@ impl ClientCore {
         let is_clear = |replica: &ReplicaId| outstanding(*replica) <= RESEND_BURST_BYTES;
         let clear = || self.config.all_replicas().filter(is_clear).count();
         if sent_end <= left && clear() >= self.config.acknowledging() {
-            self.timing.release();
-            return false;
+            self.timing.has_left(level, now);
+            return now < self.due(index);
         }
         self.timing.hold(level, sent_at, left, now)
     }

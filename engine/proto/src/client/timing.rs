@@ -112,8 +112,12 @@ impl Timing {
     pub(super) fn due(&self, level: u8, sent_at: Time) -> Time {
         let base = self.base(level, sent_at);
         let left_at = base.max(self.held[usize::from(level)]);
-        // The leader's wire, which may be no faster, has to carry it to each follower.
-        let carried_us = CARRIED_AGAIN * left_at.since_us(base);
+        // The leader's wire, which may be no faster, has to carry it to each follower. While it has not
+        // left, it is looked at more often, to know when it has.
+        let carried_us = match self.left {
+            Some(_) => 0,
+            None => CARRIED_AGAIN * left_at.since_us(base),
+        };
         let wait_us = self.request_us(u32::from(level)).max(carried_us);
         left_at.after_us(wait_us).min(base.after_us(MAX_HELD_US.max(wait_us)))
     }
@@ -150,7 +154,14 @@ impl Timing {
         is_moving
     }
 
-    /// What was held back has left, or the link is another one.
+    /// The request at the head of a level has left this host: if it was held back, its wait begins.
+    pub(super) fn has_left(&mut self, level: u8, now: Time) {
+        if self.left.take().is_some() {
+            self.held[usize::from(level)] = now;
+        }
+    }
+
+    /// The link to the leader is another one.
     pub(super) fn release(&mut self) {
         self.left = None;
     }
