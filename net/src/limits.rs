@@ -32,9 +32,12 @@ pub struct Limits {
     /// Unsealed bytes that may wait for one peer, one message of any length apart. Default 64 MiB:
     /// the protocol keeps back what a link has no room for.
     pub peer_queue_bytes: usize,
-    /// Most bytes that may wait for one client, those in flight included. A client with more does
-    /// not read its replies and is disconnected. Default 4 MiB.
+    /// Bytes that may wait for one client, those in flight included, one message of any length apart.
+    /// What comes beyond is refused; from half of it on the link is reported as full. Default 4 MiB.
     pub client_queue_bytes: usize,
+    /// A client that takes nothing for so long although its link is full does not read its replies,
+    /// and is disconnected. Default 10 s.
+    pub client_stall: Duration,
     /// Most live client links. Default 16384.
     pub clients: usize,
     /// Most live links of one client, which its incarnations tell apart. Default 64.
@@ -72,6 +75,7 @@ impl Default for Limits {
             link_window_bytes: 1 << 20,
             peer_queue_bytes: 64 << 20,
             client_queue_bytes: 4 << 20,
+            client_stall: Duration::from_secs(10),
             clients: 16 << 10,
             links_per_client: 64,
             handshakes: 256,

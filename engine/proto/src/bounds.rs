@@ -8,9 +8,15 @@
 //! The buffers of the general stages are here. The ordering protocol adds its own
 //! ([`Rules::buffers`](crate::protocol::Rules::buffers)), the engine those of links and threads.
 
+use crate::backlog::{MAX_NAMES, NAME_BYTES};
 use crate::config::GroupConfig;
-use crate::execution::{MAX_WATCHED, SNAPSHOT_COPIES, WATCHED_BYTES, session_bytes};
-use crate::intake::{BLOCK_BYTES, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES, STORED_BYTES};
+use crate::execution::{
+    MAX_WATCHED, SNAPSHOT_COPIES, TURN_RESULT_BYTES, WATCHED_BYTES, session_bytes,
+};
+use crate::intake::{
+    BLOCK_BYTES, MAX_LANES_BYTES, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES, STORED_BYTES,
+};
+use crate::output::REPLY_RECORD_BYTES;
 use crate::shared::answers::ANSWERS_BYTES;
 use crate::shared::log::LOG_WINDOWS;
 use crate::wire::REQUEST_OVERHEAD_MAX;
@@ -128,6 +134,14 @@ pub(crate) fn sessions_bytes(config: &GroupConfig) -> Option<u64> {
     sessions.checked_mul(session_bytes(config.session_window))
 }
 
+/// What the replies of one turn take, until they are handed to the network.
+#[must_use]
+pub fn replies_of_a_turn(config: &GroupConfig) -> Option<u64> {
+    let requests = config.window.checked_mul(config.batch_max_requests.into())?;
+    let results = 2 * (TURN_RESULT_BYTES as u64 + 2 * u64::from(config.max_reply_bytes));
+    requests.checked_mul(2 * REPLY_RECORD_BYTES)?.checked_add(results)
+}
+
 /// The buffers of a replica's stages, those of its ordering protocol first; `None` if a bound does
 /// not fit 64 bits, which [`GroupConfig::validate`] refuses.
 #[must_use]
@@ -182,12 +196,27 @@ fn of_general_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
             product(&[1 + SNAPSHOT_COPIES as u64, 2, config.kept_result_bytes])?,
             "the client with the most gives up those of its least recently used sessions",
         ),
+        // A turn that catches up may execute a whole window. Memory grows by doubling.
         buffer(
             "replies of one turn",
             "engine/proto/src/output/replies.rs",
             Clients,
-            Bound::Open,
-            "a batch may have as many results as requests, each as long as allowed",
+            Bound::Bytes(replies_of_a_turn(config)?),
+            "the result waits in the session table, and is recalled",
+        ),
+        buffer(
+            "replies that wait for room",
+            "engine/proto/src/backlog.rs",
+            Clients,
+            product(&[2, MAX_NAMES as u64, NAME_BYTES])?,
+            "not sent: the client asks again",
+        ),
+        buffer(
+            "messages of clients that wait for their turn",
+            "engine/proto/src/intake/lanes.rs",
+            Clients,
+            product(&[MAX_LANES_BYTES as u64 + prepare])?,
+            "clients are not read; then they are told to come later",
         ),
         // The batch that is open has room beyond what is counted.
         buffer(
@@ -195,7 +224,7 @@ fn of_general_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
             "engine/proto/src/intake.rs",
             Clients,
             product(&[(MAX_PENDING_BYTES + BLOCK_BYTES) as u64 + prepare])?,
-            "refused: the client is told to come later",
+            "clients wait for their turn",
         ),
         buffer(
             "requests that the leader is watched for",

@@ -5,7 +5,7 @@ use hybster_tss::Digest;
 use std::sync::Arc;
 
 use crate::hybster;
-use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::service::Snapshot;
 use crate::transferred::TransferredState;
 use crate::wire::{CheckpointId, RequestTag};
@@ -87,6 +87,8 @@ pub enum ToIntake {
         session: SessionId,
         /// Its number.
         number: RequestNumber,
+        /// As in the question.
+        is_counted: bool,
     },
     /// A request that the stage asked about was executed.
     Executed {
@@ -94,6 +96,15 @@ pub enum ToIntake {
         session: SessionId,
         /// Its number.
         number: RequestNumber,
+        /// As in the question; not, if this only tells of an execution that was watched for.
+        is_counted: bool,
+    },
+    /// There is no room for more replies to a client, or there is again: its requests have to wait.
+    Held {
+        /// The client.
+        client: ClientId,
+        /// Whether there is no room.
+        is_held: bool,
     },
     /// What the way to the peers is like.
     Path(PathState),
@@ -262,6 +273,17 @@ pub enum ToExecution {
     },
     /// Answer from the session table, or notify the request intake once executed.
     Resend {
+        /// The session.
+        session: SessionId,
+        /// The request's number.
+        number: RequestNumber,
+        /// What tells it from others with that number.
+        tag: RequestTag,
+        /// Whether the question is one of those that its client may have before this stage.
+        is_counted: bool,
+    },
+    /// There is room for a reply that was deferred ([`Cause::Deferred`](crate::output::Cause)).
+    Recall {
         /// The session.
         session: SessionId,
         /// The request's number.

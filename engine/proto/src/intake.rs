@@ -16,6 +16,8 @@
 //! itself takes long, the service is slow, which no other leader would change: the wait begins again.
 
 mod invariants;
+mod lanes;
+mod turns;
 mod watch;
 
 use bytes::{Bytes, BytesMut};
@@ -27,16 +29,19 @@ use crate::config::GroupConfig;
 use crate::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::input::PathState;
 use crate::mutants::{self, Mutant};
-use crate::output::{Cause, Output, Reject, Reply, Source, ToExecution, ToIntake, ToPillar};
+use crate::output::{Output, Reject, Source, ToExecution, ToIntake, ToPillar};
 use crate::shared::requests::is_admissible;
 use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
-use crate::wire::request::{is_retransmission, requests_body};
-use crate::wire::{ReplyStatus, RequestRef, RequestTag, Requests};
+use crate::wire::request::{REQUESTS_HEAD, is_retransmission, requests_body};
+use crate::wire::{RequestRef, RequestTag, Requests};
+
+pub(crate) use lanes::{LANES_BYTES, Lanes, MAX_LANES_BYTES, Waiting};
 
 /// Batches that a pillar may have been given without having proposed them: one in work, one next.
 pub(crate) const CREDIT: u32 = 2;
-/// Bytes of requests that wait at a leader at most; beyond, clients are told to come later.
+/// Bytes of requests in batches that wait at a leader at most. As a rule they are far fewer: see
+/// [`Intake::has_room`].
 pub(crate) const MAX_PENDING_BYTES: usize = 64 << 20;
 /// Requests that a replica stores for its watch over the leader at most.
 pub(crate) const MAX_STORED: usize = 65_536;
@@ -69,6 +74,8 @@ pub struct Intake<V: RequestVerifier> {
     open: OpenBatch,
     pending: VecDeque<(BytesMut, u32)>,
     pending_bytes: usize,
+    /// What clients sent beyond their share, or without room.
+    lanes: Lanes,
     /// Per pillar: its next slot, batches under way, and the slot up to which it was told to fill.
     pillars: Vec<Turn>,
 
@@ -76,6 +83,8 @@ pub struct Intake<V: RequestVerifier> {
     stored_bytes: usize,
     /// Per client the number of its stored requests.
     shares: BTreeMap<ClientId, usize>,
+    /// Stored requests that the next flush forwards.
+    to_forward: Vec<Bytes>,
     /// When to look after a stored request again.
     watch: BTreeSet<(Time, SessionId, RequestNumber)>,
     timeout: AdaptiveTimeout,
@@ -110,6 +119,10 @@ struct Stored {
     due: Time,
     /// When this replica, as the leader of its view, ordered it last.
     proposed: Option<Time>,
+    /// Whether its client sent it here itself.
+    is_own: bool,
+    /// Whether it was sent to the leader.
+    is_forwarded: bool,
     /// Whether half of the waiting time has passed and help was asked for.
     reminded: bool,
     /// The question to the execution stage when the waiting time had passed.
@@ -143,6 +156,7 @@ impl<V: RequestVerifier> Intake<V> {
             open: OpenBatch::new(config.rules().proposal_head),
             pending: VecDeque::new(),
             pending_bytes: 0,
+            lanes: Lanes::default(),
             pillars: vec![
                 Turn { leads: Some(View(0)), ..Turn::default() };
                 usize::from(config.pillars)
@@ -150,6 +164,7 @@ impl<V: RequestVerifier> Intake<V> {
             shares: BTreeMap::new(),
             stored: BTreeMap::new(),
             stored_bytes: 0,
+            to_forward: Vec::new(),
             watch: BTreeSet::new(),
             timeout: AdaptiveTimeout::new(config.request_timeout_us),
             halted: false,
@@ -161,12 +176,13 @@ impl<V: RequestVerifier> Intake<V> {
     /// Handles an input. Requests wait for [`Intake::flush`].
     pub fn handle(&mut self, input: ToIntake, now: Time, out: &mut Output) {
         match input {
-            ToIntake::Requests { from, message } => {
-                if let Err(reason) = self.requests(from, &message, now, out) {
-                    match from {
-                        Source::Client(link) => out.reject_client(link, &message, reason),
-                        Source::Peer(peer) => out.reject(Some(peer), &message, reason),
-                    }
+            ToIntake::Requests { from: Source::Client(link), message } => {
+                self.client_requests(link, message, now, out);
+            }
+            ToIntake::Requests { from: from @ Source::Peer(peer), message } => {
+                // A peer's stage watches over the leader for them, and what it sends has a bound.
+                if let Err(reason) = self.requests(from, &message, &mut 0, now, out) {
+                    out.reject(Some(peer), &message, reason);
                 }
             }
             ToIntake::Proposed { pillar, view, next_slot, taken } => {
@@ -180,14 +196,24 @@ impl<V: RequestVerifier> Intake<V> {
                 }
             }
             ToIntake::StatesDiffer { halted } => self.halted = halted,
-            ToIntake::NotExecuted { session, number } if self.halted => {
-                self.refuse_halted(session, number, out);
+            ToIntake::NotExecuted { session, number, is_counted } => {
+                if is_counted {
+                    self.lanes.answered(session.client);
+                }
+                if self.halted {
+                    self.refuse_halted(session, number, out);
+                } else {
+                    self.stored_is_new((session, number), now, out);
+                    self.not_executed(session, number, now, out);
+                }
             }
-            ToIntake::NotExecuted { session, number } => {
-                self.propose_stored(session, number, now, out);
-                self.not_executed(session, number, now, out);
+            ToIntake::Executed { session, number, is_counted } => {
+                if is_counted {
+                    self.lanes.answered(session.client);
+                }
+                self.executed(session, number, now);
             }
-            ToIntake::Executed { session, number } => self.executed(session, number, now),
+            ToIntake::Held { client, is_held } => self.lanes.hold(client, is_held, out),
             ToIntake::Path(path) => self.path = path,
             ToIntake::ViewLeft { view } => self.view_left(view),
             ToIntake::ViewEntered { view, next_slots } => {
@@ -203,6 +229,21 @@ impl<V: RequestVerifier> Intake<V> {
         if now.since_us(self.handed_out_since) >= NEWS_US {
             (self.handed_out, self.handed_out_since) = (0, now);
         }
+        self.serve_lanes(now, out);
+        let records = std::mem::take(&mut self.to_forward);
+        self.forward(&records, out);
+        self.hand_out(out);
+        self.check_invariants();
+    }
+
+    /// Whether messages of clients wait that the next [`Intake::flush`] would take in: the driver should
+    /// call it without waiting for more inputs.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.has_room() && self.lanes.may_serve()
+    }
+
+    fn hand_out(&mut self, out: &mut Output) {
         // After a view change, pillars say when they have entered the view.
         if !self.leads() || self.pillars.iter().any(|turn| turn.leads != Some(self.view)) {
             return;
@@ -227,7 +268,6 @@ impl<V: RequestVerifier> Intake<V> {
             out.pillar(PillarId(p as u16), ToPillar::Batch { view: self.view, buffer, requests });
         }
         self.fill_gaps(out);
-        self.check_invariants();
     }
 
     /// To be called when [`Intake::deadline`] has passed.
@@ -269,7 +309,7 @@ impl<V: RequestVerifier> Intake<V> {
             }
             // It may have been executed unnoticed.
             stored.unanswered = answers;
-            out.execution(ToExecution::Resend { session, number, tag });
+            out.execution(ToExecution::Resend { session, number, tag, is_counted: false });
         }
         for (session, number) in unasked {
             self.not_executed(session, number, now, out);
@@ -296,11 +336,22 @@ impl<V: RequestVerifier> Intake<V> {
         self.handed_out / 2 >= self.path.batch_bytes as usize
     }
 
-    /// Bytes of requests that wait to be proposed: the driver stops reading from clients while it
-    /// is high.
+    /// Bytes of requests in batches that wait to be proposed.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         self.pending_bytes
+    }
+
+    /// Bytes of messages of clients that wait to be taken in.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.lanes.bytes()
+    }
+
+    /// Whether so much waits, over all clients, that none is to be read from.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.lanes.bytes() >= LANES_BYTES
     }
 
     /// Requests stored for the watch over the leader.
@@ -315,28 +366,48 @@ impl<V: RequestVerifier> Intake<V> {
 
     // ------------------------------------------------------------------ intake
 
+    /// Takes in the requests of a message from `done` bytes on, and moves that forward: to its end, or to
+    /// where the client must wait for answers.
     fn requests(
         &mut self,
         from: Source,
         message: &Bytes,
+        done: &mut usize,
         now: Time,
         out: &mut Output,
     ) -> Result<(), Reject> {
         let body = requests_body(message)?;
-        let fresh = matches!(from, Source::Client(_)) && !is_retransmission(message);
-        let mut result = Ok(());
-        for request in Requests::new(body) {
+        let is_own = matches!(from, Source::Client(_));
+        let is_fresh = is_own && !is_retransmission(message);
+        let is_cheap = is_fresh && self.leads() && !self.halted;
+        let mut left = Requests::new(&body[done.saturating_sub(REQUESTS_HEAD)..]);
+        let mut stored = Ok(());
+        loop {
+            if let Source::Client(link) = from
+                && !is_cheap
+                && !self.lanes.may_ask(link.client)
+            {
+                break;
+            }
+            let Some(request) = left.next() else { break };
             let request = request?;
             self.check(from, &request)?;
-            if fresh && self.leads() && !self.halted {
-                self.append(&request, out);
+            if is_cheap {
+                self.append(&request);
                 continue;
             }
             // A leader watches over what was sent again, too: it may have lost its followers. One
             // request that cannot be stored is no reason to drop those after it.
-            result = result.and(self.store(&request, now, out));
+            stored = stored.and(self.store(&request, is_own, now, out));
         }
-        result
+        *done = message.len() - left.rest().len();
+        if let Err(reason) = stored {
+            match from {
+                Source::Client(link) => out.reject_client(link, message, reason),
+                Source::Peer(peer) => out.reject(Some(peer), message, reason),
+            }
+        }
+        Ok(())
     }
 
     /// What can be said without the proof: a client speaks for its own sessions only.
@@ -350,47 +421,9 @@ impl<V: RequestVerifier> Intake<V> {
         if is_admissible(&self.config, request) { Ok(()) } else { Err(Reject::BadRequest) }
     }
 
-    /// A stored request has not been executed: a leader orders it, unless it did so lately.
-    ///
-    /// Asking the session table first keeps what peers or clients replay out of the order.
-    fn propose_stored(
-        &mut self,
-        session: SessionId,
-        number: RequestNumber,
-        now: Time,
-        out: &mut Output,
-    ) {
-        if !self.leads() {
-            return;
-        }
-        let horizon = self.config.request_timeout_us;
-        let Some(stored) = self.stored.get_mut(&(session, number)) else {
-            return;
-        };
-        if stored.proposed.is_some_and(|at| now.since_us(at) < horizon) {
-            return;
-        }
-        stored.proposed = Some(now);
-        let record = stored.record.clone();
-        if let Ok((request, _)) = RequestRef::split(&record) {
-            self.append(&request, out);
-        }
-    }
-
-    fn append(&mut self, request: &RequestRef<'_>, out: &mut Output) {
+    /// The caller sees to it that there is room.
+    fn append(&mut self, request: &RequestRef<'_>) {
         let length = request.record.len();
-        if self.pending_bytes + length > MAX_PENDING_BYTES {
-            out.replies.push(&Reply {
-                session: request.session,
-                number: request.number,
-                tag: request.tag(),
-                view: self.view,
-                cause: Cause::AskedAgain,
-                status: ReplyStatus::Overloaded,
-                result: &[],
-            });
-            return;
-        }
         let longest = self.config.batch_max_bytes.min(self.path.batch_bytes) as usize;
         let full = self.open.requests >= self.config.batch_max_requests
             || (self.open.requests > 0 && self.open.len() + length > longest);
@@ -455,6 +488,7 @@ impl<V: RequestVerifier> Intake<V> {
         self.open = OpenBatch::new(self.open.head);
         self.pending.clear();
         self.pending_bytes = 0;
+        self.lanes.none_ready();
     }
 
     /// TR listing 15, enterView.
@@ -472,23 +506,19 @@ impl<V: RequestVerifier> Intake<V> {
         self.watch.clear();
         let leads = self.leads();
         let due = now.after_us(self.timeout.delay_us() / 2);
-        let mut records = Vec::with_capacity(self.stored.len());
-        for ((session, number), stored) in &mut self.stored {
+        self.to_forward.clear();
+        let mut records = Vec::new();
+        for (key, stored) in &mut self.stored {
             (stored.since, stored.due, stored.reminded) = (now, due, false);
-            stored.last_asked = None;
-            stored.proposed = leads.then_some(now);
-            self.watch.insert((due, *session, *number));
-            records.push(stored.record.clone());
-        }
-        if leads {
-            for record in &records {
-                if let Ok((request, _)) = RequestRef::split(record) {
-                    self.append(&request, out);
-                }
+            (stored.last_asked, stored.proposed, stored.is_forwarded) = (None, None, true);
+            self.watch.insert((due, key.0, key.1));
+            if leads {
+                self.lanes.make_ready(*key);
+            } else {
+                records.push(stored.record.clone());
             }
-        } else {
-            self.forward(&records, out);
         }
+        self.forward(&records, out);
         if cfg!(debug_assertions) {
             self.check_all_invariants();
         }

@@ -23,6 +23,7 @@
 #![deny(clippy::iter_over_hash_type)]
 
 pub mod admission;
+pub mod backlog;
 pub mod bounds;
 pub mod client;
 pub mod config;

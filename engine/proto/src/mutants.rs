@@ -45,6 +45,8 @@ pub enum Mutant {
     ReplyTagIgnored,
     /// A leader is suspected without asking whether the request was executed meanwhile.
     SuspectsUnasked,
+    /// Clients have no shares: what one sends is taken in before anything that comes later.
+    ClientsUnlimited,
     /// Evicted sessions may be opened again.
     WatermarkIgnored,
     /// A no-op over several order numbers may have an independent certificate.
@@ -93,7 +95,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 41] = [
+    pub const ALL: [Mutant; 42] = [
         Mutant::CommitQuorum,
         Mutant::CommitTwice,
         Mutant::CommitUnverified,
@@ -113,6 +115,7 @@ impl Mutant {
         Mutant::TagIgnored,
         Mutant::ReplyTagIgnored,
         Mutant::SuspectsUnasked,
+        Mutant::ClientsUnlimited,
         Mutant::WatermarkIgnored,
         Mutant::KindIgnored,
         Mutant::NoopPrevious,

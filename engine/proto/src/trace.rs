@@ -221,8 +221,8 @@ pub enum TraceEvent {
         requests: u32,
         /// Requests that were new and ran.
         ran: u32,
-        /// Digest of the answers to the requests of the batch, see
-        /// [`ReplyQueue::digest_since`](crate::output::ReplyQueue::digest_since).
+        /// Digest of what the requests of the batch were answered, see
+        /// [`ResultsDigest`](crate::output::ResultsDigest).
         results: Digest,
     },
     /// The time that the service is told with a batch. The batch is executed next.

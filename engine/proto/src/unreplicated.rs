@@ -1,18 +1,22 @@
 //! The baseline: one server, the same requests, authenticators, session table and service, and no
 //! replication protocol.
 
+use bytes::Bytes;
 use hybster_tss::{RandomnessKey, RequestVerifier};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::execution::{Execution, ExecutionStatus};
 use crate::ids::{PillarId, ReplicaId};
-use crate::output::{Agreed, Fatal, Input, Output, Reject, Source, ToExecution, ToIntake};
+use crate::intake::{LANES_BYTES, Lanes, Waiting};
+use crate::output::{
+    Agreed, ClientLink, Fatal, Input, Output, Reject, Source, ToExecution, ToIntake,
+};
 use crate::service::Service;
 use crate::shared::requests::RequestChecks;
 use crate::time::{Time, WallClock};
-use crate::wire::Requests;
 use crate::wire::request::requests_body;
+use crate::wire::{Requests, kind};
 
 /// An unreplicated server. Its configuration has n = 1, f = 0 and P = 1.
 pub struct Unreplicated<V: RequestVerifier, S: Service> {
@@ -21,6 +25,8 @@ pub struct Unreplicated<V: RequestVerifier, S: Service> {
     execution: Execution<S>,
     next_slot: u64,
     clock: WallClock,
+    /// What clients sent that have no room for more replies.
+    lanes: Lanes,
 }
 
 impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
@@ -37,7 +43,8 @@ impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
     ) -> Self {
         assert_eq!(config.pillars, 1, "an unreplicated server has one pillar");
         let execution = Execution::new(config.clone(), ReplicaId(0), service, randomness);
-        Unreplicated { config, verifier, execution, next_slot: 0, clock: WallClock::default() }
+        let (clock, lanes) = (WallClock::default(), Lanes::default());
+        Unreplicated { config, verifier, execution, next_slot: 0, clock, lanes }
     }
 
     /// Tells the server the time of day.
@@ -55,27 +62,19 @@ impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
     pub fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
             Input::Intake(ToIntake::Requests { from: Source::Client(link), message }) => {
-                let checked = requests_body(&message).map_err(Reject::from).and_then(|body| {
-                    let mut checks = RequestChecks::new(&self.verifier, &self.config);
-                    for request in Requests::new(body) {
-                        let request = request?;
-                        let session = request.session;
-                        if session.client != link.client
-                            || session.incarnation() != link.incarnation
-                        {
-                            return Err(Reject::WrongSender);
-                        }
-                        checks.push(&request)?;
+                if !self.lanes.may_pass(link.client) {
+                    if self.lanes.push(Waiting::new(link, message), out).is_err() {
+                        out.reject(None, &[kind::REQUESTS], Reject::Overload);
                     }
-                    checks.finish()?;
-                    Ok(message.slice(message.len() - body.len()..))
-                });
-                match checked {
-                    Ok(batch) => self.execute(batch, now, out),
-                    Err(reason) => out.reject_client(link, &message, reason),
+                    return;
                 }
+                self.requests(link, &message, now, out);
             }
-            Input::Execution(input @ ToExecution::Query { .. }) => {
+            Input::Intake(ToIntake::Held { client, is_held }) => {
+                self.lanes.hold(client, is_held, out);
+                self.serve(now, out);
+            }
+            Input::Execution(input @ (ToExecution::Query { .. } | ToExecution::Recall { .. })) => {
                 self.execution.handle(input, now, out);
             }
             other => {
@@ -85,7 +84,45 @@ impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
         }
     }
 
-    fn execute(&mut self, records: bytes::Bytes, now: Time, out: &mut Output) {
+    /// Whether so much waits that no client is to be read from.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.lanes.bytes() >= LANES_BYTES
+    }
+
+    /// Handles what clients sent while there was no room for more replies to them.
+    fn serve(&mut self, now: Time, out: &mut Output) {
+        for _ in 0..self.lanes.turns() {
+            let Some(client) = self.lanes.next_turn() else { break };
+            while let Some(waiting) = self.lanes.take(client) {
+                self.requests(waiting.link, &waiting.message, now, out);
+            }
+            self.lanes.end_turn(client, out);
+        }
+    }
+
+    /// The requests of a client.
+    fn requests(&mut self, link: ClientLink, message: &Bytes, now: Time, out: &mut Output) {
+        let checked = requests_body(message).map_err(Reject::from).and_then(|body| {
+            let mut checks = RequestChecks::new(&self.verifier, &self.config);
+            for request in Requests::new(body) {
+                let request = request?;
+                let session = request.session;
+                if session.client != link.client || session.incarnation() != link.incarnation {
+                    return Err(Reject::WrongSender);
+                }
+                checks.push(&request)?;
+            }
+            checks.finish()?;
+            Ok(message.slice(message.len() - body.len()..))
+        });
+        match checked {
+            Ok(batch) => self.execute(batch, now, out),
+            Err(reason) => out.reject_client(link, message, reason),
+        }
+    }
+
+    fn execute(&mut self, records: Bytes, now: Time, out: &mut Output) {
         // Nobody agrees, so no digest is needed: order number, time and the key make the batch's random
         // bytes, which no client can foresee either.
         let time_ms = self.clock.unix_ms(now);

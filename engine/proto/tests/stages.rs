@@ -406,6 +406,48 @@ fn a_session_has_a_window_of_requests_stored_in_whatever_order_they_come() {
     }
 }
 
+/// A leader that withholds a request sends a follower others of the same client, old ones, without end: the
+/// client's own request is stored all the same.
+#[test]
+fn what_peers_send_does_not_use_up_a_clients_share() {
+    let mut group = Group::new(1);
+    let mut message = requests_head(kind::REQUESTS).to_vec();
+    for session in 1..2_000 {
+        let session = SessionId { client: LINK.client, session };
+        append_proved(&mut message, session, RequestNumber(1), &[0], &group.client);
+    }
+    let mut out = Output::default();
+    let input = route_peer_message(ReplicaId(0), message.into(), &group.config).unwrap();
+    group.replicas[1].handle(input, group.now, &mut out);
+    assert_eq!(group.replicas[1].intake.stored(), 1_999);
+    // None of the questions has been answered.
+    let input = route_client_message(LINK, group.requests(1..2, false)).unwrap();
+    group.replicas[1].handle(input, group.now, &mut out);
+    assert_eq!(group.replicas[1].intake.stored(), 2_000);
+}
+
+/// A follower may suspect the leader for whatever it forwards, so the leader refuses none of it, however
+/// much one client sent.
+#[test]
+fn a_leader_refuses_nothing_that_a_follower_forwards() {
+    let mut group = Group::new(1);
+    group.cut_off = vec![1, 2];
+    let (chunk, chunks) = (64, 1_100);
+    for first in (0..chunks).map(|at| 1 + at * chunk) {
+        let mut message = requests_head(kind::REQUESTS).to_vec();
+        for session in first..first + chunk {
+            let session = SessionId { client: LINK.client, session };
+            append_proved(&mut message, session, RequestNumber(1), &[0], &group.client);
+        }
+        let input = route_peer_message(ReplicaId(1), message.into(), &group.config).unwrap();
+        group.run(0, input);
+    }
+    // More than are stored. Eight batches fill the window, and two are under way.
+    let least = (chunk * chunks - 100) as usize * 41;
+    assert!(group.replicas[0].intake.pending_bytes() > least);
+    group.replicas[0].check_all_invariants();
+}
+
 /// A batch that waits for the window is still the request intake's business: it does not take in
 /// more and more while the window is full.
 #[test]

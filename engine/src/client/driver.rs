@@ -374,6 +374,8 @@ impl<T: Transport> ClientDriver<T> {
             Event::Rejected { .. }
             | Event::Messages { .. }
             | Event::ClientUp { .. }
+            | Event::ClientFull { .. }
+            | Event::ClientRoom { .. }
             | Event::ClientDown { .. } => {}
         }
     }

@@ -36,8 +36,9 @@ use crate::runtime::Layout;
 /// Bytes of a client link's longest frame besides the longest operation or result.
 const FRAME_ROOM_BYTES: u32 = 256 << 10;
 
-/// Most bytes of replies that wait for one link of a client, which may have thousands of sessions.
-const CLIENT_QUEUE_BYTES: usize = 64 << 20;
+/// Most bytes of replies that wait for one link of a client. Beyond half of them, replies wait in the
+/// session table.
+const CLIENT_QUEUE_BYTES: usize = 16 << 20;
 
 /// Name of the group file in a group directory.
 pub const GROUP_FILE: &str = "group.toml";

@@ -65,7 +65,7 @@ fn verifiers(group: &Group, keys: &ReplicaKeys) -> impl Fn() -> InProcessVerifie
 fn boxed<O: Ordering, S: Service>(stages: Stages<O, S>) -> Vec<(Role, Box<dyn Stage>)> {
     let Stages { intake, pillars, execution, state, control } = stages;
     let mut boxed: Vec<(Role, Box<dyn Stage>)> = vec![
-        (Role::Clients, Box::new(Clients::new(intake))),
+        (Role::Clients, Box::new(Clients(intake))),
         (Role::Control, Box::new(Control(control))),
         (Role::Execution, Box::new(execution)),
         (Role::State, Box::new(state)),

@@ -29,7 +29,7 @@ const CLOCK_INPUTS: u64 = 64;
 /// An agent with more inputs than this in its ring counts as congested.
 const RING_INPUTS: usize = 8192;
 /// Most emptied reply queues that are kept for reuse.
-const SPARE_QUEUES: usize = 8;
+pub(crate) const SPARE_QUEUES: usize = 8;
 /// Most log lines about dropped messages, per second.
 const LOG_LINES_PER_SECOND: u32 = 10;
 
@@ -188,9 +188,14 @@ impl<T: Transport> Agent<T> {
                     network.apply(effect, self.now);
                 }
             }
+            Message::Pause(client, paused) => {
+                if let Some(network) = &mut self.network {
+                    network.pause(client, paused);
+                }
+            }
             Message::Replies(mut replies) => {
                 if let Some(network) = &mut self.network {
-                    network.reply(&replies);
+                    network.reply(&replies, self.now);
                 }
                 replies.clear();
                 if let Some(outbox) = &mut self.outboxes[from] {
@@ -295,6 +300,9 @@ impl<T: Transport> Agent<T> {
         if !self.output.network.is_empty() {
             self.send();
         }
+        if !self.output.pauses.is_empty() {
+            self.pause();
+        }
         if !self.output.rejections.is_empty() {
             self.reject();
         }
@@ -340,6 +348,19 @@ impl<T: Transport> Agent<T> {
                 let outbox = self.outboxes[NETWORK_AGENT].as_mut();
                 let outbox = outbox.expect("there is a queue to every other agent");
                 effects.for_each(|effect| outbox.stage(Message::Network(effect)));
+            }
+        }
+    }
+
+    #[cold]
+    fn pause(&mut self) {
+        let pauses = self.output.pauses.drain(..);
+        match &mut self.network {
+            Some(network) => pauses.for_each(|(client, paused)| network.pause(client, paused)),
+            None => {
+                let outbox = self.outboxes[NETWORK_AGENT].as_mut();
+                let outbox = outbox.expect("there is a queue to every other agent");
+                pauses.for_each(|(client, paused)| outbox.stage(Message::Pause(client, paused)));
             }
         }
     }
@@ -420,7 +441,7 @@ impl<T: Transport> Agent<T> {
     fn flush_replies(&mut self) {
         match &mut self.network {
             Some(network) => {
-                network.reply(&self.output.replies);
+                network.reply(&self.output.replies, self.now);
                 self.output.replies.clear();
                 network.flush(self.now);
             }

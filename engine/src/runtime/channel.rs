@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hybster_proto::ids::ClientId;
 use hybster_proto::output::{Input, Network, ReplyQueue};
 
 use super::sync::{AtomicBool, Consumer, Ordering, Producer, RingBuffer, fence};
@@ -23,6 +24,8 @@ pub(crate) enum Message {
     Input(Input),
     /// An effect for the network to carry out.
     Network(Network),
+    /// A client's links are not to be read any more, or are again.
+    Pause(ClientId, bool),
     /// Replies for the network to send.
     Replies(ReplyQueue),
     /// An emptied reply queue, returned so that its memory is reused.

@@ -60,7 +60,7 @@ pub use status::{
     AgentStatus, PeerStatus, PillarStatus, RefusalCount, RejectionCount, Status, TrafficStatus,
 };
 
-pub(crate) use agent::Agent;
+pub(crate) use agent::{Agent, SPARE_QUEUES};
 pub(crate) use channel::{Inbox, Outbox, QUEUE_BYTES, connect};
 pub(crate) use counters::Counters;
 pub(crate) use layout::{AgentPlan, Cores, Role, plan};

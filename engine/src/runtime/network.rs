@@ -2,6 +2,7 @@
 //! inputs; what leaves goes through [`Egress`], which decides when and how, and which the simulator
 //! runs too. Nothing is decided here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,19 +14,22 @@ use hybster_net::{
     Waker,
 };
 use hybster_proto::admission::{Admission, Totals};
+use hybster_proto::backlog::{Backlog, ClientRoom};
 use hybster_proto::egress::{Egress, EgressLimits, LinkState, Links};
 use hybster_proto::ids::{ClientId, PillarId, ReplicaId};
 use hybster_proto::output::{
-    ClientLink, Input, Network as Effect, Reject, Rejection, ReplyQueue, ToControl, ToPillar,
-    route_client_message, route_peer_message,
+    ClientLink, Input, Network as Effect, Reject, Rejection, Reply, ReplyQueue, ToControl,
+    ToPillar, route_client_message, route_peer_message,
 };
-use hybster_proto::time::Time;
+use hybster_proto::time::{Time, earliest};
 use hybster_proto::wire::{kind, kind_of};
 
 use super::Shared;
 
 /// Log lines per second about messages that could not be sent.
 const LOG_LINES_PER_SECOND: u32 = 10;
+/// How often replies that wait look for room on their links, in microseconds.
+const RECALL_US: u64 = 2_000;
 /// Status requests answered per second; more are dropped and counted.
 const STATUSES_PER_SECOND: u32 = 200;
 /// What the log says of a client whose link is closed for its requests.
@@ -37,16 +41,29 @@ const THROTTLED_LINES_PER_SECOND: u32 = 1;
 pub(crate) struct Network<T: Transport> {
     egress: Egress<LinkId>,
     admission: Admission,
+    backlog: Backlog,
+    /// When to see whether there is room for replies that wait.
+    recall_at: Option<Time>,
     wires: Wires<T>,
     shared: Arc<Shared>,
     peers: Vec<u16>,
     /// By [`LinkId::slot`], the live links of clients.
     clients: Vec<Option<(LinkId, ClientLink)>>,
+    /// The live links of each client.
+    links_of: BTreeMap<ClientId, Vec<LinkId>>,
+    /// Clients that are not read.
+    paused: BTreeSet<ClientId>,
     events: Vec<Event>,
     statuses: RateLimit,
     throttled: RateLimit,
-    /// Inputs for stages that egress has, for the next [`Network::poll`] to hand over.
+    /// Inputs for stages that egress and backlog have, for the next [`Network::poll`] to hand over.
     answers_left: Vec<Input>,
+}
+
+/// Where the backlog of replies sends what has room.
+struct Replies<'a, T: Transport> {
+    egress: &'a mut Egress<LinkId>,
+    wires: &'a mut Wires<T>,
 }
 
 /// The links as Egress uses them.
@@ -66,10 +83,14 @@ impl<T: Transport> Network<T> {
         Network {
             egress: Egress::new(Arc::clone(&shared.config), shared.replica, limits),
             admission: Admission::new(&shared.config),
+            backlog: Backlog::new(&shared.config),
+            recall_at: None,
             wires: Wires { hub, log: RateLimit::new(LOG_LINES_PER_SECOND) },
             shared,
             peers,
             clients: Vec::new(),
+            links_of: BTreeMap::new(),
+            paused: BTreeSet::new(),
             events: Vec::new(),
             statuses: RateLimit::new(STATUSES_PER_SECOND),
             throttled: RateLimit::new(THROTTLED_LINES_PER_SECOND),
@@ -108,22 +129,42 @@ impl<T: Transport> Network<T> {
     }
 
     /// Takes replies.
-    pub(crate) fn reply(&mut self, replies: &ReplyQueue) {
-        self.egress.reply(replies, &mut self.wires);
+    pub(crate) fn reply(&mut self, replies: &ReplyQueue, now: Time) {
+        let Network { egress, backlog, wires, .. } = self;
+        if backlog.concerns(replies) {
+            backlog.sort(replies, now, &mut Replies { egress, wires });
+        } else {
+            egress.reply(replies, wires);
+        }
+    }
+
+    /// A client's links are not to be read any more, or are again.
+    pub(crate) fn pause(&mut self, client: ClientId, is_paused: bool) {
+        if is_paused {
+            self.paused.insert(client);
+        } else {
+            self.paused.remove(&client);
+        }
+        for link in self.links_of.get(&client).into_iter().flatten() {
+            self.wires.hub.pause_client(*link, is_paused);
+        }
     }
 
     /// The end of a turn: hands over what is due and publishes the counters.
     pub(crate) fn flush(&mut self, now: Time) {
         self.egress.flush(now, &mut self.wires);
-        let Network { egress, answers_left, .. } = self;
+        let Network { egress, backlog, wires, answers_left, .. } = self;
         egress.tell_stages(|input| answers_left.push(input));
+        backlog.flush(&Replies { egress, wires }, answers_left);
+        // A link that is not quite full says nothing when it has sent all.
+        self.recall_at = (self.backlog.waiting() > 0).then(|| now.after_us(RECALL_US));
         self.egress.check_invariants(false);
         self.publish();
     }
 
     /// When [`Self::flush`] is to be called at the latest.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        self.egress.deadline()
+        earliest(self.egress.deadline(), self.recall_at)
     }
 
     fn event(&mut self, event: Event, inputs: &mut Vec<Input>) {
@@ -144,6 +185,8 @@ impl<T: Transport> Network<T> {
                 log::debug!("client {client} disconnected: {reason}");
                 self.client_down(link);
             }
+            Event::ClientFull { link, .. } => self.client_full(link, true),
+            Event::ClientRoom { link, .. } => self.client_full(link, false),
             // Counted and logged by the hub.
             Event::Rejected { .. } => self.publish_refusals(),
         }
@@ -232,8 +275,32 @@ impl<T: Transport> Network<T> {
         }
         if let Some((old, of)) = self.clients[slot].replace((link, client)) {
             self.egress.client_down(of, old);
+            self.forget_link(of, old);
         }
         self.egress.client_up(client, link);
+        self.backlog.client_up(client);
+        self.links_of.entry(client.client).or_default().push(link);
+        if self.paused.contains(&client.client) {
+            self.wires.hub.pause_client(link, true);
+        }
+    }
+
+    fn forget_link(&mut self, client: ClientLink, link: LinkId) {
+        if let Some(links) = self.links_of.get_mut(&client.client) {
+            links.retain(|of| *of != link);
+            if links.is_empty() {
+                self.links_of.remove(&client.client);
+            }
+        }
+    }
+
+    fn client_full(&mut self, link: LinkId, is_full: bool) {
+        // A link that gave way to another is nobody's concern.
+        if let Some(client) = self.client(link)
+            && self.egress.client_link(client) == Some(link)
+        {
+            self.backlog.client_full(client, is_full);
+        }
     }
 
     fn client_down(&mut self, link: LinkId) {
@@ -241,7 +308,11 @@ impl<T: Transport> Network<T> {
             return;
         };
         self.clients[link.slot()] = None;
+        if self.egress.client_link(client) == Some(link) {
+            self.backlog.client_down(client);
+        }
         self.egress.client_down(client, link);
+        self.forget_link(client, link);
     }
 
     fn route(&self, client: ClientLink, message: Bytes) -> Option<Input> {
@@ -318,6 +389,16 @@ impl<T: Transport> Network<T> {
         for ((_, count), gauge) in counts.zip(&self.shared.counters.refusals) {
             gauge.set(count);
         }
+    }
+}
+
+impl<T: Transport> ClientRoom for Replies<'_, T> {
+    fn room(&self, client: ClientLink) -> Option<usize> {
+        Some(self.wires.hub.client_room(self.egress.client_link(client)?))
+    }
+
+    fn send(&mut self, reply: &Reply<'_>) {
+        self.egress.reply_one(reply, self.wires);
     }
 }
 

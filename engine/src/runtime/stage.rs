@@ -18,10 +18,6 @@ use super::layout::Role;
 
 /// Pages that the state stage digests before it checks for inputs again.
 const WORK_PAGES: usize = 16;
-/// Bytes of requests that wait to be proposed at which the network stops reading from clients.
-const PENDING_HIGH_BYTES: usize = 16 << 20;
-/// Bytes of requests that wait to be proposed at which the network reads from clients again.
-const PENDING_LOW_BYTES: usize = 8 << 20;
 
 /// A state machine that an agent drives. Another ordering protocol brings other stages; the agents
 /// do not change.
@@ -125,47 +121,44 @@ fn misdelivered(stage: impl Display, input: &Input, out: &mut Output) {
     out.fatal.get_or_insert(Fatal::Invariant(text));
 }
 
-/// The request intake, and when clients have to wait for it.
-pub(crate) struct Clients<V: RequestVerifier> {
-    stage: Intake<V>,
-    is_full: bool,
-}
-
-impl<V: RequestVerifier> Clients<V> {
-    pub(crate) fn new(stage: Intake<V>) -> Clients<V> {
-        Clients { stage, is_full: false }
-    }
-}
+/// The request intake.
+pub(crate) struct Clients<V: RequestVerifier>(pub(crate) Intake<V>);
 
 impl<V: RequestVerifier> Stage for Clients<V> {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
-            Input::Intake(input) => self.stage.handle(input, now, out),
+            Input::Intake(input) => self.0.handle(input, now, out),
             other => misdelivered(Role::Clients, &other, out),
         }
     }
 
     fn flush(&mut self, now: Time, out: &mut Output) {
-        self.stage.flush(now, out);
+        self.0.flush(now, out);
+    }
+
+    /// One more round for those who wait for their turn.
+    fn work(&mut self, now: Time, out: &mut Output) -> bool {
+        if self.0.has_work() {
+            self.0.flush(now, out);
+        }
+        self.0.has_work()
     }
 
     fn tick(&mut self, now: Time, out: &mut Output) {
-        self.stage.tick(now, out);
+        self.0.tick(now, out);
     }
 
     fn deadline(&self) -> Option<Time> {
-        self.stage.deadline()
+        self.0.deadline()
     }
 
     fn is_congested(&mut self) -> bool {
-        let limit = if self.is_full { PENDING_LOW_BYTES } else { PENDING_HIGH_BYTES };
-        self.is_full = self.stage.pending_bytes() > limit;
-        self.is_full
+        self.0.is_congested()
     }
 
     fn publish(&self, counters: &Counters) {
-        counters.clients.pending_bytes.set(self.stage.pending_bytes() as u64);
-        counters.clients.stored.set(self.stage.stored() as u64);
+        counters.clients.pending_bytes.set(self.0.pending_bytes() as u64);
+        counters.clients.stored.set(self.0.stored() as u64);
     }
 }
 
@@ -297,6 +290,10 @@ impl<V: RequestVerifier, S: Service> Stage for Unreplicated<V, S> {
 
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         Unreplicated::handle(self, input, now, out);
+    }
+
+    fn is_congested(&mut self) -> bool {
+        Unreplicated::is_congested(self)
     }
 
     fn tick(&mut self, _now: Time, _out: &mut Output) {}

@@ -17,7 +17,7 @@ impl<T: Transport> Hub<T> {
             Ok(handshake) => {
                 let state =
                     State::Handshake { handshake: Box::new(handshake), input: BytesMut::new() };
-                self.insert(Connection { id, address, in_flight: 0, state });
+                self.insert(Connection { id, address, in_flight: 0, taken: 0, state });
                 if let Some(out) = self.half_open.enter(id, address) {
                     self.give_way(out);
                 }
@@ -55,7 +55,7 @@ impl<T: Transport> Hub<T> {
             Ok(handshake) => {
                 let state =
                     State::Handshake { handshake: Box::new(handshake), input: BytesMut::new() };
-                self.insert(Connection { id, address, in_flight: 0, state });
+                self.insert(Connection { id, address, in_flight: 0, taken: 0, state });
                 self.received(id, BytesMut::new());
             }
             Err(error) => {

@@ -35,6 +35,7 @@ impl<T: Transport> Hub<T> {
         self.start_clocks(now);
         self.take_addresses(now);
         self.expire(now);
+        self.disconnect_stalled(now);
         self.dial(now);
         self.flush();
         let timeout = self.timeout(timeout, now);
@@ -213,7 +214,11 @@ impl<T: Transport> Hub<T> {
         }
         let half_open = self.half_open.deadline();
         let peers = self.peers.iter().flatten().filter_map(super::Peer::deadline);
-        let next = peers.chain(half_open).min().map(|at| at.saturating_duration_since(now));
+        let next = peers
+            .chain(half_open)
+            .chain(self.stall_deadline(now))
+            .min()
+            .map(|at| at.saturating_duration_since(now));
         match (timeout, next) {
             (Some(timeout), Some(next)) => Some(timeout.min(next)),
             (timeout, next) => timeout.or(next),
@@ -249,12 +254,21 @@ impl<T: Transport> Hub<T> {
     fn sent(&mut self, id: ConnectionId, buffer: Vec<u8>) {
         if let Some(connection) = find(&mut self.connections, id) {
             connection.in_flight -= buffer.len();
-            if let State::Live(live) = &connection.state {
+            connection.taken += buffer.len() as u64;
+            if let State::Live(live) = &mut connection.state {
                 let is_queued = match live.source {
                     Source::Peer(peer) => {
                         find_peer(&mut self.peers, peer).is_some_and(|it| !it.queue.is_empty())
                     }
-                    Source::Client { .. } => false,
+                    Source::Client { client, link } => {
+                        let waiting = connection.in_flight + live.building_bytes();
+                        if live.is_full && waiting <= self.limits.client_queue_bytes / 8 {
+                            live.is_full = false;
+                            self.full.retain(|full| full.link != link);
+                            self.pending.push(Event::ClientRoom { client, link });
+                        }
+                        false
+                    }
                 };
                 if is_queued || live.building_bytes() > 0 {
                     self.mark_dirty(id);
@@ -383,6 +397,9 @@ impl<T: Transport> Hub<T> {
             }
             Source::Client { client, link } => {
                 self.clients.remove(&(client, live.incarnation));
+                if live.is_full {
+                    self.full.retain(|full| full.link != link);
+                }
                 if let Some(links) = self.links_per_client.get_mut(&client) {
                     *links -= 1;
                     if *links == 0 {

@@ -86,6 +86,21 @@ pub enum Event {
         /// Why.
         reason: DownReason,
     },
+    /// Much waits for a client: half of [`Limits::client_queue_bytes`](crate::Limits). Nothing more
+    /// should be done for it.
+    ClientFull {
+        /// Its id.
+        client: u32,
+        /// The link.
+        link: LinkId,
+    },
+    /// A client has taken nearly all that waited for it.
+    ClientRoom {
+        /// Its id.
+        client: u32,
+        /// The link.
+        link: LinkId,
+    },
     /// An authenticated frame with its messages. They share memory with the block that they were
     /// read into: copy a message to keep it for long.
     Messages {

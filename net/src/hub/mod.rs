@@ -14,7 +14,9 @@
 //! send again what the peer must still get. Keeping, withdrawing and pacing is the protocol's
 //! business, not the hub's.
 //!
-//! **Back-pressure.** [`Hub::pause_clients`] stops reading from clients. Peers are always read.
+//! **Back-pressure.** [`Hub::pause_client`] stops reading from one client, [`Hub::pause_clients`] from
+//! all. Peers are always read. What waits for a client has a bound in bytes, beyond which messages are
+//! refused. A client is called slow by time: when its link is full and it takes nothing for a while.
 //!
 //! **Envelopes.** A message for a client can be sealed on its own and relayed by a peer
 //! ([`Hub::seal_for_client`], [`Hub::relay_to_client`], [`Hub::open_from_peer`]), where that saves
@@ -28,6 +30,7 @@ mod busy_poll;
 mod config;
 mod drive;
 mod event;
+mod full;
 mod half_open;
 mod outbound;
 mod peers;
@@ -41,6 +44,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use self::busy_poll::BusyPoll;
+use self::full::Full;
 use self::half_open::HalfOpen;
 use self::outbound::{Live, Sealed};
 use self::peers::{Dial, Peer};
@@ -80,6 +84,8 @@ pub struct Hub<T: Transport> {
     dirty_peers: Vec<ConnectionId>,
     /// Live links of clients with something to send, each once.
     dirty_clients: Vec<ConnectionId>,
+    /// Live links of clients for which much waits, each once.
+    full: Vec<Full>,
     pool: Pool,
     completions: Vec<Completion>,
     /// Events that the next poll reports.
@@ -100,6 +106,8 @@ struct Connection {
     address: SocketAddr,
     /// Bytes that the transport has not given back yet.
     in_flight: usize,
+    /// Bytes that it has given back so far.
+    taken: u64,
     state: State,
 }
 
@@ -163,6 +171,7 @@ impl<T: Transport> Hub<T> {
             half_open,
             dirty_peers: Vec::new(),
             dirty_clients: Vec::new(),
+            full: Vec::new(),
             completions: Vec::new(),
             pending: Vec::new(),
             clients_paused: false,
@@ -221,8 +230,8 @@ impl<T: Transport> Hub<T> {
         self.append(id, self.limits.peer_queue_bytes, write)
     }
 
-    /// Appends a message to the current frame of a client's link. If too much waits for the client
-    /// already, it is disconnected: it does not read its replies.
+    /// Appends a message to the current frame of a client's link. It is refused if too much waits for
+    /// the client already.
     ///
     /// # Errors
     /// If the link is not up (any more) or cannot take the message.
@@ -241,12 +250,7 @@ impl<T: Transport> Hub<T> {
         link: LinkId,
         write: impl FnOnce(&mut MessageWriter<'_>),
     ) -> Result<(), SendError> {
-        let result = self.append(link.0, self.limits.client_queue_bytes, write);
-        if let Err(SendError::QueueFull { queued }) = result {
-            let text = format!("{queued} bytes of replies wait: the client does not read them");
-            self.reject_live(link.0, Reason::SlowReader, &text);
-        }
-        result
+        self.append(link.0, self.limits.client_queue_bytes, write)
     }
 
     /// Seals a message to a client in an envelope, appended to `out`, for a peer to relay. Returns
@@ -291,8 +295,42 @@ impl<T: Transport> Hub<T> {
         }
         self.clients_paused = paused;
         for &id in self.clients.values() {
-            self.transport.pause_reading(id, paused);
+            let is_paused = match find(&mut self.connections, id).map(|it| &it.state) {
+                Some(State::Live(live)) => live.is_paused,
+                _ => false,
+            };
+            self.transport.pause_reading(id, paused || is_paused);
         }
+    }
+
+    /// Stops or resumes reading from one client's link. Messages that have arrived already are still
+    /// reported.
+    pub fn pause_client(&mut self, link: LinkId, paused: bool) {
+        let connection = find(&mut self.connections, link.0);
+        let Some(State::Live(live)) = connection.map(|connection| &mut connection.state) else {
+            return;
+        };
+        if std::mem::replace(&mut live.is_paused, paused) != paused {
+            self.transport.pause_reading(link.0, paused || self.clients_paused);
+        }
+    }
+
+    /// Bytes that may still wait for a client before its link is full; none if it is gone.
+    #[must_use]
+    pub fn client_room(&self, link: LinkId) -> usize {
+        let connection = self.connections.get(link.slot()).and_then(Option::as_ref);
+        let waiting = match connection.filter(|it| it.id == link.0) {
+            Some(Connection { in_flight, state: State::Live(live), .. }) => {
+                in_flight + live.building_bytes()
+            }
+            _ => usize::MAX,
+        };
+        self.full_bytes().saturating_sub(waiting)
+    }
+
+    /// Bytes that wait for a client from which on its link is full.
+    const fn full_bytes(&self) -> usize {
+        self.limits.client_queue_bytes / 2
     }
 
     /// Closes a client's link; [`Event::ClientDown`] follows.
@@ -408,6 +446,14 @@ impl<T: Transport> Hub<T> {
         }
         let target = self.limits.frame_target_bytes;
         let appended = live.append(&mut self.pool, target, write);
+        if let Source::Client { client, link } = live.source
+            && !live.is_full
+            && connection.in_flight + live.building_bytes() >= self.limits.client_queue_bytes / 2
+        {
+            live.is_full = true;
+            self.full.push(Full::new(link));
+            self.pending.push(Event::ClientFull { client, link });
+        }
         if !live.is_dirty {
             live.is_dirty = true;
             dirty_list(live.source, &mut self.dirty_peers, &mut self.dirty_clients).push(id);

@@ -19,6 +19,10 @@ pub(super) struct Live {
     building_messages: u64,
     /// Whether the hub's list of links to flush has it.
     pub(super) is_dirty: bool,
+    /// Whether the hub's list of full links has it.
+    pub(super) is_full: bool,
+    /// Whether its owner wants nothing to be read from it.
+    pub(super) is_paused: bool,
 }
 
 /// A frame ready to be sent.
@@ -57,6 +61,8 @@ impl Live {
             building: Vec::new(),
             building_messages: 0,
             is_dirty: false,
+            is_full: false,
+            is_paused: false,
         }
     }
 

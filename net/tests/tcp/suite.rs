@@ -409,7 +409,9 @@ fn hostile_frames_close_the_link_with_their_reason() {
 
 #[test]
 fn a_client_that_never_reads_is_disconnected() {
-    let mut server = Node::server();
+    let mut config = config(Identity::Replica(0), &[(1, nowhere())]);
+    config.limits.client_stall = Duration::from_millis(300);
+    let mut server = Node::new(config);
     let _rogue = Rogue::connect(&mut server);
     let link = server.client_link().unwrap();
     let reply = vec![0; 10_000];

@@ -47,6 +47,9 @@ impl World {
         }
         self.reply(index, &out.replies);
         out.replies.clear();
+        for (client, is_paused) in out.pauses.drain(..) {
+            self.pause_client(index, client, is_paused);
+        }
         for rejection in out.rejections.drain(..) {
             *self.counters.rejected.entry((rejection.kind, rejection.reason)).or_default() += 1;
             self.remember(index, || What::Dropped(rejection));

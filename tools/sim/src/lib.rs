@@ -27,6 +27,7 @@ mod keys;
 pub mod linear;
 mod network;
 mod oracle;
+mod pausing;
 pub mod random;
 mod relays;
 mod replica;

@@ -17,6 +17,7 @@ use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
 use crate::behaviour::{Archive, Departure, Host, Scene, Workshop};
 use crate::clock::{Clock, DayClock};
 use crate::keys::Keys;
+use crate::pausing::Unread;
 use crate::random::Random;
 use crate::scenario::{Layout, Scenario};
 use crate::store::Store;
@@ -68,6 +69,7 @@ pub(crate) struct Replica {
     /// Taken out while it is at work.
     pub(crate) egress: Option<Egress<usize>>,
     pub(crate) admission: Admission,
+    pub(crate) unread: Unread,
     /// What its stages have dealt with of each peer's messages.
     dealt: Vec<Totals>,
     /// The longest page of its service, in bytes.
@@ -145,6 +147,7 @@ impl Replica {
             out: Output { tracing: true, ..Output::default() },
             egress: Some(Egress::new(config.clone(), id, scenario.egress)),
             admission: Admission::new(config),
+            unread: Unread::default(),
             dealt: vec![Totals::default(); usize::from(config.replicas)],
             longest_page: LONGEST_PAGE.max(scenario.page_bytes),
             prompt: 0,
@@ -223,13 +226,14 @@ impl Replica {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        self.waiting > 0 || self.state_busy
+        self.waiting > 0 || self.state_busy || self.core.intake.has_work()
     }
 
     /// Whether all inputs wait for the execution stage, which is busy.
     pub(crate) fn only_executes(&self, now_us: u64) -> bool {
         let is_held = |queue: &usize| self.is_executing(*queue, now_us);
-        !self.state_busy && self.line.is_empty() && self.active.iter().all(is_held)
+        let is_idle = !self.state_busy && !self.core.intake.has_work();
+        is_idle && self.line.is_empty() && self.active.iter().all(is_held)
     }
 
     fn is_executing(&self, queue: usize, now_us: u64) -> bool {
@@ -287,6 +291,10 @@ impl Replica {
             let budget = self.random.between(1, self.state_budget);
             self.state_busy = self.core.state.work(now, budget as _, &mut self.out);
             return Some(Stage::State);
+        }
+        if self.for_clients == 0 && self.core.intake.has_work() {
+            self.core.intake.flush(now, &mut self.out);
+            return Some(Stage::Clients);
         }
         let input = self.next_input(now_us)?;
         self.waiting -= 1;
@@ -384,6 +392,7 @@ impl Replica {
             ("snapshots", self.core.state.snapshots(), 2 * intervals + 4),
             ("stored requests", self.core.intake.stored(), 1 << 16),
             ("bytes of requests", self.core.intake.pending_bytes(), 64 << 20),
+            ("bytes of clients' messages", self.core.intake.waiting_bytes(), 256 << 20),
             ("sessions", self.core.execution.status().sessions as usize, sessions),
         ]
         .into_iter()

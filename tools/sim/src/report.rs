@@ -80,6 +80,8 @@ pub struct Counters {
     pub duplicates: u64,
     /// Messages that were not taken in, as their sender had too many in flight.
     pub throttled: u64,
+    /// How often a replica stopped reading from a client.
+    pub paused_clients: u64,
     /// Messages not sent again because an earlier copy was on its way.
     pub paced: u64,
     /// Timers that were still due after they had been handled.
@@ -197,6 +199,7 @@ impl Counters {
         self.withdrawn += other.withdrawn;
         self.duplicates += other.duplicates;
         self.throttled += other.throttled;
+        self.paused_clients += other.paused_clients;
         self.paced += other.paced;
         self.hot_timers += other.hot_timers;
         self.alone_at_end += other.alone_at_end;

@@ -31,10 +31,15 @@ pub enum RogueTrick {
     Garbage,
     /// Ordinary requests in great number; no answer is ever waited for.
     Flood,
+    /// Requests of all its sessions to everybody, as if they had been sent before: new ones, and then the
+    /// same again. Never drawn: it floods, where others are a nuisance.
+    Reminders,
+    /// Long requests to the first leader, more than can be ordered. Never drawn either.
+    Volume,
 }
 
 impl RogueTrick {
-    /// All tricks.
+    /// Those that are drawn.
     pub const ALL: [RogueTrick; 7] = [
         RogueTrick::TwoFaced,
         RogueTrick::Numbers,
@@ -76,7 +81,14 @@ pub(crate) struct Rogue {
     number: u64,
     /// Messages that it sent.
     sent: Vec<Vec<u8>>,
+    /// What it reminds everybody of.
+    reminder: Vec<u8>,
 }
+
+/// Requests in one message of [`RogueTrick::Reminders`].
+const REMINDED: u32 = 600;
+/// Requests in one message of [`RogueTrick::Volume`].
+const VOLUME: u32 = 200;
 
 /// Messages that a rogue has for replicas, and what it signed for them.
 #[derive(Default)]
@@ -105,6 +117,7 @@ impl Rogue {
             sessions: 1,
             number: FIRST_NUMBER_MIN,
             sent: Vec::new(),
+            reminder: Vec::new(),
         }
     }
 
@@ -204,8 +217,36 @@ impl Rogue {
                     self.broadcast(config, message, &mut out);
                 }
             }
+            RogueTrick::Reminders => {
+                if self.done % 4 == 1 {
+                    self.reminder = self.many(REMINDED, true, 0, &mut out);
+                }
+                for replica in config.all_replicas() {
+                    out.messages.push((replica.0, self.reminder.clone()));
+                }
+            }
+            RogueTrick::Volume => {
+                let message = self.many(VOLUME, false, 900, &mut out);
+                out.messages.push((0, message));
+            }
         }
         out
+    }
+
+    /// A REQUESTS message with a request of each of many sessions.
+    fn many(&mut self, sessions: u32, again: bool, padding: usize, out: &mut Mischief) -> Vec<u8> {
+        let head = if again { retransmission_head() } else { requests_head(kind::REQUESTS) };
+        let mut message = Vec::from(head);
+        self.number += 1;
+        for index in 0..sessions {
+            let (session, number) = (self.session(index), RequestNumber(self.number));
+            let key = self.first_key + self.random.below(4) as u16;
+            let action = Action::Put(self.random.next());
+            let operation = Operation { key, action }.encode(padding);
+            append_proved(&mut message, session, number, &operation, &self.key);
+            out.signed.push(Signed { session, number, operation });
+        }
+        message
     }
 
     fn forged(&mut self, config: &GroupConfig, out: &mut Mischief) {

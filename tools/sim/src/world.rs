@@ -444,6 +444,9 @@ impl World {
                 // Copies have one identity, so their links take turns.
                 self.egress_up(to, from);
             }
+            if self.replicas[to].unread.keeps(link.client, from, &message) {
+                return;
+            }
             let mut message = Some(message);
             self.hosts(to, |host, scene| {
                 message = message.take().and_then(|m| host.request(scene, link, m));

@@ -5,7 +5,9 @@ mod staged;
 
 use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::internals::mutants::{Mutant, choose};
-use hybster_sim::{Behaviour, Flood, Layout, Lie, Options, Scenario, Trick, run_scenario};
+use hybster_sim::{
+    Behaviour, Flood, Layout, Lie, Options, RogueTrick, Scenario, Trick, run_scenario,
+};
 use hybster_tss::RequestAuthenticator;
 
 /// Runs scenarios with a broken rule until a property does not hold; the seed and the property.
@@ -18,7 +20,11 @@ fn hunt(
     let found = (0..seeds).find_map(|seed| {
         let report =
             run_scenario(scenario(seed), &Options { last_events: 0, ..Options::default() });
-        report.violation.map(|violation| (seed, violation.property))
+        // Nothing but a greedy client is wrong there.
+        let is_suspected = mutant == Mutant::ClientsUnlimited && report.counters.view > 0;
+        let suspected = is_suspected.then_some("no correct leader is suspected");
+        let property = report.violation.map(|violation| violation.property).or(suspected);
+        property.map(|property| (seed, property))
     });
     choose(None);
     found
@@ -82,6 +88,7 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
         Mutant::ReissuedTime => {
             liar(seed, &[Behaviour::Retimer { ppm: 800_000 }, Behaviour::Splitter { ppm }])
         }
+        Mutant::ClientsUnlimited => staged::clients::greedy(seed, RogueTrick::Volume),
         Mutant::PeersUnlimited => staged::resources::flood(seed, Flood::Batches),
         Mutant::AnswersUnlimited => staged::resources::unread_answers(seed),
         _ => Scenario::random(seed),
@@ -220,6 +227,7 @@ mutants! {
     reissued_time: ReissuedTime in 500;
     time_goes_back: TimeGoesBack in 500;
     randomness_of_view: RandomnessOfView in 500;
+    clients_unlimited: ClientsUnlimited in 20;
     peers_unlimited: PeersUnlimited in 20;
     answers_unlimited: AnswersUnlimited in 20;
 }

@@ -47,8 +47,8 @@ use crate::config::GroupConfig;
 use crate::ids::{Peers, ReplicaId};
 use crate::mutants::{self, Mutant};
 use crate::output::{
-    Answerer, ClientLink, Destination, Input, Network, Reject, ReplyQueue, SendTag, ToIntake,
-    ToPillar, ToState,
+    Answerer, Cause, ClientLink, Destination, Input, Network, Reject, Reply, ReplyQueue, SendTag,
+    ToIntake, ToPillar, ToState,
 };
 use crate::time::{Time, earliest};
 use crate::wire::kind_of;
@@ -276,12 +276,26 @@ impl<L: Copy + PartialEq> Egress<L> {
     /// Takes replies; they leave with the next [`Self::flush`].
     #[inline]
     pub fn reply(&mut self, replies: &ReplyQueue, links: &mut impl Links<L>) {
-        let Egress { clients, to_peers, .. } = self;
         for reply in replies.iter() {
-            let found =
-                clients.push(&reply, |ready| links.send_to_client(ready.link, ready.message));
-            to_peers.counters.lost_replies += u64::from(!found);
+            self.reply_one(&reply, links);
         }
+    }
+
+    /// As [`Self::reply`], for one.
+    #[inline]
+    pub fn reply_one(&mut self, reply: &Reply<'_>, links: &mut impl Links<L>) {
+        if reply.cause == Cause::Deferred {
+            return;
+        }
+        let Egress { clients, to_peers, .. } = self;
+        let found = clients.push(reply, |ready| links.send_to_client(ready.link, ready.message));
+        to_peers.counters.lost_replies += u64::from(!found);
+    }
+
+    /// The link of a client, if it is up.
+    #[must_use]
+    pub fn client_link(&self, client: ClientLink) -> Option<L> {
+        self.clients.find(client)
     }
 
     /// Relays the sealed replies of a follower to a client (DEVIATIONS 21). What cannot go now is

@@ -36,7 +36,7 @@ impl Trust {
             Cause::Executed if self.straight == 0 => return true,
             Cause::Executed => self.straight -= 1,
             // The client compares what all replicas say, the leader among them.
-            Cause::Queried => {}
+            Cause::Queried | Cause::Deferred | Cause::Recalled => {}
             Cause::AskedAgain => {
                 if self.straight == 0 {
                     self.last = (self.last * 2).clamp(DISTRUST_MIN, DISTRUST_MAX);

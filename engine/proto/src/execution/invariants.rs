@@ -97,7 +97,11 @@ mod tests {
         let session = SessionId { client: ClientId(0), session: 1 };
         let mut ask = |stage: &mut Execution<Nothing>, number| {
             let (number, tag) = (RequestNumber(number), RequestTag::default());
-            stage.handle(ToExecution::Resend { session, number, tag }, Time(1), &mut out);
+            stage.handle(
+                ToExecution::Resend { session, number, tag, is_counted: false },
+                Time(1),
+                &mut out,
+            );
             stage.watched.len()
         };
         assert_eq!((ask(&mut stage, 1), ask(&mut stage, 5)), (1, 2));

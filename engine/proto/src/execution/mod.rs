@@ -14,8 +14,8 @@ use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, Vie
 use crate::mutants::{self, Mutant};
 use crate::notice::Notice;
 use crate::output::{
-    Agreed, Cause, ClientLink, Fatal, Input, Output, Reject, Reply, TakenSnapshot, ToControl,
-    ToExecution, ToIntake, ToPillar, ToState,
+    Agreed, Cause, ClientLink, Fatal, Input, LARGE_REPLY_BYTES, Output, Reject, Reply,
+    ResultsDigest, TakenSnapshot, ToControl, ToExecution, ToIntake, ToPillar, ToState,
 };
 use crate::service::{Context, Service};
 use crate::state::TransferredState;
@@ -29,6 +29,10 @@ pub(crate) use sessions::{SNAPSHOT_COPIES, session_bytes};
 
 /// Requests whose sessions are looked up together: the cache misses of one overlap with the others'.
 const LOOK_AHEAD: usize = 16;
+
+/// Bytes of results in the replies of one turn, one result apart. Those beyond it are deferred: they
+/// are given from the session table when their links have room.
+pub(crate) const TURN_RESULT_BYTES: usize = 4 << 20;
 
 /// Requests that the request intake watches at most; the rest it learns by asking again.
 pub(crate) const MAX_WATCHED: usize = 65_536;
@@ -64,6 +68,8 @@ pub struct Execution<S: Service> {
     result: Vec<u8>,
     /// Of the batch executed last. Its time is the agreed one: part of the state.
     context: Context,
+    /// Of the batch being executed, if protocol events are recorded.
+    results: ResultsDigest,
     /// Requests that the request intake waits for. In order, so that runs can be reproduced.
     watched: BTreeSet<(SessionId, RequestNumber)>,
     /// Since when a pillar holds up the others.
@@ -96,6 +102,7 @@ impl<S: Service> Execution<S> {
             view: View(0),
             result: Vec::new(),
             context: Context::with_key(randomness),
+            results: ResultsDigest::new(),
             watched: BTreeSet::new(),
             held_up_since: None,
             halted: false,
@@ -148,8 +155,11 @@ impl<S: Service> Execution<S> {
                 self.run(out);
             }
             ToExecution::Query { link, message } => self.query(link, &message, out),
-            ToExecution::Resend { session, number, tag } => {
-                self.resend(session, number, tag, out);
+            ToExecution::Resend { session, number, tag, is_counted } => {
+                self.resend(session, number, tag, is_counted, out);
+            }
+            ToExecution::Recall { session, number, tag } => {
+                self.recall(session, number, tag, out);
             }
             ToExecution::View(view) => self.view = view,
             ToExecution::Halt => self.halted = true,
@@ -226,7 +236,6 @@ impl<S: Service> Execution<S> {
 
     fn execute(&mut self, order: OrderNumber, batch: &Agreed, out: &mut Output) {
         let (mut requests, mut ran) = (0, 0);
-        let answered = out.replies.len();
         let time_ms = self.time_of(batch);
         let mut digest = batch.digest();
         if mutants::active(Mutant::RandomnessOfView) {
@@ -256,7 +265,7 @@ impl<S: Service> Execution<S> {
             if batch.time_ms > 0 {
                 out.trace.push(TraceEvent::AgreedTime { order, unix_ms: time_ms });
             }
-            let results = out.replies.digest_since(answered);
+            let results = self.results.finish();
             out.trace.push(TraceEvent::Executed { order, requests, ran, results });
         }
     }
@@ -299,25 +308,44 @@ impl<S: Service> Execution<S> {
                     ReplyStatus::TooLong
                 };
                 let result = &self.result;
-                out.replies.push(&Reply { cause: Cause::Executed, status, result, ..reply });
+                let reply = Reply { cause: Cause::Executed, status, result, ..reply };
+                answer(&reply, &mut self.results, out);
                 self.sessions.record(entry, number, tag, status, result);
                 true
             }
             Lookup::Executed(status, result) => {
                 (reply.status, reply.result) = (status, result);
-                out.replies.push(&reply);
+                answer(&reply, &mut self.results, out);
                 false
             }
             Lookup::Refused(status) => {
                 reply.status = status;
-                out.replies.push(&reply);
+                answer(&reply, &mut self.results, out);
                 false
             }
         };
         if !self.watched.is_empty() && self.watched.remove(&(session, number)) {
-            out.intake(ToIntake::Executed { session, number });
+            out.intake(ToIntake::Executed { session, number, is_counted: false });
         }
         ran
+    }
+
+    /// Gives a reply that was deferred.
+    fn recall(
+        &mut self,
+        session: SessionId,
+        number: RequestNumber,
+        tag: RequestTag,
+        out: &mut Output,
+    ) {
+        let (status, result) = match self.sessions.lookup(session, number, tag) {
+            Some(Lookup::Executed(status, result)) => (status, result),
+            Some(Lookup::Refused(status)) => (status, &[][..]),
+            // Another state was installed meanwhile: the client has to ask again.
+            Some(Lookup::New(_)) | None => (ReplyStatus::Overloaded, &[][..]),
+        };
+        let (view, cause) = (self.view, Cause::Recalled);
+        out.replies.push(&Reply { session, number, tag, view, cause, status, result });
     }
 
     /// Answers a retransmitted request from the session table, or says that it has not run and
@@ -327,6 +355,7 @@ impl<S: Service> Execution<S> {
         session: SessionId,
         number: RequestNumber,
         tag: RequestTag,
+        is_counted: bool,
         out: &mut Output,
     ) {
         let answer = match self.sessions.lookup(session, number, tag) {
@@ -336,12 +365,12 @@ impl<S: Service> Execution<S> {
         };
         if let Some((status, result)) = answer {
             let (view, cause) = (self.view, Cause::AskedAgain);
-            out.replies.push(&Reply { session, number, tag, view, cause, status, result });
+            push(&Reply { session, number, tag, view, cause, status, result }, out);
             // It may have been watched before its session was evicted, or its number became stale.
             self.watched.remove(&(session, number));
-            out.intake(ToIntake::Executed { session, number });
+            out.intake(ToIntake::Executed { session, number, is_counted });
         } else {
-            out.intake(ToIntake::NotExecuted { session, number });
+            out.intake(ToIntake::NotExecuted { session, number, is_counted });
             // When it is full, the request intake learns of an execution by asking again.
             if self.watched.len() < MAX_WATCHED {
                 self.watched.insert((session, number));
@@ -366,7 +395,9 @@ impl<S: Service> Execution<S> {
                 return;
             }
             self.result.clear();
-            let answered = self.service.query(request.operation, &mut self.result)
+            // Nobody keeps the results of queries, so those without room cannot wait: they are ordered.
+            let answered = out.replies.result_bytes() < TURN_RESULT_BYTES
+                && self.service.query(request.operation, &mut self.result)
                 && self.result.len() <= self.config.max_reply_bytes as usize;
             let status = if answered { ReplyStatus::Done } else { ReplyStatus::OrderIt };
             if !answered {
@@ -436,10 +467,33 @@ impl<S: Service> Execution<S> {
                 Some(Lookup::Executed(..) | Lookup::Refused(_))
             );
             if executed {
-                out.intake(ToIntake::Executed { session: *session, number: *number });
+                let (session, number) = (*session, *number);
+                out.intake(ToIntake::Executed { session, number, is_counted: false });
             }
             !executed
         });
         self.run(out);
+    }
+}
+
+/// What a request of the batch being executed is answered.
+#[inline]
+fn answer(reply: &Reply<'_>, results: &mut ResultsDigest, out: &mut Output) {
+    if out.tracing {
+        results.add(reply);
+    }
+    push(reply, out);
+}
+
+/// Hands a reply over whose result the session table keeps. It is deferred if it would make the replies of
+/// this turn too long; so is a large one to a client that asked again, which mostly has it on its way.
+#[inline]
+fn push(reply: &Reply<'_>, out: &mut Output) {
+    let length = reply.result.len();
+    let is_again = length > LARGE_REPLY_BYTES && reply.cause == Cause::AskedAgain;
+    if is_again || out.replies.result_bytes() + length > TURN_RESULT_BYTES.max(length) {
+        out.replies.push(&Reply { cause: Cause::Deferred, result: &[], ..*reply });
+    } else {
+        out.replies.push(reply);
     }
 }

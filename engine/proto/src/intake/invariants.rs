@@ -31,6 +31,7 @@ impl<V: RequestVerifier> Intake<V> {
     /// If an invariant does not hold.
     pub fn check_all_invariants(&self) {
         self.check_invariants();
+        self.lanes.check();
         let waiting: usize =
             self.pending.iter().map(|(buffer, _)| buffer.len() - self.open.head).sum();
         assert_eq!(self.pending_bytes, waiting + self.open.len(), "bytes that wait are counted");
@@ -80,6 +81,8 @@ mod tests {
             due,
             proposed: None,
             reminded: false,
+            is_own: false,
+            is_forwarded: false,
             last_asked: None,
             unanswered: 1,
         };

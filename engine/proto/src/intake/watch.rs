@@ -14,18 +14,28 @@ use crate::wire::request::requests_head;
 use crate::wire::{ReplyStatus, RequestRef, kind};
 
 impl<V: RequestVerifier> Intake<V> {
-    /// TR listing 15, receive(REQUEST): store, forward, watch.
+    /// TR listing 15, receive(REQUEST): store and watch. It is forwarded once the execution stage said that
+    /// it has not been executed.
     pub(super) fn store(
         &mut self,
         request: &RequestRef<'_>,
+        is_own: bool,
         now: Time,
         out: &mut Output,
     ) -> Result<(), Reject> {
         let key = (request.session, request.number);
-        let ask = ToExecution::Resend { session: key.0, number: key.1, tag: request.tag() };
+        let ask = ToExecution::Resend {
+            session: key.0,
+            number: key.1,
+            tag: request.tag(),
+            is_counted: is_own,
+        };
         if let Some(stored) = self.stored.get_mut(&key) {
             if stored.unanswered == 0 {
                 stored.unanswered = 1;
+                if is_own {
+                    self.lanes.asked(key.0.client);
+                }
                 out.execution(ask);
             }
             return Ok(());
@@ -55,20 +65,27 @@ impl<V: RequestVerifier> Intake<V> {
         let due = now.after_us(self.timeout.delay_us() / 2);
         self.stored_bytes += length;
         *self.shares.entry(key.0.client).or_insert(0) += 1;
+        // What a peer sends leaves the client its share: a leader that withholds a request must not keep
+        // it from being stored.
+        if is_own {
+            self.lanes.stored(key.0.client);
+            self.lanes.asked(key.0.client);
+        }
         let stored = Stored {
-            record: record.clone(),
+            record,
             tag: request.tag(),
             since: now,
             due,
             proposed: None,
             reminded: false,
+            is_own,
+            is_forwarded: false,
             last_asked: None,
             unanswered: 1,
         };
         self.stored.insert(key, stored);
         self.watch.insert((due, key.0, key.1));
         out.execution(ask);
-        self.forward(&[record], out);
         Ok(())
     }
 
@@ -84,7 +101,7 @@ impl<V: RequestVerifier> Intake<V> {
         Ok(())
     }
 
-    fn displace(&mut self, key: (SessionId, RequestNumber), out: &mut Output) {
+    pub(super) fn displace(&mut self, key: (SessionId, RequestNumber), out: &mut Output) {
         if self.forget(key).is_some() {
             out.execution(ToExecution::Unwatch { session: key.0, number: key.1 });
         }
@@ -108,6 +125,10 @@ impl<V: RequestVerifier> Intake<V> {
     fn forget(&mut self, key: (SessionId, RequestNumber)) -> Option<Stored> {
         let stored = self.stored.remove(&key)?;
         self.stored_bytes -= stored.record.len();
+        if stored.is_own {
+            self.lanes.forgotten(key.0.client);
+        }
+        self.lanes.not_ready(key);
         if let Some(share) = self.shares.get_mut(&key.0.client) {
             *share -= 1;
             if *share == 0 {
@@ -162,6 +183,10 @@ impl<V: RequestVerifier> Intake<V> {
             return;
         };
         stored.unanswered = stored.unanswered.saturating_sub(1);
+        // Not before: what was executed long ago is nothing to bother the leader with.
+        if !std::mem::replace(&mut stored.is_forwarded, true) {
+            self.to_forward.push(stored.record.clone());
+        }
         let Some(asked) = &mut stored.last_asked else {
             return;
         };

@@ -14,7 +14,7 @@ mod routing;
 
 use bytes::Bytes;
 
-use crate::ids::{PillarId, ReplicaId};
+use crate::ids::{ClientId, PillarId, ReplicaId};
 use crate::notice::{MOST_NOTICES, Notice};
 use crate::trace::TraceEvent;
 use crate::wire;
@@ -25,7 +25,8 @@ pub use crate::input::{
 };
 pub use effects::{Answerer, Destination, Network, SendTag, Watermark};
 pub use rejections::{Reject, Rejection};
-pub use replies::{Cause, Reply, ReplyQueue};
+pub(crate) use replies::REPLY_RECORD_BYTES;
+pub use replies::{Cause, LARGE_REPLY_BYTES, Reply, ReplyQueue, ResultsDigest, SPARE_QUEUE_BYTES};
 pub use routing::{route_client_message, route_peer_message};
 
 /// This replica must stop: an invariant of its own is broken.
@@ -52,6 +53,8 @@ pub struct Output {
     pub inputs: Vec<Input>,
     /// Replies to clients.
     pub replies: ReplyQueue,
+    /// Clients whose links are not to be read any more, or are again; in order.
+    pub pauses: Vec<(ClientId, bool)>,
     /// Dropped messages.
     pub rejections: Vec<Rejection>,
     /// Protocol events; empty unless `tracing`.

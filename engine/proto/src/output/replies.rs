@@ -7,7 +7,7 @@ use crate::input::ClientLink;
 use crate::wire::{ReplyStatus, RequestTag};
 
 /// Why a replica replies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Cause {
     /// The request has just been executed.
     Executed,
@@ -15,17 +15,38 @@ pub enum Cause {
     Queried,
     /// The client asked before, or gets no result: what it is told must not depend on the leader.
     AskedAgain,
+    /// There is a reply that is not in here, as it has no room: the session table keeps the result, and
+    /// gives it when it is recalled ([`crate::input::ToExecution::Recall`]). No message is made of this.
+    Deferred,
+    /// It was deferred, and is given now.
+    Recalled,
 }
 
-/// Bytes that [`ReplyQueue::digest_since`] gathers before it hashes them.
+/// Replies with longer results, in bytes, are sent only when their link has room
+/// ([`crate::backlog`]).
+pub const LARGE_REPLY_BYTES: usize = 16 << 10;
+
+/// Bytes that a [`ResultsDigest`] gathers before it hashes them.
 const PIECES_BYTES: usize = 16 << 10;
+/// A queue that is emptied keeps memory for results of so many bytes.
+const KEPT_RESULT_BYTES: usize = 8 << 20;
+/// And memory for so many replies.
+const KEPT_RECORDS: usize = 1 << 16;
 
 /// Replies of one replica, kept flat so that pushing one allocates nothing.
 #[derive(Default, Debug)]
 pub struct ReplyQueue {
     entries: Vec<ReplyRecord>,
     results: Vec<u8>,
+    /// Whether some may have to wait for room.
+    is_large: bool,
 }
+
+/// Bytes that a reply takes in a [`ReplyQueue`] besides its result.
+pub(crate) const REPLY_RECORD_BYTES: u64 = size_of::<ReplyRecord>() as u64;
+/// Bytes that an emptied [`ReplyQueue`] keeps at most.
+pub const SPARE_QUEUE_BYTES: u64 =
+    KEPT_RESULT_BYTES as u64 + KEPT_RECORDS as u64 * REPLY_RECORD_BYTES;
 
 #[derive(Debug, Clone, Copy)]
 struct ReplyRecord {
@@ -69,9 +90,24 @@ impl ReplyQueue {
     /// Appends a reply.
     pub fn push(&mut self, reply: &Reply<'_>) {
         let Reply { session, number, tag, view, cause, status, result } = *reply;
+        self.is_large |= result.len() > LARGE_REPLY_BYTES || cause >= Cause::Deferred;
         self.results.extend_from_slice(result);
         let end = self.results.len();
         self.entries.push(ReplyRecord { session, number, tag, view, cause, status, end });
+    }
+
+    /// Whether it has a reply that may have to wait for room: a large one, or one that was deferred.
+    #[inline]
+    #[must_use]
+    pub fn has_large(&self) -> bool {
+        self.is_large
+    }
+
+    /// Bytes of results.
+    #[inline]
+    #[must_use]
+    pub fn result_bytes(&self) -> usize {
+        self.results.len()
     }
 
     /// Number of replies.
@@ -88,14 +124,8 @@ impl ReplyQueue {
 
     /// The replies in order.
     pub fn iter(&self) -> impl Iterator<Item = Reply<'_>> {
-        self.iter_from(0)
-    }
-
-    /// The replies from the one with an index on.
-    fn iter_from(&self, index: usize) -> impl Iterator<Item = Reply<'_>> {
-        let (before, entries) = self.entries.split_at(index);
-        let mut start = before.last().map_or(0, |e| e.end);
-        entries.iter().map(move |e| {
+        let mut start = 0;
+        self.entries.iter().map(move |e| {
             let result = &self.results[start..e.end];
             start = e.end;
             Reply {
@@ -110,45 +140,74 @@ impl ReplyQueue {
         })
     }
 
-    /// Digest of the replies from the one with an index on: for each client, session, number,
-    /// status, length of the result and the result, numbers as little-endian (4, 8, 8, 1 and 4
-    /// bytes). View and cause are left out: what a request is answered must not depend on them.
-    #[must_use]
-    pub fn digest_since(&self, index: usize) -> Digest {
-        let mut hasher = blake3::Hasher::new();
-        // Hashing many short pieces together is several times faster than one by one.
-        let mut pieces = Vec::with_capacity(PIECES_BYTES);
-        for reply in self.iter_from(index) {
-            pieces.extend_from_slice(&reply.session.client.0.to_le_bytes());
-            pieces.extend_from_slice(&reply.session.session.to_le_bytes());
-            pieces.extend_from_slice(&reply.number.0.to_le_bytes());
-            pieces.push(reply.status as u8);
-            pieces.extend_from_slice(&(reply.result.len() as u32).to_le_bytes());
-            if pieces.len() + reply.result.len() > PIECES_BYTES {
-                hasher.update(&pieces);
-                hasher.update(reply.result);
-                pieces.clear();
-            } else {
-                pieces.extend_from_slice(reply.result);
-            }
-        }
-        hasher.update(&pieces);
-        Digest(*hasher.finalize().as_bytes())
-    }
-
-    /// Forgets all, keeps the memory.
+    /// Forgets all, keeps the memory unless it is much.
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.entries.shrink_to(KEPT_RECORDS);
         self.results.clear();
+        self.results.shrink_to(KEPT_RESULT_BYTES);
+        self.is_large = false;
     }
 
     /// Moves all replies of `other` to the end of this queue.
     pub fn append(&mut self, other: &mut ReplyQueue) {
+        self.is_large |= std::mem::take(&mut other.is_large);
         let base = self.results.len();
         self.results.append(&mut other.results);
         self.entries.extend(other.entries.drain(..).map(|mut e| {
             e.end += base;
             e
         }));
+    }
+}
+
+/// Digest of what the requests of a batch are answered: for each client, session, number, status,
+/// length of the result and the result, numbers as little-endian (4, 8, 8, 1 and 4 bytes). View and
+/// cause are left out, and so is whether a reply is deferred: it must not depend on them.
+#[derive(Debug)]
+pub struct ResultsDigest {
+    hasher: blake3::Hasher,
+    pieces: Vec<u8>,
+}
+
+impl ResultsDigest {
+    /// Of no replies.
+    #[must_use]
+    pub fn new() -> ResultsDigest {
+        // Hashing many short pieces together is several times faster than one by one.
+        let pieces = Vec::with_capacity(PIECES_BYTES);
+        ResultsDigest { hasher: blake3::Hasher::new(), pieces }
+    }
+
+    /// Adds a reply.
+    pub fn add(&mut self, reply: &Reply<'_>) {
+        let ResultsDigest { hasher, pieces } = self;
+        pieces.extend_from_slice(&reply.session.client.0.to_le_bytes());
+        pieces.extend_from_slice(&reply.session.session.to_le_bytes());
+        pieces.extend_from_slice(&reply.number.0.to_le_bytes());
+        pieces.push(reply.status as u8);
+        pieces.extend_from_slice(&(reply.result.len() as u32).to_le_bytes());
+        if pieces.len() + reply.result.len() > PIECES_BYTES {
+            hasher.update(pieces);
+            hasher.update(reply.result);
+            pieces.clear();
+        } else {
+            pieces.extend_from_slice(reply.result);
+        }
+    }
+
+    /// The digest. Nothing is left of the replies.
+    pub fn finish(&mut self) -> Digest {
+        self.hasher.update(&self.pieces);
+        let digest = Digest(*self.hasher.finalize().as_bytes());
+        self.hasher.reset();
+        self.pieces.clear();
+        digest
+    }
+}
+
+impl Default for ResultsDigest {
+    fn default() -> Self {
+        Self::new()
     }
 }
