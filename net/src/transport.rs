@@ -158,6 +158,9 @@ pub trait Transport {
     /// appends what happened. Returns early when woken, and sometimes without a reason. A poll with
     /// a `timeout` of zero leaves wake-ups to the next one.
     ///
+    /// Unless `timeout` is zero, `completions` must be empty: nobody would deal with what is in there
+    /// until something else happens, which may be never.
+    ///
     /// # Errors
     /// Only for failures of the back end itself, never for those of a connection. After the first
     /// one the transport is dead, and every poll returns it: what was under way then is unknown, so

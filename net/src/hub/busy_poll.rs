@@ -17,12 +17,14 @@ const MOST: i32 = 16;
 pub(super) struct BusyPoll {
     limit: Duration,
     score: i32,
+    /// Whether the last wait has polled busily and then ended without a sleep.
+    sleeps_next: bool,
 }
 
 impl BusyPoll {
     /// Polls busily for `limit` at most; never if that is zero.
     pub(super) const fn new(limit: Duration) -> Self {
-        Self { limit, score: 0 }
+        Self { limit, score: 0, sleeps_next: false }
     }
 
     /// Whether it can ever be on; if not, there is no need to measure waits.
@@ -31,8 +33,15 @@ impl BusyPoll {
     }
 
     /// How long to poll busily before this wait, if at all.
-    pub(super) fn time(&self) -> Option<Duration> {
-        (self.is_possible() && self.score >= ON).then_some(self.limit)
+    pub(super) fn time(&mut self) -> Option<Duration> {
+        let is_done = std::mem::take(&mut self.sleeps_next);
+        (self.is_possible() && self.score >= ON && !is_done).then_some(self.limit)
+    }
+
+    /// This wait polled busily to no avail, and ends because there is something to do. The next one goes on
+    /// where it ended: it sleeps.
+    pub(super) fn sleep_next(&mut self) {
+        self.sleeps_next = true;
     }
 
     /// Takes note that something arrived after a wait of this length.
@@ -58,6 +67,14 @@ mod tests {
         (0..100).for_each(|_| busy_poll.waited(LIMIT / 2));
         (0..MOST).for_each(|_| busy_poll.waited(LIMIT));
         assert_eq!(busy_poll.time(), None);
+    }
+
+    #[test]
+    fn one_that_ended_early_is_followed_by_a_sleep() {
+        let mut busy_poll = BusyPoll::new(LIMIT);
+        (0..ON).for_each(|_| busy_poll.waited(LIMIT / 2));
+        busy_poll.sleep_next();
+        assert_eq!((busy_poll.time(), busy_poll.time()), (None, Some(LIMIT)));
     }
 
     #[test]

@@ -80,6 +80,12 @@ impl<T: Transport> Hub<T> {
                 }
                 std::thread::yield_now();
             }
+            if !completions.is_empty() {
+                // Somebody may wait for what came back: the rest of what a link is to send, a reply that
+                // had no room. Who sleeps on it may sleep for ever.
+                self.busy_poll.sleep_next();
+                return Ok(());
+            }
         }
         let start = Instant::now();
         let polled = self.transport.poll(timeout, completions);
@@ -252,6 +258,7 @@ impl<T: Transport> Hub<T> {
     }
 
     fn sent(&mut self, id: ConnectionId, buffer: Vec<u8>) {
+        let room_mark = self.room_mark();
         if let Some(connection) = find(&mut self.connections, id) {
             connection.in_flight -= buffer.len();
             connection.taken += buffer.len() as u64;
@@ -262,7 +269,7 @@ impl<T: Transport> Hub<T> {
                     }
                     Source::Client { client, link } => {
                         let waiting = connection.in_flight + live.building_bytes();
-                        if live.is_full && waiting <= self.limits.client_queue_bytes / 8 {
+                        if live.is_full && waiting <= room_mark {
                             live.is_full = false;
                             self.full.retain(|full| full.link != link);
                             self.pending.push(Event::ClientRoom { client, link });

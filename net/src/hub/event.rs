@@ -94,7 +94,8 @@ pub enum Event {
         /// The link.
         link: LinkId,
     },
-    /// A client has taken nearly all that waited for it.
+    /// A client has taken nearly all that waited for it: told once after each [`Event::ClientFull`], and
+    /// to whoever called [`Hub::await_client_room`](super::Hub::await_client_room).
     ClientRoom {
         /// Its id.
         client: u32,

@@ -328,6 +328,33 @@ impl<T: Transport> Hub<T> {
         self.full_bytes().saturating_sub(waiting)
     }
 
+    /// Somebody waits for room on a client's link: it counts as full, and [`Event::ClientRoom`] is told when
+    /// it has room again, by the next poll if that is so already. Of a link that goes before,
+    /// [`Event::ClientDown`] is told.
+    pub fn await_client_room(&mut self, link: LinkId) {
+        let room_mark = self.room_mark();
+        let Some(connection) = find(&mut self.connections, link.0) else {
+            return;
+        };
+        let State::Live(live) = &mut connection.state else {
+            return;
+        };
+        if let Source::Client { client, link } = live.source
+            && !live.is_full
+        {
+            if connection.in_flight + live.building_bytes() <= room_mark {
+                return self.pending.push(Event::ClientRoom { client, link });
+            }
+            live.is_full = true;
+            self.full.push(Full::new(link));
+        }
+    }
+
+    /// Bytes that wait for a client down to which its link has room again.
+    const fn room_mark(&self) -> usize {
+        self.limits.client_queue_bytes / 8
+    }
+
     /// Bytes that wait for a client from which on its link is full.
     const fn full_bytes(&self) -> usize {
         self.limits.client_queue_bytes / 2
@@ -446,9 +473,15 @@ impl<T: Transport> Hub<T> {
         }
         let target = self.limits.frame_target_bytes;
         let appended = live.append(&mut self.pool, target, write);
+        // What is sealed by now is not in flight yet, and waits all the same.
+        let sealed_bytes = match &appended {
+            Ok(Ok(Some(sealed))) => sealed.buffer.len(),
+            _ => 0,
+        };
         if let Source::Client { client, link } = live.source
             && !live.is_full
-            && connection.in_flight + live.building_bytes() >= self.limits.client_queue_bytes / 2
+            && connection.in_flight + sealed_bytes + live.building_bytes()
+                >= self.limits.client_queue_bytes / 2
         {
             live.is_full = true;
             self.full.push(Full::new(link));

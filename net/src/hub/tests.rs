@@ -144,6 +144,32 @@ fn with_client() -> World {
     world
 }
 
+/// What a link takes while the hub polls busily makes room for the rest, and nothing else may ever happen.
+#[test]
+fn a_hub_deals_with_what_came_back_before_it_sleeps() {
+    let mut world = two_replicas(MemoryNetwork::new().with_capacity(16 << 20));
+    let mut hub = world.hubs.swap_remove(0);
+    hub.limits.link_window_bytes = 100_000;
+    (0..100).for_each(|_| hub.busy_poll.waited(Duration::ZERO));
+    assert!(hub.busy_poll.time().is_some());
+    for _ in 0..20 {
+        hub.send_to_peer(1, vec![7; 64 << 10].into()).unwrap();
+    }
+    let (waker, (all, is_all)) = (hub.waker(), std::sync::mpsc::channel());
+    let thread = std::thread::spawn(move || {
+        while hub.unsent_bytes(1) > 0 {
+            hub.poll(None, Instant::now(), &mut Vec::new()).unwrap();
+        }
+        let _ = all.send(());
+    });
+    let result = is_all.recv_timeout(Duration::from_secs(30));
+    if result.is_err() {
+        waker.wake();
+    }
+    assert_eq!(result, Ok(()), "the hub sleeps, and the rest waits");
+    thread.join().unwrap();
+}
+
 #[test]
 fn three_replicas_find_each_other_and_talk() {
     for chunk in [1, 100, usize::MAX] {

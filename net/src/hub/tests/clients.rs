@@ -65,6 +65,38 @@ fn a_client_that_reads_slowly_keeps_its_link() {
     assert_eq!(world.hubs[0].client_room(link), 50_000);
 }
 
+/// Whoever found no room can wait for some: a message that is sealed at once fills the link as well.
+#[test]
+fn a_link_without_room_tells_when_it_has_some() {
+    let mut world = World::new(MemoryNetwork::new().with_capacity(1000));
+    world.add(config(Identity::Replica(0)));
+    world.add(config(Identity::Client(CLIENT)));
+    world.until("client up", |w| w.hubs[0].client_count() == 1 && w.hubs[1].is_peer_up(0));
+    let link = world.client_link(0);
+    world.hubs[0].limits.client_queue_bytes = 100_000;
+    world.hubs[0].limits.frame_target_bytes = 500;
+    world.hubs[0].await_client_room(link);
+    poll_replica(&mut world, 1);
+    assert!(matches!(world.events[0].pop(), Some(Event::ClientRoom { .. })), "it has room");
+    // One message of half the queue, which is sealed at once.
+    world.hubs[0].send_to_client(link, &[7; 50_000]).unwrap();
+    assert_eq!((world.hubs[0].client_room(link), world.hubs[0].full.len()), (0, 1));
+    poll_replica(&mut world, 1);
+    assert!(matches!(world.events[0].pop(), Some(Event::ClientFull { .. })));
+    world.hubs[0].await_client_room(link);
+    let told = |world: &World| {
+        world.events[0].iter().filter(|event| matches!(event, Event::ClientRoom { .. })).count()
+    };
+    world.until("room", |w| told(w) > 0);
+    world.run(200);
+    assert_eq!((told(&world), world.hubs[0].client_room(link)), (1, 50_000));
+    // Far from full, and somebody waits for more room than there is.
+    world.hubs[0].send_to_client(link, &[7; 30_000]).unwrap();
+    world.hubs[0].await_client_room(link);
+    world.until("room again", |w| told(w) > 1);
+    assert_eq!((told(&world), world.hubs[0].full.len()), (2, 0));
+}
+
 #[test]
 fn pausing_one_client_does_not_pause_others() {
     let mut world = World::new(MemoryNetwork::new());
