@@ -10,6 +10,14 @@
 //! the same link only because its client asks again; it does so when its wire is slow, and copies would
 //! make it slower.
 //!
+//! **Nothing waits for an event that does not come.** A link for which replies wait is one of three:
+//! *listed*, so that a [`Backlog::flush`] recalls for it as soon as few enough are recalled in all;
+//! *recalling*, with replies on their way from the execution stage, each of which lists it again when it
+//! comes; or *registered* with the driver, which tells [`Backlog::client_room`], or that the link is
+//! gone. It is registered when nothing is recalled for it and it has no room, by the same measure
+//! that it is told by. After a flush, a link is listed only while replies are recalled. So there is always
+//! something on its way that leads to the next flush; [`Backlog::check_all_invariants`] says so.
+//!
 //! The driver asks for each queue of replies whether [`Backlog::concerns`] it, as few do: then it hands
 //! it to [`Backlog::sort`] in place of [`Egress::reply`](crate::egress::Egress::reply). It
 //! tells what becomes of links, and calls [`Backlog::flush`] at the end of each turn.
@@ -20,8 +28,7 @@
 //! | all clients | [`MAX_NAMES`] names, and as many replies that were sent lately | as above; the oldest of its link gives way |
 //! | replies that were recalled | [`RECALLED_BYTES`], one apart | recalled when those before have been sent |
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -54,6 +61,10 @@ pub trait ClientRoom {
     /// Bytes that may still wait for a client before its link is full; `None` if it is not up.
     fn room(&self, client: ClientLink) -> Option<usize>;
 
+    /// Registers a link without room: the driver tells [`Backlog::client_room`] as soon as it has some, or
+    /// [`Backlog::client_down`], whatever happens. It is not registered again before that.
+    fn await_room(&mut self, client: ClientLink);
+
     /// Sends a reply.
     fn send(&mut self, reply: &Reply<'_>);
 }
@@ -85,8 +96,8 @@ pub struct Backlog {
     remembered: usize,
     /// Replies that the execution stage was asked for and has not given.
     recalled: usize,
-    /// The link that was served last.
-    last: Option<ClientLink>,
+    /// Links that are listed, each once, in the order of their turns.
+    turns: VecDeque<ClientLink>,
     /// Inputs that are to be handed over.
     tell: Vec<Input>,
     counters: BacklogCounters,
@@ -103,6 +114,10 @@ struct Link {
     is_full: bool,
     /// Whether it holds its client.
     holds: bool,
+    /// Whether it is in the list of turns.
+    is_listed: bool,
+    /// Whether the driver is to tell when it has room.
+    is_registered: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +152,7 @@ impl Backlog {
             names: 0,
             remembered: 0,
             recalled: 0,
-            last: None,
+            turns: VecDeque::new(),
             tell: Vec::new(),
             counters: BacklogCounters::default(),
         }
@@ -161,10 +176,12 @@ impl Backlog {
         let (client, key) = (reply.link(), (reply.session, reply.number));
         let is_large = reply.result.len() > LARGE_REPLY_BYTES;
         if reply.cause == Cause::Recalled {
-            self.recalled = self.recalled.saturating_sub(1);
+            assert!(self.recalled > 0, "what was recalled is given once");
+            self.recalled -= 1;
             if let Some(link) = self.links.get_mut(&client) {
                 link.recalled = link.recalled.saturating_sub(1);
                 self.remembered += link.sent(key, now, self.remembered < MAX_NAMES);
+                self.turns.extend(link.list(client));
             }
             return links.send(reply);
         }
@@ -203,6 +220,7 @@ impl Backlog {
         self.names += 1;
         link.waiting.push_back(Name { key, tag: reply.tag });
         link.states.insert(key, State::Waiting);
+        self.turns.extend(link.list(client));
         self.note(client);
     }
 
@@ -218,13 +236,24 @@ impl Backlog {
         self.remembered -= link.sent.len();
         link.waiting.clear();
         link.is_full = false;
+        if link.is_listed {
+            self.turns.retain(|listed| *listed != client);
+        }
         self.note(client);
         self.links.remove(&client);
     }
 
-    /// A client's link is full, or has room again.
-    pub fn client_full(&mut self, client: ClientLink, is_full: bool) {
-        self.links.entry(client).or_default().is_full = is_full;
+    /// A client's link is full.
+    pub fn client_full(&mut self, client: ClientLink) {
+        self.links.entry(client).or_default().is_full = true;
+        self.note(client);
+    }
+
+    /// A client's link that was full, or is registered, has room again.
+    pub fn client_room(&mut self, client: ClientLink) {
+        let Some(link) = self.links.get_mut(&client) else { return };
+        (link.is_full, link.is_registered) = (false, false);
+        self.turns.extend(link.list(client));
         self.note(client);
     }
 
@@ -255,47 +284,43 @@ impl Backlog {
 
     /// Recalls replies for links that have room, and hands over inputs for stages. To be called at the
     /// end of each turn.
-    pub fn flush(&mut self, links: &impl ClientRoom, tell: &mut Vec<Input>) {
-        if self.names > 0 {
+    pub fn flush(&mut self, links: &mut impl ClientRoom, tell: &mut Vec<Input>) {
+        if !self.turns.is_empty() {
             self.recall(links);
         }
         tell.append(&mut self.tell);
     }
 
-    fn recall(&mut self, links: &impl ClientRoom) {
+    /// Each link that can take one gets one, round and round.
+    fn recall(&mut self, links: &mut impl ClientRoom) {
         let most = (RECALLED_BYTES / self.max_reply_bytes).max(1);
-        // Each link that can take one gets one, round and round.
-        let mut idle = 0;
-        while self.names > 0 && self.recalled < most {
-            let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
-            let mut rest = self.links.range_mut((after, Bound::Unbounded));
-            let Some((client, link)) = rest.find(|(_, link)| !link.waiting.is_empty()) else {
-                if self.last.take().is_none() {
-                    return;
-                }
-                continue;
-            };
-            let client = *client;
-            self.last = Some(client);
+        while self.recalled < most {
+            let Some(client) = self.turns.pop_front() else { break };
+            let link = self.links.get_mut(&client).expect("a link that goes leaves the list");
+            link.is_listed = false;
             let reserved = link.recalled * self.max_reply_bytes;
             let has_room = links.room(client).is_some_and(|room| room > reserved);
             let name = if has_room { link.waiting.pop_front() } else { None };
             let Some(Name { key, tag }) = name else {
-                idle += 1;
-                if idle > self.busy {
-                    return;
+                if !link.waiting.is_empty() && link.recalled == 0 {
+                    link.is_registered = true;
+                    links.await_room(client);
                 }
                 continue;
             };
-            idle = 0;
             link.recalled += 1;
             link.states.insert(key, State::Recalled);
             self.names -= 1;
             self.recalled += 1;
             let (session, number) = key;
             self.tell.push(Input::Execution(ToExecution::Recall { session, number, tag }));
+            self.turns.extend(link.list(client));
             self.note(client);
         }
+        assert!(
+            self.turns.is_empty() || self.recalled > 0,
+            "a turn that waits is woken by a reply"
+        );
     }
 
     /// Replies that wait, over all links.
@@ -326,6 +351,13 @@ impl Backlog {
         let remembered = links().map(|it| it.sent.len()).sum::<usize>();
         assert_eq!(self.remembered, remembered, "replies that are remembered are counted");
         assert!(links().all(|it| it.sent.len() <= LINK_SENT), "few replies are remembered");
+        let listed: BTreeSet<_> = self.turns.iter().collect();
+        assert_eq!(listed.len(), self.turns.len(), "a link is listed once");
+        for (client, link) in &self.links {
+            assert_eq!(link.is_listed, listed.contains(client), "links know whether they are");
+            let is_woken = link.is_listed || link.recalled > 0 || link.is_registered;
+            assert!(is_woken || link.waiting.is_empty(), "something wakes what waits");
+        }
         let held: u32 = self.holds.values().sum();
         assert_eq!(self.busy, held as usize, "clients are held by their links");
     }
@@ -334,6 +366,12 @@ impl Backlog {
 impl Link {
     fn is_busy(&self) -> bool {
         self.is_full || !self.waiting.is_empty()
+    }
+
+    /// Itself, if it is to be in the list of turns and is not.
+    fn list(&mut self, client: ClientLink) -> Option<ClientLink> {
+        let is_due = !self.waiting.is_empty() && !self.is_registered;
+        (is_due && !std::mem::replace(&mut self.is_listed, true)).then_some(client)
     }
 
     /// A reply is handed to the link. By how many more replies are remembered than before.

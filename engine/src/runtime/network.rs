@@ -21,15 +21,13 @@ use hybster_proto::output::{
     ClientLink, Input, Network as Effect, Reject, Rejection, Reply, ReplyQueue, ToControl,
     ToPillar, route_client_message, route_peer_message,
 };
-use hybster_proto::time::{Time, earliest};
+use hybster_proto::time::Time;
 use hybster_proto::wire::{kind, kind_of};
 
 use super::Shared;
 
 /// Log lines per second about messages that could not be sent.
 const LOG_LINES_PER_SECOND: u32 = 10;
-/// How often replies that wait look for room on their links, in microseconds.
-const RECALL_US: u64 = 2_000;
 /// Status requests answered per second; more are dropped and counted.
 const STATUSES_PER_SECOND: u32 = 200;
 /// What the log says of a client whose link is closed for its requests.
@@ -42,8 +40,6 @@ pub(crate) struct Network<T: Transport> {
     egress: Egress<LinkId>,
     admission: Admission,
     backlog: Backlog,
-    /// When to see whether there is room for replies that wait.
-    recall_at: Option<Time>,
     wires: Wires<T>,
     shared: Arc<Shared>,
     peers: Vec<u16>,
@@ -84,7 +80,6 @@ impl<T: Transport> Network<T> {
             egress: Egress::new(Arc::clone(&shared.config), shared.replica, limits),
             admission: Admission::new(&shared.config),
             backlog: Backlog::new(&shared.config),
-            recall_at: None,
             wires: Wires { hub, log: RateLimit::new(LOG_LINES_PER_SECOND) },
             shared,
             peers,
@@ -155,16 +150,14 @@ impl<T: Transport> Network<T> {
         self.egress.flush(now, &mut self.wires);
         let Network { egress, backlog, wires, answers_left, .. } = self;
         egress.tell_stages(|input| answers_left.push(input));
-        backlog.flush(&Replies { egress, wires }, answers_left);
-        // A link that is not quite full says nothing when it has sent all.
-        self.recall_at = (self.backlog.waiting() > 0).then(|| now.after_us(RECALL_US));
+        backlog.flush(&mut Replies { egress, wires }, answers_left);
         self.egress.check_invariants(false);
         self.publish();
     }
 
     /// When [`Self::flush`] is to be called at the latest.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        earliest(self.egress.deadline(), self.recall_at)
+        self.egress.deadline()
     }
 
     fn event(&mut self, event: Event, inputs: &mut Vec<Input>) {
@@ -185,8 +178,16 @@ impl<T: Transport> Network<T> {
                 log::debug!("client {client} disconnected: {reason}");
                 self.client_down(link);
             }
-            Event::ClientFull { link, .. } => self.client_full(link, true),
-            Event::ClientRoom { link, .. } => self.client_full(link, false),
+            Event::ClientFull { link, .. } => {
+                if let Some(client) = self.live_client(link) {
+                    self.backlog.client_full(client);
+                }
+            }
+            Event::ClientRoom { link, .. } => {
+                if let Some(client) = self.live_client(link) {
+                    self.backlog.client_room(client);
+                }
+            }
             // Counted and logged by the hub.
             Event::Rejected { .. } => self.publish_refusals(),
         }
@@ -273,10 +274,10 @@ impl<T: Transport> Network<T> {
         if self.clients.len() <= slot {
             self.clients.resize(slot + 1, None);
         }
-        if let Some((old, of)) = self.clients[slot].replace((link, client)) {
-            self.egress.client_down(of, old);
-            self.forget_link(of, old);
+        if let Some((old, _)) = self.clients[slot] {
+            self.client_down(old);
         }
+        self.clients[slot] = Some((link, client));
         self.egress.client_up(client, link);
         self.backlog.client_up(client);
         self.links_of.entry(client.client).or_default().push(link);
@@ -294,13 +295,9 @@ impl<T: Transport> Network<T> {
         }
     }
 
-    fn client_full(&mut self, link: LinkId, is_full: bool) {
-        // A link that gave way to another is nobody's concern.
-        if let Some(client) = self.client(link)
-            && self.egress.client_link(client) == Some(link)
-        {
-            self.backlog.client_full(client, is_full);
-        }
+    /// Whose link it is. One that gave way to another is nobody's concern.
+    fn live_client(&self, link: LinkId) -> Option<ClientLink> {
+        self.client(link).filter(|client| self.egress.client_link(*client) == Some(link))
     }
 
     fn client_down(&mut self, link: LinkId) {
@@ -395,6 +392,12 @@ impl<T: Transport> Network<T> {
 impl<T: Transport> ClientRoom for Replies<'_, T> {
     fn room(&self, client: ClientLink) -> Option<usize> {
         Some(self.wires.hub.client_room(self.egress.client_link(client)?))
+    }
+
+    fn await_room(&mut self, client: ClientLink) {
+        if let Some(link) = self.egress.client_link(client) {
+            self.wires.hub.await_client_room(link);
+        }
     }
 
     fn send(&mut self, reply: &Reply<'_>) {

@@ -10,11 +10,18 @@ static RESULT: [u8; 1 << 17] = [7; 1 << 17];
 struct Links {
     room: BTreeMap<ClientLink, usize>,
     sent: Vec<(u32, u64, usize, ReplyStatus)>,
+    /// Links that are registered.
+    awaited: Vec<ClientLink>,
 }
 
 impl ClientRoom for Links {
     fn room(&self, client: ClientLink) -> Option<usize> {
         self.room.get(&client).copied()
+    }
+
+    fn await_room(&mut self, client: ClientLink) {
+        assert!(!self.awaited.contains(&client), "it is registered already");
+        self.awaited.push(client);
     }
 
     fn send(&mut self, reply: &Reply<'_>) {
@@ -72,7 +79,7 @@ impl Bench {
 
     fn flush(&mut self) -> Vec<String> {
         let mut tell = Vec::new();
-        self.backlog.flush(&self.links, &mut tell);
+        self.backlog.flush(&mut self.links, &mut tell);
         self.backlog.check_all_invariants();
         let name = |input: &Input| match input {
             Input::Execution(ToExecution::Recall { session, number, .. }) => {
@@ -84,6 +91,13 @@ impl Bench {
             other => panic!("{other:?}"),
         };
         tell.iter().map(name).collect()
+    }
+
+    /// A link has so much room; whoever waits for it is told.
+    fn set_room(&mut self, client: u32, room: usize) {
+        self.links.room.insert(link(client), room);
+        self.links.awaited.retain(|awaited| *awaited != link(client));
+        self.backlog.client_room(link(client));
     }
 
     fn sent(&mut self) -> Vec<(u32, u64)> {
@@ -105,12 +119,12 @@ fn what_has_no_room_waits_by_name_and_holds_its_client() {
     assert_eq!(bench.flush(), ["hold 1"]);
     assert_eq!(bench.backlog.waiting(), 4);
     // As much room as two of the longest may need, so two are recalled.
-    *bench.links.room.get_mut(&link(1)).unwrap() = (1 << 20) + 1;
+    bench.set_room(1, (1 << 20) + 1);
     assert_eq!(bench.flush(), ["recall 1 3", "recall 1 4"]);
     assert_eq!(bench.flush(), [""; 0]);
     bench.give(&reply(1, 3, Cause::Recalled, &RESULT));
     bench.give(&reply(1, 4, Cause::Recalled, &RESULT));
-    *bench.links.room.get_mut(&link(1)).unwrap() = 8 << 20;
+    bench.set_room(1, 8 << 20);
     assert_eq!(bench.flush(), ["recall 1 5", "recall 1 6", "release 1"]);
     bench.give(&reply(1, 5, Cause::Recalled, &RESULT));
     bench.give(&reply(1, 6, Cause::Recalled, b"small"));
@@ -129,7 +143,7 @@ fn a_client_that_asks_again_makes_no_copies() {
     assert_eq!((bench.sent(), bench.backlog.waiting()), (vec![(1, 1)], 1));
     assert_eq!(bench.backlog.counters().repeated, 4);
     // The link has taken all, long ago: it is given once more, if it is asked for.
-    *bench.links.room.get_mut(&link(1)).unwrap() = 8 << 20;
+    bench.set_room(1, 8 << 20);
     assert_eq!(bench.flush(), ["hold 1", "recall 1 2", "release 1"]);
     bench.give(&reply(1, 2, Cause::Recalled, &RESULT));
     bench.give(&reply(1, 1, Cause::Deferred, b""));
@@ -153,7 +167,7 @@ fn links_take_turns_and_what_is_recalled_is_bounded() {
     }
     assert_eq!(bench.flush(), ["hold 1", "hold 2", "hold 3"]);
     for client in [1, 3] {
-        *bench.links.room.get_mut(&link(client)).unwrap() = 64 << 20;
+        bench.set_room(client, 64 << 20);
     }
     let recalled = bench.flush();
     let of = |client: u32| {
@@ -163,11 +177,39 @@ fn links_take_turns_and_what_is_recalled_is_bounded() {
     assert_eq!((of(1), of(2), of(3)), (4, 0, 4));
 }
 
+/// A link may have no room without being called full: by a few bytes, or by what was sealed since.
+#[test]
+fn whoever_waits_is_registered_with_the_link_or_has_replies_on_their_way() {
+    let mut bench = Bench::new(&[(1, 0), (2, 3 << 20)]);
+    for client in [1, 2] {
+        for number in 1..=20 {
+            bench.give(&reply(client, number, Cause::Deferred, b""));
+        }
+    }
+    bench.flush();
+    assert_eq!(bench.links.awaited, [link(1)]);
+    // Three are recalled for the other, and there is no room for a fourth of the longest. They come, and
+    // leave some room and then none.
+    bench.give(&reply(2, 1, Cause::Recalled, &RESULT));
+    assert_eq!(bench.flush(), ["recall 2 4"]);
+    for number in 2..=4 {
+        bench.give(&reply(2, number, Cause::Recalled, &RESULT));
+    }
+    bench.links.room.insert(link(2), 0);
+    assert_eq!(bench.flush(), [""; 0]);
+    assert_eq!(bench.links.awaited, [link(1), link(2)]);
+    assert_eq!(bench.flush(), [""; 0]);
+    bench.set_room(1, 1);
+    assert_eq!(bench.flush(), ["recall 1 1"]);
+    bench.backlog.client_down(link(2));
+    bench.backlog.check_all_invariants();
+}
+
 #[test]
 fn a_link_that_goes_takes_what_waited_for_it_along() {
     let mut bench = Bench::new(&[(1, 0)]);
     bench.give(&reply(1, 1, Cause::Executed, &RESULT));
-    bench.backlog.client_full(link(1), true);
+    bench.backlog.client_full(link(1));
     assert_eq!(bench.flush(), ["hold 1"]);
     bench.backlog.client_down(link(1));
     assert_eq!(bench.flush(), ["release 1"]);
