@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, RequestNumber, SessionId};
+use crate::mutants::{self, Mutant};
 use crate::output::{
     Cause, ClientLink, Input, LARGE_REPLY_BYTES, Reply, ReplyQueue, ToExecution, ToIntake,
 };
@@ -304,7 +305,9 @@ impl Backlog {
             let Some(Name { key, tag }) = name else {
                 if !link.waiting.is_empty() && link.recalled == 0 {
                     link.is_registered = true;
-                    links.await_room(client);
+                    if !mutants::active(Mutant::RoomNotAwaited) {
+                        links.await_room(client);
+                    }
                 }
                 continue;
             };

@@ -91,11 +91,13 @@ pub enum Mutant {
     WireIgnored,
     /// A client's wait begins when it sends, whether the request has left or not.
     HeldIgnored,
+    /// Replies that wait for room are not registered with their link.
+    RoomNotAwaited,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 42] = [
+    pub const ALL: [Mutant; 43] = [
         Mutant::CommitQuorum,
         Mutant::CommitTwice,
         Mutant::CommitUnverified,
@@ -138,6 +140,7 @@ impl Mutant {
         Mutant::AnswersUnlimited,
         Mutant::WireIgnored,
         Mutant::HeldIgnored,
+        Mutant::RoomNotAwaited,
     ];
 }
 

@@ -42,6 +42,7 @@ pub(crate) struct Client {
     pub(crate) numbers_taken: u64,
     /// Requests whose result was not kept until they asked again.
     pub(crate) results_gone: u64,
+    longest_call_us: u64,
     /// Whether more than f replicas run a service of their own.
     may_halt: bool,
     /// Requests that ended as the group has halted.
@@ -98,6 +99,7 @@ impl Client {
             latencies_us: Vec::new(),
             numbers_taken: 0,
             results_gone: 0,
+            longest_call_us: scenario.longest_call_us.unwrap_or(u64::MAX),
             may_halt: scenario.different_services() > usize::from(config.faults),
             states_differ: 0,
             plan,
@@ -190,6 +192,9 @@ impl Client {
                 return Err(format!("{} got a second end", done.number));
             };
             let Pending { submitted, since_us } = pending;
+            if now_us - since_us > self.longest_call_us {
+                return Err(format!("{} took {} us", submitted.call.caller, now_us - since_us));
+            }
             let mut call = submitted.call.clone();
             match done.outcome {
                 // It did not run and never will, so it is no part of the history.

@@ -295,6 +295,7 @@ impl World {
             Fault::NoFilters => self.network.filters.clear(),
         }
         self.launch(&mut deliveries);
+        (0..self.replicas.len()).for_each(|index| self.look_for_room(index));
     }
 
     fn broken(&mut self, a: usize, b: usize) {
@@ -344,6 +345,7 @@ impl World {
         for (a, b) in up {
             self.reconnected(a, b);
         }
+        (0..self.replicas.len()).for_each(|index| self.look_for_room(index));
         for client in 0..self.clients.len() {
             self.clients[client].stop();
             let more = self.clients[client].plan.operations_after;

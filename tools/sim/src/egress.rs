@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use bytes::Bytes;
 use hybster_proto::egress::{Egress, LinkState, Links, PROMPT_PREPARES};
 use hybster_proto::ids::ReplicaId;
-use hybster_proto::output::{Destination, Network as Effect, ReplyQueue};
+use hybster_proto::output::{Destination, Network as Effect};
 use hybster_proto::time::Time;
 use hybster_proto::wire::{kind, kind_of};
 
@@ -13,9 +13,9 @@ use crate::replica::Stage;
 use crate::world::World;
 
 /// The links of one replica. Clients are named by the number of their end.
-struct Wires<'a> {
-    world: &'a mut World,
-    index: usize,
+pub(crate) struct Wires<'a> {
+    pub(crate) world: &'a mut World,
+    pub(crate) index: usize,
 }
 
 impl Links<usize> for Wires<'_> {
@@ -41,6 +41,9 @@ impl Links<usize> for Wires<'_> {
     }
 
     fn send_to_client(&mut self, end: usize, message: &[u8]) {
+        if !self.world.has_room(self.index, end, self.world.scenario.client_queue_bytes) {
+            return;
+        }
         self.world.send_client(self.index, end, Bytes::copy_from_slice(message));
     }
 
@@ -52,8 +55,12 @@ impl Links<usize> for Wires<'_> {
     }
 
     fn relay_to_client(&mut self, end: usize, head: &[u8], envelope: &[u8]) -> bool {
-        self.world.send_client(self.index, end, [head, envelope].concat().into());
-        true
+        let has_room =
+            self.world.has_room(self.index, end, self.world.scenario.client_queue_bytes / 2);
+        if has_room {
+            self.world.send_client(self.index, end, [head, envelope].concat().into());
+        }
+        has_room
     }
 
     fn close_client(&mut self, end: usize) {
@@ -62,7 +69,7 @@ impl Links<usize> for Wires<'_> {
 }
 
 impl World {
-    fn with_egress<R>(
+    pub(crate) fn with_egress<R>(
         &mut self,
         index: usize,
         act: impl FnOnce(&mut Egress<usize>, Time, &mut Wires<'_>) -> R,
@@ -82,6 +89,10 @@ impl World {
             Some(client) => egress.client_up(client, end),
             None => egress.peer_up(ReplicaId(end as u16)),
         });
+        if let (Some(client), Some(backlog)) = (link, &mut self.replicas[replica].backlog) {
+            backlog.client_up(client);
+            self.forget_room(replica, end);
+        }
     }
 
     /// A link of a replica is gone.
@@ -92,6 +103,11 @@ impl World {
             Some(client) => egress.client_down(client, end),
             None => egress.peer_down(ReplicaId(end as u16)),
         });
+        if let (Some(client), Some(backlog)) = (link, &mut self.replicas[replica].backlog) {
+            backlog.client_down(client);
+            self.forget_room(replica, end);
+            self.schedule_run(replica, self.now_us);
+        }
         if self.answers_left(replica) {
             self.schedule_run(replica, self.now_us);
         }
@@ -153,17 +169,11 @@ impl World {
         }
     }
 
-    /// Replies of a replica.
-    pub(crate) fn reply(&mut self, index: usize, replies: &ReplyQueue) {
-        if !replies.is_empty() {
-            self.with_egress(index, |egress, _, wires| egress.reply(replies, wires));
-        }
-    }
-
     /// The end of a replica's turn.
     pub(crate) fn flush_egress(&mut self, index: usize) {
         self.with_egress(index, |egress, now, wires| egress.flush(now, wires));
         self.answers_left(index);
+        self.flush_backlog(index);
         let egress = self.replicas[index].egress.as_ref();
         if let Some(story) = egress.and_then(|egress| egress.broken_invariant(true)) {
             self.violate(("egress", format!("r{index}: {story}"), vec![index as u16]));

@@ -33,6 +33,7 @@ mod relays;
 mod replica;
 mod report;
 mod rogue;
+mod room;
 mod scenario;
 pub mod shape;
 pub mod shrink;

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hybster_proto::admission::{self, Admission, Class, Totals};
+use hybster_proto::backlog::Backlog;
 use hybster_proto::bounds;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::{Egress, EgressLimits};
@@ -19,6 +20,7 @@ use crate::clock::{Clock, DayClock};
 use crate::keys::Keys;
 use crate::pausing::Unread;
 use crate::random::Random;
+use crate::room::ClientQueues;
 use crate::scenario::{Layout, Scenario};
 use crate::store::Store;
 use crate::watched::{Ledger, Record, Recorded, Watched};
@@ -70,6 +72,9 @@ pub(crate) struct Replica {
     pub(crate) egress: Option<Egress<usize>>,
     pub(crate) admission: Admission,
     pub(crate) unread: Unread,
+    /// Taken out while it is at work, as egress is.
+    pub(crate) backlog: Option<Backlog>,
+    pub(crate) client_queues: ClientQueues,
     /// What its stages have dealt with of each peer's messages.
     dealt: Vec<Totals>,
     /// The longest page of its service, in bytes.
@@ -148,6 +153,8 @@ impl Replica {
             egress: Some(Egress::new(config.clone(), id, scenario.egress)),
             admission: Admission::new(config),
             unread: Unread::default(),
+            backlog: Some(Backlog::new(config)),
+            client_queues: ClientQueues::default(),
             dealt: vec![Totals::default(); usize::from(config.replicas)],
             longest_page: LONGEST_PAGE.max(scenario.page_bytes),
             prompt: 0,

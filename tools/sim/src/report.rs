@@ -82,6 +82,10 @@ pub struct Counters {
     pub throttled: u64,
     /// How often a replica stopped reading from a client.
     pub paused_clients: u64,
+    /// Replies that a client's link had no room for at all.
+    pub refused_replies: u64,
+    /// Turns at whose end replies waited for room on their links.
+    pub turns_with_waiting_replies: u64,
     /// Messages not sent again because an earlier copy was on its way.
     pub paced: u64,
     /// Timers that were still due after they had been handled.
@@ -200,6 +204,8 @@ impl Counters {
         self.duplicates += other.duplicates;
         self.throttled += other.throttled;
         self.paused_clients += other.paused_clients;
+        self.refused_replies += other.refused_replies;
+        self.turns_with_waiting_replies += other.turns_with_waiting_replies;
         self.paced += other.paced;
         self.hot_timers += other.hot_timers;
         self.alone_at_end += other.alone_at_end;

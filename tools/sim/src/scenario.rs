@@ -26,6 +26,10 @@ const SLOW_WIRES_PPM: u32 = 100_000;
 /// How many of a million random groups have results that do not all have room.
 const LARGE_RESULTS_PPM: u32 = 60_000;
 
+/// How many of a million random groups have replies that do not all have room on their links, if these
+/// are streams.
+const LARGE_REPLIES_PPM: u32 = 60_000;
+
 /// How many of a million random groups have a client whose machine was copied.
 const COPIES_PPM: u32 = 60_000;
 
@@ -181,6 +185,8 @@ pub struct Scenario {
     pub latency: Latency,
     /// What each host's wire carries, in bytes per second; 0 is any amount. Datagrams take no notice.
     pub bytes_per_s: u64,
+    /// Bytes that may wait at a replica for one client; what comes beyond is refused. Streams only.
+    pub client_queue_bytes: usize,
     /// Limits of the replicas' egress.
     pub egress: EgressLimits,
     /// Clocks of replicas run fast or slow by up to so much.
@@ -211,6 +217,8 @@ pub struct Scenario {
     pub heal_at_us: u64,
     /// How long after that everything may take.
     pub patience_us: u64,
+    /// How long a call may take, if that is known; others go on meanwhile.
+    pub longest_call_us: Option<u64>,
 }
 
 impl Scenario {
@@ -245,6 +253,7 @@ impl Scenario {
             transport: Transport::Datagrams,
             latency: Latency { min_us: 50, jitter_us: 100, tail_ppm: 0, tail_us: 0 },
             bytes_per_s: 0,
+            client_queue_bytes: 16 << 20,
             egress: EgressLimits::default(),
             drift_ppm: 0,
             skew_us: 0,
@@ -274,6 +283,7 @@ impl Scenario {
             rogues: Vec::new(),
             heal_at_us: 500_000,
             patience_us: 60_000_000,
+            longest_call_us: None,
         }
     }
 
@@ -336,6 +346,7 @@ impl Scenario {
         scenario.draw_results(seed);
         scenario.draw_service(seed);
         scenario.draw_wires(seed);
+        scenario.draw_replies(seed);
         scenario
     }
 
@@ -358,6 +369,28 @@ impl Scenario {
         self.faults.push(TimedFault { at_us: a.min(b), fault: slow });
         self.faults.push(TimedFault { at_us: a.max(b), fault: Fault::Bandwidth(0) });
         self.faults.sort_by_key(|f| f.at_us);
+    }
+
+    /// Now and then replies are larger than what waits for a client at a time, over wires that carry
+    /// them all before long. Drawn apart as well.
+    pub(crate) fn draw_replies(&mut self, seed: u64) {
+        let mut random = Random::new(seed ^ 0x1a46_e5e2);
+        let r = &mut random;
+        let is_slow = self.bytes_per_s > 0
+            || self.faults.iter().any(|f| matches!(f.fault, Fault::Bandwidth(_)));
+        if self.transport == Transport::Streams && !is_slow && r.chance(LARGE_REPLIES_PPM) {
+            self.make_replies_large(r);
+        }
+    }
+
+    /// Replies are larger than what waits for a client at a time.
+    pub fn make_replies_large(&mut self, r: &mut Random) {
+        self.transport = Transport::Streams;
+        self.answer_padding = *r.pick(&[20_000, 40_000, 60_000]);
+        self.group.max_reply_bytes = 64 << 10;
+        self.group.kept_result_bytes = 64 << 20;
+        self.client_queue_bytes = *r.pick(&[128 << 10, 512 << 10, 2 << 20]);
+        self.bytes_per_s = *r.pick(&[10_000_000, 20_000_000, 50_000_000]);
     }
 
     /// Now and then the service is slow. Drawn apart as well.

@@ -291,6 +291,7 @@ impl World {
             // As the hub, which comes back when a link has taken something.
             self.schedule_run(from, self.now_us);
         }
+        self.look_for_room(from);
     }
 
     fn handle(&mut self, event: Event) {
@@ -480,6 +481,7 @@ impl World {
         let now = self.replicas[index].clock.local(self.now_us);
         let clock = self.replicas[index].day.wall(self.now_us, now);
         self.replicas[index].core.set_wall_clock(clock);
+        self.tell_room(index);
         for stage in self.replicas[index].stages() {
             let due = |r: &Replica| r.stage_deadline(stage).is_some_and(|at| at <= now);
             if due(&self.replicas[index]) {

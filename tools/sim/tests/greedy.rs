@@ -1,4 +1,5 @@
-//! A client that wants everybody's time instead of answers.
+//! Clients that want more than their share: everybody's time instead of answers, or more than their wires
+//! carry.
 
 #[path = "staged/clients.rs"]
 mod staged;
@@ -37,4 +38,33 @@ fn a_greedy_client_has_its_share_and_no_more() {
 fn without_shares_others_stand_still() {
     let report = run(Some(Mutant::ClientsUnlimited), 0, RogueTrick::Volume);
     assert!(report.violation.is_some() || report.counters.view > 0);
+}
+
+/// Clients that ask for more than their wires carry at once: all is answered, little of it twice, and no
+/// leader is suspected.
+#[test]
+fn what_waits_for_room_comes_at_the_speed_of_the_wire() {
+    let mut turns = 0;
+    for seed in 0..40 {
+        let scenario = staged::large_replies(seed);
+        let needed = 3 * 24 * 8 * scenario.answer_padding as u64;
+        let report = run_scenario(scenario, &Options::default());
+        report.assert_good();
+        assert_eq!(report.counters.view, 0, "seed {seed}: a leader is suspected");
+        let sent: u64 = report.sent_bytes[..3].iter().sum();
+        assert!(sent < needed + needed / 2, "seed {seed}: {sent} bytes where {needed} are needed");
+        turns += report.counters.turns_with_waiting_replies;
+    }
+    assert!(turns > 1_000, "replies hardly ever wait: {turns} turns");
+}
+
+/// A link that nobody waits for does not tell when it has room.
+#[test]
+fn without_a_word_from_the_link_replies_wait_for_ever() {
+    choose(Some(Mutant::RoomNotAwaited));
+    let is_found = (0..20).any(|seed| {
+        run_scenario(staged::large_replies(seed), &Options::default()).violation.is_some()
+    });
+    choose(None);
+    assert!(is_found);
 }

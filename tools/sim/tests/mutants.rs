@@ -89,6 +89,7 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
             liar(seed, &[Behaviour::Retimer { ppm: 800_000 }, Behaviour::Splitter { ppm }])
         }
         Mutant::ClientsUnlimited => staged::clients::greedy(seed, RogueTrick::Volume),
+        Mutant::RoomNotAwaited => staged::clients::large_replies(seed),
         Mutant::PeersUnlimited => staged::resources::flood(seed, Flood::Batches),
         Mutant::AnswersUnlimited => staged::resources::unread_answers(seed),
         _ => Scenario::random(seed),
@@ -228,6 +229,7 @@ mutants! {
     time_goes_back: TimeGoesBack in 500;
     randomness_of_view: RandomnessOfView in 500;
     clients_unlimited: ClientsUnlimited in 20;
+    room_not_awaited: RoomNotAwaited in 20;
     peers_unlimited: PeersUnlimited in 20;
     answers_unlimited: AnswersUnlimited in 20;
 }

@@ -1,7 +1,7 @@
 //! Greedy clients, staged by hand.
 
 use hybster_sim::random::Random;
-use hybster_sim::{RoguePlan, RogueTrick, Scenario};
+use hybster_sim::{Layout, RoguePlan, RogueTrick, Scenario};
 
 /// A client sends far more than its share, to all replicas, from the beginning to the end.
 pub(crate) fn greedy(seed: u64, trick: RogueTrick) -> Scenario {
@@ -14,5 +14,19 @@ pub(crate) fn greedy(seed: u64, trick: RogueTrick) -> Scenario {
         (client.operations, client.operations_after) = (20, 3);
     }
     scenario.rogues = vec![RoguePlan { tricks: vec![trick], every_us: 150, times: 600 }];
+    scenario
+}
+
+/// Clients ask for far more than their wires carry at once. Nothing else happens, so what waits is woken by
+/// what it waits for, or by nothing.
+pub(crate) fn large_replies(seed: u64) -> Scenario {
+    let mut random = Random::new(seed ^ 0x1a4_6e5e);
+    let mut scenario = Scenario::calm("large replies", seed, 1, random.between(1, 2) as u16);
+    scenario.make_replies_large(&mut random);
+    scenario.layout = if random.chance(500_000) { Layout::Split } else { Layout::Fused };
+    scenario.clients.truncate(1);
+    let client = &mut scenario.clients[0];
+    (client.sessions, client.operations, client.parallel) = (24, 8, 1);
+    (client.queries_ppm, client.think_us) = (50_000, 0);
     scenario
 }

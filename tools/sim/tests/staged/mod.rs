@@ -7,7 +7,7 @@ pub(crate) mod resources;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::wire::kind;
 use hybster_sim::random::Random;
-use hybster_sim::{Behaviour, Catch, End, Fault, Filter, Lie, Scenario};
+use hybster_sim::{Behaviour, Catch, End, Fault, Filter, Layout, Lie, Scenario};
 
 fn stage(name: &str, seed: u64) -> (Scenario, Random) {
     let mut random = Random::new(seed ^ 0x57a6_ed00);
@@ -104,12 +104,20 @@ pub(crate) fn belated_new_view(seed: u64) -> Scenario {
     scenario
 }
 
-/// The leader spoils every reply that it is to relay, for ever. Both followers have the right one,
-/// so the client must get it on the direct way.
+/// The leader spoils every reply that it is to relay, for ever. Both followers have the right one, so a
+/// client must get it on the direct way, although others keep the followers so busy that something
+/// goes to the leader in every turn.
 pub(crate) fn relays_lost(seed: u64) -> Scenario {
     let mut scenario = Scenario::calm("relays lost", seed, 1, 1 + (seed % 2) as u16);
-    scenario.clients.truncate(1);
+    scenario.layout = Layout::Fused;
+    scenario.group.batch_max_requests = 32;
+    scenario.keys = 1_000;
     scenario.hosts = vec![(ReplicaId(0), Behaviour::ReplyLiar { ppm: 1_000_000 })];
-    scenario.patience_us = 10_000_000;
+    for (client, sessions) in scenario.clients.iter_mut().zip([1, 32]) {
+        (client.sessions, client.think_us, client.queries_ppm) = (sessions, 0, 0);
+        (client.operations, client.operations_after) = (1_500, 1);
+    }
+    (scenario.heal_at_us, scenario.patience_us) = (2_000_000, 10_000_000);
+    scenario.longest_call_us = Some(1_000_000);
     scenario
 }
