@@ -4,7 +4,7 @@ use hybster_tss::Digest;
 
 use crate::ids::{RequestNumber, SessionId, View};
 use crate::input::ClientLink;
-use crate::wire::{ReplyStatus, RequestTag};
+use crate::wire::{ReplyStatus, RequestTag, put_some};
 
 /// Why a replica replies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +69,7 @@ impl ReplyQueue {
     /// Appends a reply.
     pub fn push(&mut self, reply: &Reply<'_>) {
         let Reply { session, number, tag, view, cause, status, result } = *reply;
-        self.results.extend_from_slice(result);
+        put_some(&mut self.results, result);
         let end = self.results.len();
         self.entries.push(ReplyRecord { session, number, tag, view, cause, status, end });
     }
