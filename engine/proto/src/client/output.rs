@@ -4,7 +4,7 @@ use super::proofs::Unproved;
 use crate::ids::{ReplicaId, RequestNumber};
 use crate::time::Time;
 use crate::wire::request::{REQUESTS_HEAD, RequestRef, requests_head, retransmission_head};
-use crate::wire::{REQUEST_OVERHEAD_MAX, kind};
+use crate::wire::{REQUEST_OVERHEAD_MAX, kind, put_some};
 
 /// How a request is executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -156,7 +156,7 @@ impl Completions {
         result: &[u8],
         submitted_at: Time,
     ) {
-        self.results.extend_from_slice(result);
+        put_some(&mut self.results, result);
         let end = self.results.len();
         self.records.push(Record { number, submitted_at, end, session, outcome });
     }

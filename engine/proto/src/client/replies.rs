@@ -6,7 +6,7 @@ use crate::ids::{ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::time::Time;
 use crate::wire::reply::Replies;
-use crate::wire::{ReplyEntry, ReplyStatus};
+use crate::wire::{ReplyEntry, ReplyStatus, put_some};
 
 /// Where a reply belongs.
 enum Place {
@@ -155,7 +155,7 @@ impl ClientCore {
             // With f = 0 the first reply decides and need not be kept.
             if needed > 1 {
                 slot.status = entry.status;
-                slot.result.extend_from_slice(entry.result);
+                put_some(&mut slot.result, entry.result);
                 slot.votes = bit;
                 return;
             }
@@ -233,7 +233,7 @@ impl ClientCore {
     }
 
     /// The request ends as f+1 replicas say (TR listing 14, invocationCompleted).
-    #[inline]
+    #[inline(always)]
     fn accept(&mut self, index: u32, entry: &ReplyEntry<'_>, now: Time, out: &mut ClientOutput) {
         let outcome = match entry.status {
             ReplyStatus::Done => Outcome::Done,
@@ -312,6 +312,7 @@ impl ClientCore {
         }
     }
 
+    #[inline(never)]
     fn answered(&mut self, index: u32, entry: &ReplyEntry<'_>, now: Time, out: &mut ClientOutput) {
         self.stats.unordered += 1;
         self.timing.query_answered();

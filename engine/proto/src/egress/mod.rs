@@ -118,7 +118,7 @@ pub struct EgressLimits {
     pub transient_bytes: usize,
     /// Longest wait of a message for another to go along with, in microseconds. Default 5,000.
     pub late_us: u64,
-    /// A queue with this many bytes leaves, urgent or not. Default 64 KiB.
+    /// A queue with this many bytes leaves, urgent or not. Default 128 KiB.
     pub full_bytes: usize,
 }
 
@@ -129,7 +129,7 @@ impl Default for EgressLimits {
             queue_bytes: 1 << 30,
             transient_bytes: 16 << 20,
             late_us: 5_000,
-            full_bytes: 64 << 10,
+            full_bytes: 128 << 10,
         }
     }
 }

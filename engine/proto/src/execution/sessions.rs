@@ -11,6 +11,7 @@
 //! copied on the first write after it ([`pages`]).
 
 mod hasher;
+mod hints;
 mod invariants;
 mod kept;
 mod pages;
@@ -29,6 +30,7 @@ use crate::service::{RestoreError, Snapshot};
 use crate::wire::{Put, Reader, ReplyStatus, RequestTag, WireError};
 
 use hasher::BuildMix;
+use hints::Hints;
 pub(super) use kept::SMALL;
 use kept::counted;
 use pages::{EMPTY, Entry, Held, PAGE, Page, Recorded, Retired, SessionSnapshot, chunks_of};
@@ -42,13 +44,13 @@ const FORMAT: u32 = 3;
 /// Copies of pages that are kept, in numbers of the whole table.
 pub(crate) const SNAPSHOT_COPIES: usize = Retired::SNAPSHOTS;
 
-/// What a session takes without results that count against the group's bound: its entry with short ones, and its places in index and heap, which may
-/// be half empty.
+/// What a session takes without results that count against the group's bound: its entry with short
+/// ones, its places in index and heap, which may be half empty, and its hints.
 pub(crate) fn session_bytes(window: u32) -> u64 {
     let results = 2 * SMALL * window as usize;
     let entry = size_of::<Entry>() + (window as usize - 1) * size_of::<Recorded>() + results;
     let places = 2 * size_of::<((SessionId, u32), u8, Reverse<(u64, u32)>)>();
-    (entry + places) as u64
+    (entry + places + size_of::<[u32; 4]>()) as u64
 }
 
 /// What a client has in the table.
@@ -76,6 +78,7 @@ pub(super) struct SessionTable {
     retired: Retired,
     length: u32,
     index: HashMap<SessionId, u32, BuildMix>,
+    hints: Hints,
     clients: HashMap<ClientId, Client, BuildMix>,
     shares: Shares,
     /// Executed requests.
@@ -126,6 +129,7 @@ impl SessionTable {
             retired: Retired::default(),
             length: 0,
             index: HashMap::default(),
+            hints: Hints::new(0),
             clients: HashMap::default(),
             shares: Shares::new(config.kept_result_bytes),
             clock: 0,
@@ -175,12 +179,24 @@ impl SessionTable {
         }
     }
 
-    /// Where a session is.
+    /// Where a session is. Its entry is read here, so that it is in the cache when it is needed.
     #[inline]
-    pub(super) fn find(&self, session: SessionId) -> Place {
+    pub(super) fn find(&mut self, session: SessionId) -> Place {
+        let at = self.hints.of(session);
+        if at < self.length && self.entry(at).id == session {
+            return Place { at, is_known: true };
+        }
+        self.find_by_index(session)
+    }
+
+    #[cold]
+    fn find_by_index(&mut self, session: SessionId) -> Place {
         let Some(&at) = self.index.get(&session) else { return Place::UNKNOWN };
-        // Read here, so that it is in the cache when it is needed.
-        Place { at, is_known: self.entry(at).id == session }
+        if self.hints.is_small(self.len()) {
+            self.hints = Hints::new(self.len());
+        }
+        self.hints.set(session, at);
+        Place { at, is_known: true }
     }
 
     /// What the table says; opens the session if it is new. `place` is what [`Self::find`] said
@@ -264,7 +280,7 @@ impl SessionTable {
         if kept > 0 {
             self.count(at, kept, 0);
         }
-        let more = vec![EMPTY; self.window as usize - 1];
+        let more = vec![EMPTY; self.window as usize - 1].into();
         *self.entry_mut(at) = Entry { id, highest: 0, used: 0, first: EMPTY, more };
         self.index.insert(id, at);
         self.clients.entry(id.client).or_default().by_use.push(Reverse((0, at)));
@@ -280,7 +296,7 @@ impl SessionTable {
         let limit = Retired::SNAPSHOTS * self.pages.len();
         let last = self.pages.last_mut().expect("there is a page");
         let page = self.retired.make_mut(last, limit);
-        page.entries.push(Entry { id, highest: 0, used: 0, first: EMPTY, more: Vec::new() });
+        page.entries.push(Entry { id, highest: 0, used: 0, first: EMPTY, more: Box::default() });
         self.length += 1;
         at
     }

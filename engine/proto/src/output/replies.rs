@@ -4,7 +4,7 @@ use hybster_tss::Digest;
 
 use crate::ids::{RequestNumber, SessionId, View};
 use crate::input::ClientLink;
-use crate::wire::{ReplyStatus, RequestTag};
+use crate::wire::{ReplyStatus, RequestTag, put_some};
 
 /// Why a replica replies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -91,7 +91,7 @@ impl ReplyQueue {
     pub fn push(&mut self, reply: &Reply<'_>) {
         let Reply { session, number, tag, view, cause, status, result } = *reply;
         self.is_large |= result.len() > LARGE_REPLY_BYTES || cause >= Cause::Deferred;
-        self.results.extend_from_slice(result);
+        put_some(&mut self.results, result);
         let end = self.results.len();
         self.entries.push(ReplyRecord { session, number, tag, view, cause, status, end });
     }

@@ -224,6 +224,14 @@ pub(crate) trait Put {
     }
 }
 
+/// Appends bytes of which there are often none, as operations and results: then no copy is made.
+#[inline]
+pub(crate) fn put_some(out: &mut Vec<u8>, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        out.extend_from_slice(bytes);
+    }
+}
+
 impl Put for Vec<u8> {
     fn bytes(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);

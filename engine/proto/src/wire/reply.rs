@@ -10,7 +10,7 @@
 //! request.
 
 use super::request::RequestTag;
-use super::{Put, Reader, WireError, kind};
+use super::{Put, Reader, WireError, kind, put_some};
 use crate::ids::{ReplicaId, RequestNumber, SessionId, View};
 
 /// Bytes before the first entry.
@@ -86,11 +86,16 @@ pub fn begin(out: &mut Vec<u8>, replica: ReplicaId, view: View) {
 
 /// Appends an entry to a message.
 pub fn append(out: &mut Vec<u8>, entry: &ReplyEntry<'_>) {
-    out.put_u64(entry.tag.value() << SessionId::INDEX_BITS | u64::from(entry.index));
-    out.put_u64(entry.number.0);
-    out.put_u32(u32::try_from(entry.result.len()).expect("results are bounded"));
-    out.bytes(&[entry.status as u8, 0, 0, 0]);
-    out.bytes(entry.result);
+    let first = entry.tag.value() << SessionId::INDEX_BITS | u64::from(entry.index);
+    let length = u32::try_from(entry.result.len()).expect("results are bounded");
+    // Written at once: every reply of every replica goes through here.
+    let mut head = [0; REPLY_ENTRY];
+    head[..8].copy_from_slice(&first.to_le_bytes());
+    head[8..16].copy_from_slice(&entry.number.0.to_le_bytes());
+    head[16..20].copy_from_slice(&length.to_le_bytes());
+    head[20] = entry.status as u8;
+    out.extend_from_slice(&head);
+    put_some(out, entry.result);
 }
 
 /// A REPLIES message parsed in place.

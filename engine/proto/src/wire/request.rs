@@ -16,7 +16,7 @@
 
 use hybster_tss::{RequestAuthenticator, RequestKey};
 
-use super::{WireError, kind};
+use super::{WireError, kind, put_some};
 use crate::ids::{ClientId, RequestNumber, SessionId};
 use crate::mix::mix;
 
@@ -263,11 +263,13 @@ pub fn append_request<P: ProofBytes>(
     let length = u32::try_from(operation.len()).expect("the caller bounds operations");
     assert!(length < VECTOR, "the caller bounds operations");
     let form = if P::AUTHENTICATOR == RequestAuthenticator::Mac { 0 } else { SIGNED };
-    out.extend_from_slice(&(length | form).to_le_bytes());
-    out.extend_from_slice(&session.client.0.to_le_bytes());
-    out.extend_from_slice(&session.session.to_le_bytes());
-    out.extend_from_slice(&number.0.to_le_bytes());
-    out.extend_from_slice(operation);
+    let mut head = [0; REQUEST_HEADER];
+    head[..4].copy_from_slice(&(length | form).to_le_bytes());
+    head[4..8].copy_from_slice(&session.client.0.to_le_bytes());
+    head[8..16].copy_from_slice(&session.session.to_le_bytes());
+    head[16..24].copy_from_slice(&number.0.to_le_bytes());
+    out.extend_from_slice(&head);
+    put_some(out, operation);
     let proof = prove(&out[start..]);
     out.extend_from_slice(proof.as_ref());
 }

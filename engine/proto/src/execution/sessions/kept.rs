@@ -36,6 +36,16 @@ impl Kept {
     #[inline]
     pub(super) fn set(&mut self, result: &[u8]) {
         match self {
+            // Nothing in place of little: the most frequent case, which needs no copy.
+            Kept::Own(own) if result.is_empty() && own.capacity() <= most_held(result) => {
+                own.clear();
+            }
+            _ => self.replace(result),
+        }
+    }
+
+    fn replace(&mut self, result: &[u8]) {
+        match self {
             // What is held is at most twice what is counted.
             Kept::Own(own) if result.len() <= COPIED && own.capacity() <= most_held(result) => {
                 own.clear();

@@ -48,7 +48,7 @@ pub(super) struct Entry {
     pub(super) used: u64,
     /// The result at `number mod W`; the first stands apart, so that W = 1 needs no second block.
     pub(super) first: Recorded,
-    pub(super) more: Vec<Recorded>,
+    pub(super) more: Box<[Recorded]>,
 }
 
 impl Entry {

@@ -18,7 +18,8 @@ fn session(client: u32, index: u64) -> SessionId {
 
 fn run(table: &mut SessionTable, id: SessionId, number: u64) -> Option<Vec<u8>> {
     let number = RequestNumber(number);
-    let at = match table.lookup_or_open(table.find(id), id, number, TAG) {
+    let place = table.find(id);
+    let at = match table.lookup_or_open(place, id, number, TAG) {
         Lookup::New(at) => at,
         _ => return None,
     };

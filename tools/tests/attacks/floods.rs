@@ -1,0 +1,228 @@
+//! What attackers send: every kind of message that costs its receiver something.
+
+use bytes::Bytes;
+use hybster::{ClientKeys, GroupConfig};
+use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use hybster_proto::internals::{Checkpoint, Commit, PREPARE_HEAD, PrepareHeader};
+use hybster_proto::wire::help::{OrderRequest, encode_batch, encode_batch_request};
+use hybster_proto::wire::kind_of;
+use hybster_proto::wire::request::{
+    append_proved, append_request, requests_head, retransmission_head,
+};
+use hybster_proto::wire::state::{CheckpointId, Fetch, MAX_FETCH, NodeId, StateRequest};
+use hybster_proto::wire::{REQUEST_MAC, kind};
+use hybster_tss::{Digest, Proof};
+
+/// What the attacker has learned from what it was sent.
+#[derive(Clone, Default)]
+pub(crate) struct Seen {
+    checkpoint: Option<CheckpointId>,
+    prepare: Option<(PrepareHeader, Bytes)>,
+    commit: Option<Bytes>,
+}
+
+impl Seen {
+    pub(crate) fn note(&mut self, message: &[u8], config: &GroupConfig) {
+        match kind_of(message) {
+            kind::CHECKPOINT => {
+                if let Ok(checkpoint) = Checkpoint::parse(message, config) {
+                    self.checkpoint = Some(checkpoint.id);
+                }
+            }
+            kind::PREPARE => {
+                if let Ok(header) = PrepareHeader::parse(message) {
+                    self.prepare = Some((header, Bytes::copy_from_slice(message)));
+                }
+            }
+            kind::COMMIT => self.commit = Some(Bytes::copy_from_slice(message)),
+            _ => {}
+        }
+    }
+}
+
+/// What a liar with a replica's link key sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerFlood {
+    /// What correct replicas send, too: COMMITs of others that came long ago. The measure for the rest.
+    OldCommits,
+    /// BATCH-REQUESTs for batches that there are not.
+    UnknownBatches,
+    /// BATCH-REQUESTs for a batch that there is.
+    KnownBatches,
+    /// ORDER-REQUESTs from the beginning on.
+    OrderRequests,
+    /// STATE-REQUESTs of one who has nothing.
+    StateRequests,
+    /// FETCHes of as many nodes as fit, of a checkpoint that there is.
+    Fetches,
+    /// PREPAREs of a leader that it is not, with proofs that it made up.
+    ForgedPrepares,
+    /// COMMITs with proofs that it made up.
+    ForgedCommits,
+    /// CHECKPOINTs with proofs that it made up.
+    ForgedCheckpoints,
+    /// VIEW-CHANGEs, NEW-VIEWs and NEW-VIEW-ACKs that are nonsense.
+    ViewNonsense,
+    /// BATCHes that nobody asked for.
+    UnaskedBatches,
+    /// Clients' requests that it made up, to the leader.
+    ForgedRequests,
+    /// Messages of every kind whose content is noise.
+    Noise,
+}
+
+impl PeerFlood {
+    pub(crate) const ALL: [PeerFlood; 13] = [
+        PeerFlood::OldCommits,
+        PeerFlood::UnknownBatches,
+        PeerFlood::KnownBatches,
+        PeerFlood::OrderRequests,
+        PeerFlood::StateRequests,
+        PeerFlood::Fetches,
+        PeerFlood::ForgedPrepares,
+        PeerFlood::ForgedCommits,
+        PeerFlood::ForgedCheckpoints,
+        PeerFlood::ViewNonsense,
+        PeerFlood::UnaskedBatches,
+        PeerFlood::ForgedRequests,
+        PeerFlood::Noise,
+    ];
+
+    /// The next message, if what was seen is enough to make it. `count` tells it from others.
+    pub(crate) fn message(
+        self,
+        seen: &Seen,
+        liar: ReplicaId,
+        count: u64,
+        config: &GroupConfig,
+    ) -> Option<Bytes> {
+        let pillar = PillarId((count % u64::from(config.pillars)) as u16);
+        let noise = |at: u64| count.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(at) as u8;
+        let digest = Digest(std::array::from_fn(|at| noise(at as u64)));
+        let proof = Proof(std::array::from_fn(|at| noise(at as u64)));
+        Some(match self {
+            PeerFlood::OldCommits => seen.commit.clone()?,
+            PeerFlood::UnknownBatches => encode_batch_request(pillar, &[digest; 8]),
+            PeerFlood::KnownBatches => {
+                let (header, _) = seen.prepare.as_ref()?;
+                encode_batch_request(header.pillar, &[header.batch])
+            }
+            PeerFlood::OrderRequests => {
+                let from = OrderNumber(1 + u64::from(pillar.0));
+                OrderRequest { pillar, view: View(0), from, held: 0 }.encode()
+            }
+            PeerFlood::StateRequests => {
+                let (latest, current) = (View(0), View(0));
+                StateRequest { latest, current, stable: OrderNumber(0) }.encode()
+            }
+            PeerFlood::Fetches => {
+                let node = |index| NodeId { level: 0, index };
+                let nodes = (0..MAX_FETCH as u64).map(node).collect();
+                Fetch { order: seen.checkpoint?.order, nodes }.encode()
+            }
+            PeerFlood::ForgedPrepares => {
+                let (_, message) = seen.prepare.as_ref()?;
+                let mut message = message.to_vec();
+                // In the proof, which ends the head.
+                message[PREPARE_HEAD - 1] ^= 1 + noise(0) % 255;
+                message.into()
+            }
+            PeerFlood::ForgedCommits => {
+                let (header, _) = seen.prepare.as_ref()?;
+                let (first, last) = (header.first, header.last);
+                let (pillar, view, prepare) = (header.pillar, header.view, digest);
+                Commit { pillar, sender: liar, view, first, last, prepare, proof }.encode()
+            }
+            PeerFlood::ForgedCheckpoints => {
+                let mut id = seen.checkpoint?;
+                id.order.0 += config.checkpoint_interval;
+                Checkpoint { sender: liar, id, proof }.encode(config)
+            }
+            PeerFlood::ViewNonsense => {
+                let kinds = [kind::VIEW_CHANGE, kind::NEW_VIEW, kind::NEW_VIEW_ACK];
+                let mut message: Vec<u8> = (0..600).map(noise).collect();
+                message[0] = kinds[count as usize % kinds.len()];
+                message.into()
+            }
+            PeerFlood::UnaskedBatches => {
+                let batch: Vec<u8> = (0..4096).map(noise).collect();
+                encode_batch(pillar, &batch)
+            }
+            PeerFlood::ForgedRequests => {
+                let session = SessionId::new(hybster::ClientId(0), 77, (count % 1024) as u32);
+                let mut message = retransmission_head().to_vec();
+                let number = RequestNumber(1 << 48 | count);
+                append_request(&mut message, session, number, &[1; 64], |_| [2; REQUEST_MAC]);
+                message.into()
+            }
+            PeerFlood::Noise => {
+                let mut message: Vec<u8> = (0..64 + count % 300).map(noise).collect();
+                message[0] = 1 + (count % 20) as u8;
+                message.into()
+            }
+        })
+    }
+}
+
+/// What somebody with a client's keys sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientFlood {
+    /// Ordinary requests, each once: the measure for the rest.
+    Requests,
+    /// One request, again and again, as one that was sent before.
+    Retransmissions,
+    /// New requests that say that they were sent before.
+    FalseRetransmissions,
+    /// Each request from a session that has sent none.
+    Sessions,
+    /// Queries.
+    Queries,
+    /// Questions for the replica's counters.
+    StatusRequests,
+}
+
+impl ClientFlood {
+    pub(crate) const ALL: [ClientFlood; 6] = [
+        ClientFlood::Requests,
+        ClientFlood::Retransmissions,
+        ClientFlood::FalseRetransmissions,
+        ClientFlood::Sessions,
+        ClientFlood::Queries,
+        ClientFlood::StatusRequests,
+    ];
+
+    /// The next message; `count` tells it from others.
+    pub(crate) fn message(
+        self,
+        keys: &ClientKeys,
+        incarnation: u64,
+        operation: &[u8],
+        count: u64,
+    ) -> Bytes {
+        let session = |index: u64| SessionId::new(keys.id, incarnation, index as u32);
+        let first = 1 << 48;
+        let (head, session, number) = match self {
+            ClientFlood::StatusRequests => return vec![kind::STATUS_REQUEST].into(),
+            ClientFlood::Requests => {
+                (requests_head(kind::REQUESTS), session(count % 256), first + count / 256)
+            }
+            ClientFlood::Retransmissions => (retransmission_head(), session(0), first),
+            ClientFlood::FalseRetransmissions => {
+                (retransmission_head(), session(count % 256), first + count / 256)
+            }
+            ClientFlood::Sessions => {
+                (requests_head(kind::REQUESTS), session(count % 16_384), first)
+            }
+            ClientFlood::Queries => {
+                let mut message = requests_head(kind::QUERIES).to_vec();
+                let number = RequestNumber(1 + count);
+                let zeros = |_: &[u8]| [0; REQUEST_MAC];
+                append_request(&mut message, session(count % 256), number, operation, zeros);
+                return message.into();
+            }
+        };
+        let mut message = head.to_vec();
+        append_proved(&mut message, session, RequestNumber(number), operation, &keys.requests);
+        message.into()
+    }
+}
