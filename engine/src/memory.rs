@@ -39,7 +39,7 @@ impl Memory {
         let mut buffers = bounds::of_stages(config).expect("the constants were validated");
         let of_links = of_links(config, limits).expect("limits of links are small numbers");
         buffers.extend(of_links);
-        buffers.extend(of_threads(config, agents).expect("there are few threads"));
+        buffers.extend(of_threads(config, limits, agents).expect("there are few threads"));
         let bounded_bytes = bounds::sum(&buffers).expect("a sum of parts far below 2^64");
         let memory = Memory { buffers, bounded_bytes };
         memory.check();
@@ -80,6 +80,7 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
         link_window_bytes,
         peer_queue_bytes,
         client_queue_bytes,
+        turn_bytes,
         clients,
         handshakes,
         handshakes_per_peer,
@@ -128,6 +129,14 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
             Peers,
             product(&[UringLimits::default().read_bytes()])?,
             "freed with the last message in them",
+        ),
+        // Beside what fills a read block.
+        buffer(
+            "what arrived and was not looked at",
+            "net/src/hub/turns.rs",
+            Clients,
+            product(&[peers + clients, turn_bytes as u64 / 4])?,
+            "the link is not read",
         ),
         // A stored PREPARE is a slice of its frame, and keeps all of it.
         buffer(
@@ -179,14 +188,14 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
     ])
 }
 
-fn of_threads(config: &GroupConfig, agents: u64) -> Option<Vec<Buffer>> {
+fn of_threads(config: &GroupConfig, limits: &Limits, agents: u64) -> Option<Vec<Buffer>> {
     use FilledBy::{Peers, Replica};
     use bounds::{buffer, product};
     let pairs = agents * (agents - 1);
     let peers = u64::from(config.replicas) - 1;
-    // One message of each class may go beyond, as it is admitted while there is room.
-    let [ordering, changing, asking] = admission::limits(config).map(|limit| limit.bytes);
-    let in_flight = ordering.checked_add(changing)?.checked_add(asking)?;
+    // What is read before it is seen that much waits goes beyond: a turn's share and a frame.
+    let beyond = limits.turn_bytes as u64 + u64::from(limits.peer_frame_bytes);
+    let in_flight = admission::UNREAD_BYTES + beyond;
     Some(vec![
         buffer(
             "queues between threads",
@@ -201,7 +210,7 @@ fn of_threads(config: &GroupConfig, agents: u64) -> Option<Vec<Buffer>> {
             "engine/src/runtime/agent.rs",
             Peers,
             product(&[peers, in_flight])?,
-            "dropped, counted and logged; clients are not read while they pile up",
+            "the peer is not read; what no correct peer has in flight is dropped, counted and logged",
         ),
         buffer(
             "emptied reply queues for reuse",

@@ -38,6 +38,10 @@ pub struct Limits {
     /// A client that takes nothing for so long although its link is full does not read its replies,
     /// and is disconnected. Default 10 s.
     pub client_stall: Duration,
+    /// What one poll reports of one peer, or of one client over all its links, before the others have
+    /// their turn: bytes, and 256 for each message. What one read brought is reported as a whole; a quarter
+    /// of this may wait undecrypted before a link is not read any more. Default 256 KiB.
+    pub turn_bytes: usize,
     /// Most live client links. Default 16384.
     pub clients: usize,
     /// Most live links of one client, which its incarnations tell apart. Default 64.
@@ -76,6 +80,7 @@ impl Default for Limits {
             peer_queue_bytes: 64 << 20,
             client_queue_bytes: 4 << 20,
             client_stall: Duration::from_secs(10),
+            turn_bytes: 256 << 10,
             clients: 16 << 10,
             links_per_client: 64,
             handshakes: 256,

@@ -1,10 +1,13 @@
 //! How much of one peer's messages a replica takes in before it has handled them.
 //!
-//! Peers are always read, and stages take their time: without a bound a peer could fill the queues
-//! before them. What a correct peer has in flight is bounded by the windows and by how often it
-//! asks; that much is admitted of each peer, by classes of kinds, so that cheap messages cannot
-//! stand in the way of needed ones. What goes beyond it is dropped and counted, and the driver
-//! names the peer. Nothing is lost by that: whatever must arrive is sent again or asked for again.
+//! Stages take their time: without a bound a peer could fill the queues before them. So a peer is not
+//! read while much of what it sent is not dealt with ([`Admission::is_behind`]). Nobody waits for
+//! another by that in a circle: a stage never waits for the network, so whatever was read is dealt with.
+//!
+//! What a correct peer has in flight is bounded besides, by the windows and by how often it asks; that
+//! much is admitted of each peer, by classes of kinds, so that cheap messages cannot stand in the way of
+//! needed ones. What goes beyond it is dropped and counted, and the driver names the peer. Nothing is
+//! lost by that: whatever must arrive is sent again or asked for again.
 //!
 //! The driver asks [`Admission::admit`] for each message before it routes it, and tells what stages
 //! have dealt with in [`Totals`].
@@ -29,6 +32,11 @@ const REPEATS: u64 = 8;
 const CHANGES_PER_REPLICA: u64 = 8;
 /// Bytes of them: a message of the longest frame is let in if fewer are in flight.
 const CHANGES_BYTES: u64 = 64 << 20;
+
+/// While more of a peer's messages than this are not dealt with, the peer is not read.
+const UNREAD_MESSAGES: u64 = 4096;
+/// The same in bytes: 16 MiB.
+pub const UNREAD_BYTES: u64 = 16 << 20;
 
 /// A class of kinds, each with a share of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -170,6 +178,28 @@ impl Admission {
         true
     }
 
+    /// Whether so much of a peer's messages is not dealt with that no more of them are to be read.
+    /// `dealt` is asked only when there seems to be too much.
+    #[inline]
+    pub fn is_behind(&mut self, from: ReplicaId, dealt: impl FnOnce() -> Totals) -> bool {
+        let Some(peer) = self.peers.get_mut(usize::from(from.0)) else {
+            return false;
+        };
+        let is_behind = |peer: &Admitted| {
+            let (mut messages, mut bytes) = (0, 0);
+            for (total, dealt) in peer.totals.iter().zip(&peer.dealt) {
+                let in_flight = total.since(*dealt);
+                (messages, bytes) = (messages + in_flight.messages, bytes + in_flight.bytes);
+            }
+            messages > UNREAD_MESSAGES || bytes > UNREAD_BYTES
+        };
+        if !is_behind(peer) {
+            return false;
+        }
+        peer.dealt = dealt();
+        is_behind(peer)
+    }
+
     /// Messages of a peer that were not taken in.
     #[must_use]
     pub fn refused(&self, peer: ReplicaId) -> u64 {
@@ -213,6 +243,24 @@ mod tests {
         let in_flight = admission.in_flight(PEER, &dealt);
         assert_eq!(in_flight[Class::Asking.index()].messages, most);
         assert!(!admission.admit(ReplicaId(9), &asks, none), "there is no such replica");
+    }
+
+    #[test]
+    fn a_peer_is_not_read_while_much_of_it_waits() {
+        let mut admission = Admission::new(&GroupConfig::default());
+        let commit = [kind::COMMIT];
+        let mut dealt = Totals::default();
+        for _ in 0..=UNREAD_MESSAGES {
+            assert!(!admission.is_behind(PEER, || dealt));
+            assert!(admission.admit(PEER, &commit, Totals::default));
+        }
+        assert!(admission.is_behind(PEER, || dealt));
+        assert!(!admission.is_behind(ReplicaId(2), || dealt));
+        dealt[Class::Ordering.index()].add(&commit);
+        assert!(!admission.is_behind(PEER, || dealt));
+        let long = vec![kind::NEW_VIEW; UNREAD_BYTES as usize];
+        assert!(admission.admit(PEER, &long, Totals::default));
+        assert!(admission.is_behind(PEER, || dealt));
     }
 
     #[test]

@@ -26,6 +26,8 @@ use hybster_proto::wire::{kind, kind_of};
 
 use super::Shared;
 
+/// When to look again whether a peer that is not read can be read: nobody tells.
+const BEHIND: Duration = Duration::from_millis(1);
 /// Log lines per second about messages that could not be sent.
 const LOG_LINES_PER_SECOND: u32 = 10;
 /// Status requests answered per second; more are dropped and counted.
@@ -109,6 +111,11 @@ impl<T: Transport> Network<T> {
         // Then there is something to do.
         let timeout = if self.answers_left.is_empty() { timeout } else { Some(Duration::ZERO) };
         inputs.append(&mut self.answers_left);
+        let timeout = if self.pause_peers() {
+            Some(timeout.map_or(BEHIND, |timeout| timeout.min(BEHIND)))
+        } else {
+            timeout
+        };
         let mut events = std::mem::take(&mut self.events);
         let polled = self.wires.hub.poll(timeout, Instant::now(), &mut events);
         for event in events.drain(..) {
@@ -116,6 +123,19 @@ impl<T: Transport> Network<T> {
         }
         self.events = events;
         polled
+    }
+
+    /// Stops reading from peers of which too much is not dealt with, and reads from the others. Whether
+    /// there are such peers.
+    fn pause_peers(&mut self) -> bool {
+        let Network { admission, wires, shared, peers, .. } = self;
+        let mut is_any_paused = false;
+        for peer in peers.iter().copied() {
+            let is_behind = admission.is_behind(ReplicaId(peer), || dealt(shared, ReplicaId(peer)));
+            wires.hub.pause_peer(peer, is_behind);
+            is_any_paused |= is_behind;
+        }
+        is_any_paused
     }
 
     /// Takes an effect of a stage.

@@ -32,6 +32,7 @@ impl<T: Transport> Hub<T> {
         now: Instant,
         events: &mut Vec<Event>,
     ) -> Result<(), TransportError> {
+        self.begin_turn();
         self.start_clocks(now);
         self.take_addresses(now);
         self.expire(now);
@@ -215,7 +216,11 @@ impl<T: Transport> Hub<T> {
     }
 
     pub(super) fn timeout(&self, timeout: Option<Duration>, now: Instant) -> Option<Duration> {
-        if !self.pending.is_empty() || self.peers.iter().flatten().any(|it| it.must_start()) {
+        let is_any_waiting = self.turns.is_any_waiting();
+        if is_any_waiting
+            || !self.pending.is_empty()
+            || self.peers.iter().flatten().any(|it| it.must_start())
+        {
             return Some(Duration::ZERO);
         }
         let half_open = self.half_open.deadline();
@@ -299,10 +304,7 @@ impl<T: Transport> Hub<T> {
             return;
         };
         match &mut connection.state {
-            State::Live(live) => {
-                live.link.opener.push(data);
-                self.open_frames(id);
-            }
+            State::Live(_) => self.take_block(id, data),
             State::Handshake { input, .. } => {
                 input.extend_from_slice(&data);
                 self.advance_handshake(id);
@@ -310,7 +312,7 @@ impl<T: Transport> Hub<T> {
         }
     }
 
-    fn open_frames(&mut self, id: ConnectionId) {
+    pub(super) fn open_frames(&mut self, id: ConnectionId) {
         let Some(connection) = find(&mut self.connections, id) else {
             return;
         };
@@ -329,6 +331,7 @@ impl<T: Transport> Hub<T> {
                     self.traffic.frames_in += 1;
                     self.traffic.messages_in += messages.len() as u64;
                     self.traffic.bytes_in += messages.payload_bytes() as u64;
+                    self.turns.spend(from, messages.payload_bytes(), messages.len());
                     if !messages.is_empty() {
                         self.pending.push(Event::Messages { from, messages });
                     }
@@ -346,6 +349,8 @@ impl<T: Transport> Hub<T> {
         };
         match &connection.state {
             State::Live(_) => {
+                // What was sent before it closed.
+                self.take_arrears(id, true);
                 let reason = error.map_or(DownReason::Closed, |error| DownReason::Io(error.kind()));
                 self.close(id, reason);
             }

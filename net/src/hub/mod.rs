@@ -36,6 +36,7 @@ mod outbound;
 mod peers;
 mod pool;
 mod resolver;
+mod turns;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -50,6 +51,7 @@ use self::outbound::{Live, Sealed};
 use self::peers::{Dial, Peer};
 use self::pool::Pool;
 use self::resolver::Resolver;
+use self::turns::Turns;
 use crate::files::Files;
 use crate::frame::MESSAGE_HEADER_BYTES;
 use crate::handshake::{Handshake, HandshakeConfig, HandshakeError, Handshaker};
@@ -91,6 +93,7 @@ pub struct Hub<T: Transport> {
     /// Events that the next poll reports.
     pending: Vec<Event>,
     clients_paused: bool,
+    turns: Turns,
     rejections: Rejections,
     traffic: Traffic,
     jitter: Jitter,
@@ -155,6 +158,7 @@ impl<T: Transport> Hub<T> {
         let addresses = config.peers.iter().filter_map(|(_, address)| address.ip());
         let random = Jitter::new(config.jitter_seed);
         let half_open = HalfOpen::new(&config.limits, addresses, random);
+        let turn_bytes = config.limits.turn_bytes;
         Ok(Self {
             resolver: Resolver::new(transport.waker()),
             transport,
@@ -175,6 +179,7 @@ impl<T: Transport> Hub<T> {
             completions: Vec::new(),
             pending: Vec::new(),
             clients_paused: false,
+            turns: Turns::new(turn_bytes),
             rejections: Rejections::default(),
             traffic: Traffic::default(),
             jitter: Jitter::new(config.jitter_seed),
@@ -285,34 +290,6 @@ impl<T: Transport> Hub<T> {
         write: impl FnOnce(&mut MessageWriter<'_>),
     ) -> Result<(), SendError> {
         self.append(link.0, self.limits.client_queue_bytes / 2, write)
-    }
-
-    /// Stops or resumes reading from all clients, present and future. Messages that have arrived
-    /// already are still reported.
-    pub fn pause_clients(&mut self, paused: bool) {
-        if self.clients_paused == paused {
-            return;
-        }
-        self.clients_paused = paused;
-        for &id in self.clients.values() {
-            let is_paused = match find(&mut self.connections, id).map(|it| &it.state) {
-                Some(State::Live(live)) => live.is_paused,
-                _ => false,
-            };
-            self.transport.pause_reading(id, paused || is_paused);
-        }
-    }
-
-    /// Stops or resumes reading from one client's link. Messages that have arrived already are still
-    /// reported.
-    pub fn pause_client(&mut self, link: LinkId, paused: bool) {
-        let connection = find(&mut self.connections, link.0);
-        let Some(State::Live(live)) = connection.map(|connection| &mut connection.state) else {
-            return;
-        };
-        if std::mem::replace(&mut live.is_paused, paused) != paused {
-            self.transport.pause_reading(link.0, paused || self.clients_paused);
-        }
     }
 
     /// Bytes that may still wait for a client before its link is full; none if it is gone.

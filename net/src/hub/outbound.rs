@@ -3,6 +3,7 @@
 use super::event::{SendError, Source};
 use super::peers::Queue;
 use super::pool::Pool;
+use super::turns::Arrears;
 use crate::frame::{HEADER_BYTES, MESSAGE_HEADER_BYTES, push_message};
 use crate::link::{Link, LinkError};
 
@@ -23,6 +24,8 @@ pub(super) struct Live {
     pub(super) is_full: bool,
     /// Whether its owner wants nothing to be read from it.
     pub(super) is_paused: bool,
+    /// What arrived and was not looked at.
+    pub(super) arrears: Arrears,
 }
 
 /// A frame ready to be sent.
@@ -47,7 +50,7 @@ impl MessageWriter<'_> {
 }
 
 impl Live {
-    pub(super) const fn new(
+    pub(super) fn new(
         link: Link,
         source: Source,
         incarnation: u64,
@@ -63,6 +66,7 @@ impl Live {
             is_dirty: false,
             is_full: false,
             is_paused: false,
+            arrears: Arrears::default(),
         }
     }
 

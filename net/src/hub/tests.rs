@@ -2,6 +2,7 @@
 
 mod clients;
 mod handshakes;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
