@@ -125,6 +125,26 @@ pub fn limits(config: &GroupConfig) -> Totals {
     [ordering, changing, asking]
 }
 
+/// What handling a message costs beside what its length says, in bytes of a long message that are
+/// handled in that time, about one per nanosecond. Zero for what comes with each request.
+#[inline]
+#[must_use]
+pub fn extra_cost(message: &[u8]) -> usize {
+    match kind_of(message) {
+        kind::REQUESTS | kind::PREPARE | kind::COMMIT | kind::RELAY => 0,
+        // A trusted MAC and the digest below it.
+        kind::CHECKPOINT => 512,
+        // Is hashed.
+        kind::BATCH => message.len() / 2,
+        // An answer is looked for, and made.
+        kind::ORDER_REQUEST | kind::BATCH_REQUEST => 4 << 10,
+        kind::FETCH | kind::STATE_REQUEST => 8 << 10,
+        // Certificates and chains of them.
+        kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => 8 << 10,
+        _ => 512,
+    }
+}
+
 /// The messages of all peers that were admitted.
 #[derive(Clone, Debug)]
 pub struct Admission {

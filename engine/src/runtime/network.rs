@@ -13,7 +13,7 @@ use hybster_net::{
     DownReason, Event, Hub, LinkId, Messages, Reason, SendError, Source, Transport, TransportError,
     Waker,
 };
-use hybster_proto::admission::{Admission, Totals};
+use hybster_proto::admission::{Admission, Totals, extra_cost};
 use hybster_proto::backlog::{Backlog, ClientRoom};
 use hybster_proto::egress::{Egress, EgressLimits, LinkState, Links};
 use hybster_proto::ids::{ClientId, PillarId, ReplicaId};
@@ -223,6 +223,10 @@ impl<T: Transport> Network<T> {
             }
             if !self.admits(from, message) {
                 continue;
+            }
+            let extra = extra_cost(message);
+            if extra > 0 {
+                self.wires.hub.charge_peer(from.0, extra);
             }
             let input = route_peer_message(from, messages.slice(message), &self.shared.config);
             match input.filter(|_| self.shared.replicated) {

@@ -4,7 +4,9 @@
 //! sends most makes a turn long and has all others wait for its end. So a poll reports of one source at
 //! most [`Limits::turn_bytes`](crate::Limits::turn_bytes) and what one read brought; a client counts as
 //! one source, however many links it has. What is beyond it is reported by the next polls, undecrypted
-//! until then, and a link with more than a quarter of a share of that is not read.
+//! until then, and a link with more than a quarter of a share of that is not read. Who has had more than
+//! a share, as a read brought more or as it cost more ([`Hub::charge_peer`]), waits so many turns longer;
+//! they pass quickly if nobody else has something to do.
 //!
 //! A link is read unless one of three does not want it: all clients are paused, its owner paused it, or
 //! it has arrears.
@@ -77,12 +79,16 @@ impl Turns {
         !self.waiting.is_empty()
     }
 
-    /// A new turn begins.
+    /// A new turn begins. Who had more than a share waits the longer.
     #[inline]
     fn begin(&mut self) {
-        self.peers.fill(0);
+        let share = self.share;
+        self.peers.iter_mut().for_each(|spent| *spent = spent.saturating_sub(share));
         if !self.clients.is_empty() {
-            self.clients.clear();
+            self.clients.retain(|_, spent| {
+                *spent = spent.saturating_sub(share);
+                *spent > 0
+            });
         }
     }
 
@@ -200,6 +206,11 @@ impl<T: Transport> Hub<T> {
     /// reported.
     pub fn pause_client(&mut self, link: LinkId, paused: bool) {
         self.pause(link.0, paused);
+    }
+
+    /// What a peer sent costs more to handle than its bytes say: this much more, as bytes of its share.
+    pub fn charge_peer(&mut self, peer: u16, bytes: usize) {
+        self.turns.spend(Source::Peer(peer), bytes, 0);
     }
 
     /// Stops or resumes reading from a peer, until its link is another one. Messages that have arrived

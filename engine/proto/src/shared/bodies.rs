@@ -186,6 +186,11 @@ impl Bodies {
         waiting.map(|hold| hold.asked.after_us(resend_us)).min()
     }
 
+    /// Whether some message names a batch that is not here.
+    pub(crate) fn misses_some(&self) -> bool {
+        self.holds.values().any(|hold| !hold.missing.is_empty())
+    }
+
     /// Whether a message names a batch with this digest that is not here.
     pub(crate) fn misses(&self, digest: &Digest) -> bool {
         let mut missing = self.holds.values().flat_map(|hold| &hold.missing);

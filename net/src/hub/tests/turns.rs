@@ -2,7 +2,7 @@
 
 use super::*;
 
-const SHARE: usize = 20_000;
+const SHARE: usize = 4_000;
 const LENGTH: usize = 500;
 /// What one read brings, in bytes, at most.
 const READ: usize = 4096;

@@ -313,6 +313,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         out: &mut Output,
     ) -> Result<(), Reject> {
         let batch = message.get(BATCH_HEAD..).ok_or(Reject::Malformed)?;
+        if !self.bodies.misses_some() {
+            // Nobody asked: not worth a hash.
+            return Err(Reject::Irrelevant);
+        }
         let digest = wire::digest(batch);
         if !self.bodies.misses(&digest) {
             return Err(Reject::Irrelevant);
