@@ -158,6 +158,9 @@ pub trait Transport {
     /// appends what happened. Returns early when woken, and sometimes without a reason. A poll with
     /// a `timeout` of zero leaves wake-ups to the next one.
     ///
+    /// What it sends is reported before it waits, but for less than 512 KiB of a connection, which may be
+    /// reported when the wait ends: somebody may wait for no more than that to be taken.
+    ///
     /// Unless `timeout` is zero, `completions` must be empty: nobody would deal with what is in there
     /// until something else happens, which may be never.
     ///

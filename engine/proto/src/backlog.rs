@@ -51,9 +51,11 @@ const RECALLED_BYTES: usize = 8 << 20;
 /// A reply that was handed to the same link is not given again before that link has taken all, nor
 /// within this time, in microseconds.
 const SENT_US: u64 = 2_000_000;
-/// What a reply that waits, or is remembered, takes in bytes. A tree may be half empty.
-pub const NAME_BYTES: u64 =
-    (2 * size_of::<(Key, State)>() + size_of::<Name>() + size_of::<Key>()) as u64;
+/// What a reply that waits, or is remembered, takes in bytes, with its link's turn. A tree may be half empty.
+pub const NAME_BYTES: u64 = (2 * size_of::<(Key, State)>()
+    + size_of::<Name>()
+    + size_of::<Key>()
+    + size_of::<ClientLink>()) as u64;
 
 type Key = (SessionId, RequestNumber);
 

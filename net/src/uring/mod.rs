@@ -8,7 +8,9 @@
 //! *Out.* The buffers that were queued for a connection go out as one send (of up to 64 buffers),
 //! and the sends of all connections go out with one submission, in the order in which the
 //! connections were first sent to. Sends do not wait and report only failure, so they neither end
-//! the wait of the same call nor cost a completion. Bytes that a full socket does not take stay
+//! the wait of the same call nor cost a completion. Whoever has much under way may wait to hear what was
+//! taken of it, so a poll that offers much for one connection ([`MUCH_BYTES`]) does not wait, and says at
+//! once what was. Bytes that a full socket does not take stay
 //! here until the ring reports that the socket has room. A connection never has more than one of
 //! the two under way, so its bytes stay in order.
 //!
@@ -284,9 +286,10 @@ impl UringTransport {
         Ok(())
     }
 
-    /// Queues sends, one for each connection that can take one. Returns whether nothing is left.
+    /// Queues sends, one for each connection that can take one. Returns whether the poll may wait: nothing is
+    /// left, and nobody waits to hear what was sent.
     fn queue_sends(&mut self) -> io::Result<bool> {
-        let mut is_everything = true;
+        let mut may_wait = true;
         for id in self.unsent.drain(..) {
             let Some(connection) = self.connections.find_mut(id) else {
                 continue;
@@ -294,11 +297,12 @@ impl UringTransport {
             connection.is_unsent = false;
             if !connection.is_full && !connection.outgoing.is_empty() {
                 let buffers = std::mem::take(&mut connection.outgoing);
+                may_wait &= buffers.iter().map(Vec::len).sum::<usize>() < MUCH_BYTES;
                 let socket = connection.socket.as_fd();
-                is_everything &= self.ring.send(socket, token(id), buffers, connection.sent)?;
+                may_wait &= self.ring.send(socket, token(id), buffers, connection.sent)?;
             }
         }
-        Ok(is_everything)
+        Ok(may_wait)
     }
 
     fn end(&mut self, id: ConnectionId, error: Option<io::Error>, out: &mut Vec<Completion>) {
@@ -328,11 +332,11 @@ impl UringTransport {
         self.claim(completions)?;
         completions.append(&mut self.early);
         self.arm()?;
-        let is_everything = self.queue_sends()?;
+        let may_sleep = self.queue_sends()?;
         let pause = self.deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.map_or(pause, |it| Some(pause.map_or(it, |pause| pause.min(it))));
         let is_busy = timeout == Some(Duration::ZERO) || completions.len() > before;
-        let waits = !is_busy && is_everything && !self.ring.is_pending() && self.waker.may_sleep();
+        let waits = !is_busy && may_sleep && !self.ring.is_pending() && self.waker.may_sleep();
         let mut events = std::mem::take(&mut self.events);
         let entered = self.ring.enter(waits.then_some(timeout), &mut self.blocks, &mut events);
         if may_wait {
@@ -488,6 +492,12 @@ fn token(id: ConnectionId) -> Token {
 const fn id_of(token: Token) -> ConnectionId {
     ConnectionId { slot: (token.0 >> 32) as u32, generation: token.0 as u32 }
 }
+
+/// Bytes of the buffers offered for one connection from which on a poll reports what was sent before any
+/// wait: half of the least that somebody waits for, [`Limits::link_window_bytes`] of a link.
+///
+/// [`Limits::link_window_bytes`]: crate::Limits::link_window_bytes
+const MUCH_BYTES: usize = 512 << 10;
 
 /// Connections that the system queues until they are accepted.
 const BACKLOG: i32 = 1024;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -221,6 +222,33 @@ fn a_sleeping_poll_is_woken_from_another_thread() {
     server.hub.waker().wake();
     server.hub.poll(Some(PATIENCE), Instant::now(), &mut server.events).unwrap();
     assert!(start.elapsed() < PATIENCE);
+}
+
+/// A socket that takes all at once says nothing later. So what it took is told before a poll waits: somebody
+/// may wait for just that, as the rest of this queue does.
+#[test]
+fn what_was_sent_is_told_before_a_poll_waits() {
+    let (mut server, mut other) = pair(Identity::Replica(1));
+    let is_done = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&is_done);
+    let thread = std::thread::spawn(move || {
+        while !ends.load(Ordering::Relaxed) {
+            other.step();
+            other.events.clear();
+        }
+    });
+    let start = Instant::now();
+    for _ in 0..20 {
+        for _ in 0..64 {
+            server.hub.send_to_peer(1, vec![7; 64 << 10].into()).unwrap();
+        }
+        while server.hub.unsent_bytes(1) >= Limits::default().link_window_bytes {
+            server.hub.poll(Some(PATIENCE), Instant::now(), &mut server.events).unwrap();
+            assert!(start.elapsed() < PATIENCE, "it waits, and the rest of the queue with it");
+        }
+    }
+    is_done.store(true, Ordering::Relaxed);
+    thread.join().unwrap();
 }
 
 /// A hub that looks again before it sleeps must not take a wake-up for nothing.
