@@ -28,6 +28,9 @@ use super::Shared;
 
 /// When to look again whether a peer that is not read can be read: nobody tells.
 const BEHIND: Duration = Duration::from_millis(1);
+/// What a message counts that no correct peer sends, in bytes of the peer's share of a turn: whoever sends
+/// such is read the more slowly.
+const REFUSED_COST: usize = 16 << 10;
 /// Log lines per second about messages that could not be sent.
 const LOG_LINES_PER_SECOND: u32 = 10;
 /// Status requests answered per second; more are dropped and counted.
@@ -234,6 +237,7 @@ impl<T: Transport> Network<T> {
                 None => {
                     // No stage deals with it.
                     self.shared.counters.agents[0].dealt(from, message);
+                    self.wires.hub.charge_peer(from.0, REFUSED_COST);
                     self.reject(Some(from), message, Reject::Malformed);
                 }
             }
@@ -253,6 +257,7 @@ impl<T: Transport> Network<T> {
     #[cold]
     fn throttle(&mut self, from: ReplicaId, message: &[u8]) {
         self.reject(Some(from), message, Reject::Overload);
+        self.wires.hub.charge_peer(from.0, REFUSED_COST);
         let refused = self.admission.refused(from);
         if let Some(counters) = self.shared.counters.peers.get(usize::from(from.0)) {
             counters.throttled.set(refused);
