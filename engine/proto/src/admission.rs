@@ -11,7 +11,6 @@
 
 use crate::bounds::prepare_bytes;
 use crate::config::GroupConfig;
-use crate::hybster::control::MAX_CHANGES;
 use crate::ids::ReplicaId;
 use crate::mutants::{self, Mutant};
 use crate::shared::bodies::BATCHES_PER_REQUEST;
@@ -104,15 +103,14 @@ pub fn limits(config: &GroupConfig) -> Totals {
     // A PREPARE for each slot, the COMMITs that it relays with it, its CHECKPOINTs, the batches and
     // pages that were asked for.
     let fetched = FETCHES_IN_FLIGHT as u64;
-    let batches = pillars * BATCHES_PER_REQUEST as u64 * (MAX_CHANGES as u64 + 3);
+    let batch_requests = config.rules().batch_requests as u64;
+    let batches = pillars * BATCHES_PER_REQUEST as u64 * batch_requests;
     let ordering = Load {
         messages: logged.saturating_mul(n + 1) + claims_per_sender(config) + batches + fetched,
         bytes: logged.saturating_mul(prepare_bytes(config)),
     };
     let changing = Load { messages: CHANGES_PER_REPLICA * (n + 1), bytes: CHANGES_BYTES };
-    // One BATCH-REQUEST for each message of a view change that a pillar holds batches for.
-    let per_pillar = MAX_CHANGES as u64 + 3 + REPEATS;
-    let messages = fetched + pillars * per_pillar + REPEATS;
+    let messages = fetched + pillars * (batch_requests + REPEATS) + REPEATS;
     let asking = Load { messages, bytes: messages * ASKING_BYTES };
     [ordering, changing, asking]
 }

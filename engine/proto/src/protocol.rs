@@ -144,6 +144,8 @@ pub struct Rules {
     /// protocol's. Hybster has its kinds below 32; those of another protocol must be none of
     /// Hybster's, so that a tool that sees only a message does not take one for the other.
     pub handler: fn(u8) -> Option<Handler>,
+    /// BATCH-REQUESTs of one pillar that a correct peer may have under way.
+    pub batch_requests: usize,
     /// Whether a follower's replies may go to the client through the leader. Wrong where a client
     /// needs more replies than those of a quorum that the leader waits for.
     pub relays_replies: bool,

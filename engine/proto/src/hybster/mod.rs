@@ -49,6 +49,7 @@ pub const RULES: Rules = Rules {
     longest_message,
     buffers: bounds::of_stages,
     handler,
+    batch_requests: pillar::BATCH_REQUESTS,
     relays_replies: true,
     is_thrifty: true,
     late_vote: Some(kind::COMMIT),

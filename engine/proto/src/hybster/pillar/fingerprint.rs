@@ -45,7 +45,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             answered: _,
         } = self;
         for counter in Counter::ALL {
-            into.counter(trinx.current(counter));
+            into.wide(trinx.current(counter).as_u128());
         }
         into.number(view.0);
         into.flag(*active);
@@ -61,7 +61,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         into.number(chain.len() as u64);
         for link in chain {
             into.number(link.to.0);
-            into.counter(link.previous);
+            into.wide(link.previous.as_u128());
             into.bytes(&link.digest.0);
         }
         bodies.fingerprint(names, into);

@@ -52,9 +52,11 @@ pub(crate) use slots::{SLOT_BYTES, VOTE_BYTES};
 use slots::{Slots, StoredPrepare};
 use timing::Timing;
 
-/// Batches that a peer may ask one pillar for at a time: those that one BATCH-REQUEST names, for each
-/// message of a view change that names them, and for the one that takes the place of another.
-const MOST_ASKED: usize = (MAX_CHANGES + 3) * BATCHES_PER_REQUEST;
+/// BATCH-REQUESTs of one pillar that a peer may leave unanswered: one for each message of a view
+/// change that names batches, and for the one that takes the place of another.
+pub(super) const BATCH_REQUESTS: usize = MAX_CHANGES + 3;
+/// Batches that a peer may ask one pillar for at a time.
+const MOST_ASKED: usize = BATCH_REQUESTS * BATCHES_PER_REQUEST;
 /// Bytes that answer one ORDER-REQUEST at most.
 const ANSWER_BYTES: usize = 256 << 10;
 /// How long a message may be on its way at most, in request timeouts.

@@ -29,7 +29,7 @@ pub const LINK_BYTES: usize = 88;
 impl Link {
     fn put(&self, out: &mut Vec<u8>) {
         out.put_u64(self.to.0);
-        out.put_counter(self.previous);
+        out.bytes(&self.previous.as_u128().to_le_bytes());
         out.bytes(&self.digest.0);
         out.bytes(&self.proof.0);
     }
