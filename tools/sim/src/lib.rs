@@ -12,6 +12,7 @@
 //! answered, that all live replicas are in one view and that the history is linearizable.
 #![forbid(unsafe_code)]
 
+mod agenda;
 pub mod behaviour;
 pub mod campaign;
 mod client;
