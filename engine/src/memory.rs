@@ -69,25 +69,26 @@ impl Memory {
 }
 
 fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
-    use FilledBy::{Clients, Leader, Peers, Replica};
+    let mut buffers = of_peer_links(config, limits)?;
+    buffers.extend(of_client_links(config, limits)?);
+    buffers.push(bounds::buffer(
+        "send buffers for reuse",
+        "net/src/hub/pool.rs",
+        FilledBy::Replica,
+        bounds::product(&[limits.pool_bytes as u64])?,
+        "given back to the allocator",
+    ));
+    Some(buffers)
+}
+
+fn of_peer_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
+    use FilledBy::{Leader, Peers};
     use bounds::{buffer, product};
     let peers = u64::from(config.replicas) - 1;
     let Limits {
-        peer_frame_bytes,
-        client_frame_bytes,
-        frame_target_bytes,
-        link_window_bytes,
-        peer_queue_bytes,
-        client_queue_bytes,
-        clients,
-        handshakes,
-        handshakes_per_peer,
-        handshake_bytes,
-        pool_bytes,
-        ..
+        peer_frame_bytes, frame_target_bytes, link_window_bytes, peer_queue_bytes, ..
     } = *limits;
-    let (peer_frame, client_frame) = (u64::from(peer_frame_bytes), u64::from(client_frame_bytes));
-    let (clients, target) = (clients as u64, frame_target_bytes as u64);
+    let (peer_frame, target) = (u64::from(peer_frame_bytes), frame_target_bytes as u64);
     Some(vec![
         // Not handed to a link yet, so what the protocol has left behind is withdrawn.
         buffer(
@@ -136,6 +137,24 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
             product(&[2, config.window, peer_frame])?,
             "as many as there are slots",
         ),
+    ])
+}
+
+fn of_client_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
+    use FilledBy::Clients;
+    use bounds::{buffer, product};
+    let peers = u64::from(config.replicas) - 1;
+    let Limits {
+        client_frame_bytes,
+        client_queue_bytes,
+        clients,
+        handshakes,
+        handshakes_per_peer,
+        handshake_bytes,
+        ..
+    } = *limits;
+    let (client_frame, clients) = (u64::from(client_frame_bytes), clients as u64);
+    Some(vec![
         // In flight and under construction.
         buffer(
             "replies queued for clients",
@@ -167,13 +186,6 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
                 handshake_bytes as u64,
             ])?,
             "one of the address that has the most gives way (capacity)",
-        ),
-        buffer(
-            "send buffers for reuse",
-            "net/src/hub/pool.rs",
-            Replica,
-            product(&[pool_bytes as u64])?,
-            "given back to the allocator",
         ),
     ])
 }

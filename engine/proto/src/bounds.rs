@@ -133,14 +133,14 @@ pub(crate) fn sessions_bytes(config: &GroupConfig) -> Option<u64> {
 #[must_use]
 pub fn of_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
     let mut buffers = (config.rules().buffers)(config)?;
-    buffers.extend(of_general_stages(config)?);
+    buffers.extend(of_execution(config)?);
+    buffers.extend(of_intake(config)?);
+    buffers.extend(of_state(config)?);
     Some(buffers)
 }
 
-/// The buffers of intake, execution and state.
-fn of_general_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
-    use FilledBy::{Clients, Leader, Peers, Replica};
-    let peers = u64::from(config.replicas).saturating_sub(1);
+fn of_execution(config: &GroupConfig) -> Option<Vec<Buffer>> {
+    use FilledBy::{Clients, Leader, Replica};
     let (window, prepare) = (config.window, prepare_bytes(config));
     let sessions = sessions_bytes(config)?;
     Some(vec![
@@ -189,6 +189,13 @@ fn of_general_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
             Bound::Open,
             "a batch may have as many results as requests, each as long as allowed",
         ),
+    ])
+}
+
+fn of_intake(config: &GroupConfig) -> Option<Vec<Buffer>> {
+    use FilledBy::Clients;
+    let prepare = prepare_bytes(config);
+    Some(vec![
         // The batch that is open has room beyond what is counted.
         buffer(
             "requests that wait to be ordered",
@@ -204,6 +211,13 @@ fn of_general_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
             product(&[MAX_STORED_BYTES as u64 + MAX_STORED as u64 * STORED_BYTES])?,
             "the client that has most of them loses its oldest",
         ),
+    ])
+}
+
+fn of_state(config: &GroupConfig) -> Option<Vec<Buffer>> {
+    use FilledBy::{Peers, Replica};
+    let peers = u64::from(config.replicas).saturating_sub(1);
+    Some(vec![
         buffer(
             "snapshots",
             "engine/proto/src/state/mod.rs",

@@ -131,16 +131,7 @@ impl OrderLiar {
                 OrderLiar::propose(scene, pillar, header, &offer.body);
             }
             Trick::NoopOver => self.noop_over(scene, offer),
-            Trick::BodySwap => {
-                let Some((other, _)) = old_batch(scene, pillar) else { return };
-                if certify(&mut scene.trinx[instance], &mut header, false) {
-                    let messages = [message(&header, &offer.body), message(&header, &other)];
-                    for peer in scene.peers() {
-                        let which = scene.random.index(2);
-                        scene.send(peer, messages[which].clone());
-                    }
-                }
-            }
+            Trick::BodySwap => OrderLiar::body_swap(scene, offer),
             Trick::CountLie => {
                 header.requests = 1 + (header.requests + scene.random.below(3) as u32) % 4;
                 OrderLiar::propose(scene, pillar, header, &offer.body);
@@ -168,17 +159,7 @@ impl OrderLiar {
                 }
                 OrderLiar::propose(scene, pillar, header, &offer.body);
             }
-            Trick::Withhold => {
-                if certify(&mut scene.trinx[instance], &mut header, false) {
-                    let hidden = message(&header, &offer.body);
-                    if scene.random.chance(500_000) {
-                        let peers: Vec<ReplicaId> = scene.peers().collect();
-                        let one = *scene.random.pick(&peers);
-                        scene.send(one, hidden.clone());
-                    }
-                    self.hidden.push(hidden);
-                }
-            }
+            Trick::Withhold => self.withhold(scene, offer),
             Trick::Shape => {
                 header.noop = scene.random.chance(500_000);
                 header.requests = u32::from(!header.noop);
@@ -193,6 +174,33 @@ impl OrderLiar {
                 OrderLiar::propose(scene, pillar, header, &offer.body);
             }
             Trick::Noops | Trick::Again | Trick::Twice => {}
+        }
+    }
+
+    /// Some get the batch that was certified, the others an older one under its header.
+    fn body_swap(scene: &mut Scene<'_>, offer: &Offer) {
+        let mut header = offer.header(scene);
+        let Some((other, _)) = old_batch(scene, offer.pillar) else { return };
+        if certify(&mut scene.trinx[usize::from(offer.pillar.0)], &mut header, false) {
+            let messages = [message(&header, &offer.body), message(&header, &other)];
+            for peer in scene.peers() {
+                let which = scene.random.index(2);
+                scene.send(peer, messages[which].clone());
+            }
+        }
+    }
+
+    /// One replica gets the batch, or none does, until it is shown later.
+    fn withhold(&mut self, scene: &mut Scene<'_>, offer: &Offer) {
+        let mut header = offer.header(scene);
+        if certify(&mut scene.trinx[usize::from(offer.pillar.0)], &mut header, false) {
+            let hidden = message(&header, &offer.body);
+            if scene.random.chance(500_000) {
+                let peers: Vec<ReplicaId> = scene.peers().collect();
+                let one = *scene.random.pick(&peers);
+                scene.send(one, hidden.clone());
+            }
+            self.hidden.push(hidden);
         }
     }
 

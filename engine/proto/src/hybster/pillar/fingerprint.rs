@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Pillar;
 use super::slots::{Slot, StoredPrepare};
 use crate::fingerprint::Fingerprint;
+use crate::shared::later::Later;
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Appends the pillar's state. `names` tells what the tickets of the control stage stand for:
@@ -70,18 +71,22 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             into.number(view.0);
             prepares_into(prepares, into);
         }
-        for queue in later.queues() {
-            // What came twice is handled twice, and the second time is of no use.
-            let mut seen = BTreeSet::new();
-            for (view, message) in queue {
-                if seen.insert(message) {
-                    into.number(view.0);
-                    into.bytes(message);
-                }
-            }
-            into.number(u64::MAX);
-        }
+        later_into(later, into);
         checkpoints.fingerprint(into);
+    }
+}
+
+fn later_into(later: &Later, into: &mut Fingerprint) {
+    for queue in later.queues() {
+        // What came twice is handled twice, and the second time is of no use.
+        let mut seen = BTreeSet::new();
+        for (view, message) in queue {
+            if seen.insert(message) {
+                into.number(view.0);
+                into.bytes(message);
+            }
+        }
+        into.number(u64::MAX);
     }
 }
 
