@@ -3,7 +3,7 @@
 //! Peers are always read, and stages take their time: without a bound a peer could fill the queues
 //! before them. What a correct peer has in flight is bounded by the windows and by how often it
 //! asks; that much is admitted of each peer, by classes of kinds, so that cheap messages cannot
-//! stand in the way of needed ones. What goes beyond it is dropped and counted, and the driver
+//! keep out needed ones. What goes beyond it is dropped and counted, and the driver
 //! names the peer. Nothing is lost by that: whatever must arrive is sent again or asked for again.
 //!
 //! The driver asks [`Admission::admit`] for each message before it routes it, and tells what stages

@@ -40,7 +40,7 @@ pub enum FilledBy {
     Leader,
     /// The other replicas.
     Peers,
-    /// Clients, or whoever connects.
+    /// Clients, or anybody who connects.
     Clients,
     /// Nobody but the replica itself.
     Replica,
@@ -66,7 +66,7 @@ impl FilledBy {
 /// How much a buffer may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// So many bytes.
+    /// At most this many bytes.
     Bytes(u64),
     /// As much as the service's state has: the service decides.
     Service,

@@ -118,7 +118,7 @@ const DEFAULT_KEPT_RESULT_BYTES: u64 = 256 << 20;
 /// How far clocks may be apart unless a group says otherwise, in milliseconds.
 const DEFAULT_CLOCK_SKEW_MS: u64 = 5_000;
 
-/// Of the longest results, so many must have room.
+/// How many of the longest results must have room.
 const LEAST_KEPT_RESULTS: u64 = 16;
 
 /// The largest bound on clocks, in milliseconds: ten years, which is no bound.

@@ -97,8 +97,8 @@ pub enum ToIntake {
     },
     /// What the way to the peers is like.
     Path(PathState),
-    /// The states of the replicas differ so that nothing can be ordered any more, whoever leads; or
-    /// that has come to an end.
+    /// The states of the replicas differ so that nothing can be ordered any more, in no view; or that
+    /// has ended.
     StatesDiffer {
         /// Whether nothing can be ordered.
         halted: bool,

@@ -87,7 +87,7 @@ pub enum Notice {
         order: OrderNumber,
     },
     /// No checkpoint can become stable up to the end of the window: nothing can be ordered any more,
-    /// whoever leads.
+    /// in no view.
     Halted {
         /// The last order number of the window.
         order: OrderNumber,

@@ -22,7 +22,7 @@ use crate::time::{Time, WallClock};
 
 /// The ordering protocols that a group can run.
 ///
-/// Not `non_exhaustive`: whoever adds one has to decide, at each `match`, what it means there.
+/// Not `non_exhaustive`: who adds one has to decide, at each `match`, what it means there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Protocol {
     /// Hybster over pillars: n = 2f+1, with trusted counters.

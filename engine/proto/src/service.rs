@@ -50,7 +50,7 @@ pub struct Context {
     /// The order number that the operation was agreed at.
     pub order: OrderNumber,
     /// The agreed time in milliseconds since the Unix epoch. It never falls from one operation to
-    /// the next, whoever leads, and is the same for all operations of a batch.
+    /// the next, also when the leader changes, and is the same for all operations of a batch.
     ///
     /// It comes from the leader's clock. While at most f replicas are faulty or have wrong clocks,
     /// it is ahead of a right clock by no more than the group's `max_clock_skew_ms`, and behind by

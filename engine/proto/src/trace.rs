@@ -2,7 +2,7 @@
 //!
 //! The stages push [`TraceEvent`]s into their [`Output`](crate::Output) if somebody wants them.
 //! [`mod@file`] is the form in which the simulator and real replicas write them down
-//! (`engine/proto/TRACE.md` draws it), and [`std::fmt::Display`] puts each event into words.
+//! (`engine/proto/TRACE.md` draws it), and [`std::fmt::Display`] writes each event as text.
 //!
 //! The kinds are those of any ordering protocol with views: a replica is *elected* to lead a view,
 //! it *proposes*, replicas *vouch* for proposals, a quorum of votes *certifies* one, and a
@@ -32,7 +32,7 @@ pub enum Phase {
     Commit,
 }
 
-/// How many replicas it takes, under a configuration.
+/// How many replicas each step needs, in a configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Quorums {
     /// Members of an elected view.
@@ -104,7 +104,7 @@ pub struct Member {
     pub disclosed: Vec<Counted>,
 }
 
-/// Something that a replica did, as the protocol's terms have it.
+/// Something that a replica did, in the terms of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TraceEvent {
     /// The replica decided to leave its view for another.
@@ -245,8 +245,8 @@ pub enum TraceEvent {
     Diverged(CheckpointId),
     /// A transferred state was installed.
     StateInstalled(CheckpointId),
-    /// From here on another configuration holds than the one in the header of the trace. Replicas
-    /// that cannot be reconfigured never record it.
+    /// From here on, another configuration is in force than that of the trace's header. Replicas that
+    /// cannot be reconfigured never record it.
     Configured {
         /// The order number after which it holds.
         after: OrderNumber,
@@ -261,8 +261,8 @@ pub enum TraceEvent {
         /// Digest of its constants.
         constants: Digest,
     },
-    /// Events of this stream are missing here: its writer had to drop them. What a checker does not
-    /// see in such a trace may have happened nevertheless.
+    /// Events of this stream are missing here: its writer had to drop them. In such a trace, what
+    /// a checker does not see may have happened.
     Lost {
         /// How many.
         events: u32,

@@ -1,6 +1,6 @@
 //! The faulty host: it knows every message, and its TrInX instances are honest.
 //!
-//! Its state is where its counters stand and which steps it took from view to view. From that and
+//! Its state is the values of its counters and which steps it took from view to view. From that and
 //! the messages in the network follows all that it can certify next. What it certifies goes into
 //! the network at once: whether and when a correct replica gets it is up to the network, so to
 //! withhold a certificate, or to send different ones to different peers, is covered. Only what a

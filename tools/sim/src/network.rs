@@ -283,7 +283,7 @@ impl Network {
         self.start(now_us, from);
     }
 
-    /// The wires of all hosts carry so many bytes per second from now on; 0: any amount.
+    /// The wires of all hosts carry this many bytes per second from now on; 0: any amount.
     pub(crate) fn limit(&mut self, now_us: u64, bytes_per_s: u64, out: &mut Vec<Delivery>) {
         let was_limited = self.is_limited();
         self.bytes_per_s = bytes_per_s;

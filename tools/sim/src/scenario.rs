@@ -52,7 +52,7 @@ pub enum Transport {
 pub struct Latency {
     /// At least.
     pub min_us: u64,
-    /// Usually up to so much more.
+    /// Usually up to this much more.
     pub jitter_us: u64,
     /// How often one takes much longer.
     pub tail_ppm: u32,
@@ -74,7 +74,7 @@ pub enum End {
 pub enum Catch {
     /// They vanish.
     Drop,
-    /// They arrive so much later.
+    /// They arrive this much later.
     Delay {
         /// In microseconds.
         by_us: u64,
@@ -183,9 +183,9 @@ pub struct Scenario {
     pub bytes_per_s: u64,
     /// Limits of the replicas' egress.
     pub egress: EgressLimits,
-    /// Clocks of replicas run fast or slow by up to so much.
+    /// Clocks of replicas run fast or slow by up to this much.
     pub drift_ppm: u32,
-    /// Clocks of the day are off by up to so much.
+    /// Clocks of the day are off by up to this much.
     pub skew_us: u64,
     /// Clocks of the day that are wrong by more than the group allows for.
     pub wrong_clocks: Vec<(u16, WrongClock)>,

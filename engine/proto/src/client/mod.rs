@@ -182,7 +182,7 @@ impl ClientCore {
         }
     }
 
-    /// Ends requests with [`Outcome::TimedOut`] that have no certificate after so many
+    /// Ends requests with [`Outcome::TimedOut`] that have no certificate after this many
     /// microseconds (up to an eighth later); `None`, as at first: never.
     pub fn give_up_after(&mut self, microseconds: Option<u64>) {
         self.give_up_us = microseconds;

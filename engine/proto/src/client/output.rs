@@ -35,7 +35,7 @@ pub enum Outcome {
     /// have had more and larger results since than it keeps.
     ResultGone,
     /// f+1 replicas say that the states of the group's replicas differ, so that nothing can be ordered
-    /// any more, whoever leads. It may still be executed if that comes to an end.
+    /// any more, in no view. It may still be executed if that comes to an end.
     StatesDiffer,
     /// f+1 replicas keep refusing it because their buffers are full.
     Overloaded,

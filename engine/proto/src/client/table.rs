@@ -117,7 +117,7 @@ impl Table {
         (&mut self.slots[index as usize], &mut self.rare[index as usize])
     }
 
-    /// Takes a slot for a request; it stands on no queue yet.
+    /// Takes a slot for a request; it is on no queue yet.
     #[inline]
     pub(super) fn insert(
         &mut self,
@@ -167,7 +167,7 @@ impl Table {
         index
     }
 
-    /// Gives a slot back that stands on a queue.
+    /// Gives a slot back that is on a queue.
     #[inline]
     pub(super) fn remove(&mut self, index: u32) {
         self.unlink(index);

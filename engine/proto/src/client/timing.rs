@@ -22,7 +22,7 @@ const FIRST_STEPS: u64 = 10;
 const MAX_HELD_US: u64 = 60_000_000;
 /// A wait is longer than it took a request to leave by this factor at least.
 const CARRIED_AGAIN: u64 = 4;
-/// A link that carries less stands still, in bytes per millisecond.
+/// A link that carries less counts as stalled, in bytes per millisecond.
 const LEAST_RATE: u64 = 8;
 /// The adaptive part grows to this multiple of its step at most.
 const MAX_STEPS: u64 = 16;

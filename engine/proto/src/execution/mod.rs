@@ -68,7 +68,7 @@ pub struct Execution<S: Service> {
     watched: BTreeSet<(SessionId, RequestNumber)>,
     /// Since when a pillar holds up the others.
     held_up_since: Option<Time>,
-    /// The own state diverged: nothing runs until a transferred one is installed.
+    /// This replica's state diverged: nothing runs until a transferred one is installed.
     halted: bool,
     status: ExecutionStatus,
 }

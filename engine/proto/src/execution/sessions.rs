@@ -42,8 +42,8 @@ const FORMAT: u32 = 3;
 /// Copies of pages that are kept, in numbers of the whole table.
 pub(crate) const SNAPSHOT_COPIES: usize = Retired::SNAPSHOTS;
 
-/// What a session takes without results that count against the group's bound: its entry with short ones, and its places in index and heap, which may
-/// be half empty.
+/// What a session takes without results that count against the group's bound: its entry with short
+/// results, and its places in index and heap, which may be half empty.
 pub(crate) fn session_bytes(window: u32) -> u64 {
     let results = 2 * SMALL * window as usize;
     let entry = size_of::<Entry>() + (window as usize - 1) * size_of::<Recorded>() + results;
@@ -57,10 +57,9 @@ struct Client {
     sessions: u32,
     /// No session up to this one may be opened any more.
     watermark: u64,
-    /// Its sessions by their last use *when they were looked at last*: at most what the entry says. So
-    /// a request costs nothing here. An eviction puts each session right that it meets, at most once
-    /// per request since; one may meet all of them, `max_sessions_per_client`. Each session stands
-    /// here once.
+    /// Its sessions, each once, by their last use *when they were looked at last*: at most what the
+    /// entry says. So a request costs nothing here. An eviction corrects each session that it meets,
+    /// at most once per request since; a single one may meet all `max_sessions_per_client`.
     by_use: BinaryHeap<Reverse<(u64, u32)>>,
     /// Results that count against the bound.
     share: Share,
@@ -183,8 +182,8 @@ impl SessionTable {
         Place { at, is_known: self.entry(at).id == session }
     }
 
-    /// What the table says; opens the session if it is new. `place` is what [`Self::find`] said
-    /// of it, now or before other sessions were opened.
+    /// What the table says; opens the session if it is new. `place` is what [`Self::find`]
+    /// returned, now or before other sessions were opened.
     pub(super) fn lookup_or_open(
         &mut self,
         place: Place,
@@ -222,7 +221,7 @@ impl SessionTable {
         } else if recorded.tag == tag || mutants::active(Mutant::TagIgnored) {
             Lookup::Executed(recorded.status, recorded.result.bytes())
         } else {
-            // Two clients use the session. The result of one is none of the other's business.
+            // Two clients use the session, and neither may see the other's results.
             Lookup::Refused(ReplyStatus::NumberTaken)
         }
     }

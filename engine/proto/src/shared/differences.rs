@@ -5,7 +5,7 @@
 //! faulty machine, or the service is not deterministic. While f+1 replicas agree, the one that differs
 //! is repaired by state transfer. If no f+1 can agree any more, however those vote that have not voted
 //! yet, the checkpoint never becomes stable; and if it is the last one of the window, nothing can be
-//! ordered any more, whoever leads: the group *has halted*.
+//! ordered any more, in no view: the group *has halted*.
 //!
 //! Only statements that were checked count, and the f+1 correct replicas of a deterministic service
 //! make equal ones. So f liars can make a correct replica log that their own state differs, and

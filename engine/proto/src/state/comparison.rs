@@ -2,8 +2,8 @@
 //! this replica's own, always into the first node that differs, until the page is known.
 //!
 //! The peer vouched for its root, so what it shows is what it holds. One node is asked for at a time:
-//! the walk takes a round trip per level, and changes nothing. It is for the operator only, so it ends
-//! without a word if the peer does not answer.
+//! the walk takes a round trip per level. It changes nothing and only informs the operator, so if the
+//! peer does not answer it ends without a notice.
 
 use std::sync::Arc;
 
@@ -159,7 +159,7 @@ impl Comparison {
         let (tree, level) = place(self.asked);
         let pages = self.record.ok_or(Reject::Irrelevant)?.pages[tree];
         let first = self.asked.index * FANOUT as u64;
-        // The peer made its tree as it liked.
+        // A faulty peer may have made any tree.
         let count = (shape(pages)[usize::from(level) - 1] - first).min(FANOUT as u64);
         if content.len() != count as usize * size_of::<Digest>() {
             return Err(Reject::Malformed);

@@ -39,8 +39,8 @@ pub(super) fn node(tree: usize, level: u8, index: u64) -> NodeId {
 pub(super) const ROOT: NodeId = NodeId { level: ROOT_LEVEL, index: 0 };
 
 /// Digest of the content of a node. Pages, nodes and root records have keys of their own, so that
-/// none can pass for another. Keys, not a first byte: BLAKE3 takes several KiB at once only if they
-/// stand together.
+/// none can pass for another. Keys, not a first byte: BLAKE3 hashes several KiB at once only if they
+/// are contiguous.
 pub(super) fn content_digest(node: NodeId, content: &[u8]) -> Digest {
     let key = match place(node).1 {
         0 => b"hybster checkpoint, page\0\0\0\0\0\0\0\0",
@@ -101,7 +101,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Builds the tree over the digests of so many pages; nodes whose children equal those in `old`
+    /// Builds the tree over the digests of these pages; nodes whose children equal those in `old`
     /// keep their digest without hashing.
     pub(super) fn over(groups: Vec<Arc<Group>>, pages: u64, old: Option<&Tree>) -> Tree {
         assert_eq!(groups.len() as u64, pages.div_ceil(FANOUT as u64), "all pages are digested");

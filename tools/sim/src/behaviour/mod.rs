@@ -43,7 +43,7 @@ pub struct Departure {
     pub delay_us: u64,
 }
 
-/// Where a hook stands.
+/// Where a hook is.
 pub struct Scene<'a> {
     /// The replica's clock.
     pub now: Time,
@@ -244,7 +244,7 @@ pub enum Behaviour {
         /// How many messages are lost on it.
         ppm: u32,
     },
-    /// Sends so many messages to each peer at a time, again and again.
+    /// Sends this many messages to each peer at a time, again and again.
     Flooder {
         /// Which.
         flood: Flood,

@@ -46,7 +46,7 @@ pub(super) struct Entry {
     pub(super) highest: u64,
     /// When the session was used last, in executed requests.
     pub(super) used: u64,
-    /// The result at `number mod W`; the first stands apart, so that W = 1 needs no second block.
+    /// The result at `number mod W`; the first is kept apart, so that W = 1 needs no second block.
     pub(super) first: Recorded,
     pub(super) more: Vec<Recorded>,
 }
@@ -138,7 +138,7 @@ impl Clone for Entry {
     }
 }
 
-/// Its version is set by whoever writes to it.
+/// Writers set its version.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) version: u64,
@@ -231,8 +231,8 @@ impl Retired {
     }
 }
 
-/// A page of the table is split into one page of the snapshot, and one more for each so many bytes of
-/// counted results, so that no page takes long to send.
+/// A page of the table becomes one page of the snapshot, and one more each time that its counted
+/// results reach this many bytes, so that no page takes long to send.
 const CHUNK_BYTES: u64 = 1 << 20;
 
 /// How many pages of a snapshot a page of the table takes.

@@ -78,8 +78,8 @@ impl Shares {
 }
 
 impl SessionTable {
-    /// A result of the session at a place counts `now` instead of `before`. What is too much then is
-    /// given up.
+    /// A result of the session at a place counts `now` instead of `before`. What then exceeds the
+    /// bound is given up.
     #[inline(never)]
     pub(super) fn count(&mut self, at: u32, before: u64, now: u64) {
         self.note(at, before, now);

@@ -94,7 +94,7 @@ pub struct Control<V: Verifier> {
     unsigned_ack: Option<NewViewAck>,
     new_view_timeout: AdaptiveTimeout,
     new_view_due: Option<Time>,
-    /// When own view-change messages are sent again.
+    /// When this replica's view-change messages are sent again.
     resend_due: Option<Time>,
     catch_up: CatchUp<CheckpointCertificate>,
     differences: Differences,
@@ -137,7 +137,7 @@ impl<V: Verifier> Control<V> {
         }
     }
 
-    /// What is known.
+    /// What it knows.
     #[must_use]
     pub fn status(&self) -> ControlStatus {
         ControlStatus {

@@ -67,7 +67,7 @@ impl<V: Verifier> Control<V> {
             parts,
         };
         out.send(Destination::AllPeers, change.encode(), SendTag::ViewChange(to));
-        // The own one is held as well, so that its batches outlive the entry into a view between.
+        // This replica's own is held as well, so that its batches are kept if it enters an earlier view.
         let ticket = self.messages.ticket(Subject::ViewChange(self.id, to));
         for (pillar, part) in self.config.all_pillars().zip(&change.parts) {
             let headers = part.prepared.clone();
@@ -167,8 +167,8 @@ impl<V: Verifier> Control<V> {
         }
     }
 
-    /// A VIEW-CHANGE carries a link per view left since the last stable one, and a bounded number
-    /// of links: the last ones are kept for views that a quorum is on its way to.
+    /// A VIEW-CHANGE carries a link for each view left since the last stable one, and the number of
+    /// links is bounded: the last ones are reserved for views that a quorum is on its way to.
     fn may_leave(&self) -> bool {
         self.left_since_stable < MAX_LINKS - 64
     }

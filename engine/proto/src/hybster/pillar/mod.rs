@@ -117,7 +117,7 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     uncommitted_since: Option<Time>,
     commit_timeout: AdaptiveTimeout,
     last_hint: Option<Time>,
-    /// When this replica asked the leader for what that had said to have proposed.
+    /// When this replica asked the leader for what the leader said that it had proposed.
     asked_back: Option<Time>,
     answered: Vec<Option<Time>>,
 }
@@ -323,7 +323,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     }
 
     /// How long what this replica sent may be on its way, and an answer to it, in microseconds. Waits
-    /// are longer by it, up to a bound: peers that cannot be reached are no peers.
+    /// are longer by that, up to a bound, since a peer may never be reached again.
     fn on_way_us(&self) -> u64 {
         (self.longest_way_us + self.longest_way_us / 4)
             .min(MOST_ON_WAY * self.config.request_timeout_us)
@@ -346,7 +346,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
     }
 
-    /// Called when `committed` moves: the wait starts anew.
+    /// Called when `committed` moves: the wait starts again.
     fn progressed(&mut self) {
         if self.uncommitted_since.take().is_some() {
             self.commit_timeout.succeeded();
