@@ -1,7 +1,7 @@
 //! Egress: what leaves a replica, when, and on which way.
 //!
 //! The stages say what is to be sent to whom; this stage decides the rest, and the driver executes
-//! it ([`Links`]). Every rule about sending, keeping and giving up stands here, where the simulator
+//! it ([`Links`]). Every rule about sending, keeping and giving up is here, where the simulator
 //! runs it:
 //!
 //! - **Urgency.** A message leaves at the end of the turn, unless nobody waits for it: COMMITs that
@@ -62,7 +62,7 @@ pub use relay_trust::Trust;
 pub use replies::reply_link_bytes;
 
 /// PREPAREs that go to all peers at once after a query: the rate of queries is not known, but
-/// whoever asked once asks again.
+/// who asked once asks again.
 pub const PROMPT_PREPARES: u32 = 1024;
 
 /// Room that sealing may add to an envelope, in bytes.

@@ -152,7 +152,7 @@ impl Outbound {
         self.is_due = !self.queue.is_empty();
     }
 
-    /// Returns how many answers were dropped: whoever asked asks again over the next link.
+    /// Returns how many answers were dropped: their askers ask again over the next link.
     pub(super) fn down(&mut self) -> usize {
         self.renew();
         self.is_up = false;
