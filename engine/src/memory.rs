@@ -28,11 +28,11 @@ impl Memory {
     /// # Panics
     /// If the sum does not add up. The group's constants have been checked.
     #[must_use]
-    pub fn of(group: &Group) -> Memory {
-        Memory::sum(group.config(), &group.link_limits())
+    pub fn of(group: &Group) -> Self {
+        Self::sum(group.config(), &group.link_limits())
     }
 
-    fn sum(config: &GroupConfig, limits: &Limits) -> Memory {
+    fn sum(config: &GroupConfig, limits: &Limits) -> Self {
         // The network, P pillars, execution and state.
         let agents = 3 + u64::from(config.pillars);
         let mut buffers = bounds::of_stages(config).expect("the constants were validated");
@@ -40,7 +40,7 @@ impl Memory {
         buffers.extend(of_links);
         buffers.extend(of_threads(config, agents).expect("there are few threads"));
         let bounded_bytes = bounds::sum(&buffers).expect("a sum of parts far below 2^64");
-        let memory = Memory { buffers, bounded_bytes };
+        let memory = Self { buffers, bounded_bytes };
         memory.check();
         memory
     }

@@ -47,15 +47,13 @@ impl Class {
     /// The class of a message.
     #[inline]
     #[must_use]
-    pub fn of(message: &[u8]) -> Class {
+    pub fn of(message: &[u8]) -> Self {
         match kind_of(message) {
             kind::STATE_REQUEST | kind::ORDER_REQUEST | kind::BATCH_REQUEST | kind::FETCH => {
-                Class::Asking
+                Self::Asking
             }
-            kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => {
-                Class::Changing
-            }
-            _ => Class::Ordering,
+            kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => Self::Changing,
+            _ => Self::Ordering,
         }
     }
 
@@ -83,8 +81,8 @@ impl Load {
         self.bytes += message.len() as u64;
     }
 
-    fn since(self, earlier: Load) -> Load {
-        Load {
+    fn since(self, earlier: Self) -> Self {
+        Self {
             messages: self.messages.wrapping_sub(earlier.messages),
             bytes: self.bytes.wrapping_sub(earlier.bytes),
         }
@@ -134,9 +132,9 @@ struct Admitted {
 impl Admission {
     /// Nothing has arrived yet.
     #[must_use]
-    pub fn new(config: &GroupConfig) -> Admission {
+    pub fn new(config: &GroupConfig) -> Self {
         let peers = (0..config.replicas).map(|_| Admitted::default()).collect();
-        Admission { limits: limits(config), peers }
+        Self { limits: limits(config), peers }
     }
 
     /// Whether a peer's message is taken in. `dealt` tells what stages have dealt with of the

@@ -48,17 +48,16 @@ pub enum FilledBy {
 
 impl FilledBy {
     /// All of them.
-    pub const ALL: [FilledBy; 4] =
-        [FilledBy::Leader, FilledBy::Peers, FilledBy::Clients, FilledBy::Replica];
+    pub const ALL: [Self; 4] = [Self::Leader, Self::Peers, Self::Clients, Self::Replica];
 
     /// Its name in tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            FilledBy::Leader => "leader",
-            FilledBy::Peers => "peers",
-            FilledBy::Clients => "clients",
-            FilledBy::Replica => "replica",
+            Self::Leader => "leader",
+            Self::Peers => "peers",
+            Self::Clients => "clients",
+            Self::Replica => "replica",
         }
     }
 }

@@ -80,7 +80,7 @@ pub struct ConfigError {
 
 impl Default for GroupConfig {
     fn default() -> Self {
-        GroupConfig {
+        Self {
             group: [0; 16],
             epoch: 0,
             protocol: Protocol::default(),

@@ -35,7 +35,7 @@ impl Fingerprint {
     }
 
     /// Appends items and their number, sorted, since they may come from an unordered collection.
-    pub fn sorted(&mut self, mut items: Vec<Fingerprint>) {
+    pub fn sorted(&mut self, mut items: Vec<Self>) {
         items.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.number(items.len() as u64);
         for item in items {

@@ -32,13 +32,13 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Protocol; 1] = [Protocol::Hybster];
+    pub const ALL: [Self; 1] = [Self::Hybster];
 
     /// The name in configuration files.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Protocol::Hybster => "hybster",
+            Self::Hybster => "hybster",
         }
     }
 
@@ -47,7 +47,7 @@ impl Protocol {
     #[must_use]
     pub const fn rules(self) -> &'static Rules {
         match self {
-            Protocol::Hybster => &hybster::RULES,
+            Self::Hybster => &hybster::RULES,
         }
     }
 }
@@ -61,8 +61,8 @@ impl fmt::Display for Protocol {
 impl FromStr for Protocol {
     type Err = UnknownProtocol;
 
-    fn from_str(name: &str) -> Result<Protocol, UnknownProtocol> {
-        Protocol::ALL.into_iter().find(|protocol| protocol.name() == name).ok_or(UnknownProtocol)
+    fn from_str(name: &str) -> Result<Self, UnknownProtocol> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == name).ok_or(UnknownProtocol)
     }
 }
 
@@ -104,10 +104,10 @@ impl Threshold {
     pub const fn of(self, n: u16, f: u16) -> usize {
         let (n, f) = (n as usize, f as usize);
         match self {
-            Threshold::OneCorrect => f + 1,
-            Threshold::Majority => n / 2 + 1,
-            Threshold::CorrectMajority => (n + f + 1).div_ceil(2),
-            Threshold::All => n,
+            Self::OneCorrect => f + 1,
+            Self::Majority => n / 2 + 1,
+            Self::CorrectMajority => (n + f + 1).div_ceil(2),
+            Self::All => n,
         }
     }
 }

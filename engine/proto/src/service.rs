@@ -72,15 +72,15 @@ impl Context {
     /// A context outside of a replica, to try services with: at time 0 and with random bytes that
     /// anybody can compute.
     #[must_use]
-    pub fn new(session: SessionId, number: RequestNumber, order: OrderNumber) -> Context {
-        let mut context = Context::with_key(RandomnessKey::from_bytes([0; 32]));
+    pub fn new(session: SessionId, number: RequestNumber, order: OrderNumber) -> Self {
+        let mut context = Self::with_key(RandomnessKey::from_bytes([0; 32]));
         (context.session, context.number, context.order) = (session, number, order);
         context
     }
 
     /// The context of an execution stage, before the first operation.
-    pub(crate) fn with_key(key: RandomnessKey) -> Context {
-        Context {
+    pub(crate) fn with_key(key: RandomnessKey) -> Self {
+        Self {
             session: SessionId::default(),
             number: RequestNumber(0),
             order: OrderNumber(0),

@@ -274,12 +274,12 @@ impl TraceEvent {
     #[must_use]
     pub fn pillar(&self) -> Option<PillarId> {
         match self {
-            TraceEvent::PartLeft { pillar, .. }
-            | TraceEvent::Adopted { pillar, .. }
-            | TraceEvent::Proposed { pillar, .. }
-            | TraceEvent::Reissued { pillar, .. }
-            | TraceEvent::Vouched { pillar, .. }
-            | TraceEvent::Certified { pillar, .. } => Some(*pillar),
+            Self::PartLeft { pillar, .. }
+            | Self::Adopted { pillar, .. }
+            | Self::Proposed { pillar, .. }
+            | Self::Reissued { pillar, .. }
+            | Self::Vouched { pillar, .. }
+            | Self::Certified { pillar, .. } => Some(*pillar),
             _ => None,
         }
     }
@@ -289,31 +289,29 @@ impl TraceEvent {
     #[must_use]
     pub fn orders(&self) -> Option<(OrderNumber, OrderNumber)> {
         match self {
-            TraceEvent::Proposed { proposal, .. }
-            | TraceEvent::Reissued { proposal, .. }
-            | TraceEvent::Vouched { proposal, .. }
-            | TraceEvent::Certified { proposal, .. } => Some((proposal.first, proposal.last)),
-            TraceEvent::PartLeft { held, .. } => {
+            Self::Proposed { proposal, .. }
+            | Self::Reissued { proposal, .. }
+            | Self::Vouched { proposal, .. }
+            | Self::Certified { proposal, .. } => Some((proposal.first, proposal.last)),
+            Self::PartLeft { held, .. } => {
                 let first = held.iter().map(|held| held.proposal.first).min()?;
                 Some((first, held.iter().map(|held| held.proposal.last).max()?))
             }
-            TraceEvent::Adopted { proposals, .. } => {
+            Self::Adopted { proposals, .. } => {
                 let first = proposals.iter().map(|proposal| proposal.first).min()?;
                 Some((first, proposals.iter().map(|proposal| proposal.last).max()?))
             }
-            TraceEvent::Executed { order, .. } | TraceEvent::AgreedTime { order, .. } => {
-                Some((*order, *order))
-            }
-            TraceEvent::CheckpointTaken(id)
-            | TraceEvent::CheckpointStable { checkpoint: id, .. }
-            | TraceEvent::Diverged(id)
-            | TraceEvent::StateInstalled(id) => Some((id.order, id.order)),
-            TraceEvent::ViewLeft { .. }
-            | TraceEvent::Elected { .. }
-            | TraceEvent::ViewEntered { .. }
-            | TraceEvent::Endorsed { .. }
-            | TraceEvent::Configured { .. }
-            | TraceEvent::Lost { .. } => None,
+            Self::Executed { order, .. } | Self::AgreedTime { order, .. } => Some((*order, *order)),
+            Self::CheckpointTaken(id)
+            | Self::CheckpointStable { checkpoint: id, .. }
+            | Self::Diverged(id)
+            | Self::StateInstalled(id) => Some((id.order, id.order)),
+            Self::ViewLeft { .. }
+            | Self::Elected { .. }
+            | Self::ViewEntered { .. }
+            | Self::Endorsed { .. }
+            | Self::Configured { .. }
+            | Self::Lost { .. } => None,
         }
     }
 }

@@ -37,7 +37,7 @@ impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
     ) -> Self {
         assert_eq!(config.pillars, 1, "an unreplicated server has one pillar");
         let execution = Execution::new(config.clone(), ReplicaId(0), service, randomness);
-        Unreplicated { config, verifier, execution, next_slot: 0, clock: WallClock::default() }
+        Self { config, verifier, execution, next_slot: 0, clock: WallClock::default() }
     }
 
     /// Tells the server the time of day.

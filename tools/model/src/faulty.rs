@@ -78,9 +78,9 @@ type Headers = BTreeMap<(PillarId, View), Vec<PrepareHeader>>;
 impl Host {
     /// The host with its initial state, number 0.
     #[must_use]
-    pub fn new(group: &Group) -> Host {
+    pub fn new(group: &Group) -> Self {
         let pillars = usize::from(group.config.pillars);
-        let mut host = Host::default();
+        let mut host = Self::default();
         host.intern(Faulty {
             ordering: vec![CounterValue::ZERO; pillars],
             new_view: CounterValue::ZERO,

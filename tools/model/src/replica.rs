@@ -152,14 +152,14 @@ pub struct Automaton {
 impl Automaton {
     /// A replica in the initial state.
     #[must_use]
-    pub fn new(group: Arc<Group>, id: ReplicaId) -> Automaton {
+    pub fn new(group: Arc<Group>, id: ReplicaId) -> Self {
         let config = Arc::clone(&group.config);
         let record = Arc::new(Mutex::new(Vec::new()));
         let trinx = config.all_pillars().map(|p| group.trinx(id, p)).collect();
         let service = Recorder(Arc::clone(&record));
         let agreement = Hybster::agreement(&config, id, trinx, || group.verifier());
         let stages = Stages::new(config, id, agreement, service, Group::randomness());
-        Automaton {
+        Self {
             id,
             stages,
             out: Output { tracing: true, ..Output::default() },

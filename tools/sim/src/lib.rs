@@ -65,7 +65,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { trace: false, record: false, last_events: 40 }
+        Self { trace: false, record: false, last_events: 40 }
     }
 }
 

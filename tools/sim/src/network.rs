@@ -84,9 +84,9 @@ impl Network {
         latency: Latency,
         bytes_per_s: u64,
         random: Random,
-    ) -> Network {
+    ) -> Self {
         let ends = replicas + clients;
-        Network {
+        Self {
             replicas,
             ends,
             links: (0..ends * ends).map(|_| Link::default()).collect(),

@@ -216,8 +216,8 @@ pub struct Scenario {
 impl Scenario {
     /// A group without faults, for hand-made scenarios.
     #[must_use]
-    pub fn calm(name: &str, seed: u64, faults: u16, pillars: u16) -> Scenario {
-        Scenario {
+    pub fn calm(name: &str, seed: u64, faults: u16, pillars: u16) -> Self {
+        Self {
             name: name.into(),
             seed,
             group: GroupConfig {
@@ -279,7 +279,7 @@ impl Scenario {
 
     /// Adds a fault.
     #[must_use]
-    pub fn with(mut self, at_us: u64, fault: Fault) -> Scenario {
+    pub fn with(mut self, at_us: u64, fault: Fault) -> Self {
         self.faults.push(TimedFault { at_us, fault });
         self.faults.sort_by_key(|f| f.at_us);
         self
@@ -287,7 +287,7 @@ impl Scenario {
 
     /// A random run.
     #[must_use]
-    pub fn random(seed: u64) -> Scenario {
+    pub fn random(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x5ce0_a110);
         let r = &mut random;
         let faults = if r.chance(750_000) { 1 } else { 2 };
@@ -297,7 +297,7 @@ impl Scenario {
         let window = interval * r.pick(&[2, 2, 3, 4, 8]);
         let heal_at_us = r.between(100, 1_500) * 1_000;
         let timeouts = *r.pick(&[20_000, 40_000, 80_000]);
-        let mut scenario = Scenario::calm("random", seed, faults, pillars);
+        let mut scenario = Self::calm("random", seed, faults, pillars);
         scenario.group = GroupConfig {
             replicas,
             window,

@@ -83,7 +83,7 @@ impl World {
     /// # Panics
     /// If the scenario's group constants do not fit together.
     #[must_use]
-    pub fn new(scenario: Scenario, options: Options) -> World {
+    pub fn new(scenario: Scenario, options: Options) -> Self {
         scenario.group.validate().expect("the scenario's group is valid");
         let mut random = Random::new(scenario.seed);
         let mut config = scenario.group.clone();
@@ -110,7 +110,7 @@ impl World {
         let rogues = rogues.collect();
         let faulty: Peers = scenario.hosts.iter().map(|(replica, _)| *replica).collect();
         let header = Header { faulty, ..Header::new(Writer::Simulator, &config, 0) };
-        World {
+        Self {
             oracles: Oracles::new(&config, faulty),
             options,
             config,

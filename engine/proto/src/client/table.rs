@@ -88,8 +88,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new() -> Table {
-        Table {
+    pub(super) fn new() -> Self {
+        Self {
             slots: Vec::new(),
             rare: Vec::new(),
             free: Vec::new(),

@@ -57,8 +57,8 @@ pub(super) struct Timing {
 }
 
 impl Timing {
-    pub(super) fn new(resend_us: u64) -> Timing {
-        Timing {
+    pub(super) fn new(resend_us: u64) -> Self {
+        Self {
             step_us: resend_us.saturating_mul(2).max(1),
             extra_us: 0,
             adapted_at: Time(0),

@@ -88,7 +88,7 @@ impl<S: Service> Execution<S> {
         service: S,
         randomness: RandomnessKey,
     ) -> Self {
-        Execution {
+        Self {
             service,
             sessions: SessionTable::new(&config),
             executed: OrderNumber(0),

@@ -111,12 +111,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) const UNKNOWN: Place = Place { at: NONE, is_known: false };
+    pub(super) const UNKNOWN: Self = Self { at: NONE, is_known: false };
 }
 
 impl SessionTable {
-    pub(super) fn new(config: &GroupConfig) -> SessionTable {
-        SessionTable {
+    pub(super) fn new(config: &GroupConfig) -> Self {
+        Self {
             window: config.session_window.into(),
             max_sessions: config.max_sessions_per_client,
             max_clients: config.max_clients as usize,
@@ -331,9 +331,9 @@ impl SessionTable {
         config: &GroupConfig,
         source: &dyn Snapshot,
         order: OrderNumber,
-    ) -> Result<(SessionTable, u64), RestoreError> {
+    ) -> Result<(Self, u64), RestoreError> {
         let fail = |page: u64, what: &str| RestoreError { page, what: format!("sessions: {what}") };
-        let mut table = SessionTable::new(config);
+        let mut table = Self::new(config);
         let Head { length, time_ms, split } = table
             .restore_head(&source.page(0), order)
             .map_err(|error| fail(0, &error.to_string()))?;

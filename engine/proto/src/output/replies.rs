@@ -143,7 +143,7 @@ impl ReplyQueue {
     }
 
     /// Moves all replies of `other` to the end of this queue.
-    pub fn append(&mut self, other: &mut ReplyQueue) {
+    pub fn append(&mut self, other: &mut Self) {
         let base = self.results.len();
         self.results.append(&mut other.results);
         self.entries.extend(other.entries.drain(..).map(|mut e| {

@@ -53,8 +53,8 @@ pub(crate) struct CatchUp<E> {
 
 impl<E: Evidence> CatchUp<E> {
     /// A replica in the initial state.
-    pub(crate) fn new(config: Arc<GroupConfig>) -> CatchUp<E> {
-        CatchUp {
+    pub(crate) fn new(config: Arc<GroupConfig>) -> Self {
+        Self {
             stable: Arc::default(),
             left_with: Arc::default(),
             taken: BTreeMap::new(),
@@ -302,7 +302,7 @@ impl<E: Evidence> CatchUp<E> {
         into: &mut crate::fingerprint::Fingerprint,
         evidence_into: impl Fn(&E, &mut crate::fingerprint::Fingerprint),
     ) {
-        let CatchUp {
+        let Self {
             config: _,
             stable,
             left_with,

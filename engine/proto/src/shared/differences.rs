@@ -43,9 +43,9 @@ struct OfPeer {
 
 impl Differences {
     /// All states are equal so far.
-    pub(crate) fn new(replicas: u16, window: u64) -> Differences {
+    pub(crate) fn new(replicas: u16, window: u64) -> Self {
         let peers = vec![OfPeer::default(); usize::from(replicas)];
-        Differences { window, peers, split: None, halted: false }
+        Self { window, peers, split: None, halted: false }
     }
 
     /// Checkpoints at which a replica's state differed from this replica's.
@@ -116,7 +116,7 @@ impl Differences {
 impl Differences {
     /// Appends what is known.
     pub(crate) fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
-        let Differences { window: _, peers: _, split, halted } = self;
+        let Self { window: _, peers: _, split, halted } = self;
         into.number(split.map_or(0, |order| order.0));
         into.flag(*halted);
     }

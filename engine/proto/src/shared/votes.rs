@@ -53,8 +53,8 @@ pub(crate) enum Relevance {
 
 impl<C: Claim> Votes<C> {
     /// No claims yet; the group's rules say how many equal ones make a checkpoint stable.
-    pub(crate) fn new(config: &GroupConfig) -> Votes<C> {
-        Votes {
+    pub(crate) fn new(config: &GroupConfig) -> Self {
+        Self {
             needed: config.stable(),
             room: claims_per_sender(config) as usize,
             claims: BTreeMap::new(),
@@ -189,7 +189,7 @@ impl<C: Claim> Votes<C> {
 impl<C: Claim> Votes<C> {
     /// Appends what is known, without the proofs.
     pub(crate) fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
-        let Votes { needed: _, room: _, claims, reported, own } = self;
+        let Self { needed: _, room: _, claims, reported, own } = self;
         into.number(reported.0);
         into.flag(own.is_some());
         into.sorted(

@@ -56,8 +56,8 @@ impl Comparison {
         own: Arc<Held>,
         now: Time,
         out: &mut Output,
-    ) -> Comparison {
-        let mut comparison = Comparison {
+    ) -> Self {
+        let mut comparison = Self {
             peer,
             theirs,
             own,
@@ -182,16 +182,16 @@ enum Next {
 
 impl Next {
     /// Where to go on: a page needs no further look.
-    fn at(node: NodeId, digest: Digest) -> Next {
+    fn at(node: NodeId, digest: Digest) -> Self {
         match place(node) {
-            (tree, 0) => Next::Page(StatePart::of(tree), node.index),
-            _ => Next::Node(node, digest),
+            (tree, 0) => Self::Page(StatePart::of(tree), node.index),
+            _ => Self::Node(node, digest),
         }
     }
 }
 
 impl StatePart {
-    fn of(tree: usize) -> StatePart {
-        if tree == super::BOOKKEEPING { StatePart::Sessions } else { StatePart::Service }
+    fn of(tree: usize) -> Self {
+        if tree == super::BOOKKEEPING { Self::Sessions } else { Self::Service }
     }
 }

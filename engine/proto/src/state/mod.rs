@@ -118,7 +118,7 @@ impl StateStage {
     /// The state stage of a replica.
     #[must_use]
     pub fn new(config: Arc<GroupConfig>, id: ReplicaId) -> Self {
-        StateStage {
+        Self {
             answers: Answers::new(config.replicas, FETCHES_IN_FLIGHT),
             config,
             id,

@@ -68,10 +68,10 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Pair {
+    fn new() -> Self {
         let config = Arc::new(GroupConfig::default());
         let stage = |id| StateStage::new(Arc::clone(&config), ReplicaId(id));
-        Pair {
+        Self {
             stages: [stage(0), stage(1)],
             fetched: Vec::new(),
             notices: Vec::new(),

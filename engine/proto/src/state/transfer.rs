@@ -77,14 +77,14 @@ impl Transfer {
         faults: u16,
         reference: Option<Arc<Held>>,
         whole: bool,
-        earlier: Option<Transfer>,
-    ) -> Transfer {
+        earlier: Option<Self>,
+    ) -> Self {
         let (mut silent, mut turn) = (Vec::new(), id.order.0 as usize);
         let earlier = earlier.map(|mut earlier| {
             (silent, turn) = (std::mem::take(&mut earlier.silent), earlier.turn);
             earlier.into_fetches()
         });
-        Transfer {
+        Self {
             id,
             peers,
             useless: Vec::new(),

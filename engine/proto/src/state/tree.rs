@@ -80,13 +80,13 @@ impl Group {
         digests: Vec<Digest>,
         versions: Vec<Option<u64>>,
         version: Option<u64>,
-        old: Option<&Group>,
-    ) -> Group {
+        old: Option<&Self>,
+    ) -> Self {
         let node = match old {
             Some(old) if old.digests == digests => old.node,
             _ => content_digest(node(0, 1, 0), &concatenated(&digests)),
         };
-        Group { digests, versions, version, node }
+        Self { digests, versions, version, node }
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) struct Tree {
 impl Tree {
     /// Builds the tree over the digests of these pages; nodes whose children equal those in `old`
     /// keep their digest without hashing.
-    pub(super) fn over(groups: Vec<Arc<Group>>, pages: u64, old: Option<&Tree>) -> Tree {
+    pub(super) fn over(groups: Vec<Arc<Group>>, pages: u64, old: Option<&Self>) -> Self {
         assert_eq!(groups.len() as u64, pages.div_ceil(FANOUT as u64), "all pages are digested");
         let mut upper = Vec::new();
         if pages > 1 {
@@ -127,7 +127,7 @@ impl Tree {
                 .collect();
             upper.push(level);
         }
-        Tree { groups, pages, upper }
+        Self { groups, pages, upper }
     }
 
     /// The root's digest; zero for a tree without pages.
@@ -184,7 +184,7 @@ impl RootRecord {
         out.into()
     }
 
-    pub(super) fn parse(bytes: &[u8]) -> Result<RootRecord, WireError> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         if reader.u32()? != FORMAT {
             return Err(WireError::Field("format"));
@@ -196,7 +196,7 @@ impl RootRecord {
             roots[tree] = reader.digest()?;
         }
         reader.end()?;
-        Ok(RootRecord { order, pages, roots })
+        Ok(Self { order, pages, roots })
     }
 }
 

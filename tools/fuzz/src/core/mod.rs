@@ -178,8 +178,8 @@ struct Script {
 }
 
 impl Script {
-    fn new(pillars: u16) -> Script {
-        Script { group: Group::new(pillars, None), choices: vec![pillars as u8 - 1] }
+    fn new(pillars: u16) -> Self {
+        Self { group: Group::new(pillars, None), choices: vec![pillars as u8 - 1] }
     }
 
     fn play(&mut self, bytes: &[u8]) {

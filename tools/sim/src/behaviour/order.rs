@@ -44,20 +44,20 @@ pub enum Trick {
 
 impl Trick {
     /// All tricks.
-    pub const ALL: [Trick; 13] = [
-        Trick::Skip,
-        Trick::NoopOver,
-        Trick::BodySwap,
-        Trick::CountLie,
-        Trick::Forge,
-        Trick::Far,
-        Trick::WrongPillar,
-        Trick::Withhold,
-        Trick::Noops,
-        Trick::Again,
-        Trick::Twice,
-        Trick::Shape,
-        Trick::FalseTime,
+    pub const ALL: [Self; 13] = [
+        Self::Skip,
+        Self::NoopOver,
+        Self::BodySwap,
+        Self::CountLie,
+        Self::Forge,
+        Self::Far,
+        Self::WrongPillar,
+        Self::Withhold,
+        Self::Noops,
+        Self::Again,
+        Self::Twice,
+        Self::Shape,
+        Self::FalseTime,
     ];
 }
 
@@ -109,8 +109,8 @@ pub(super) struct OrderLiar {
 }
 
 impl OrderLiar {
-    pub(super) fn new(trick: Trick, ppm: u32) -> OrderLiar {
-        OrderLiar { trick, ppm, hidden: Vec::new() }
+    pub(super) fn new(trick: Trick, ppm: u32) -> Self {
+        Self { trick, ppm, hidden: Vec::new() }
     }
 
     /// Certifies a PREPARE with the pillar's instance and sends it to some.
@@ -128,19 +128,19 @@ impl OrderLiar {
             Trick::Skip => {
                 header.first = OrderNumber(offer.order.0 + step * scene.random.between(1, 2));
                 header.last = header.first;
-                OrderLiar::propose(scene, pillar, header, &offer.body);
+                Self::propose(scene, pillar, header, &offer.body);
             }
             Trick::NoopOver => self.noop_over(scene, offer),
-            Trick::BodySwap => OrderLiar::body_swap(scene, offer),
+            Trick::BodySwap => Self::body_swap(scene, offer),
             Trick::CountLie => {
                 header.requests = 1 + (header.requests + scene.random.below(3) as u32) % 4;
-                OrderLiar::propose(scene, pillar, header, &offer.body);
+                Self::propose(scene, pillar, header, &offer.body);
             }
             Trick::Forge => {
                 let body = forged(scene, &offer.body);
                 header.requests = Requests::new(&body).count() as u32;
                 header.batch = wire::digest(&body);
-                OrderLiar::propose(scene, pillar, header, &body);
+                Self::propose(scene, pillar, header, &body);
             }
             Trick::Far => {
                 match scene.random.below(3) {
@@ -149,7 +149,7 @@ impl OrderLiar {
                     _ => header.first.0 += 3 * scene.group.window,
                 }
                 header.last = header.first;
-                OrderLiar::propose(scene, pillar, header, &offer.body);
+                Self::propose(scene, pillar, header, &offer.body);
             }
             Trick::WrongPillar => {
                 header.pillar = scene.any_pillar();
@@ -157,7 +157,7 @@ impl OrderLiar {
                     header.first.0 += scene.random.below(step);
                     header.last = header.first;
                 }
-                OrderLiar::propose(scene, pillar, header, &offer.body);
+                Self::propose(scene, pillar, header, &offer.body);
             }
             Trick::Withhold => self.withhold(scene, offer),
             Trick::Shape => {
@@ -171,7 +171,7 @@ impl OrderLiar {
             }
             Trick::FalseTime => {
                 header.time_ms = false_time(scene);
-                OrderLiar::propose(scene, pillar, header, &offer.body);
+                Self::propose(scene, pillar, header, &offer.body);
             }
             Trick::Noops | Trick::Again | Trick::Twice => {}
         }
@@ -370,7 +370,7 @@ impl Host for VoteLiar {
             && let Ok(header) = PrepareHeader::parse(&message)
             && scene.group.leader(header.view) != scene.replica
         {
-            VoteLiar::vote(scene, &header);
+            Self::vote(scene, &header);
         }
         Some(message)
     }

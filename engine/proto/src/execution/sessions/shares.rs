@@ -38,8 +38,8 @@ pub(super) struct Share {
 }
 
 impl Shares {
-    pub(super) fn new(limit: u64) -> Shares {
-        Shares { limit, total: 0, most: BTreeSet::new(), listed: Vec::new() }
+    pub(super) fn new(limit: u64) -> Self {
+        Self { limit, total: 0, most: BTreeSet::new(), listed: Vec::new() }
     }
 
     /// Bytes that all clients keep.

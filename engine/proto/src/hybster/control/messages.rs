@@ -58,8 +58,8 @@ pub(super) struct Justification {
 }
 
 impl Messages {
-    pub(super) fn new(config: &GroupConfig) -> Messages {
-        Messages {
+    pub(super) fn new(config: &GroupConfig) -> Self {
+        Self {
             changes: BTreeMap::new(),
             acks: BTreeMap::new(),
             tickets: BTreeMap::new(),
@@ -299,7 +299,7 @@ impl Messages {
         into: &mut crate::fingerprint::Fingerprint,
     ) {
         use crate::fingerprint::Fingerprint;
-        let Messages { changes, acks, tickets, next_ticket: _, released, pillars: _ } = self;
+        let Self { changes, acks, tickets, next_ticket: _, released, pillars: _ } = self;
         assert!(released.is_empty(), "the stage tells the pillars before it rests");
         let mut name = |ticket, sender: ReplicaId, view: View, kind| {
             let mut name = Fingerprint::default();

@@ -112,7 +112,7 @@ impl<V: Verifier> Control<V> {
     /// The control stage of a replica in the initial view 0.
     #[must_use]
     pub fn new(config: Arc<GroupConfig>, id: ReplicaId, verifier: V) -> Self {
-        Control {
+        Self {
             id,
             verifier,
             stable_view: View(0),

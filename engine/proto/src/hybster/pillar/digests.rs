@@ -25,10 +25,10 @@ struct Place {
 
 impl Digests {
     /// For a log with this many places.
-    pub(super) fn new(places: usize) -> Digests {
+    pub(super) fn new(places: usize) -> Self {
         let place = Place { bucket: NONE, before: NONE, after: NONE };
         let buckets = (2 * places).next_power_of_two();
-        Digests { first: vec![NONE; buckets], places: vec![place; places] }
+        Self { first: vec![NONE; buckets], places: vec![place; places] }
     }
 
     /// A digest is a hash already.

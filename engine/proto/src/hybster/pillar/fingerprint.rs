@@ -12,7 +12,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Appends the pillar's state. `names` tells what the tickets of the control stage stand for:
     /// their numbers depend on the order in which messages came.
     pub fn fingerprint(&self, names: &BTreeMap<u64, Vec<u8>>, into: &mut Fingerprint) {
-        let Pillar {
+        let Self {
             config: _,
             id: _,
             pillar: _,

@@ -138,7 +138,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         assert_eq!(trinx.instance(), instance, "every pillar needs its own TrInX instance");
         let replicas = usize::from(config.replicas);
         let slots = Slots::new(LOG_WINDOWS * config.window_slots());
-        Pillar {
+        Self {
             digests: Digests::new(slots.places()),
             slots,
             id,
