@@ -132,7 +132,7 @@ impl<V: RequestVerifier> Intake<V> {
     /// The request intake of a replica in the initial view.
     #[must_use]
     pub fn new(config: Arc<GroupConfig>, id: ReplicaId, verifier: V) -> Self {
-        Intake {
+        Self {
             id,
             verifier,
             view: View(0),
@@ -496,8 +496,8 @@ impl<V: RequestVerifier> Intake<V> {
 }
 
 impl OpenBatch {
-    fn new(head: usize) -> OpenBatch {
-        OpenBatch { head, buffer: BytesMut::new(), requests: 0, expected: 0 }
+    fn new(head: usize) -> Self {
+        Self { head, buffer: BytesMut::new(), requests: 0, expected: 0 }
     }
 
     fn len(&self) -> usize {

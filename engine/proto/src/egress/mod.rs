@@ -124,7 +124,7 @@ pub struct EgressLimits {
 
 impl Default for EgressLimits {
     fn default() -> Self {
-        EgressLimits {
+        Self {
             link_window_bytes: 1 << 20,
             queue_bytes: 1 << 30,
             transient_bytes: 16 << 20,
@@ -180,7 +180,7 @@ impl<L: Copy + PartialEq> Egress<L> {
         let counters = EgressCounters::default();
         let path = Told::default();
         let to_peers = ToPeers { config, id, limits, peers, counters, path };
-        Egress { clients: ClientLinks::new(id), prompt: 0, to_peers }
+        Self { clients: ClientLinks::new(id), prompt: 0, to_peers }
     }
 
     /// The link to a peer is up, perhaps in place of an earlier one. What was on its way over that
@@ -276,7 +276,7 @@ impl<L: Copy + PartialEq> Egress<L> {
     /// Takes replies; they leave with the next [`Self::flush`].
     #[inline]
     pub fn reply(&mut self, replies: &ReplyQueue, links: &mut impl Links<L>) {
-        let Egress { clients, to_peers, .. } = self;
+        let Self { clients, to_peers, .. } = self;
         for reply in replies.iter() {
             let found =
                 clients.push(&reply, |ready| links.send_to_client(ready.link, ready.message));
@@ -311,7 +311,7 @@ impl<L: Copy + PartialEq> Egress<L> {
     /// Peers come before clients: a batch commits the sooner, the sooner they are woken, and no client
     /// can go on before.
     pub fn flush(&mut self, now: Time, links: &mut impl Links<L>) {
-        let Egress { clients, to_peers, .. } = self;
+        let Self { clients, to_peers, .. } = self;
         if to_peers.is_any_due() {
             clients.relay(|ready| to_peers.relay_by_leader(ready, now, links));
         }
