@@ -389,7 +389,7 @@ fn unseal_bytes(
     let bytes: &[u8; SEALED_BYTES] = bytes.try_into().map_err(|_| Problem::Length(bytes.len()))?;
     let (found, rest) = bytes.split_at(HEADER_BYTES);
     let (nonce, sealed) = rest.split_at(NONCE_BYTES);
-    // What else stands there differs from both, and is told below.
+    // Any other value makes the header differ from what is expected, which is reported below.
     let right = if found[48] == 1 { StartRight::Used } else { StartRight::Unused };
     let expected = header(right, replica, epoch, group);
     if found != expected {

@@ -222,9 +222,9 @@ impl fmt::Display for Notice {
             ),
             Self::Halted { order } => write!(
                 f,
-                "stands still at order {}, the last one of the window: the states of the replicas \
+                "has halted at order {}, the last one of the window: the states of the replicas \
                  differ, so that no checkpoint becomes stable. No other leader could go on, so none is \
-                 suspected; clients are told. The group has to be made anew with one service that is \
+                 suspected; clients are told. The group has to be made again, with one service that is \
                  deterministic",
                 order.0
             ),

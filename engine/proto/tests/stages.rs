@@ -302,7 +302,7 @@ fn a_pillar_with_nothing_to_propose_covers_the_gap() {
     group.settle();
     for replica in 0..3 {
         let (order, journal) = group.executed(replica);
-        assert_eq!(journal, expected, "replica {replica} stands at {order}");
+        assert_eq!(journal, expected, "replica {replica} is at {order}");
     }
     assert!(group.replies.iter().all(|(_, number, _)| *number != RequestNumber(11)));
 }

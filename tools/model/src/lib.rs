@@ -21,8 +21,8 @@
 //! - Client stage and replies, retransmission, requests for help and answers to them: in a network
 //!   that forgets nothing they add nothing.
 //! - State transfer: FETCH is never answered, so a replica that needs it stops.
-//! - Batches of several requests; forged requests; requests are alike, so that one that nobody
-//!   has used yet stands for all such.
+//! - Batches of several requests; forged requests. Requests are alike, so of those that nobody has
+//!   used yet only one is tried.
 //! - More than three replicas, and everything beyond [`Bounds`].
 //! - Liveness: see the simulator.
 //!

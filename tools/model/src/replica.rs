@@ -331,8 +331,8 @@ impl Automaton {
 
     /// Any replica that is asked for the batch of a request has it.
     fn answer(&self, request: &Bytes, line: &mut VecDeque<Input>, effects: &mut Effects) {
-        let pillar = hybster_proto::wire::pillar_field(request).expect("an own message");
-        for digest in parse_batch_request(request).expect("an own message") {
+        let pillar = hybster_proto::wire::pillar_field(request).expect("made by this replica");
+        for digest in parse_batch_request(request).expect("made by this replica") {
             let Some(known) = self.group.request_of(&digest) else {
                 continue;
             };

@@ -297,7 +297,7 @@ impl Network {
         }
     }
 
-    /// Whether a packet that arrives now still does; if its receiver stands still, the link of a
+    /// Whether a packet that arrives now still does; if its receiver is paused, the link of a
     /// stream takes it back.
     pub(crate) fn arrives(&mut self, delivery: &Delivery) -> bool {
         let streams = self.streams();

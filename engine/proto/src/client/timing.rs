@@ -2,8 +2,8 @@
 //!
 //! A wait begins when the request has left this host, or when the one before it in its queue ended: as
 //! long as requests end in the order in which they were sent, none is lost, and a leader that leaves
-//! one out is noticed as soon as one behind it would have been its turn. Else whoever sends much over a slow
-//! wire would send all of it again before the first of it has arrived.
+//! one out is noticed as soon as it would have been the turn of the one behind it. Otherwise a client
+//! with much to send over a slow wire would send all of it again before the first part has arrived.
 //!
 //! TR listing 8 has one timeout per client, which starts with a constant and grows by it whenever
 //! it proves too short. Here the delay also follows the measured latency, and it shrinks again, so

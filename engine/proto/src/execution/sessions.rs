@@ -362,7 +362,7 @@ impl SessionTable {
                 let at = table.append(id);
                 *table.entry_mut(at) = entry;
                 if table.index.insert(id, at).is_some() {
-                    return Err(fail(page, "a session stands twice"));
+                    return Err(fail(page, "a session is there twice"));
                 }
                 let client = table.clients.entry(id.client).or_default();
                 client.sessions += 1;

@@ -228,7 +228,7 @@ proptest! {
         }
     }
 
-    /// A store that fell behind takes over what changed, wherever it stands itself.
+    /// A store that fell behind takes over what changed, wherever it is itself.
     #[test]
     fn a_store_that_lags_catches_up(steps in proptest::collection::vec(step(), 1..300)) {
         let (mut steady, mut lagging) = (KvService::new(), KvService::new());
