@@ -30,7 +30,7 @@ pub(crate) use sessions::{SNAPSHOT_COPIES, session_bytes};
 /// Requests whose sessions are looked up together: the cache misses of one overlap with the others'.
 const LOOK_AHEAD: usize = 16;
 
-/// Requests that the request intake watches at most; the rest it learns by asking again.
+/// The most requests that the request intake watches; about others it learns by asking again.
 pub(crate) const MAX_WATCHED: usize = 65_536;
 /// What a watched request takes. A tree of such entries may be half empty.
 pub(crate) const WATCHED_BYTES: u64 = 2 * size_of::<(SessionId, RequestNumber)>() as u64;
@@ -66,7 +66,7 @@ pub struct Execution<S: Service> {
     context: Context,
     /// Requests that the request intake waits for. In order, so that runs can be reproduced.
     watched: BTreeSet<(SessionId, RequestNumber)>,
-    /// Since when a pillar holds up the others.
+    /// Since when the others wait for a pillar.
     held_up_since: Option<Time>,
     /// This replica's state diverged: nothing runs until a transferred one is installed.
     halted: bool,
@@ -140,8 +140,8 @@ impl<S: Service> Execution<S> {
                 let rises = queue.back().is_none_or(|back| back.last_slot < first_slot);
                 assert!(rises && first_slot <= last_slot, "a pillar hands over its slots in order");
                 queue.push_back(Committed { first_slot, last_slot, batch });
-                // Only when a state is being transferred can this be exceeded: what lies that far
-                // back is covered by the stable checkpoint.
+                // Exceeded only during a state transfer: the stable checkpoint covers slots that
+                // are so old.
                 if queue.len() as u64 > 2 * self.config.window_slots() {
                     queue.pop_front();
                 }
@@ -430,7 +430,7 @@ impl<S: Service> Execution<S> {
         out.control(ToControl::Installed(id));
         let sessions = &self.sessions;
         self.watched.retain(|(session, number)| {
-            // Whatever ran under the number: the request that is watched will not run any more.
+            // The number was used, by this request or another, so the watched one will not run.
             let executed = matches!(
                 sessions.lookup(*session, *number, RequestTag::NONE),
                 Some(Lookup::Executed(..) | Lookup::Refused(_))

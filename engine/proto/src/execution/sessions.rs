@@ -103,7 +103,7 @@ pub(super) enum Lookup<'a> {
     Refused(ReplyStatus),
 }
 
-/// Where a session was when it was looked for. Its place is another's once it is evicted.
+/// Where a session was when it was looked up. After an eviction another session may be there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     at: u32,
@@ -178,7 +178,7 @@ impl SessionTable {
     #[inline]
     pub(super) fn find(&self, session: SessionId) -> Place {
         let Some(&at) = self.index.get(&session) else { return Place::UNKNOWN };
-        // Read here, so that it is in the cache when it is needed.
+        // Read now, so that it is in the cache when it is needed.
         Place { at, is_known: self.entry(at).id == session }
     }
 

@@ -32,7 +32,7 @@ use comparison::{Comparison, Step};
 use transfer::Transfer;
 use tree::{FANOUT, Group, ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_digest, node, place};
 
-/// Checkpoints before the stable one that are kept for those who still fetch them.
+/// Checkpoints before the stable one that are kept for peers that still fetch them.
 const KEPT_BEFORE_STABLE: usize = 1;
 /// A checkpoint that was fetched from within this time is kept, in microseconds.
 const PIN_US: u64 = 1_000_000;
@@ -278,11 +278,11 @@ impl StateStage {
         self.jobs.iter().any(|job| job.taken.installed)
     }
 
-    /// Forgets what nobody will fetch any more.
+    /// Drops checkpoints that no peer will fetch any more.
     fn stable(&mut self, id: CheckpointId, now: Time) {
         self.stable = self.stable.max(id.order);
         let stable = self.stable;
-        // An installed state stays: it is what later ones are compared with.
+        // An installed state is kept: later checkpoints are compared with it.
         let first = usize::from(self.is_digesting_installed());
         while self.jobs.len() > first + 1 && self.jobs[first].taken.order < stable {
             self.jobs.remove(first);
@@ -409,7 +409,7 @@ impl StateStage {
             return Err(Reject::Irrelevant);
         }
         match transfer.arrived(from, fetched, now, out) {
-            // It was for the comparison alone.
+            // Only the comparison waited for it.
             Err(Reject::Irrelevant) if is_for_comparison => return Ok(()),
             other => other?,
         }

@@ -2,9 +2,9 @@
 //! differs from this replica's latest checkpoint, and checks every byte against its digest.
 //!
 //! Any replica may answer, and a single correct holder is enough. What was fetched for one
-//! checkpoint is used again for the next, and an installed checkpoint is what the next one is
-//! compared with: each transfer under load costs what changed during the one before, so they
-//! become shorter until execution goes on by itself.
+//! checkpoint is used again for the next, and the next one is compared with an installed checkpoint.
+//! So each transfer under load costs what changed during the one before: they become shorter until
+//! execution goes on by itself.
 
 use bytes::Bytes;
 use hybster_tss::Digest;
@@ -43,7 +43,7 @@ pub(super) type Fetches = [BTreeMap<u64, (Digest, Bytes)>; TREES];
 pub(super) struct Transfer {
     id: CheckpointId,
     peers: Vec<ReplicaId>,
-    /// Peers that do not hold the checkpoint, or lied about it.
+    /// Peers that do not hold the checkpoint, or sent wrong content of it.
     useless: Vec<(ReplicaId, Time)>,
     /// Peers that did not answer in time. They are asked again now and then, and all of them if no
     /// other peer is left: the only holder must get its turn, however many are dead.
@@ -53,7 +53,7 @@ pub(super) struct Transfer {
     reference: Option<Arc<Held>>,
     /// This replica's state diverged, so nothing of it may be reused.
     whole: bool,
-    /// What was fetched for an earlier target and may be of use again.
+    /// Content that was fetched for an earlier checkpoint and may be of use again.
     earlier: Fetches,
     record: Option<RootRecord>,
     wanted: VecDeque<(NodeId, Digest)>,

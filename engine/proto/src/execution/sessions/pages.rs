@@ -151,8 +151,8 @@ impl Page {
     pub(super) const NEW: Self = Self { version: 0, kept: 0, entries: Vec::new() };
 }
 
-/// A page as the table holds it: its own since the first write after a snapshot, so that further
-/// writes touch no reference count.
+/// A page as the table holds it. From the first write after a snapshot on, the table owns it alone, so
+/// further writes touch no reference count.
 #[derive(Debug)]
 pub(super) enum Held {
     Own(Page),
@@ -180,8 +180,8 @@ impl Held {
     }
 }
 
-/// Pages that snapshots share or shared, the oldest first: memory for the next copies. Whether a
-/// snapshot is gone depends on other threads, and decides only where a copy lies.
+/// Pages that snapshots share or shared, the oldest first: memory for the next copies. When a
+/// snapshot is dropped depends on other threads, which affects only where in memory a copy is.
 #[derive(Debug, Default)]
 pub(super) struct Retired(pub(super) VecDeque<Arc<Page>>);
 

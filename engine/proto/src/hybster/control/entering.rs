@@ -35,9 +35,9 @@ impl<V: Verifier> Control<V> {
         if view <= self.stable_view || self.config.leader(view) == self.id {
             return Err(Reject::Irrelevant);
         }
-        // One is kept for each peer that sent it: a pending one whose batches its sender does not
-        // deliver may come from elsewhere, and so may one of an earlier view, which others may need
-        // this replica to acknowledge.
+        // One is kept for each peer that sent one. A peer may fail to deliver the batches of its
+        // NEW-VIEW: then the same one may come from another peer, or that of an earlier view, which
+        // others may need this replica to acknowledge.
         let known = self.pending.get(&from).is_some_and(|pending| pending.new_view.view >= view);
         let held = |pending: &PendingNewView| pending.held && pending.new_view.view >= view;
         if known || self.pending.values().any(held) {
@@ -66,7 +66,7 @@ impl<V: Verifier> Control<V> {
             return false;
         };
         let pending = self.pending.remove(&from).expect("found above");
-        // Released after the input to enter, so the batches are there until then.
+        // Pillars get this after the input to enter, so they hold the batches until then.
         self.messages.release(pending.ticket);
         if pending.new_view.view <= self.stable_view {
             return false;

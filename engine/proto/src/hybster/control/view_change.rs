@@ -130,8 +130,8 @@ impl<V: Verifier> Control<V> {
     /// TR listing 19, isLeaderSuspectedByQuorum: f+1 replicas, so a correct one among them, ask
     /// for a later view.
     pub(super) fn suspected_by_others(&mut self, now: Time, out: &mut Output) -> bool {
-        // f+1 ask for this view or a later one, so a correct replica does. The TR steps to the
-        // next view only; going where the others are brings them together sooner.
+        // f+1 ask for this view or a later one, so a correct replica does. The TR goes to the next
+        // view only; going to the view of the others brings all together sooner.
         let asked = self.messages.asked_by(self.config.acknowledging());
         if asked <= self.current || !self.may_leave() {
             return false;
@@ -174,8 +174,8 @@ impl<V: Verifier> Control<V> {
     }
 
     /// Whether q replicas have left for the current view. One that asks for a later view has left
-    /// for this one, too; waiting for its VIEW-CHANGE for exactly this view, as the TR does, would
-    /// need that message to be sent again for ever.
+    /// for this one, too. To wait for its VIEW-CHANGE for exactly this view, as the TR does, would
+    /// require that message to be sent again for ever.
     fn has_quorum_for_current(&self) -> bool {
         self.messages.asking_for(self.current) >= self.config.quorum()
     }

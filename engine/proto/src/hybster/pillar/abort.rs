@@ -38,7 +38,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         self.active = false;
         self.proposals.clear();
         self.established = None;
-        // What was certified, committed or inherited; not a proposal that is here and was refused.
+        // Slots that were certified, committed or inherited; no proposal that was refused.
         let end = self.prepared.max(self.timing.inherited).min(self.window_end());
         let prepared: Vec<PrepareHeader> = self
             .slots

@@ -80,8 +80,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Asks peers for ordering messages from the first uncommitted slot on.
     ///
     /// TR listing 9 sends PREPAREs until they are withdrawn. Here a leader that lacks COMMITs asks for
-    /// them and says what it has proposed, and a follower that does not have that asks for it in turn:
-    /// what is large goes over a wire once, and again only if it was lost.
+    /// them and says what it has proposed, and a follower that lacks some of that asks for it in turn.
+    /// So a batch goes over a wire once, and again only if it was lost.
     pub(super) fn ask(&self, to: Destination, out: &mut Output) {
         let slots = (self.committed..self.slots.end()).take(u64::BITS as usize);
         let holds = slots.map(|slot| u64::from(self.slots.prepare(slot).is_some()));
@@ -127,7 +127,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         let slot = self.config.slot_of(request.from);
         if request.view == self.view && slot > self.committed {
-            // The asker is ahead: what it has committed is missing here.
+            // The asker is ahead: it has committed slots that this replica has not.
             if self.hint_stuck(now, out) {
                 self.ask_peers(out);
             }

@@ -57,7 +57,7 @@ use timing::Timing;
 pub(super) const BATCH_REQUESTS: usize = MAX_CHANGES + 3;
 /// Batches that a peer may ask one pillar for at a time.
 const MOST_ASKED: usize = BATCH_REQUESTS * BATCHES_PER_REQUEST;
-/// How long a message may be on its way at most, in request timeouts.
+/// The longest time for which a message may be under way, in request timeouts.
 const MOST_ON_WAY: u64 = 16;
 /// The wait before something is asked for again doubles up to this many times.
 const MAX_BACKOFF: u32 = 5;
@@ -359,8 +359,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         if self.committed < self.prepared {
             return true;
         }
-        // A gap: something later is known but the next slot is not. Only a short way is searched:
-        // what lies further ahead is noticed when the near slots are there.
+        // A gap: a later slot is known but the next one is not. Only the nearest slots are searched:
+        // a gap further ahead is noticed when these are filled.
         (self.committed..(self.committed + 8).min(self.slots.end())).any(|s| {
             self.slots.get(s).is_some_and(|slot| slot.prepare.is_some() || !slot.votes.is_empty())
         })
@@ -459,7 +459,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     }
 
     /// Tells the request intake where this pillar proposes next, and how many of its inputs were
-    /// dealt with: what waits for the window is not, so that the request intake holds back.
+    /// handled. One that waits for the window does not count, so the request intake holds back.
     fn announce(&self, taken: u32, out: &mut Output) {
         if self.is_leader() {
             out.intake(ToIntake::Proposed {

@@ -364,7 +364,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         let first = self.config.slot_of(commit.first);
         if first < self.committed {
-            // The usual fate of a COMMIT beyond the quorum.
+            // The usual case for a COMMIT beyond the quorum.
             return Ok(());
         }
         if first >= self.slots.end() {
@@ -389,7 +389,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         };
         self.slots.get_mut(first).expect("inside the log").votes.push(vote);
         if self.timing.refused.is_some() {
-            // What others acknowledge may be acknowledged here as well.
+            // With f other acknowledgements a refused time is accepted (`timing.rs`).
             self.advance(out);
         } else {
             self.commit_ready(out);
@@ -433,7 +433,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 });
                 self.handed = last + 1;
             } else if last >= self.handed {
-                // What an earlier view committed is committed again as it was, or agreement is lost.
+                // A later view must commit the same batch again, or agreement is lost.
                 let text = format!("{} was executed as another batch", header.last);
                 out.fail(Fatal::Invariant(text));
                 break;
