@@ -36,7 +36,7 @@ use crate::wire::{ReplyStatus, RequestRef, RequestTag, Requests};
 
 /// Batches that a pillar may have been given without having proposed them: one in work, one next.
 pub(crate) const CREDIT: u32 = 2;
-/// Bytes of requests that wait at a leader at most; beyond, clients are told to come later.
+/// The most bytes of requests that wait at a leader; beyond that, clients are told to try again later.
 pub(crate) const MAX_PENDING_BYTES: usize = 64 << 20;
 /// Requests that a replica stores for its watch over the leader at most.
 pub(crate) const MAX_STORED: usize = 65_536;
@@ -79,7 +79,7 @@ pub struct Intake<V: RequestVerifier> {
     /// When to look after a stored request again.
     watch: BTreeSet<(Time, SessionId, RequestNumber)>,
     timeout: AdaptiveTimeout,
-    /// Nothing can be ordered any more, whoever leads: the states of the replicas differ.
+    /// Nothing can be ordered any more, in no view: the states of the replicas differ.
     halted: bool,
     /// When the wait for a request proved too short last. Many may have waited equally long.
     expired_at: Option<Time>,
@@ -123,8 +123,8 @@ struct Stored {
 #[derive(Clone, Copy, Debug)]
 struct LastAsked {
     at: Time,
-    /// Answers up to its own. They come in the order of questions, so what is asked after it, by
-    /// whomever and how often, does not put it off.
+    /// Answers up to its own. Answers come in the order of the questions, so later questions,
+    /// by anybody and however many, do not delay it.
     answers: u32,
 }
 
