@@ -179,7 +179,9 @@ impl GroupConfig {
         }
         let longest = (self.rules().longest_message)(self);
         if longest > MAX_MESSAGE_BYTES {
-            let cure = format!("a NEW-VIEW could take {longest} bytes, over {MAX_MESSAGE_BYTES}");
+            let name = self.protocol;
+            let cure =
+                format!("a message of {name} could take {longest} bytes, over {MAX_MESSAGE_BYTES}");
             return fail("window", self.window, cure);
         }
         Ok(())
