@@ -60,7 +60,7 @@ impl GroupSpec {
         options: &GroupOptions,
         service: ServiceKind,
         identities: u32,
-    ) -> Result<GroupSpec, Error> {
+    ) -> Result<Self, Error> {
         let rules = options.protocol.rules();
         let (replicas, faults) = match (options.unreplicated, options.faults) {
             (true, _) => (1, 0),
@@ -93,7 +93,7 @@ impl GroupSpec {
         } else {
             Cores::default()
         };
-        Ok(GroupSpec {
+        Ok(Self {
             protocol: options.protocol,
             replicas,
             faults,

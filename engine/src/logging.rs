@@ -71,7 +71,7 @@ pub enum LogError {
         /// Its name.
         variable: &'static str,
         /// What is wrong with its value.
-        error: Box<LogError>,
+        error: Box<Self>,
     },
     /// The program has a logger already.
     #[error("this program has a logger already")]

@@ -29,11 +29,11 @@ impl Memory {
     /// # Panics
     /// If the sum does not add up. The group's constants have been checked.
     #[must_use]
-    pub fn of(group: &Group) -> Memory {
-        Memory::sum(group.config(), &group.link_limits())
+    pub fn of(group: &Group) -> Self {
+        Self::sum(group.config(), &group.link_limits())
     }
 
-    fn sum(config: &GroupConfig, limits: &Limits) -> Memory {
+    fn sum(config: &GroupConfig, limits: &Limits) -> Self {
         // The network, P pillars, execution and state.
         let agents = 3 + u64::from(config.pillars);
         let mut buffers = bounds::of_stages(config).expect("the constants were validated");
@@ -41,7 +41,7 @@ impl Memory {
         buffers.extend(of_links);
         buffers.extend(of_threads(config, limits, agents).expect("there are few threads"));
         let bounded_bytes = bounds::sum(&buffers).expect("a sum of parts far below 2^64");
-        let memory = Memory { buffers, bounded_bytes };
+        let memory = Self { buffers, bounded_bytes };
         memory.check();
         memory
     }
@@ -70,26 +70,26 @@ impl Memory {
 }
 
 fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
-    use FilledBy::{Clients, Leader, Peers, Replica};
+    let mut buffers = of_peer_links(config, limits)?;
+    buffers.extend(of_client_links(config, limits)?);
+    buffers.push(bounds::buffer(
+        "send buffers for reuse",
+        "net/src/hub/pool.rs",
+        FilledBy::Replica,
+        bounds::product(&[limits.pool_bytes as u64])?,
+        "given back to the allocator",
+    ));
+    Some(buffers)
+}
+
+fn of_peer_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
+    use FilledBy::{Leader, Peers};
     use bounds::{buffer, product};
     let peers = u64::from(config.replicas) - 1;
     let Limits {
-        peer_frame_bytes,
-        client_frame_bytes,
-        frame_target_bytes,
-        link_window_bytes,
-        peer_queue_bytes,
-        client_queue_bytes,
-        turn_bytes,
-        clients,
-        handshakes,
-        handshakes_per_peer,
-        handshake_bytes,
-        pool_bytes,
-        ..
+        peer_frame_bytes, frame_target_bytes, link_window_bytes, peer_queue_bytes, ..
     } = *limits;
-    let (peer_frame, client_frame) = (u64::from(peer_frame_bytes), u64::from(client_frame_bytes));
-    let (clients, target) = (clients as u64, frame_target_bytes as u64);
+    let (peer_frame, target) = (u64::from(peer_frame_bytes), frame_target_bytes as u64);
     Some(vec![
         // Not handed to a link yet, so what the protocol has left behind is withdrawn.
         buffer(
@@ -130,14 +130,6 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
             product(&[UringLimits::default().read_bytes()])?,
             "freed with the last message in them",
         ),
-        // Beside what fills a read block.
-        buffer(
-            "what arrived and was not looked at",
-            "net/src/hub/turns.rs",
-            Clients,
-            product(&[peers + clients, turn_bytes as u64 / 4])?,
-            "the link is not read",
-        ),
         // A stored PREPARE is a slice of its frame, and keeps all of it.
         buffer(
             "frames kept by PREPAREs in the log",
@@ -145,6 +137,33 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
             Leader,
             product(&[2, config.window, peer_frame])?,
             "as many as there are slots",
+        ),
+    ])
+}
+
+fn of_client_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
+    use FilledBy::Clients;
+    use bounds::{buffer, product};
+    let peers = u64::from(config.replicas) - 1;
+    let Limits {
+        client_frame_bytes,
+        client_queue_bytes,
+        clients,
+        handshakes,
+        handshakes_per_peer,
+        handshake_bytes,
+        turn_bytes,
+        ..
+    } = *limits;
+    let (client_frame, clients) = (u64::from(client_frame_bytes), clients as u64);
+    Some(vec![
+        // Beside what fills a read block.
+        buffer(
+            "what arrived and was not looked at",
+            "net/src/hub/turns.rs",
+            Clients,
+            product(&[peers + clients, turn_bytes as u64 / 4])?,
+            "the link is not read",
         ),
         // In flight and under construction.
         buffer(
@@ -177,13 +196,6 @@ fn of_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>> {
                 handshake_bytes as u64,
             ])?,
             "one of the address that has the most gives way (capacity)",
-        ),
-        buffer(
-            "send buffers for reuse",
-            "net/src/hub/pool.rs",
-            Replica,
-            product(&[pool_bytes as u64])?,
-            "given back to the allocator",
         ),
     ])
 }

@@ -324,7 +324,7 @@ impl<S: Service> ReplicaBuilder<S> {
 
     /// All stages with their roles.
     fn stages(self) -> Vec<(Role, Box<dyn Stage>)> {
-        let ReplicaBuilder { group, keys, service, is_replicated, .. } = self;
+        let Self { group, keys, service, is_replicated, .. } = self;
         if is_replicated {
             stages::replicated(&group, &keys, service)
         } else {
@@ -362,8 +362,8 @@ struct Queues {
 }
 
 impl Queues {
-    fn between(agents: usize) -> Queues {
-        let mut queues = Queues {
+    fn between(agents: usize) -> Self {
+        let mut queues = Self {
             inboxes: (0..agents).map(|_| (0..agents).map(|_| None).collect()).collect(),
             outboxes: (0..agents).map(|_| (0..agents).map(|_| None).collect()).collect(),
         };

@@ -282,7 +282,7 @@ impl Others {
 }
 
 impl Outcome {
-    fn compare(&self, other: &Outcome, operation: usize, run: Run) -> Result<(), Nondeterminism> {
+    fn compare(&self, other: &Self, operation: usize, run: Run) -> Result<(), Nondeterminism> {
         if self.result != other.result {
             let (first, second) = (Output(self.result.clone()), Output(other.result.clone()));
             return Err(Nondeterminism::Result { operation, first, run, second });
@@ -366,8 +366,8 @@ struct Disturbances {
 }
 
 impl Disturbances {
-    fn off() -> Disturbances {
-        Disturbances { is_off: true, ..Disturbances::default() }
+    fn off() -> Self {
+        Self { is_off: true, ..Self::default() }
     }
 
     fn disturb(&mut self, operation: usize) {
@@ -386,8 +386,8 @@ impl Disturbances {
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Run::Repeated => "in a second run",
-            Run::Restored => "in a run from restored pages",
+            Self::Repeated => "in a second run",
+            Self::Restored => "in a run from restored pages",
         })
     }
 }

@@ -41,9 +41,9 @@ struct Told {
 impl Told {
     const BYTES: usize = 8 + 8 + 32;
 
-    fn of(context: &Context) -> Told {
+    fn of(context: &Context) -> Self {
         let Context { order, time_ms, .. } = context;
-        Told { order: order.0, time_ms: *time_ms, randomness: *context.randomness() }
+        Self { order: order.0, time_ms: *time_ms, randomness: *context.randomness() }
     }
 
     fn encode(&self, into: &mut Vec<u8>) {
@@ -52,11 +52,11 @@ impl Told {
         into.extend_from_slice(&self.randomness);
     }
 
-    fn decode(bytes: &[u8]) -> Told {
+    fn decode(bytes: &[u8]) -> Self {
         let (order, rest) = bytes.split_first_chunk().unwrap();
         let (time_ms, rest) = rest.split_first_chunk().unwrap();
         let (order, time_ms) = (u64::from_le_bytes(*order), u64::from_le_bytes(*time_ms));
-        Told { order, time_ms, randomness: rest.try_into().unwrap() }
+        Self { order, time_ms, randomness: rest.try_into().unwrap() }
     }
 }
 
@@ -115,11 +115,11 @@ fn replica_process() {
 struct Process(Child);
 
 impl Process {
-    fn start(directory: &Path, id: u16) -> Process {
+    fn start(directory: &Path, id: u16) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "replica_process", "--ignored", "--nocapture"]);
         command.env(DIRECTORY, directory).env(REPLICA, id.to_string());
-        Process(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
+        Self(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
     }
 }
 

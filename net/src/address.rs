@@ -29,8 +29,8 @@ impl PeerAddress {
     #[must_use]
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {
-            PeerAddress::Ip(address) => Some(*address),
-            PeerAddress::Host { .. } => None,
+            Self::Ip(address) => Some(*address),
+            Self::Host { .. } => None,
         }
     }
 
@@ -38,23 +38,23 @@ impl PeerAddress {
     #[must_use]
     pub fn port(&self) -> u16 {
         match self {
-            PeerAddress::Ip(address) => address.port(),
-            PeerAddress::Host { port, .. } => *port,
+            Self::Ip(address) => address.port(),
+            Self::Host { port, .. } => *port,
         }
     }
 }
 
 impl From<SocketAddr> for PeerAddress {
-    fn from(address: SocketAddr) -> PeerAddress {
-        PeerAddress::Ip(address)
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
     }
 }
 
 impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PeerAddress::Ip(address) => fmt::Display::fmt(address, f),
-            PeerAddress::Host { name, port } => write!(f, "{name}:{port}"),
+            Self::Ip(address) => fmt::Display::fmt(address, f),
+            Self::Host { name, port } => write!(f, "{name}:{port}"),
         }
     }
 }
@@ -89,9 +89,9 @@ pub enum AddressError {
 impl FromStr for PeerAddress {
     type Err = AddressError;
 
-    fn from_str(text: &str) -> Result<PeerAddress, AddressError> {
+    fn from_str(text: &str) -> Result<Self, AddressError> {
         if let Ok(address) = text.parse() {
-            return Ok(PeerAddress::Ip(address));
+            return Ok(Self::Ip(address));
         }
         let (name, port) = text.rsplit_once(':').ok_or(AddressError::NoPort)?;
         if name.is_empty() {
@@ -111,7 +111,7 @@ impl FromStr for PeerAddress {
         if !is_name || name.ends_with("..") {
             return Err(AddressError::Name);
         }
-        Ok(PeerAddress::Host { name: name.into(), port })
+        Ok(Self::Host { name: name.into(), port })
     }
 }
 

@@ -264,7 +264,7 @@ mod tests {
         }
     }
 
-    /// All at once is the same as one by one, whoever and whatever the requests are.
+    /// All at once is the same as one by one, from any client and with any content.
     #[test]
     fn a_batch_is_good_if_every_request_is() {
         let group_key = GroupKey::from_bytes([3; 32]);

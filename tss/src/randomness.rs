@@ -5,7 +5,7 @@
 //! orders again keeps its bytes.
 //!
 //! # Who can foresee them
-//! - Clients, and whoever watches the links, cannot: they lack the key.
+//! - Clients, and others that watch the links, cannot: they lack the key.
 //! - Who holds the key and sees a batch knows its bytes before they are used. With the in-process
 //!   back end that is the host of every replica, since the group key lies in its memory.
 //! - A leader that holds the key and lies can try batches and times until it likes the bytes. So do not

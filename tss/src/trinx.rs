@@ -139,26 +139,26 @@ pub enum Answer {
 pub enum Refusal {
     /// An independent certificate needs a fresh value.
     #[error(
-        "counter {counter} stands at {current}, and an independent certificate for {asked} needs a \
+        "counter {counter} is at {current}, and an independent certificate for {asked} needs a \
          value above it: certify a higher value, or send the certificate that was made for {asked}"
     )]
     NotAboveCurrent {
         /// The counter that was named.
         counter: Counter,
-        /// Where it stands.
+        /// Its value.
         current: CounterValue,
         /// The value that was asked for.
         asked: CounterValue,
     },
     /// A counter never goes back.
     #[error(
-        "counter {counter} stands at {current} and cannot go back to {asked}: continue from its \
+        "counter {counter} is at {current} and cannot go back to {asked}: continue from its \
          current value"
     )]
     BelowCurrent {
         /// The counter that was named.
         counter: Counter,
-        /// Where it stands.
+        /// Its value.
         current: CounterValue,
         /// The value that was asked for.
         asked: CounterValue,

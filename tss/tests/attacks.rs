@@ -216,7 +216,7 @@ fn a_rejected_call_does_not_spoil_the_next_honest_certificate() {
     }
 }
 
-/// Attack 3 in a batch: the refused command stands in the middle.
+/// Attack 3 in a batch: the refused command is in the middle.
 #[test]
 fn a_rejected_command_does_not_spoil_the_rest_of_its_batch() {
     let mut trinx = trinx(MacAlgorithm::default());

@@ -5,8 +5,8 @@
 //! another by that in a circle: a stage never waits for the network, so whatever was read is dealt with.
 //!
 //! What a correct peer has in flight is bounded besides, by the windows and by how often it asks; that
-//! much is admitted of each peer, by classes of kinds, so that cheap messages cannot stand in the way of
-//! needed ones. What goes beyond it is dropped and counted, and the driver names the peer. Nothing is
+//! much is admitted of each peer, by classes of kinds, so that cheap messages cannot keep out needed
+//! ones. What goes beyond it is dropped and counted, and the driver names the peer. Nothing is
 //! lost by that: whatever must arrive is sent again or asked for again.
 //!
 //! The driver asks [`Admission::admit`] for each message before it routes it, and tells what stages
@@ -14,7 +14,6 @@
 
 use crate::bounds::prepare_bytes;
 use crate::config::GroupConfig;
-use crate::hybster::control::MAX_CHANGES;
 use crate::ids::ReplicaId;
 use crate::mutants::{self, Mutant};
 use crate::shared::bodies::BATCHES_PER_REQUEST;
@@ -56,15 +55,13 @@ impl Class {
     /// The class of a message.
     #[inline]
     #[must_use]
-    pub fn of(message: &[u8]) -> Class {
+    pub fn of(message: &[u8]) -> Self {
         match kind_of(message) {
             kind::STATE_REQUEST | kind::ORDER_REQUEST | kind::BATCH_REQUEST | kind::FETCH => {
-                Class::Asking
+                Self::Asking
             }
-            kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => {
-                Class::Changing
-            }
-            _ => Class::Ordering,
+            kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => Self::Changing,
+            _ => Self::Ordering,
         }
     }
 
@@ -92,8 +89,8 @@ impl Load {
         self.bytes += message.len() as u64;
     }
 
-    fn since(self, earlier: Load) -> Load {
-        Load {
+    fn since(self, earlier: Self) -> Self {
+        Self {
             messages: self.messages.wrapping_sub(earlier.messages),
             bytes: self.bytes.wrapping_sub(earlier.bytes),
         }
@@ -112,15 +109,14 @@ pub fn limits(config: &GroupConfig) -> Totals {
     // A PREPARE for each slot, the COMMITs that it relays with it, its CHECKPOINTs, the batches and
     // pages that were asked for.
     let fetched = FETCHES_IN_FLIGHT as u64;
-    let batches = pillars * BATCHES_PER_REQUEST as u64 * (MAX_CHANGES as u64 + 3);
+    let batch_requests = config.rules().batch_requests as u64;
+    let batches = pillars * BATCHES_PER_REQUEST as u64 * batch_requests;
     let ordering = Load {
         messages: logged.saturating_mul(n + 1) + claims_per_sender(config) + batches + fetched,
         bytes: logged.saturating_mul(prepare_bytes(config)),
     };
     let changing = Load { messages: CHANGES_PER_REPLICA * (n + 1), bytes: CHANGES_BYTES };
-    // One BATCH-REQUEST for each message of a view change that a pillar holds batches for.
-    let per_pillar = MAX_CHANGES as u64 + 3 + REPEATS;
-    let messages = fetched + pillars * per_pillar + REPEATS;
+    let messages = fetched + pillars * (batch_requests + REPEATS) + REPEATS;
     let asking = Load { messages, bytes: messages * ASKING_BYTES };
     [ordering, changing, asking]
 }
@@ -164,9 +160,9 @@ struct Admitted {
 impl Admission {
     /// Nothing has arrived yet.
     #[must_use]
-    pub fn new(config: &GroupConfig) -> Admission {
+    pub fn new(config: &GroupConfig) -> Self {
         let peers = (0..config.replicas).map(|_| Admitted::default()).collect();
-        Admission { limits: limits(config), peers }
+        Self { limits: limits(config), peers }
     }
 
     /// Whether a peer's message is taken in. `dealt` tells what stages have dealt with of the

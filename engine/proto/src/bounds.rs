@@ -46,7 +46,7 @@ pub enum FilledBy {
     Leader,
     /// The other replicas.
     Peers,
-    /// Clients, or whoever connects.
+    /// Clients, or anybody who connects.
     Clients,
     /// Nobody but the replica itself.
     Replica,
@@ -54,17 +54,16 @@ pub enum FilledBy {
 
 impl FilledBy {
     /// All of them.
-    pub const ALL: [FilledBy; 4] =
-        [FilledBy::Leader, FilledBy::Peers, FilledBy::Clients, FilledBy::Replica];
+    pub const ALL: [Self; 4] = [Self::Leader, Self::Peers, Self::Clients, Self::Replica];
 
     /// Its name in tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            FilledBy::Leader => "leader",
-            FilledBy::Peers => "peers",
-            FilledBy::Clients => "clients",
-            FilledBy::Replica => "replica",
+            Self::Leader => "leader",
+            Self::Peers => "peers",
+            Self::Clients => "clients",
+            Self::Replica => "replica",
         }
     }
 }
@@ -72,7 +71,7 @@ impl FilledBy {
 /// How much a buffer may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// So many bytes.
+    /// At most this many bytes.
     Bytes(u64),
     /// As much as the service's state has: the service decides.
     Service,
@@ -147,14 +146,14 @@ pub fn replies_of_a_turn(config: &GroupConfig) -> Option<u64> {
 #[must_use]
 pub fn of_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
     let mut buffers = (config.rules().buffers)(config)?;
-    buffers.extend(of_general_stages(config)?);
+    buffers.extend(of_execution(config)?);
+    buffers.extend(of_intake(config)?);
+    buffers.extend(of_state(config)?);
     Some(buffers)
 }
 
-/// The buffers of intake, execution and state.
-fn of_general_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
-    use FilledBy::{Clients, Leader, Peers, Replica};
-    let peers = u64::from(config.replicas).saturating_sub(1);
+fn of_execution(config: &GroupConfig) -> Option<Vec<Buffer>> {
+    use FilledBy::{Clients, Leader, Replica};
     let (window, prepare) = (config.window, prepare_bytes(config));
     let sessions = sessions_bytes(config)?;
     Some(vec![
@@ -218,6 +217,13 @@ fn of_general_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
             product(&[MAX_LANES_BYTES as u64 + prepare])?,
             "clients are not read; then they are told to come later",
         ),
+    ])
+}
+
+fn of_intake(config: &GroupConfig) -> Option<Vec<Buffer>> {
+    use FilledBy::Clients;
+    let prepare = prepare_bytes(config);
+    Some(vec![
         // The batch that is open has room beyond what is counted.
         buffer(
             "requests that wait to be ordered",
@@ -233,6 +239,13 @@ fn of_general_stages(config: &GroupConfig) -> Option<Vec<Buffer>> {
             product(&[MAX_STORED_BYTES as u64 + MAX_STORED as u64 * STORED_BYTES])?,
             "the client that has most of them loses its oldest",
         ),
+    ])
+}
+
+fn of_state(config: &GroupConfig) -> Option<Vec<Buffer>> {
+    use FilledBy::{Peers, Replica};
+    let peers = u64::from(config.replicas).saturating_sub(1);
+    Some(vec![
         buffer(
             "snapshots",
             "engine/proto/src/state/mod.rs",

@@ -80,7 +80,7 @@ pub struct ConfigError {
 
 impl Default for GroupConfig {
     fn default() -> Self {
-        GroupConfig {
+        Self {
             group: [0; 16],
             epoch: 0,
             protocol: Protocol::default(),
@@ -118,7 +118,7 @@ const DEFAULT_KEPT_RESULT_BYTES: u64 = 256 << 20;
 /// How far clocks may be apart unless a group says otherwise, in milliseconds.
 const DEFAULT_CLOCK_SKEW_MS: u64 = 5_000;
 
-/// Of the longest results, so many must have room.
+/// How many of the longest results must have room.
 const LEAST_KEPT_RESULTS: u64 = 16;
 
 /// The largest bound on clocks, in milliseconds: ten years, which is no bound.
@@ -127,13 +127,24 @@ const MAX_CLOCK_SKEW_MS: u64 = 10 * 365 * 86_400_000;
 /// The longest message of its protocol that a group may be configured to need, in bytes.
 pub const MAX_MESSAGE_BYTES: u64 = 48 << 20;
 
+fn fail(key: &'static str, value: u64, cure: String) -> Result<(), ConfigError> {
+    Err(ConfigError { key, value, cure })
+}
+
 impl GroupConfig {
     /// Checks the relations between the constants.
     ///
     /// # Errors
     /// Names the first constant at fault and what would be right.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let fail = |key, value, cure: String| Err(ConfigError { key, value, cure });
+        self.validate_replicas()?;
+        self.validate_window()?;
+        self.validate_sizes()?;
+        self.validate_memory()?;
+        self.validate_times()
+    }
+
+    fn validate_replicas(&self) -> Result<(), ConfigError> {
         let (n, f, p) = (u64::from(self.replicas), u64::from(self.faults), u64::from(self.pillars));
         let least = u64::from(self.rules().least_replicas(self.faults));
         if n < least {
@@ -150,6 +161,12 @@ impl GroupConfig {
         if p == 0 || p > 256 {
             return fail("pillars", p, "choose 1 to 256 pillars".into());
         }
+        Ok(())
+    }
+
+    /// To be called when the number of pillars is valid.
+    fn validate_window(&self) -> Result<(), ConfigError> {
+        let p = u64::from(self.pillars);
         let k = self.checkpoint_interval;
         if k == 0 || !k.is_multiple_of(p) {
             return fail("checkpoint_interval", k, format!("choose a multiple of pillars ({p})"));
@@ -162,9 +179,15 @@ impl GroupConfig {
         }
         let longest = (self.rules().longest_message)(self);
         if longest > MAX_MESSAGE_BYTES {
-            let cure = format!("a NEW-VIEW could take {longest} bytes, over {MAX_MESSAGE_BYTES}");
+            let name = self.protocol;
+            let cure =
+                format!("a message of {name} could take {longest} bytes, over {MAX_MESSAGE_BYTES}");
             return fail("window", self.window, cure);
         }
+        Ok(())
+    }
+
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
         for (key, value, max) in [
             ("batch_max_requests", self.batch_max_requests, 65_536),
             ("batch_max_bytes", self.batch_max_bytes, 16 << 20),
@@ -190,7 +213,10 @@ impl GroupConfig {
                 format!("choose at least {least}, {LEAST_KEPT_RESULTS} of the longest results");
             return fail("kept_result_bytes", self.kept_result_bytes, cure);
         }
-        self.validate_memory()?;
+        Ok(())
+    }
+
+    fn validate_times(&self) -> Result<(), ConfigError> {
         for (key, value) in [
             ("request_timeout_us", self.request_timeout_us),
             ("view_timeout_us", self.view_timeout_us),

@@ -8,8 +8,6 @@
 //! The stages list all their fields by name, so that a new field does not compile until its author
 //! has decided about it.
 
-use hybster_tss::CounterValue;
-
 /// Bytes that grow field by field.
 #[derive(Default, Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub Vec<u8>);
@@ -31,13 +29,13 @@ impl Fingerprint {
         self.0.extend_from_slice(bytes);
     }
 
-    /// Appends a counter value.
-    pub fn counter(&mut self, value: CounterValue) {
-        self.0.extend_from_slice(&value.as_u128().to_le_bytes());
+    /// Appends a number of 128 bits.
+    pub fn wide(&mut self, number: u128) {
+        self.0.extend_from_slice(&number.to_le_bytes());
     }
 
     /// Appends items and their number, sorted, since they may come from an unordered collection.
-    pub fn sorted(&mut self, mut items: Vec<Fingerprint>) {
+    pub fn sorted(&mut self, mut items: Vec<Self>) {
         items.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.number(items.len() as u64);
         for item in items {

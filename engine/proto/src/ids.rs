@@ -66,8 +66,8 @@ impl Peers {
 
     /// The set with one bit per replica.
     #[must_use]
-    pub fn from_bits(bits: u64) -> Peers {
-        Peers(bits)
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
     }
 
     /// How many they are.
@@ -84,7 +84,7 @@ impl Peers {
 
     /// Whether all of them are in another set.
     #[must_use]
-    pub fn is_subset(self, of: Peers) -> bool {
+    pub fn is_subset(self, of: Self) -> bool {
         self.0 & !of.0 == 0
     }
 
@@ -95,17 +95,17 @@ impl Peers {
 }
 
 impl FromIterator<ReplicaId> for Peers {
-    fn from_iter<I: IntoIterator<Item = ReplicaId>>(replicas: I) -> Peers {
+    fn from_iter<I: IntoIterator<Item = ReplicaId>>(replicas: I) -> Self {
         let members = replicas.into_iter().filter(|replica| replica.0 < 64);
-        Peers(members.fold(0, |set, replica| set | 1 << replica.0))
+        Self(members.fold(0, |set, replica| set | 1 << replica.0))
     }
 }
 
 impl View {
     /// The view after this one.
     #[must_use]
-    pub fn next(self) -> View {
-        View(self.0.saturating_add(1))
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
     }
 }
 
@@ -131,10 +131,10 @@ impl SessionId {
     /// If the index has more than [`SessionId::INDEX_BITS`] bits or the incarnation does not fit
     /// into the bits left.
     #[must_use]
-    pub fn new(client: ClientId, incarnation: u64, index: u32) -> SessionId {
+    pub fn new(client: ClientId, incarnation: u64, index: u32) -> Self {
         assert!(index < 1 << Self::INDEX_BITS, "session index {index} is out of range");
         assert!(incarnation < 1 << (64 - Self::INDEX_BITS), "incarnation is out of range");
-        SessionId { client, session: incarnation << Self::INDEX_BITS | u64::from(index) }
+        Self { client, session: incarnation << Self::INDEX_BITS | u64::from(index) }
     }
 
     /// The incarnation: which connection the replies of this session go to.

@@ -42,10 +42,10 @@ impl Input {
     #[must_use]
     pub fn of_peer(&self) -> Option<(ReplicaId, &Bytes)> {
         match self {
-            Input::Pillar(_, ToPillar::Message { from, message })
-            | Input::State(ToState::Message { from, message })
-            | Input::Control(ToControl::Message { from, message })
-            | Input::Intake(ToIntake::Requests { from: Source::Peer(from), message }) => {
+            Self::Pillar(_, ToPillar::Message { from, message })
+            | Self::State(ToState::Message { from, message })
+            | Self::Control(ToControl::Message { from, message })
+            | Self::Intake(ToIntake::Requests { from: Source::Peer(from), message }) => {
                 Some((*from, message))
             }
             _ => None,
@@ -108,8 +108,8 @@ pub enum ToIntake {
     },
     /// What the way to the peers is like.
     Path(PathState),
-    /// The states of the replicas differ so that nothing can be ordered any more, whoever leads; or
-    /// that has come to an end.
+    /// The states of the replicas differ so that nothing can be ordered any more, in no view; or that
+    /// has ended.
     StatesDiffer {
         /// Whether nothing can be ordered.
         halted: bool,
@@ -195,8 +195,8 @@ pub struct PathState {
 
 impl Default for PathState {
     /// Nothing is known.
-    fn default() -> PathState {
-        PathState { takes_us: 0, batch_bytes: u32::MAX, is_full: false }
+    fn default() -> Self {
+        Self { takes_us: 0, batch_bytes: u32::MAX, is_full: false }
     }
 }
 
@@ -221,15 +221,15 @@ impl Agreed {
     /// # Panics
     /// If the proposal is shorter.
     #[must_use]
-    pub fn new(proposal: Bytes, records_at: usize, digest_at: usize, time_ms: u64) -> Agreed {
+    pub fn new(proposal: Bytes, records_at: usize, digest_at: usize, time_ms: u64) -> Self {
         assert!(digest_at + 32 <= records_at && records_at <= proposal.len());
-        Agreed { proposal, records_at: records_at as u16, digest_at: digest_at as u16, time_ms }
+        Self { proposal, records_at: records_at as u16, digest_at: digest_at as u16, time_ms }
     }
 
     /// Records that nobody had to agree on.
     #[must_use]
-    pub fn alone(records: Bytes, time_ms: u64) -> Agreed {
-        Agreed { proposal: records, records_at: 0, digest_at: NO_DIGEST, time_ms }
+    pub fn alone(records: Bytes, time_ms: u64) -> Self {
+        Self { proposal: records, records_at: 0, digest_at: NO_DIGEST, time_ms }
     }
 
     /// The records of the batch; none for a no-op.

@@ -40,7 +40,7 @@ pub(crate) use lanes::{LANES_BYTES, Lanes, MAX_LANES_BYTES, Waiting};
 
 /// Batches that a pillar may have been given without having proposed them: one in work, one next.
 pub(crate) const CREDIT: u32 = 2;
-/// Bytes of requests in batches that wait at a leader at most. As a rule they are far fewer: see
+/// The most bytes of requests in batches that wait at a leader. As a rule they are far fewer: see
 /// [`Intake::has_room`].
 pub(crate) const MAX_PENDING_BYTES: usize = 64 << 20;
 /// Requests that a replica stores for its watch over the leader at most.
@@ -88,7 +88,7 @@ pub struct Intake<V: RequestVerifier> {
     /// When to look after a stored request again.
     watch: BTreeSet<(Time, SessionId, RequestNumber)>,
     timeout: AdaptiveTimeout,
-    /// Nothing can be ordered any more, whoever leads: the states of the replicas differ.
+    /// Nothing can be ordered any more, in no view: the states of the replicas differ.
     halted: bool,
     /// When the wait for a request proved too short last. Many may have waited equally long.
     expired_at: Option<Time>,
@@ -136,8 +136,8 @@ struct Stored {
 #[derive(Clone, Copy, Debug)]
 struct LastAsked {
     at: Time,
-    /// Answers up to its own. They come in the order of questions, so what is asked after it, by
-    /// whomever and how often, does not put it off.
+    /// Answers up to its own. Answers come in the order of the questions, so later questions,
+    /// by anybody and however many, do not delay it.
     answers: u32,
 }
 
@@ -145,7 +145,7 @@ impl<V: RequestVerifier> Intake<V> {
     /// The request intake of a replica in the initial view.
     #[must_use]
     pub fn new(config: Arc<GroupConfig>, id: ReplicaId, verifier: V) -> Self {
-        Intake {
+        Self {
             id,
             verifier,
             view: View(0),
@@ -526,8 +526,8 @@ impl<V: RequestVerifier> Intake<V> {
 }
 
 impl OpenBatch {
-    fn new(head: usize) -> OpenBatch {
-        OpenBatch { head, buffer: BytesMut::new(), requests: 0, expected: 0 }
+    fn new(head: usize) -> Self {
+        Self { head, buffer: BytesMut::new(), requests: 0, expected: 0 }
     }
 
     fn len(&self) -> usize {

@@ -87,7 +87,7 @@ pub enum Notice {
         order: OrderNumber,
     },
     /// No checkpoint can become stable up to the end of the window: nothing can be ordered any more,
-    /// whoever leads.
+    /// in no view.
     Halted {
         /// The last order number of the window.
         order: OrderNumber,
@@ -164,17 +164,17 @@ impl Notice {
     #[must_use]
     pub const fn level(&self) -> Level {
         match self {
-            Notice::ViewEntered { .. } | Notice::StateInstalled { .. } | Notice::GoesOn { .. } => {
+            Self::ViewEntered { .. } | Self::StateInstalled { .. } | Self::GoesOn { .. } => {
                 Level::Info
             }
-            Notice::LeaderSuspected { .. }
-            | Notice::ViewLeft { .. }
-            | Notice::TransferBegun { .. } => Level::Warn,
-            Notice::StateDiverged { .. }
-            | Notice::StateOfPeerDiffers { .. }
-            | Notice::FirstPageThatDiffers { .. }
-            | Notice::NoStateAgreed { .. }
-            | Notice::Halted { .. } => Level::Error,
+            Self::LeaderSuspected { .. } | Self::ViewLeft { .. } | Self::TransferBegun { .. } => {
+                Level::Warn
+            }
+            Self::StateDiverged { .. }
+            | Self::StateOfPeerDiffers { .. }
+            | Self::FirstPageThatDiffers { .. }
+            | Self::NoStateAgreed { .. }
+            | Self::Halted { .. } => Level::Error,
         }
     }
 }
@@ -182,59 +182,59 @@ impl Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Notice::LeaderSuspected { view, leader, cause } => {
+            Self::LeaderSuspected { view, leader, cause } => {
                 write!(f, "suspects replica {}, the leader of view {}: {cause}", leader.0, view.0)
             }
-            Notice::ViewLeft { from, to, cause } => {
+            Self::ViewLeft { from, to, cause } => {
                 write!(f, "left view {} for view {}: {cause}", from.0, to.0)
             }
-            Notice::ViewEntered { view, leader, took_us: Some(us) } => {
+            Self::ViewEntered { view, leader, took_us: Some(us) } => {
                 let (view, leader, ms) = (view.0, leader.0, us / 1000);
                 write!(f, "entered view {view} after {ms} ms; replica {leader} leads")
             }
-            Notice::ViewEntered { view, leader, took_us: None } => {
+            Self::ViewEntered { view, leader, took_us: None } => {
                 write!(f, "entered view {}; replica {} leads", view.0, leader.0)
             }
-            Notice::StateDiverged { order } => write!(
+            Self::StateDiverged { order } => write!(
                 f,
                 "the state of this replica at order {} is not the one that a quorum vouches for. It \
                  is replaced by theirs. Either this replica runs another service or version than the \
                  others, or the service is not deterministic, or this machine is faulty",
                 order.0
             ),
-            Notice::StateOfPeerDiffers { order, peer, own, theirs } => {
+            Self::StateOfPeerDiffers { order, peer, own, theirs } => {
                 let (order, peer) = (order.0, peer.0);
                 write!(f, "at order {order} the state of replica {peer} is {}, ", short(&theirs))?;
                 write!(f, "and that of this replica {}", short(&own))
             }
-            Notice::FirstPageThatDiffers { order, peer, part, page } => write!(
+            Self::FirstPageThatDiffers { order, peer, part, page } => write!(
                 f,
                 "at order {} the first page that is not the same at this replica and replica {} is \
                  page {page} of {part}",
                 order.0, peer.0
             ),
-            Notice::NoStateAgreed { order } => write!(
+            Self::NoStateAgreed { order } => write!(
                 f,
                 "no f+1 replicas have the same state at order {}: more than f of them run another \
                  service or version, or the service is not deterministic \
                  (hybster::testing::check_deterministic finds that)",
                 order.0
             ),
-            Notice::Halted { order } => write!(
+            Self::Halted { order } => write!(
                 f,
-                "stands still at order {}, the last one of the window: the states of the replicas \
+                "has halted at order {}, the last one of the window: the states of the replicas \
                  differ, so that no checkpoint becomes stable. No other leader could go on, so none is \
-                 suspected; clients are told. The group has to be made anew with one service that is \
+                 suspected; clients are told. The group has to be made again, with one service that is \
                  deterministic",
                 order.0
             ),
-            Notice::GoesOn { order } => {
+            Self::GoesOn { order } => {
                 write!(f, "goes on: the state at order {} is agreed on after all", order.0)
             }
-            Notice::TransferBegun { order } => {
+            Self::TransferBegun { order } => {
                 write!(f, "lags behind and fetches the state of order {}", order.0)
             }
-            Notice::StateInstalled { order } => {
+            Self::StateInstalled { order } => {
                 write!(f, "goes on from the state of order {}", order.0)
             }
         }
@@ -250,8 +250,8 @@ fn short(digest: &Digest) -> String {
 impl fmt::Display for StatePart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            StatePart::Service => "the service",
-            StatePart::Sessions => "the table of sessions",
+            Self::Service => "the service",
+            Self::Sessions => "the table of sessions",
         })
     }
 }
@@ -259,13 +259,13 @@ impl fmt::Display for StatePart {
 impl fmt::Display for Suspicion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Suspicion::Request { session, number, waited_us } => write!(
+            Self::Request { session, number, waited_us } => write!(
                 f,
                 "request {} of session {session} was not executed within {} ms",
                 number.0,
                 waited_us / 1000
             ),
-            Suspicion::Slot { pillar, order, waited_us } => {
+            Self::Slot { pillar, order, waited_us } => {
                 let (order, pillar, ms) = (order.0, pillar.0, waited_us / 1000);
                 write!(f, "order {order} of pillar {pillar} was not committed within {ms} ms")
             }
@@ -276,11 +276,11 @@ impl fmt::Display for Suspicion {
 impl fmt::Display for Departure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Departure::Suspected => "its leader is suspected",
-            Departure::OthersAsk => "f+1 replicas ask for it",
-            Departure::QuorumLeft => "a quorum is on its way there",
-            Departure::LeaderLeft => "its leader has left",
-            Departure::NewViewOverdue => "the NEW-VIEW did not come in time",
+            Self::Suspected => "its leader is suspected",
+            Self::OthersAsk => "f+1 replicas ask for it",
+            Self::QuorumLeft => "a quorum is on its way there",
+            Self::LeaderLeft => "its leader has left",
+            Self::NewViewOverdue => "the NEW-VIEW did not come in time",
         })
     }
 }

@@ -22,7 +22,7 @@ use crate::time::{Time, WallClock};
 
 /// The ordering protocols that a group can run.
 ///
-/// Not `non_exhaustive`: whoever adds one has to decide, at each `match`, what it means there.
+/// Not `non_exhaustive`: who adds one has to decide, at each `match`, what it means there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Protocol {
     /// Hybster over pillars: n = 2f+1, with trusted counters.
@@ -32,13 +32,13 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Protocol; 1] = [Protocol::Hybster];
+    pub const ALL: [Self; 1] = [Self::Hybster];
 
     /// The name in configuration files.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Protocol::Hybster => "hybster",
+            Self::Hybster => "hybster",
         }
     }
 
@@ -47,7 +47,7 @@ impl Protocol {
     #[must_use]
     pub const fn rules(self) -> &'static Rules {
         match self {
-            Protocol::Hybster => &hybster::RULES,
+            Self::Hybster => &hybster::RULES,
         }
     }
 }
@@ -61,8 +61,8 @@ impl fmt::Display for Protocol {
 impl FromStr for Protocol {
     type Err = UnknownProtocol;
 
-    fn from_str(name: &str) -> Result<Protocol, UnknownProtocol> {
-        Protocol::ALL.into_iter().find(|protocol| protocol.name() == name).ok_or(UnknownProtocol)
+    fn from_str(name: &str) -> Result<Self, UnknownProtocol> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == name).ok_or(UnknownProtocol)
     }
 }
 
@@ -104,10 +104,10 @@ impl Threshold {
     pub const fn of(self, n: u16, f: u16) -> usize {
         let (n, f) = (n as usize, f as usize);
         match self {
-            Threshold::OneCorrect => f + 1,
-            Threshold::Majority => n / 2 + 1,
-            Threshold::CorrectMajority => (n + f + 1).div_ceil(2),
-            Threshold::All => n,
+            Self::OneCorrect => f + 1,
+            Self::Majority => n / 2 + 1,
+            Self::CorrectMajority => (n + f + 1).div_ceil(2),
+            Self::All => n,
         }
     }
 }
@@ -144,6 +144,8 @@ pub struct Rules {
     /// protocol's. Hybster has its kinds below 32; those of another protocol must be none of
     /// Hybster's, so that a tool that sees only a message does not take one for the other.
     pub handler: fn(u8) -> Option<Handler>,
+    /// BATCH-REQUESTs of one pillar that a correct peer may have under way.
+    pub batch_requests: usize,
     /// Whether a follower's replies may go to the client through the leader. Wrong where a client
     /// needs more replies than those of a quorum that the leader waits for.
     pub relays_replies: bool,

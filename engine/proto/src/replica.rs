@@ -41,7 +41,7 @@ impl<O: Ordering, S: Service> Stages<O, S> {
     ) -> Self {
         assert_eq!(config.protocol, O::PROTOCOL, "the group's protocol decides about the stages");
         let Agreement { requests, pillars, control } = agreement;
-        Stages {
+        Self {
             intake: Intake::new(config.clone(), id, requests),
             pillars,
             execution: Execution::new(config.clone(), id, service, randomness),

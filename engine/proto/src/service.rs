@@ -50,7 +50,7 @@ pub struct Context {
     /// The order number that the operation was agreed at.
     pub order: OrderNumber,
     /// The agreed time in milliseconds since the Unix epoch. It never falls from one operation to
-    /// the next, whoever leads, and is the same for all operations of a batch.
+    /// the next, also when the leader changes, and is the same for all operations of a batch.
     ///
     /// It comes from the leader's clock. While at most f replicas are faulty or have wrong clocks,
     /// it is ahead of a right clock by no more than the group's `max_clock_skew_ms`, and behind by
@@ -72,15 +72,15 @@ impl Context {
     /// A context outside of a replica, to try services with: at time 0 and with random bytes that
     /// anybody can compute.
     #[must_use]
-    pub fn new(session: SessionId, number: RequestNumber, order: OrderNumber) -> Context {
-        let mut context = Context::with_key(RandomnessKey::from_bytes([0; 32]));
+    pub fn new(session: SessionId, number: RequestNumber, order: OrderNumber) -> Self {
+        let mut context = Self::with_key(RandomnessKey::from_bytes([0; 32]));
         (context.session, context.number, context.order) = (session, number, order);
         context
     }
 
     /// The context of an execution stage, before the first operation.
-    pub(crate) fn with_key(key: RandomnessKey) -> Context {
-        Context {
+    pub(crate) fn with_key(key: RandomnessKey) -> Self {
+        Self {
             session: SessionId::default(),
             number: RequestNumber(0),
             order: OrderNumber(0),

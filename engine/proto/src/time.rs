@@ -8,13 +8,13 @@ pub struct Time(pub u64);
 impl Time {
     /// The time `us` microseconds later.
     #[must_use]
-    pub fn after_us(self, us: u64) -> Time {
-        Time(self.0.saturating_add(us))
+    pub fn after_us(self, us: u64) -> Self {
+        Self(self.0.saturating_add(us))
     }
 
     /// Microseconds since `earlier`, 0 if that lies ahead.
     #[must_use]
-    pub fn since_us(self, earlier: Time) -> u64 {
+    pub fn since_us(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
@@ -32,8 +32,8 @@ pub struct WallClock {
 impl WallClock {
     /// A clock that shows `unix_us` microseconds since the Unix epoch at `now`.
     #[must_use]
-    pub fn new(unix_us: u64, now: Time) -> WallClock {
-        WallClock { offset_us: unix_us.wrapping_sub(now.0) as i64 }
+    pub fn new(unix_us: u64, now: Time) -> Self {
+        Self { offset_us: unix_us.wrapping_sub(now.0) as i64 }
     }
 
     /// Milliseconds since the Unix epoch.

@@ -18,7 +18,7 @@ impl AdaptiveTimeout {
     /// A timeout that starts with, and grows by, a number of microseconds.
     #[must_use]
     pub fn new(step_us: u64) -> Self {
-        AdaptiveTimeout { step_us, delay_us: step_us }
+        Self { step_us, delay_us: step_us }
     }
 
     /// The present waiting time in microseconds.

@@ -2,7 +2,7 @@
 //!
 //! The stages push [`TraceEvent`]s into their [`Output`](crate::Output) if somebody wants them.
 //! [`mod@file`] is the form in which the simulator and real replicas write them down
-//! (`engine/proto/TRACE.md` draws it), and [`std::fmt::Display`] puts each event into words.
+//! (`engine/proto/TRACE.md` draws it), and [`std::fmt::Display`] writes each event as text.
 //!
 //! The kinds are those of any ordering protocol with views: a replica is *elected* to lead a view,
 //! it *proposes*, replicas *vouch* for proposals, a quorum of votes *certifies* one, and a
@@ -32,7 +32,7 @@ pub enum Phase {
     Commit,
 }
 
-/// How many replicas it takes, under a configuration.
+/// How many replicas each step needs, in a configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Quorums {
     /// Members of an elected view.
@@ -104,7 +104,7 @@ pub struct Member {
     pub disclosed: Vec<Counted>,
 }
 
-/// Something that a replica did, as the protocol's terms have it.
+/// Something that a replica did, in the terms of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TraceEvent {
     /// The replica decided to leave its view for another.
@@ -245,8 +245,8 @@ pub enum TraceEvent {
     Diverged(CheckpointId),
     /// A transferred state was installed.
     StateInstalled(CheckpointId),
-    /// From here on another configuration holds than the one in the header of the trace. Replicas
-    /// that cannot be reconfigured never record it.
+    /// From here on, another configuration is in force than that of the trace's header. Replicas that
+    /// cannot be reconfigured never record it.
     Configured {
         /// The order number after which it holds.
         after: OrderNumber,
@@ -261,8 +261,8 @@ pub enum TraceEvent {
         /// Digest of its constants.
         constants: Digest,
     },
-    /// Events of this stream are missing here: its writer had to drop them. What a checker does not
-    /// see in such a trace may have happened nevertheless.
+    /// Events of this stream are missing here: its writer had to drop them. In such a trace, what
+    /// a checker does not see may have happened.
     Lost {
         /// How many.
         events: u32,
@@ -274,12 +274,12 @@ impl TraceEvent {
     #[must_use]
     pub fn pillar(&self) -> Option<PillarId> {
         match self {
-            TraceEvent::PartLeft { pillar, .. }
-            | TraceEvent::Adopted { pillar, .. }
-            | TraceEvent::Proposed { pillar, .. }
-            | TraceEvent::Reissued { pillar, .. }
-            | TraceEvent::Vouched { pillar, .. }
-            | TraceEvent::Certified { pillar, .. } => Some(*pillar),
+            Self::PartLeft { pillar, .. }
+            | Self::Adopted { pillar, .. }
+            | Self::Proposed { pillar, .. }
+            | Self::Reissued { pillar, .. }
+            | Self::Vouched { pillar, .. }
+            | Self::Certified { pillar, .. } => Some(*pillar),
             _ => None,
         }
     }
@@ -289,31 +289,29 @@ impl TraceEvent {
     #[must_use]
     pub fn orders(&self) -> Option<(OrderNumber, OrderNumber)> {
         match self {
-            TraceEvent::Proposed { proposal, .. }
-            | TraceEvent::Reissued { proposal, .. }
-            | TraceEvent::Vouched { proposal, .. }
-            | TraceEvent::Certified { proposal, .. } => Some((proposal.first, proposal.last)),
-            TraceEvent::PartLeft { held, .. } => {
+            Self::Proposed { proposal, .. }
+            | Self::Reissued { proposal, .. }
+            | Self::Vouched { proposal, .. }
+            | Self::Certified { proposal, .. } => Some((proposal.first, proposal.last)),
+            Self::PartLeft { held, .. } => {
                 let first = held.iter().map(|held| held.proposal.first).min()?;
                 Some((first, held.iter().map(|held| held.proposal.last).max()?))
             }
-            TraceEvent::Adopted { proposals, .. } => {
+            Self::Adopted { proposals, .. } => {
                 let first = proposals.iter().map(|proposal| proposal.first).min()?;
                 Some((first, proposals.iter().map(|proposal| proposal.last).max()?))
             }
-            TraceEvent::Executed { order, .. } | TraceEvent::AgreedTime { order, .. } => {
-                Some((*order, *order))
-            }
-            TraceEvent::CheckpointTaken(id)
-            | TraceEvent::CheckpointStable { checkpoint: id, .. }
-            | TraceEvent::Diverged(id)
-            | TraceEvent::StateInstalled(id) => Some((id.order, id.order)),
-            TraceEvent::ViewLeft { .. }
-            | TraceEvent::Elected { .. }
-            | TraceEvent::ViewEntered { .. }
-            | TraceEvent::Endorsed { .. }
-            | TraceEvent::Configured { .. }
-            | TraceEvent::Lost { .. } => None,
+            Self::Executed { order, .. } | Self::AgreedTime { order, .. } => Some((*order, *order)),
+            Self::CheckpointTaken(id)
+            | Self::CheckpointStable { checkpoint: id, .. }
+            | Self::Diverged(id)
+            | Self::StateInstalled(id) => Some((id.order, id.order)),
+            Self::ViewLeft { .. }
+            | Self::Elected { .. }
+            | Self::ViewEntered { .. }
+            | Self::Endorsed { .. }
+            | Self::Configured { .. }
+            | Self::Lost { .. } => None,
         }
     }
 }

@@ -28,12 +28,8 @@ pub struct TransferredPages {
 impl TransferredPages {
     /// The pages of a tree, each either in `fetched` or the same as in `base`.
     #[must_use]
-    pub fn new(
-        count: u64,
-        base: Option<Arc<dyn Snapshot>>,
-        fetched: BTreeMap<u64, Bytes>,
-    ) -> TransferredPages {
-        TransferredPages { count, base, fetched }
+    pub fn new(count: u64, base: Option<Arc<dyn Snapshot>>, fetched: BTreeMap<u64, Bytes>) -> Self {
+        Self { count, base, fetched }
     }
 
     /// This replica's checkpoint that pages were taken from.
@@ -61,9 +57,9 @@ impl Snapshot for TransferredPages {
 }
 
 impl From<Pages> for TransferredPages {
-    fn from(pages: Pages) -> TransferredPages {
+    fn from(pages: Pages) -> Self {
         let count = pages.page_count();
-        TransferredPages::new(count, None, (0..).zip(pages.0).collect())
+        Self::new(count, None, (0..).zip(pages.0).collect())
     }
 }
 

@@ -44,7 +44,7 @@ impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
         assert_eq!(config.pillars, 1, "an unreplicated server has one pillar");
         let execution = Execution::new(config.clone(), ReplicaId(0), service, randomness);
         let (clock, lanes) = (WallClock::default(), Lanes::default());
-        Unreplicated { config, verifier, execution, next_slot: 0, clock, lanes }
+        Self { config, verifier, execution, next_slot: 0, clock, lanes }
     }
 
     /// Tells the server the time of day.

@@ -67,11 +67,11 @@ struct Group {
 const LINK: ClientLink = ClientLink { client: ClientId(3), incarnation: 77 };
 
 impl Group {
-    fn new(pillars: u16) -> Group {
-        Group::proving(pillars, RequestAuthenticator::Mac)
+    fn new(pillars: u16) -> Self {
+        Self::proving(pillars, RequestAuthenticator::Mac)
     }
 
-    fn proving(pillars: u16, request_authenticator: RequestAuthenticator) -> Group {
+    fn proving(pillars: u16, request_authenticator: RequestAuthenticator) -> Self {
         let config = Arc::new(GroupConfig {
             pillars,
             request_authenticator,
@@ -109,7 +109,7 @@ impl Group {
                 Stages::new(config.clone(), r, agreement, Journal::default(), randomness)
             })
             .collect();
-        Group {
+        Self {
             client,
             config,
             replicas,
@@ -302,7 +302,7 @@ fn a_pillar_with_nothing_to_propose_covers_the_gap() {
     group.settle();
     for replica in 0..3 {
         let (order, journal) = group.executed(replica);
-        assert_eq!(journal, expected, "replica {replica} stands at {order}");
+        assert_eq!(journal, expected, "replica {replica} is at {order}");
     }
     assert!(group.replies.iter().all(|(_, number, _)| *number != RequestNumber(11)));
 }

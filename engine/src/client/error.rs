@@ -72,7 +72,7 @@ pub enum CallError {
     /// is not deterministic, or the replicas run different ones. The operation was not executed so
     /// far. An operator has to look at the replicas' logs, which say where their states differ.
     #[error(
-        "the replicas' states differ, so the group stands still: their logs say where; the operation \
+        "the replicas' states differ, so the group has halted: their logs say where; the operation \
          may still be executed if it goes on"
     )]
     StatesDiffer,

@@ -11,7 +11,7 @@ pub enum BadAddress {
     /// It is neither an address nor a name with a port.
     #[error(transparent)]
     Malformed(#[from] AddressError),
-    /// A zone stands where none can be.
+    /// A zone is where none can be.
     #[error(
         "write an address with a zone and a port as in \"[fe80::1%eth0]:7100\"; one without a zone as in \
          \"192.0.2.7:7100\""

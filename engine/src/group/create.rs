@@ -146,7 +146,7 @@ fn addresses(options: &CreateOptions, replicas: u16) -> Result<Vec<PeerAddress>,
                 return fail(format!("give {replicas} addresses, one per replica"));
             }
             if let Some(twice) = (1..list.len()).find(|i| list[..*i].contains(&list[*i])) {
-                return fail(format!("{} stands twice", list[twice]));
+                return fail(format!("{} is there twice", list[twice]));
             }
             Ok(list.clone())
         }

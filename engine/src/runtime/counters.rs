@@ -142,9 +142,9 @@ pub(crate) struct AgentCounters {
 }
 
 impl AgentCounters {
-    fn new(replicas: u16) -> AgentCounters {
+    fn new(replicas: u16) -> Self {
         let dealt = (0..replicas).map(|_| Default::default()).collect();
-        AgentCounters { dealt, ..AgentCounters::default() }
+        Self { dealt, ..Self::default() }
     }
 
     /// A peer's message was dealt with. Only for the agent itself.

@@ -80,8 +80,8 @@ impl<T: Transport> Network<T> {
         shared: Arc<Shared>,
         peers: Vec<u16>,
         limits: EgressLimits,
-    ) -> Network<T> {
-        Network {
+    ) -> Self {
+        Self {
             egress: Egress::new(Arc::clone(&shared.config), shared.replica, limits),
             admission: Admission::new(&shared.config),
             backlog: Backlog::new(&shared.config),
@@ -171,7 +171,7 @@ impl<T: Transport> Network<T> {
     /// The end of a turn: hands over what is due and publishes the counters.
     pub(crate) fn flush(&mut self, now: Time) {
         self.egress.flush(now, &mut self.wires);
-        let Network { egress, backlog, wires, answers_left, .. } = self;
+        let Self { egress, backlog, wires, answers_left, .. } = self;
         egress.tell_stages(|input| answers_left.push(input));
         backlog.flush(&mut Replies { egress, wires }, answers_left);
         self.egress.check_invariants(false);
@@ -247,7 +247,7 @@ impl<T: Transport> Network<T> {
     /// Whether a peer's message is taken in; if not, it is counted and the peer is named.
     #[inline]
     fn admits(&mut self, from: ReplicaId, message: &[u8]) -> bool {
-        let Network { admission, shared, .. } = self;
+        let Self { admission, shared, .. } = self;
         admission.admit(from, message, || dealt(shared, from)) || {
             self.throttle(from, message);
             false
@@ -512,8 +512,8 @@ pub(crate) struct RateLimit {
 }
 
 impl RateLimit {
-    pub(crate) fn new(per_second: u32) -> RateLimit {
-        RateLimit { per_second, second: None, count: 0 }
+    pub(crate) fn new(per_second: u32) -> Self {
+        Self { per_second, second: None, count: 0 }
     }
 
     pub(crate) fn permits(&mut self, now: Instant) -> bool {

@@ -61,43 +61,43 @@ pub(crate) trait Stage: Send {
 pub(crate) struct Address(usize);
 
 impl Address {
-    const CLIENTS: Address = Address(0);
-    const EXECUTION: Address = Address(1);
-    const STATE: Address = Address(2);
-    const CONTROL: Address = Address(3);
+    const CLIENTS: Self = Self(0);
+    const EXECUTION: Self = Self(1);
+    const STATE: Self = Self(2);
+    const CONTROL: Self = Self(3);
 
     /// How many addresses there are.
     pub(crate) fn count(pillars: u16) -> usize {
         4 + usize::from(pillars)
     }
 
-    fn pillar(pillar: u16) -> Address {
-        Address(4 + usize::from(pillar))
+    fn pillar(pillar: u16) -> Self {
+        Self(4 + usize::from(pillar))
     }
 
     /// The addressee of an input.
     #[inline]
-    pub(crate) fn of(input: &Input) -> Address {
+    pub(crate) fn of(input: &Input) -> Self {
         match input {
-            Input::Intake(_) => Address::CLIENTS,
-            Input::Execution(_) => Address::EXECUTION,
-            Input::State(_) => Address::STATE,
-            Input::Control(_) => Address::CONTROL,
-            Input::Pillar(pillar, _) => Address::pillar(pillar.0),
+            Input::Intake(_) => Self::CLIENTS,
+            Input::Execution(_) => Self::EXECUTION,
+            Input::State(_) => Self::STATE,
+            Input::Control(_) => Self::CONTROL,
+            Input::Pillar(pillar, _) => Self::pillar(pillar.0),
         }
     }
 
     /// Calls `visit` with each address that a stage answers for.
-    pub(crate) fn each_of(role: Role, mut visit: impl FnMut(Address)) {
+    pub(crate) fn each_of(role: Role, mut visit: impl FnMut(Self)) {
         match role {
-            Role::Clients => visit(Address::CLIENTS),
-            Role::Execution => visit(Address::EXECUTION),
-            Role::State => visit(Address::STATE),
-            Role::Control => visit(Address::CONTROL),
-            Role::Pillar(pillar) => visit(Address::pillar(pillar)),
+            Role::Clients => visit(Self::CLIENTS),
+            Role::Execution => visit(Self::EXECUTION),
+            Role::State => visit(Self::STATE),
+            Role::Control => visit(Self::CONTROL),
+            Role::Pillar(pillar) => visit(Self::pillar(pillar)),
             Role::Server => {
-                visit(Address::CLIENTS);
-                visit(Address::EXECUTION);
+                visit(Self::CLIENTS);
+                visit(Self::EXECUTION);
             }
         }
     }
@@ -199,17 +199,17 @@ impl<P: PillarStage> Stage for Pillar<P> {
 impl<S: Service> Stage for Execution<S> {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
-            Input::Execution(input) => Execution::handle(self, input, now, out),
+            Input::Execution(input) => Self::handle(self, input, now, out),
             other => misdelivered(Role::Execution, &other, out),
         }
     }
 
     fn tick(&mut self, now: Time, out: &mut Output) {
-        Execution::tick(self, now, out);
+        Self::tick(self, now, out);
     }
 
     fn deadline(&self) -> Option<Time> {
-        Execution::deadline(self)
+        Self::deadline(self)
     }
 
     fn publish(&self, counters: &Counters) {
@@ -221,21 +221,21 @@ impl<S: Service> Stage for Execution<S> {
 impl Stage for StateStage {
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
         match input {
-            Input::State(input) => StateStage::handle(self, input, now, out),
+            Input::State(input) => Self::handle(self, input, now, out),
             other => misdelivered(Role::State, &other, out),
         }
     }
 
     fn tick(&mut self, now: Time, out: &mut Output) {
-        StateStage::tick(self, now, out);
+        Self::tick(self, now, out);
     }
 
     fn deadline(&self) -> Option<Time> {
-        StateStage::deadline(self)
+        Self::deadline(self)
     }
 
     fn work(&mut self, now: Time, out: &mut Output) -> bool {
-        StateStage::work(self, now, WORK_PAGES, out)
+        Self::work(self, now, WORK_PAGES, out)
     }
 
     fn publish(&self, counters: &Counters) {
@@ -285,11 +285,11 @@ impl<C: ControlStage> Stage for Control<C> {
 
 impl<V: RequestVerifier, S: Service> Stage for Unreplicated<V, S> {
     fn set_wall_clock(&mut self, clock: WallClock) {
-        Unreplicated::set_wall_clock(self, clock);
+        Self::set_wall_clock(self, clock);
     }
 
     fn handle(&mut self, input: Input, now: Time, out: &mut Output) {
-        Unreplicated::handle(self, input, now, out);
+        Self::handle(self, input, now, out);
     }
 
     fn is_congested(&mut self) -> bool {

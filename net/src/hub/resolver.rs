@@ -41,13 +41,13 @@ pub(super) struct Resolver {
 
 impl Resolver {
     /// Asks the operating system, and wakes with `waker`.
-    pub(super) fn new(waker: Waker) -> Resolver {
-        Resolver::with(Arc::new(ask_system), waker)
+    pub(super) fn new(waker: Waker) -> Self {
+        Self::with(Arc::new(ask_system), waker)
     }
 
-    pub(super) fn with(look_up: Arc<LookUp>, waker: Waker) -> Resolver {
+    pub(super) fn with(look_up: Arc<LookUp>, waker: Waker) -> Self {
         let (tell, done) = channel();
-        Resolver { look_up, waker, done, tell }
+        Self { look_up, waker, done, tell }
     }
 
     /// Starts a look-up; a peer must have no other one under way.

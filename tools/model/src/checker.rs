@@ -43,10 +43,10 @@ pub struct CoreModel {
 impl CoreModel {
     /// The model of some bounds.
     #[must_use]
-    pub fn new(bounds: Bounds) -> CoreModel {
+    pub fn new(bounds: Bounds) -> Self {
         let group = Arc::new(Group::new(bounds));
         let host = Host::new(&group);
-        CoreModel { reached: Mutex::new((World::new(Arc::clone(&group)), host)), group }
+        Self { reached: Mutex::new((World::new(Arc::clone(&group)), host)), group }
     }
 
     fn reached(&self) -> MutexGuard<'_, (World, Host)> {

@@ -1,6 +1,6 @@
 //! The faulty host: it knows every message, and its TrInX instances are honest.
 //!
-//! Its state is where its counters stand and which steps it took from view to view. From that and
+//! Its state is the values of its counters and which steps it took from view to view. From that and
 //! the messages in the network follows all that it can certify next. What it certifies goes into
 //! the network at once: whether and when a correct replica gets it is up to the network, so to
 //! withhold a certificate, or to send different ones to different peers, is covered. Only what a
@@ -78,9 +78,9 @@ type Headers = BTreeMap<(PillarId, View), Vec<PrepareHeader>>;
 impl Host {
     /// The host with its initial state, number 0.
     #[must_use]
-    pub fn new(group: &Group) -> Host {
+    pub fn new(group: &Group) -> Self {
         let pillars = usize::from(group.config.pillars);
-        let mut host = Host::default();
+        let mut host = Self::default();
         host.intern(Faulty {
             ordering: vec![CounterValue::ZERO; pillars],
             new_view: CounterValue::ZERO,

@@ -45,8 +45,8 @@ pub struct Bounds {
 impl Bounds {
     /// As many replicas as one fault needs, one pillar, one slot, views 0 and 1, two requests.
     #[must_use]
-    pub fn small(faulty: Option<u16>) -> Bounds {
-        Bounds {
+    pub fn small(faulty: Option<u16>) -> Self {
+        Self {
             faults: 1,
             faulty,
             pillars: 1,
@@ -99,7 +99,7 @@ impl Group {
     /// # Panics
     /// If the bounds do not fit together.
     #[must_use]
-    pub fn new(bounds: Bounds) -> Group {
+    pub fn new(bounds: Bounds) -> Self {
         let interval = u64::from(bounds.pillars)
             * if bounds.checkpoints { 1 } else { (bounds.slots + 1).next_power_of_two() };
         let config = GroupConfig {
@@ -122,7 +122,7 @@ impl Group {
         let key = GroupKey::from_bytes([0x2a; 32]);
         let digest = config.digest();
         let requests = (0..bounds.requests).map(|r| request(&key, &config, r)).collect();
-        Group {
+        Self {
             verifier: Mutex::new(InProcessVerifier::new(&key, config.mac, digest)),
             config: Arc::new(config),
             requests,

@@ -152,14 +152,14 @@ pub struct Automaton {
 impl Automaton {
     /// A replica in the initial state.
     #[must_use]
-    pub fn new(group: Arc<Group>, id: ReplicaId) -> Automaton {
+    pub fn new(group: Arc<Group>, id: ReplicaId) -> Self {
         let config = Arc::clone(&group.config);
         let record = Arc::new(Mutex::new(Vec::new()));
         let trinx = config.all_pillars().map(|p| group.trinx(id, p)).collect();
         let service = Recorder(Arc::clone(&record));
         let agreement = Hybster::agreement(&config, id, trinx, || group.verifier());
         let stages = Stages::new(config, id, agreement, service, Group::randomness());
-        Automaton {
+        Self {
             id,
             stages,
             out: Output { tracing: true, ..Output::default() },
@@ -331,8 +331,8 @@ impl Automaton {
 
     /// Any replica that is asked for the batch of a request has it.
     fn answer(&self, request: &Bytes, line: &mut VecDeque<Input>, effects: &mut Effects) {
-        let pillar = hybster_proto::wire::pillar_field(request).expect("an own message");
-        for digest in parse_batch_request(request).expect("an own message") {
+        let pillar = hybster_proto::wire::pillar_field(request).expect("made by this replica");
+        for digest in parse_batch_request(request).expect("made by this replica") {
             let Some(known) = self.group.request_of(&digest) else {
                 continue;
             };

@@ -122,8 +122,8 @@ pub struct World {
 impl World {
     /// The world with all replicas in their initial states, which have number 0.
     #[must_use]
-    pub fn new(group: Arc<Group>) -> World {
-        let mut world = World {
+    pub fn new(group: Arc<Group>) -> Self {
+        let mut world = Self {
             messages: Vec::new(),
             by_bytes: HashMap::new(),
             locals: group.config.all_replicas().map(|_| Locals::default()).collect(),

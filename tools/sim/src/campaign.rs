@@ -76,7 +76,7 @@ impl Outcome {
     ///
     /// # Panics
     /// If a run failed.
-    pub fn assert_good(&self) -> &Outcome {
+    pub fn assert_good(&self) -> &Self {
         for report in &self.failures {
             let violation = report.violation.as_ref().expect("the run failed");
             println!("seed {}: {}: {}", report.seed, violation.property, violation.story);
@@ -112,7 +112,7 @@ impl Spread {
         }
     }
 
-    fn merge(&mut self, other: &Spread) {
+    fn merge(&mut self, other: &Self) {
         for (of, from) in [
             (&mut self.views, &other.views),
             (&mut self.checkpoints, &other.checkpoints),
@@ -251,9 +251,9 @@ pub fn current_seed() -> Option<u64> {
 impl Campaign {
     /// All runs of a shape over a range of seeds, on the cores that the process may use.
     #[must_use]
-    pub fn new(shape: Shape, first: u64, count: u64) -> Campaign {
+    pub fn new(shape: Shape, first: u64, count: u64) -> Self {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        Campaign { shape, first, count, limit: None, jobs, most_failures: 20 }
+        Self { shape, first, count, limit: None, jobs, most_failures: 20 }
     }
 
     /// Makes the runs, and reports progress now and then.

@@ -72,7 +72,7 @@ impl Client {
         keys: &Keys,
         original: Option<ClientLink>,
         mut random: Random,
-    ) -> Client {
+    ) -> Self {
         let plan = scenario.clients[index as usize].clone();
         let link = original.unwrap_or_else(|| ClientLink {
             client: ClientId(index),
@@ -80,7 +80,7 @@ impl Client {
         });
         let key = keys.client(config, link.client.0);
         let sessions = plan.sessions;
-        Client {
+        Self {
             link,
             core: ClientCore::new(config.clone(), link.client, key, link.incarnation, sessions, 0),
             out: ClientOutput::new(config.replicas),

@@ -15,9 +15,9 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn new(random: &mut Random, drift_ppm: u32) -> Clock {
+    pub(crate) fn new(random: &mut Random, drift_ppm: u32) -> Self {
         let drift = i64::from(drift_ppm);
-        Clock {
+        Self {
             offset_us: random.below(1 << 40),
             drift_ppm: random.below(2 * u64::from(drift_ppm) + 1) as i64 - drift,
         }
@@ -65,11 +65,11 @@ impl WrongClock {
     pub const HOUR_US: u64 = 3_600_000_000;
 
     /// Any error that no bound of a simulated group allows for.
-    pub(crate) fn random(r: &mut Random, end_us: u64) -> WrongClock {
+    pub(crate) fn random(r: &mut Random, end_us: u64) -> Self {
         match r.below(3) {
-            0 => WrongClock::Ahead { by_us: WrongClock::HOUR_US },
-            1 => WrongClock::Behind { by_us: WrongClock::HOUR_US },
-            _ => WrongClock::Stands { since_us: r.below(end_us) },
+            0 => Self::Ahead { by_us: Self::HOUR_US },
+            1 => Self::Behind { by_us: Self::HOUR_US },
+            _ => Self::Stands { since_us: r.below(end_us) },
         }
     }
 }

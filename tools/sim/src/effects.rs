@@ -10,13 +10,14 @@ use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::kind_of;
 
+use crate::agenda::Event;
 use crate::behaviour::{Departure, Host, Scene};
 use crate::network::Packet;
 use crate::oracle::Now;
 use crate::replica::{Replica, Stage};
 use crate::report::NewViewSeen;
 use crate::scenario::Fault;
-use crate::world::{Event, What, World};
+use crate::world::{What, World};
 
 impl World {
     /// Empties a replica's output after `stage` ran.

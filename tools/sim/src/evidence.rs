@@ -43,9 +43,9 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    pub(crate) fn new(group: &GroupConfig, faulty: Peers) -> Evidence {
+    pub(crate) fn new(group: &GroupConfig, faulty: Peers) -> Self {
         let header = Header::new(Writer::Simulator, group, 0);
-        Evidence {
+        Self {
             members: header.members,
             faulty,
             quorums: header.quorums,

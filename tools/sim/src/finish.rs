@@ -3,11 +3,12 @@
 use hybster_proto::egress::EgressCounters;
 use hybster_proto::trace::file::Recording;
 
+use crate::agenda::Event;
 use crate::client::Client;
 use crate::linear::{self, Verdict};
 use crate::replica::Replica;
 use crate::report::Report;
-use crate::world::{Event, World};
+use crate::world::World;
 
 impl World {
     /// After the faults: ends the run once all is answered and no view changed for a while.

@@ -16,8 +16,8 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// The keys of a group with this configuration, which is given the digest of the clients'.
-    pub(crate) fn new(config: &mut GroupConfig) -> Keys {
-        let mut keys = Keys { group: GroupKey::from_bytes([0x2a; 32]), signers: None };
+    pub(crate) fn new(config: &mut GroupConfig) -> Self {
+        let mut keys = Self { group: GroupKey::from_bytes([0x2a; 32]), signers: None };
         if config.request_authenticator == RequestAuthenticator::Ed25519 {
             let public = |client| (client, keys.signing(config, client).public());
             let signers = ClientPublicKeys::new((0..config.max_clients).map(public));

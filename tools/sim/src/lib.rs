@@ -12,6 +12,7 @@
 //! answered, that all live replicas are in one view and that the history is linearizable.
 #![forbid(unsafe_code)]
 
+mod agenda;
 pub mod behaviour;
 pub mod campaign;
 mod client;
@@ -66,7 +67,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { trace: false, record: false, last_events: 40 }
+        Self { trace: false, record: false, last_events: 40 }
     }
 }
 

@@ -84,9 +84,9 @@ impl Network {
         latency: Latency,
         bytes_per_s: u64,
         random: Random,
-    ) -> Network {
+    ) -> Self {
         let ends = replicas + clients;
-        Network {
+        Self {
             replicas,
             ends,
             links: (0..ends * ends).map(|_| Link::default()).collect(),
@@ -283,7 +283,7 @@ impl Network {
         self.start(now_us, from);
     }
 
-    /// The wires of all hosts carry so many bytes per second from now on; 0: any amount.
+    /// The wires of all hosts carry this many bytes per second from now on; 0: any amount.
     pub(crate) fn limit(&mut self, now_us: u64, bytes_per_s: u64, out: &mut Vec<Delivery>) {
         let was_limited = self.is_limited();
         self.bytes_per_s = bytes_per_s;
@@ -297,7 +297,7 @@ impl Network {
         }
     }
 
-    /// Whether a packet that arrives now still does; if its receiver stands still, the link of a
+    /// Whether a packet that arrives now still does; if its receiver is paused, the link of a
     /// stream takes it back.
     pub(crate) fn arrives(&mut self, delivery: &Delivery) -> bool {
         let streams = self.streams();

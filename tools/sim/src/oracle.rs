@@ -68,7 +68,7 @@ pub(crate) type Checked = Result<(), Breach>;
 
 impl Oracles {
     /// The oracles of a group, some replicas of which may do as they like.
-    pub(crate) fn new(group: &GroupConfig, faulty: Peers) -> Oracles {
+    pub(crate) fn new(group: &GroupConfig, faulty: Peers) -> Self {
         let seen = || Seen {
             frontier: 0,
             stable: 0,
@@ -76,7 +76,7 @@ impl Oracles {
             view: View(0),
             in_view: true,
         };
-        Oracles {
+        Self {
             group: group.clone(),
             seen: group.all_replicas().map(|_| seen()).collect(),
             committed: BTreeMap::new(),

@@ -19,20 +19,20 @@ pub fn spread(seed: u64) -> u64 {
 impl Random {
     /// The generator of a seed.
     #[must_use]
-    pub fn new(seed: u64) -> Random {
+    pub fn new(seed: u64) -> Self {
         let mut at = seed;
         let state = std::array::from_fn(|_| {
             let number = spread(at);
             at = at.wrapping_add(0x9e37_79b9_7f4a_7c15);
             number
         });
-        Random { state }
+        Self { state }
     }
 
     /// A generator of its own for one purpose: what draws there does not shift this one.
     #[must_use]
-    pub fn fork(&mut self) -> Random {
-        Random::new(self.next())
+    pub fn fork(&mut self) -> Self {
+        Self::new(self.next())
     }
 
     /// The next 64 bits.

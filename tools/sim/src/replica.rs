@@ -44,22 +44,22 @@ pub(crate) enum Stage {
 impl Stage {
     fn index(self) -> usize {
         match self {
-            Stage::Network => 0,
-            Stage::Clients => 1,
-            Stage::Execution => 2,
-            Stage::State => 3,
-            Stage::Control => 4,
-            Stage::Pillar(p) => 5 + usize::from(p.0),
+            Self::Network => 0,
+            Self::Clients => 1,
+            Self::Execution => 2,
+            Self::State => 3,
+            Self::Control => 4,
+            Self::Pillar(p) => 5 + usize::from(p.0),
         }
     }
 
-    fn receiver(input: &Input) -> Stage {
+    fn receiver(input: &Input) -> Self {
         match input {
-            Input::Intake(_) => Stage::Clients,
-            Input::Pillar(p, _) => Stage::Pillar(*p),
-            Input::Execution(_) => Stage::Execution,
-            Input::State(_) => Stage::State,
-            Input::Control(_) => Stage::Control,
+            Input::Intake(_) => Self::Clients,
+            Input::Pillar(p, _) => Self::Pillar(*p),
+            Input::Execution(_) => Self::Execution,
+            Input::State(_) => Self::State,
+            Input::Control(_) => Self::Control,
         }
     }
 }
@@ -124,7 +124,7 @@ impl Replica {
         keys: &Keys,
         ledger: &Ledger,
         mut random: Random,
-    ) -> Replica {
+    ) -> Self {
         let digest = config.digest();
         let trinx: Vec<Watched> = config
             .all_pillars()
@@ -146,7 +146,7 @@ impl Replica {
         let workshop = Workshop { id, config, keys, trinx: &trinx };
         let hosts = scenario.hosts.iter().filter(|(r, _)| *r == id);
         let hosts = hosts.map(|(_, behaviour)| behaviour.build(&workshop)).collect();
-        Replica {
+        Self {
             id,
             core,
             out: Output { tracing: true, ..Output::default() },

@@ -133,8 +133,8 @@ pub struct Report {
 
 impl Report {
     /// The report of a run that ended before it could make one.
-    pub(crate) fn broken(seed: u64, violation: Violation) -> Report {
-        Report {
+    pub(crate) fn broken(seed: u64, violation: Violation) -> Self {
+        Self {
             name: "random".into(),
             seed,
             violation: Some(violation),
@@ -157,7 +157,7 @@ impl Report {
     ///
     /// # Panics
     /// If there is a violation.
-    pub fn assert_good(&self) -> &Report {
+    pub fn assert_good(&self) -> &Self {
         assert!(self.violation.is_none(), "{self}");
         self
     }
@@ -173,7 +173,7 @@ impl Report {
 
 impl Counters {
     /// Adds the counters of another run; views, orders and peaks become maxima.
-    pub fn add(&mut self, other: &Counters) {
+    pub fn add(&mut self, other: &Self) {
         self.steps += other.steps;
         self.inputs += other.inputs;
         for (kind, count) in &other.sent {

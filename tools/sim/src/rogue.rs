@@ -40,14 +40,14 @@ pub enum RogueTrick {
 
 impl RogueTrick {
     /// Those that are drawn.
-    pub const ALL: [RogueTrick; 7] = [
-        RogueTrick::TwoFaced,
-        RogueTrick::Numbers,
-        RogueTrick::Forged,
-        RogueTrick::Storm,
-        RogueTrick::Sessions,
-        RogueTrick::Garbage,
-        RogueTrick::Flood,
+    pub const ALL: [Self; 7] = [
+        Self::TwoFaced,
+        Self::Numbers,
+        Self::Forged,
+        Self::Storm,
+        Self::Sessions,
+        Self::Garbage,
+        Self::Flood,
     ];
 }
 
@@ -105,9 +105,9 @@ impl Rogue {
         config: &GroupConfig,
         keys: &Keys,
         mut random: Random,
-    ) -> Rogue {
+    ) -> Self {
         let link = ClientLink { client: ClientId(client), incarnation: random.between(1, 1 << 30) };
-        Rogue {
+        Self {
             link,
             plan,
             done: 0,

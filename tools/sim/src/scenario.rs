@@ -56,7 +56,7 @@ pub enum Transport {
 pub struct Latency {
     /// At least.
     pub min_us: u64,
-    /// Usually up to so much more.
+    /// Usually up to this much more.
     pub jitter_us: u64,
     /// How often one takes much longer.
     pub tail_ppm: u32,
@@ -78,7 +78,7 @@ pub enum End {
 pub enum Catch {
     /// They vanish.
     Drop,
-    /// They arrive so much later.
+    /// They arrive this much later.
     Delay {
         /// In microseconds.
         by_us: u64,
@@ -189,9 +189,9 @@ pub struct Scenario {
     pub client_queue_bytes: usize,
     /// Limits of the replicas' egress.
     pub egress: EgressLimits,
-    /// Clocks of replicas run fast or slow by up to so much.
+    /// Clocks of replicas run fast or slow by up to this much.
     pub drift_ppm: u32,
-    /// Clocks of the day are off by up to so much.
+    /// Clocks of the day are off by up to this much.
     pub skew_us: u64,
     /// Clocks of the day that are wrong by more than the group allows for.
     pub wrong_clocks: Vec<(u16, WrongClock)>,
@@ -224,8 +224,8 @@ pub struct Scenario {
 impl Scenario {
     /// A group without faults, for hand-made scenarios.
     #[must_use]
-    pub fn calm(name: &str, seed: u64, faults: u16, pillars: u16) -> Scenario {
-        Scenario {
+    pub fn calm(name: &str, seed: u64, faults: u16, pillars: u16) -> Self {
+        Self {
             name: name.into(),
             seed,
             group: GroupConfig {
@@ -289,7 +289,7 @@ impl Scenario {
 
     /// Adds a fault.
     #[must_use]
-    pub fn with(mut self, at_us: u64, fault: Fault) -> Scenario {
+    pub fn with(mut self, at_us: u64, fault: Fault) -> Self {
         self.faults.push(TimedFault { at_us, fault });
         self.faults.sort_by_key(|f| f.at_us);
         self
@@ -297,7 +297,7 @@ impl Scenario {
 
     /// A random run.
     #[must_use]
-    pub fn random(seed: u64) -> Scenario {
+    pub fn random(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x5ce0_a110);
         let r = &mut random;
         let faults = if r.chance(750_000) { 1 } else { 2 };
@@ -307,7 +307,7 @@ impl Scenario {
         let window = interval * r.pick(&[2, 2, 3, 4, 8]);
         let heal_at_us = r.between(100, 1_500) * 1_000;
         let timeouts = *r.pick(&[20_000, 40_000, 80_000]);
-        let mut scenario = Scenario::calm("random", seed, faults, pillars);
+        let mut scenario = Self::calm("random", seed, faults, pillars);
         scenario.group = GroupConfig {
             replicas,
             window,

@@ -31,29 +31,29 @@ pub enum FaultClass {
 
 impl FaultClass {
     /// All classes with their names.
-    pub const ALL: [(&'static str, FaultClass); 8] = [
-        ("loss", FaultClass::Loss),
-        ("duplication", FaultClass::Duplication),
-        ("lag", FaultClass::Lag),
-        ("partition", FaultClass::Partition),
-        ("break", FaultClass::Break),
-        ("crash", FaultClass::Crash),
-        ("pause", FaultClass::Pause),
-        ("slow", FaultClass::Slow),
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("loss", Self::Loss),
+        ("duplication", Self::Duplication),
+        ("lag", Self::Lag),
+        ("partition", Self::Partition),
+        ("break", Self::Break),
+        ("crash", Self::Crash),
+        ("pause", Self::Pause),
+        ("slow", Self::Slow),
     ];
 
     /// The class of a fault; `None` for those that only hand-made scenarios have.
     #[must_use]
-    pub fn of(fault: &Fault) -> Option<FaultClass> {
+    pub fn of(fault: &Fault) -> Option<Self> {
         Some(match fault {
-            Fault::Loss(_) => FaultClass::Loss,
-            Fault::Duplication(_) => FaultClass::Duplication,
-            Fault::Lag(_) => FaultClass::Lag,
-            Fault::Cut(..) | Fault::Mend(..) => FaultClass::Partition,
-            Fault::Break(..) | Fault::Reconnect(..) => FaultClass::Break,
-            Fault::Crash(_) => FaultClass::Crash,
-            Fault::Pause(_) | Fault::Resume(_) => FaultClass::Pause,
-            Fault::Slow(..) => FaultClass::Slow,
+            Fault::Loss(_) => Self::Loss,
+            Fault::Duplication(_) => Self::Duplication,
+            Fault::Lag(_) => Self::Lag,
+            Fault::Cut(..) | Fault::Mend(..) => Self::Partition,
+            Fault::Break(..) | Fault::Reconnect(..) => Self::Break,
+            Fault::Crash(_) => Self::Crash,
+            Fault::Pause(_) | Fault::Resume(_) => Self::Pause,
+            Fault::Slow(..) => Self::Slow,
             Fault::Bandwidth(_) | Fault::Filter(_) | Fault::NoFilters => return None,
         })
     }
@@ -112,7 +112,7 @@ impl Shape {
 impl Scenario {
     /// A random run with Byzantine hosts and clients.
     #[must_use]
-    pub fn byzantine(seed: u64) -> Scenario {
+    pub fn byzantine(seed: u64) -> Self {
         Shape { byzantine: true, ..Shape::default() }.scenario(seed)
     }
 }

@@ -38,11 +38,11 @@ impl Action {
     #[must_use]
     pub fn apply(self, register: Option<u64>) -> Option<u64> {
         match self {
-            Action::Get => register,
-            Action::Put(value) => Some(value),
-            Action::Delete => None,
-            Action::Cas { expected, new } if register == expected => Some(new),
-            Action::Cas { .. } => register,
+            Self::Get => register,
+            Self::Put(value) => Some(value),
+            Self::Delete => None,
+            Self::Cas { expected, new } if register == expected => Some(new),
+            Self::Cas { .. } => register,
         }
     }
 }
@@ -68,7 +68,7 @@ impl Operation {
 
     /// Parses an operation.
     #[must_use]
-    pub fn parse(bytes: &[u8]) -> Option<Operation> {
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first()?;
         let (key, rest) = rest.split_first_chunk::<2>()?;
         let (a, rest) = take_register(rest)?;
@@ -80,7 +80,7 @@ impl Operation {
             3 => Action::Cas { expected: a, new: b },
             _ => return None,
         };
-        Some(Operation { key: u16::from_le_bytes(*key), action })
+        Some(Self { key: u16::from_le_bytes(*key), action })
     }
 }
 

@@ -92,18 +92,18 @@ pub struct Watched {
 impl Watched {
     /// Watches an instance.
     #[must_use]
-    pub fn new(inner: InProcessTrInX, ledger: Ledger) -> Watched {
+    pub fn new(inner: InProcessTrInX, ledger: Ledger) -> Self {
         let instance = inner.instance();
-        Watched { inner: Arc::new(Mutex::new(inner)), instance, ledger }
+        Self { inner: Arc::new(Mutex::new(inner)), instance, ledger }
     }
 
     /// A clone that certifies what the first one has certified: what must not be possible. It has
     /// a ledger of its own, so that other oracles have to find out.
     #[cfg(feature = "controls")]
     #[must_use]
-    pub fn cloned_for_attack(&self) -> Watched {
+    pub fn cloned_for_attack(&self) -> Self {
         let inner = lock(&self.inner).cloned_for_attack();
-        Watched::new(inner, Ledger::default())
+        Self::new(inner, Ledger::default())
     }
 }
 
@@ -188,7 +188,7 @@ pub struct Recorded<S> {
 impl<S> Recorded<S> {
     /// Records what `inner` does.
     pub fn new(inner: S, record: Record) -> Self {
-        Recorded { inner, record }
+        Self { inner, record }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The world of one run: virtual time, the event loop, and what passes between its parts.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use hybster_proto::trace::file::{Header, Recording, Writer};
 use hybster_proto::wire::{kind, kind_of};
 
 use crate::Options;
+use crate::agenda::{Agenda, Event};
 use crate::behaviour::Archive;
 use crate::client::Client;
 use crate::coverage::Coverage;
@@ -30,61 +30,6 @@ use crate::report::{Counters, NewViewSeen, Report};
 use crate::rogue::Rogue;
 use crate::scenario::{Layout, Scenario, Transport};
 use crate::watched::{Execution, Ledger};
-
-/// Something that will happen.
-pub(crate) enum Event {
-    /// A packet arrives.
-    Arrive(Delivery),
-    /// A host's wire has carried a piece of a message.
-    Sent(usize),
-    /// A replica's turn.
-    Run(usize),
-    /// A replica's timer.
-    Wake(usize),
-    /// A client's timer.
-    ClientWake(usize),
-    /// A session of a client may submit.
-    Turn(usize, u32),
-    /// A fault of the scenario.
-    Fault(usize),
-    /// The end of all faults.
-    Heal,
-    /// A message leaves a faulty host that kept it back.
-    Depart(usize, ReplicaId, Bytes),
-    /// A faulty host acts of its own accord.
-    Host(usize),
-    /// A Byzantine client acts.
-    Rogue(usize),
-    /// Is everything done?
-    Check,
-}
-
-struct Scheduled {
-    at_us: u64,
-    /// Breaks ties in the order of scheduling.
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_us, self.number).cmp(&(other.at_us, other.number))
-    }
-}
 
 /// An event of a replica, kept for reports.
 pub(crate) enum What {
@@ -106,8 +51,7 @@ pub struct World {
     pub(crate) now_us: u64,
     pub(crate) step: u64,
     stamp: u64,
-    scheduled: u64,
-    heap: BinaryHeap<Reverse<Scheduled>>,
+    agenda: Agenda,
     pub(crate) replicas: Vec<Replica>,
     busy_until_us: Vec<u64>,
     pub(crate) clients: Vec<Client>,
@@ -139,7 +83,7 @@ impl World {
     /// # Panics
     /// If the scenario's group constants do not fit together.
     #[must_use]
-    pub fn new(scenario: Scenario, options: Options) -> World {
+    pub fn new(scenario: Scenario, options: Options) -> Self {
         scenario.group.validate().expect("the scenario's group is valid");
         let mut random = Random::new(scenario.seed);
         let mut config = scenario.group.clone();
@@ -166,15 +110,14 @@ impl World {
         let rogues = rogues.collect();
         let faulty: Peers = scenario.hosts.iter().map(|(replica, _)| *replica).collect();
         let header = Header { faulty, ..Header::new(Writer::Simulator, &config, 0) };
-        World {
+        Self {
             oracles: Oracles::new(&config, faulty),
             options,
             config,
             now_us: 0,
             step: 0,
             stamp: 0,
-            scheduled: 0,
-            heap: BinaryHeap::new(),
+            agenda: Agenda::default(),
             replicas,
             busy_until_us: vec![0; n],
             clients,
@@ -206,14 +149,14 @@ impl World {
     pub fn run(mut self) -> Report {
         self.begin();
         while !self.done && self.violation.is_none() {
-            let Some(Reverse(next)) = self.heap.pop() else {
+            let Some((at_us, event)) = self.agenda.pop() else {
                 self.violate(("liveness", "nothing will ever happen again".into(), vec![]));
                 break;
             };
-            debug_assert!(next.at_us >= self.now_us);
-            self.now_us = next.at_us;
+            debug_assert!(at_us >= self.now_us);
+            self.now_us = at_us;
             self.step += 1;
-            self.handle(next.event);
+            self.handle(event);
             if let Some(story) = self.ledger.violation() {
                 self.violate(("counter uniqueness", story, vec![]));
             }
@@ -264,9 +207,7 @@ impl World {
     }
 
     pub(crate) fn schedule(&mut self, at_us: u64, event: Event) {
-        self.scheduled += 1;
-        let number = self.scheduled;
-        self.heap.push(Reverse(Scheduled { at_us: at_us.max(self.now_us), number, event }));
+        self.agenda.push(at_us.max(self.now_us), event);
     }
 
     pub(crate) fn launch(&mut self, deliveries: &mut Vec<Delivery>) {

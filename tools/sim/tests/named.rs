@@ -430,7 +430,7 @@ fn a_follower_whose_clock_is_wrong_by_an_hour_does_no_harm() {
                 let calm = good(scenario.clone());
                 assert_eq!(calm.counters.view, 0, "seed {seed}: {calm}");
                 assert_eq!(calm.counters.lag_at_end, 0, "seed {seed}: {calm}");
-                // The leader stands still: the other two change the view, and the wrong one enters it.
+                // The leader is paused: the other two change the view, and the wrong one enters it.
                 let report =
                     good(scenario.with(300_000, Fault::Pause(0)).with(700_000, Fault::Resume(0)));
                 assert!(report.counters.view > 0, "seed {seed}: {report}");

@@ -30,7 +30,7 @@ impl Cell {
     }
 
     /// Operations per second that the wires can carry, each in one copy to each follower and with its
-    /// replies, or that so many sessions can ask for in one and a half times what one operation takes.
+    /// replies, or that this many sessions can ask for in one and a half times what one operation takes.
     fn possible(&self) -> f64 {
         let (rate, bytes) = (self.bytes_per_s() as f64, f64::from(self.value) + OVERHEAD as f64);
         let by_wire = rate / (2.0 * bytes + 100.0);

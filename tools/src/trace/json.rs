@@ -43,55 +43,16 @@ pub(super) fn entry(time_us: u64, entry: &Entry) -> Value {
 
 fn event(event: &TraceEvent) -> Value {
     match event {
-        TraceEvent::ViewLeft { from, to } => {
-            json!({ "event": "view left", "from": from.0, "to": to.0 })
-        }
-        TraceEvent::PartLeft { from, to, checkpoint, steps, held, .. } => json!({
-            "event": "part left",
-            "from": from.0,
-            "to": to.0,
-            "checkpoint": checkpoint.0,
-            "steps": steps.iter().map(step).collect::<Vec<_>>(),
-            "held": held.iter().map(held_proposal).collect::<Vec<_>>(),
-        }),
-        TraceEvent::Elected { view, leader, checkpoint, members, vouchers } => json!({
-            "event": "elected",
-            "view": view.0,
-            "leader": leader.0,
-            "checkpoint": of_checkpoint(checkpoint),
-            "members": members.iter().map(member).collect::<Vec<_>>(),
-            "vouchers": ids(*vouchers),
-        }),
-        TraceEvent::Adopted { view, proposals, .. } => json!({
-            "event": "adopted",
-            "view": view.0,
-            "proposals": proposals.iter().map(proposal).collect::<Vec<_>>(),
-        }),
-        TraceEvent::ViewEntered { view, current, leader } => json!({
-            "event": "view entered", "view": view.0, "current": current.0, "leads": leader,
-        }),
-        TraceEvent::Endorsed { view, checkpoint } => json!({
-            "event": "endorsed", "view": view.0, "checkpoint": of_checkpoint(checkpoint),
-        }),
-        TraceEvent::Proposed { view, proposal: of, .. } => {
-            json!({ "event": "proposed", "view": view.0, "proposal": proposal(of) })
-        }
-        TraceEvent::Reissued { view, proposal: of, .. } => {
-            json!({ "event": "reissued", "view": view.0, "proposal": proposal(of) })
-        }
-        TraceEvent::Vouched { phase, view, proposal: of, .. } => json!({
-            "event": "vouched",
-            "phase": phase_name(*phase),
-            "view": view.0,
-            "proposal": proposal(of),
-        }),
-        TraceEvent::Certified { phase, view, proposal: of, voters, .. } => json!({
-            "event": "certified",
-            "phase": phase_name(*phase),
-            "view": view.0,
-            "proposal": proposal(of),
-            "voters": ids(*voters),
-        }),
+        TraceEvent::ViewLeft { .. }
+        | TraceEvent::PartLeft { .. }
+        | TraceEvent::Elected { .. }
+        | TraceEvent::Adopted { .. }
+        | TraceEvent::ViewEntered { .. }
+        | TraceEvent::Endorsed { .. } => of_views(event),
+        TraceEvent::Proposed { .. }
+        | TraceEvent::Reissued { .. }
+        | TraceEvent::Vouched { .. }
+        | TraceEvent::Certified { .. } => of_ordering(event),
         TraceEvent::Executed { order, requests, ran, results } => json!({
             "event": "executed",
             "order": order.0,
@@ -126,6 +87,67 @@ fn event(event: &TraceEvent) -> Value {
             "constants": constants.to_string(),
         }),
         TraceEvent::Lost { events } => json!({ "event": "lost", "events": events }),
+    }
+}
+
+fn of_views(event: &TraceEvent) -> Value {
+    match event {
+        TraceEvent::ViewLeft { from, to } => {
+            json!({ "event": "view left", "from": from.0, "to": to.0 })
+        }
+        TraceEvent::PartLeft { from, to, checkpoint, steps, held, .. } => json!({
+            "event": "part left",
+            "from": from.0,
+            "to": to.0,
+            "checkpoint": checkpoint.0,
+            "steps": steps.iter().map(step).collect::<Vec<_>>(),
+            "held": held.iter().map(held_proposal).collect::<Vec<_>>(),
+        }),
+        TraceEvent::Elected { view, leader, checkpoint, members, vouchers } => json!({
+            "event": "elected",
+            "view": view.0,
+            "leader": leader.0,
+            "checkpoint": of_checkpoint(checkpoint),
+            "members": members.iter().map(member).collect::<Vec<_>>(),
+            "vouchers": ids(*vouchers),
+        }),
+        TraceEvent::Adopted { view, proposals, .. } => json!({
+            "event": "adopted",
+            "view": view.0,
+            "proposals": proposals.iter().map(proposal).collect::<Vec<_>>(),
+        }),
+        TraceEvent::ViewEntered { view, current, leader } => json!({
+            "event": "view entered", "view": view.0, "current": current.0, "leads": leader,
+        }),
+        TraceEvent::Endorsed { view, checkpoint } => json!({
+            "event": "endorsed", "view": view.0, "checkpoint": of_checkpoint(checkpoint),
+        }),
+        _ => unreachable!("an event of a view change"),
+    }
+}
+
+fn of_ordering(event: &TraceEvent) -> Value {
+    match event {
+        TraceEvent::Proposed { view, proposal: of, .. } => {
+            json!({ "event": "proposed", "view": view.0, "proposal": proposal(of) })
+        }
+        TraceEvent::Reissued { view, proposal: of, .. } => {
+            json!({ "event": "reissued", "view": view.0, "proposal": proposal(of) })
+        }
+        TraceEvent::Vouched { phase, view, proposal: of, .. } => json!({
+            "event": "vouched",
+            "phase": phase_name(*phase),
+            "view": view.0,
+            "proposal": proposal(of),
+        }),
+        TraceEvent::Certified { phase, view, proposal: of, voters, .. } => json!({
+            "event": "certified",
+            "phase": phase_name(*phase),
+            "view": view.0,
+            "proposal": proposal(of),
+            "voters": ids(*voters),
+        }),
+        _ => unreachable!("an event of the ordering"),
     }
 }
 

@@ -116,8 +116,8 @@ struct Needed {
 }
 
 impl Needed {
-    fn of(config: &GroupConfig) -> Needed {
-        Needed { replies: config.replies_needed() as u32, answers: config.answers_needed() as u32 }
+    fn of(config: &GroupConfig) -> Self {
+        Self { replies: config.replies_needed() as u32, answers: config.answers_needed() as u32 }
     }
 }
 
@@ -148,7 +148,7 @@ impl ClientCore {
         incarnation: u64,
         sessions: u32,
         first_number: u64,
-    ) -> ClientCore {
+    ) -> Self {
         assert!((1..=64).contains(&config.replicas), "1 to 64 replicas");
         assert!(sessions > 0, "a client has at least one session");
         // Checks the ranges of incarnation and index.
@@ -156,7 +156,7 @@ impl ClientCore {
         let first = first_number.max(FIRST_NUMBER_MIN);
         let ring_bits = config.session_window.next_power_of_two().trailing_zeros();
         let all = u64::MAX >> (64 - u32::from(config.replicas));
-        ClientCore {
+        Self {
             client,
             key: key.into(),
             incarnation,
@@ -182,7 +182,7 @@ impl ClientCore {
         }
     }
 
-    /// Ends requests with [`Outcome::TimedOut`] that have no certificate after so many
+    /// Ends requests with [`Outcome::TimedOut`] that have no certificate after this many
     /// microseconds (up to an eighth later); `None`, as at first: never.
     pub fn give_up_after(&mut self, microseconds: Option<u64>) {
         self.give_up_us = microseconds;

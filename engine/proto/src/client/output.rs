@@ -35,7 +35,7 @@ pub enum Outcome {
     /// have had more and larger results since than it keeps.
     ResultGone,
     /// f+1 replicas say that the states of the group's replicas differ, so that nothing can be ordered
-    /// any more, whoever leads. It may still be executed if that comes to an end.
+    /// any more, in no view. It may still be executed if that comes to an end.
     StatesDiffer,
     /// f+1 replicas keep refusing it because their buffers are full.
     Overloaded,
@@ -182,9 +182,9 @@ pub struct ClientOutput {
 impl ClientOutput {
     /// Empty buffers for a group of this many replicas.
     #[must_use]
-    pub fn new(replicas: u16) -> ClientOutput {
+    pub fn new(replicas: u16) -> Self {
         let buffers = || (0..replicas).map(|_| Vec::new()).collect();
-        ClientOutput {
+        Self {
             messages: buffers(),
             retransmissions: buffers(),
             queries: buffers(),
@@ -321,13 +321,13 @@ pub struct ClientStats {
 }
 
 impl ClientStats {
-    pub(super) fn new(replicas: u16) -> ClientStats {
+    pub(super) fn new(replicas: u16) -> Self {
         let zeros = vec![0; usize::from(replicas)];
-        ClientStats {
+        Self {
             mismatching: zeros.clone(),
             unknown: zeros.clone(),
             malformed: zeros,
-            ..ClientStats::default()
+            ..Self::default()
         }
     }
 }

@@ -90,8 +90,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new() -> Table {
-        Table {
+    pub(super) fn new() -> Self {
+        Self {
             slots: Vec::new(),
             rare: Vec::new(),
             free: Vec::new(),
@@ -119,7 +119,7 @@ impl Table {
         (&mut self.slots[index as usize], &mut self.rare[index as usize])
     }
 
-    /// Takes a slot for a request; it stands on no queue yet.
+    /// Takes a slot for a request; it is on no queue yet.
     #[inline]
     pub(super) fn insert(
         &mut self,
@@ -169,7 +169,7 @@ impl Table {
         index
     }
 
-    /// Gives a slot back that stands on a queue.
+    /// Gives a slot back that is on a queue.
     #[inline]
     pub(super) fn remove(&mut self, index: u32) {
         self.unlink(index);

@@ -2,8 +2,8 @@
 //!
 //! A wait begins when the request has left this host, or when the one before it in its queue ended: as
 //! long as requests end in the order in which they were sent, none is lost, and a leader that leaves
-//! one out is noticed as soon as one behind it would have been its turn. Else whoever sends much over a slow
-//! wire would send all of it again before the first of it has arrived.
+//! one out is noticed as soon as it would have been the turn of the one behind it. Otherwise a client
+//! with much to send over a slow wire would send all of it again before the first part has arrived.
 //!
 //! TR listing 8 has one timeout per client, which starts with a constant and grows by it whenever
 //! it proves too short. Here the delay also follows the measured latency, and it shrinks again, so
@@ -22,7 +22,7 @@ const FIRST_STEPS: u64 = 10;
 const MAX_HELD_US: u64 = 60_000_000;
 /// A wait is longer than it took a request to leave by this factor at least.
 const CARRIED_AGAIN: u64 = 4;
-/// A link that carries less stands still, in bytes per millisecond.
+/// A link that carries less counts as stalled, in bytes per millisecond.
 const LEAST_RATE: u64 = 8;
 /// The adaptive part grows to this multiple of its step at most.
 const MAX_STEPS: u64 = 16;
@@ -57,8 +57,8 @@ pub(super) struct Timing {
 }
 
 impl Timing {
-    pub(super) fn new(resend_us: u64) -> Timing {
-        Timing {
+    pub(super) fn new(resend_us: u64) -> Self {
+        Self {
             step_us: resend_us.saturating_mul(2).max(1),
             extra_us: 0,
             adapted_at: Time(0),

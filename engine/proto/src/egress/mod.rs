@@ -1,7 +1,7 @@
 //! Egress: what leaves a replica, when, and on which way.
 //!
 //! The stages say what is to be sent to whom; this stage decides the rest, and the driver executes
-//! it ([`Links`]). Every rule about sending, keeping and giving up stands here, where the simulator
+//! it ([`Links`]). Every rule about sending, keeping and giving up is here, where the simulator
 //! runs it:
 //!
 //! - **Urgency.** A message leaves at the end of the turn, unless nobody waits for it: COMMITs that
@@ -62,7 +62,7 @@ pub use relay_trust::Trust;
 pub use replies::reply_link_bytes;
 
 /// PREPAREs that go to all peers at once after a query: the rate of queries is not known, but
-/// whoever asked once asks again.
+/// who asked once asks again.
 pub const PROMPT_PREPARES: u32 = 1024;
 
 /// Room that sealing may add to an envelope, in bytes.
@@ -124,7 +124,7 @@ pub struct EgressLimits {
 
 impl Default for EgressLimits {
     fn default() -> Self {
-        EgressLimits {
+        Self {
             link_window_bytes: 1 << 20,
             queue_bytes: 1 << 30,
             transient_bytes: 16 << 20,
@@ -180,7 +180,7 @@ impl<L: Copy + PartialEq> Egress<L> {
         let counters = EgressCounters::default();
         let path = Told::default();
         let to_peers = ToPeers { config, id, limits, peers, counters, path };
-        Egress { clients: ClientLinks::new(id), prompt: 0, to_peers }
+        Self { clients: ClientLinks::new(id), prompt: 0, to_peers }
     }
 
     /// The link to a peer is up, perhaps in place of an earlier one. What was on its way over that
@@ -325,7 +325,7 @@ impl<L: Copy + PartialEq> Egress<L> {
     /// Peers come before clients: a batch commits the sooner, the sooner they are woken, and no client
     /// can go on before.
     pub fn flush(&mut self, now: Time, links: &mut impl Links<L>) {
-        let Egress { clients, to_peers, .. } = self;
+        let Self { clients, to_peers, .. } = self;
         if to_peers.is_any_due() {
             clients.relay(|ready| to_peers.relay_by_leader(ready, now, links));
         }

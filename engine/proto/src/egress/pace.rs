@@ -53,15 +53,15 @@ pub(super) struct Pace {
 }
 
 impl Default for Pace {
-    fn default() -> Pace {
-        Pace { rate: FIRST_RATE, round_trip_us: 0, last: None, base: Look::default() }
+    fn default() -> Self {
+        Self { rate: FIRST_RATE, round_trip_us: 0, last: None, base: Look::default() }
     }
 }
 
 impl Pace {
     /// The link was made again. What is known about the wire stays.
     pub(super) fn renew(&mut self) {
-        *self = Pace { rate: self.rate, round_trip_us: self.round_trip_us, ..Pace::default() };
+        *self = Self { rate: self.rate, round_trip_us: self.round_trip_us, ..Self::default() };
     }
 
     /// What the link carries, in bytes per second.

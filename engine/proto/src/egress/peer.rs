@@ -58,9 +58,9 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// `is_new`: this replica has never sent it.
-    pub(super) fn new(message: Bytes, tag: SendTag, is_new: bool) -> Outgoing {
+    pub(super) fn new(message: Bytes, tag: SendTag, is_new: bool) -> Self {
         let key_and_is_new = key_of(&message, tag) | 1;
-        Outgoing { message, tag, key_and_is_new: key_and_is_new - u64::from(is_new) }
+        Self { message, tag, key_and_is_new: key_and_is_new - u64::from(is_new) }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -88,7 +88,7 @@ impl Outgoing {
         self.message.len() + FRAMING_BYTES
     }
 
-    fn is_copy_of(&self, other: &Outgoing) -> bool {
+    fn is_copy_of(&self, other: &Self) -> bool {
         self.key() == other.key() && self.message == other.message
     }
 }
@@ -152,7 +152,7 @@ impl Outbound {
         self.is_due = !self.queue.is_empty();
     }
 
-    /// Returns how many answers were dropped: whoever asked asks again over the next link.
+    /// Returns how many answers were dropped: their askers ask again over the next link.
     pub(super) fn down(&mut self) -> usize {
         self.renew();
         self.is_up = false;

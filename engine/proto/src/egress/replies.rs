@@ -64,7 +64,7 @@ pub(super) struct Ready<'a, L> {
 
 impl<L: Copy + PartialEq> ClientLinks<L> {
     pub(super) fn new(replica: ReplicaId) -> Self {
-        ClientLinks {
+        Self {
             replica,
             slots: Vec::new(),
             free: Vec::new(),
@@ -210,7 +210,7 @@ impl<L: Copy> ReplyLink<L> {
     }
 
     fn ready(&self) -> Ready<'_, L> {
-        let ReplyLink { link, client, view, ref message, .. } = *self;
+        let Self { link, client, view, ref message, .. } = *self;
         Ready { link, client, view, message }
     }
 

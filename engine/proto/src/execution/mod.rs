@@ -34,7 +34,7 @@ const LOOK_AHEAD: usize = 16;
 /// are given from the session table when their links have room.
 pub(crate) const TURN_RESULT_BYTES: usize = 4 << 20;
 
-/// Requests that the request intake watches at most; the rest it learns by asking again.
+/// The most requests that the request intake watches; about others it learns by asking again.
 pub(crate) const MAX_WATCHED: usize = 65_536;
 /// What a watched request takes. A tree of such entries may be half empty.
 pub(crate) const WATCHED_BYTES: u64 = 2 * size_of::<(SessionId, RequestNumber)>() as u64;
@@ -72,9 +72,9 @@ pub struct Execution<S: Service> {
     results: ResultsDigest,
     /// Requests that the request intake waits for. In order, so that runs can be reproduced.
     watched: BTreeSet<(SessionId, RequestNumber)>,
-    /// Since when a pillar holds up the others.
+    /// Since when the others wait for a pillar.
     held_up_since: Option<Time>,
-    /// The own state diverged: nothing runs until a transferred one is installed.
+    /// This replica's state diverged: nothing runs until a transferred one is installed.
     halted: bool,
     status: ExecutionStatus,
 }
@@ -94,7 +94,7 @@ impl<S: Service> Execution<S> {
         service: S,
         randomness: RandomnessKey,
     ) -> Self {
-        Execution {
+        Self {
             service,
             sessions: SessionTable::new(&config),
             executed: OrderNumber(0),
@@ -147,8 +147,8 @@ impl<S: Service> Execution<S> {
                 let rises = queue.back().is_none_or(|back| back.last_slot < first_slot);
                 assert!(rises && first_slot <= last_slot, "a pillar hands over its slots in order");
                 queue.push_back(Committed { first_slot, last_slot, batch });
-                // Only when a state is being transferred can this be exceeded: what lies that far
-                // back is covered by the stable checkpoint.
+                // Exceeded only during a state transfer: the stable checkpoint covers slots that
+                // are so old.
                 if queue.len() as u64 > 2 * self.config.window_slots() {
                     queue.pop_front();
                 }
@@ -461,7 +461,7 @@ impl<S: Service> Execution<S> {
         out.control(ToControl::Installed(id));
         let sessions = &self.sessions;
         self.watched.retain(|(session, number)| {
-            // Whatever ran under the number: the request that is watched will not run any more.
+            // The number was used, by this request or another, so the watched one will not run.
             let executed = matches!(
                 sessions.lookup(*session, *number, RequestTag::NONE),
                 Some(Lookup::Executed(..) | Lookup::Refused(_))

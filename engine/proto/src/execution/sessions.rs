@@ -45,7 +45,7 @@ const FORMAT: u32 = 3;
 pub(crate) const SNAPSHOT_COPIES: usize = Retired::SNAPSHOTS;
 
 /// What a session takes without results that count against the group's bound: its entry with short
-/// ones, its places in index and heap, which may be half empty, and its hints.
+/// results, its places in index and heap, which may be half empty, and its hints.
 pub(crate) fn session_bytes(window: u32) -> u64 {
     let results = 2 * SMALL * window as usize;
     let entry = size_of::<Entry>() + (window as usize - 1) * size_of::<Recorded>() + results;
@@ -59,10 +59,9 @@ struct Client {
     sessions: u32,
     /// No session up to this one may be opened any more.
     watermark: u64,
-    /// Its sessions by their last use *when they were looked at last*: at most what the entry says. So
-    /// a request costs nothing here. An eviction puts each session right that it meets, at most once
-    /// per request since; one may meet all of them, `max_sessions_per_client`. Each session stands
-    /// here once.
+    /// Its sessions, each once, by their last use *when they were looked at last*: at most what the
+    /// entry says. So a request costs nothing here. An eviction corrects each session that it meets,
+    /// at most once per request since; a single one may meet all `max_sessions_per_client`.
     by_use: BinaryHeap<Reverse<(u64, u32)>>,
     /// Results that count against the bound.
     share: Share,
@@ -107,7 +106,7 @@ pub(super) enum Lookup<'a> {
     Refused(ReplyStatus),
 }
 
-/// Where a session was when it was looked for. Its place is another's once it is evicted.
+/// Where a session was when it was looked up. After an eviction another session may be there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     at: u32,
@@ -115,12 +114,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) const UNKNOWN: Place = Place { at: NONE, is_known: false };
+    pub(super) const UNKNOWN: Self = Self { at: NONE, is_known: false };
 }
 
 impl SessionTable {
-    pub(super) fn new(config: &GroupConfig) -> SessionTable {
-        SessionTable {
+    pub(super) fn new(config: &GroupConfig) -> Self {
+        Self {
             window: config.session_window.into(),
             max_sessions: config.max_sessions_per_client,
             max_clients: config.max_clients as usize,
@@ -199,8 +198,8 @@ impl SessionTable {
         Place { at, is_known: true }
     }
 
-    /// What the table says; opens the session if it is new. `place` is what [`Self::find`] said
-    /// of it, now or before other sessions were opened.
+    /// What the table says; opens the session if it is new. `place` is what [`Self::find`]
+    /// returned, now or before other sessions were opened.
     pub(super) fn lookup_or_open(
         &mut self,
         place: Place,
@@ -238,7 +237,7 @@ impl SessionTable {
         } else if recorded.tag == tag || mutants::active(Mutant::TagIgnored) {
             Lookup::Executed(recorded.status, recorded.result.bytes())
         } else {
-            // Two clients use the session. The result of one is none of the other's business.
+            // Two clients use the session, and neither may see the other's results.
             Lookup::Refused(ReplyStatus::NumberTaken)
         }
     }
@@ -348,9 +347,9 @@ impl SessionTable {
         config: &GroupConfig,
         source: &dyn Snapshot,
         order: OrderNumber,
-    ) -> Result<(SessionTable, u64), RestoreError> {
+    ) -> Result<(Self, u64), RestoreError> {
         let fail = |page: u64, what: &str| RestoreError { page, what: format!("sessions: {what}") };
-        let mut table = SessionTable::new(config);
+        let mut table = Self::new(config);
         let Head { length, time_ms, split } = table
             .restore_head(&source.page(0), order)
             .map_err(|error| fail(0, &error.to_string()))?;
@@ -379,7 +378,7 @@ impl SessionTable {
                 let at = table.append(id);
                 *table.entry_mut(at) = entry;
                 if table.index.insert(id, at).is_some() {
-                    return Err(fail(page, "a session stands twice"));
+                    return Err(fail(page, "a session is there twice"));
                 }
                 let client = table.clients.entry(id.client).or_default();
                 client.sessions += 1;

@@ -9,9 +9,9 @@ use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::trace::{Counted, Held, Member, Phase, Proposal, Step, TraceEvent};
 
 impl From<&PrepareHeader> for Proposal {
-    fn from(header: &PrepareHeader) -> Proposal {
+    fn from(header: &PrepareHeader) -> Self {
         let PrepareHeader { first, last, batch, time_ms, noop, .. } = *header;
-        Proposal { first, last, batch, time_ms, noop }
+        Self { first, last, batch, time_ms, noop }
     }
 }
 

@@ -79,8 +79,8 @@ pub enum PillarInput {
 
 impl From<PillarInput> for ToPillar {
     #[inline]
-    fn from(input: PillarInput) -> ToPillar {
-        ToPillar::Hybster(input)
+    fn from(input: PillarInput) -> Self {
+        Self::Hybster(input)
     }
 }
 
@@ -148,7 +148,7 @@ pub enum ControlInput {
 
 impl From<ControlInput> for ToControl {
     #[inline]
-    fn from(input: ControlInput) -> ToControl {
-        ToControl::Hybster(input)
+    fn from(input: ControlInput) -> Self {
+        Self::Hybster(input)
     }
 }

@@ -49,6 +49,7 @@ pub const RULES: Rules = Rules {
     longest_message,
     buffers: bounds::of_stages,
     handler,
+    batch_requests: pillar::BATCH_REQUESTS,
     relays_replies: true,
     is_thrifty: true,
     late_vote: Some(kind::COMMIT),
@@ -98,67 +99,67 @@ where
 
 impl<T: TrInX, V: Verifier + RequestVerifier> PillarStage for Pillar<T, V> {
     fn set_wall_clock(&mut self, clock: WallClock) {
-        Pillar::set_wall_clock(self, clock);
+        Self::set_wall_clock(self, clock);
     }
 
     #[inline]
     fn handle(&mut self, input: ToPillar, now: Time, out: &mut Output) {
-        Pillar::handle(self, input, now, out);
+        Self::handle(self, input, now, out);
     }
 
     #[inline]
     fn tick(&mut self, now: Time, out: &mut Output) {
-        Pillar::tick(self, now, out);
+        Self::tick(self, now, out);
     }
 
     #[inline]
     fn deadline(&self) -> Option<Time> {
-        Pillar::deadline(self)
+        Self::deadline(self)
     }
 
     fn pillar(&self) -> PillarId {
-        Pillar::pillar(self)
+        Self::pillar(self)
     }
 
     fn progress(&self) -> (OrderNumber, OrderNumber) {
-        Pillar::progress(self)
+        Self::progress(self)
     }
 
     fn window_base(&self) -> OrderNumber {
-        Pillar::window_base(self)
+        Self::window_base(self)
     }
 
     fn check_all_invariants(&self) {
-        Pillar::check_all_invariants(self);
+        Self::check_all_invariants(self);
     }
 }
 
 impl<V: Verifier> ControlStage for Control<V> {
     fn set_wall_clock(&mut self, clock: WallClock) {
-        Control::set_wall_clock(self, clock);
+        Self::set_wall_clock(self, clock);
     }
 
     #[inline]
     fn handle(&mut self, input: ToControl, now: Time, out: &mut Output) {
-        Control::handle(self, input, now, out);
+        Self::handle(self, input, now, out);
     }
 
     #[inline]
     fn tick(&mut self, now: Time, out: &mut Output) {
-        Control::tick(self, now, out);
+        Self::tick(self, now, out);
     }
 
     #[inline]
     fn deadline(&self) -> Option<Time> {
-        Control::deadline(self)
+        Self::deadline(self)
     }
 
     fn status(&self) -> ControlStatus {
-        Control::status(self)
+        Self::status(self)
     }
 
     fn differences_of(&self, peer: ReplicaId) -> u64 {
-        Control::differences_of(self, peer)
+        Self::differences_of(self, peer)
     }
 }
 

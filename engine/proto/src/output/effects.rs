@@ -25,9 +25,9 @@ impl Destination {
     #[must_use]
     pub fn reaches(self, from: ReplicaId, to: ReplicaId) -> bool {
         match self {
-            Destination::Peer(peer) => peer == to,
-            Destination::AllPeers | Destination::Thrifty(_) => from != to,
-            Destination::Client(_) => false,
+            Self::Peer(peer) => peer == to,
+            Self::AllPeers | Self::Thrifty(_) => from != to,
+            Self::Client(_) => false,
         }
     }
 }
@@ -73,11 +73,11 @@ impl SendTag {
     #[must_use]
     pub fn is_withdrawn(&self, mark: &Watermark) -> bool {
         match *self {
-            SendTag::Ordering(view, order) => view < mark.view || order <= mark.order,
-            SendTag::Checkpoint(order) => order < mark.order,
-            SendTag::ViewChange(view) => view <= mark.view,
-            SendTag::NewView(view) => view < mark.view,
-            SendTag::Transient | SendTag::Answer(_) => false,
+            Self::Ordering(view, order) => view < mark.view || order <= mark.order,
+            Self::Checkpoint(order) => order < mark.order,
+            Self::ViewChange(view) => view <= mark.view,
+            Self::NewView(view) => view < mark.view,
+            Self::Transient | Self::Answer(_) => false,
         }
     }
 }

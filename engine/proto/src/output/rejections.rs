@@ -58,7 +58,7 @@ impl Reject {
 
 impl From<WireError> for Reject {
     fn from(_: WireError) -> Self {
-        Reject::Malformed
+        Self::Malformed
     }
 }
 

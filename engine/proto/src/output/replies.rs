@@ -150,7 +150,7 @@ impl ReplyQueue {
     }
 
     /// Moves all replies of `other` to the end of this queue.
-    pub fn append(&mut self, other: &mut ReplyQueue) {
+    pub fn append(&mut self, other: &mut Self) {
         self.is_large |= std::mem::take(&mut other.is_large);
         let base = self.results.len();
         self.results.append(&mut other.results);

@@ -33,14 +33,14 @@ struct Asked<K> {
 
 impl<K: Copy + Ord> Answers<K> {
     /// Nobody has asked yet.
-    pub(crate) fn new(replicas: u16, most: usize) -> Answers<K> {
+    pub(crate) fn new(replicas: u16, most: usize) -> Self {
         let asked = || Asked {
             wanted: VecDeque::new(),
             waiting: VecDeque::new(),
             bytes: 0,
             known: BTreeSet::new(),
         };
-        Answers { peers: (0..replicas).map(|_| asked()).collect(), most }
+        Self { peers: (0..replicas).map(|_| asked()).collect(), most }
     }
 
     /// Notes a question. False if the peer has too many, or if there is no such peer.

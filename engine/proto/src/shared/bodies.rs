@@ -62,8 +62,8 @@ pub(crate) struct Bodies {
 
 impl Bodies {
     /// Nothing is held yet, for a pillar of replica `id`.
-    pub(crate) fn new(id: ReplicaId, pillar: PillarId) -> Bodies {
-        Bodies { id, pillar, bodies: BTreeMap::new(), holds: BTreeMap::new() }
+    pub(crate) fn new(id: ReplicaId, pillar: PillarId) -> Self {
+        Self { id, pillar, bodies: BTreeMap::new(), holds: BTreeMap::new() }
     }
 
     /// Holds the batches that a message names, and asks `source` for missing ones. `logged` tells
@@ -255,7 +255,7 @@ impl Bodies {
         into: &mut crate::fingerprint::Fingerprint,
     ) {
         use crate::fingerprint::Fingerprint;
-        let Bodies { id: _, pillar: _, bodies, holds } = self;
+        let Self { id: _, pillar: _, bodies, holds } = self;
         into.sorted(
             bodies
                 .iter()
@@ -286,7 +286,7 @@ impl Bodies {
 #[cfg(feature = "model")]
 impl Hold {
     fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
-        let Hold { source, named, missing, under_way, asked: _ } = self;
+        let Self { source, named, missing, under_way, asked: _ } = self;
         into.number(u64::from(source.0));
         into.number(*under_way as u64);
         for list in [named, missing] {

@@ -2,8 +2,8 @@
 //! (TR listings 18 and 20).
 //!
 //! As soon as enough replicas vouch for a state, at least one correct replica holds it, and the
-//! window may move. As long as this replica's execution is about to get there by itself, it is given
-//! the time; otherwise the window jumps and the state is transferred.
+//! window may move. While this replica's execution is about to get there by itself, the window waits
+//! for it; otherwise the window jumps and the state is transferred.
 
 use hybster_tss::Digest;
 use std::collections::BTreeMap;
@@ -22,8 +22,8 @@ use crate::wire::CheckpointId;
 const PATIENCE: u64 = 4;
 
 /// What shows that a checkpoint is stable: a certificate that can be shown to others, or, where
-/// votes cannot be relayed, no more than the checkpoint that enough replicas claimed one by one.
-/// The default belongs to the initial state.
+/// votes cannot be relayed, only the checkpoint that enough replicas claimed, each to this one.
+/// The default is that of the initial state.
 pub(crate) trait Evidence: Clone + Default {
     /// The stable checkpoint.
     fn id(&self) -> CheckpointId;
@@ -41,7 +41,7 @@ pub(crate) struct CatchUp<E> {
     left_with: Arc<E>,
     /// This replica's checkpoints from the stable one on.
     taken: BTreeMap<OrderNumber, Digest>,
-    /// A stable checkpoint that was not reached yet, and since when nothing moved.
+    /// A stable checkpoint that is not reached yet, and since when execution made no progress.
     ahead: Option<(E, Time)>,
     transferring: Option<CheckpointId>,
     diverged: bool,
@@ -53,8 +53,8 @@ pub(crate) struct CatchUp<E> {
 
 impl<E: Evidence> CatchUp<E> {
     /// A replica in the initial state.
-    pub(crate) fn new(config: Arc<GroupConfig>) -> CatchUp<E> {
-        CatchUp {
+    pub(crate) fn new(config: Arc<GroupConfig>) -> Self {
+        Self {
             stable: Arc::default(),
             left_with: Arc::default(),
             taken: BTreeMap::new(),
@@ -210,20 +210,20 @@ impl<E: Evidence> CatchUp<E> {
             return;
         };
         if known.id().order > id.order {
-            // Execution moves on: give it more time.
+            // Execution makes progress: give it more time.
             *since = now;
         } else if let Some((evidence, _)) = self.ahead.take() {
             self.learn(evidence, false, view, now, out);
         }
     }
 
-    /// A transferred state runs now.
+    /// A transferred state was installed.
     pub(crate) fn installed(&mut self, id: CheckpointId, out: &mut Output) {
         self.diverged = false;
         self.transferring = None;
         let stable = self.stable.id();
         if stable.order > id.order {
-            // Meanwhile the group moved on; what differs is less than before.
+            // The group went on meanwhile, but less differs than before.
             self.transfer(stable, out);
         }
     }
@@ -237,13 +237,13 @@ impl<E: Evidence> CatchUp<E> {
         }
     }
 
-    /// When this replica's execution has had its time.
+    /// When the wait for this replica's execution ends.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let patience = PATIENCE * self.config.resend_us;
         self.ahead.as_ref().map(|(_, since)| since.after_us(patience))
     }
 
-    /// Whether peers may be asked for their state now, at a limited rate. Who gets `true` asks.
+    /// Whether peers may be asked for their state now, at a limited rate. A caller that gets `true` asks.
     pub(crate) fn may_ask(&mut self, now: Time) -> bool {
         let due = self.asked.is_none_or(|at| now.since_us(at) >= self.config.resend_us);
         if due {
@@ -261,7 +261,7 @@ impl<E: Evidence> CatchUp<E> {
         }
     }
 
-    /// Whether a peer that lags may be helped now, at a limited rate. Who gets `true` helps.
+    /// Whether a peer that lags may be helped now, at a limited rate. A caller that gets `true` helps.
     pub(crate) fn may_help(&mut self, peer: ReplicaId, now: Time) -> bool {
         let Some(helped) = self.helped.get_mut(usize::from(peer.0)) else {
             return false;
@@ -302,7 +302,7 @@ impl<E: Evidence> CatchUp<E> {
         into: &mut crate::fingerprint::Fingerprint,
         evidence_into: impl Fn(&E, &mut crate::fingerprint::Fingerprint),
     ) {
-        let CatchUp {
+        let Self {
             config: _,
             stable,
             left_with,
@@ -372,7 +372,7 @@ mod tests {
         let (mut catch_up, mut out) = fresh();
         catch_up.learn(Claimed(id(512, 1)), false, View(0), Time(0), &mut out);
         assert!(catch_up.is_behind() && out.is_empty());
-        // It moves on, so that it gets more time.
+        // It makes progress, so it gets more time.
         catch_up.checkpoint_taken(id(256, 9), View(0), Time(10), &mut out);
         let deadline = catch_up.deadline().unwrap();
         assert_eq!(deadline, Time(10).after_us(PATIENCE * 50_000));

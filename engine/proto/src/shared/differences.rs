@@ -5,7 +5,7 @@
 //! faulty machine, or the service is not deterministic. While f+1 replicas agree, the one that differs
 //! is repaired by state transfer. If no f+1 can agree any more, however those vote that have not voted
 //! yet, the checkpoint never becomes stable; and if it is the last one of the window, nothing can be
-//! ordered any more, whoever leads: the group *has halted*.
+//! ordered any more, in no view: the group *has halted*.
 //!
 //! Only statements that were checked count, and the f+1 correct replicas of a deterministic service
 //! make equal ones. So f liars can make a correct replica log that their own state differs, and
@@ -43,9 +43,9 @@ struct OfPeer {
 
 impl Differences {
     /// All states are equal so far.
-    pub(crate) fn new(replicas: u16, window: u64) -> Differences {
+    pub(crate) fn new(replicas: u16, window: u64) -> Self {
         let peers = vec![OfPeer::default(); usize::from(replicas)];
-        Differences { window, peers, split: None, halted: false }
+        Self { window, peers, split: None, halted: false }
     }
 
     /// Checkpoints at which a replica's state differed from this replica's.
@@ -116,7 +116,7 @@ impl Differences {
 impl Differences {
     /// Appends what is known.
     pub(crate) fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
-        let Differences { window: _, peers: _, split, halted } = self;
+        let Self { window: _, peers: _, split, halted } = self;
         into.number(split.map_or(0, |order| order.0));
         into.flag(*halted);
     }

@@ -20,8 +20,8 @@ pub(crate) struct Later {
 
 impl Later {
     /// Room for a number of messages of each of `replicas`.
-    pub(crate) fn new(replicas: u16, room: usize) -> Later {
-        Later { queues: vec![VecDeque::new(); usize::from(replicas)], room }
+    pub(crate) fn new(replicas: u16, room: usize) -> Self {
+        Self { queues: vec![VecDeque::new(); usize::from(replicas)], room }
     }
 
     /// Keeps a message; `false` if there is no room for it.

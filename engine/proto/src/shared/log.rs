@@ -22,9 +22,9 @@ pub(crate) struct Log<E> {
 
 impl<E: Entry> Log<E> {
     /// Room for `capacity` slots after the base, which is 0 at first.
-    pub(crate) fn new(capacity: u64) -> Log<E> {
+    pub(crate) fn new(capacity: u64) -> Self {
         let capacity = usize::try_from(capacity).expect("windows fit into memory");
-        Log { ring: std::iter::repeat_with(E::default).take(capacity).collect(), base: 0 }
+        Self { ring: std::iter::repeat_with(E::default).take(capacity).collect(), base: 0 }
     }
 
     /// The first slot after the stable checkpoint.

@@ -59,7 +59,7 @@ impl Proposals {
     /// Appends what waits; the first `head` bytes of each batch mean nothing.
     #[cfg(feature = "model")]
     pub(crate) fn fingerprint(&self, head: usize, into: &mut crate::fingerprint::Fingerprint) {
-        let Proposals { pending, fill_through } = self;
+        let Self { pending, fill_through } = self;
         into.number(pending.len() as u64);
         for (batch, requests) in pending {
             into.bytes(&batch[head..]);

@@ -1,7 +1,7 @@
 //! Votes for checkpoints: who vouches for which state, and when enough do (TR listing 18).
 //!
-//! What a vote is proved with, and whether it can be shown to others, is the protocol's business:
-//! this counts claims that were checked, one of each replica for an order number.
+//! How a vote is proved, and whether the proof convinces others, is up to the protocol: here claims
+//! that were checked are counted, one of each replica for an order number.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,8 @@ pub(crate) trait Claim: Copy {
     fn id(&self) -> CheckpointId;
 }
 
-/// Order numbers for which claims of a sender are kept: as many as both windows have room for, so that a
-/// liar displaces only its own.
+/// Order numbers for which claims of a sender are kept: as many as two windows have room for. Beyond
+/// that a sender's oldest claim goes, so a liar displaces only its own.
 pub(crate) fn claims_per_sender(config: &GroupConfig) -> u64 {
     2 * config.window / config.checkpoint_interval + 2
 }
@@ -45,7 +45,7 @@ pub(crate) struct Votes<C> {
 pub(crate) enum Relevance {
     /// Verify and store it.
     Wanted,
-    /// Its sender repeats itself about something stable: it lacks the proof of that.
+    /// It is for a checkpoint that is stable already, so its sender lacks the certificate.
     SenderBehind,
     /// Drop it.
     Useless,
@@ -53,8 +53,8 @@ pub(crate) enum Relevance {
 
 impl<C: Claim> Votes<C> {
     /// No claims yet; the group's rules say how many equal ones make a checkpoint stable.
-    pub(crate) fn new(config: &GroupConfig) -> Votes<C> {
-        Votes {
+    pub(crate) fn new(config: &GroupConfig) -> Self {
+        Self {
             needed: config.stable(),
             room: claims_per_sender(config) as usize,
             claims: BTreeMap::new(),
@@ -158,7 +158,7 @@ impl<C: Claim> Votes<C> {
         Some(*own)
     }
 
-    /// When [`Votes::resend`] has something to say.
+    /// When [`Votes::resend`] has something to send.
     pub(crate) fn deadline(&self, age_us: u64) -> Option<Time> {
         self.own.map(|(_, at)| at.after_us(age_us))
     }
@@ -189,7 +189,7 @@ impl<C: Claim> Votes<C> {
 impl<C: Claim> Votes<C> {
     /// Appends what is known, without the proofs.
     pub(crate) fn fingerprint(&self, into: &mut crate::fingerprint::Fingerprint) {
-        let Votes { needed: _, room: _, claims, reported, own } = self;
+        let Self { needed: _, room: _, claims, reported, own } = self;
         into.number(reported.0);
         into.flag(own.is_some());
         into.sorted(

@@ -2,8 +2,8 @@
 //! this replica's own, always into the first node that differs, until the page is known.
 //!
 //! The peer vouched for its root, so what it shows is what it holds. One node is asked for at a time:
-//! the walk takes a round trip per level, and changes nothing. It is for the operator only, so it ends
-//! without a word if the peer does not answer.
+//! the walk takes a round trip per level. It changes nothing and only informs the operator, so if the
+//! peer does not answer it ends without a notice.
 
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ impl Comparison {
         own: Arc<Held>,
         now: Time,
         out: &mut Output,
-    ) -> Comparison {
-        let mut comparison = Comparison {
+    ) -> Self {
+        let mut comparison = Self {
             peer,
             theirs,
             own,
@@ -159,7 +159,7 @@ impl Comparison {
         let (tree, level) = place(self.asked);
         let pages = self.record.ok_or(Reject::Irrelevant)?.pages[tree];
         let first = self.asked.index * FANOUT as u64;
-        // The peer made its tree as it liked.
+        // A faulty peer may have made any tree.
         let count = (shape(pages)[usize::from(level) - 1] - first).min(FANOUT as u64);
         if content.len() != count as usize * size_of::<Digest>() {
             return Err(Reject::Malformed);
@@ -182,16 +182,16 @@ enum Next {
 
 impl Next {
     /// Where to go on: a page needs no further look.
-    fn at(node: NodeId, digest: Digest) -> Next {
+    fn at(node: NodeId, digest: Digest) -> Self {
         match place(node) {
-            (tree, 0) => Next::Page(StatePart::of(tree), node.index),
-            _ => Next::Node(node, digest),
+            (tree, 0) => Self::Page(StatePart::of(tree), node.index),
+            _ => Self::Node(node, digest),
         }
     }
 }
 
 impl StatePart {
-    fn of(tree: usize) -> StatePart {
-        if tree == super::BOOKKEEPING { StatePart::Sessions } else { StatePart::Service }
+    fn of(tree: usize) -> Self {
+        if tree == super::BOOKKEEPING { Self::Sessions } else { Self::Service }
     }
 }

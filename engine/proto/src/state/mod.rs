@@ -32,13 +32,13 @@ use comparison::{Comparison, Step};
 use transfer::Transfer;
 use tree::{FANOUT, Group, ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_digest, node, place};
 
-/// Checkpoints before the stable one that are kept for those who still fetch them.
+/// Checkpoints before the stable one that are kept for peers that still fetch them.
 const KEPT_BEFORE_STABLE: usize = 1;
 /// A checkpoint that was fetched from within this time is kept, in microseconds.
 const PIN_US: u64 = 1_000_000;
 /// The tree of the replica's own pages.
 const BOOKKEEPING: usize = 0;
-/// Nodes that one peer may have asked for at a time: as many as it has under way in a transfer, and
+/// Nodes that one peer may ask for at a time: as many as it has under way in a transfer, and
 /// in a comparison.
 pub(crate) const FETCHES_IN_FLIGHT: usize = transfer::IN_FLIGHT + comparison::IN_FLIGHT;
 
@@ -105,11 +105,10 @@ pub struct StateStage {
     /// The last digested checkpoint: what the next one is compared with.
     latest: Option<Arc<Held>>,
     transfer: Option<Transfer>,
-    /// A transfer that starts once the installed state is digested: it is what the next one is
-    /// compared with.
+    /// A transfer that starts once the installed state is digested, since it is compared with that.
     deferred: Option<CheckpointId>,
     transfers: u64,
-    /// A look for the first page in which a peer's state differs.
+    /// The search for the first page in which a peer's state differs.
     comparison: Option<Comparison>,
     /// What peers have asked for.
     answers: Answers<(OrderNumber, NodeId)>,
@@ -119,7 +118,7 @@ impl StateStage {
     /// The state stage of a replica.
     #[must_use]
     pub fn new(config: Arc<GroupConfig>, id: ReplicaId) -> Self {
-        StateStage {
+        Self {
             answers: Answers::new(config.replicas, FETCHES_IN_FLIGHT),
             config,
             id,
@@ -198,7 +197,7 @@ impl StateStage {
         self.check_invariants();
     }
 
-    /// A transfer that comes to a stand gives way to one for a newer checkpoint, if one is known.
+    /// A transfer without progress gives way to one for a newer checkpoint, if one is known.
     fn leave_stalled(&mut self, now: Time, out: &mut Output) {
         let stalled = self.transfer.as_mut().filter(|t| t.is_stalled(now, self.config.resend_us));
         let Some(transfer) = stalled else { return };
@@ -208,7 +207,7 @@ impl StateStage {
         } else if transfer.is_silent(now, self.config.resend_us) {
             transfer.begin_anew(now, out);
         } else {
-            // Nobody holds it, as far as they say: they are asked again when that was long ago.
+            // All peers said that they do not hold it: they are asked again when that was long ago.
             return;
         }
         out.control(ToControl::Stuck);
@@ -224,11 +223,11 @@ impl StateStage {
 
     fn taken(&mut self, taken: TakenSnapshot) {
         if taken.installed {
-            // What was taken before and is not digested yet belongs to a state that is gone.
+            // Snapshots that are not digested yet belong to the state that was replaced.
             self.jobs.clear();
         }
         if self.transfer.as_ref().is_some_and(|t| t.id().order <= taken.order) {
-            // Execution got there by itself, or has just installed the transferred state.
+            // Execution reached it by itself, or has just installed the transferred state.
             self.transfer = None;
         }
         let rises = self.jobs.back().is_none_or(|last| last.taken.order < taken.order);
@@ -279,11 +278,11 @@ impl StateStage {
         self.jobs.iter().any(|job| job.taken.installed)
     }
 
-    /// Forgets what nobody will fetch any more.
+    /// Drops checkpoints that no peer will fetch any more.
     fn stable(&mut self, id: CheckpointId, now: Time) {
         self.stable = self.stable.max(id.order);
         let stable = self.stable;
-        // An installed state stays: it is what later ones are compared with.
+        // An installed state is kept: later checkpoints are compared with it.
         let first = usize::from(self.is_digesting_installed());
         while self.jobs.len() > first + 1 && self.jobs[first].taken.order < stable {
             self.jobs.remove(first);
@@ -291,7 +290,7 @@ impl StateStage {
         self.fetched.retain(|_, at| now.since_us(*at) < PIN_US);
         let older: Vec<OrderNumber> = self.held.range(..stable).map(|(o, _)| *o).collect();
         let kept = older.len().saturating_sub(KEPT_BEFORE_STABLE);
-        // At most one more than the rule says is pinned by those who fetch from it.
+        // Peers that fetch from it keep at most one more than the rule says.
         let pinned = older[..kept].iter().rev().find(|o| self.fetched.contains_key(o)).copied();
         for order in &older[..kept] {
             if Some(*order) != pinned {
@@ -322,7 +321,7 @@ impl StateStage {
         if self.held.contains_key(&fetch.order) {
             self.fetched.insert(fetch.order, now);
         }
-        // Whoever fetches another checkpoint has given up the one before.
+        // A peer that fetches another checkpoint has given up the one before.
         self.answers.forget(from, |(order, _)| *order == fetch.order);
         let mut has_room = true;
         for at in fetch.nodes {
@@ -358,7 +357,7 @@ impl StateStage {
             Some(running) if whole && !running.is_whole() => {
                 self.restart_transfer(id, whole, now, out);
             }
-            // One that moves on is finished first: what it fetched is the base of the next.
+            // A transfer with progress is finished first: the next one starts from what it fetched.
             Some(running) if !running.is_stalled(now, resend_us) => running.remember(id),
             Some(running) if running.id().order > id.order => {}
             _ => self.restart_transfer(id, whole, now, out),
@@ -410,14 +409,14 @@ impl StateStage {
             return Err(Reject::Irrelevant);
         }
         match transfer.arrived(from, fetched, now, out) {
-            // It was for the comparison alone.
+            // Only the comparison waited for it.
             Err(Reject::Irrelevant) if is_for_comparison => return Ok(()),
             other => other?,
         }
         if let Some(state) = transfer.finished() {
             let id = transfer.id();
             if transfer.is_whole() {
-                // Versions of an own state that diverged say nothing.
+                // If this replica's state diverged, equal versions do not mean equal pages.
                 self.latest = None;
                 self.jobs.clear();
             }

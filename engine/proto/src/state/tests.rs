@@ -68,10 +68,10 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Pair {
+    fn new() -> Self {
         let config = Arc::new(GroupConfig::default());
         let stage = |id| StateStage::new(Arc::clone(&config), ReplicaId(id));
-        Pair {
+        Self {
             stages: [stage(0), stage(1)],
             fetched: Vec::new(),
             notices: Vec::new(),
@@ -370,8 +370,8 @@ fn a_running_transfer_becomes_whole_when_the_state_diverges() {
     assert_eq!(pair.install(), far);
 }
 
-/// Of five replicas two are dead, and one lacks the checkpoint: whoever holds it is found, again and
-/// again, wherever the turn begins (seed 811, where a transfer began anew for ever).
+/// Of five replicas two are dead, and one lacks the checkpoint: its holders are found, again and
+/// again, wherever the turn begins (seed 811, where a transfer began again for ever).
 #[test]
 fn one_holder_among_the_dead_is_enough() {
     const HOLDER: u16 = 4;

@@ -1,10 +1,10 @@
 //! A state transfer: walks the Merkle tree of a certified checkpoint from the root, fetches what
-//! differs from the own latest checkpoint, and checks every byte against its digest.
+//! differs from this replica's latest checkpoint, and checks every byte against its digest.
 //!
 //! Any replica may answer, and a single correct holder is enough. What was fetched for one
-//! checkpoint is used again for the next, and an installed checkpoint is what the next one is
-//! compared with: each transfer under load costs what changed during the one before, so they
-//! become shorter until execution goes on by itself.
+//! checkpoint is used again for the next, and the next one is compared with an installed checkpoint.
+//! So each transfer under load costs what changed during the one before: they become shorter until
+//! execution goes on by itself.
 
 use bytes::Bytes;
 use hybster_tss::Digest;
@@ -26,7 +26,7 @@ pub(super) const IN_FLIGHT: usize = 256;
 const PER_FETCH: usize = 32;
 /// Resend intervals for which a peer that did not answer is not asked, if there are others.
 const SILENT: u64 = 8;
-/// Resend intervals without progress after which a transfer begins anew.
+/// Resend intervals without progress after which a transfer begins again.
 const PATIENCE: u64 = 4;
 /// Pages that a checkpoint may have.
 pub(super) const MAX_PAGES: u64 = 1 << 32;
@@ -43,17 +43,17 @@ pub(super) type Fetches = [BTreeMap<u64, (Digest, Bytes)>; TREES];
 pub(super) struct Transfer {
     id: CheckpointId,
     peers: Vec<ReplicaId>,
-    /// Peers that do not hold the checkpoint, or lied about it.
+    /// Peers that do not hold the checkpoint, or sent wrong content of it.
     useless: Vec<(ReplicaId, Time)>,
-    /// Peers that did not answer in time. They are asked again now and then, and all of them if
-    /// nobody else is left: the only holder must get its turn, however many are dead.
+    /// Peers that did not answer in time. They are asked again now and then, and all of them if no
+    /// other peer is left: the only holder must get its turn, however many are dead.
     silent: Vec<(ReplicaId, Time)>,
     turn: usize,
-    /// The own checkpoint that this one is compared with.
+    /// This replica's checkpoint that the fetched one is compared with.
     reference: Option<Arc<Held>>,
-    /// The own state diverged: it is no reference.
+    /// This replica's state diverged, so nothing of it may be reused.
     whole: bool,
-    /// What was fetched for an earlier target and may be of use again.
+    /// Content that was fetched for an earlier checkpoint and may be of use again.
     earlier: Fetches,
     record: Option<RootRecord>,
     wanted: VecDeque<(NodeId, Digest)>,
@@ -61,7 +61,7 @@ pub(super) struct Transfer {
     /// Once nothing is wanted or asked for, all other pages are as in the reference.
     fetched: Fetches,
     next: Option<CheckpointId>,
-    /// Peers that may be wrong.
+    /// Peers that may be faulty: f.
     faults: usize,
     /// When certified content came that cannot be used: f+1 replicas are faulty.
     unusable: Option<Time>,
@@ -77,14 +77,14 @@ impl Transfer {
         faults: u16,
         reference: Option<Arc<Held>>,
         whole: bool,
-        earlier: Option<Transfer>,
-    ) -> Transfer {
+        earlier: Option<Self>,
+    ) -> Self {
         let (mut silent, mut turn) = (Vec::new(), id.order.0 as usize);
         let earlier = earlier.map(|mut earlier| {
             (silent, turn) = (std::mem::take(&mut earlier.silent), earlier.turn);
             earlier.into_fetches()
         });
-        Transfer {
+        Self {
             id,
             peers,
             useless: Vec::new(),
@@ -125,7 +125,7 @@ impl Transfer {
         self.progressed.is_some_and(|at| now.since_us(at) >= PATIENCE * resend_us)
     }
 
-    /// Asks everybody again for what is missing: what is here stays right.
+    /// Asks all peers again for what is missing; what was fetched stays valid.
     pub(super) fn begin_anew(&mut self, now: Time, out: &mut Output) {
         self.useless.clear();
         self.silent.clear();
@@ -147,7 +147,7 @@ impl Transfer {
         self.next
     }
 
-    /// Whether nothing of the own state is used, as it diverged.
+    /// Whether nothing of this replica's state is used, because it diverged.
     pub(super) fn is_whole(&self) -> bool {
         self.whole
     }
@@ -207,7 +207,7 @@ impl Transfer {
     pub(super) fn pump(&mut self, now: Time, out: &mut Output) {
         self.progressed.get_or_insert(now);
         if self.unusable.is_some() {
-            // Nothing more of it is of use.
+            // Nothing more of this checkpoint is of use.
             return;
         }
         let is_in = |list: &[(ReplicaId, Time)], peer| list.iter().any(|(it, _)| *it == peer);
@@ -271,7 +271,7 @@ impl Transfer {
         let content = fetched.content.expect("checked above");
         let installed = self.install(at, digest, content);
         if installed.is_err() {
-            // What is not complete must not look so, nor may the wait for it have no end.
+            // Missing content must not count as complete, and the wait for it must end.
             self.wanted.push_front((at, digest));
             self.unusable = Some(now);
         }
@@ -298,7 +298,7 @@ impl Transfer {
         }
         let (tree, level) = place(at);
         if level == 0 {
-            // A copy, or a page would hold on to the whole buffer that it came in.
+            // Copied: a slice would keep the whole buffer that it came in.
             let content = Bytes::copy_from_slice(&content);
             self.fetched[tree].insert(at.index, (digest, content));
             return Ok(());

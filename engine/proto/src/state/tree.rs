@@ -39,8 +39,8 @@ pub(super) fn node(tree: usize, level: u8, index: u64) -> NodeId {
 pub(super) const ROOT: NodeId = NodeId { level: ROOT_LEVEL, index: 0 };
 
 /// Digest of the content of a node. Pages, nodes and root records have keys of their own, so that
-/// none can pass for another. Keys, not a first byte: BLAKE3 takes several KiB at once only if they
-/// stand together.
+/// none can pass for another. Keys, not a first byte: BLAKE3 hashes several KiB at once only if they
+/// are contiguous.
 pub(super) fn content_digest(node: NodeId, content: &[u8]) -> Digest {
     let key = match place(node).1 {
         0 => b"hybster checkpoint, page\0\0\0\0\0\0\0\0",
@@ -80,13 +80,13 @@ impl Group {
         digests: Vec<Digest>,
         versions: Vec<Option<u64>>,
         version: Option<u64>,
-        old: Option<&Group>,
-    ) -> Group {
+        old: Option<&Self>,
+    ) -> Self {
         let node = match old {
             Some(old) if old.digests == digests => old.node,
             _ => content_digest(node(0, 1, 0), &concatenated(&digests)),
         };
-        Group { digests, versions, version, node }
+        Self { digests, versions, version, node }
     }
 }
 
@@ -101,9 +101,9 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Builds the tree over the digests of so many pages; nodes whose children equal those in `old`
+    /// Builds the tree over the digests of these pages; nodes whose children equal those in `old`
     /// keep their digest without hashing.
-    pub(super) fn over(groups: Vec<Arc<Group>>, pages: u64, old: Option<&Tree>) -> Tree {
+    pub(super) fn over(groups: Vec<Arc<Group>>, pages: u64, old: Option<&Self>) -> Self {
         assert_eq!(groups.len() as u64, pages.div_ceil(FANOUT as u64), "all pages are digested");
         let mut upper = Vec::new();
         if pages > 1 {
@@ -127,7 +127,7 @@ impl Tree {
                 .collect();
             upper.push(level);
         }
-        Tree { groups, pages, upper }
+        Self { groups, pages, upper }
     }
 
     /// The root's digest; zero for a tree without pages.
@@ -184,7 +184,7 @@ impl RootRecord {
         out.into()
     }
 
-    pub(super) fn parse(bytes: &[u8]) -> Result<RootRecord, WireError> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         if reader.u32()? != FORMAT {
             return Err(WireError::Field("format"));
@@ -196,7 +196,7 @@ impl RootRecord {
             roots[tree] = reader.digest()?;
         }
         reader.end()?;
-        Ok(RootRecord { order, pages, roots })
+        Ok(Self { order, pages, roots })
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) struct Orders(pub(super) OrderNumber, pub(super) OrderNumber);
 
 impl fmt::Display for Orders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Orders(first, last) = self;
+        let Self(first, last) = self;
         if first == last { write!(f, "{first}") } else { write!(f, "{first}..={last}") }
     }
 }
@@ -113,66 +113,66 @@ impl fmt::Display for Member {
 impl fmt::Display for TraceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TraceEvent::ViewLeft { from, to } => write!(f, "left for {to}, last stable {from}"),
-            TraceEvent::PartLeft { pillar, from, to, checkpoint, steps, held } => {
+            Self::ViewLeft { from, to } => write!(f, "left for {to}, last stable {from}"),
+            Self::PartLeft { pillar, from, to, checkpoint, steps, held } => {
                 write!(f, "{pillar} left {from} for {to}{}", Steps(steps))?;
                 write!(f, "; holds after {checkpoint}{}", Some8(held))
             }
-            TraceEvent::Elected { view, leader, checkpoint, members, vouchers } => {
+            Self::Elected { view, leader, checkpoint, members, vouchers } => {
                 let order = checkpoint.order;
                 write!(f, "accepted {leader} as leader of {view} from {order} on: members ")?;
                 let members: Vec<String> = members.iter().map(Member::to_string).collect();
                 write!(f, "{}; acknowledged by {}", members.join("; "), List(vouchers.iter()))
             }
-            TraceEvent::Adopted { pillar, view, proposals } => {
+            Self::Adopted { pillar, view, proposals } => {
                 write!(f, "{pillar} adopted in {view}{}", Some8(proposals))
             }
-            TraceEvent::ViewEntered { view, current, leader } => {
+            Self::ViewEntered { view, current, leader } => {
                 let role = if *leader { "leader" } else { "follower" };
                 write!(f, "entered {view} as {role}, current {current}")
             }
-            TraceEvent::Endorsed { view, checkpoint } => {
+            Self::Endorsed { view, checkpoint } => {
                 write!(f, "acknowledged {view} after {}", checkpoint.order)
             }
-            TraceEvent::Proposed { pillar, view, proposal } => {
+            Self::Proposed { pillar, view, proposal } => {
                 of_slots(f, (*pillar, "proposed", *view), proposal)
             }
-            TraceEvent::Reissued { pillar, view, proposal } => {
+            Self::Reissued { pillar, view, proposal } => {
                 of_slots(f, (*pillar, "re-issued", *view), proposal)
             }
-            TraceEvent::Vouched { phase, pillar, view, proposal } => {
+            Self::Vouched { phase, pillar, view, proposal } => {
                 let did = by_phase(*phase, "accepted", "acknowledged");
                 of_slots(f, (*pillar, did, *view), proposal)
             }
-            TraceEvent::Certified { phase, pillar, view, proposal, voters } => {
+            Self::Certified { phase, pillar, view, proposal, voters } => {
                 let did = by_phase(*phase, "prepared", "committed");
                 of_slots(f, (*pillar, did, *view), proposal)?;
                 write!(f, ", by {}", List(voters.iter()))
             }
-            TraceEvent::Executed { order, requests, ran, results } => {
+            Self::Executed { order, requests, ran, results } => {
                 write!(f, "executed {order}: {ran} of {requests} requests ran; answers {results:?}")
             }
-            TraceEvent::AgreedTime { order, unix_ms } => {
+            Self::AgreedTime { order, unix_ms } => {
                 write!(f, "the agreed time of {order} is {unix_ms} ms")
             }
-            TraceEvent::CheckpointTaken(id) => {
+            Self::CheckpointTaken(id) => {
                 write!(f, "took checkpoint {}: {:?}", id.order, id.digest)
             }
-            TraceEvent::CheckpointStable { checkpoint, voters } => {
+            Self::CheckpointStable { checkpoint, voters } => {
                 let (order, digest) = (checkpoint.order, checkpoint.digest);
                 write!(f, "checkpoint {order} is stable: {digest:?}, by {}", List(voters.iter()))
             }
-            TraceEvent::Diverged(id) => {
+            Self::Diverged(id) => {
                 write!(f, "own state differs at {}, where {:?} is stable", id.order, id.digest)
             }
-            TraceEvent::StateInstalled(id) => {
+            Self::StateInstalled(id) => {
                 write!(f, "installed the state of {}: {:?}", id.order, id.digest)
             }
-            TraceEvent::Configured { after, epoch, members, faults, .. } => {
+            Self::Configured { after, epoch, members, faults, .. } => {
                 let members = List(members.iter());
                 write!(f, "epoch {epoch} begins after {after}: members {members}; f = {faults}")
             }
-            TraceEvent::Lost { events } => {
+            Self::Lost { events } => {
                 write!(f, "{events} events are missing here: they were dropped")
             }
         }

@@ -65,7 +65,7 @@ impl Records {
     }
 
     /// Moves all records of `other` behind these; takes the memory along if there are none here.
-    pub fn append(&mut self, other: &mut Records) {
+    pub fn append(&mut self, other: &mut Self) {
         if self.is_empty() {
             std::mem::swap(self, other);
         } else {
@@ -106,8 +106,8 @@ pub struct Recording {
 impl Recording {
     /// An empty trace.
     #[must_use]
-    pub fn new(header: &Header) -> Recording {
-        Recording { bytes: header.encode().to_vec(), open: None, records: Records::default() }
+    pub fn new(header: &Header) -> Self {
+        Self { bytes: header.encode().to_vec(), open: None, records: Records::default() }
     }
 
     /// Appends an event.
@@ -159,7 +159,7 @@ struct Format<E> {
 }
 
 impl<E> Clone for Format<E> {
-    fn clone(&self) -> Format<E> {
+    fn clone(&self) -> Self {
         *self
     }
 }
@@ -196,7 +196,7 @@ impl<'a> Trace<'a> {
     ///
     /// # Errors
     /// If the bytes are no trace of this version.
-    pub fn read(bytes: &'a [u8]) -> Result<Trace<'a>, TraceError> {
+    pub fn read(bytes: &'a [u8]) -> Result<Self, TraceError> {
         let lost = |event: &TraceEvent| match event {
             TraceEvent::Lost { events } => *events,
             _ => 0,
@@ -211,7 +211,7 @@ impl<'a> Trace<'a, v1::Event> {
     ///
     /// # Errors
     /// If the bytes are no trace of that version.
-    pub fn read_version_1(bytes: &'a [u8]) -> Result<Trace<'a, v1::Event>, TraceError> {
+    pub fn read_version_1(bytes: &'a [u8]) -> Result<Self, TraceError> {
         let format = Format { decode: v1::decode, lost: None };
         Trace::begin(bytes, v1::VERSION, header::HEADER_BYTES_1, format)
     }
@@ -223,7 +223,7 @@ impl<'a, E> Trace<'a, E> {
         wanted: u16,
         offset: usize,
         format: Format<E>,
-    ) -> Result<Trace<'a, E>, TraceError> {
+    ) -> Result<Self, TraceError> {
         let header = Header::parse(bytes)?;
         if header.version != wanted {
             return Err(TraceError::Version { found: header.version, wanted });

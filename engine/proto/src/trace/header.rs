@@ -34,18 +34,18 @@ pub enum Writer {
 pub struct ProtocolName([u8; 16]);
 
 impl ProtocolName {
-    fn of(protocol: Protocol) -> ProtocolName {
+    fn of(protocol: Protocol) -> Self {
         let (name, mut bytes) = (protocol.name().as_bytes(), [0; 16]);
         bytes[..name.len()].copy_from_slice(name);
-        ProtocolName(bytes)
+        Self(bytes)
     }
 
-    fn parse(bytes: [u8; 16]) -> Option<ProtocolName> {
+    fn parse(bytes: [u8; 16]) -> Option<Self> {
         let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
         let (name, rest) = bytes.split_at(length);
         let is_good = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
         let valid = !name.is_empty() && name.iter().all(is_good) && rest.iter().all(|b| *b == 0);
-        valid.then_some(ProtocolName(bytes))
+        valid.then_some(Self(bytes))
     }
 
     /// The name.
@@ -99,8 +99,8 @@ pub struct Header {
 impl Header {
     /// The header of a trace of a group.
     #[must_use]
-    pub fn new(writer: Writer, config: &GroupConfig, started_unix_us: u64) -> Header {
-        Header {
+    pub fn new(writer: Writer, config: &GroupConfig, started_unix_us: u64) -> Self {
+        Self {
             version: VERSION,
             writer,
             protocol: ProtocolName::of(config.protocol),
@@ -149,7 +149,7 @@ impl Header {
     ///
     /// # Errors
     /// If the bytes are no trace, or one of a later version.
-    pub fn parse(bytes: &[u8]) -> Result<Header, TraceError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, TraceError> {
         if !bytes.starts_with(&MAGIC) {
             return Err(TraceError::NotATrace);
         }
@@ -161,7 +161,7 @@ impl Header {
         Self::read(found, &mut reader).map_err(TraceError::Header)
     }
 
-    fn read(version: u16, reader: &mut Reader<'_>) -> Result<Header, WireError> {
+    fn read(version: u16, reader: &mut Reader<'_>) -> Result<Self, WireError> {
         let writer = match reader.u16()? {
             0 => Writer::Replica,
             1 => Writer::Simulator,
@@ -169,7 +169,7 @@ impl Header {
         };
         let (replicas, faults, pillars) = (reader.u16()?, reader.u16()?, reader.u16()?);
         reader.zeros(2)?;
-        let mut header = Header {
+        let mut header = Self {
             version,
             writer,
             // The only one that version 1 knows.

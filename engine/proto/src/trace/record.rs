@@ -244,10 +244,10 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Head, WireError> {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         let head: [u8; HEAD] = reader.take(HEAD)?.try_into().expect("as long as asked for");
         let time = [head[2], head[3], head[4], head[5], head[6], head[7], 0, 0];
-        Ok(Head {
+        Ok(Self {
             kind: head[0] & !FLAG,
             flag: head[0] & FLAG != 0,
             pillar: PillarId(head[1].into()),

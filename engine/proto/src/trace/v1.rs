@@ -94,8 +94,8 @@ impl Event {
     #[must_use]
     pub fn pillar(&self) -> Option<PillarId> {
         match self {
-            Event::Same(event) => event.pillar(),
-            Event::Acknowledged { pillar, .. } | Event::Committed { pillar, .. } => Some(*pillar),
+            Self::Same(event) => event.pillar(),
+            Self::Acknowledged { pillar, .. } | Self::Committed { pillar, .. } => Some(*pillar),
             _ => None,
         }
     }
@@ -104,13 +104,13 @@ impl Event {
     #[must_use]
     pub fn orders(&self) -> Option<(OrderNumber, OrderNumber)> {
         match self {
-            Event::Same(event) => event.orders(),
-            Event::Acknowledged { first, last, .. } | Event::Committed { first, last, .. } => {
+            Self::Same(event) => event.orders(),
+            Self::Acknowledged { first, last, .. } | Self::Committed { first, last, .. } => {
                 Some((*first, *last))
             }
-            Event::Executed { order, .. } => Some((*order, *order)),
-            Event::CheckpointStable(id) => Some((id.order, id.order)),
-            Event::NewViewAccepted { .. } | Event::NewViewAcknowledged { .. } => None,
+            Self::Executed { order, .. } => Some((*order, *order)),
+            Self::CheckpointStable(id) => Some((id.order, id.order)),
+            Self::NewViewAccepted { .. } | Self::NewViewAcknowledged { .. } => None,
         }
     }
 }
@@ -181,8 +181,8 @@ fn accepted(reader: &mut Reader<'_>) -> Result<Event, WireError> {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Same(event) => event.fmt(f),
-            Event::NewViewAccepted { view, leader, checkpoint, members, vouchers, reissued } => {
+            Self::Same(event) => event.fmt(f),
+            Self::NewViewAccepted { view, leader, checkpoint, members, vouchers, reissued } => {
                 let members = List(members.iter().map(|(of, from)| format!("{of} from {from}")));
                 let (vouchers, order) = (List(vouchers.iter()), checkpoint.order);
                 write!(
@@ -196,17 +196,17 @@ impl fmt::Display for Event {
                 }
                 Ok(())
             }
-            Event::NewViewAcknowledged { view } => write!(f, "acknowledged NEW-VIEW {view}"),
-            Event::Acknowledged { pillar, view, first, last } => {
+            Self::NewViewAcknowledged { view } => write!(f, "acknowledged NEW-VIEW {view}"),
+            Self::Acknowledged { pillar, view, first, last } => {
                 write!(f, "{pillar} acknowledged {} in {view}", Orders(*first, *last))
             }
-            Event::Committed { pillar, view, first, last, batch } => {
+            Self::Committed { pillar, view, first, last, batch } => {
                 write!(f, "{pillar} committed {} in {view}: {batch:?}", Orders(*first, *last))
             }
-            Event::Executed { order, requests, ran } => {
+            Self::Executed { order, requests, ran } => {
                 write!(f, "executed {order}: {ran} of {requests} requests ran")
             }
-            Event::CheckpointStable(id) => {
+            Self::CheckpointStable(id) => {
                 write!(f, "checkpoint {} is stable: {:?}", id.order, id.digest)
             }
         }

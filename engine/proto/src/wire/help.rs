@@ -40,14 +40,14 @@ impl OrderRequest {
     ///
     /// # Errors
     /// If the length or a field is wrong.
-    pub fn parse(bytes: &[u8]) -> Result<OrderRequest, WireError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         reader.expect_kind(kind::ORDER_REQUEST)?;
         reader.zeros(1)?;
         let pillar = reader.pillar()?;
         reader.zeros(4)?;
         let (view, from) = (reader.view()?, reader.order()?);
-        let request = OrderRequest { pillar, view, from, held: reader.u64()? };
+        let request = Self { pillar, view, from, held: reader.u64()? };
         reader.end()?;
         Ok(request)
     }

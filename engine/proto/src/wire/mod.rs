@@ -10,11 +10,6 @@ pub mod reply;
 pub mod request;
 pub mod state;
 
-#[doc(hidden)]
-pub use crate::internals::{
-    Checkpoint, CheckpointCertificate, Commit, NewView, NewViewAck, PREPARE_HEAD, PrepareHeader,
-    ViewChange,
-};
 pub use reply::{ReplyEntry, ReplyStatus};
 pub use request::{
     REQUEST_HEADER, REQUEST_MAC, REQUEST_OVERHEAD_MAX, REQUEST_SIGNATURE, RequestProof, RequestRef,
@@ -22,7 +17,7 @@ pub use request::{
 };
 pub use state::CheckpointId;
 
-use hybster_tss::{CounterValue, Digest, Proof};
+use hybster_tss::Digest;
 
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 
@@ -122,7 +117,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (head, rest) = self.bytes.split_first_chunk::<N>().ok_or(WireError::Short)?;
         self.bytes = rest;
         Ok(*head)
@@ -144,16 +139,8 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    pub(crate) fn counter(&mut self) -> Result<CounterValue, WireError> {
-        Ok(CounterValue::from_u128(u128::from_le_bytes(self.array()?)))
-    }
-
     pub(crate) fn digest(&mut self) -> Result<Digest, WireError> {
         Ok(Digest(self.array()?))
-    }
-
-    pub(crate) fn proof(&mut self) -> Result<Proof, WireError> {
-        Ok(Proof(self.array()?))
     }
 
     pub(crate) fn view(&mut self) -> Result<View, WireError> {
@@ -217,10 +204,6 @@ pub(crate) trait Put {
 
     fn put_u64(&mut self, value: u64) {
         self.bytes(&value.to_le_bytes());
-    }
-
-    fn put_counter(&mut self, value: CounterValue) {
-        self.bytes(&value.as_u128().to_le_bytes());
     }
 }
 

@@ -44,17 +44,17 @@ pub enum ReplyStatus {
 }
 
 impl ReplyStatus {
-    pub(crate) fn from_u8(value: u8) -> Option<ReplyStatus> {
+    pub(crate) fn from_u8(value: u8) -> Option<Self> {
         Some(match value {
-            0 => ReplyStatus::Done,
-            1 => ReplyStatus::Evicted,
-            2 => ReplyStatus::Stale,
-            3 => ReplyStatus::TooLong,
-            4 => ReplyStatus::OrderIt,
-            5 => ReplyStatus::Overloaded,
-            6 => ReplyStatus::NumberTaken,
-            7 => ReplyStatus::ResultGone,
-            8 => ReplyStatus::StatesDiffer,
+            0 => Self::Done,
+            1 => Self::Evicted,
+            2 => Self::Stale,
+            3 => Self::TooLong,
+            4 => Self::OrderIt,
+            5 => Self::Overloaded,
+            6 => Self::NumberTaken,
+            7 => Self::ResultGone,
+            8 => Self::StatesDiffer,
             _ => return None,
         })
     }
@@ -113,7 +113,7 @@ impl<'a> Replies<'a> {
     ///
     /// # Errors
     /// If it is short or of another kind.
-    pub fn parse(message: &'a [u8]) -> Result<Replies<'a>, WireError> {
+    pub fn parse(message: &'a [u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(message);
         reader.expect_kind(kind::REPLIES)?;
         reader.zeros(1)?;

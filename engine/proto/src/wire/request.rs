@@ -85,33 +85,33 @@ impl RequestTag {
     /// Bits of a tag.
     pub const BITS: u32 = 64 - SessionId::INDEX_BITS;
     /// Of a place that holds no result.
-    pub(crate) const EMPTY: RequestTag = RequestTag(0);
+    pub(crate) const EMPTY: Self = Self(0);
     /// No request has it.
-    pub(crate) const NONE: RequestTag = RequestTag(u64::MAX);
+    pub(crate) const NONE: Self = Self(u64::MAX);
 
     /// The tag with a value, of which the lowest [`Self::BITS`] bits count.
     #[must_use]
-    pub fn new(value: u64) -> RequestTag {
-        RequestTag(value & (u64::MAX >> SessionId::INDEX_BITS))
+    pub fn new(value: u64) -> Self {
+        Self(value & (u64::MAX >> SessionId::INDEX_BITS))
     }
 
     /// Of an ordered request.
     #[inline]
     #[must_use]
-    pub fn of_proof(proof: RequestProof<'_>) -> RequestTag {
+    pub fn of_proof(proof: RequestProof<'_>) -> Self {
         let (first, _) = proof.bytes().split_first_chunk().expect("proofs have 16 bytes at least");
-        RequestTag::new(u64::from_le_bytes(*first))
+        Self::new(u64::from_le_bytes(*first))
     }
 
     /// Of a query, from what its record holds before the place of the proof.
     #[must_use]
-    pub fn of_query(covered: &[u8]) -> RequestTag {
+    pub fn of_query(covered: &[u8]) -> Self {
         let hash = covered.chunks(8).fold(covered.len() as u64, |hash, chunk| {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
             mix(hash, u64::from_le_bytes(word))
         });
-        RequestTag::new(hash)
+        Self::new(hash)
     }
 
     /// Its value, in the lowest [`Self::BITS`] bits.
@@ -128,7 +128,7 @@ impl<'a> RequestRef<'a> {
     /// # Errors
     /// If the bytes are shorter than the record says, or its proof has a form that nobody can check.
     #[inline]
-    pub fn split(bytes: &'a [u8]) -> Result<(RequestRef<'a>, &'a [u8]), WireError> {
+    pub fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), WireError> {
         let (header, _) = bytes.split_first_chunk::<REQUEST_HEADER>().ok_or(WireError::Short)?;
         let field = |at: usize| -> u64 {
             let mut value = [0; 8];

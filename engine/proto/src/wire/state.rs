@@ -41,15 +41,12 @@ impl StateRequest {
     ///
     /// # Errors
     /// If the length or a field is wrong.
-    pub fn parse(bytes: &[u8]) -> Result<StateRequest, WireError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         reader.expect_kind(kind::STATE_REQUEST)?;
         reader.zeros(7)?;
-        let request = StateRequest {
-            latest: reader.view()?,
-            current: reader.view()?,
-            stable: reader.order()?,
-        };
+        let request =
+            Self { latest: reader.view()?, current: reader.view()?, stable: reader.order()? };
         reader.end()?;
         Ok(request)
     }
@@ -94,7 +91,7 @@ impl Fetch {
     ///
     /// # Errors
     /// If the length or a field is wrong.
-    pub fn parse(bytes: &[u8]) -> Result<Fetch, WireError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         reader.expect_kind(kind::FETCH)?;
         reader.zeros(7)?;
@@ -108,7 +105,7 @@ impl Fetch {
             nodes.push(NodeId { level: reader.u8()?, index: reader.u64()? });
         }
         reader.end()?;
-        Ok(Fetch { order, nodes })
+        Ok(Self { order, nodes })
     }
 }
 
@@ -145,7 +142,7 @@ impl Fetched {
     ///
     /// # Errors
     /// If the length or a field is wrong.
-    pub fn parse(bytes: &Bytes) -> Result<Fetched, WireError> {
+    pub fn parse(bytes: &Bytes) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         reader.expect_kind(kind::FETCHED)?;
         let held = match reader.u8()? {
@@ -162,7 +159,7 @@ impl Fetched {
             return Err(WireError::Field("length"));
         }
         let content = held.then(|| bytes.slice(FETCHED_HEAD..));
-        Ok(Fetched { order, node: NodeId { level, index }, content })
+        Ok(Self { order, node: NodeId { level, index }, content })
     }
 }
 

@@ -228,7 +228,7 @@ proptest! {
         }
     }
 
-    /// A store that fell behind takes over what changed, wherever it stands itself.
+    /// A store that fell behind takes over what changed, wherever it is itself.
     #[test]
     fn a_store_that_lags_catches_up(steps in proptest::collection::vec(step(), 1..300)) {
         let (mut steady, mut lagging) = (KvService::new(), KvService::new());
@@ -482,7 +482,12 @@ fn measure() {
     each("put after a snapshot", &mut service, &put_same);
     drop(snapshot);
     each("delete and misses", &mut service, &delete);
+    measure_large(&mut service, &keys[7]);
+}
 
+/// The same with 1 GiB in the store.
+fn measure_large(service: &mut KvService, key_of_one: &[u8]) {
+    use std::time::Instant;
     let mut key = 1u64;
     while service.bytes() < 1 << 30 {
         key = key.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -493,7 +498,7 @@ fn measure() {
         let snapshot = service.snapshot();
         let taken = start.elapsed();
         let start = Instant::now();
-        service.store.put(&keys[7], &[4; 100]).unwrap();
+        service.store.put(key_of_one, &[4; 100]).unwrap();
         let first_write = start.elapsed();
         let start = Instant::now();
         let pages = snapshot.page_count();

@@ -199,7 +199,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(pillars: u16, traitor: Option<usize>) -> Group {
+    pub(super) fn new(pillars: u16, traitor: Option<usize>) -> Self {
         let config = Arc::new(GroupConfig {
             pillars,
             window: 4 * u64::from(pillars),
@@ -232,7 +232,7 @@ impl Group {
             Replica { core, executed, stopped: false }
         };
         let replicas = config.all_replicas().map(&mut replica).collect();
-        Group {
+        Self {
             client: key.client_key(mac, LINK.client.0),
             traitor,
             trinx,

@@ -178,8 +178,8 @@ struct Script {
 }
 
 impl Script {
-    fn new(pillars: u16) -> Script {
-        Script { group: Group::new(pillars, None), choices: vec![pillars as u8 - 1] }
+    fn new(pillars: u16) -> Self {
+        Self { group: Group::new(pillars, None), choices: vec![pillars as u8 - 1] }
     }
 
     fn play(&mut self, bytes: &[u8]) {
@@ -187,7 +187,7 @@ impl Script {
         self.choices.extend_from_slice(bytes);
     }
 
-    /// Delivers what is on its way, but for so many messages at most; what a replica that is cut
+    /// Delivers what is on its way, but at most this many messages; what a replica that is cut
     /// off sends and gets is lost.
     fn settle(&mut self, cut_off: Option<usize>, messages: usize) {
         for _ in 0..messages {

@@ -29,7 +29,7 @@ pub enum Flood {
 
 impl Flood {
     /// All of them.
-    pub const ALL: [Flood; 4] = [Flood::Batches, Flood::Fetches, Flood::Questions, Flood::Anything];
+    pub const ALL: [Self; 4] = [Self::Batches, Self::Fetches, Self::Questions, Self::Anything];
 }
 
 /// Sends a number of messages to each peer, again and again.
@@ -67,8 +67,8 @@ impl Flooder {
 
     fn question(scene: &mut Scene<'_>, to: ReplicaId) {
         match scene.random.below(4) {
-            0 => Flooder::batches(scene, to),
-            1 => Flooder::fetch(scene, to),
+            0 => Self::batches(scene, to),
+            1 => Self::fetch(scene, to),
             2 => {
                 let pillar = scene.any_pillar();
                 let from = scene.group.order_at(pillar, scene.random.below(40));
@@ -104,10 +104,10 @@ impl Host for Flooder {
         for to in scene.peers() {
             for _ in 0..self.count {
                 match self.flood {
-                    Flood::Batches => Flooder::batches(scene, to),
-                    Flood::Fetches => Flooder::fetch(scene, to),
-                    Flood::Questions => Flooder::question(scene, to),
-                    Flood::Anything => Flooder::anything(scene, to),
+                    Flood::Batches => Self::batches(scene, to),
+                    Flood::Fetches => Self::fetch(scene, to),
+                    Flood::Questions => Self::question(scene, to),
+                    Flood::Anything => Self::anything(scene, to),
                 }
             }
         }

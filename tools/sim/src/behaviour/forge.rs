@@ -9,7 +9,7 @@ use super::Scene;
 use crate::watched::Watched;
 
 /// The order number after the last one that a leader certified in its view; `None` if its counter
-/// does not stand in that view.
+/// is not in that view.
 pub(super) fn next_order(scene: &Scene<'_>, pillar: PillarId, view: View) -> Option<OrderNumber> {
     let counter = scene.trinx[usize::from(pillar.0)].current(Counter::Ordering);
     if counter.view() != view.0 || counter.order() >= 1 << 60 {

@@ -43,7 +43,7 @@ pub struct Departure {
     pub delay_us: u64,
 }
 
-/// Where a hook stands.
+/// Where a hook is.
 pub struct Scene<'a> {
     /// The replica's clock.
     pub now: Time,
@@ -244,7 +244,7 @@ pub enum Behaviour {
         /// How many messages are lost on it.
         ppm: u32,
     },
-    /// Sends so many messages to each peer at a time, again and again.
+    /// Sends this many messages to each peer at a time, again and again.
     Flooder {
         /// Which.
         flood: Flood,
@@ -263,36 +263,34 @@ pub enum Behaviour {
 impl Behaviour {
     pub(crate) fn build(self, workshop: &Workshop<'_>) -> Box<dyn Host> {
         match self {
-            Behaviour::SilentLeader => Box::new(wire::SilentLeader),
-            Behaviour::Corrupter { ppm } => Box::new(wire::Corrupter { ppm }),
-            Behaviour::Splitter { ppm } => Box::new(wire::Splitter { ppm }),
-            Behaviour::Withholder => Box::new(wire::Withholder),
-            Behaviour::SilentPillar(pillar) => Box::new(wire::SilentPillar { pillar }),
-            Behaviour::Slowpoke { by_us } => Box::new(wire::Slowpoke { by_us }),
-            Behaviour::Replayer { ppm } => Box::new(wire::Replayer { ppm }),
-            Behaviour::OrderLiar(trick, ppm) => Box::new(order::OrderLiar::new(trick, ppm)),
-            Behaviour::VoteLiar { ppm } => Box::new(order::VoteLiar { ppm }),
-            Behaviour::ViewLiar { ppm, spam_ppm } => {
+            Self::SilentLeader => Box::new(wire::SilentLeader),
+            Self::Corrupter { ppm } => Box::new(wire::Corrupter { ppm }),
+            Self::Splitter { ppm } => Box::new(wire::Splitter { ppm }),
+            Self::Withholder => Box::new(wire::Withholder),
+            Self::SilentPillar(pillar) => Box::new(wire::SilentPillar { pillar }),
+            Self::Slowpoke { by_us } => Box::new(wire::Slowpoke { by_us }),
+            Self::Replayer { ppm } => Box::new(wire::Replayer { ppm }),
+            Self::OrderLiar(trick, ppm) => Box::new(order::OrderLiar::new(trick, ppm)),
+            Self::VoteLiar { ppm } => Box::new(order::VoteLiar { ppm }),
+            Self::ViewLiar { ppm, spam_ppm } => {
                 Box::new(views::ViewLiar::new(ppm, spam_ppm, workshop.config))
             }
-            Behaviour::ViewAttack(lie) => Box::new(views::ViewLiar::with(lie, workshop.config)),
-            Behaviour::HollowVoter => Box::new(order::HollowVoter),
-            Behaviour::FalseAck { ppm } => Box::new(new_view::FalseAck { ppm }),
-            Behaviour::NewViewLiar { ppm } => {
-                Box::new(new_view::NewViewLiar { ppm, times_only: false })
-            }
-            Behaviour::Retimer { ppm } => Box::new(new_view::NewViewLiar { ppm, times_only: true }),
-            Behaviour::NewViewForger { ppm } => Box::new(new_view::NewViewForger { ppm }),
-            Behaviour::StateLiar { ppm } => Box::new(state::StateLiar { ppm }),
-            Behaviour::HoldsNothing => Box::new(state::HoldsNothing),
-            Behaviour::CheckpointLiar { ppm } => Box::new(state::CheckpointLiar { ppm }),
-            Behaviour::ReplyLiar { ppm } => Box::new(replies::ReplyLiar { ppm }),
-            Behaviour::Deaf { ppm } => Box::new(replies::Deaf { ppm }),
-            Behaviour::Flooder { flood, count } => Box::new(flood::Flooder { flood, count }),
-            Behaviour::OtherService => Box::new(services::OtherService),
-            Behaviour::SharedTwin => Box::new(twin::Twin::new(workshop, workshop.trinx.to_vec())),
+            Self::ViewAttack(lie) => Box::new(views::ViewLiar::with(lie, workshop.config)),
+            Self::HollowVoter => Box::new(order::HollowVoter),
+            Self::FalseAck { ppm } => Box::new(new_view::FalseAck { ppm }),
+            Self::NewViewLiar { ppm } => Box::new(new_view::NewViewLiar { ppm, times_only: false }),
+            Self::Retimer { ppm } => Box::new(new_view::NewViewLiar { ppm, times_only: true }),
+            Self::NewViewForger { ppm } => Box::new(new_view::NewViewForger { ppm }),
+            Self::StateLiar { ppm } => Box::new(state::StateLiar { ppm }),
+            Self::HoldsNothing => Box::new(state::HoldsNothing),
+            Self::CheckpointLiar { ppm } => Box::new(state::CheckpointLiar { ppm }),
+            Self::ReplyLiar { ppm } => Box::new(replies::ReplyLiar { ppm }),
+            Self::Deaf { ppm } => Box::new(replies::Deaf { ppm }),
+            Self::Flooder { flood, count } => Box::new(flood::Flooder { flood, count }),
+            Self::OtherService => Box::new(services::OtherService),
+            Self::SharedTwin => Box::new(twin::Twin::new(workshop, workshop.trinx.to_vec())),
             #[cfg(feature = "controls")]
-            Behaviour::ClonedTwin => {
+            Self::ClonedTwin => {
                 let clones = workshop.trinx.iter().map(Watched::cloned_for_attack).collect();
                 Box::new(twin::Twin::new(workshop, clones))
             }
@@ -300,26 +298,26 @@ impl Behaviour {
     }
 
     /// Any behaviour that an honest TrInX allows.
-    pub(crate) fn random(r: &mut Random, group: &GroupConfig) -> Behaviour {
+    pub(crate) fn random(r: &mut Random, group: &GroupConfig) -> Self {
         let ppm = *r.pick(&[2_000, 20_000, 100_000, 300_000, 1_000_000]);
         match r.below(24) {
-            0 => Behaviour::SilentLeader,
-            1 => Behaviour::Corrupter { ppm: ppm.min(300_000) },
-            2 => Behaviour::Splitter { ppm },
-            3 => Behaviour::Withholder,
-            4 => Behaviour::SilentPillar(r.below(group.pillars.into()) as u16),
-            5 => Behaviour::Slowpoke { by_us: group.request_timeout_us * r.between(1, 9) / 10 },
-            6 | 7 => Behaviour::Replayer { ppm },
-            8..=12 => Behaviour::OrderLiar(*r.pick(&Trick::ALL), ppm),
-            13 => Behaviour::VoteLiar { ppm },
-            14..=16 => Behaviour::ViewLiar { ppm, spam_ppm: *r.pick(&[0, 0, 0, 5_000, 100_000]) },
-            17 => Behaviour::FalseAck { ppm },
-            18 => Behaviour::NewViewLiar { ppm },
-            19 => Behaviour::NewViewForger { ppm },
-            20 => Behaviour::StateLiar { ppm },
-            21 => Behaviour::CheckpointLiar { ppm },
-            22 => *r.pick(&[Behaviour::ReplyLiar { ppm }, Behaviour::Deaf { ppm }]),
-            _ => Behaviour::SharedTwin,
+            0 => Self::SilentLeader,
+            1 => Self::Corrupter { ppm: ppm.min(300_000) },
+            2 => Self::Splitter { ppm },
+            3 => Self::Withholder,
+            4 => Self::SilentPillar(r.below(group.pillars.into()) as u16),
+            5 => Self::Slowpoke { by_us: group.request_timeout_us * r.between(1, 9) / 10 },
+            6 | 7 => Self::Replayer { ppm },
+            8..=12 => Self::OrderLiar(*r.pick(&Trick::ALL), ppm),
+            13 => Self::VoteLiar { ppm },
+            14..=16 => Self::ViewLiar { ppm, spam_ppm: *r.pick(&[0, 0, 0, 5_000, 100_000]) },
+            17 => Self::FalseAck { ppm },
+            18 => Self::NewViewLiar { ppm },
+            19 => Self::NewViewForger { ppm },
+            20 => Self::StateLiar { ppm },
+            21 => Self::CheckpointLiar { ppm },
+            22 => *r.pick(&[Self::ReplyLiar { ppm }, Self::Deaf { ppm }]),
+            _ => Self::SharedTwin,
         }
     }
 }

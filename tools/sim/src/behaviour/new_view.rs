@@ -173,8 +173,8 @@ impl NewViewForger {
     }
 
     fn forge(scene: &mut Scene<'_>) -> Option<NewView> {
-        let (view, view_changes) = NewViewForger::changes(scene)?;
-        let mut acks = NewViewForger::acks(scene);
+        let (view, view_changes) = Self::changes(scene)?;
+        let mut acks = Self::acks(scene);
         let highest = view_changes.iter().map(|c| c.from).max()?;
         if scene.random.chance(800_000) {
             acks.retain(|ack| ack.view == highest);
@@ -199,7 +199,7 @@ impl NewViewForger {
             if scene.random.chance(100_000) {
                 other_prepares(scene, &mut demanded);
             }
-            prepares.push(NewViewForger::reissue(scene, pillar, view, demanded)?);
+            prepares.push(Self::reissue(scene, pillar, view, demanded)?);
         }
         let proof = Proof([0; 32]);
         let mut new_view = NewView { view, checkpoint, view_changes, acks, prepares, proof };
@@ -236,7 +236,7 @@ impl Host for NewViewForger {
 
     fn tick(&mut self, scene: &mut Scene<'_>) {
         if scene.random.chance(self.ppm)
-            && let Some(new_view) = NewViewForger::forge(scene)
+            && let Some(new_view) = Self::forge(scene)
         {
             scene.send_some(&new_view.encode());
         }

@@ -44,20 +44,20 @@ pub enum Trick {
 
 impl Trick {
     /// All tricks.
-    pub const ALL: [Trick; 13] = [
-        Trick::Skip,
-        Trick::NoopOver,
-        Trick::BodySwap,
-        Trick::CountLie,
-        Trick::Forge,
-        Trick::Far,
-        Trick::WrongPillar,
-        Trick::Withhold,
-        Trick::Noops,
-        Trick::Again,
-        Trick::Twice,
-        Trick::Shape,
-        Trick::FalseTime,
+    pub const ALL: [Self; 13] = [
+        Self::Skip,
+        Self::NoopOver,
+        Self::BodySwap,
+        Self::CountLie,
+        Self::Forge,
+        Self::Far,
+        Self::WrongPillar,
+        Self::Withhold,
+        Self::Noops,
+        Self::Again,
+        Self::Twice,
+        Self::Shape,
+        Self::FalseTime,
     ];
 }
 
@@ -109,8 +109,8 @@ pub(super) struct OrderLiar {
 }
 
 impl OrderLiar {
-    pub(super) fn new(trick: Trick, ppm: u32) -> OrderLiar {
-        OrderLiar { trick, ppm, hidden: Vec::new() }
+    pub(super) fn new(trick: Trick, ppm: u32) -> Self {
+        Self { trick, ppm, hidden: Vec::new() }
     }
 
     /// Certifies a PREPARE with the pillar's instance and sends it to some.
@@ -128,28 +128,19 @@ impl OrderLiar {
             Trick::Skip => {
                 header.first = OrderNumber(offer.order.0 + step * scene.random.between(1, 2));
                 header.last = header.first;
-                OrderLiar::propose(scene, pillar, header, &offer.body);
+                Self::propose(scene, pillar, header, &offer.body);
             }
             Trick::NoopOver => self.noop_over(scene, offer),
-            Trick::BodySwap => {
-                let Some((other, _)) = old_batch(scene, pillar) else { return };
-                if certify(&mut scene.trinx[instance], &mut header, false) {
-                    let messages = [message(&header, &offer.body), message(&header, &other)];
-                    for peer in scene.peers() {
-                        let which = scene.random.index(2);
-                        scene.send(peer, messages[which].clone());
-                    }
-                }
-            }
+            Trick::BodySwap => Self::body_swap(scene, offer),
             Trick::CountLie => {
                 header.requests = 1 + (header.requests + scene.random.below(3) as u32) % 4;
-                OrderLiar::propose(scene, pillar, header, &offer.body);
+                Self::propose(scene, pillar, header, &offer.body);
             }
             Trick::Forge => {
                 let body = forged(scene, &offer.body);
                 header.requests = Requests::new(&body).count() as u32;
                 header.batch = wire::digest(&body);
-                OrderLiar::propose(scene, pillar, header, &body);
+                Self::propose(scene, pillar, header, &body);
             }
             Trick::Far => {
                 match scene.random.below(3) {
@@ -158,7 +149,7 @@ impl OrderLiar {
                     _ => header.first.0 += 3 * scene.group.window,
                 }
                 header.last = header.first;
-                OrderLiar::propose(scene, pillar, header, &offer.body);
+                Self::propose(scene, pillar, header, &offer.body);
             }
             Trick::WrongPillar => {
                 header.pillar = scene.any_pillar();
@@ -166,19 +157,9 @@ impl OrderLiar {
                     header.first.0 += scene.random.below(step);
                     header.last = header.first;
                 }
-                OrderLiar::propose(scene, pillar, header, &offer.body);
+                Self::propose(scene, pillar, header, &offer.body);
             }
-            Trick::Withhold => {
-                if certify(&mut scene.trinx[instance], &mut header, false) {
-                    let hidden = message(&header, &offer.body);
-                    if scene.random.chance(500_000) {
-                        let peers: Vec<ReplicaId> = scene.peers().collect();
-                        let one = *scene.random.pick(&peers);
-                        scene.send(one, hidden.clone());
-                    }
-                    self.hidden.push(hidden);
-                }
-            }
+            Trick::Withhold => self.withhold(scene, offer),
             Trick::Shape => {
                 header.noop = scene.random.chance(500_000);
                 header.requests = u32::from(!header.noop);
@@ -190,9 +171,36 @@ impl OrderLiar {
             }
             Trick::FalseTime => {
                 header.time_ms = false_time(scene);
-                OrderLiar::propose(scene, pillar, header, &offer.body);
+                Self::propose(scene, pillar, header, &offer.body);
             }
             Trick::Noops | Trick::Again | Trick::Twice => {}
+        }
+    }
+
+    /// Some get the batch that was certified, the others an older one under its header.
+    fn body_swap(scene: &mut Scene<'_>, offer: &Offer) {
+        let mut header = offer.header(scene);
+        let Some((other, _)) = old_batch(scene, offer.pillar) else { return };
+        if certify(&mut scene.trinx[usize::from(offer.pillar.0)], &mut header, false) {
+            let messages = [message(&header, &offer.body), message(&header, &other)];
+            for peer in scene.peers() {
+                let which = scene.random.index(2);
+                scene.send(peer, messages[which].clone());
+            }
+        }
+    }
+
+    /// One replica gets the batch, or none does, until it is shown later.
+    fn withhold(&mut self, scene: &mut Scene<'_>, offer: &Offer) {
+        let mut header = offer.header(scene);
+        if certify(&mut scene.trinx[usize::from(offer.pillar.0)], &mut header, false) {
+            let hidden = message(&header, &offer.body);
+            if scene.random.chance(500_000) {
+                let peers: Vec<ReplicaId> = scene.peers().collect();
+                let one = *scene.random.pick(&peers);
+                scene.send(one, hidden.clone());
+            }
+            self.hidden.push(hidden);
         }
     }
 
@@ -362,7 +370,7 @@ impl Host for VoteLiar {
             && let Ok(header) = PrepareHeader::parse(&message)
             && scene.group.leader(header.view) != scene.replica
         {
-            VoteLiar::vote(scene, &header);
+            Self::vote(scene, &header);
         }
         Some(message)
     }

@@ -56,7 +56,7 @@ impl Host for StateLiar {
         if !lie {
             return send.push(leaving);
         }
-        if let Some(message) = StateLiar::lie(scene, &leaving.message) {
+        if let Some(message) = Self::lie(scene, &leaving.message) {
             send.push(Departure { message, ..leaving });
         }
     }
@@ -101,7 +101,7 @@ impl Host for CheckpointLiar {
         {
             // Another one for each peer.
             lie.id.digest.0[0] = scene.random.below(4) as u8;
-            if let Some(lie) = CheckpointLiar::certified(scene, lie.id) {
+            if let Some(lie) = Self::certified(scene, lie.id) {
                 return send.push(Departure { message: lie.encode(scene.group), ..leaving });
             }
         }
@@ -125,7 +125,7 @@ impl Host for CheckpointLiar {
             return;
         }
         let id = CheckpointId { order, digest: Digest([scene.random.below(3) as u8; 32]) };
-        let Some(own) = CheckpointLiar::certified(scene, id) else {
+        let Some(own) = Self::certified(scene, id) else {
             return;
         };
         scene.send_some(&own.encode(scene.group));

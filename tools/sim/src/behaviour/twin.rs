@@ -43,14 +43,14 @@ pub(super) struct Twin {
 }
 
 impl Twin {
-    pub(super) fn new(workshop: &Workshop<'_>, trinx: Vec<Watched>) -> Twin {
+    pub(super) fn new(workshop: &Workshop<'_>, trinx: Vec<Watched>) -> Self {
         let Workshop { id, config, keys, .. } = workshop;
         let service = Recorded::new(Store::default(), Record::default());
         let verifier = || keys.verifier(config);
         let agreement = Hybster::agreement(config, *id, trinx, verifier);
         let randomness = keys.randomness(config);
         let core = Stages::new(Arc::clone(config), *id, agreement, service, randomness);
-        Twin {
+        Self {
             core: Box::new(core),
             out: Output::default(),
             inputs: VecDeque::new(),

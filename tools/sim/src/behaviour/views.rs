@@ -95,9 +95,9 @@ struct Claim {
 }
 
 impl ViewLiar {
-    pub(super) fn new(ppm: u32, spam_ppm: u32, group: &GroupConfig) -> ViewLiar {
+    pub(super) fn new(ppm: u32, spam_ppm: u32, group: &GroupConfig) -> Self {
         let pillars = usize::from(group.pillars);
-        ViewLiar {
+        Self {
             ppm,
             spam_ppm,
             lies: LIES.to_vec(),
@@ -112,8 +112,8 @@ impl ViewLiar {
     }
 
     /// One that always tells the same lie.
-    pub(super) fn with(lie: Lie, group: &GroupConfig) -> ViewLiar {
-        ViewLiar { lies: vec![lie], studies: true, ..ViewLiar::new(1_000_000, 0, group) }
+    pub(super) fn with(lie: Lie, group: &GroupConfig) -> Self {
+        Self { lies: vec![lie], studies: true, ..Self::new(1_000_000, 0, group) }
     }
 
     fn learn(&mut self, group: &GroupConfig, header: &PrepareHeader) {

@@ -136,7 +136,7 @@ impl Host for Replayer {
     fn tick(&mut self, scene: &mut Scene<'_>) {
         for _ in 0..4 {
             if scene.random.chance(self.ppm)
-                && let Some(message) = Replayer::old(scene)
+                && let Some(message) = Self::old(scene)
             {
                 scene.send_some(&message);
             }

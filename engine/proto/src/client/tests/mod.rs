@@ -35,7 +35,7 @@ struct Seen {
 }
 
 impl Client {
-    fn new(replicas: u16, faults: u16, window: u32) -> Client {
+    fn new(replicas: u16, faults: u16, window: u32) -> Self {
         let config = GroupConfig {
             replicas,
             faults,
@@ -46,7 +46,7 @@ impl Client {
         config.validate().unwrap();
         let key = ClientKey::from_bytes(MacAlgorithm::Blake3, [7; 32]);
         let core = ClientCore::new(Arc::new(config), ClientId(5), key, INCARNATION, 100, 1);
-        Client { core, out: ClientOutput::new(replicas), now: Time(1_000_000) }
+        Self { core, out: ClientOutput::new(replicas), now: Time(1_000_000) }
     }
 
     fn submit(&mut self, session: u32, operation: &[u8]) -> u64 {

@@ -2,7 +2,7 @@
 //!
 //! Clients choose the identifiers of their sessions, but a client fills the table with its own share
 //! of sessions at most, so crafted collisions slow down a bounded number of entries. The
-//! identifiers of clients are the group's.
+//! identifiers of clients are assigned by the group.
 
 use crate::mix::mix;
 

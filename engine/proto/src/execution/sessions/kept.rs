@@ -23,13 +23,13 @@ pub(super) enum Kept {
 }
 
 impl Kept {
-    pub(super) const EMPTY: Kept = Kept::Own(Vec::new());
+    pub(super) const EMPTY: Self = Self::Own(Vec::new());
 
-    pub(super) fn new(result: &[u8]) -> Kept {
+    pub(super) fn new(result: &[u8]) -> Self {
         if result.len() <= COPIED {
-            Kept::Own(result.to_vec())
+            Self::Own(result.to_vec())
         } else {
-            Kept::Shared(result.into())
+            Self::Shared(result.into())
         }
     }
 
@@ -47,19 +47,19 @@ impl Kept {
     fn replace(&mut self, result: &[u8]) {
         match self {
             // What is held is at most twice what is counted.
-            Kept::Own(own) if result.len() <= COPIED && own.capacity() <= most_held(result) => {
+            Self::Own(own) if result.len() <= COPIED && own.capacity() <= most_held(result) => {
                 own.clear();
                 own.extend_from_slice(result);
             }
-            _ => *self = Kept::new(result),
+            _ => *self = Self::new(result),
         }
     }
 
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
-            Kept::Own(own) => own,
-            Kept::Shared(shared) => shared,
+            Self::Own(own) => own,
+            Self::Shared(shared) => shared,
         }
     }
 }
@@ -70,7 +70,7 @@ fn most_held(result: &[u8]) -> usize {
 }
 
 impl PartialEq for Kept {
-    fn eq(&self, other: &Kept) -> bool {
+    fn eq(&self, other: &Self) -> bool {
         self.bytes() == other.bytes()
     }
 }
@@ -78,18 +78,18 @@ impl PartialEq for Kept {
 impl Eq for Kept {}
 
 impl Clone for Kept {
-    fn clone(&self) -> Kept {
+    fn clone(&self) -> Self {
         match self {
-            Kept::Own(own) => Kept::Own(own.clone()),
-            Kept::Shared(shared) => Kept::Shared(Arc::clone(shared)),
+            Self::Own(own) => Self::Own(own.clone()),
+            Self::Shared(shared) => Self::Shared(Arc::clone(shared)),
         }
     }
 
     /// Keeps the memory of a short one.
-    fn clone_from(&mut self, source: &Kept) {
+    fn clone_from(&mut self, source: &Self) {
         match source {
-            Kept::Own(own) => self.set(own),
-            Kept::Shared(shared) => *self = Kept::Shared(Arc::clone(shared)),
+            Self::Own(own) => self.set(own),
+            Self::Shared(shared) => *self = Self::Shared(Arc::clone(shared)),
         }
     }
 }

@@ -24,14 +24,14 @@ pub(super) struct Recorded {
 }
 
 impl Clone for Recorded {
-    fn clone(&self) -> Recorded {
-        let Recorded { number, tag, status, ref result } = *self;
-        Recorded { number, tag, status, result: result.clone() }
+    fn clone(&self) -> Self {
+        let Self { number, tag, status, ref result } = *self;
+        Self { number, tag, status, result: result.clone() }
     }
 
     /// Keeps the memory of the result.
-    fn clone_from(&mut self, source: &Recorded) {
-        let Recorded { number, tag, status, result } = source;
+    fn clone_from(&mut self, source: &Self) {
+        let Self { number, tag, status, result } = source;
         (self.number, self.tag, self.status) = (*number, *tag, *status);
         self.result.clone_from(result);
     }
@@ -46,7 +46,7 @@ pub(super) struct Entry {
     pub(super) highest: u64,
     /// When the session was used last, in executed requests.
     pub(super) used: u64,
-    /// The result at `number mod W`; the first stands apart, so that W = 1 needs no second block.
+    /// The result at `number mod W`; the first is kept apart, so that W = 1 needs no second block.
     pub(super) first: Recorded,
     pub(super) more: Box<[Recorded]>,
 }
@@ -83,7 +83,7 @@ impl Entry {
     }
 
     /// Reads what [`Entry::write`] wrote.
-    pub(super) fn read(reader: &mut Reader<'_>, window: u64) -> Result<Entry, WireError> {
+    pub(super) fn read(reader: &mut Reader<'_>, window: u64) -> Result<Self, WireError> {
         let id = SessionId { client: ClientId(reader.u32()?), session: reader.u64()? };
         let (highest, used) = (reader.u64()?, reader.u64()?);
         let mut read = || -> Result<Recorded, WireError> {
@@ -98,7 +98,7 @@ impl Entry {
         };
         let first = read()?;
         let more = (1..window).map(|_| read()).collect::<Result<_, _>>()?;
-        Ok(Entry { id, highest, used, first, more })
+        Ok(Self { id, highest, used, first, more })
     }
 
     fn write(&self, out: &mut impl Put) {
@@ -124,21 +124,21 @@ const fn place(number: u64, window: u64) -> usize {
 }
 
 impl Clone for Entry {
-    fn clone(&self) -> Entry {
-        let Entry { id, highest, used, ref first, ref more } = *self;
-        Entry { id, highest, used, first: first.clone(), more: more.clone() }
+    fn clone(&self) -> Self {
+        let Self { id, highest, used, ref first, ref more } = *self;
+        Self { id, highest, used, first: first.clone(), more: more.clone() }
     }
 
     /// Keeps the memory of the results.
-    fn clone_from(&mut self, source: &Entry) {
-        let Entry { id, highest, used, first, more } = source;
+    fn clone_from(&mut self, source: &Self) {
+        let Self { id, highest, used, first, more } = source;
         (self.id, self.highest, self.used) = (*id, *highest, *used);
         self.first.clone_from(first);
         self.more.clone_from(more);
     }
 }
 
-/// Its version is set by whoever writes to it.
+/// Writers set its version.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) version: u64,
@@ -148,11 +148,11 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) const NEW: Page = Page { version: 0, kept: 0, entries: Vec::new() };
+    pub(super) const NEW: Self = Self { version: 0, kept: 0, entries: Vec::new() };
 }
 
-/// A page as the table holds it: its own since the first write after a snapshot, so that further
-/// writes touch no reference count.
+/// A page as the table holds it. From the first write after a snapshot on, the table owns it alone, so
+/// further writes touch no reference count.
 #[derive(Debug)]
 pub(super) enum Held {
     Own(Page),
@@ -163,25 +163,25 @@ impl Held {
     #[inline]
     pub(super) fn page(&self) -> &Page {
         match self {
-            Held::Own(page) => page,
-            Held::Shared(page) => page,
+            Self::Own(page) => page,
+            Self::Shared(page) => page,
         }
     }
 
     /// The page for a snapshot: nobody writes to it any more.
     fn share(&mut self) -> Arc<Page> {
-        if let Held::Own(page) = self {
-            *self = Held::Shared(Arc::new(std::mem::replace(page, Page::NEW)));
+        if let Self::Own(page) = self {
+            *self = Self::Shared(Arc::new(std::mem::replace(page, Page::NEW)));
         }
         match self {
-            Held::Shared(page) => Arc::clone(page),
-            Held::Own(_) => unreachable!("shared above"),
+            Self::Shared(page) => Arc::clone(page),
+            Self::Own(_) => unreachable!("shared above"),
         }
     }
 }
 
-/// Pages that snapshots share or shared, the oldest first: memory for the next copies. Whether a
-/// snapshot is gone depends on other threads, and decides only where a copy lies.
+/// Pages that snapshots share or shared, the oldest first: memory for the next copies. When a
+/// snapshot is dropped depends on other threads, which affects only where in memory a copy is.
 #[derive(Debug, Default)]
 pub(super) struct Retired(pub(super) VecDeque<Arc<Page>>);
 
@@ -231,8 +231,8 @@ impl Retired {
     }
 }
 
-/// A page of the table is split into one page of the snapshot, and one more for each so many bytes of
-/// counted results, so that no page takes long to send.
+/// A page of the table becomes one page of the snapshot, and one more each time that its counted
+/// results reach this many bytes, so that no page takes long to send.
 const CHUNK_BYTES: u64 = 1 << 20;
 
 /// How many pages of a snapshot a page of the table takes.
@@ -293,7 +293,7 @@ pub(in crate::execution) struct SessionSnapshot {
 
 impl SessionSnapshot {
     /// `head`: the first page but for the list of split pages.
-    pub(super) fn new(mut head: Vec<u8>, pages: &mut [Held]) -> SessionSnapshot {
+    pub(super) fn new(mut head: Vec<u8>, pages: &mut [Held]) -> Self {
         let pages: Vec<_> = pages.iter_mut().map(Held::share).collect();
         let chunks = |page: &Arc<Page>| chunks_of(page.kept);
         let split = pages.iter().zip(0_u32..).filter(|(page, _)| chunks(page) > 1);
@@ -313,7 +313,7 @@ impl SessionSnapshot {
         if !is_split {
             count = 1 + pages.len() as u64;
         }
-        SessionSnapshot { head: head.into(), pages, starts: is_split.then_some(starts), count }
+        Self { head: head.into(), pages, starts: is_split.then_some(starts), count }
     }
 
     /// The page of the table that a page of the snapshot belongs to, and which part of it it is.

@@ -1,8 +1,8 @@
 //! The bound on the results that all sessions keep, and who gives up results beyond it: the client
 //! with the most, those of its sessions that it used least recently.
 //!
-//! So a client with large results costs others nothing: theirs stay. What is given up, and when, is
-//! a function of the table alone, since replicas must keep the same.
+//! So one client's large results displace none of another's. Which results are given up, and when,
+//! is a function of the table alone, since all replicas must keep the same ones.
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};
@@ -38,8 +38,8 @@ pub(super) struct Share {
 }
 
 impl Shares {
-    pub(super) fn new(limit: u64) -> Shares {
-        Shares { limit, total: 0, most: BTreeSet::new(), listed: Vec::new() }
+    pub(super) fn new(limit: u64) -> Self {
+        Self { limit, total: 0, most: BTreeSet::new(), listed: Vec::new() }
     }
 
     /// Bytes that all clients keep.
@@ -59,7 +59,7 @@ impl Shares {
         share.bytes = share.bytes - before + now;
         self.total = self.total - before + now;
         let new = place(share.bytes);
-        // Mostly it stays: results are small against the unit.
+        // Usually the client's rank stays: results are small against the unit.
         if old != new {
             old.map(|old| self.most.remove(&old));
             self.most.extend(new);
@@ -78,8 +78,8 @@ impl Shares {
 }
 
 impl SessionTable {
-    /// A result of the session at a place counts `now` instead of `before`. What is too much then is
-    /// given up.
+    /// A result of the session at a place counts `now` instead of `before`. What then exceeds the
+    /// bound is given up.
     #[inline(never)]
     pub(super) fn count(&mut self, at: u32, before: u64, now: u64) {
         self.note(at, before, now);
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(status(&table, 2, 1_500, 1), ReplyStatus::Done);
         let kept = (1..=1_500).filter(|s| status(&table, 2, *s, 1) == ReplyStatus::Done);
         assert_eq!(kept.count() as u64, LIMIT / 900_000 - 1);
-        // Its use again makes a session the last one to give up.
+        // A session that is used again becomes the last one to give up its results.
         let oldest = (1..=1_500).find(|s| status(&table, 2, *s, 1) == ReplyStatus::Done).unwrap();
         run(&mut table, 2, oldest, 2, 10);
         run(&mut table, 2, 1_501, 1, 900_000);

@@ -97,8 +97,8 @@ impl<V: Verifier> Control<V> {
         }
     }
 
-    /// Sends a peer what it seems to lack, at a limited rate (TR listing 20, obtainState; the
-    /// messages travel on their own).
+    /// Sends a peer what it seems to lack, at a limited rate (TR listing 20, obtainState; there
+    /// they are one message, here each is sent by itself: DEVIATIONS 10).
     pub(super) fn help(&mut self, peer: ReplicaId, now: Time, out: &mut Output) {
         if !self.catch_up.may_help(peer, now) {
             return;
@@ -116,7 +116,7 @@ impl<V: Verifier> Control<V> {
     }
 
     /// VIEW-CHANGEs of others for the current view or later ones: the peer may lack those that
-    /// brought this replica here, and would follow for ever (Byzantine seed 5313).
+    /// brought this replica here, and would stay behind for ever (Byzantine seed 5313).
     fn relay_changes(&self, peer: ReplicaId, out: &mut Output) {
         if self.is_stable() {
             return;
@@ -129,7 +129,7 @@ impl<V: Verifier> Control<V> {
         }
     }
 
-    /// The own VIEW-CHANGE and NEW-VIEW-ACK while a view change is under way.
+    /// This replica's VIEW-CHANGE and NEW-VIEW-ACK while a view change is under way.
     fn send_own_view_messages(&self, to: Destination, out: &mut Output) {
         if self.is_stable() {
             return;

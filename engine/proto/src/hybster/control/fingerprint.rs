@@ -13,7 +13,7 @@ impl<V: Verifier> Control<V> {
     /// # Panics
     /// If inputs between the stages are under way: the driver must have delivered all of them.
     pub fn fingerprint(&self, into: &mut Fingerprint) -> BTreeMap<u64, Vec<u8>> {
-        let Control {
+        let Self {
             config: _,
             id: _,
             verifier: _,

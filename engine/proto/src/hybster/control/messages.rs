@@ -11,8 +11,8 @@ use crate::ids::{ReplicaId, View};
 
 /// VIEW-CHANGEs of a sender that are kept: for the current view, and for the highest one beyond.
 const SETTLED_CHANGES: usize = 2;
-/// As long as this replica's own part for the view that it leaves for is not there, those from
-/// before are kept as well: they name the same batches.
+/// Until this replica's own VIEW-CHANGE for the next view is made, those for the view before are kept
+/// as well: they hold the batches that it will name.
 pub(crate) const MAX_CHANGES: usize = 2 * SETTLED_CHANGES;
 
 /// A verified message and whether all batches that it names are held.
@@ -38,7 +38,7 @@ struct Ticket {
     waiting: u16,
 }
 
-/// VIEW-CHANGEs and NEW-VIEW-ACKs of all replicas, the own ones included.
+/// VIEW-CHANGEs and NEW-VIEW-ACKs of all replicas, this one included.
 pub(super) struct Messages {
     /// Per sender at most [`SETTLED_CHANGES`], or [`MAX_CHANGES`] between two views.
     changes: BTreeMap<(View, ReplicaId), Kept<ViewChange>>,
@@ -58,8 +58,8 @@ pub(super) struct Justification {
 }
 
 impl Messages {
-    pub(super) fn new(config: &GroupConfig) -> Messages {
-        Messages {
+    pub(super) fn new(config: &GroupConfig) -> Self {
+        Self {
             changes: BTreeMap::new(),
             acks: BTreeMap::new(),
             tickets: BTreeMap::new(),
@@ -136,8 +136,8 @@ impl Messages {
         self.retain_changes(|of, view| (of, view) != (sender, to));
     }
 
-    /// The own VIEW-CHANGE for the current view is stored, and holds its batches: those for views
-    /// before it are of no use any more, to nobody.
+    /// This replica's VIEW-CHANGE for the current view is stored and holds its batches, so
+    /// VIEW-CHANGEs for earlier views are of no use to anybody any more.
     pub(super) fn discard_before(&mut self, current: View) {
         self.retain_changes(|_, to| to >= current);
     }
@@ -284,7 +284,7 @@ impl Messages {
         views
     }
 
-    /// The own VIEW-CHANGE for a view.
+    /// A replica's VIEW-CHANGE for a view.
     pub(super) fn change(&self, sender: ReplicaId, to: View) -> Option<&Arc<ViewChange>> {
         self.changes.get(&(to, sender)).map(|kept| &kept.message)
     }
@@ -299,7 +299,7 @@ impl Messages {
         into: &mut crate::fingerprint::Fingerprint,
     ) {
         use crate::fingerprint::Fingerprint;
-        let Messages { changes, acks, tickets, next_ticket: _, released, pillars: _ } = self;
+        let Self { changes, acks, tickets, next_ticket: _, released, pillars: _ } = self;
         assert!(released.is_empty(), "the stage tells the pillars before it rests");
         let mut name = |ticket, sender: ReplicaId, view: View, kind| {
             let mut name = Fingerprint::default();

@@ -5,8 +5,19 @@
 //! What needs a counter is done by the pillars on its request; between asking all pillars and
 //! having all answers (`Phase::Leaving`, `Phase::Establishing`) it takes no other decision, so
 //! all P counters move or none does, and no part leaves the host before all have moved.
+//!
+//! | file | TR listing |
+//! |---|---|
+//! | `view_change.rs` | 19: leaveViewFor, receive(VIEW-CHANGE), viewMissed, designatedLeaderSuspected |
+//! | `establishing.rs` | 19: newLeaderViewReady, establishView |
+//! | `entering.rs` | 19: receive(NEW-VIEW), newFollowerViewReady, enterView, sendNewViewAck |
+//! | `messages.rs` | 19: storeViewChange, discardViewChanges, isCorrectNewViewCertificate |
+//! | `catch_up.rs` | 18 and 20: requestState, receive(STATE-REQUEST), obtainState |
+//! | `timing.rs` | the times of batches in a view change (DEVIATIONS 22) |
 
 mod catch_up;
+mod entering;
+mod establishing;
 #[cfg(feature = "model")]
 mod fingerprint;
 mod invariants;
@@ -14,26 +25,29 @@ mod messages;
 mod timing;
 mod view_change;
 
+use bytes::Bytes;
 use hybster_tss::Verifier;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::hybster::input::{ControlInput, PillarInput};
-use crate::hybster::wire::checkpoint::CheckpointCertificate;
+use crate::hybster::wire::checkpoint::{CheckpointCertificate, parse_state};
 use crate::hybster::wire::ordering::PrepareHeader;
 use crate::hybster::wire::view::{NewView, NewViewAck, Part};
 use crate::ids::{PillarId, ReplicaId, View};
 use crate::notice::Departure;
-use crate::output::{Output, ToControl};
+use crate::output::{Output, Reject, ToControl};
 use crate::protocol::ControlStatus;
 use crate::shared::catch_up::CatchUp;
 use crate::shared::differences::Differences;
 use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
+use crate::wire::state::StateRequest;
+use crate::wire::{kind, kind_of};
 
 pub(crate) use messages::MAX_CHANGES;
-use messages::Messages;
+use messages::{Messages, Subject};
 
 enum Phase {
     /// In the view v_cur = v_stab.
@@ -80,7 +94,7 @@ pub struct Control<V: Verifier> {
     unsigned_ack: Option<NewViewAck>,
     new_view_timeout: AdaptiveTimeout,
     new_view_due: Option<Time>,
-    /// When own view-change messages are sent again.
+    /// When this replica's view-change messages are sent again.
     resend_due: Option<Time>,
     catch_up: CatchUp<CheckpointCertificate>,
     differences: Differences,
@@ -98,7 +112,7 @@ impl<V: Verifier> Control<V> {
     /// The control stage of a replica in the initial view 0.
     #[must_use]
     pub fn new(config: Arc<GroupConfig>, id: ReplicaId, verifier: V) -> Self {
-        Control {
+        Self {
             id,
             verifier,
             stable_view: View(0),
@@ -123,7 +137,7 @@ impl<V: Verifier> Control<V> {
         }
     }
 
-    /// What is known.
+    /// What it knows.
     #[must_use]
     pub fn status(&self) -> ControlStatus {
         ControlStatus {
@@ -210,6 +224,30 @@ impl<V: Verifier> Control<V> {
         self.check_invariants(out);
     }
 
+    fn message(
+        &mut self,
+        from: ReplicaId,
+        message: &Bytes,
+        now: Time,
+        out: &mut Output,
+    ) -> Result<(), Reject> {
+        match kind_of(message) {
+            kind::VIEW_CHANGE => self.view_change(from, message, now, out),
+            kind::NEW_VIEW => self.new_view(from, message, now, out),
+            kind::NEW_VIEW_ACK => self.new_view_ack(from, message, now, out),
+            kind::STATE_REQUEST => {
+                let request = StateRequest::parse(message)?;
+                self.state_request(from, &request, now, out);
+                Ok(())
+            }
+            kind::STATE => {
+                let certificate = parse_state(message, &self.config)?;
+                self.learn_certificate(certificate, now, out)
+            }
+            _ => Err(Reject::Malformed),
+        }
+    }
+
     /// To be called when [`Control::deadline`] has passed.
     pub fn tick(&mut self, now: Time, out: &mut Output) {
         if self.resend_due.is_some_and(|at| at <= now) {
@@ -231,6 +269,61 @@ impl<V: Verifier> Control<V> {
     pub fn deadline(&self) -> Option<Time> {
         let views = earliest(self.resend_due, self.new_view_due);
         earliest(views, self.catch_up.deadline())
+    }
+
+    /// A pillar holds the batches that a message names, or found an invalid one among them.
+    fn held(&mut self, ticket: u64, _pillar: PillarId, valid: bool, out: &mut Output) {
+        let Some((subject, valid)) = self.messages.answered(ticket, valid) else {
+            return;
+        };
+        let (sender, kind) = match subject {
+            Subject::ViewChange(sender, to) => {
+                if valid {
+                    self.messages.change_held(sender, to);
+                } else {
+                    self.messages.drop_change(sender, to);
+                }
+                (sender, kind::VIEW_CHANGE)
+            }
+            Subject::Ack(sender, view) => {
+                if valid {
+                    self.messages.ack_held(sender, view);
+                } else {
+                    self.messages.drop_ack(sender, view);
+                }
+                (sender, kind::NEW_VIEW_ACK)
+            }
+            Subject::NewView(from, view) => {
+                let matching = |p: &&mut PendingNewView| p.new_view.view == view;
+                if let Some(pending) = self.pending.get_mut(&from).filter(matching) {
+                    pending.held = valid;
+                    if !valid {
+                        self.drop_pending(|sender, _| sender == from);
+                    }
+                }
+                (self.config.leader(view), kind::NEW_VIEW)
+            }
+        };
+        if !valid {
+            out.reject(Some(sender), &[kind], Reject::BadBatch);
+        }
+    }
+
+    /// The tasks of TR listing 19, in an order that prefers to enter views over leaving them.
+    fn evaluate(&mut self, now: Time, out: &mut Output) {
+        if !self.is_settled() || out.fatal.is_some() {
+            return;
+        }
+        if self.enter_pending(now, out) || self.establish_ready(now, out) {
+            return;
+        }
+        if self.view_missed(now, out)
+            || self.suspected_by_others(now, out)
+            || self.left_by_leader(now, out)
+        {
+            return;
+        }
+        self.expect_new_view(now);
     }
 
     /// Tells the pillars which messages they need not hold batches for any more.

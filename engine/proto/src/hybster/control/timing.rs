@@ -3,8 +3,8 @@
 //! A NEW-VIEW must re-issue what its VIEW-CHANGEs name, because it may be committed, and at the time
 //! that it had, because it may be executed. But a leader's own VIEW-CHANGE names its proposals, also
 //! those that nobody acknowledged: so a leader that lies about the time could bring its lie into the
-//! next view. Dropping it there because of a clock would make safety depend on clocks. What may
-//! depend on them is which messages are used; the others are as if they had not arrived yet:
+//! next view. If it were dropped there because of a clock, safety would depend on clocks. But clocks
+//! may decide which messages are used; the others count as not arrived yet:
 //! - A leader-to-be does not use a VIEW-CHANGE or NEW-VIEW-ACK with an *early* time, one that is
 //!   ahead of its clock by more than the group's bound. It keeps the message, since its clock may get
 //!   there. Correct replicas name no time that none of them accepted, and they are enough.

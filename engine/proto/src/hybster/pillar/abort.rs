@@ -24,7 +24,7 @@ use crate::wire::{self, Requests};
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// TR listing 16, createAbortState and abortView.
     ///
-    /// After this, the counter stands at `to|0`: nothing can be certified in earlier views, and
+    /// After this, the counter is at `to|0`: nothing can be certified in earlier views, and
     /// the certificate discloses how far this replica took part.
     pub(super) fn abort(
         &mut self,
@@ -38,7 +38,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         self.active = false;
         self.proposals.clear();
         self.established = None;
-        // What was certified, committed or inherited; not a proposal that is here and was refused.
+        // Slots that were certified, committed or inherited; no proposal that was refused.
         let end = self.prepared.max(self.timing.inherited).min(self.window_end());
         let prepared: Vec<PrepareHeader> = self
             .slots
@@ -128,7 +128,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
 
     /// TR listing 16, enterView.
     ///
-    /// What was handed to the execution stage stays handed: agreement makes it equal.
+    /// What was handed to the execution stage is not handed over again: the new view agrees on the same.
     pub(super) fn enter(
         &mut self,
         view: View,
@@ -305,7 +305,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         logged.or_else(|| self.bodies.get(digest).cloned())
     }
 
-    /// A BATCH: worth something only if a message names it that waits for it.
+    /// A BATCH: of use only to a message that names it and still waits for it.
     pub(super) fn batch_arrived(
         &mut self,
         message: &Bytes,

@@ -1,8 +1,8 @@
 //! Which slot of the log has a batch, by the batch's digest.
 //!
 //! A hash table with chains inside arrays of a fixed size: a batch costs a few stores and nothing is
-//! allocated. Entries are not removed with what they stand for but when their place is used again,
-//! so whoever looks up compares with what is there.
+//! allocated. An entry outlives its batch until its place is used again, so a look-up compares the
+//! digest with what the place holds now.
 
 use hybster_tss::Digest;
 
@@ -24,11 +24,11 @@ struct Place {
 }
 
 impl Digests {
-    /// For a log with so many places.
-    pub(super) fn new(places: usize) -> Digests {
+    /// For a log with this many places.
+    pub(super) fn new(places: usize) -> Self {
         let place = Place { bucket: NONE, before: NONE, after: NONE };
         let buckets = (2 * places).next_power_of_two();
-        Digests { first: vec![NONE; buckets], places: vec![place; places] }
+        Self { first: vec![NONE; buckets], places: vec![place; places] }
     }
 
     /// A digest is a hash already.

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Pillar;
 use super::slots::{Slot, StoredPrepare};
 use crate::fingerprint::Fingerprint;
+use crate::shared::later::Later;
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Appends the pillar's state. `names` tells what the tickets of the control stage stand for:
     /// their numbers depend on the order in which messages came.
     pub fn fingerprint(&self, names: &BTreeMap<u64, Vec<u8>>, into: &mut Fingerprint) {
-        let Pillar {
+        let Self {
             config: _,
             id: _,
             pillar: _,
@@ -45,7 +46,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             answered: _,
         } = self;
         for counter in Counter::ALL {
-            into.counter(trinx.current(counter));
+            into.wide(trinx.current(counter).as_u128());
         }
         into.number(view.0);
         into.flag(*active);
@@ -61,7 +62,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         into.number(chain.len() as u64);
         for link in chain {
             into.number(link.to.0);
-            into.counter(link.previous);
+            into.wide(link.previous.as_u128());
             into.bytes(&link.digest.0);
         }
         bodies.fingerprint(names, into);
@@ -70,18 +71,22 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             into.number(view.0);
             prepares_into(prepares, into);
         }
-        for queue in later.queues() {
-            // What came twice is handled twice, and the second time is of no use.
-            let mut seen = BTreeSet::new();
-            for (view, message) in queue {
-                if seen.insert(message) {
-                    into.number(view.0);
-                    into.bytes(message);
-                }
-            }
-            into.number(u64::MAX);
-        }
+        later_into(later, into);
         checkpoints.fingerprint(into);
+    }
+}
+
+fn later_into(later: &Later, into: &mut Fingerprint) {
+    for queue in later.queues() {
+        // What came twice is handled twice, and the second time is of no use.
+        let mut seen = BTreeSet::new();
+        for (view, message) in queue {
+            if seen.insert(message) {
+                into.number(view.0);
+                into.bytes(message);
+            }
+        }
+        into.number(u64::MAX);
     }
 }
 

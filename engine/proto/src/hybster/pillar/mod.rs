@@ -10,6 +10,7 @@
 //! the last view entered; while it is not `active`, the replica has left it and certifies nothing.
 
 mod abort;
+mod catch_up;
 mod checkpointing;
 mod digests;
 #[cfg(feature = "model")]
@@ -28,7 +29,7 @@ use crate::config::GroupConfig;
 use crate::hybster::control::MAX_CHANGES;
 use crate::hybster::input::PillarInput;
 use crate::hybster::wire::checkpoint::Checkpoint;
-use crate::hybster::wire::ordering::{Commit, PrepareHeader};
+use crate::hybster::wire::ordering::PrepareHeader;
 use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::input::PathState;
@@ -43,7 +44,6 @@ use crate::shared::proposals::Proposals;
 use crate::shared::votes::Votes;
 use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
-use crate::wire::help::OrderRequest;
 use crate::wire::kind;
 
 use digests::Digests;
@@ -52,12 +52,12 @@ pub(crate) use slots::{SLOT_BYTES, VOTE_BYTES};
 use slots::{Slots, StoredPrepare};
 use timing::Timing;
 
-/// Batches that a peer may ask one pillar for at a time: those that one BATCH-REQUEST names, for each
-/// message of a view change that names them, and for the one that takes the place of another.
-const MOST_ASKED: usize = (MAX_CHANGES + 3) * BATCHES_PER_REQUEST;
-/// Bytes that answer one ORDER-REQUEST at most.
-const ANSWER_BYTES: usize = 256 << 10;
-/// How long a message may be on its way at most, in request timeouts.
+/// BATCH-REQUESTs of one pillar that a peer may leave unanswered: one for each message of a view
+/// change that names batches, and for the one that takes the place of another.
+pub(super) const BATCH_REQUESTS: usize = MAX_CHANGES + 3;
+/// Batches that a peer may ask one pillar for at a time.
+const MOST_ASKED: usize = BATCH_REQUESTS * BATCHES_PER_REQUEST;
+/// The longest time for which a message may be under way, in request timeouts.
 const MOST_ON_WAY: u64 = 16;
 /// The wait before something is asked for again doubles up to this many times.
 const MAX_BACKOFF: u32 = 5;
@@ -117,7 +117,7 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     uncommitted_since: Option<Time>,
     commit_timeout: AdaptiveTimeout,
     last_hint: Option<Time>,
-    /// When this replica asked the leader for what that had said to have proposed.
+    /// When this replica asked the leader for what the leader said that it had proposed.
     asked_back: Option<Time>,
     answered: Vec<Option<Time>>,
 }
@@ -138,7 +138,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         assert_eq!(trinx.instance(), instance, "every pillar needs its own TrInX instance");
         let replicas = usize::from(config.replicas);
         let slots = Slots::new(LOG_WINDOWS * config.window_slots());
-        Pillar {
+        Self {
             digests: Digests::new(slots.places()),
             slots,
             id,
@@ -323,7 +323,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     }
 
     /// How long what this replica sent may be on its way, and an answer to it, in microseconds. Waits
-    /// are longer by it, up to a bound: peers that cannot be reached are no peers.
+    /// are longer by that, up to a bound, since a peer may never be reached again.
     fn on_way_us(&self) -> u64 {
         (self.longest_way_us + self.longest_way_us / 4)
             .min(MOST_ON_WAY * self.config.request_timeout_us)
@@ -346,7 +346,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
     }
 
-    /// Called when `committed` moves: the wait starts anew.
+    /// Called when `committed` moves: the wait starts again.
     fn progressed(&mut self) {
         if self.uncommitted_since.take().is_some() {
             self.commit_timeout.succeeded();
@@ -359,8 +359,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         if self.committed < self.prepared {
             return true;
         }
-        // A gap: something later is known but the next slot is not. Only a short way is searched:
-        // what lies further ahead is noticed when the near slots are there.
+        // A gap: a later slot is known but the next one is not. Only the nearest slots are searched:
+        // a gap further ahead is noticed when these are filled.
         (self.committed..(self.committed + 8).min(self.slots.end())).any(|s| {
             self.slots.get(s).is_some_and(|slot| slot.prepare.is_some() || !slot.votes.is_empty())
         })
@@ -459,7 +459,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     }
 
     /// Tells the request intake where this pillar proposes next, and how many of its inputs were
-    /// dealt with: what waits for the window is not, so that the request intake holds back.
+    /// handled. One that waits for the window does not count, so the request intake holds back.
     fn announce(&self, taken: u32, out: &mut Output) {
         if self.is_leader() {
             out.intake(ToIntake::Proposed {
@@ -469,161 +469,6 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 taken,
             });
         }
-    }
-
-    /// Sends again what a peer may have missed while its link was down (TR listing 9). What it
-    /// lacks beyond that, it asks for.
-    fn peer_up(&mut self, peer: ReplicaId, out: &mut Output) {
-        let to = Destination::Peer(peer);
-        for slot in self.committed..self.prepared {
-            let Some(entry) = self.slots.get(slot) else {
-                break;
-            };
-            self.send_slot(entry, false, to, out);
-        }
-        if let Some(own) = self.checkpoints.own() {
-            out.send(to, own.encode(&self.config), SendTag::Checkpoint(own.id.order));
-        }
-    }
-
-    /// Sends what this replica knows of a slot, but for its PREPARE if that `is_held`; returns the bytes.
-    fn send_slot(
-        &self,
-        entry: &slots::Slot,
-        is_held: bool,
-        to: Destination,
-        out: &mut Output,
-    ) -> usize {
-        let mut sent = 0;
-        if let Some(stored) = entry.prepare.as_ref().filter(|_| !is_held) {
-            let header = &stored.header;
-            let tag = SendTag::Ordering(header.view, header.last);
-            sent += stored.message.len();
-            if mutants::active(Mutant::NewAgain) {
-                out.send_new(to, stored.message.clone(), tag);
-            } else {
-                out.send(to, stored.message.clone(), tag);
-            }
-        }
-        if let Some(own) = &entry.own {
-            let message = own.encode();
-            sent += message.len();
-            out.send(to, message, SendTag::Ordering(own.view, own.last));
-        }
-        sent
-    }
-
-    /// Relays the COMMITs of others, without which a replica may not learn that a slot is
-    /// committed when those others are gone.
-    fn relay_votes(&self, entry: &slots::Slot, to: ReplicaId, out: &mut Output) -> usize {
-        let Some(stored) = &entry.prepare else {
-            return 0;
-        };
-        let header = &stored.header;
-        let mut sent = 0;
-        for vote in entry.votes.iter().filter(|v| v.replica != to && v.acknowledges(stored)) {
-            let commit = Commit {
-                pillar: self.pillar,
-                sender: vote.replica,
-                view: header.view,
-                first: header.first,
-                last: header.last,
-                prepare: vote.prepare,
-                proof: vote.proof,
-            };
-            let message = commit.encode();
-            sent += message.len();
-            out.send(Destination::Peer(to), message, SendTag::Ordering(header.view, header.last));
-        }
-        sent
-    }
-
-    /// Asks peers for ordering messages from the first uncommitted slot on.
-    ///
-    /// TR listing 9 sends PREPAREs until they are withdrawn. Here a leader that lacks COMMITs asks for
-    /// them and says what it has proposed, and a follower that does not have that asks for it in turn:
-    /// what is large goes over a wire once, and again only if it was lost.
-    fn ask(&self, to: Destination, out: &mut Output) {
-        let slots = (self.committed..self.slots.end()).take(u64::BITS as usize);
-        let holds = slots.map(|slot| u64::from(self.slots.prepare(slot).is_some()));
-        let request = OrderRequest {
-            pillar: self.pillar,
-            view: self.view,
-            from: self.order_at(self.committed),
-            held: holds.enumerate().fold(0, |held, (at, holds)| held | holds << at),
-        };
-        out.send(to, request.encode(), SendTag::Transient);
-    }
-
-    fn ask_peers(&self, out: &mut Output) {
-        self.ask(Destination::AllPeers, out);
-    }
-
-    /// Whether the leader of this view has proposed something that is missing here.
-    fn lacks(&self, slot: u64, held: u64) -> bool {
-        let slots = (slot..self.slots.end()).enumerate().take(u64::BITS as usize);
-        slots.filter(|(at, slot)| held >> at & 1 == 1 && *slot >= self.committed).any(
-            |(_, slot)| {
-                // A no-op that covers several slots is stored with the first one.
-                slot >= self.prepared && self.slots.prepare(slot).is_none()
-            },
-        )
-    }
-
-    /// Answers a peer that is stuck, at a limited rate (TR listing 16, obtainOrderingState).
-    fn order_request(
-        &mut self,
-        from: ReplicaId,
-        message: &[u8],
-        now: Time,
-        out: &mut Output,
-    ) -> Result<(), Reject> {
-        let request = OrderRequest::parse(message)?;
-        if request.from.0 == 0 || self.config.pillar_of(request.from) != self.pillar {
-            return Err(Reject::Malformed);
-        }
-        if request.view > self.view {
-            self.hint_stuck(now, out);
-            return Ok(());
-        }
-        let slot = self.config.slot_of(request.from);
-        if request.view == self.view && slot > self.committed {
-            // The asker is ahead: what it has committed is missing here.
-            if self.hint_stuck(now, out) {
-                self.ask_peers(out);
-            }
-        }
-        if request.view < self.view || slot < self.slots.base() {
-            out.control(ToControl::PeerBehind(from));
-        }
-        let (is_current, leader) = (request.view == self.view, self.config.leader(self.view));
-        if is_current && from == leader && self.lacks(slot, request.held) {
-            // Links keep the order, so what it proposed before it asked was lost.
-            let due = |at: Time| now.since_us(at) >= self.config.resend_us;
-            if self.asked_back.is_none_or(due) {
-                self.asked_back = Some(now);
-                self.ask(Destination::Peer(from), out);
-            }
-        }
-        let answered = self.answered.get_mut(usize::from(from.0)).ok_or(Reject::WrongSender)?;
-        if answered.is_some_and(|at| now.since_us(at) < self.config.resend_us / 4) {
-            return Err(Reject::Overload);
-        }
-        *answered = Some(now);
-        let mut left = ANSWER_BYTES;
-        let mut next = slot.max(self.slots.base());
-        while let Some(entry) = self.slots.get(next).filter(|e| e.prepare.is_some()) {
-            let is_held = is_current
-                && next.checked_sub(slot).is_some_and(|at| at < 64 && request.held >> at & 1 == 1);
-            let sent = self.send_slot(entry, is_held, Destination::Peer(from), out)
-                + self.relay_votes(entry, from, out);
-            next = self.last_slot(&entry.prepare.as_ref().expect("filtered").header) + 1;
-            left = left.saturating_sub(sent);
-            if left == 0 {
-                break;
-            }
-        }
-        Ok(())
     }
 
     fn last_slot(&self, header: &PrepareHeader) -> u64 {

@@ -34,11 +34,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         self.announce(taken, out);
     }
 
-    /// Checks the requests of a batch; a forged one is cut out: it is not the fault of the clients
-    /// beside it. That costs a copy, and a check of each request alone, and it costs the client its
-    /// link: what a batch has is either stored, and was checked then, or came over the link of the
+    /// Checks the requests of a batch and cuts out forged ones, so that the other clients in the batch
+    /// do not suffer. That costs a copy, and a check of each request alone. The client loses its link:
+    /// a request in a batch was either stored, and checked then, or came over the link of the
     /// session's own client, which the intake compares ([`Intake`](crate::intake::Intake)). So a peer
-    /// that forwards a forged request can blame nobody for it.
+    /// that forwards a forged request cannot make another client lose its link.
     fn authentic_only(
         &self,
         buffer: BytesMut,
@@ -213,7 +213,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         let leader = self.config.leader(self.view);
         if leader == self.id {
-            // Peers relay the own PREPAREs in answer to an ORDER-REQUEST.
+            // Peers relay this replica's own PREPAREs in answer to an ORDER-REQUEST.
             return Err(Reject::Irrelevant);
         }
         let first = self.check_slots(&header)?;
@@ -364,7 +364,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         let first = self.config.slot_of(commit.first);
         if first < self.committed {
-            // The usual fate of a COMMIT beyond the quorum.
+            // The usual case for a COMMIT beyond the quorum.
             return Ok(());
         }
         if first >= self.slots.end() {
@@ -389,7 +389,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         };
         self.slots.get_mut(first).expect("inside the log").votes.push(vote);
         if self.timing.refused.is_some() {
-            // What others acknowledge may be acknowledged here as well.
+            // With f other acknowledgements a refused time is accepted (`timing.rs`).
             self.advance(out);
         } else {
             self.commit_ready(out);
@@ -433,7 +433,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 });
                 self.handed = last + 1;
             } else if last >= self.handed {
-                // What an earlier view committed is committed again as it was, or agreement is lost.
+                // A later view must commit the same batch again, or agreement is lost.
                 let text = format!("{} was executed as another batch", header.last);
                 out.fail(Fatal::Invariant(text));
                 break;

@@ -75,8 +75,8 @@ struct Alone {
 
 impl PreferredQuorum {
     /// Starts with no measurements, and with `first` as the preferred followers.
-    pub(super) fn new(first: Peers) -> PreferredQuorum {
-        PreferredQuorum {
+    pub(super) fn new(first: Peers) -> Self {
+        Self {
             fastest: first,
             rival: (first, 0),
             usual: Average::default(),

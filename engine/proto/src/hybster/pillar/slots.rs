@@ -58,7 +58,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Who is known to stand by a PREPARE of a leader: for traces.
+    /// Who is known to have voted for a PREPARE, its leader included: for traces.
     pub(super) fn voters(
         &self,
         prepare: &StoredPrepare,

@@ -54,8 +54,8 @@ pub(super) struct Refused {
 }
 
 impl Timing {
-    pub(super) fn new(config: &GroupConfig) -> Timing {
-        Timing {
+    pub(super) fn new(config: &GroupConfig) -> Self {
+        Self {
             clock: WallClock::default(),
             bound_ms: config.max_clock_skew_ms,
             last_ms: 0,
@@ -86,7 +86,7 @@ impl Timing {
     #[cfg(feature = "model")]
     pub(super) fn fingerprint(&self, prepared: u64, into: &mut crate::fingerprint::Fingerprint) {
         // Clock and bound only pace work; a refusal follows from the log.
-        let Timing { clock: _, bound_ms: _, last_ms, inherited, refused: _ } = self;
+        let Self { clock: _, bound_ms: _, last_ms, inherited, refused: _ } = self;
         into.number(*last_ms);
         into.number((*inherited).max(prepared));
     }

@@ -53,7 +53,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If the length or a field is wrong.
-    pub fn parse(bytes: &[u8], config: &GroupConfig) -> Result<Checkpoint, WireError> {
+    pub fn parse(bytes: &[u8], config: &GroupConfig) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         reader.expect_kind(kind::CHECKPOINT)?;
         reader.zeros(1)?;
@@ -69,7 +69,7 @@ impl Checkpoint {
         if sender.0 >= config.replicas {
             return Err(WireError::Field("sender"));
         }
-        Ok(Checkpoint { sender, id, proof })
+        Ok(Self { sender, id, proof })
     }
 
     /// The trusted MAC with the instance that must have made it.
@@ -105,10 +105,7 @@ impl CheckpointCertificate {
         }
     }
 
-    pub(crate) fn read(
-        reader: &mut Reader<'_>,
-        config: &GroupConfig,
-    ) -> Result<CheckpointCertificate, WireError> {
+    pub(crate) fn read(reader: &mut Reader<'_>, config: &GroupConfig) -> Result<Self, WireError> {
         let id = CheckpointId { order: reader.order()?, digest: reader.digest()? };
         let count = reader.count(34, "votes")?;
         if count > usize::from(config.replicas) {
@@ -126,7 +123,7 @@ impl CheckpointCertificate {
         if initial != votes.is_empty() || !(initial || config.is_checkpoint(id.order)) {
             return Err(WireError::Field("checkpoint"));
         }
-        Ok(CheckpointCertificate { id, votes })
+        Ok(Self { id, votes })
     }
 
     /// The CHECKPOINT messages inside.

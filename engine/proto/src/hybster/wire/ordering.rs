@@ -79,7 +79,7 @@ impl PrepareHeader {
     ///
     /// # Errors
     /// If it is short or a field is out of range.
-    pub fn parse(bytes: &[u8]) -> Result<PrepareHeader, WireError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         reader.expect_kind(kind::PREPARE)?;
         let noop = match reader.u8()? {
@@ -91,7 +91,7 @@ impl PrepareHeader {
         let (first, last_or_time) = (reader.order()?, reader.u64()?);
         let (last, time_ms) =
             if noop { (OrderNumber(last_or_time), 0) } else { (first, last_or_time) };
-        let header = PrepareHeader {
+        let header = Self {
             noop,
             pillar,
             requests,
@@ -196,14 +196,14 @@ impl Commit {
     ///
     /// # Errors
     /// If the length or a field is wrong.
-    pub fn parse(bytes: &[u8]) -> Result<Commit, WireError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         reader.expect_kind(kind::COMMIT)?;
         reader.zeros(1)?;
         let pillar = reader.pillar()?;
         let sender = reader.replica()?;
         reader.zeros(2)?;
-        let commit = Commit {
+        let commit = Self {
             pillar,
             sender,
             view: reader.view()?,

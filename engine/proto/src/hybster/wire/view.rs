@@ -29,13 +29,13 @@ pub const LINK_BYTES: usize = 88;
 impl Link {
     fn put(&self, out: &mut Vec<u8>) {
         out.put_u64(self.to.0);
-        out.put_counter(self.previous);
+        out.bytes(&self.previous.as_u128().to_le_bytes());
         out.bytes(&self.digest.0);
         out.bytes(&self.proof.0);
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Link, WireError> {
-        Ok(Link {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
             to: reader.view()?,
             previous: reader.counter()?,
             digest: reader.digest()?,
@@ -170,7 +170,7 @@ impl ViewChange {
         }
     }
 
-    fn read(reader: &mut Reader<'_>, config: &GroupConfig) -> Result<ViewChange, WireError> {
+    fn read(reader: &mut Reader<'_>, config: &GroupConfig) -> Result<Self, WireError> {
         reader.expect_kind(kind::VIEW_CHANGE)?;
         reader.zeros(1)?;
         let sender = reader.replica()?;
@@ -191,7 +191,7 @@ impl ViewChange {
         if sender.0 >= config.replicas || from >= to {
             return Err(WireError::Field("sender or views"));
         }
-        Ok(ViewChange { sender, from, to, checkpoint, parts })
+        Ok(Self { sender, from, to, checkpoint, parts })
     }
 
     /// The message.
@@ -206,9 +206,9 @@ impl ViewChange {
     ///
     /// # Errors
     /// If the length or a field is wrong.
-    pub fn parse(bytes: &[u8], config: &GroupConfig) -> Result<ViewChange, WireError> {
+    pub fn parse(bytes: &[u8], config: &GroupConfig) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
-        let view_change = ViewChange::read(&mut reader, config)?;
+        let view_change = Self::read(&mut reader, config)?;
         reader.end()?;
         Ok(view_change)
     }
@@ -244,7 +244,7 @@ impl NewViewAck {
         }
     }
 
-    fn read(reader: &mut Reader<'_>, config: &GroupConfig) -> Result<NewViewAck, WireError> {
+    fn read(reader: &mut Reader<'_>, config: &GroupConfig) -> Result<Self, WireError> {
         reader.expect_kind(kind::NEW_VIEW_ACK)?;
         reader.zeros(1)?;
         let sender = reader.replica()?;
@@ -255,7 +255,7 @@ impl NewViewAck {
         let checkpoint = CheckpointCertificate::read(reader, config)?;
         let prepared =
             config.all_pillars().map(|_| read_headers(reader, config)).collect::<Result<_, _>>()?;
-        Ok(NewViewAck { sender, view, checkpoint, prepared, proof: reader.proof()? })
+        Ok(Self { sender, view, checkpoint, prepared, proof: reader.proof()? })
     }
 
     /// The digest that the trusted MAC covers.
@@ -279,9 +279,9 @@ impl NewViewAck {
     ///
     /// # Errors
     /// If the length or a field is wrong.
-    pub fn parse(bytes: &[u8], config: &GroupConfig) -> Result<NewViewAck, WireError> {
+    pub fn parse(bytes: &[u8], config: &GroupConfig) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
-        let ack = NewViewAck::read(&mut reader, config)?;
+        let ack = Self::read(&mut reader, config)?;
         reader.end()?;
         Ok(ack)
     }
@@ -345,7 +345,7 @@ impl NewView {
     ///
     /// # Errors
     /// If the length or a field is wrong.
-    pub fn parse(bytes: &[u8], config: &GroupConfig) -> Result<NewView, WireError> {
+    pub fn parse(bytes: &[u8], config: &GroupConfig) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         reader.expect_kind(kind::NEW_VIEW)?;
         reader.zeros(3)?;
@@ -376,6 +376,6 @@ impl NewView {
         {
             return Err(WireError::Field("senders"));
         }
-        Ok(NewView { view, checkpoint, view_changes, acks, prepares, proof })
+        Ok(Self { view, checkpoint, view_changes, acks, prepares, proof })
     }
 }

@@ -17,14 +17,30 @@ fn peers<const N: usize>(ids: [u16; N]) -> Peers {
     ids.into_iter().map(ReplicaId).collect()
 }
 
+const PILLAR: PillarId = PillarId(1);
+const VIEW: View = View(3);
+const LAST: OrderNumber = OrderNumber(6);
+const BATCH: Digest = Digest([0xbb; 32]);
+const CHECKPOINT: CheckpointId =
+    CheckpointId { order: OrderNumber(256), digest: Digest([0xcc; 32]) };
+const PROPOSAL: Proposal = Proposal {
+    first: OrderNumber(2),
+    last: LAST,
+    batch: BATCH,
+    time_ms: 1_700_000_000_000,
+    noop: false,
+};
+const NOOPS: Proposal =
+    Proposal { first: OrderNumber(8), last: OrderNumber(12), batch: BATCH, time_ms: 0, noop: true };
+
 fn every_event() -> Vec<TraceEvent> {
-    let (pillar, view) = (PillarId(1), View(3));
-    let (first, last) = (OrderNumber(2), OrderNumber(6));
-    let batch = Digest([0xbb; 32]);
-    let id = CheckpointId { order: OrderNumber(256), digest: Digest([0xcc; 32]) };
-    let proposal = Proposal { first, last, batch, time_ms: 1_700_000_000_000, noop: false };
-    let noops =
-        Proposal { first: OrderNumber(8), last: OrderNumber(12), batch, time_ms: 0, noop: true };
+    let mut events = events_of_views();
+    events.extend(events_of_orders());
+    events
+}
+
+fn events_of_views() -> Vec<TraceEvent> {
+    let (pillar, view, id, proposal) = (PILLAR, VIEW, CHECKPOINT, PROPOSAL);
     let counted = |view, order| Counted { view: View(view), order: OrderNumber(order) };
     let member = |replica, from, order| Member {
         replica: ReplicaId(replica),
@@ -52,9 +68,16 @@ fn every_event() -> Vec<TraceEvent> {
             members: vec![member(0, 1, 6), Member { disclosed: Vec::new(), ..member(2, 0, 0) }],
             vouchers: peers([2]),
         },
-        TraceEvent::Adopted { pillar, view, proposals: vec![proposal, noops] },
+        TraceEvent::Adopted { pillar, view, proposals: vec![proposal, NOOPS] },
         TraceEvent::ViewEntered { view, current: View(4), leader: true },
         TraceEvent::Endorsed { view, checkpoint: id },
+    ]
+}
+
+fn events_of_orders() -> Vec<TraceEvent> {
+    let (pillar, view, id, last, batch) = (PILLAR, VIEW, CHECKPOINT, LAST, BATCH);
+    let (proposal, noops) = (PROPOSAL, NOOPS);
+    vec![
         TraceEvent::Proposed { pillar, view, proposal: noops },
         TraceEvent::Reissued { pillar, view, proposal },
         TraceEvent::Vouched { phase: Phase::Prepare, pillar, view, proposal },
