@@ -139,15 +139,15 @@ enum State {
 
 impl State {
     fn is_sent(self) -> bool {
-        matches!(self, State::Sent(_))
+        matches!(self, Self::Sent(_))
     }
 }
 
 impl Backlog {
     /// Of a replica without links.
     #[must_use]
-    pub fn new(config: &Arc<GroupConfig>) -> Backlog {
-        Backlog {
+    pub fn new(config: &Arc<GroupConfig>) -> Self {
+        Self {
             max_reply_bytes: (config.max_reply_bytes as usize).max(1),
             links: BTreeMap::new(),
             holds: BTreeMap::new(),

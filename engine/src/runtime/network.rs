@@ -131,7 +131,7 @@ impl<T: Transport> Network<T> {
     /// Stops reading from peers of which too much is not dealt with, and reads from the others. Whether
     /// there are such peers.
     fn pause_peers(&mut self) -> bool {
-        let Network { admission, wires, shared, peers, .. } = self;
+        let Self { admission, wires, shared, peers, .. } = self;
         let mut is_any_paused = false;
         for peer in peers.iter().copied() {
             let is_behind = admission.is_behind(ReplicaId(peer), || dealt(shared, ReplicaId(peer)));
@@ -148,7 +148,7 @@ impl<T: Transport> Network<T> {
 
     /// Takes replies.
     pub(crate) fn reply(&mut self, replies: &ReplyQueue, now: Time) {
-        let Network { egress, backlog, wires, .. } = self;
+        let Self { egress, backlog, wires, .. } = self;
         if backlog.concerns(replies) {
             backlog.sort(replies, now, &mut Replies { egress, wires });
         } else {

@@ -293,7 +293,7 @@ impl<V: RequestVerifier, S: Service> Stage for Unreplicated<V, S> {
     }
 
     fn is_congested(&mut self) -> bool {
-        Unreplicated::is_congested(self)
+        Self::is_congested(self)
     }
 
     fn tick(&mut self, _now: Time, _out: &mut Output) {}

@@ -31,8 +31,8 @@ pub(super) struct Full {
 }
 
 impl Full {
-    pub(super) const fn new(link: LinkId) -> Full {
-        Full { link, looked: None, since: None, seen: (0, 0) }
+    pub(super) const fn new(link: LinkId) -> Self {
+        Self { link, looked: None, since: None, seen: (0, 0) }
     }
 
     /// When it is to be looked at again.

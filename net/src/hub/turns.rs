@@ -69,9 +69,9 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    pub(super) fn new(share: usize) -> Turns {
+    pub(super) fn new(share: usize) -> Self {
         let (peers, clients, waiting) = (Vec::new(), HashMap::new(), VecDeque::new());
-        Turns { share: share as u64, peers, clients, waiting }
+        Self { share: share as u64, peers, clients, waiting }
     }
 
     /// Whether some link has arrears.

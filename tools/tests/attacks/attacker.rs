@@ -39,11 +39,11 @@ impl Attacker {
         keys: &ReplicaKeys,
         flood: PeerFlood,
         pace: Option<u64>,
-    ) -> Attacker {
+    ) -> Self {
         let (liar, config) = (keys.id, Arc::clone(group.config()));
         let hub = hub(group, Identity::Replica(liar.0), keys.link.clone(), 0, liar.0);
         let make = move |seen: &Seen, count| flood.message(seen, liar, count, &config);
-        Attacker::start(hub, Arc::clone(group.config()), liar.0, make, pace)
+        Self::start(hub, Arc::clone(group.config()), liar.0, make, pace)
     }
 
     /// With the keys of a client, to all replicas.
@@ -53,7 +53,7 @@ impl Attacker {
         operation: Vec<u8>,
         flood: ClientFlood,
         pace: Option<u64>,
-    ) -> Attacker {
+    ) -> Self {
         static INCARNATION: AtomicU64 = AtomicU64::new(1);
         let incarnation = INCARNATION.fetch_add(1, Ordering::Relaxed);
         let replicas = group.config().replicas;
@@ -62,7 +62,7 @@ impl Attacker {
         let keys = keys.clone();
         let make =
             move |_: &Seen, count| Some(flood.message(&keys, incarnation, &operation, count));
-        Attacker::start(hub, Arc::clone(group.config()), replicas, make, pace)
+        Self::start(hub, Arc::clone(group.config()), replicas, make, pace)
     }
 
     fn start(
@@ -71,11 +71,11 @@ impl Attacker {
         targets: u16,
         make: impl Fn(&Seen, u64) -> Option<Bytes> + Send + 'static,
         pace: Option<u64>,
-    ) -> Attacker {
+    ) -> Self {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let run = move || flood(hub, &config, targets, make, pace, &of_thread);
-        Attacker { shared, thread: Some(std::thread::spawn(run)) }
+        Self { shared, thread: Some(std::thread::spawn(run)) }
     }
 
     /// Bytes and messages sent so far, to all together.

@@ -72,20 +72,20 @@ pub(crate) enum PeerFlood {
 }
 
 impl PeerFlood {
-    pub(crate) const ALL: [PeerFlood; 13] = [
-        PeerFlood::OldCommits,
-        PeerFlood::UnknownBatches,
-        PeerFlood::KnownBatches,
-        PeerFlood::OrderRequests,
-        PeerFlood::StateRequests,
-        PeerFlood::Fetches,
-        PeerFlood::ForgedPrepares,
-        PeerFlood::ForgedCommits,
-        PeerFlood::ForgedCheckpoints,
-        PeerFlood::ViewNonsense,
-        PeerFlood::UnaskedBatches,
-        PeerFlood::ForgedRequests,
-        PeerFlood::Noise,
+    pub(crate) const ALL: [Self; 13] = [
+        Self::OldCommits,
+        Self::UnknownBatches,
+        Self::KnownBatches,
+        Self::OrderRequests,
+        Self::StateRequests,
+        Self::Fetches,
+        Self::ForgedPrepares,
+        Self::ForgedCommits,
+        Self::ForgedCheckpoints,
+        Self::ViewNonsense,
+        Self::UnaskedBatches,
+        Self::ForgedRequests,
+        Self::Noise,
     ];
 
     /// The next message, if what was seen is enough to make it. `count` tells it from others.
@@ -101,61 +101,61 @@ impl PeerFlood {
         let digest = Digest(std::array::from_fn(|at| noise(at as u64)));
         let proof = Proof(std::array::from_fn(|at| noise(at as u64)));
         Some(match self {
-            PeerFlood::OldCommits => seen.commit.clone()?,
-            PeerFlood::UnknownBatches => encode_batch_request(pillar, &[digest; 8]),
-            PeerFlood::KnownBatches => {
+            Self::OldCommits => seen.commit.clone()?,
+            Self::UnknownBatches => encode_batch_request(pillar, &[digest; 8]),
+            Self::KnownBatches => {
                 let (header, _) = seen.prepare.as_ref()?;
                 encode_batch_request(header.pillar, &[header.batch])
             }
-            PeerFlood::OrderRequests => {
+            Self::OrderRequests => {
                 let from = OrderNumber(1 + u64::from(pillar.0));
                 OrderRequest { pillar, view: View(0), from, held: 0 }.encode()
             }
-            PeerFlood::StateRequests => {
+            Self::StateRequests => {
                 let (latest, current) = (View(0), View(0));
                 StateRequest { latest, current, stable: OrderNumber(0) }.encode()
             }
-            PeerFlood::Fetches => {
+            Self::Fetches => {
                 let node = |index| NodeId { level: 0, index };
                 let nodes = (0..MAX_FETCH as u64).map(node).collect();
                 Fetch { order: seen.checkpoint?.order, nodes }.encode()
             }
-            PeerFlood::ForgedPrepares => {
+            Self::ForgedPrepares => {
                 let (_, message) = seen.prepare.as_ref()?;
                 let mut message = message.to_vec();
                 // In the proof, which ends the head.
                 message[PREPARE_HEAD - 1] ^= 1 + noise(0) % 255;
                 message.into()
             }
-            PeerFlood::ForgedCommits => {
+            Self::ForgedCommits => {
                 let (header, _) = seen.prepare.as_ref()?;
                 let (first, last) = (header.first, header.last);
                 let (pillar, view, prepare) = (header.pillar, header.view, digest);
                 Commit { pillar, sender: liar, view, first, last, prepare, proof }.encode()
             }
-            PeerFlood::ForgedCheckpoints => {
+            Self::ForgedCheckpoints => {
                 let mut id = seen.checkpoint?;
                 id.order.0 += config.checkpoint_interval;
                 Checkpoint { sender: liar, id, proof }.encode(config)
             }
-            PeerFlood::ViewNonsense => {
+            Self::ViewNonsense => {
                 let kinds = [kind::VIEW_CHANGE, kind::NEW_VIEW, kind::NEW_VIEW_ACK];
                 let mut message: Vec<u8> = (0..600).map(noise).collect();
                 message[0] = kinds[count as usize % kinds.len()];
                 message.into()
             }
-            PeerFlood::UnaskedBatches => {
+            Self::UnaskedBatches => {
                 let batch: Vec<u8> = (0..4096).map(noise).collect();
                 encode_batch(pillar, &batch)
             }
-            PeerFlood::ForgedRequests => {
+            Self::ForgedRequests => {
                 let session = SessionId::new(hybster::ClientId(0), 77, (count % 1024) as u32);
                 let mut message = retransmission_head().to_vec();
                 let number = RequestNumber(1 << 48 | count);
                 append_request(&mut message, session, number, &[1; 64], |_| [2; REQUEST_MAC]);
                 message.into()
             }
-            PeerFlood::Noise => {
+            Self::Noise => {
                 let mut message: Vec<u8> = (0..64 + count % 300).map(noise).collect();
                 message[0] = 1 + (count % 20) as u8;
                 message.into()
@@ -182,13 +182,13 @@ pub(crate) enum ClientFlood {
 }
 
 impl ClientFlood {
-    pub(crate) const ALL: [ClientFlood; 6] = [
-        ClientFlood::Requests,
-        ClientFlood::Retransmissions,
-        ClientFlood::FalseRetransmissions,
-        ClientFlood::Sessions,
-        ClientFlood::Queries,
-        ClientFlood::StatusRequests,
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Requests,
+        Self::Retransmissions,
+        Self::FalseRetransmissions,
+        Self::Sessions,
+        Self::Queries,
+        Self::StatusRequests,
     ];
 
     /// The next message; `count` tells it from others.
@@ -202,18 +202,16 @@ impl ClientFlood {
         let session = |index: u64| SessionId::new(keys.id, incarnation, index as u32);
         let first = 1 << 48;
         let (head, session, number) = match self {
-            ClientFlood::StatusRequests => return vec![kind::STATUS_REQUEST].into(),
-            ClientFlood::Requests => {
+            Self::StatusRequests => return vec![kind::STATUS_REQUEST].into(),
+            Self::Requests => {
                 (requests_head(kind::REQUESTS), session(count % 256), first + count / 256)
             }
-            ClientFlood::Retransmissions => (retransmission_head(), session(0), first),
-            ClientFlood::FalseRetransmissions => {
+            Self::Retransmissions => (retransmission_head(), session(0), first),
+            Self::FalseRetransmissions => {
                 (retransmission_head(), session(count % 256), first + count / 256)
             }
-            ClientFlood::Sessions => {
-                (requests_head(kind::REQUESTS), session(count % 16_384), first)
-            }
-            ClientFlood::Queries => {
+            Self::Sessions => (requests_head(kind::REQUESTS), session(count % 16_384), first),
+            Self::Queries => {
                 let mut message = requests_head(kind::QUERIES).to_vec();
                 let number = RequestNumber(1 + count);
                 let zeros = |_: &[u8]| [0; REQUEST_MAC];

@@ -36,16 +36,16 @@ enum Attack {
 }
 
 impl Attack {
-    fn all() -> impl Iterator<Item = Attack> {
+    fn all() -> impl Iterator<Item = Self> {
         let peers = PeerFlood::ALL.into_iter().map(Attack::Peer);
         peers.chain(ClientFlood::ALL.into_iter().map(Attack::Client))
     }
 
     /// The honest flood that it is compared with.
-    fn measure(self) -> Attack {
+    fn measure(self) -> Self {
         match self {
-            Attack::Peer(_) => Attack::Peer(PeerFlood::OldCommits),
-            Attack::Client(_) => Attack::Client(ClientFlood::Requests),
+            Self::Peer(_) => Self::Peer(PeerFlood::OldCommits),
+            Self::Client(_) => Self::Client(ClientFlood::Requests),
         }
     }
 }
@@ -73,7 +73,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(attack: Attack) -> Scene {
+    fn new(attack: Attack) -> Self {
         let mut processes = Group::init(&["--clients", "2"]);
         let correct = if matches!(attack, Attack::Peer(_)) { 2 } else { 3 };
         (0..correct).for_each(|id| processes.start_replica(id));
@@ -81,7 +81,7 @@ impl Scene {
         let keys = ClientKeys::load(&group, processes.path(), ClientId(0)).unwrap();
         let options = ClientOptions { request_timeout: PATIENCE, ..ClientOptions::default() };
         let client = Client::connect(&group, &keys, options).unwrap();
-        Scene { processes, group, client, written: 0 }
+        Self { processes, group, client, written: 0 }
     }
 
     /// Honest load for a time; returns how many operations were done.

@@ -56,10 +56,10 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(rooms: &[(u32, usize)]) -> Bench {
+    fn new(rooms: &[(u32, usize)]) -> Self {
         let config = Arc::new(GroupConfig::default());
         let room = rooms.iter().map(|(client, room)| (link(*client), *room)).collect();
-        Bench {
+        Self {
             backlog: Backlog::new(&config),
             links: Links { room, ..Links::default() },
             now: Time(1),

@@ -287,7 +287,7 @@ impl<L: Copy + PartialEq> Egress<L> {
         if reply.cause == Cause::Deferred {
             return;
         }
-        let Egress { clients, to_peers, .. } = self;
+        let Self { clients, to_peers, .. } = self;
         let found = clients.push(reply, |ready| links.send_to_client(ready.link, ready.message));
         to_peers.counters.lost_replies += u64::from(!found);
     }

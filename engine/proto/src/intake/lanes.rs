@@ -62,8 +62,8 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(crate) fn new(link: ClientLink, message: Bytes) -> Waiting {
-        Waiting { link, message, done: 0 }
+    pub(crate) fn new(link: ClientLink, message: Bytes) -> Self {
+        Self { link, message, done: 0 }
     }
 
     fn bytes(&self) -> usize {

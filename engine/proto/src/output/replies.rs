@@ -173,15 +173,15 @@ pub struct ResultsDigest {
 impl ResultsDigest {
     /// Of no replies.
     #[must_use]
-    pub fn new() -> ResultsDigest {
+    pub fn new() -> Self {
         // Hashing many short pieces together is several times faster than one by one.
         let pieces = Vec::with_capacity(PIECES_BYTES);
-        ResultsDigest { hasher: blake3::Hasher::new(), pieces }
+        Self { hasher: blake3::Hasher::new(), pieces }
     }
 
     /// Adds a reply.
     pub fn add(&mut self, reply: &Reply<'_>) {
-        let ResultsDigest { hasher, pieces } = self;
+        let Self { hasher, pieces } = self;
         pieces.extend_from_slice(&reply.session.client.0.to_le_bytes());
         pieces.extend_from_slice(&reply.session.session.to_le_bytes());
         pieces.extend_from_slice(&reply.number.0.to_le_bytes());

@@ -20,9 +20,9 @@ pub(super) struct Hints(Box<[u32]>);
 
 impl Hints {
     /// For a table of so many sessions.
-    pub(super) fn new(sessions: usize) -> Hints {
+    pub(super) fn new(sessions: usize) -> Self {
         let hints = (2 * sessions).next_power_of_two().clamp(LEAST, MOST);
-        Hints(vec![u32::MAX; hints].into())
+        Self(vec![u32::MAX; hints].into())
     }
 
     /// Whether a table of so many sessions should have more.

@@ -37,7 +37,7 @@ impl Kept {
     pub(super) fn set(&mut self, result: &[u8]) {
         match self {
             // Nothing in place of little: the most frequent case, which needs no copy.
-            Kept::Own(own) if result.is_empty() && own.capacity() <= most_held(result) => {
+            Self::Own(own) if result.is_empty() && own.capacity() <= most_held(result) => {
                 own.clear();
             }
             _ => self.replace(result),
