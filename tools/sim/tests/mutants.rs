@@ -126,11 +126,18 @@ fn staged_attacks_are_harmless() {
             staged::lonely_commit(seed, Some(1), ViewAttack(Lie::HideLink)),
             staged::hidden_view(seed),
             staged::old_prepares(seed),
-            staged::relays_lost(seed),
         ];
         for attack in attacks {
             run_scenario(attack, &Options::default()).assert_good();
         }
+    }
+}
+
+/// Who asks again is answered straight, however busy the others are.
+#[test]
+fn lost_relays_keep_nobody_waiting() {
+    for seed in 0..8 {
+        run_scenario(staged::relays_lost(seed), &Options::default()).assert_good();
     }
 }
 

@@ -115,7 +115,7 @@ pub(crate) fn relays_lost(seed: u64) -> Scenario {
     scenario.hosts = vec![(ReplicaId(0), Behaviour::ReplyLiar { ppm: 1_000_000 })];
     for (client, sessions) in scenario.clients.iter_mut().zip([1, 32]) {
         (client.sessions, client.think_us, client.queries_ppm) = (sessions, 0, 0);
-        (client.operations, client.operations_after) = (1_500, 1);
+        (client.operations, client.operations_after) = (800, 1);
     }
     (scenario.heal_at_us, scenario.patience_us) = (2_000_000, 10_000_000);
     scenario.longest_call_us = Some(1_000_000);
