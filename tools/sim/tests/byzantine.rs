@@ -65,9 +65,13 @@ fn one_seed() {
 fn seeds_that_found_something() {
     let seeds = [
         // A NEW-VIEW whose batches never come kept out the one of an earlier view.
-        108, 210, 405,
+        108,
+        210,
+        405,
         // A VIEW-CHANGE that a liar sent to one replica kept it ahead of the rest for ever.
         5313,
+        // A state that was installed late was vouched for a second time.
+        164_750_835_551_752,
     ];
     for seed in seeds {
         run_scenario(Scenario::byzantine(seed), &Options::default()).assert_good();

@@ -32,7 +32,7 @@ pub(crate) struct Votes<C> {
     needed: usize,
     /// Order numbers for which claims of one replica are kept, at most.
     room: usize,
-    /// Per order number one claim of each replica at most, each checked.
+    /// Per order number one claim of each replica at most, each checked; none before `reported`.
     claims: BTreeMap<OrderNumber, Vec<C>>,
     /// The highest checkpoint that was reported as stable.
     reported: OrderNumber,
@@ -97,6 +97,11 @@ impl<C: Claim> Votes<C> {
     /// What a replica claims for an order number, if it is stored.
     pub(crate) fn of(&self, sender: ReplicaId, order: OrderNumber) -> Option<&C> {
         self.claims.get(&order)?.iter().find(|claim| claim.sender() == sender)
+    }
+
+    /// Whether a later checkpoint is stable, so that nobody needs claims for this order number.
+    pub(crate) fn is_passed(&self, order: OrderNumber) -> bool {
+        order < self.reported
     }
 
     /// The claims for the order number of another one that are for another state.
@@ -180,6 +185,8 @@ impl<C: Claim> Votes<C> {
     pub(crate) fn check_invariants(&self, replicas: u16) {
         let bounded = self.claims.len() <= self.room * usize::from(replicas);
         assert!(bounded, "CHECKPOINTs are bounded");
+        let first = self.claims.first_key_value().map(|(order, _)| *order);
+        assert!(first.is_none_or(|order| order >= self.reported), "nobody claims what is passed");
         let own = self.own.as_ref().map(|(own, _)| own.id().order);
         assert!(own.is_none_or(|order| order > self.reported), "what is stable is not sent again");
     }
@@ -290,6 +297,10 @@ mod tests {
         Votes::<Plain>::new(&GroupConfig::default()), |it| it.check_invariants(3);
         too_many_kept: "are bounded", |it| {
             it.claims.extend((0..99).map(|k| (OrderNumber(256 * k), Vec::new())));
+        };
+        a_claim_for_nothing: "nobody claims", |it| {
+            it.claims.insert(OrderNumber(256), Vec::new());
+            it.reported = OrderNumber(512);
         };
         a_resend_for_nothing: "not sent again", |it| {
             it.own = Some((claim(0, 256, 1), Time(1)));
