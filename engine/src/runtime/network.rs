@@ -30,7 +30,7 @@ use super::Shared;
 const BEHIND: Duration = Duration::from_millis(1);
 /// What a message counts that no correct peer sends, in bytes of the peer's share of a turn: whoever sends
 /// such is read the more slowly.
-const REFUSED_COST: usize = 16 << 10;
+const REFUSED_COST: usize = 64 << 10;
 /// Log lines per second about messages that could not be sent.
 const LOG_LINES_PER_SECOND: u32 = 10;
 /// Status requests answered per second; more are dropped and counted.

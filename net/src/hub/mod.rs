@@ -15,7 +15,7 @@
 //! business, not the hub's.
 //!
 //! **Back-pressure.** [`Hub::pause_client`] stops reading from one client, [`Hub::pause_clients`] from
-//! all. Peers are always read. What waits for a client has a bound in bytes, beyond which messages are
+//! all, [`Hub::pause_peer`] from one peer. One poll reports a share of each source (`turns.rs`). What waits for a client has a bound in bytes, beyond which messages are
 //! refused. A client is called slow by time: when its link is full and it takes nothing for a while.
 //!
 //! **Envelopes.** A message for a client can be sealed on its own and relayed by a peer

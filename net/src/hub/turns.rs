@@ -21,7 +21,7 @@ use super::{Hub, State, find, find_peer};
 use crate::transport::{ConnectionId, Transport};
 
 /// What a message counts beside its bytes: handling one costs something whatever its length.
-const MESSAGE_COST: u64 = 256;
+const MESSAGE_COST: u64 = 1024;
 /// A link is not read while it has more in arrears than this part of a share.
 const LONG: u64 = 4;
 

@@ -47,7 +47,7 @@ fn whoever_sends_most_gets_its_share_of_a_turn_and_nothing_is_lost() {
     }
     world.events[0].clear();
     // What fits a share, one frame more, and what one read brings.
-    let most = SHARE / (LENGTH + 256) + READ / LENGTH;
+    let most = SHARE / (LENGTH + 1024) + READ / LENGTH;
     let mut got = Vec::new();
     for _ in 0..1000 {
         world.step();
