@@ -161,7 +161,7 @@ pub trait Transport {
     /// What it sends is reported before it waits, but for less than 512 KiB of a connection, which may be
     /// reported when the wait ends: somebody may wait for no more than that to be taken.
     ///
-    /// Unless `timeout` is zero, `completions` must be empty: nobody would deal with what is in there
+    /// Unless `timeout` is zero, `completions` should be empty: nobody would deal with what is in there
     /// until something else happens, which may be never.
     ///
     /// # Errors

@@ -88,6 +88,7 @@ impl<T: Transport> Hub<T> {
                 return Ok(());
             }
         }
+        debug_assert!(completions.is_empty(), "who waits has dealt with what happened");
         let start = Instant::now();
         let polled = self.transport.poll(timeout, completions);
         if completions.iter().any(Completion::is_incoming) {
