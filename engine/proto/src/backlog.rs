@@ -26,7 +26,7 @@
 //! |---|---|---|
 //! | a client | [`LINK_NAMES`] names for a link | the reply is not sent: the client asks again |
 //! | all clients | [`MAX_NAMES`] names, and as many replies that were sent lately | as above; the oldest of its link gives way |
-//! | replies that were recalled | [`RECALLED_BYTES`], one apart | recalled when those before have been sent |
+//! | replies that were recalled | 8 MiB, one apart | recalled when those before have been sent |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -9,7 +9,7 @@
 //! and the sends of all connections go out with one submission, in the order in which the
 //! connections were first sent to. Sends do not wait and report only failure, so they neither end
 //! the wait of the same call nor cost a completion. Whoever has much under way may wait to hear what was
-//! taken of it, so a poll that offers much for one connection ([`MUCH_BYTES`]) does not wait, and says at
+//! taken of it, so a poll that offers much for one connection (`MUCH_BYTES`) does not wait, and says at
 //! once what was. Bytes that a full socket does not take stay
 //! here until the ring reports that the socket has room. A connection never has more than one of
 //! the two under way, so its bytes stay in order.
