@@ -130,12 +130,13 @@ pub fn extra_cost(message: &[u8]) -> usize {
         kind::REQUESTS | kind::PREPARE | kind::COMMIT | kind::RELAY => 0,
         // Is hashed, if it was asked for.
         kind::BATCH => message.len(),
+        // A trusted MAC and the digest below it; comes once in a checkpoint interval.
+        kind::CHECKPOINT => 16 << 10,
         // An answer is looked for, and made.
-        kind::ORDER_REQUEST | kind::BATCH_REQUEST => 16 << 10,
-        kind::FETCH | kind::STATE_REQUEST => 32 << 10,
+        kind::ORDER_REQUEST => 16 << 10,
+        kind::BATCH_REQUEST | kind::FETCH | kind::STATE_REQUEST => 32 << 10,
         // Certificates and chains of them.
         kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => 32 << 10,
-        // A CHECKPOINT has a trusted MAC and a digest below it.
         _ => 2 << 10,
     }
 }
