@@ -22,6 +22,9 @@ use crate::transport::{ConnectionId, Transport};
 
 /// What a message counts beside its bytes: handling one costs something whatever its length.
 const MESSAGE_COST: u64 = 1024;
+/// A source waits no longer than this many turns, whatever it cost: also one that was charged wrongly
+/// must be heard again.
+const MOST_TURNS: u64 = 256;
 /// A link is not read while it has more in arrears than this part of a share.
 const LONG: u64 = 4;
 
@@ -116,7 +119,9 @@ impl Turns {
     /// A frame of a source is reported.
     #[inline]
     pub(super) fn spend(&mut self, source: Source, bytes: usize, messages: usize) {
-        *self.spent(source) += bytes as u64 + MESSAGE_COST * messages as u64;
+        let most = MOST_TURNS * self.share;
+        let spent = self.spent(source);
+        *spent = (*spent + bytes as u64 + MESSAGE_COST * messages as u64).min(most);
     }
 
     /// A link has arrears.

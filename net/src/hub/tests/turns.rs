@@ -126,3 +126,15 @@ fn a_peer_that_is_paused_is_read_again() {
     world.run(20);
     assert_eq!(reported(&mut world, false), [sent(1)]);
 }
+
+#[test]
+fn whatever_a_source_cost_it_is_heard_again() {
+    let mut world = with_shares();
+    world.hubs[0].charge_peer(1, usize::MAX / 2);
+    world.events[0].clear();
+    world.hubs[2].send_to_peer(0, sent(1).into()).unwrap();
+    world.run(100);
+    assert!(reported(&mut world, false).is_empty(), "it has to wait");
+    world.run(200);
+    assert_eq!(reported(&mut world, false), [sent(1)]);
+}
