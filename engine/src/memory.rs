@@ -5,7 +5,7 @@
 //! limit. [`hybster_proto::bounds`] has the part of the stages.
 
 use hybster_net::Limits;
-use hybster_net::limits::UringLimits;
+use hybster_net::limits::{PollLimits, UringLimits};
 pub use hybster_proto::bounds::{Bound, Buffer, FilledBy};
 use hybster_proto::egress::{EgressLimits, reply_link_bytes};
 use hybster_proto::output::SPARE_QUEUE_BYTES;
@@ -156,13 +156,14 @@ fn of_client_links(config: &GroupConfig, limits: &Limits) -> Option<Vec<Buffer>>
         ..
     } = *limits;
     let (client_frame, clients) = (u64::from(client_frame_bytes), clients as u64);
+    let one_read = PollLimits::default().connection_turn_bytes as u64;
     Some(vec![
-        // Beside what fills a read block.
+        // With what the poll had read that found it out; with io_uring that lies in the read blocks.
         buffer(
             "what arrived and was not looked at",
             "net/src/hub/turns.rs",
             Clients,
-            product(&[peers + clients, turn_bytes as u64 / 4])?,
+            product(&[peers + clients, turn_bytes as u64 / 4 + one_read])?,
             "the link is not read",
         ),
         // In flight and under construction.
