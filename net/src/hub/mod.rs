@@ -15,8 +15,9 @@
 //! business, not the hub's.
 //!
 //! **Back-pressure.** [`Hub::pause_client`] stops reading from one client, [`Hub::pause_clients`] from
-//! all, [`Hub::pause_peer`] from one peer. One poll reports a share of each source (`turns.rs`). What waits for a client has a bound in bytes, beyond which messages are
-//! refused. A client is called slow by time: when its link is full and it takes nothing for a while.
+//! all, [`Hub::pause_peer`] from one peer. One poll reports a share of each source (`turns.rs`). What
+//! waits for a client has a bound in bytes, beyond which messages are refused. A client is called slow
+//! by time: when its link is full and it takes nothing for a while.
 //!
 //! **Envelopes.** A message for a client can be sealed on its own and relayed by a peer
 //! ([`Hub::seal_for_client`], [`Hub::relay_to_client`], [`Hub::open_from_peer`]), where that saves
