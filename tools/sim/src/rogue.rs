@@ -36,6 +36,9 @@ pub enum RogueTrick {
     Reminders,
     /// Long requests to the first leader, more than can be ordered. Never drawn either.
     Volume,
+    /// New requests of all its sessions to all but the first leader, as if they had been sent before: each
+    /// replica that gets them has to see to it that they are ordered. Never drawn either.
+    Detour,
 }
 
 impl RogueTrick {
@@ -87,7 +90,7 @@ pub(crate) struct Rogue {
 
 /// Requests in one message of [`RogueTrick::Reminders`].
 const REMINDED: u32 = 600;
-/// Requests in one message of [`RogueTrick::Volume`].
+/// Requests in one message of [`RogueTrick::Volume`] and [`RogueTrick::Detour`].
 const VOLUME: u32 = 200;
 
 /// Messages that a rogue has for replicas, and what it signed for them.
@@ -228,6 +231,11 @@ impl Rogue {
             RogueTrick::Volume => {
                 let message = self.many(VOLUME, false, 900, &mut out);
                 out.messages.push((0, message));
+            }
+            RogueTrick::Detour => {
+                let message = self.many(VOLUME, true, 200, &mut out);
+                let followers = config.all_replicas().skip(1);
+                out.messages.extend(followers.map(|to| (to.0, message.clone())));
             }
         }
         out

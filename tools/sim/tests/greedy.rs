@@ -40,6 +40,18 @@ fn without_shares_others_stand_still() {
     assert!(report.violation.is_some() || report.counters.view > 0);
 }
 
+/// What clients send to followers does not keep these from taking part, and no leader is suspected for what
+/// has not left them.
+#[test]
+fn what_is_forwarded_has_its_share_of_the_wire() {
+    for seed in 0..6 {
+        let report = run_scenario(staged::detour(seed), &Options::default());
+        println!("seed {seed}: view {}, {} us", report.counters.view, report.median_latency_us());
+        report.assert_good();
+        assert_eq!(report.counters.view, 0, "seed {seed}: a leader is suspected");
+    }
+}
+
 /// Clients that ask for more than their wires carry at once: all is answered, little of it twice, and no
 /// leader is suspected.
 #[test]

@@ -1,7 +1,8 @@
 //! Greedy clients, staged by hand.
 
+use hybster_proto::config::GroupConfig;
 use hybster_sim::random::Random;
-use hybster_sim::{Layout, RoguePlan, RogueTrick, Scenario};
+use hybster_sim::{Layout, RoguePlan, RogueTrick, Scenario, Transport};
 
 /// A client sends far more than its share, to all replicas, from the beginning to the end.
 pub(crate) fn greedy(seed: u64, trick: RogueTrick) -> Scenario {
@@ -14,6 +15,27 @@ pub(crate) fn greedy(seed: u64, trick: RogueTrick) -> Scenario {
         (client.operations, client.operations_after) = (20, 3);
     }
     scenario.rogues = vec![RoguePlan { tricks: vec![trick], every_us: 150, times: 600 }];
+    scenario
+}
+
+/// Clients send new requests to the followers, as if they had been sent before: more than the followers' wires
+/// carry to the leader.
+pub(crate) fn detour(seed: u64) -> Scenario {
+    let mut random = Random::new(seed ^ 0xde_7042);
+    let mut scenario = Scenario::calm("detour", seed, 1, random.between(1, 2) as u16);
+    scenario.group = GroupConfig {
+        group: scenario.group.group,
+        pillars: scenario.group.pillars,
+        max_clients: 16,
+        max_sessions_per_client: 1024,
+        ..GroupConfig::default()
+    };
+    scenario.transport = Transport::Streams;
+    scenario.bytes_per_s = 10_000_000;
+    scenario.heal_at_us = 1_500_000;
+    scenario.patience_us = 10_000_000;
+    let rogue = RoguePlan { tricks: vec![RogueTrick::Detour], every_us: 10_000, times: 150 };
+    scenario.rogues = vec![rogue; 4];
     scenario
 }
 
