@@ -121,23 +121,23 @@ pub fn limits(config: &GroupConfig) -> Totals {
     [ordering, changing, asking]
 }
 
-/// What handling a message costs beside what its length says, in bytes of a peer's share of a turn, of
-/// which about four pass in a nanosecond. Zero for what comes with each request.
+/// What handling a message costs beside what its length says, in nanoseconds of work. Zero for what comes
+/// with each request.
 #[inline]
 #[must_use]
-pub fn extra_cost(message: &[u8]) -> usize {
+pub fn extra_cost_ns(message: &[u8]) -> u64 {
     match kind_of(message) {
         kind::REQUESTS | kind::PREPARE | kind::COMMIT | kind::RELAY => 0,
         // Is hashed, if it was asked for.
-        kind::BATCH => message.len(),
+        kind::BATCH => message.len() as u64 / 4,
         // A trusted MAC and the digest below it; comes once in a checkpoint interval.
-        kind::CHECKPOINT => 16 << 10,
+        kind::CHECKPOINT => 4_000,
         // An answer is looked for, and made.
-        kind::ORDER_REQUEST => 16 << 10,
-        kind::BATCH_REQUEST | kind::FETCH | kind::STATE_REQUEST => 32 << 10,
+        kind::ORDER_REQUEST => 4_000,
+        kind::BATCH_REQUEST | kind::FETCH | kind::STATE_REQUEST => 8_000,
         // Certificates and chains of them.
-        kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => 32 << 10,
-        _ => 2 << 10,
+        kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => 8_000,
+        _ => 500,
     }
 }
 

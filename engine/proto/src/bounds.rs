@@ -14,7 +14,8 @@ use crate::execution::{
     MAX_WATCHED, SNAPSHOT_COPIES, TURN_RESULT_BYTES, WATCHED_BYTES, session_bytes,
 };
 use crate::intake::{
-    BLOCK_BYTES, MAX_LANES_BYTES, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES, STORED_BYTES,
+    BLOCK_BYTES, FORWARDS_BYTES, FORWARDS_REQUESTS, MAX_LANES_BYTES, MAX_PENDING_BYTES, MAX_STORED,
+    MAX_STORED_BYTES, STORED_BYTES,
 };
 use crate::output::REPLY_RECORD_BYTES;
 use crate::shared::answers::ANSWERS_BYTES;
@@ -117,13 +118,16 @@ pub fn prepare_bytes(config: &GroupConfig) -> u64 {
     (config.rules().proposal_head + REQUEST_OVERHEAD_MAX) as u64 + u64::from(longest)
 }
 
-/// Bytes of answers that wait for one peer, whatever it asks; with what framing adds.
+/// Bytes of answers that wait for one peer, whatever it asks, and of requests that are forwarded to it;
+/// with what framing adds.
 #[must_use]
 pub fn answers_to_one_peer(config: &GroupConfig, longest_page: u64) -> u64 {
     let (pillars, one) = (u64::from(config.pillars), ANSWERS_BYTES as u64);
     // Up to 256 pages of a few bytes each, and what a pillar may be asked for.
     let framing = 64 * (256 + pillars * 64);
-    one + longest_page + pillars * (one + prepare_bytes(config)) + framing
+    let longest = u64::from(config.max_operation_bytes) + REQUEST_OVERHEAD_MAX as u64;
+    let forwards = FORWARDS_BYTES as u64 + longest + 64 * FORWARDS_REQUESTS as u64;
+    one + longest_page + pillars * (one + prepare_bytes(config)) + framing + forwards
 }
 
 /// What the session table takes for all sessions of all clients, without results that count against

@@ -108,6 +108,13 @@ pub enum ToIntake {
     },
     /// What the way to the peers is like.
     Path(PathState),
+    /// Messages with forwarded requests do not wait any more: the oldest ones have left, or their link has gone.
+    ForwardsLeft {
+        /// To whom they were sent.
+        peer: ReplicaId,
+        /// How many.
+        messages: u32,
+    },
     /// The states of the replicas differ so that nothing can be ordered any more, in no view; or that
     /// has ended.
     StatesDiffer {

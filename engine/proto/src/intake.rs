@@ -15,6 +15,7 @@
 //! once more: what was committed before the question is executed before the answer. And if the answer
 //! itself takes long, the service is slow, which no other leader would change: the wait begins again.
 
+mod forwards;
 mod invariants;
 mod lanes;
 mod turns;
@@ -36,6 +37,9 @@ use crate::timeouts::AdaptiveTimeout;
 use crate::wire::request::{REQUESTS_HEAD, is_retransmission, requests_body};
 use crate::wire::{RequestRef, RequestTag, Requests};
 
+use forwards::{Forwarding, Forwards};
+
+pub(crate) use forwards::{FORWARDS_BYTES, FORWARDS_REQUESTS};
 pub(crate) use lanes::{LANES_BYTES, Lanes, MAX_LANES_BYTES, Waiting};
 
 /// Batches that a pillar may have been given without having proposed them: one in work, one next.
@@ -83,8 +87,8 @@ pub struct Intake<V: RequestVerifier> {
     stored_bytes: usize,
     /// Per client the number of its stored requests.
     shares: BTreeMap<ClientId, usize>,
-    /// Stored requests that the next flush forwards.
-    to_forward: Vec<Bytes>,
+    /// Which of them are forwarded next.
+    forwards: Forwards,
     /// When to look after a stored request again.
     watch: BTreeSet<(Time, SessionId, RequestNumber)>,
     timeout: AdaptiveTimeout,
@@ -121,8 +125,8 @@ struct Stored {
     proposed: Option<Time>,
     /// Whether its client sent it here itself.
     is_own: bool,
-    /// Whether it was sent to the leader.
-    is_forwarded: bool,
+    /// Whether it is on its way to the leader.
+    forwarding: Forwarding,
     /// Whether half of the waiting time has passed and help was asked for.
     reminded: bool,
     /// The question to the execution stage when the waiting time had passed.
@@ -164,7 +168,7 @@ impl<V: RequestVerifier> Intake<V> {
             shares: BTreeMap::new(),
             stored: BTreeMap::new(),
             stored_bytes: 0,
-            to_forward: Vec::new(),
+            forwards: Forwards::default(),
             watch: BTreeSet::new(),
             timeout: AdaptiveTimeout::new(config.request_timeout_us),
             halted: false,
@@ -215,6 +219,7 @@ impl<V: RequestVerifier> Intake<V> {
             }
             ToIntake::Held { client, is_held } => self.lanes.hold(client, is_held, out),
             ToIntake::Path(path) => self.path = path,
+            ToIntake::ForwardsLeft { peer, messages } => self.forwards_left(peer, messages, now),
             ToIntake::ViewLeft { view } => self.view_left(view),
             ToIntake::ViewEntered { view, next_slots } => {
                 self.view_entered(view, &next_slots, now, out);
@@ -230,8 +235,7 @@ impl<V: RequestVerifier> Intake<V> {
             (self.handed_out, self.handed_out_since) = (0, now);
         }
         self.serve_lanes(now, out);
-        let records = std::mem::take(&mut self.to_forward);
-        self.forward(&records, out);
+        self.forward_waiting(out);
         self.hand_out(out);
         self.check_invariants();
     }
@@ -275,6 +279,7 @@ impl<V: RequestVerifier> Intake<V> {
         let mut forward = Vec::new();
         let mut remind = false;
         let mut unasked = Vec::new();
+        let must_be_told = self.must_be_told();
         while let Some(&(at, session, number)) = self.watch.first() {
             if at > now {
                 break;
@@ -287,6 +292,10 @@ impl<V: RequestVerifier> Intake<V> {
             let tag = stored.tag;
             stored.due = now.after_us(delay_us / 2);
             self.watch.insert((stored.due, session, number));
+            if must_be_told && stored.forwarding != Forwarding::Sent {
+                // A correct leader is not to be suspected for what it was never told.
+                continue;
+            }
             if stored.last_asked.is_some() {
                 // The execution stage has not answered: it is busy.
                 continue;
@@ -318,7 +327,7 @@ impl<V: RequestVerifier> Intake<V> {
             for pillar in self.config.all_pillars() {
                 out.pillar(pillar, ToPillar::AskPeers);
             }
-            self.forward(&forward, out);
+            self.remind(&forward, out);
         }
         self.check_invariants();
     }
@@ -506,19 +515,19 @@ impl<V: RequestVerifier> Intake<V> {
         self.watch.clear();
         let leads = self.leads();
         let due = now.after_us(self.timeout.delay_us() / 2);
-        self.to_forward.clear();
-        let mut records = Vec::new();
+        self.forwards.begin_view();
         for (key, stored) in &mut self.stored {
             (stored.since, stored.due, stored.reminded) = (now, due, false);
-            (stored.last_asked, stored.proposed, stored.is_forwarded) = (None, None, true);
+            (stored.last_asked, stored.proposed) = (None, None);
+            stored.forwarding = if leads { Forwarding::Unneeded } else { Forwarding::Waiting };
             self.watch.insert((due, key.0, key.1));
             if leads {
                 self.lanes.make_ready(*key);
             } else {
-                records.push(stored.record.clone());
+                self.forwards.want(*key);
             }
         }
-        self.forward(&records, out);
+        self.forward_waiting(out);
         if cfg!(debug_assertions) {
             self.check_all_invariants();
         }

@@ -93,11 +93,15 @@ pub enum Mutant {
     HeldIgnored,
     /// Replies that wait for room are not registered with their link.
     RoomNotAwaited,
+    /// All that clients bring to a follower is forwarded at once.
+    ForwardsUnlimited,
+    /// The watch over the leader begins although it was not told of the request.
+    SuspectsUnsent,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 45] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -141,6 +145,8 @@ impl Mutant {
         Self::WireIgnored,
         Self::HeldIgnored,
         Self::RoomNotAwaited,
+        Self::ForwardsUnlimited,
+        Self::SuspectsUnsent,
     ];
 }
 

@@ -7,15 +7,15 @@ use hybster_proto::ids::{
 };
 use hybster_proto::internals::PillarInput;
 use hybster_proto::output::{
-    ClientLink, Destination, Input, Network, Output, ToControl, ToPillar, route_client_message,
-    route_peer_message,
+    ClientLink, Destination, Input, Network, Output, ToControl, ToIntake, ToPillar,
+    route_client_message, route_peer_message,
 };
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::request::{
     REQUESTS_HEAD, append_proved, requests_head, retransmission_head,
 };
-use hybster_proto::wire::{ReplyStatus, kind, kind_of};
+use hybster_proto::wire::{ReplyStatus, Requests, kind, kind_of};
 use hybster_proto::{GroupConfig, Stages, Time};
 use hybster_tss::{
     ClientPublicKeys, ClientSigningKey, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId,
@@ -446,6 +446,61 @@ fn a_leader_refuses_nothing_that_a_follower_forwards() {
     let least = (chunk * chunks - 100) as usize * 41;
     assert!(group.replicas[0].intake.pending_bytes() > least);
     group.replicas[0].check_all_invariants();
+}
+
+/// Requests in messages that replica 1 has for replica 0.
+fn forwarded(group: &mut Group) -> usize {
+    let messages = std::mem::take(&mut group.network);
+    let to_leader = messages.into_iter().filter(|(from, to, _)| (*from, *to) == (1, 0));
+    let bodies = to_leader.filter(|(.., message)| kind_of(message) == kind::REQUESTS);
+    bodies.map(|(.., message)| Requests::new(&message[REQUESTS_HEAD..]).count()).sum()
+}
+
+/// Whether replica 1 suspects its leader within ten times as long as a request may take.
+fn suspects(group: &mut Group) -> bool {
+    let is_suspicion =
+        |input: &Input| matches!(input, Input::Control(ToControl::Suspect { view: View(0) }));
+    for _ in 0..20 {
+        group.now = group.now.after_us(group.config.request_timeout_us / 2);
+        let mut out = Output::default();
+        group.replicas[1].intake.tick(group.now, &mut out);
+        // The execution stage says that it was not executed.
+        let mut answers = Output::default();
+        for input in out.inputs.drain(..) {
+            if matches!(input, Input::Execution(_)) {
+                group.replicas[1].handle(input, group.now, &mut answers);
+            }
+        }
+        let mut last = Output::default();
+        for input in answers.inputs.drain(..) {
+            group.replicas[1].handle(input, group.now, &mut last);
+        }
+        if last.inputs.iter().any(is_suspicion) {
+            return true;
+        }
+    }
+    false
+}
+
+/// A follower forwards what it was brought a window at a time, and its leader is not suspected for what
+/// it was not told.
+#[test]
+fn a_leader_is_watched_for_what_has_left() {
+    let mut group = Group::new(1);
+    for first in [1, 400, 800] {
+        group.client_sends(1, group.requests(first..first + 400, false));
+    }
+    assert_eq!(group.replicas[1].intake.stored(), 1_199);
+    let window = forwarded(&mut group);
+    assert!((400..=512).contains(&window), "{window}");
+    assert!(!suspects(&mut group), "nothing has left");
+    let left = ToIntake::ForwardsLeft { peer: ReplicaId(0), messages: 1 };
+    group.run(1, Input::Intake(left));
+    assert!(suspects(&mut group));
+    // What has waited for so long makes room for others.
+    group.replicas[1].intake.check_all_invariants();
+    group.run(1, Input::Intake(ToIntake::ForwardsLeft { peer: ReplicaId(2), messages: 1 }));
+    assert!((1..=64).contains(&forwarded(&mut group)));
 }
 
 /// A batch that waits for the window is still the request intake's business: it does not take in

@@ -369,7 +369,7 @@ impl<T: Transport> Agent<T> {
     fn reject(&mut self) {
         let replica = self.shared.replica.0;
         for rejection in self.output.rejections.drain(..) {
-            self.shared.counters.rejections.add(&rejection);
+            self.shared.counters.reject(&rejection);
             if log::log_enabled!(log::Level::Debug) && self.log.permits(Instant::now()) {
                 let Rejection { from, kind, reason } = rejection;
                 log::debug!(

@@ -121,6 +121,8 @@ pub(crate) struct PeerCounters {
     pub(crate) queued_bytes: Gauge,
     /// Messages of it that were dropped as it had too many in flight.
     pub(crate) throttled: Gauge,
+    /// Messages of it that were dropped as no correct replica sends such. Several agents count here.
+    pub(crate) faults: AtomicU64,
     /// Checkpoints at which its state differed. Written by the control stage.
     pub(crate) differed: Gauge,
 }
@@ -182,6 +184,16 @@ impl Counters {
             agents: (0..agents).map(|_| CachePadded::new(AgentCounters::new(replicas))).collect(),
             rejections: RejectionCounters::new(replicas),
             refusals: Reason::ALL.iter().map(|_| Gauge::default()).collect(),
+        }
+    }
+
+    /// A message was dropped.
+    pub(crate) fn reject(&self, rejection: &Rejection) {
+        self.rejections.add(rejection);
+        if let Some(from) = rejection.from.filter(|_| rejection.reason.is_fault())
+            && let Some(peer) = self.peers.get(usize::from(from.0))
+        {
+            peer.faults.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -13,7 +13,7 @@ use hybster_net::{
     DownReason, Event, Hub, LinkId, Messages, Reason, SendError, Source, Transport, TransportError,
     Waker,
 };
-use hybster_proto::admission::{Admission, Totals, extra_cost};
+use hybster_proto::admission::{Admission, Totals, extra_cost_ns};
 use hybster_proto::backlog::{Backlog, ClientRoom};
 use hybster_proto::egress::{Egress, EgressLimits, LinkState, Links};
 use hybster_proto::ids::{ClientId, PillarId, ReplicaId};
@@ -28,9 +28,9 @@ use super::Shared;
 
 /// When to look again whether a peer that is not read can be read: nobody tells.
 const BEHIND: Duration = Duration::from_millis(1);
-/// What a message counts that no correct peer sends, in bytes of the peer's share of a turn: whoever sends
-/// such is read the more slowly.
-const REFUSED_COST: usize = 64 << 10;
+/// What a message counts that no correct peer sends, in nanoseconds of work: whoever sends such is read
+/// the more slowly.
+const REFUSED_COST_NS: u64 = 16_000;
 /// Log lines per second about messages that could not be sent.
 const LOG_LINES_PER_SECOND: u32 = 10;
 /// Status requests answered per second; more are dropped and counted.
@@ -57,6 +57,8 @@ pub(crate) struct Network<T: Transport> {
     events: Vec<Event>,
     statuses: RateLimit,
     throttled: RateLimit,
+    /// By replica id, how many faults it was charged for.
+    faults: Vec<u64>,
     /// Inputs for stages that egress and backlog have, for the next [`Network::poll`] to hand over.
     answers_left: Vec<Input>,
 }
@@ -81,6 +83,7 @@ impl<T: Transport> Network<T> {
         peers: Vec<u16>,
         limits: EgressLimits,
     ) -> Self {
+        let faults = vec![0; shared.counters.peers.len()];
         Self {
             egress: Egress::new(Arc::clone(&shared.config), shared.replica, limits),
             admission: Admission::new(&shared.config),
@@ -94,6 +97,7 @@ impl<T: Transport> Network<T> {
             events: Vec::new(),
             statuses: RateLimit::new(STATUSES_PER_SECOND),
             throttled: RateLimit::new(THROTTLED_LINES_PER_SECOND),
+            faults,
             answers_left: Vec::new(),
         }
     }
@@ -114,6 +118,7 @@ impl<T: Transport> Network<T> {
         // Then there is something to do.
         let timeout = if self.answers_left.is_empty() { timeout } else { Some(Duration::ZERO) };
         inputs.append(&mut self.answers_left);
+        self.charge_faults();
         let timeout = if self.pause_peers() {
             Some(timeout.map_or(BEHIND, |timeout| timeout.min(BEHIND)))
         } else {
@@ -139,6 +144,19 @@ impl<T: Transport> Network<T> {
             is_any_paused |= is_behind;
         }
         is_any_paused
+    }
+
+    /// Charges peers for what stages found that no correct one sends.
+    fn charge_faults(&mut self) {
+        for ((peer, counters), known) in
+            (0..).zip(&self.shared.counters.peers).zip(&mut self.faults)
+        {
+            let faults = counters.faults.load(Ordering::Relaxed);
+            if faults != *known {
+                let new = faults.wrapping_sub(std::mem::replace(known, faults));
+                self.wires.hub.charge_peer(peer, new.saturating_mul(REFUSED_COST_NS));
+            }
+        }
     }
 
     /// Takes an effect of a stage.
@@ -227,9 +245,9 @@ impl<T: Transport> Network<T> {
             if !self.admits(from, message) {
                 continue;
             }
-            let extra = extra_cost(message);
-            if extra > 0 {
-                self.wires.hub.charge_peer(from.0, extra);
+            let extra_ns = extra_cost_ns(message);
+            if extra_ns > 0 {
+                self.wires.hub.charge_peer(from.0, extra_ns);
             }
             let input = route_peer_message(from, messages.slice(message), &self.shared.config);
             match input.filter(|_| self.shared.replicated) {
@@ -237,7 +255,6 @@ impl<T: Transport> Network<T> {
                 None => {
                     // No stage deals with it.
                     self.shared.counters.agents[0].dealt(from, message);
-                    self.wires.hub.charge_peer(from.0, REFUSED_COST);
                     self.reject(Some(from), message, Reject::Malformed);
                 }
             }
@@ -257,7 +274,7 @@ impl<T: Transport> Network<T> {
     #[cold]
     fn throttle(&mut self, from: ReplicaId, message: &[u8]) {
         self.reject(Some(from), message, Reject::Overload);
-        self.wires.hub.charge_peer(from.0, REFUSED_COST);
+        self.wires.hub.charge_peer(from.0, REFUSED_COST_NS);
         let refused = self.admission.refused(from);
         if let Some(counters) = self.shared.counters.peers.get(usize::from(from.0)) {
             counters.throttled.set(refused);
@@ -349,7 +366,7 @@ impl<T: Transport> Network<T> {
     }
 
     fn reject(&self, from: Option<ReplicaId>, message: &[u8], reason: Reject) {
-        self.shared.counters.rejections.add(&Rejection { from, kind: kind_of(message), reason });
+        self.shared.counters.reject(&Rejection { from, kind: kind_of(message), reason });
     }
 
     /// STATUS: the kind byte, then JSON.

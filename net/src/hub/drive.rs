@@ -32,7 +32,7 @@ impl<T: Transport> Hub<T> {
         now: Instant,
         events: &mut Vec<Event>,
     ) -> Result<(), TransportError> {
-        self.begin_turn();
+        self.begin_turn(now);
         self.start_clocks(now);
         self.take_addresses(now);
         self.expire(now);
@@ -217,8 +217,8 @@ impl<T: Transport> Hub<T> {
     }
 
     pub(super) fn timeout(&self, timeout: Option<Duration>, now: Instant) -> Option<Duration> {
-        let is_any_waiting = self.turns.is_any_waiting();
-        if is_any_waiting
+        let turn = self.turns.next_turn();
+        if turn == Some(Duration::ZERO)
             || !self.pending.is_empty()
             || self.peers.iter().flatten().any(|it| it.must_start())
         {
@@ -230,7 +230,10 @@ impl<T: Transport> Hub<T> {
             .chain(half_open)
             .chain(self.stall_deadline(now))
             .min()
-            .map(|at| at.saturating_duration_since(now));
+            .map(|at| at.saturating_duration_since(now))
+            .into_iter()
+            .chain(turn)
+            .min();
         match (timeout, next) {
             (Some(timeout), Some(next)) => Some(timeout.min(next)),
             (timeout, next) => timeout.or(next),

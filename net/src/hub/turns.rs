@@ -5,13 +5,25 @@
 //! most [`Limits::turn_bytes`](crate::Limits::turn_bytes) and what one read brought; a client counts as
 //! one source, however many links it has. What is beyond it is reported by the next polls, undecrypted
 //! until then, and a link with more than a quarter of a share of that is not read. Who has had more than
-//! a share, as a read brought more or as it cost more ([`Hub::charge_peer`]), waits so many turns longer;
-//! they pass quickly if nobody else has something to do.
+//! a share, as a read brought more, waits so many turns longer.
+//!
+//! What messages cost beyond their bytes ([`Hub::charge_peer`]) is paid for by time, not by turns: these
+//! pass quickly where nobody else has much to do, and whoever makes them long must not gain by that. Of
+//! the time that passes, a half pays for all peers that owe something, in equal parts, of a quarter at
+//! most. Who owes more than [`CREDIT_NS`] has to wait. So whatever peers send that is costly, half of
+//! the time is for what others send. The rest is not theirs either while nobody wants it: the processor
+//! may have something else to do, and what correct peers owe is far less.
+//!
+//! | Who can fill it | Bound | Beyond it |
+//! |---|---|---|
+//! | a source, by messages | a share of a turn, and what one read brought | the rest waits undecrypted, a quarter of a share; then the link is not read |
+//! | a peer, by what messages cost | [`CREDIT_NS`], and what one poll brought | as above, until it has paid; after [`MOST_OWED_NS`] nothing is added |
 //!
 //! A link is read unless one of three does not want it: all clients are paused, its owner paused it, or
 //! it has arrears.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
@@ -22,9 +34,14 @@ use crate::transport::{ConnectionId, Transport};
 
 /// What a message counts beside its bytes: handling one costs something whatever its length.
 const MESSAGE_COST: u64 = 1024;
-/// A source waits no longer than this many turns, whatever it cost: also one that was charged wrongly
-/// must be heard again.
-const MOST_TURNS: u64 = 256;
+/// What a peer may owe before it has to wait, in nanoseconds of work: more than a correct one ever does.
+pub(super) const CREDIT_NS: u64 = 100_000;
+/// Nobody owes more than this, whatever it cost: also one that was charged wrongly must be heard again.
+pub(super) const MOST_OWED_NS: u64 = 25_000_000;
+/// One of so many parts of the time pays for what a peer owes,
+const LEAST_PARTS: u64 = 4;
+/// and one of so many for what all together owe.
+const PARTS_OF_ALL: u64 = 2;
 /// A link is not read while it has more in arrears than this part of a share.
 const LONG: u64 = 4;
 
@@ -65,28 +82,58 @@ impl Arrears {
 pub(super) struct Turns {
     share: u64,
     /// By replica id.
-    peers: Vec<u64>,
+    peers: Vec<Account>,
+    /// What clients had of the present turn.
     clients: HashMap<u32, u64>,
     /// Links with arrears, each once, those first whose turn it is.
-    waiting: VecDeque<ConnectionId>,
+    pub(super) waiting: VecDeque<(ConnectionId, Source)>,
+    /// Peers that owe something.
+    debtors: u64,
+    /// When debts were paid last.
+    paid_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    /// Of the present turn, in bytes.
+    spent: u64,
+    /// Nanoseconds of work that are not paid for.
+    owed_ns: u64,
 }
 
 impl Turns {
     pub(super) fn new(share: usize) -> Self {
         let (peers, clients, waiting) = (Vec::new(), HashMap::new(), VecDeque::new());
-        Self { share: share as u64, peers, clients, waiting }
+        Self { share: share as u64, peers, clients, waiting, debtors: 0, paid_at: None }
     }
 
-    /// Whether some link has arrears.
-    pub(super) fn is_any_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// How long it takes until a link with arrears has its turn, if there is one.
+    pub(super) fn next_turn(&self) -> Option<Duration> {
+        let parts = self.parts();
+        let wait = |source| match source {
+            Source::Peer(peer) => {
+                let owed_ns = self.peers.get(usize::from(peer)).map_or(0, |it| it.owed_ns);
+                Duration::from_nanos(owed_ns.saturating_sub(CREDIT_NS) * parts)
+            }
+            Source::Client { .. } => Duration::ZERO,
+        };
+        self.waiting.iter().map(|(_, source)| wait(*source)).min()
     }
 
-    /// A new turn begins. Who had more than a share waits the longer.
+    /// One of so many parts of the time pays for each peer that owes something.
+    fn parts(&self) -> u64 {
+        LEAST_PARTS.max(PARTS_OF_ALL * self.debtors)
+    }
+
+    /// A new turn begins. Who had more than a share waits the longer, and who owes something pays.
     #[inline]
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self, now: Instant) {
         let share = self.share;
-        self.peers.iter_mut().for_each(|spent| *spent = spent.saturating_sub(share));
+        self.peers.iter_mut().for_each(|it| it.spent = it.spent.saturating_sub(share));
+        if self.debtors > 0 {
+            self.pay(now);
+        }
+        self.paid_at = Some(now);
         if !self.clients.is_empty() {
             self.clients.retain(|_, spent| {
                 *spent = spent.saturating_sub(share);
@@ -95,47 +142,69 @@ impl Turns {
         }
     }
 
-    #[inline]
-    fn spent(&mut self, source: Source) -> &mut u64 {
-        match source {
-            Source::Peer(peer) => {
-                let index = usize::from(peer);
-                if self.peers.len() <= index {
-                    self.peers.resize(index + 1, 0);
-                }
-                &mut self.peers[index]
-            }
-            Source::Client { client, .. } => self.clients.entry(client).or_default(),
+    fn pay(&mut self, now: Instant) {
+        let Some(paid_at) = self.paid_at else { return };
+        let passed = now.saturating_duration_since(paid_at).as_nanos();
+        let paid_ns = (passed / u128::from(self.parts())).min(MOST_OWED_NS.into()) as u64;
+        for account in &mut self.peers {
+            account.owed_ns = account.owed_ns.saturating_sub(paid_ns);
         }
+        self.debtors = self.peers.iter().filter(|it| it.owed_ns > 0).count() as u64;
     }
 
-    /// Whether a source has had its share.
+    #[inline]
+    fn account(&mut self, peer: u16) -> &mut Account {
+        let index = usize::from(peer);
+        if self.peers.len() <= index {
+            self.peers.resize(index + 1, Account::default());
+        }
+        &mut self.peers[index]
+    }
+
+    /// Whether a source has had its share, or owes too much.
     #[inline]
     pub(super) fn is_over(&mut self, source: Source) -> bool {
         let share = self.share;
-        *self.spent(source) >= share
+        match source {
+            Source::Peer(peer) => {
+                let account = self.account(peer);
+                account.spent >= share || account.owed_ns > CREDIT_NS
+            }
+            Source::Client { client, .. } => {
+                self.clients.get(&client).is_some_and(|it| *it >= share)
+            }
+        }
     }
 
     /// A frame of a source is reported.
     #[inline]
     pub(super) fn spend(&mut self, source: Source, bytes: usize, messages: usize) {
-        let most = MOST_TURNS * self.share;
-        let spent = self.spent(source);
-        *spent = (*spent + bytes as u64 + MESSAGE_COST * messages as u64).min(most);
+        let spent = match source {
+            Source::Peer(peer) => &mut self.account(peer).spent,
+            Source::Client { client, .. } => self.clients.entry(client).or_default(),
+        };
+        *spent += bytes as u64 + MESSAGE_COST * messages as u64;
+    }
+
+    pub(super) fn owe(&mut self, peer: u16, cost_ns: u64) {
+        let account = self.account(peer);
+        let is_new = account.owed_ns == 0 && cost_ns > 0;
+        account.owed_ns = account.owed_ns.saturating_add(cost_ns).min(MOST_OWED_NS);
+        self.debtors += u64::from(is_new);
     }
 
     /// A link has arrears.
-    pub(super) fn wait(&mut self, link: ConnectionId) {
-        self.waiting.push_back(link);
+    pub(super) fn wait(&mut self, link: ConnectionId, source: Source) {
+        self.waiting.push_back((link, source));
     }
 }
 
 impl<T: Transport> Hub<T> {
     /// Begins a turn with what is left of the last one.
-    pub(super) fn begin_turn(&mut self) {
-        self.turns.begin();
+    pub(super) fn begin_turn(&mut self, now: Instant) {
+        self.turns.begin(now);
         for _ in 0..self.turns.waiting.len() {
-            let Some(id) = self.turns.waiting.pop_front() else { break };
+            let Some((id, _)) = self.turns.waiting.pop_front() else { break };
             self.take_arrears(id, false);
         }
     }
@@ -148,7 +217,7 @@ impl<T: Transport> Hub<T> {
                 return;
             };
             if !all && self.turns.is_over(live.source) && !live.arrears.is_empty() {
-                self.turns.wait(id);
+                self.turns.wait(id, live.source);
                 break;
             }
             let Some(block) = live.arrears.pop() else { break };
@@ -168,7 +237,7 @@ impl<T: Transport> Hub<T> {
             live.arrears.push(data);
         } else if self.turns.is_over(live.source) {
             live.arrears.push(data);
-            self.turns.wait(id);
+            self.turns.wait(id, live.source);
         } else {
             live.link.opener.push(data);
             self.open_frames(id);
@@ -213,9 +282,9 @@ impl<T: Transport> Hub<T> {
         self.pause(link.0, paused);
     }
 
-    /// What a peer sent costs more to handle than its bytes say: this much more, as bytes of its share.
-    pub fn charge_peer(&mut self, peer: u16, bytes: usize) {
-        self.turns.spend(Source::Peer(peer), bytes, 0);
+    /// What a peer sent costs more to handle than its bytes say: this much more, in nanoseconds of work.
+    pub fn charge_peer(&mut self, peer: u16, cost_ns: u64) {
+        self.turns.owe(peer, cost_ns);
     }
 
     /// Stops or resumes reading from a peer, until its link is another one. Messages that have arrived

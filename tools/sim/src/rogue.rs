@@ -90,8 +90,10 @@ pub(crate) struct Rogue {
 
 /// Requests in one message of [`RogueTrick::Reminders`].
 const REMINDED: u32 = 600;
-/// Requests in one message of [`RogueTrick::Volume`] and [`RogueTrick::Detour`].
+/// Requests in one message of [`RogueTrick::Volume`].
 const VOLUME: u32 = 200;
+/// Requests in one message of [`RogueTrick::Detour`].
+const DETOUR: u32 = 20;
 
 /// Messages that a rogue has for replicas, and what it signed for them.
 #[derive(Default)]
@@ -233,7 +235,7 @@ impl Rogue {
                 out.messages.push((0, message));
             }
             RogueTrick::Detour => {
-                let message = self.many(VOLUME, true, 200, &mut out);
+                let message = self.many(DETOUR, true, 900, &mut out);
                 let followers = config.all_replicas().skip(1);
                 out.messages.extend(followers.map(|to| (to.0, message.clone())));
             }

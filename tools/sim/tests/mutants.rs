@@ -20,8 +20,12 @@ fn hunt(
     let found = (0..seeds).find_map(|seed| {
         let report =
             run_scenario(scenario(seed), &Options { last_events: 0, ..Options::default() });
-        // Nothing but a greedy client is wrong there.
-        let is_suspected = mutant == Mutant::ClientsUnlimited && report.counters.view > 0;
+        // Nothing but greedy clients is wrong there.
+        let is_greedy = matches!(
+            mutant,
+            Mutant::ClientsUnlimited | Mutant::ForwardsUnlimited | Mutant::SuspectsUnsent
+        );
+        let is_suspected = is_greedy && report.counters.view > 0;
         let suspected = is_suspected.then_some("no correct leader is suspected");
         let property = report.violation.map(|violation| violation.property).or(suspected);
         property.map(|property| (seed, property))
@@ -89,6 +93,7 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
             liar(seed, &[Behaviour::Retimer { ppm: 800_000 }, Behaviour::Splitter { ppm }])
         }
         Mutant::ClientsUnlimited => staged::clients::greedy(seed, RogueTrick::Volume),
+        Mutant::ForwardsUnlimited | Mutant::SuspectsUnsent => staged::clients::detour(seed),
         Mutant::RoomNotAwaited => staged::clients::large_replies(seed),
         Mutant::PeersUnlimited => staged::resources::flood(seed, Flood::Batches),
         Mutant::AnswersUnlimited => staged::resources::unread_answers(seed),
@@ -237,6 +242,8 @@ mutants! {
     randomness_of_view: RandomnessOfView in 500;
     clients_unlimited: ClientsUnlimited in 20;
     room_not_awaited: RoomNotAwaited in 20;
+    forwards_unlimited: ForwardsUnlimited in 20;
+    suspects_unsent: SuspectsUnsent in 20;
     peers_unlimited: PeersUnlimited in 20;
     answers_unlimited: AnswersUnlimited in 20;
 }

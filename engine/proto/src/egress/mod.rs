@@ -28,7 +28,7 @@
 //! |---|---|---|
 //! | the stages, for one peer | `queue_bytes`; usually the order window, as the rest is withdrawn | the message is dropped and counted; the stage asks or sends again |
 //! | the stages, with what nothing withdraws | `transient_bytes` for each peer | as above |
-//! | one peer, by what it asks | what each stage lets wait for it; dropped with its link | the stage gives no answer until some have left ([`Egress::tell_stages`]) |
+//! | one peer, by what it asks; clients, by what is forwarded | what each stage lets wait for it; dropped with its link | the stage gives no more until some have left ([`Egress::tell_stages`]) |
 //! | clients, by replies | one message per link, closed at 64 KiB | the link's own limit, in the driver |
 
 mod pace;
@@ -113,8 +113,8 @@ pub struct EgressLimits {
     /// Bytes that may wait for one peer. Default 1 GiB; what really waits is bounded by the order
     /// window, as what a checkpoint passed is withdrawn.
     pub queue_bytes: usize,
-    /// Bytes of them that nothing withdraws, but for answers, which the stages bound: what asks, what
-    /// is relayed or forwarded. Default 16 MiB; beyond, they are dropped, and sent again later.
+    /// Bytes of them that nothing withdraws, but for answers and forwarded requests, which the stages
+    /// bound: what asks, reminds or is relayed. Default 16 MiB; beyond, they are dropped, and sent again later.
     pub transient_bytes: usize,
     /// Longest wait of a message for another to go along with, in microseconds. Default 5,000.
     pub late_us: u64,
@@ -215,6 +215,9 @@ impl<L: Copy + PartialEq> Egress<L> {
                         Input::Pillar(pillar, ToPillar::AnswersLeft { peer, answers })
                     }
                     Answerer::State => Input::State(ToState::AnswersLeft { peer, answers }),
+                    Answerer::Intake => {
+                        Input::Intake(ToIntake::ForwardsLeft { peer, messages: answers })
+                    }
                 });
             }
         }

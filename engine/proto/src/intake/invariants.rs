@@ -2,7 +2,7 @@
 
 use hybster_tss::RequestVerifier;
 
-use super::{CREDIT, Intake, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES};
+use super::{CREDIT, Forwarding, Intake, MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES};
 
 impl<V: RequestVerifier> Intake<V> {
     /// Stops the process if the stage is not as its own rules say.
@@ -42,6 +42,14 @@ impl<V: RequestVerifier> Intake<V> {
             let watched = self.watch.contains(&(stored.due, *session, *number));
             assert!(watched, "each stored request is watched when it is due");
         }
+        let of = |is: fn(Forwarding) -> bool| {
+            self.stored.values().filter(move |stored| is(stored.forwarding))
+        };
+        let under_way = || of(Forwarding::is_under_way);
+        let bytes: usize = under_way().map(|stored| stored.record.len()).sum();
+        let waiting = of(|forwarding| forwarding == Forwarding::Waiting).count();
+        let counts = (waiting, under_way().count(), bytes);
+        assert_eq!(self.forwards.counts(), counts, "what is forwarded is counted");
         let credit = self.pillars.iter().all(|turn| turn.under_way <= CREDIT);
         assert!(credit, "a pillar has no more batches than it is given credit for");
     }
@@ -57,7 +65,7 @@ mod tests {
     use super::*;
     use crate::config::GroupConfig;
     use crate::ids::{ClientId, ReplicaId, RequestNumber, SessionId};
-    use crate::intake::Stored;
+    use crate::intake::{Forwarding, Stored};
     use crate::noticed::noticed;
     use crate::time::Time;
     use crate::wire::RequestTag;
@@ -82,7 +90,7 @@ mod tests {
             proposed: None,
             reminded: false,
             is_own: false,
-            is_forwarded: false,
+            forwarding: Forwarding::Unneeded,
             last_asked: None,
             unanswered: 1,
         };
@@ -118,6 +126,9 @@ mod tests {
             it.shares.insert(ClientId(1), 2);
         };
         stored_bytes_lost: "stored are counted", |it| it.stored_bytes = 49;
+        a_request_that_waits_for_nothing: "what is forwarded is counted", |it| {
+            it.forwards.want(KEY);
+        };
         a_batch_beyond_the_credit: "credit", |it| it.pillars[1].under_way = CREDIT + 1;
     }
 }

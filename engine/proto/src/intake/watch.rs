@@ -1,17 +1,16 @@
 //! The watch over the leader (TR listing 15): what clients brought to a follower, or again to a
-//! leader, is stored and forwarded, and the leader is suspected if it is not executed in time.
+//! leader, is stored and [forwarded](super::forwards), and the leader is suspected if it is not executed in time.
 
 use bytes::Bytes;
 use hybster_tss::RequestVerifier;
 
-use super::{FORWARD_CHUNK, Intake, MAX_STORED, MAX_STORED_BYTES, Stored};
+use super::{Forwarding, Intake, MAX_STORED, MAX_STORED_BYTES, Stored};
 use crate::ids::{ClientId, RequestNumber, SessionId};
 use crate::notice::{Notice, Suspicion};
-use crate::output::{Cause, Destination, Output, Reject, Reply, SendTag, ToControl, ToExecution};
+use crate::output::{Cause, Output, Reject, Reply, ToControl, ToExecution};
 use crate::shared::requests::is_proved;
 use crate::time::Time;
-use crate::wire::request::requests_head;
-use crate::wire::{ReplyStatus, RequestRef, kind};
+use crate::wire::{ReplyStatus, RequestRef};
 
 impl<V: RequestVerifier> Intake<V> {
     /// TR listing 15, receive(REQUEST): store and watch. It is forwarded once the execution stage said that
@@ -79,7 +78,7 @@ impl<V: RequestVerifier> Intake<V> {
             proposed: None,
             reminded: false,
             is_own,
-            is_forwarded: false,
+            forwarding: Forwarding::Unneeded,
             last_asked: None,
             unanswered: 1,
         };
@@ -107,21 +106,6 @@ impl<V: RequestVerifier> Intake<V> {
         }
     }
 
-    /// TR listing 15, forwardRequest.
-    pub(super) fn forward(&self, records: &[Bytes], out: &mut Output) {
-        let leader = self.config.leader(self.view);
-        if !self.stable || leader == self.id {
-            return;
-        }
-        for chunk in records.chunks(FORWARD_CHUNK) {
-            let mut message = Vec::from(requests_head(kind::REQUESTS));
-            for record in chunk {
-                message.extend_from_slice(record);
-            }
-            out.send(Destination::Peer(leader), message.into(), SendTag::Transient);
-        }
-    }
-
     fn forget(&mut self, key: (SessionId, RequestNumber)) -> Option<Stored> {
         let stored = self.stored.remove(&key)?;
         self.stored_bytes -= stored.record.len();
@@ -129,6 +113,7 @@ impl<V: RequestVerifier> Intake<V> {
             self.lanes.forgotten(key.0.client);
         }
         self.lanes.not_ready(key);
+        self.forwards.forget(key, stored.record.len(), stored.forwarding);
         if let Some(share) = self.shares.get_mut(&key.0.client) {
             *share -= 1;
             if *share == 0 {
@@ -183,12 +168,9 @@ impl<V: RequestVerifier> Intake<V> {
             return;
         };
         stored.unanswered = stored.unanswered.saturating_sub(1);
-        // Not before: what was executed long ago is nothing to bother the leader with.
-        if !std::mem::replace(&mut stored.is_forwarded, true) {
-            self.to_forward.push(stored.record.clone());
-        }
         let Some(asked) = &mut stored.last_asked else {
-            return;
+            // Not before: what was executed long ago is nothing to bother the leader with.
+            return self.forward_in_turn((session, number));
         };
         asked.answers -= 1;
         if asked.answers > 0 {
@@ -201,6 +183,7 @@ impl<V: RequestVerifier> Intake<V> {
         let half_us = self.timeout.delay_us() / 2;
         stored.due = now.after_us(half_us);
         self.watch.insert((stored.due, session, number));
+        self.forward_again((session, number));
         // Those that waited equally long make the wait longer once.
         let is_known = self.expired_at.is_some_and(|at| now.since_us(at) < half_us);
         if is_late || is_known {

@@ -45,7 +45,7 @@ pub enum SendTag {
     NewView(View),
     /// Asking, or sent once: worthless when late, and sent again by its sender's own timer.
     Transient,
-    /// What a peer asked for. Its stage keeps a bounded number of bytes waiting for each peer, and
+    /// What a peer asked for, or what clients want it to know. Its stage keeps a bounded number of bytes waiting for each peer, and
     /// is told when they have left; dropped with the link.
     Answer(Answerer),
 }
@@ -57,6 +57,8 @@ pub enum Answerer {
     Pillar(PillarId),
     /// The state stage: pages and nodes.
     State,
+    /// The request intake: requests that it forwards.
+    Intake,
 }
 
 /// What the protocol has left behind: queued messages below it need not be sent any more.

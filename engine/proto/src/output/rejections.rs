@@ -54,6 +54,28 @@ impl Reject {
     pub const fn index(self) -> usize {
         self as usize
     }
+
+    /// Whether only what a faulty replica sends is dropped for it. Others are due to delays and differing
+    /// views as well.
+    #[must_use]
+    pub const fn is_fault(self) -> bool {
+        match self {
+            Self::Malformed
+            | Self::WrongSender
+            | Self::BadCertificate
+            | Self::BadRequest
+            | Self::BadBatch
+            | Self::BadPreparedSet
+            | Self::BadChain
+            | Self::BadQuorum
+            | Self::BadTransition => true,
+            Self::WrongView
+            | Self::OutOfWindow
+            | Self::Untimely
+            | Self::Irrelevant
+            | Self::Overload => false,
+        }
+    }
 }
 
 impl From<WireError> for Reject {

@@ -1,9 +1,11 @@
 //! Shares of a turn.
 
+use super::super::turns::{CREDIT_NS, MOST_OWED_NS};
 use super::*;
 
 const SHARE: usize = 4_000;
 const LENGTH: usize = 500;
+const LINK: ConnectionId = ConnectionId { slot: 1, generation: 1 };
 /// What one read brings, in bytes, at most.
 const READ: usize = 4096;
 
@@ -56,7 +58,7 @@ fn whoever_sends_most_gets_its_share_of_a_turn_and_nothing_is_lost() {
         got.extend(now);
     }
     assert_eq!(got, (0..2000).map(sent).collect::<Vec<_>>());
-    assert!(!world.hubs[0].turns.is_any_waiting());
+    assert!(world.hubs[0].turns.waiting.is_empty());
 }
 
 #[test]
@@ -66,7 +68,7 @@ fn others_have_their_turn_meanwhile() {
         world.hubs[1].send_to_peer(0, sent(number).into()).unwrap();
     }
     world.run(20);
-    assert!(world.hubs[0].turns.is_any_waiting(), "the client has sent more than its share");
+    assert!(!world.hubs[0].turns.waiting.is_empty(), "the client has sent more than its share");
     world.events[0].clear();
     world.hubs[2].send_to_peer(0, sent(7).into()).unwrap();
     world.run(3);
@@ -130,11 +132,48 @@ fn a_peer_that_is_paused_is_read_again() {
 #[test]
 fn whatever_a_source_cost_it_is_heard_again() {
     let mut world = with_shares();
-    world.hubs[0].charge_peer(1, usize::MAX / 2);
+    world.hubs[0].charge_peer(1, u64::MAX / 2);
     world.events[0].clear();
     world.hubs[2].send_to_peer(0, sent(1).into()).unwrap();
-    world.run(100);
+    // A quarter of 90 ms is less than the 25 that it owes, a quarter of 110 is not.
+    world.run(90);
     assert!(reported(&mut world, false).is_empty(), "it has to wait");
-    world.run(200);
+    world.run(20);
     assert_eq!(reported(&mut world, false), [sent(1)]);
+}
+
+/// However short turns are, and however many peers owe something, they have half of the time at most.
+#[test]
+fn what_is_owed_is_paid_by_time() {
+    let start = Instant::now();
+    for (debtors, cost_ns, parts) in [(1, 10_000_000, 4), (2, 10_000_000, 4), (5, 5_000_000, 10)] {
+        let mut turns = Turns::new(SHARE);
+        turns.begin(start);
+        (0..debtors).for_each(|peer| turns.owe(peer, cost_ns));
+        // Turns in which nothing happens pay for nothing.
+        (0..1000).for_each(|_| turns.begin(start));
+        turns.wait(LINK, Source::Peer(0));
+        let due = Duration::from_nanos(parts * (cost_ns - CREDIT_NS));
+        assert_eq!(turns.next_turn(), Some(due));
+        let step = due / 50;
+        for at in 1..50 {
+            turns.begin(start + step * at);
+            assert!((0..debtors).all(|peer| turns.is_over(Source::Peer(peer))), "{debtors}, {at}");
+        }
+        turns.begin(start + due + Duration::from_micros(1));
+        assert!((0..debtors).all(|peer| !turns.is_over(Source::Peer(peer))), "{debtors}");
+        assert_eq!(turns.next_turn(), Some(Duration::ZERO));
+    }
+}
+
+/// What a correct peer costs keeps it from nothing, and nobody waits for what another owes.
+#[test]
+fn nobody_waits_for_what_others_owe() {
+    let mut turns = Turns::new(SHARE);
+    turns.begin(Instant::now());
+    turns.owe(1, CREDIT_NS);
+    turns.owe(2, MOST_OWED_NS);
+    let client = Source::Client { client: 3, link: LinkId(LINK) };
+    let is_over = [Source::Peer(1), Source::Peer(2), Source::Peer(3), client];
+    assert_eq!(is_over.map(|source| turns.is_over(source)), [false, true, false, false]);
 }
