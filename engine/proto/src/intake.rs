@@ -337,7 +337,9 @@ impl<V: RequestVerifier> Intake<V> {
     pub fn deadline(&self) -> Option<Time> {
         let watch = self.watch.first().map(|(at, ..)| *at);
         let waits = self.pending_bytes > 0 && !self.path.is_full && self.has_handed_out_enough();
-        earliest(watch, waits.then(|| self.handed_out_since.after_us(NEWS_US)))
+        let news = waits.then(|| self.handed_out_since.after_us(NEWS_US));
+        let paid = if self.has_room() { self.lanes.deadline() } else { None };
+        earliest(earliest(watch, paid), news)
     }
 
     /// Whether more batches must wait until it is known what the last ones did to the path.

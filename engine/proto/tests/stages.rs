@@ -487,12 +487,12 @@ fn suspects(group: &mut Group) -> bool {
 #[test]
 fn a_leader_is_watched_for_what_has_left() {
     let mut group = Group::new(1);
-    for first in [1, 400, 800] {
-        group.client_sends(1, group.requests(first..first + 400, false));
+    for first in [1, 401, 801] {
+        group.client_sends(1, group.requests(first..first + 200, false));
     }
-    assert_eq!(group.replicas[1].intake.stored(), 1_199);
+    assert_eq!(group.replicas[1].intake.stored(), 600);
     let window = forwarded(&mut group);
-    assert!((400..=512).contains(&window), "{window}");
+    assert!((200..=256).contains(&window), "{window}");
     assert!(!suspects(&mut group), "nothing has left");
     let left = ToIntake::ForwardsLeft { peer: ReplicaId(0), messages: 1 };
     group.run(1, Input::Intake(left));

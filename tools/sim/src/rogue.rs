@@ -1,5 +1,7 @@
 //! Byzantine clients: they hold a key of their own and use it as they like.
 
+use std::ops::Range;
+
 use hybster_proto::client::FIRST_NUMBER_MIN;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, RequestNumber, SessionId};
@@ -36,7 +38,7 @@ pub enum RogueTrick {
     Reminders,
     /// Long requests to the first leader, more than can be ordered. Never drawn either.
     Volume,
-    /// New requests of all its sessions to all but the first leader, as if they had been sent before: each
+    /// New requests, each of another session, to all but the first leader, as if they had been sent before: each
     /// replica that gets them has to see to it that they are ordered. Never drawn either.
     Detour,
 }
@@ -93,7 +95,7 @@ const REMINDED: u32 = 600;
 /// Requests in one message of [`RogueTrick::Volume`].
 const VOLUME: u32 = 200;
 /// Requests in one message of [`RogueTrick::Detour`].
-const DETOUR: u32 = 20;
+const DETOUR: u32 = 10;
 
 /// Messages that a rogue has for replicas, and what it signed for them.
 #[derive(Default)]
@@ -224,18 +226,19 @@ impl Rogue {
             }
             RogueTrick::Reminders => {
                 if self.done % 4 == 1 {
-                    self.reminder = self.many(REMINDED, true, 0, &mut out);
+                    self.reminder = self.many(0..REMINDED, true, 0, &mut out);
                 }
                 for replica in config.all_replicas() {
                     out.messages.push((replica.0, self.reminder.clone()));
                 }
             }
             RogueTrick::Volume => {
-                let message = self.many(VOLUME, false, 900, &mut out);
+                let message = self.many(0..VOLUME, false, 900, &mut out);
                 out.messages.push((0, message));
             }
             RogueTrick::Detour => {
-                let message = self.many(DETOUR, true, 900, &mut out);
+                let first = self.done * DETOUR;
+                let message = self.many(first..first + DETOUR, true, 10_000, &mut out);
                 let followers = config.all_replicas().skip(1);
                 out.messages.extend(followers.map(|to| (to.0, message.clone())));
             }
@@ -244,11 +247,17 @@ impl Rogue {
     }
 
     /// A REQUESTS message with a request of each of many sessions.
-    fn many(&mut self, sessions: u32, again: bool, padding: usize, out: &mut Mischief) -> Vec<u8> {
+    fn many(
+        &mut self,
+        sessions: Range<u32>,
+        again: bool,
+        padding: usize,
+        out: &mut Mischief,
+    ) -> Vec<u8> {
         let head = if again { retransmission_head() } else { requests_head(kind::REQUESTS) };
         let mut message = Vec::from(head);
         self.number += 1;
-        for index in 0..sessions {
+        for index in sessions {
             let (session, number) = (self.session(index), RequestNumber(self.number));
             let key = self.first_key + self.random.below(4) as u16;
             let action = Action::Put(self.random.next());

@@ -12,6 +12,11 @@
 //! may suspect this leader for it. It counts against the same share. A client whose lane is long, or
 //! held, is not read from; others are.
 //!
+//! What is stored costs time beside that: a client owes it, and pays by time as peers do for what is costly
+//! (all that owe something have half of the time that passes, in equal parts, a quarter each at most). While it owes
+//! more than [`CREDIT_NS`], its lane is not served: rounds pass quickly if others have little to do, and
+//! it must not have the rest.
+//!
 //! | Who can fill it | Bound | Beyond it |
 //! |---|---|---|
 //! | a client | [`LANE_BYTES`], and what was read before it was paused up to [`MAX_LANE_BYTES`] | it is not read; then it is told to come later |
@@ -24,12 +29,21 @@ use std::ops::Bound;
 use crate::ids::{ClientId, RequestNumber, SessionId};
 use crate::mutants::{self, Mutant};
 use crate::output::{ClientLink, Output};
+use crate::time::Time;
 
 /// What is taken in of a client per round, in bytes.
 pub(super) const SHARE_BYTES: usize = 256 << 10;
 /// A request that is to be stored counts so many times: its proof is checked by itself, the execution
 /// stage is asked, and perhaps the leader is told.
 pub(super) const STORE_COST: usize = 8;
+/// What storing a request and asking about it costs, in nanoseconds of work, here and in other stages.
+const STORE_NS: u64 = 4_000;
+/// What a client may owe before it has to wait: a thousand sessions that ask again at once need not.
+const CREDIT_NS: u64 = 4_000_000;
+/// One of so many parts of the time pays for what a client owes,
+const LEAST_PARTS: u64 = 4;
+/// and one of so many for what all together owe.
+const PARTS_OF_ALL: u64 = 2;
 /// Questions about the requests of one client that the execution stage may have before it.
 pub(crate) const MAX_QUESTIONS: u32 = 256;
 /// Requests of one client that are stored, as far as it sends them itself. What it sends beyond waits until
@@ -83,6 +97,8 @@ struct Lane {
     stored: u32,
     /// Those of them that are ready.
     ready: u32,
+    /// Nanoseconds of work that are not paid for.
+    owed_ns: u64,
     /// Of those, the one that was ordered last.
     last: Option<Key>,
     /// There is no room for more replies.
@@ -102,6 +118,10 @@ pub(crate) struct Lanes {
     turns: VecDeque<ClientId>,
     /// Clients that have used some of their share.
     used: Vec<ClientId>,
+    /// Clients that owe something.
+    debtors: Vec<ClientId>,
+    /// When they paid last.
+    paid_at: Time,
     bytes: usize,
     /// Stored requests that are to be ordered.
     ready: BTreeSet<Key>,
@@ -124,7 +144,7 @@ impl Lanes {
             return true;
         }
         let lane = self.lane(client);
-        lane.waiting.is_empty() && !lane.is_held && lane.used < SHARE_BYTES
+        lane.waiting.is_empty() && !lane.is_held && !lane.owes_much() && lane.used < SHARE_BYTES
     }
 
     /// A client used some of its share.
@@ -139,10 +159,46 @@ impl Lanes {
     }
 
     /// A new round: everybody has a whole share again.
-    pub(crate) fn begin_round(&mut self) {
+    pub(crate) fn begin_round(&mut self, now: Time) {
+        if !self.debtors.is_empty() {
+            self.pay(now);
+        }
+        self.paid_at = now;
         for client in self.used.drain(..) {
             self.lanes[client.0 as usize].used = 0;
         }
+    }
+
+    /// One of so many parts of the time pays for each client that owes something.
+    fn parts(&self) -> u64 {
+        LEAST_PARTS.max(PARTS_OF_ALL * self.debtors.len() as u64)
+    }
+
+    fn pay(&mut self, now: Time) {
+        let paid_ns = now.since_us(self.paid_at).saturating_mul(1000) / self.parts();
+        let lanes = &mut self.lanes;
+        self.debtors.retain(|client| {
+            let lane = &mut lanes[client.0 as usize];
+            lane.owed_ns = lane.owed_ns.saturating_sub(paid_ns);
+            lane.owed_ns > 0
+        });
+    }
+
+    /// A request of a client was stored, or the execution stage asked about it.
+    pub(crate) fn owe(&mut self, client: ClientId) {
+        let lane = self.lane(client);
+        lane.owed_ns += STORE_NS;
+        if lane.owed_ns == STORE_NS {
+            self.debtors.push(client);
+        }
+    }
+
+    /// When the first lane that waits only as its client owes too much is to be served.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        let lanes = self.debtors.iter().map(|client| &self.lanes[client.0 as usize]);
+        let waits = lanes.filter(|lane| lane.owes_much() && lane.is_due());
+        let owed_ns = waits.map(|lane| lane.owed_ns - CREDIT_NS).min()?;
+        Some(self.paid_at.after_us((owed_ns * self.parts()).div_ceil(1000)))
     }
 
     /// Lets a message wait behind others of its client. Gives it back if there is no room.
@@ -334,7 +390,12 @@ impl Lanes {
 impl Lane {
     #[inline]
     fn may_ask(&self) -> bool {
-        self.questions < MAX_QUESTIONS && self.stored < MAX_STORED_SHARE
+        self.questions < MAX_QUESTIONS && self.stored < MAX_STORED_SHARE && !self.owes_much()
+    }
+
+    #[inline]
+    fn owes_much(&self) -> bool {
+        self.owed_ns > CREDIT_NS
     }
 
     /// Whether it is to have a turn.
@@ -366,6 +427,33 @@ impl Lane {
 mod tests {
     use super::*;
 
+    /// However often there is a round, and however many clients owe something, half of the time is others'.
+    #[test]
+    fn what_is_owed_is_paid_by_time() {
+        for (debtors, parts) in [(1, 4), (2, 4), (5, 10)] {
+            let (mut lanes, mut out) = (Lanes::default(), Output::default());
+            let work_ns = CREDIT_NS + 1_000 * STORE_NS;
+            lanes.begin_round(Time(7));
+            for client in 0..debtors {
+                (0..work_ns / STORE_NS).for_each(|_| lanes.owe(ClientId(client)));
+                lanes.push(message(client, 10), &mut out).unwrap();
+                assert!(!lanes.may_pass(ClientId(client)) && !lanes.may_ask(ClientId(client)));
+            }
+            lanes.push(message(99, 10), &mut out).unwrap();
+            assert_eq!(round_at(Time(7), &mut lanes, &mut out).last(), Some(&(99, 10)));
+            let due = Time(7).after_us(parts * STORE_NS);
+            assert_eq!(lanes.deadline(), Some(due));
+            assert!(!lanes.may_serve());
+            let before = due.since_us(Time(7)) - 1;
+            (1..=before).step_by(100).for_each(|us| lanes.begin_round(Time(7).after_us(us)));
+            lanes.begin_round(Time(7).after_us(before));
+            assert!(!lanes.may_serve(), "{debtors}");
+            let served = round_at(due, &mut lanes, &mut out);
+            assert_eq!(served, (0..debtors).map(|client| (client, 10)).collect::<Vec<_>>());
+            assert_eq!(lanes.deadline(), None);
+        }
+    }
+
     fn message(client: u32, length: usize) -> Waiting {
         let link = ClientLink { client: ClientId(client), incarnation: 1 };
         Waiting::new(link, vec![0; length].into())
@@ -373,7 +461,11 @@ mod tests {
 
     /// What a round gives to whom, in bytes.
     fn round(lanes: &mut Lanes, out: &mut Output) -> Vec<(u32, usize)> {
-        lanes.begin_round();
+        round_at(Time(0), lanes, out)
+    }
+
+    fn round_at(now: Time, lanes: &mut Lanes, out: &mut Output) -> Vec<(u32, usize)> {
+        lanes.begin_round(now);
         let mut served = Vec::new();
         for _ in 0..lanes.turns() {
             let client = lanes.next_turn().unwrap();
@@ -456,7 +548,7 @@ mod tests {
         assert_eq!(lanes.next_turn(), Some(ClientId(2)));
         assert_eq!(lanes.take_ready(ClientId(2)), Some(key(2, 1, 1)));
         lanes.end_turn(ClientId(2), &mut out);
-        lanes.begin_round();
+        lanes.begin_round(Time(0));
         // One that comes again does not put off those behind it.
         lanes.make_ready(key(1, 1, 1));
         assert_eq!(lanes.take_ready(client), Some(key(1, 1, 2)));

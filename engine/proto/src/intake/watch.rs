@@ -33,6 +33,7 @@ impl<V: RequestVerifier> Intake<V> {
             if stored.unanswered == 0 {
                 stored.unanswered = 1;
                 if is_own {
+                    self.lanes.owe(key.0.client);
                     self.lanes.asked(key.0.client);
                 }
                 out.execution(ask);
@@ -67,6 +68,7 @@ impl<V: RequestVerifier> Intake<V> {
         // What a peer sends leaves the client its share: a leader that withholds a request must not keep
         // it from being stored.
         if is_own {
+            self.lanes.owe(key.0.client);
             self.lanes.stored(key.0.client);
             self.lanes.asked(key.0.client);
         }

@@ -31,10 +31,11 @@ pub(crate) fn detour(seed: u64) -> Scenario {
         ..GroupConfig::default()
     };
     scenario.transport = Transport::Streams;
-    scenario.bytes_per_s = 1_000_000;
+    scenario.bytes_per_s = 10_000_000;
+    scenario.clients.iter_mut().for_each(|client| client.operations = 200);
     scenario.heal_at_us = 1_500_000;
     scenario.patience_us = 20_000_000;
-    let rogue = RoguePlan { tricks: vec![RogueTrick::Detour], every_us: 40_000, times: 40 };
+    let rogue = RoguePlan { tricks: vec![RogueTrick::Detour], every_us: 20_000, times: 75 };
     scenario.rogues = vec![rogue; 4];
     scenario
 }
