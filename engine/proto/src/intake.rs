@@ -52,7 +52,7 @@ pub(crate) const MAX_STORED: usize = 65_536;
 /// Bytes of such requests at most.
 pub(crate) const MAX_STORED_BYTES: usize = 64 << 20;
 /// What a stored request takes beside its own bytes. Trees of such entries may be half empty.
-pub(crate) const STORED_BYTES: u64 = 2 * size_of::<(Key, Stored, (Time, Key))>() as u64;
+pub(crate) const STORED_BYTES: u64 = 2 * size_of::<(Key, Stored, (Time, Key), Key)>() as u64;
 /// Memory that batches are cut from: many small ones share a block, which lives as long as any.
 pub(crate) const BLOCK_BYTES: usize = 64 << 10;
 /// How long it takes at most until the path to the peers shows what was handed out, in microseconds.

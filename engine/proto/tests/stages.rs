@@ -7,8 +7,8 @@ use hybster_proto::ids::{
 };
 use hybster_proto::internals::PillarInput;
 use hybster_proto::output::{
-    ClientLink, Destination, Input, Network, Output, ToControl, ToIntake, ToPillar,
-    route_client_message, route_peer_message,
+    Answerer, ClientLink, Destination, Input, Network, Output, SendTag, ToControl, ToIntake,
+    ToPillar, route_client_message, route_peer_message,
 };
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::trace::TraceEvent;
@@ -382,6 +382,13 @@ fn copies_of_a_withheld_request_do_not_hold_back_the_suspicion() {
             is_suspected |= matches!(input, Input::Control(ToControl::Suspect { .. }));
             if matches!(input, Input::Intake(_)) {
                 follower.handle(input, now, &mut out);
+            }
+        }
+        follower.intake.flush(now, &mut out);
+        for effect in out.network.drain(..) {
+            if let Network::Send { tag: SendTag::Answer(Answerer::Intake), .. } = effect {
+                let left = ToIntake::ForwardsLeft { peer: ReplicaId(0), messages: 1 };
+                follower.intake.handle(left, now, &mut Output::default());
             }
         }
         for input in out.inputs {

@@ -243,6 +243,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_no_correct_replica_sends_is_a_fault() {
+        let counters = Counters::new(3, 1, 1);
+        let faults = || counters.peers[1].faults.load(Ordering::Relaxed);
+        let reject = |from: Option<u16>, reason| {
+            counters.reject(&Rejection { from: from.map(ReplicaId), kind: 4, reason });
+        };
+        reject(Some(1), Reject::OutOfWindow);
+        reject(None, Reject::BadRequest);
+        reject(Some(9), Reject::BadCertificate);
+        assert_eq!(faults(), 0);
+        reject(Some(1), Reject::BadCertificate);
+        assert_eq!((faults(), counters.rejections.iter().count()), (1, 4));
+    }
+
+    #[test]
     fn rejections_are_told_apart() {
         let counters = RejectionCounters::new(3);
         for from in [None, Some(ReplicaId(0)), Some(ReplicaId(2))] {
