@@ -256,7 +256,7 @@ mod tests {
         (0..2).for_each(|session| forwards.want(key(u32::MAX, session)));
         forwards.want(key(5, 0));
         let mut next = || forwards.next().map(|key| key.0.client.0);
-        let order: Vec<u32> = std::iter::from_fn(|| next()).collect();
+        let order: Vec<u32> = std::iter::from_fn(&mut next).collect();
         assert_eq!(order[..7], [1, 5, u32::MAX, 1, u32::MAX, 1, 1]);
         assert_eq!(order.len(), 103);
     }
