@@ -10,7 +10,7 @@ use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::{Egress, EgressLimits};
 use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{PillarId, ReplicaId};
-use hybster_proto::output::{Input, Output};
+use hybster_proto::output::{Input, Output, ToExecution};
 use hybster_proto::replica::Stages;
 use hybster_proto::time::{Time, WallClock, earliest};
 use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
@@ -27,6 +27,14 @@ use crate::watched::{Ledger, Record, Recorded, Watched};
 
 /// The longest page of the bookkeeping, in bytes.
 const LONGEST_PAGE: usize = 64 << 10;
+
+/// Transferred states that wait for the execution stage at a time: one, and one that replaces a state
+/// that was found to differ meanwhile.
+const STATES_THAT_WAIT: usize = 2;
+
+fn is_state(input: &Input) -> bool {
+    matches!(input, Input::Execution(ToExecution::Install { .. }))
+}
 
 pub(crate) type Core = Stages<Hybster<Watched, InProcessVerifier>, Recorded<Store>>;
 
@@ -109,6 +117,8 @@ pub(crate) struct Replica {
     waiting: usize,
     /// Those of them for the request intake.
     for_clients: usize,
+    /// Those of them that are transferred states.
+    states: usize,
     pub(crate) peak_waiting: usize,
     /// A stage that is kept waiting, and for how many more inputs.
     starved: (usize, u64),
@@ -178,6 +188,7 @@ impl Replica {
             active: Vec::new(),
             waiting: 0,
             for_clients: 0,
+            states: 0,
             peak_waiting: 0,
             starved: (0, 0),
             state_busy: false,
@@ -221,6 +232,7 @@ impl Replica {
     pub(crate) fn post(&mut self, from: Stage, input: Input) {
         self.waiting += 1;
         self.for_clients += usize::from(Stage::receiver(&input) == Stage::Clients);
+        self.states += usize::from(is_state(&input));
         self.peak_waiting = self.peak_waiting.max(self.waiting);
         if self.layout == Layout::Fused {
             return self.line.push_back((from, input));
@@ -305,6 +317,7 @@ impl Replica {
         }
         let input = self.next_input(now_us)?;
         self.waiting -= 1;
+        self.states -= usize::from(is_state(&input));
         let stage = Stage::receiver(&input);
         self.state_busy |= stage == Stage::State;
         before(&input);
@@ -397,7 +410,14 @@ impl Replica {
         [
             ("committed slots that wait for others", self.core.execution.queued(), log),
             ("snapshots", self.core.state.snapshots(), 2 * intervals + 4),
+            ("transferred states that wait", self.states, STATES_THAT_WAIT),
             ("stored requests", self.core.intake.stored(), 1 << 16),
+            // An input that is under way may say of one that it is not stored or watched any more.
+            (
+                "watched requests",
+                self.core.execution.watched(),
+                self.core.intake.stored() + self.waiting,
+            ),
             ("bytes of requests", self.core.intake.pending_bytes(), 64 << 20),
             ("bytes of clients' messages", self.core.intake.waiting_bytes(), 256 << 20),
             ("sessions", self.core.execution.status().sessions as usize, sessions),
