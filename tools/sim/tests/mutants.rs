@@ -184,7 +184,8 @@ fn suspects_unasked() {
 }
 
 /// Without the rules for slow wires a group leaves its view without any fault, or sends much in vain. They
-/// are hunted in `wires.rs`: `a_group_that_knows_nothing_of_wires_fails_on_slow_ones`.
+/// are hunted in `wires.rs`: `a_group_that_knows_nothing_of_wires_fails_on_slow_ones`; the rule for views that
+/// are not finished in `views.rs`: `views_in_haste`.
 macro_rules! mutants {
     ($($(#[$mark:meta])* $name:ident: $mutant:ident in $seeds:literal;)*) => {
         $(#[test] $(#[$mark])* fn $name() { is_found(Mutant::$mutant, $seeds); })*
@@ -193,7 +194,8 @@ macro_rules! mutants {
         fn every_mutant_is_hunted() {
             let others = [Mutant::NoAcks, Mutant::SuspectsUnasked];
             let of_wires = [Mutant::WireIgnored, Mutant::HeldIgnored];
-            let hunted = [&others[..], &of_wires, &[$(Mutant::$mutant),*]].concat();
+            let of_views = [Mutant::ViewsInHaste];
+            let hunted = [&others[..], &of_wires, &of_views, &[$(Mutant::$mutant),*]].concat();
             assert!(Mutant::ALL.iter().all(|mutant| hunted.contains(mutant)));
         }
     };
@@ -239,6 +241,7 @@ mutants! {
     room_not_awaited: RoomNotAwaited in 20;
     peers_unlimited: PeersUnlimited in 20;
     answers_unlimited: AnswersUnlimited in 20;
+    left_outside: LeftOutside in 500;
 }
 
 /// A smaller run of the same kind is found, and it still fails without the search.
