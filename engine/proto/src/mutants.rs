@@ -97,11 +97,13 @@ pub enum Mutant {
     LeftOutside,
     /// The wait for a NEW-VIEW has an upper bound, however many views were not finished.
     ViewsInHaste,
+    /// Waits count the time in which the service held their thread up.
+    HoldUpsCount,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -147,6 +149,7 @@ impl Mutant {
         Self::RoomNotAwaited,
         Self::LeftOutside,
         Self::ViewsInHaste,
+        Self::HoldUpsCount,
     ];
 }
 

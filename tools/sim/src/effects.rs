@@ -133,7 +133,7 @@ impl World {
         if self.replicas[index].honest() {
             return;
         }
-        let now = self.replicas[index].clock.local(self.now_us);
+        let now = self.replicas[index].time(self.now_us);
         let clock = self.replicas[index].day.wall(self.now_us, now);
         let mut own = Vec::new();
         self.replicas[index].hosts(now, clock, &self.config, &self.archive, &mut own, hook);

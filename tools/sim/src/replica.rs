@@ -12,7 +12,7 @@ use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{PillarId, ReplicaId};
 use hybster_proto::output::{Input, Output, ToExecution};
 use hybster_proto::replica::Stages;
-use hybster_proto::time::{Time, WallClock, earliest};
+use hybster_proto::time::{StageClock, Time, WallClock, earliest};
 use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
 
 use crate::behaviour::{Archive, Departure, Host, Scene, Workshop};
@@ -93,6 +93,7 @@ pub(crate) struct Replica {
     pub(crate) sent_as_new: BTreeSet<u64>,
     pub(crate) record: Record,
     pub(crate) clock: Clock,
+    stage_clock: StageClock,
     pub(crate) day: DayClock,
     pub(crate) crashed: bool,
     pub(crate) paused: bool,
@@ -171,6 +172,7 @@ impl Replica {
             sent_as_new: BTreeSet::new(),
             record,
             clock: Clock::new(&mut random, scenario.drift_ppm),
+            stage_clock: StageClock::new(config.resend_us),
             day: scenario.day_clock(id),
             crashed: false,
             paused: false,
@@ -199,6 +201,28 @@ impl Replica {
 
     pub(crate) fn honest(&self) -> bool {
         self.hosts.is_empty()
+    }
+
+    /// What its stages take for the time.
+    pub(crate) fn time(&self, now_us: u64) -> Time {
+        self.stage_clock.time(self.clock.local(now_us))
+    }
+
+    pub(crate) fn wall_clock(&self, now_us: u64) -> WallClock {
+        let late_us = self.stage_clock.late_us(self.clock.local(now_us));
+        self.day.wall(now_us, self.time(now_us)).with_delay(late_us)
+    }
+
+    /// The service holds up the thread that all stages share.
+    pub(crate) fn hold_up(&mut self, now_us: u64, us: u64) {
+        let (began, ended) = (self.clock.local(now_us), self.clock.local(now_us + us));
+        self.stage_clock.turn_took(began, ended.since_us(began));
+    }
+
+    /// Whether it executes a batch next, where all stages share a thread.
+    pub(crate) fn executes_next(&self) -> bool {
+        let next = self.line.front().map(|(_, input)| input);
+        matches!(next, Some(Input::Execution(ToExecution::Committed { .. })))
     }
 
     /// The hooks of its hosts with the scene around them.
@@ -431,7 +455,8 @@ impl Replica {
     /// When the first stage wants a tick, in simulated time.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
         let egress = self.egress.as_ref().and_then(Egress::deadline);
-        let first = self.stages().map(|s| self.stage_deadline(s)).fold(egress, earliest);
+        let stages = self.stages().map(|s| self.stage_deadline(s)).fold(None, earliest);
+        let first = earliest(egress, stages.map(|time| self.stage_clock.host(time)));
         first.map(|time| self.clock.global(time))
     }
 }

@@ -164,11 +164,11 @@ fn no_acks() {
 }
 
 /// Views that groups without any fault enter, when the service takes longer than a request may wait.
-fn views_of_a_slow_service(mutant: Option<Mutant>) -> u64 {
+fn views_of_a_slow_service(layout: Layout, mutant: Option<Mutant>) -> u64 {
     choose(mutant);
     let views = (0..10).map(|seed| {
         let mut scenario = Scenario::calm("slow service", seed, 1, 2);
-        (scenario.layout, scenario.service_us) = (Layout::Split, 60_000);
+        (scenario.layout, scenario.service_us) = (layout, 60_000);
         run_scenario(scenario, &Options::default()).counters.view
     });
     let views = views.sum();
@@ -178,8 +178,17 @@ fn views_of_a_slow_service(mutant: Option<Mutant>) -> u64 {
 
 #[test]
 fn suspects_unasked() {
-    let views = [None, Some(Mutant::SuspectsUnasked)].map(views_of_a_slow_service);
+    let views = |mutant| views_of_a_slow_service(Layout::Split, mutant);
+    let views = [None, Some(Mutant::SuspectsUnasked)].map(views);
     println!("{views:?} views, without and with SuspectsUnasked");
+    assert!(views[0] == 0 && views[1] > 0);
+}
+
+#[test]
+fn hold_ups_count() {
+    let views = |mutant| views_of_a_slow_service(Layout::Fused, mutant);
+    let views = [None, Some(Mutant::HoldUpsCount)].map(views);
+    println!("{views:?} views, without and with HoldUpsCount");
     assert!(views[0] == 0 && views[1] > 0);
 }
 
@@ -192,7 +201,7 @@ macro_rules! mutants {
 
         #[test]
         fn every_mutant_is_hunted() {
-            let others = [Mutant::NoAcks, Mutant::SuspectsUnasked];
+            let others = [Mutant::NoAcks, Mutant::SuspectsUnasked, Mutant::HoldUpsCount];
             let of_wires = [Mutant::WireIgnored, Mutant::HeldIgnored];
             let of_views = [Mutant::ViewsInHaste];
             let hunted = [&others[..], &of_wires, &of_views, &[$(Mutant::$mutant),*]].concat();
