@@ -9,7 +9,7 @@ use hybster_proto::bounds;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::{Egress, EgressLimits};
 use hybster_proto::hybster::Hybster;
-use hybster_proto::ids::{PillarId, ReplicaId};
+use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId};
 use hybster_proto::output::{Input, Output, ToExecution};
 use hybster_proto::replica::Stages;
 use hybster_proto::time::{StageClock, Time, WallClock, earliest};
@@ -28,12 +28,15 @@ use crate::watched::{Ledger, Record, Recorded, Watched};
 /// The longest page of the bookkeeping, in bytes.
 const LONGEST_PAGE: usize = 64 << 10;
 
-/// Transferred states that wait for the execution stage at a time: one, and one that replaces a state
-/// that was found to differ meanwhile.
-const STATES_THAT_WAIT: usize = 2;
+/// Equal states that wait for the execution stage at a time: one, and one that replaces a state that was
+/// found to differ meanwhile. One that execution got to by itself may wait as well, to be ignored.
+const EQUAL_STATES: usize = 2;
 
-fn is_state(input: &Input) -> bool {
-    matches!(input, Input::Execution(ToExecution::Install { .. }))
+fn state_of(input: &Input) -> Option<OrderNumber> {
+    match input {
+        Input::Execution(ToExecution::Install { id, .. }) => Some(id.order),
+        _ => None,
+    }
 }
 
 pub(crate) type Core = Stages<Hybster<Watched, InProcessVerifier>, Recorded<Store>>;
@@ -119,7 +122,7 @@ pub(crate) struct Replica {
     /// Those of them for the request intake.
     for_clients: usize,
     /// Those of them that are transferred states.
-    states: usize,
+    states: Vec<OrderNumber>,
     pub(crate) peak_waiting: usize,
     /// A stage that is kept waiting, and for how many more inputs.
     starved: (usize, u64),
@@ -190,7 +193,7 @@ impl Replica {
             active: Vec::new(),
             waiting: 0,
             for_clients: 0,
-            states: 0,
+            states: Vec::new(),
             peak_waiting: 0,
             starved: (0, 0),
             state_busy: false,
@@ -256,7 +259,7 @@ impl Replica {
     pub(crate) fn post(&mut self, from: Stage, input: Input) {
         self.waiting += 1;
         self.for_clients += usize::from(Stage::receiver(&input) == Stage::Clients);
-        self.states += usize::from(is_state(&input));
+        self.states.extend(state_of(&input));
         self.peak_waiting = self.peak_waiting.max(self.waiting);
         if self.layout == Layout::Fused {
             return self.line.push_back((from, input));
@@ -341,7 +344,10 @@ impl Replica {
         }
         let input = self.next_input(now_us)?;
         self.waiting -= 1;
-        self.states -= usize::from(is_state(&input));
+        if let Some(order) = state_of(&input) {
+            let at = self.states.iter().position(|waiting| *waiting == order);
+            self.states.swap_remove(at.expect("it has waited"));
+        }
         let stage = Stage::receiver(&input);
         self.state_busy |= stage == Stage::State;
         before(&input);
@@ -394,6 +400,12 @@ impl Replica {
             .then(|| format!("{}: {transient} bytes that stay for {peer}, over {limit}", self.id))
     }
 
+    /// How often the same transferred state waits.
+    fn equal_states(&self) -> usize {
+        let times = |order: &OrderNumber| self.states.iter().filter(|it| *it == order).count();
+        self.states.iter().map(times).max().unwrap_or(0)
+    }
+
     /// All stages, in a fixed order.
     pub(crate) fn stages(&self) -> impl Iterator<Item = Stage> + use<> {
         let pillars = (self.stages - 5) as u16;
@@ -434,7 +446,7 @@ impl Replica {
         [
             ("committed slots that wait for others", self.core.execution.queued(), log),
             ("snapshots", self.core.state.snapshots(), 2 * intervals + 4),
-            ("transferred states that wait", self.states, STATES_THAT_WAIT),
+            ("equal states that wait", self.equal_states(), EQUAL_STATES),
             ("stored requests", self.core.intake.stored(), 1 << 16),
             // An input that is under way may say of one that it is not stored or watched any more.
             (
