@@ -93,11 +93,17 @@ pub enum Mutant {
     HeldIgnored,
     /// Replies that wait for room are not registered with their link.
     RoomNotAwaited,
+    /// A peer that left its view alone stays outside until others leave as well.
+    LeftOutside,
+    /// The wait for a NEW-VIEW has an upper bound, however many views were not finished.
+    ViewsInHaste,
+    /// Waits count the time in which the service held their thread up.
+    HoldUpsCount,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 46] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -141,6 +147,9 @@ impl Mutant {
         Self::WireIgnored,
         Self::HeldIgnored,
         Self::RoomNotAwaited,
+        Self::LeftOutside,
+        Self::ViewsInHaste,
+        Self::HoldUpsCount,
     ];
 }
 
