@@ -25,17 +25,25 @@ impl Time {
 /// before, by that one, and by what they execute at a time.
 const GRACE: u64 = 3;
 
+/// The clock goes at least at this fraction of the host's.
+const SLOWEST: u64 = 8;
+
 /// The time of stages that share a thread, which one of them may hold up for long: an operation of the
 /// service, or a snapshot. What arrives meanwhile is not read, so waits for it do not count that time: else
 /// each of them would end as soon as the thread goes on, before what has arrived is looked at, and replicas
 /// of a group with a slow service would suspect its leader. Nor do they count [`GRACE`] times as long after
 /// that: peers execute the same, and may be behind.
+///
+/// Where one such turn follows the other, the clock goes at an eighth of the host's speed
+/// ([`SLOWEST`]): a leader that leaves out a client is suspected later, but not never.
 #[derive(Clone, Copy, Debug)]
 pub struct StageClock {
     /// What does not count, in microseconds.
     held_up_us: u64,
     /// What the clock showed when the thread was held up last.
     stands_at: Time,
+    /// When that was, by the host's clock.
+    stood_since: Time,
     /// When it goes on, by the host's clock, and how long it will have stood.
     goes_on: (Time, u64),
     /// A turn of the thread that takes longer holds the stages up.
@@ -47,7 +55,8 @@ impl StageClock {
     #[must_use]
     pub fn new(resend_us: u64) -> Self {
         let (held_up_us, stands_at, goes_on) = (0, Time(0), (Time(0), 0));
-        Self { held_up_us, stands_at, goes_on, longest_turn_us: resend_us / 4 }
+        let (stood_since, longest_turn_us) = (Time(0), resend_us / 4);
+        Self { held_up_us, stands_at, stood_since, goes_on, longest_turn_us }
     }
 
     /// What the stages see.
@@ -80,7 +89,9 @@ impl StageClock {
     pub fn turn_took(&mut self, began: Time, us: u64) -> bool {
         let is_held_up = self.is_long(us) && !mutants::active(Mutant::HoldUpsCount);
         if is_held_up {
-            self.stands_at = self.time(began);
+            let slowest = self.stands_at.after_us(began.since_us(self.stood_since) / SLOWEST);
+            self.stands_at = self.time(began).max(slowest);
+            self.stood_since = began;
             let goes_on = began.after_us((1 + GRACE) * us);
             self.held_up_us = self.held_up_us.max(goes_on.since_us(self.stands_at));
             self.goes_on = (goes_on, goes_on.since_us(began));
@@ -163,8 +174,15 @@ mod tests {
         );
         // It is held up again before that time is over.
         assert!(clock.turn_took(Time(85_000), 600_000));
-        assert_eq!([85_000, 685_000, 2_485_000].map(|at| clock.time(Time(at)).0), [70_000; 3]);
-        assert_eq!(clock.time(Time(2_485_007)), Time(70_007));
+        assert_eq!([85_000, 685_000, 2_485_000].map(|at| clock.time(Time(at)).0), [71_875; 3]);
+        assert_eq!(clock.time(Time(2_485_007)), Time(71_882));
+        // And again and again: it goes on all the same, and never back.
+        let mut before = Time(71_875);
+        for at in (685_000..100_000_000).step_by(600_000).map(Time) {
+            assert!(clock.turn_took(at, 600_000));
+            assert!(clock.time(at) >= before.after_us(600_000 / 8), "{at:?}");
+            before = clock.time(at);
+        }
     }
 
     #[test]
