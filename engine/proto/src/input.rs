@@ -349,7 +349,8 @@ pub enum ToState {
     Transfer {
         /// The checkpoint.
         id: CheckpointId,
-        /// Whether this replica's state diverged, so that nothing of it may be used again.
+        /// Whether this replica's state diverged, so that nothing of it may be used again, and nothing
+        /// is executed until it is replaced.
         whole: bool,
     },
     /// Tell the operator where the state of a peer differs from this replica's.

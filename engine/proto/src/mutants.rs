@@ -97,11 +97,17 @@ pub enum Mutant {
     ForwardsUnlimited,
     /// The watch over the leader begins although it was not told of the request.
     SuspectsUnsent,
+    /// A peer that left its view alone stays outside until others leave as well.
+    LeftOutside,
+    /// The wait for a NEW-VIEW has an upper bound, however many views were not finished.
+    ViewsInHaste,
+    /// Waits count the time in which the service held their thread up.
+    HoldUpsCount,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 48] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -147,6 +153,9 @@ impl Mutant {
         Self::RoomNotAwaited,
         Self::ForwardsUnlimited,
         Self::SuspectsUnsent,
+        Self::LeftOutside,
+        Self::ViewsInHaste,
+        Self::HoldUpsCount,
     ];
 }
 

@@ -157,6 +157,8 @@ pub enum Departure {
     LeaderLeft,
     /// The leader of the next view sent no NEW-VIEW in time.
     NewViewOverdue,
+    /// This replica leads, and a peer that left the view alone takes part again in the next one.
+    PeerOutside,
 }
 
 impl Notice {
@@ -281,6 +283,7 @@ impl fmt::Display for Departure {
             Self::QuorumLeft => "a quorum is on its way there",
             Self::LeaderLeft => "its leader has left",
             Self::NewViewOverdue => "the NEW-VIEW did not come in time",
+            Self::PeerOutside => "a peer that has left it alone takes part again in the next one",
         })
     }
 }

@@ -1,5 +1,7 @@
 //! An agent: a thread that owns stages and perhaps the network, and the loop that it runs.
 
+mod slow_service;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 use hybster_net::Transport;
 use hybster_proto::notice::Level;
 use hybster_proto::output::{Fatal, Input, Output, Rejection, ReplyQueue};
-use hybster_proto::time::{Time, earliest};
+use hybster_proto::time::{StageClock, Time, earliest};
 
 use super::channel::{Inbox, Message, Outbox};
 use super::clock::Clock;
@@ -16,6 +18,7 @@ use super::network::RateLimit;
 use super::stage::Address;
 use super::tracing::Tracer;
 use super::{Failure, Network, Shared, Stage};
+use slow_service::{SlowService, takes_service_time};
 
 /// Longest time between two flushes of an agent, in microseconds, even if inputs are left.
 const SLICE_US: u64 = 1000;
@@ -53,8 +56,14 @@ pub(crate) struct Agent<T: Transport> {
     arrived: Vec<Input>,
     spare: Vec<ReplyQueue>,
     is_congested: bool,
-    /// When the turn began.
+    clock: StageClock,
+    /// When the turn began, as the stages see it.
     now: Time,
+    /// The same as the host and the network see it.
+    host: Time,
+    /// Whether the end of the turn was noted.
+    has_ended: bool,
+    slow_service: SlowService,
     inputs: u64,
     /// When the time of day is to be read again.
     wall_clock_due: Time,
@@ -109,6 +118,7 @@ impl<T: Transport> Agent<T> {
         Self {
             index,
             routes: routes(&shared, index),
+            clock: StageClock::new(shared.config.resend_us),
             tracer: shared.trace.as_ref().map(|target| target.tracer(index)),
             shared,
             stages: stages.into_iter().map(owned).collect(),
@@ -121,6 +131,9 @@ impl<T: Transport> Agent<T> {
             spare: Vec::new(),
             is_congested: false,
             now: Time(0),
+            host: Time(0),
+            has_ended: true,
+            slow_service: SlowService::new(),
             inputs: 0,
             wall_clock_due: Time(0),
             log: RateLimit::new(LOG_LINES_PER_SECOND),
@@ -135,10 +148,13 @@ impl<T: Transport> Agent<T> {
             None => WakeTarget::Thread(std::thread::current()),
         });
         while !self.shared.is_stopping() {
-            let now = self.shared.clock.now();
-            self.now = now;
-            self.read_wall_clock(now);
+            let host = self.shared.clock.now();
+            self.end_turn(host);
+            let now = self.clock.time(host);
+            (self.now, self.host, self.has_ended) = (now, host, false);
+            self.read_wall_clock();
             self.take_messages();
+            self.serve_held(now);
             self.tick(now);
             self.handle_inputs(now);
             self.work(now);
@@ -151,6 +167,22 @@ impl<T: Transport> Agent<T> {
         }
     }
 
+    /// A turn that took long held its stages up, and does not count for their waits.
+    fn end_turn(&mut self, host: Time) {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return;
+        }
+        if self.clock.turn_took(self.host, host.since_us(self.host)) {
+            self.slow_service.suspect(self.now);
+            self.wall_clock_due = Time(0);
+        }
+    }
+
+    /// What the stages take for the time.
+    fn time(&self) -> Time {
+        self.clock.time(self.shared.clock.now())
+    }
+
     fn doorbell(&self) -> &Doorbell {
         &self.shared.doorbells[self.index]
     }
@@ -158,10 +190,10 @@ impl<T: Transport> Agent<T> {
     // ------------------------------------------------------------------ one turn
 
     /// Tells the stages the time of day, not more often than it is needed.
-    fn read_wall_clock(&mut self, now: Time) {
-        if now >= self.wall_clock_due {
-            self.wall_clock_due = now.after_us(WALL_CLOCK_US);
-            let clock = Clock::wall(now);
+    fn read_wall_clock(&mut self) {
+        if self.host >= self.wall_clock_due {
+            self.wall_clock_due = self.host.after_us(WALL_CLOCK_US);
+            let clock = Clock::wall(self.now).with_delay(self.clock.late_us(self.host));
             self.stages.iter_mut().for_each(|owned| owned.stage.set_wall_clock(clock));
         }
     }
@@ -185,7 +217,7 @@ impl<T: Transport> Agent<T> {
             Message::Input(input) => self.post(input),
             Message::Network(effect) => {
                 if let Some(network) = &mut self.network {
-                    network.apply(effect, self.now);
+                    network.apply(effect, self.host);
                 }
             }
             Message::Pause(client, paused) => {
@@ -195,7 +227,7 @@ impl<T: Transport> Agent<T> {
             }
             Message::Replies(mut replies) => {
                 if let Some(network) = &mut self.network {
-                    network.reply(&replies, self.now);
+                    network.reply(&replies, self.host);
                 }
                 replies.clear();
                 if let Some(outbox) = &mut self.outboxes[from] {
@@ -224,9 +256,17 @@ impl<T: Transport> Agent<T> {
     /// Handles inputs until none is left or the time slice is over.
     fn handle_inputs(&mut self, now: Time) {
         let slice_ends = now.after_us(SLICE_US);
+        let is_watched = self.slow_service.is_watched(now);
         let mut is_over = false;
         loop {
             while let Some((index, input)) = self.ring.pop_front() {
+                if is_watched && takes_service_time(&input) {
+                    match self.slow_service.must_wait(now) {
+                        true => self.slow_service.hold(index, input),
+                        false => self.serve(index, input, now),
+                    }
+                    continue;
+                }
                 let owned = &mut self.stages[index];
                 if let Some((from, message)) = input.of_peer() {
                     self.shared.counters.agents[self.index].dealt(from, message);
@@ -236,7 +276,7 @@ impl<T: Transport> Agent<T> {
                 self.dispatch();
                 self.inputs += 1;
                 if self.inputs.is_multiple_of(CLOCK_INPUTS) {
-                    is_over = self.shared.clock.now() >= slice_ends;
+                    is_over = self.time() >= slice_ends;
                     if is_over {
                         break;
                     }
@@ -246,6 +286,27 @@ impl<T: Transport> Agent<T> {
             if self.ring.is_empty() || is_over {
                 break;
             }
+        }
+    }
+
+    /// Handles an input of a service that may take long.
+    #[cold]
+    fn serve(&mut self, index: usize, input: Input, now: Time) {
+        let begins = self.shared.clock.now();
+        let owned = &mut self.stages[index];
+        owned.stage.handle(input, now, &mut self.output);
+        owned.touch();
+        self.dispatch();
+        self.inputs += 1;
+        let is_long = self.clock.is_long(self.shared.clock.now().since_us(begins));
+        self.slow_service.called(is_long, now);
+    }
+
+    /// Handles an input that was held back for a slow service.
+    fn serve_held(&mut self, now: Time) {
+        let is_idle = self.ring.is_empty();
+        if let Some((index, input)) = self.slow_service.next(is_idle) {
+            self.serve(index, input, now);
         }
     }
 
@@ -278,7 +339,7 @@ impl<T: Transport> Agent<T> {
                 if is_done {
                     break;
                 }
-                let at = self.shared.clock.now();
+                let at = self.time();
                 let share = || at.since_us(now).clamp(MIN_WORK_US, MAX_WORK_US);
                 if at >= *slice_ends.get_or_insert_with(|| at.after_us(share())) {
                     break;
@@ -343,7 +404,7 @@ impl<T: Transport> Agent<T> {
     fn send(&mut self) {
         let effects = self.output.network.drain(..);
         match &mut self.network {
-            Some(network) => effects.for_each(|effect| network.apply(effect, self.now)),
+            Some(network) => effects.for_each(|effect| network.apply(effect, self.host)),
             None => {
                 let outbox = self.outboxes[NETWORK_AGENT].as_mut();
                 let outbox = outbox.expect("there is a queue to every other agent");
@@ -441,9 +502,9 @@ impl<T: Transport> Agent<T> {
     fn flush_replies(&mut self) {
         match &mut self.network {
             Some(network) => {
-                network.reply(&self.output.replies, self.now);
+                network.reply(&self.output.replies, self.host);
                 self.output.replies.clear();
-                network.flush(self.now);
+                network.flush(self.host);
             }
             None if !self.output.replies.is_empty() => {
                 let empty = self.spare.pop().unwrap_or_default();
@@ -457,7 +518,7 @@ impl<T: Transport> Agent<T> {
     /// Sleeps until something arrives or a deadline passes, unless there is something to do.
     fn wait(&mut self) {
         let is_working = self.stages.iter().any(|owned| owned.working);
-        let is_busy = !self.ring.is_empty() || is_working;
+        let is_busy = !self.ring.is_empty() || is_working || self.slow_service.is_waiting();
         let may_sleep = !is_busy && self.falls_asleep();
         let timeout = if may_sleep { self.timeout() } else { Some(Duration::ZERO) };
         if may_sleep {
@@ -500,10 +561,13 @@ impl<T: Transport> Agent<T> {
         !(has_mail || has_room || self.shared.is_stopping())
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&mut self) -> Option<Duration> {
+        let host = self.shared.clock.now();
+        self.end_turn(host);
         let network = self.network.as_ref().and_then(Network::deadline);
-        let deadline = self.stages.iter().fold(network, |d, owned| earliest(d, owned.deadline))?;
-        Some(Duration::from_micros(deadline.since_us(self.shared.clock.now())))
+        let stages = self.stages.iter().fold(None, |d, owned| earliest(d, owned.deadline));
+        let deadline = earliest(network, stages.map(|at| self.clock.host(at)))?;
+        Some(Duration::from_micros(deadline.since_us(host)))
     }
 }
 

@@ -130,7 +130,7 @@ fn who_connects_to_this_side_has_places_under_its_name_too() {
 #[test]
 fn the_system_knows_this_host_and_not_one_that_cannot_be() {
     let network = MemoryNetwork::new();
-    let resolver = Resolver::new(network.endpoint().waker());
+    let mut resolver = Resolver::new(network.endpoint().waker());
     resolver.start(1, "localhost".into(), 7).unwrap();
     resolver.start(2, "no-such-host.invalid".into(), 7).unwrap();
     let mut ended = Vec::new();

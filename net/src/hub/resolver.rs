@@ -37,6 +37,8 @@ pub(super) struct Resolver {
     done: Receiver<LookedUp>,
     /// For the threads.
     tell: Sender<LookedUp>,
+    /// Look-ups under way: nearly always none, and then nobody has to look into the channel.
+    under_way: u32,
 }
 
 impl Resolver {
@@ -47,14 +49,14 @@ impl Resolver {
 
     pub(super) fn with(look_up: Arc<LookUp>, waker: Waker) -> Self {
         let (tell, done) = channel();
-        Self { look_up, waker, done, tell }
+        Self { look_up, waker, done, tell, under_way: 0 }
     }
 
     /// Starts a look-up; a peer must have no other one under way.
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub(super) fn start(&self, peer: u16, name: Arc<str>, port: u16) -> io::Result<()> {
+    pub(super) fn start(&mut self, peer: u16, name: Arc<str>, port: u16) -> io::Result<()> {
         let (look_up, tell, waker) =
             (Arc::clone(&self.look_up), self.tell.clone(), self.waker.clone());
         let thread = thread::Builder::new().name("resolve".into()).stack_size(STACK_BYTES);
@@ -69,12 +71,19 @@ impl Resolver {
                 waker.wake();
             }
         })?;
+        self.under_way += 1;
         Ok(())
     }
 
     /// A look-up that has ended since the last call.
-    pub(super) fn ended(&self) -> Option<LookedUp> {
-        self.done.try_recv().ok()
+    #[inline]
+    pub(super) fn ended(&mut self) -> Option<LookedUp> {
+        if self.under_way == 0 {
+            return None;
+        }
+        let ended = self.done.try_recv().ok()?;
+        self.under_way -= 1;
+        Some(ended)
     }
 }
 

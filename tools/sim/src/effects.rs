@@ -8,7 +8,7 @@ use hybster_proto::internals::NewView;
 use hybster_proto::output::{Input, ToControl, ToPillar};
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
-use hybster_proto::wire::kind_of;
+use hybster_proto::wire::{kind, kind_of};
 
 use crate::agenda::Event;
 use crate::behaviour::{Departure, Host, Scene};
@@ -133,7 +133,7 @@ impl World {
         if self.replicas[index].honest() {
             return;
         }
-        let now = self.replicas[index].clock.local(self.now_us);
+        let now = self.replicas[index].time(self.now_us);
         let clock = self.replicas[index].day.wall(self.now_us, now);
         let mut own = Vec::new();
         self.replicas[index].hosts(now, clock, &self.config, &self.archive, &mut own, hook);
@@ -205,6 +205,9 @@ impl World {
     /// Puts a message on a link of the virtual network.
     pub(crate) fn transmit(&mut self, from: usize, to: usize, message: Bytes) {
         *self.counters.sent.entry(kind_of(&message)).or_default() += 1;
+        if kind_of(&message) == kind::FETCHED {
+            self.counters.fetched_bytes += message.len() as u64;
+        }
         let mut deliveries = Vec::new();
         self.network.send(self.now_us, from, to, Packet { message }, &mut deliveries);
         self.launch(&mut deliveries);

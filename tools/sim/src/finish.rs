@@ -24,10 +24,13 @@ impl World {
         let live = self.replicas.iter().filter(|r| !r.crashed && (r.honest() || none_honest));
         let seen: Vec<_> = live.map(|r| &self.oracles.seen[usize::from(r.id.0)]).collect();
         let view = seen.iter().filter(|s| s.in_view).map(|s| s.view).max().unwrap_or_default();
-        // A replica that left a view alone cannot come back to it: it waits for the next one.
+        // A replica that left a view alone cannot come back to it: its leader, if it is not faulty,
+        // sees to it that there is a next one (DEVIATIONS 27).
         let inside = seen.iter().filter(|s| s.in_view && s.view == view).count();
         let behind = seen.iter().any(|s| s.in_view && s.view < view);
-        let stable = inside > 0 && !behind;
+        let leader = &self.replicas[usize::from(self.config.leader(view).0)];
+        let may_be_alone = leader.crashed || !leader.honest();
+        let stable = inside > 0 && !behind && (may_be_alone || inside == seen.len());
         self.counters.alone_at_end = (seen.len() - inside) as u64;
         if all_done && stable && self.calm_view == Some(view.0) {
             self.done = true;

@@ -9,10 +9,10 @@ use hybster_proto::bounds;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::{Egress, EgressLimits};
 use hybster_proto::hybster::Hybster;
-use hybster_proto::ids::{PillarId, ReplicaId};
-use hybster_proto::output::{Input, Output};
+use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId};
+use hybster_proto::output::{Input, Output, ToExecution};
 use hybster_proto::replica::Stages;
-use hybster_proto::time::{Time, WallClock, earliest};
+use hybster_proto::time::{StageClock, Time, WallClock, earliest};
 use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
 
 use crate::behaviour::{Archive, Departure, Host, Scene, Workshop};
@@ -27,6 +27,17 @@ use crate::watched::{Ledger, Record, Recorded, Watched};
 
 /// The longest page of the bookkeeping, in bytes.
 const LONGEST_PAGE: usize = 64 << 10;
+
+/// Equal states that wait for the execution stage at a time: one, and one that replaces a state that was
+/// found to differ meanwhile. One that execution got to by itself may wait as well, to be ignored.
+const EQUAL_STATES: usize = 2;
+
+fn state_of(input: &Input) -> Option<OrderNumber> {
+    match input {
+        Input::Execution(ToExecution::Install { id, .. }) => Some(id.order),
+        _ => None,
+    }
+}
 
 pub(crate) type Core = Stages<Hybster<Watched, InProcessVerifier>, Recorded<Store>>;
 
@@ -85,6 +96,7 @@ pub(crate) struct Replica {
     pub(crate) sent_as_new: BTreeSet<u64>,
     pub(crate) record: Record,
     pub(crate) clock: Clock,
+    stage_clock: StageClock,
     pub(crate) day: DayClock,
     pub(crate) crashed: bool,
     pub(crate) paused: bool,
@@ -109,6 +121,8 @@ pub(crate) struct Replica {
     waiting: usize,
     /// Those of them for the request intake.
     for_clients: usize,
+    /// Those of them that are transferred states.
+    states: Vec<OrderNumber>,
     pub(crate) peak_waiting: usize,
     /// A stage that is kept waiting, and for how many more inputs.
     starved: (usize, u64),
@@ -161,6 +175,7 @@ impl Replica {
             sent_as_new: BTreeSet::new(),
             record,
             clock: Clock::new(&mut random, scenario.drift_ppm),
+            stage_clock: StageClock::new(config.resend_us),
             day: scenario.day_clock(id),
             crashed: false,
             paused: false,
@@ -178,6 +193,7 @@ impl Replica {
             active: Vec::new(),
             waiting: 0,
             for_clients: 0,
+            states: Vec::new(),
             peak_waiting: 0,
             starved: (0, 0),
             state_busy: false,
@@ -188,6 +204,28 @@ impl Replica {
 
     pub(crate) fn honest(&self) -> bool {
         self.hosts.is_empty()
+    }
+
+    /// What its stages take for the time.
+    pub(crate) fn time(&self, now_us: u64) -> Time {
+        self.stage_clock.time(self.clock.local(now_us))
+    }
+
+    pub(crate) fn wall_clock(&self, now_us: u64) -> WallClock {
+        let late_us = self.stage_clock.late_us(self.clock.local(now_us));
+        self.day.wall(now_us, self.time(now_us)).with_delay(late_us)
+    }
+
+    /// The service holds up the thread that all stages share.
+    pub(crate) fn hold_up(&mut self, now_us: u64, us: u64) {
+        let (began, ended) = (self.clock.local(now_us), self.clock.local(now_us + us));
+        self.stage_clock.turn_took(began, ended.since_us(began));
+    }
+
+    /// Whether it executes a batch next, where all stages share a thread.
+    pub(crate) fn executes_next(&self) -> bool {
+        let next = self.line.front().map(|(_, input)| input);
+        matches!(next, Some(Input::Execution(ToExecution::Committed { .. })))
     }
 
     /// The hooks of its hosts with the scene around them.
@@ -221,6 +259,7 @@ impl Replica {
     pub(crate) fn post(&mut self, from: Stage, input: Input) {
         self.waiting += 1;
         self.for_clients += usize::from(Stage::receiver(&input) == Stage::Clients);
+        self.states.extend(state_of(&input));
         self.peak_waiting = self.peak_waiting.max(self.waiting);
         if self.layout == Layout::Fused {
             return self.line.push_back((from, input));
@@ -305,6 +344,10 @@ impl Replica {
         }
         let input = self.next_input(now_us)?;
         self.waiting -= 1;
+        if let Some(order) = state_of(&input) {
+            let at = self.states.iter().position(|waiting| *waiting == order);
+            self.states.swap_remove(at.expect("it has waited"));
+        }
         let stage = Stage::receiver(&input);
         self.state_busy |= stage == Stage::State;
         before(&input);
@@ -357,6 +400,12 @@ impl Replica {
             .then(|| format!("{}: {transient} bytes that stay for {peer}, over {limit}", self.id))
     }
 
+    /// How often the same transferred state waits.
+    fn equal_states(&self) -> usize {
+        let times = |order: &OrderNumber| self.states.iter().filter(|it| *it == order).count();
+        self.states.iter().map(times).max().unwrap_or(0)
+    }
+
     /// All stages, in a fixed order.
     pub(crate) fn stages(&self) -> impl Iterator<Item = Stage> + use<> {
         let pillars = (self.stages - 5) as u16;
@@ -397,7 +446,14 @@ impl Replica {
         [
             ("committed slots that wait for others", self.core.execution.queued(), log),
             ("snapshots", self.core.state.snapshots(), 2 * intervals + 4),
+            ("equal states that wait", self.equal_states(), EQUAL_STATES),
             ("stored requests", self.core.intake.stored(), 1 << 16),
+            // An input that is under way may say of one that it is not stored or watched any more.
+            (
+                "watched requests",
+                self.core.execution.watched(),
+                self.core.intake.stored() + self.waiting,
+            ),
             ("bytes of requests", self.core.intake.pending_bytes(), 64 << 20),
             ("bytes of clients' messages", self.core.intake.waiting_bytes(), 256 << 20),
             ("sessions", self.core.execution.status().sessions as usize, sessions),
@@ -411,7 +467,8 @@ impl Replica {
     /// When the first stage wants a tick, in simulated time.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
         let egress = self.egress.as_ref().and_then(Egress::deadline);
-        let first = self.stages().map(|s| self.stage_deadline(s)).fold(egress, earliest);
+        let stages = self.stages().map(|s| self.stage_deadline(s)).fold(None, earliest);
+        let first = earliest(egress, stages.map(|time| self.stage_clock.host(time)));
         first.map(|time| self.clock.global(time))
     }
 }

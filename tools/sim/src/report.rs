@@ -32,6 +32,8 @@ pub struct Counters {
     pub inputs: u64,
     /// Messages sent, by kind byte.
     pub sent: BTreeMap<u8, u64>,
+    /// Bytes of the FETCHED messages among them.
+    pub fetched_bytes: u64,
     /// Messages dropped by a core, by kind byte and reason.
     pub rejected: BTreeMap<(u8, Reject), u64>,
     /// Branches of the protocol that were taken: those of [`crate::coverage::BRANCHES`].
@@ -179,6 +181,7 @@ impl Counters {
         for (kind, count) in &other.sent {
             *self.sent.entry(*kind).or_default() += count;
         }
+        self.fetched_bytes += other.fetched_bytes;
         for (reason, count) in &other.rejected {
             *self.rejected.entry(*reason).or_default() += count;
         }

@@ -419,8 +419,8 @@ impl World {
         if self.replicas[index].crashed || self.replicas[index].paused {
             return;
         }
-        let now = self.replicas[index].clock.local(self.now_us);
-        let clock = self.replicas[index].day.wall(self.now_us, now);
+        let now = self.replicas[index].time(self.now_us);
+        let clock = self.replicas[index].wall_clock(self.now_us);
         self.replicas[index].core.set_wall_clock(clock);
         self.tell_room(index);
         for stage in self.replicas[index].stages() {
@@ -433,8 +433,11 @@ impl World {
         }
         let mut handled = 0;
         for _ in 0..self.replicas[index].turn() {
-            let (oracles, at) = (&mut self.oracles, ReplicaId(index as u16));
             let ran = self.replicas[index].core.execution.status().requests;
+            if self.is_held_up_by_service() && self.replicas[index].executes_next() {
+                self.flush_egress(index);
+            }
+            let (oracles, at) = (&mut self.oracles, ReplicaId(index as u16));
             let stage = self.replicas[index].step(self.now_us, now, |input| {
                 if let Input::Pillar(pillar, ToPillar::ForwardWindow { to }) = input {
                     oracles.forwarded(at, *pillar, *to);
@@ -443,8 +446,13 @@ impl World {
             let Some(stage) = stage else { break };
             self.counters.inputs += 1;
             handled += 1;
-            self.take_time(index, ran);
+            let held_up_us = self.take_time(index, ran);
             self.drain(index, stage);
+            if held_up_us > 0 && self.violation.is_none() {
+                // Replies leave in the next turn, when that time has passed.
+                self.busy_until_us[index] = self.now_us + held_up_us;
+                return self.schedule_run(index, self.now_us);
+            }
             // A turn ends when nothing is left to do, or after a while.
             if self.random.chance(100_000) {
                 self.flush_egress(index);
@@ -466,14 +474,23 @@ impl World {
         self.schedule_wake(index);
     }
 
+    /// Whether one thread waits for a slow service.
+    fn is_held_up_by_service(&self) -> bool {
+        self.scenario.service_us > 0 && self.scenario.layout == Layout::Fused
+    }
+
     /// The service takes time for what it has executed since it had executed `ran` requests: that of
-    /// the execution stage, if it has a thread of its own.
-    fn take_time(&mut self, index: usize, ran: u64) {
+    /// the execution stage, if it has a thread of its own; else that of all, which is returned.
+    fn take_time(&mut self, index: usize, ran: u64) -> u64 {
         let replica = &mut self.replicas[index];
         let us = self.scenario.service_us * (replica.core.execution.status().requests - ran);
         if us > 0 && self.scenario.layout == Layout::Split {
             replica.executes_until_us = replica.executes_until_us.max(self.now_us) + us;
+        } else if us > 0 {
+            replica.hold_up(self.now_us, us);
+            return us;
         }
+        0
     }
 
     fn schedule_wake(&mut self, index: usize) {

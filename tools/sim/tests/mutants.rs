@@ -169,11 +169,11 @@ fn no_acks() {
 }
 
 /// Views that groups without any fault enter, when the service takes longer than a request may wait.
-fn views_of_a_slow_service(mutant: Option<Mutant>) -> u64 {
+fn views_of_a_slow_service(layout: Layout, mutant: Option<Mutant>) -> u64 {
     choose(mutant);
     let views = (0..10).map(|seed| {
         let mut scenario = Scenario::calm("slow service", seed, 1, 2);
-        (scenario.layout, scenario.service_us) = (Layout::Split, 60_000);
+        (scenario.layout, scenario.service_us) = (layout, 60_000);
         run_scenario(scenario, &Options::default()).counters.view
     });
     let views = views.sum();
@@ -183,22 +183,33 @@ fn views_of_a_slow_service(mutant: Option<Mutant>) -> u64 {
 
 #[test]
 fn suspects_unasked() {
-    let views = [None, Some(Mutant::SuspectsUnasked)].map(views_of_a_slow_service);
+    let views = |mutant| views_of_a_slow_service(Layout::Split, mutant);
+    let views = [None, Some(Mutant::SuspectsUnasked)].map(views);
     println!("{views:?} views, without and with SuspectsUnasked");
     assert!(views[0] == 0 && views[1] > 0);
 }
 
+#[test]
+fn hold_ups_count() {
+    let views = |mutant| views_of_a_slow_service(Layout::Fused, mutant);
+    let views = [None, Some(Mutant::HoldUpsCount)].map(views);
+    println!("{views:?} views, without and with HoldUpsCount");
+    assert!(views[0] == 0 && views[1] > 0);
+}
+
 /// Without the rules for slow wires a group leaves its view without any fault, or sends much in vain. They
-/// are hunted in `wires.rs`: `a_group_that_knows_nothing_of_wires_fails_on_slow_ones`.
+/// are hunted in `wires.rs`: `a_group_that_knows_nothing_of_wires_fails_on_slow_ones`; the rule for views that
+/// are not finished in `views.rs`: `views_in_haste`.
 macro_rules! mutants {
     ($($(#[$mark:meta])* $name:ident: $mutant:ident in $seeds:literal;)*) => {
         $(#[test] $(#[$mark])* fn $name() { is_found(Mutant::$mutant, $seeds); })*
 
         #[test]
         fn every_mutant_is_hunted() {
-            let others = [Mutant::NoAcks, Mutant::SuspectsUnasked];
+            let others = [Mutant::NoAcks, Mutant::SuspectsUnasked, Mutant::HoldUpsCount];
             let of_wires = [Mutant::WireIgnored, Mutant::HeldIgnored];
-            let hunted = [&others[..], &of_wires, &[$(Mutant::$mutant),*]].concat();
+            let of_views = [Mutant::ViewsInHaste];
+            let hunted = [&others[..], &of_wires, &of_views, &[$(Mutant::$mutant),*]].concat();
             assert!(Mutant::ALL.iter().all(|mutant| hunted.contains(mutant)));
         }
     };
@@ -246,6 +257,7 @@ mutants! {
     suspects_unsent: SuspectsUnsent in 20;
     peers_unlimited: PeersUnlimited in 20;
     answers_unlimited: AnswersUnlimited in 20;
+    left_outside: LeftOutside in 500;
 }
 
 /// A smaller run of the same kind is found, and it still fails without the search.

@@ -229,17 +229,19 @@ fn signed_requests_are_ordered_and_forged_ones_are_not() {
     assert!(answered > 2_000 && refused > 500);
 }
 
-/// A service that takes longer for an operation than a request may wait, on a thread of its own:
-/// suspicion is about ordering, so nobody leaves the view.
+/// A service that takes longer for an operation than a request may wait, on a thread of its own or on
+/// that of all stages: suspicion is about ordering, so nobody leaves the view.
 #[test]
 fn a_slow_service_is_no_reason_to_leave_a_view() {
     for seed in 0..20 {
         for service_us in [10_000, 60_000, 300_000] {
-            let mut scenario = Scenario::calm("slow service", seed, 1, 2);
-            (scenario.layout, scenario.service_us) = (Layout::Split, service_us);
-            let report = run_scenario(scenario, &Options::default());
-            report.assert_good();
-            assert_eq!(report.counters.view, 0, "{service_us} us, seed {seed}");
+            for layout in [Layout::Split, Layout::Fused] {
+                let mut scenario = Scenario::calm("slow service", seed, 1, 2);
+                (scenario.layout, scenario.service_us) = (layout, service_us);
+                let report = run_scenario(scenario, &Options::default());
+                report.assert_good();
+                assert_eq!(report.counters.view, 0, "{layout:?}, {service_us} us, seed {seed}");
+            }
         }
     }
 }

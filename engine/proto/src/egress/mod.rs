@@ -47,7 +47,7 @@ use crate::config::GroupConfig;
 use crate::ids::{Peers, ReplicaId};
 use crate::mutants::{self, Mutant};
 use crate::output::{
-    Answerer, Cause, ClientLink, Destination, Input, Network, Reject, Reply, ReplyQueue, SendTag,
+    Answerer, ClientLink, Destination, Input, Network, Reject, Reply, ReplyQueue, SendTag,
     ToIntake, ToPillar, ToState,
 };
 use crate::time::{Time, earliest};
@@ -279,20 +279,23 @@ impl<L: Copy + PartialEq> Egress<L> {
     /// Takes replies; they leave with the next [`Self::flush`].
     #[inline]
     pub fn reply(&mut self, replies: &ReplyQueue, links: &mut impl Links<L>) {
-        for reply in replies.iter() {
-            self.reply_one(&reply, links);
-        }
+        self.reply_all(replies.iter(), links);
     }
 
     /// As [`Self::reply`], for one.
-    #[inline]
     pub fn reply_one(&mut self, reply: &Reply<'_>, links: &mut impl Links<L>) {
-        if reply.cause == Cause::Deferred {
-            return;
-        }
-        let Self { clients, to_peers, .. } = self;
-        let found = clients.push(reply, |ready| links.send_to_client(ready.link, ready.message));
-        to_peers.counters.lost_replies += u64::from(!found);
+        self.reply_all(std::iter::once(*reply), links);
+    }
+
+    #[inline(always)]
+    fn reply_all<'a>(
+        &mut self,
+        replies: impl Iterator<Item = Reply<'a>>,
+        links: &mut impl Links<L>,
+    ) {
+        let lost =
+            self.clients.push(replies, |ready| links.send_to_client(ready.link, ready.message));
+        self.to_peers.counters.lost_replies += lost;
     }
 
     /// The link of a client, if it is up.
@@ -337,7 +340,9 @@ impl<L: Copy + PartialEq> Egress<L> {
             outbound.hand_over(peer, now, limits, counters, links);
         }
         let ToPeers { config, peers, path, .. } = to_peers;
-        path.update(peers.iter().filter_map(|peer| peer.way(now)), config.quorum() - 1);
+        if path.is_time(now) {
+            path.update(peers.iter().filter_map(|peer| peer.way(now)), config.quorum() - 1);
+        }
         clients.flush(|ready| links.send_to_client(ready.link, ready.message));
     }
 

@@ -5,6 +5,7 @@
 //! how long a message is on its way asks for what is about to arrive.
 
 use crate::input::PathState;
+use crate::time::Time;
 
 /// The way to a peer is full if it takes so much longer than without anything to carry, in microseconds.
 const FULL_US: u64 = 50_000;
@@ -17,6 +18,8 @@ const BATCH_US: u64 = 20_000;
 const LEAST_BATCH: u64 = 4 << 10;
 /// A change by less is not worth telling, in microseconds.
 const NEWS_US: u64 = 5_000;
+/// How often to look at most, in microseconds: turns may be much shorter.
+const LOOK_US: u64 = 1_000;
 
 /// What the way to one peer is like.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,7 @@ pub(super) struct Way {
 /// The last thing that stages were told.
 #[derive(Debug, Default)]
 pub(super) struct Told {
+    looked_at: Time,
     state: PathState,
     is_new: bool,
     /// The ways, while they are looked at.
@@ -39,6 +43,17 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// Whether it is time to look again. Who was told that a way is full waits for what comes next, and
+    /// there may be no further turn: so that is always looked at.
+    #[inline]
+    pub(super) fn is_time(&mut self, now: Time) -> bool {
+        let is_time = self.state.is_full || now >= self.looked_at.after_us(LOOK_US);
+        if is_time {
+            self.looked_at = now;
+        }
+        is_time
+    }
+
     /// Looks at the ways to the peers that are up; `needed` of them must get a proposal.
     pub(super) fn update(&mut self, ways: impl Iterator<Item = Way>, needed: usize) {
         self.ways.clear();

@@ -133,27 +133,51 @@ impl<L: Copy + PartialEq> ClientLinks<L> {
         of_client.iter().find(|(i, _)| *i == client.incarnation).map(|(_, slot)| *slot)
     }
 
-    /// Appends a reply to the message of its link. Returns false if the link is gone. `send` takes
-    /// messages that are complete.
+    /// Appends replies to the messages of their links, and returns how many have no link. What is
+    /// deferred is left out. `send` takes messages that are complete.
     #[inline]
-    pub(super) fn push(&mut self, reply: &Reply<'_>, send: impl FnMut(Ready<'_, L>)) -> bool {
-        let client = reply.link();
-        let slot = match self.last {
-            Some((last, slot)) if last == client => slot,
-            _ => match self.slot_of(client) {
-                Some(slot) => {
-                    self.last = Some((client, slot));
-                    slot
+    pub(super) fn push<'a>(
+        &mut self,
+        replies: impl Iterator<Item = Reply<'a>>,
+        mut send: impl FnMut(Ready<'_, L>),
+    ) -> u64 {
+        let mut lost = 0;
+        let mut replies = replies.filter(|reply| reply.cause != Cause::Deferred);
+        let mut next = replies.next();
+        while let Some(first) = next {
+            let client = first.link();
+            let Some(slot) = self.slot_of_last(client) else {
+                lost += 1;
+                next = replies.next();
+                continue;
+            };
+            let it = self.slots[slot as usize].as_mut().expect("the link was found");
+            if it.message.is_empty() {
+                self.open.push(slot);
+            }
+            // Replies come in runs: the link is looked up once for each.
+            let mut reply = first;
+            loop {
+                it.push(self.replica, &reply, &mut send);
+                next = replies.next();
+                match next {
+                    Some(other) if other.link() == client => reply = other,
+                    _ => break,
                 }
-                None => return false,
-            },
-        };
-        let it = self.slots[slot as usize].as_mut().expect("the link was found");
-        if it.message.is_empty() {
-            self.open.push(slot);
+            }
         }
-        it.push(self.replica, reply, send);
-        true
+        lost
+    }
+
+    fn slot_of_last(&mut self, client: ClientLink) -> Option<u32> {
+        match self.last {
+            Some((last, slot)) if last == client => Some(slot),
+            _ => {
+                let slot = self.slot_of(client)?;
+                self.last = Some((client, slot));
+                Some(slot)
+            }
+        }
     }
 
     /// Offers the messages that may go through the leader. Those that `relay` takes are done with.
@@ -180,10 +204,16 @@ impl<L: Copy + PartialEq> ClientLinks<L> {
 }
 
 impl<L: Copy> ReplyLink<L> {
-    fn push(&mut self, replica: ReplicaId, reply: &Reply<'_>, mut send: impl FnMut(Ready<'_, L>)) {
+    #[inline(always)]
+    fn push(
+        &mut self,
+        replica: ReplicaId,
+        reply: &Reply<'_>,
+        send: &mut impl FnMut(Ready<'_, L>),
+    ) {
         let fits = self.message.len() + reply.result.len() <= REPLIES_TARGET_BYTES;
         if !self.message.is_empty() && (reply.view != self.view || !fits) {
-            self.hand_out(&mut send);
+            self.hand_out(send);
         }
         if self.message.is_empty() {
             self.view = reply.view;
@@ -214,6 +244,7 @@ impl<L: Copy> ReplyLink<L> {
         Ready { link, client, view, message }
     }
 
+    #[inline(never)]
     fn hand_out(&mut self, send: &mut impl FnMut(Ready<'_, L>)) {
         if self.replies > 0 {
             send(self.ready());

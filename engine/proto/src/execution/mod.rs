@@ -133,6 +133,12 @@ impl<S: Service> Execution<S> {
         self.queues.iter().map(VecDeque::len).sum()
     }
 
+    /// Requests that the request intake wants to be told of, for oracles on bounded memory.
+    #[must_use]
+    pub fn watched(&self) -> usize {
+        self.watched.len()
+    }
+
     /// The agreed time after the last executed order number, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn agreed_ms(&self) -> u64 {
@@ -427,8 +433,9 @@ impl<S: Service> Execution<S> {
 
     /// TR listing 17, installSnapshot.
     fn install(&mut self, id: CheckpointId, state: &TransferredState, out: &mut Output) {
-        // A diverged state is replaced whatever its order number.
-        if id.order < self.executed && !self.halted {
+        // A diverged state is replaced whatever its order number. Otherwise there is nothing in it that
+        // this stage has not executed, or installed before.
+        if id.order <= self.executed && !self.halted {
             return;
         }
         let pages = &state.service;

@@ -182,8 +182,13 @@ impl SessionTable {
     #[inline]
     pub(super) fn find(&mut self, session: SessionId) -> Place {
         let at = self.hints.of(session);
-        if at < self.length && self.entry(at).id == session {
-            return Place { at, is_known: true };
+        if at < self.length {
+            let entry = self.entry(at);
+            // Always so; it takes the entry's second cache line to tell.
+            let is_ours = entry.id == session && entry.first.number <= entry.highest;
+            if is_ours {
+                return Place { at, is_known: true };
+            }
         }
         self.find_by_index(session)
     }
@@ -243,6 +248,7 @@ impl SessionTable {
     }
 
     /// Records a result at an entry that a lookup named.
+    #[inline]
     pub(super) fn record(
         &mut self,
         at: u32,

@@ -28,6 +28,8 @@ pub const LARGE_REPLY_BYTES: usize = 16 << 10;
 
 /// Bytes that a [`ResultsDigest`] gathers before it hashes them.
 const PIECES_BYTES: usize = 16 << 10;
+/// In a [`ResultsDigest`], beside the status: a result follows.
+const HAS_RESULT: u8 = 0x80;
 /// A queue that is emptied keeps memory for results of so many bytes.
 const KEPT_RESULT_BYTES: usize = 8 << 20;
 /// And memory for so many replies.
@@ -161,9 +163,10 @@ impl ReplyQueue {
     }
 }
 
-/// Digest of what the requests of a batch are answered: for each client, session, number, status,
-/// length of the result and the result, numbers as little-endian (4, 8, 8, 1 and 4 bytes). View and
-/// cause are left out, and so is whether a reply is deferred: it must not depend on them.
+/// Digest of what the requests of a batch are answered: for each of them, in the order of the batch, its
+/// status (a byte), to which 0x80 is added if there is a result; then follow the result's length (four
+/// bytes, little-endian) and the result. Whose requests they are says the batch, so that is left out;
+/// so are view and cause and whether a reply is deferred: the digest must not depend on them.
 #[derive(Debug)]
 pub struct ResultsDigest {
     hasher: blake3::Hasher,
@@ -182,10 +185,11 @@ impl ResultsDigest {
     /// Adds a reply.
     pub fn add(&mut self, reply: &Reply<'_>) {
         let Self { hasher, pieces } = self;
-        pieces.extend_from_slice(&reply.session.client.0.to_le_bytes());
-        pieces.extend_from_slice(&reply.session.session.to_le_bytes());
-        pieces.extend_from_slice(&reply.number.0.to_le_bytes());
-        pieces.push(reply.status as u8);
+        if reply.result.is_empty() {
+            pieces.push(reply.status as u8);
+            return;
+        }
+        pieces.push(reply.status as u8 | HAS_RESULT);
         pieces.extend_from_slice(&(reply.result.len() as u32).to_le_bytes());
         if pieces.len() + reply.result.len() > PIECES_BYTES {
             hasher.update(pieces);

@@ -13,7 +13,7 @@ use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, Peers, ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::notice::Notice;
-use crate::output::{Network, Output, ToExecution, ToPillar, ToState, Watermark};
+use crate::output::{Network, Output, ToPillar, ToState, Watermark};
 use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::wire::CheckpointId;
@@ -177,7 +177,6 @@ impl<E: Evidence> CatchUp<E> {
         self.diverged = true;
         self.divergences += 1;
         self.taken.clear();
-        out.execution(ToExecution::Halt);
         self.jump(evidence, view, now, out);
     }
 

@@ -93,6 +93,13 @@ struct Job {
     versions: Vec<Option<u64>>,
 }
 
+/// A transferred state on its way into the execution stage, which may be busy for long.
+struct Handed {
+    order: OrderNumber,
+    /// It replaces a state that diverged.
+    whole: bool,
+}
+
 /// The state stage of a replica.
 pub struct StateStage {
     config: Arc<GroupConfig>,
@@ -105,6 +112,8 @@ pub struct StateStage {
     /// The last digested checkpoint: what the next one is compared with.
     latest: Option<Arc<Held>>,
     transfer: Option<Transfer>,
+    /// The state that was handed to the execution stage and is not installed yet.
+    handed: Option<Handed>,
     /// A transfer that starts once the installed state is digested, since it is compared with that.
     deferred: Option<CheckpointId>,
     transfers: u64,
@@ -128,6 +137,7 @@ impl StateStage {
             stable: OrderNumber(0),
             latest: None,
             transfer: None,
+            handed: None,
             deferred: None,
             transfers: 0,
             comparison: None,
@@ -226,10 +236,9 @@ impl StateStage {
             // Snapshots that are not digested yet belong to the state that was replaced.
             self.jobs.clear();
         }
-        if self.transfer.as_ref().is_some_and(|t| t.id().order <= taken.order) {
-            // Execution reached it by itself, or has just installed the transferred state.
-            self.transfer = None;
-        }
+        self.note_installed(&taken);
+        // Execution reached it by itself, or has just installed the transferred state.
+        self.drop_transfer_to(taken.order);
         let rises = self.jobs.back().is_none_or(|last| last.taken.order < taken.order);
         assert!(rises, "snapshots are taken in the order of execution");
         self.jobs.push_back(Job {
@@ -240,8 +249,27 @@ impl StateStage {
         });
     }
 
+    /// Execution has installed what it was handed, or has reached it by itself and ignores it.
+    fn note_installed(&mut self, taken: &TakenSnapshot) {
+        let Some(handed) = &self.handed else { return };
+        let (order, whole) = (handed.order, handed.whole);
+        let is_installed = taken.installed && taken.order == order;
+        if is_installed && whole {
+            // Of the state that diverged, equal versions do not mean equal pages.
+            self.latest = None;
+        }
+        if is_installed || (!whole && taken.order >= order) {
+            self.handed = None;
+        }
+    }
+
+    /// Ends a transfer that execution does not need any more. A state that diverged is replaced
+    /// wherever execution got with it.
+    fn drop_transfer_to(&mut self, order: OrderNumber) {
+        self.transfer.take_if(|transfer| transfer.id().order <= order && !transfer.is_whole());
+    }
+
     fn complete(&mut self, job: Job, now: Time, out: &mut Output) {
-        let installed = job.taken.installed;
         let old = self.latest.as_deref();
         let mut tree = 0;
         let trees = job.groups.map(|groups| {
@@ -253,9 +281,7 @@ impl StateStage {
         let digest = content_digest(ROOT, &record.encode());
         let id = CheckpointId { order: job.taken.order, digest };
         let held = Arc::new(Held { taken: job.taken, id, trees });
-        if self.transfer.as_ref().is_some_and(|t| t.id().order <= id.order) {
-            self.transfer = None;
-        }
+        self.drop_transfer_to(id.order);
         self.latest = Some(Arc::clone(&held));
         if self.held.insert(id.order, held).is_some() {
             self.forget_compared();
@@ -263,7 +289,7 @@ impl StateStage {
         out.trace(|| TraceEvent::CheckpointTaken(id));
         out.control(ToControl::CheckpointTaken(id));
         out.pillar(self.config.checkpoint_pillar(id.order), ToPillar::CertifyCheckpoint { id });
-        if installed
+        if !self.is_installing()
             && let Some(next) = self.deferred.take()
             && next.order > id.order
         {
@@ -276,6 +302,11 @@ impl StateStage {
 
     fn is_digesting_installed(&self) -> bool {
         self.jobs.iter().any(|job| job.taken.installed)
+    }
+
+    /// Whether a transferred state is not what the next one can be compared with yet.
+    fn is_installing(&self) -> bool {
+        self.handed.is_some() || self.is_digesting_installed()
     }
 
     /// Drops checkpoints that no peer will fetch any more.
@@ -346,11 +377,20 @@ impl StateStage {
         if !whole && self.held.get(&id.order).is_some_and(|held| held.id == id) {
             return;
         }
-        if !whole && self.is_digesting_installed() {
+        // It is not fetched again while it waits for a busy execution stage. A state that diverged waits
+        // for nothing but the state that replaces it.
+        let is_replaced = self.handed.as_ref().is_some_and(|handed| handed.whole);
+        let waits = if whole { is_replaced } else { self.is_installing() };
+        if waits {
             if self.deferred.is_none_or(|deferred| deferred.order < id.order) {
                 self.deferred = Some(id);
             }
             return;
+        }
+        let is_running = self.transfer.as_ref().is_some_and(Transfer::is_whole);
+        if whole && !is_running {
+            // It goes the same way as the state that follows, and so arrives before it.
+            out.execution(ToExecution::Halt);
         }
         let resend_us = self.config.resend_us;
         match &mut self.transfer {
@@ -414,13 +454,14 @@ impl StateStage {
             other => other?,
         }
         if let Some(state) = transfer.finished() {
-            let id = transfer.id();
-            if transfer.is_whole() {
+            let (id, whole) = (transfer.id(), transfer.is_whole());
+            if whole {
                 // If this replica's state diverged, equal versions do not mean equal pages.
                 self.latest = None;
                 self.jobs.clear();
             }
             self.transfers += 1;
+            self.handed = Some(Handed { order: id.order, whole });
             self.transfer = None;
             out.execution(ToExecution::Install { id, state: Arc::new(state) });
         } else {

@@ -430,3 +430,65 @@ fn one_holder_among_the_dead_is_enough() {
         }
     }
 }
+
+/// Halts and states that a stage hands to its execution, in a word each.
+fn handed(out: &mut Output) -> Vec<&'static str> {
+    let inputs = std::mem::take(&mut out.inputs).into_iter();
+    let words = inputs.filter_map(|input| match input {
+        Input::Execution(ToExecution::Halt) => Some("halt"),
+        Input::Execution(ToExecution::Install { .. }) => Some("install"),
+        _ => None,
+    });
+    words.collect()
+}
+
+/// The execution stage is busy: until it has installed a state, that one is not fetched again, and a later
+/// one is not fetched yet.
+#[test]
+fn a_state_that_waits_for_execution_is_not_fetched_again() {
+    let mut pair = Pair::new();
+    let id = pair.take(0, 256);
+    pair.handle(1, ToState::Transfer { id, whole: false });
+    assert_eq!((pair.installs.len(), pair.fetched_pages().len()), (1, COUNT as usize));
+    let later = pair.take(0, 512);
+    for wanted in [id, later, id] {
+        pair.handle(1, ToState::Transfer { id: wanted, whole: false });
+    }
+    assert_eq!((pair.installs.len(), pair.fetched_pages().len()), (1, 0));
+    assert_eq!(pair.install(), id);
+    // Then the later one is compared with it.
+    assert_eq!(pair.installs.len(), 1);
+    assert!((1..COUNT as usize).contains(&pair.fetched_pages().len()));
+}
+
+/// Execution reached it by itself before it came to the state, and ignores that.
+#[test]
+fn a_state_that_execution_ignores_is_waited_for_no_more() {
+    let mut pair = Pair::new();
+    let id = pair.take(0, 256);
+    pair.handle(1, ToState::Transfer { id, whole: false });
+    pair.installs.clear();
+    pair.take(1, 256);
+    let later = pair.take(0, 512);
+    pair.handle(1, ToState::Transfer { id: later, whole: false });
+    assert_eq!(pair.installs.len(), 1);
+}
+
+/// The order to halt goes before the state that ends it, however often that state is asked for.
+#[test]
+fn execution_halts_once_before_a_diverged_state_is_replaced() {
+    let mut pair = Pair::new();
+    let id = pair.take(0, 256);
+    let mut out = Output::default();
+    let transfer = || ToState::Transfer { id, whole: true };
+    pair.stages[1].handle(transfer(), Time(1), &mut out);
+    pair.stages[1].handle(transfer(), Time(2), &mut out);
+    assert_eq!(handed(&mut out), ["halt"]);
+    // What execution took before it halted does not end the transfer.
+    pair.stages[1].handle(taken(512, state_at(512), false), Time(3), &mut out);
+    assert!(pair.stages[1].transfer.is_some());
+    pair.stages[1].handed = Some(Handed { order: id.order, whole: true });
+    pair.stages[1].transfer = None;
+    pair.stages[1].handle(transfer(), Time(4), &mut out);
+    assert_eq!(handed(&mut out), [] as [&str; 0]);
+}

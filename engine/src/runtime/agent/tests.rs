@@ -229,3 +229,52 @@ fn a_dead_transport_stops_the_replica_with_the_reason() {
     let Some(Failure::Transport(error)) = shared.take_failure() else { panic!("it has a reason") };
     assert!(error.to_string().contains("io_uring failed: Input/output error"), "{error}");
 }
+
+/// Is held up by its first tick, and then notes the time.
+struct HeldUp {
+    seen: Vec<Time>,
+    shared: Arc<Shared>,
+}
+
+const HELD_UP: Duration = Duration::from_millis(400);
+
+impl Stage for HeldUp {
+    fn handle(&mut self, _: Input, _: Time, _: &mut Output) {}
+
+    fn tick(&mut self, now: Time, _: &mut Output) {
+        self.seen.push(now);
+        match self.seen[..] {
+            [_] => std::thread::sleep(HELD_UP),
+            [before, after] => {
+                // Nothing but the polling of the network is in between.
+                assert!(Duration::from_micros(after.since_us(before)) < HELD_UP / 2);
+                self.shared.stop();
+            }
+            _ => {}
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        Some(Time(0))
+    }
+
+    fn publish(&self, _: &Counters) {}
+}
+
+#[test]
+fn time_in_which_a_stage_holds_up_the_others_does_not_pass_for_them() {
+    let plans = vec![AgentPlan { name: "all".into(), roles: vec![Role::Server], core: None }];
+    let config = Arc::new(GroupConfig { pillars: 1, ..GroupConfig::default() });
+    let (layout, transport) = (Layout::Fused, TransportKind::Epoll);
+    let shared = Shared::new(ReplicaId(0), config, layout, transport, false, plans, None);
+    let shared = Arc::new(shared);
+    let hub = Hub::new(MemoryNetwork::new().endpoint(), lonely_hub()).unwrap();
+    let network = Network::new(hub, Arc::clone(&shared), Vec::new(), EgressLimits::default());
+    let stage = HeldUp { seen: Vec::new(), shared: Arc::clone(&shared) };
+    let stages: Vec<Box<dyn Stage>> = vec![Box::new(stage)];
+    let queues = (vec![None], vec![None]);
+    let agent = Agent::new(0, Arc::clone(&shared), stages, Some(network), queues.0, queues.1);
+    let thread = std::thread::spawn(move || agent.run());
+    wait_until("the replica stops", || shared.is_stopping());
+    thread.join().unwrap();
+}

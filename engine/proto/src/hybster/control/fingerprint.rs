@@ -30,6 +30,7 @@ impl<V: Verifier> Control<V> {
             resend_due: _,
             catch_up,
             differences,
+            outside: _,
             views_entered: _,
             left_since_stable,
             left_at: _,

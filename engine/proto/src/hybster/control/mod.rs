@@ -13,6 +13,7 @@
 //! | `entering.rs` | 19: receive(NEW-VIEW), newFollowerViewReady, enterView, sendNewViewAck |
 //! | `messages.rs` | 19: storeViewChange, discardViewChanges, isCorrectNewViewCertificate |
 //! | `catch_up.rs` | 18 and 20: requestState, receive(STATE-REQUEST), obtainState |
+//! | `outside.rs` | a peer that left its view alone (DEVIATIONS 27) |
 //! | `timing.rs` | the times of batches in a view change (DEVIATIONS 22) |
 
 mod catch_up;
@@ -22,6 +23,7 @@ mod establishing;
 mod fingerprint;
 mod invariants;
 mod messages;
+mod outside;
 mod timing;
 mod view_change;
 
@@ -48,6 +50,7 @@ use crate::wire::{kind, kind_of};
 
 pub(crate) use messages::MAX_CHANGES;
 use messages::{Messages, Subject};
+use outside::Outside;
 
 enum Phase {
     /// In the view v_cur = v_stab.
@@ -98,6 +101,7 @@ pub struct Control<V: Verifier> {
     resend_due: Option<Time>,
     catch_up: CatchUp<CheckpointCertificate>,
     differences: Differences,
+    outside: Outside,
     views_entered: u64,
     /// Views left since the last stable one: links of the next VIEW-CHANGE.
     left_since_stable: usize,
@@ -128,6 +132,7 @@ impl<V: Verifier> Control<V> {
             resend_due: None,
             catch_up: CatchUp::new(config.clone()),
             differences: Differences::new(config.replicas, config.window),
+            outside: Outside::default(),
             views_entered: 0,
             left_since_stable: 0,
             left_at: None,
@@ -258,6 +263,9 @@ impl<V: Verifier> Control<V> {
         if self.new_view_due.is_some_and(|at| at <= now) {
             self.new_view_overdue(now, out);
         }
+        if self.outside_deadline().is_some_and(|at| at <= now) {
+            self.fetch_inside(now, out);
+        }
         self.evaluate(now, out);
         self.differences.forward(self.catch_up.stable().id.order, out);
         self.release_batches(out);
@@ -268,7 +276,7 @@ impl<V: Verifier> Control<V> {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let views = earliest(self.resend_due, self.new_view_due);
-        earliest(views, self.catch_up.deadline())
+        earliest(earliest(views, self.outside_deadline()), self.catch_up.deadline())
     }
 
     /// A pillar holds the batches that a message names, or found an invalid one among them.
@@ -311,6 +319,11 @@ impl<V: Verifier> Control<V> {
 
     /// The tasks of TR listing 19, in an order that prefers to enter views over leaving them.
     fn evaluate(&mut self, now: Time, out: &mut Output) {
+        self.evaluate_views(now, out);
+        self.look_outside(now);
+    }
+
+    fn evaluate_views(&mut self, now: Time, out: &mut Output) {
         if !self.is_settled() || out.fatal.is_some() {
             return;
         }

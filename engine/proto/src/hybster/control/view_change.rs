@@ -11,10 +11,16 @@ use crate::hybster::input::PillarInput;
 use crate::hybster::verify::verify_view_change;
 use crate::hybster::wire::view::{MAX_LINKS, Part, ViewChange};
 use crate::ids::{PillarId, ReplicaId, View};
+use crate::mutants::{self, Mutant};
 use crate::notice::{Departure, Notice};
 use crate::output::{Destination, Output, Reject, SendTag, ToIntake};
 use crate::time::Time;
 use crate::trace::TraceEvent;
+
+/// Unfinished views in a row after which the wait for a NEW-VIEW doubles.
+const VIEWS_UNTIL_DOUBLED: usize = 64;
+/// Most doublings: with a wait of a millisecond, years pass until then.
+const MAX_DOUBLINGS: u32 = 24;
 
 impl<V: Verifier> Control<V> {
     /// TR listing 19, leaveViewFor: all pillars stop and hand over their parts.
@@ -185,7 +191,16 @@ impl<V: Verifier> Control<V> {
     pub(super) fn expect_new_view(&mut self, now: Time) {
         let expected = !self.is_stable() && self.has_quorum_for_current();
         if expected && self.new_view_due.is_none() {
-            self.new_view_due = Some(now.after_us(self.new_view_timeout.delay_us()));
+            self.new_view_due = Some(now.after_us(self.new_view_wait_us()));
         }
+    }
+
+    /// How long a NEW-VIEW may take. Where one view after the other is not finished, VIEW-CHANGEs become
+    /// longer, and the waits as well: so the links that a VIEW-CHANGE has room for are never used up
+    /// (DEVIATIONS 28), and a wait is no longer than a 64th of the time that no view was stable.
+    fn new_view_wait_us(&self) -> u64 {
+        let doublings = (self.left_since_stable / VIEWS_UNTIL_DOUBLED) as u32;
+        let doublings = if mutants::active(Mutant::ViewsInHaste) { 0 } else { doublings };
+        self.new_view_timeout.delay_us().saturating_mul(1 << doublings.min(MAX_DOUBLINGS))
     }
 }

@@ -287,6 +287,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Answers what a peer has asked for and is held here, as far as there is room.
     pub(super) fn send_batches(&mut self, to: ReplicaId, out: &mut Output) {
         while let Some(digest) = self.answers.next(to) {
+            let Self { digests, slots, .. } = self;
+            digests.update(|place| Some(slots.at_place(place)?.prepare.as_ref()?.header.batch));
             let batch = self.held_batch(&digest);
             let answer = batch.map(|batch| encode_batch(self.pillar, &batch));
             self.answers.answered(to, digest, answer.as_ref().map_or(0, Bytes::len));

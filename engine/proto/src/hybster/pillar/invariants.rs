@@ -59,11 +59,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let slot = self.slots.get(at).expect("inside the log");
         if let Some(stored) = &slot.prepare {
             let header = &stored.header;
-            let mut places = self.digests.find(&header.batch);
-            assert!(
-                places.any(|place| Some(place) == self.slots.position(at)),
-                "a batch in the log is found by its digest"
-            );
+            let place = self.slots.position(at).expect("inside the log");
+            let reached = self.digests.reaches(&header.batch, place);
+            assert!(reached, "a batch in the log is found by its digest");
             let here = header.pillar == self.pillar && self.config.slot_of(header.first) == at;
             assert!(here, "a PREPARE is at its first slot");
             assert_eq!(header.view, self.view, "the log is of one view");

@@ -369,7 +369,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Puts a PREPARE into the log, where there must be room.
     fn store(&mut self, slot: u64, stored: StoredPrepare) {
         let place = self.slots.position(slot).expect("it lies inside the log");
-        self.digests.put(&stored.header.batch, place);
+        self.digests.note(place);
         self.slots.get_mut(slot).expect("it lies inside the log").prepare = Some(stored);
     }
 

@@ -97,7 +97,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     pub(super) fn is_late(&self, header: &PrepareHeader, bytes: usize) -> bool {
         let copies = u64::from(self.config.replicas) - 1;
         let carried_ms = bytes as u64 * copies / SLOWEST_WIRE;
-        let under_way_ms = self.commit_timeout.delay_us() / 1000 + carried_ms;
+        let held_up_ms = self.timing.clock.late_ms();
+        let under_way_ms = self.commit_timeout.delay_us() / 1000 + carried_ms + held_up_ms;
         let latest_ms = header.time_ms.saturating_add(self.timing.bound_ms + under_way_ms);
         !header.noop && latest_ms < self.timing.clock.unix_ms(self.now)
     }
