@@ -122,6 +122,9 @@ impl<D: Disk> Writer<D> {
         if syncs && !mutants::active(Mutant::SegmentLeftUnsynced) {
             self.sync()?;
         }
+        while self.spares.names.is_empty() && self.can_truncate() {
+            self.truncate()?;
+        }
         if self.spares.names.is_empty() {
             self.prepare()?;
         }
