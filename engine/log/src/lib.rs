@@ -8,6 +8,8 @@ mod error;
 mod format;
 mod gate;
 mod log;
+#[cfg(all(test, loom))]
+mod models;
 #[doc(hidden)]
 pub mod mutants;
 mod options;
