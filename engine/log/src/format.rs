@@ -22,6 +22,8 @@ pub(crate) const CLOSED: u16 = 1;
 const MAGIC: [u8; 8] = *b"HYBSTLOG";
 /// In the first word of a record: the word is never zero, not even that of an empty record.
 const RECORD: u64 = 1 << 31;
+/// No log gets that far, so that sums of numbers of a header never overflow.
+const FAR: u64 = 1 << 60;
 const _: () = assert!(PAYLOAD.is_multiple_of(8) && BLOCK.is_multiple_of(SECTOR));
 
 /// The first word of a record: its kind, its writer, and the length of its content.
@@ -187,8 +189,9 @@ impl Header {
             && header.bytes > BLOCK as u64
             && header.first_cursor.is_multiple_of(8)
             && header.synced <= header.first_ordinal
-            && header.first_ordinal.checked_add(header.bytes).is_some()
-            && header.first_cursor.checked_add(header.bytes).is_some()
+            && [header.segment, header.first_cursor, header.first_ordinal, header.bytes]
+                .iter()
+                .all(|number| *number < FAR)
             && sector[97..SECTOR].iter().all(|byte| *byte == 0);
         if is_sound { HeaderSector::Header(header) } else { HeaderSector::Garbage }
     }
@@ -196,6 +199,20 @@ impl Header {
 
 fn header_checksum(sector: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&sector[..12]), &sector[16..SECTOR])
+}
+
+/// Makes all checksums of a segment's file right, for tests that change its bytes.
+pub(crate) fn reseal(file: &mut [u8]) {
+    let (mut sectors, _) = file.as_chunks_mut::<SECTOR>();
+    let Some((header, rest)) = sectors.split_first_mut() else { return };
+    let checksum = header_checksum(header);
+    header[12..16].copy_from_slice(&checksum.to_le_bytes());
+    let seed = seed(&bytes(header, 16));
+    sectors = rest;
+    for sector in sectors.iter_mut().filter(|sector| sector.iter().any(|byte| *byte != 0)) {
+        let checksum = crc32c::crc32c_append(seed, &sector[4..]);
+        sector[..4].copy_from_slice(&checksum.to_le_bytes());
+    }
 }
 
 /// The name of a segment's file.

@@ -450,3 +450,6 @@ impl Disk for VirtualDisk {
         Ok(u128::from(boot).to_le_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests;
