@@ -51,7 +51,10 @@
 //! released; it says so ([`Report::last_break`]), and says it again at every later start.
 //!
 //! This takes a disk that keeps what it has confirmed as synced, and of a sector of 512 bytes that
-//! was being written has the old or the new content.
+//! was being written has the old or the new content. What `Async` and `None` say of a killed process
+//! takes more: that the system had no error when it wrote back what the page cache has. Nobody is told
+//! of one that comes between the last sync and the end of the process; a start finds it as long as the
+//! system remembers it.
 //!
 //! # Torn or damaged
 //!

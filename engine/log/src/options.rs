@@ -36,7 +36,8 @@ impl Durability {
 /// What an append does if the buffer has no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WhenFull {
-    /// It waits until the writer has made room, or the log has failed.
+    /// It waits until the writer has made room, or the log has failed. The writer must run on another
+    /// thread.
     Wait,
     /// It is refused and leaves no trace: where one thread drives appenders and writer, as in a
     /// simulator.

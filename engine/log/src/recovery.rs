@@ -157,10 +157,11 @@ impl<D: Disk> Recovery<D> {
         Ok(recovery)
     }
 
-    /// The next record.
+    /// The next record; `None` behind the last one, when [`Self::report`] has what was found. Whether
+    /// the log is damaged is certain only then.
     ///
     /// # Errors
-    /// The log is damaged, or the system refuses: there is no more to be had from it.
+    /// The log is damaged, or the system refuses: nothing of it may be relied upon.
     #[allow(clippy::should_implement_trait, reason = "a record borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, LogError> {
         loop {

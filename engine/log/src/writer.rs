@@ -164,11 +164,7 @@ impl<D: Disk> Writer<D> {
         if let Some(error) = self.shared.failure() {
             return Err(Arc::clone(error));
         }
-        let closed = self.do_close();
-        let failed = closed.map_err(|error| self.shared.fail(error));
-        // Whoever appends from now on is told.
-        self.shared.fail(LogError::Closed);
-        failed
+        self.do_close().map_err(|error| self.shared.fail(error))
     }
 
     fn do_close(&mut self) -> Result<(), LogError> {
@@ -302,5 +298,12 @@ impl<D: Disk> Writer<D> {
 
     fn io(&self, action: &'static str, name: &str, source: std::io::Error) -> LogError {
         LogError::Io { action, file: self.disk.path(name), source }
+    }
+}
+
+/// Without its writer a log takes nothing more, however it ended.
+impl<D: Disk> Drop for Writer<D> {
+    fn drop(&mut self) {
+        self.shared.fail(LogError::Closed);
     }
 }

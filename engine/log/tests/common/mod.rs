@@ -67,6 +67,8 @@ pub(crate) struct Model {
     pub(crate) power_lost: bool,
     pub(crate) was_closed: bool,
     pub(crate) last_break: Option<u64>,
+    /// What the last process that appended was to promise.
+    pub(crate) durability: Option<Durability>,
 }
 
 /// An open log.
@@ -129,6 +131,7 @@ impl World {
         self.model.synced_before = self.model.synced;
         self.model.written = log.written().0;
         self.model.released = self.model.synced;
+        self.model.durability = Some(self.options.durability);
         self.model.disk_failed = false;
         self.model.power_lost = false;
         self.model.was_closed = false;
@@ -159,8 +162,8 @@ impl World {
     /// What is certain to be there.
     pub(crate) fn must(&self) -> u64 {
         let model = &self.model;
-        match (model.power_lost || model.disk_failed, self.options.durability) {
-            (true, Durability::Sync) => model.synced.max(model.released),
+        match (model.power_lost || model.disk_failed, model.durability) {
+            (true, Some(Durability::Sync)) => model.synced.max(model.released),
             (true, _) => model.synced,
             (false, _) => model.written.max(model.released),
         }
@@ -206,7 +209,7 @@ impl World {
         }
         let model = &mut self.model;
         let may_be_lost = model.power_lost
-            && self.options.durability != Durability::Sync
+            && model.durability != Some(Durability::Sync)
             && model.released > model.synced.max(report.end.0);
         if model.was_closed && !report.was_closed && !model.power_lost {
             return Err("a log that was closed is not called so".to_owned());
@@ -383,6 +386,10 @@ pub(crate) fn lives(seed: u64) -> Outcome<()> {
             .live(open, steps)
             .map_err(|error| format!("{:?}: {error}", world.options.durability))?;
         world.end(None);
+        if world.random.one_in(2) {
+            // Somebody has changed the options.
+            world.options = small(&mut world.random);
+        }
     }
     Ok(())
 }
