@@ -9,6 +9,7 @@
 mod client;
 mod core;
 mod files;
+mod log;
 mod net;
 mod state;
 mod wire;
@@ -48,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "kv_pages", run: state::kv_pages, seeds: state::kv_page_seeds, tries: 40_000 },
     Target { name: "kv_operations", run: state::kv, seeds: state::kv_seeds, tries: 100_000 },
     Target { name: "trace", run: state::trace, seeds: state::trace_seeds, tries: 100_000 },
+    Target { name: "log", run: log::segments, seeds: log::seeds, tries: 30_000 },
     Target { name: "core", run: core::run, seeds: core::seeds, tries: 10_000 },
 ];
 

@@ -11,7 +11,7 @@ use crate::workspace::{Workspace, root};
 
 /// Choices of features that somebody uses. Each crate is built by itself, so that no other crate's
 /// features help it along. Those that are not here have no features, and nobody builds them alone.
-const FEATURES: [&[&str]; 11] = [
+const FEATURES: [&[&str]; 14] = [
     &["-p", "hybster-tss", "--no-default-features"],
     &["-p", "hybster-tss", "--no-default-features", "--features", "testing"],
     &["-p", "hybster-tss"],
@@ -21,6 +21,9 @@ const FEATURES: [&[&str]; 11] = [
     &["-p", "hybster-sim"],
     &["-p", "hybster-sim", "--features", "controls"],
     &["-p", "hybster-model"],
+    &["-p", "hybster-log"],
+    &["-p", "hybster-log", "--features", "mutants"],
+    &["-p", "hybster-disk"],
     &["-p", "hybster"],
     // As the whole workspace, or all packages of others would be built once more.
     &["--workspace", "--benches", "--features", "hybster-perf/icount"],
@@ -79,10 +82,14 @@ pub(crate) fn test() -> Result<Outcome, String> {
 }
 
 pub(crate) fn loom() -> Result<Outcome, String> {
-    let mut test = cargo();
-    test.env("CARGO_TARGET_DIR", target()?.join("loom")).env("RUSTFLAGS", "--cfg loom");
-    test.args(["test", "--locked", "--release", "-p", "hybster", "--lib"]);
-    run(test.arg("runtime::concurrency::model"))
+    for (package, models) in [("hybster", "runtime::concurrency::model"), ("hybster-log", "models")]
+    {
+        let mut test = cargo();
+        test.env("CARGO_TARGET_DIR", target()?.join("loom")).env("RUSTFLAGS", "--cfg loom");
+        test.args(["test", "--locked", "--release", "-p", package, "--lib", models]);
+        run(&mut test)?;
+    }
+    Ok(Outcome::Passed)
 }
 
 pub(crate) fn model() -> Result<Outcome, String> {

@@ -205,12 +205,7 @@ impl<L: Copy + PartialEq> ClientLinks<L> {
 
 impl<L: Copy> ReplyLink<L> {
     #[inline(always)]
-    fn push(
-        &mut self,
-        replica: ReplicaId,
-        reply: &Reply<'_>,
-        send: &mut impl FnMut(Ready<'_, L>),
-    ) {
+    fn push(&mut self, replica: ReplicaId, reply: &Reply<'_>, send: &mut impl FnMut(Ready<'_, L>)) {
         let fits = self.message.len() + reply.result.len() <= REPLIES_TARGET_BYTES;
         if !self.message.is_empty() && (reply.view != self.view || !fits) {
             self.hand_out(send);
