@@ -28,9 +28,9 @@ use super::Shared;
 
 /// When to look again whether a peer that is not read can be read: nobody tells.
 const BEHIND: Duration = Duration::from_millis(1);
-/// What a message counts that no correct peer sends, in nanoseconds of work: whoever sends such is read
-/// the more slowly.
-const REFUSED_COST_NS: u64 = 16_000;
+/// What a message counts that no correct peer sends, in nanoseconds of work: more than any of them costs, as
+/// reading and decrypting a long one does. Whoever sends such is read the more slowly.
+const REFUSED_COST_NS: u64 = 100_000;
 /// Log lines per second about messages that could not be sent.
 const LOG_LINES_PER_SECOND: u32 = 10;
 /// Status requests answered per second; more are dropped and counted.

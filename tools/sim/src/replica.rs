@@ -445,8 +445,7 @@ impl Replica {
             return told_of_all;
         }
         let under_way = self.queues.iter().flatten();
-        told_of_all
-            + under_way.filter(|it| matches!(it, Input::State(ToState::Stable(_)))).count()
+        told_of_all + under_way.filter(|it| matches!(it, Input::State(ToState::Stable(_)))).count()
     }
 
     /// A buffer of the core that holds more than the group's constants allow.
