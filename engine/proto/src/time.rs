@@ -31,11 +31,11 @@ const SLOWEST: u64 = 64;
 /// The time of stages that share a thread, which one of them may hold up for long: an operation of the
 /// service, or a snapshot. What arrives meanwhile is not read, so waits for it do not count that time: else
 /// each of them would end as soon as the thread goes on, before what has arrived is looked at, and replicas
-/// of a group with a slow service would suspect its leader. Nor do they count [`GRACE`] times as long after
+/// of a group with a slow service would suspect its leader. Nor do they count three times as long after
 /// that: peers execute the same, and may be behind.
 ///
 /// Where one such turn follows the other, the clock goes at a 64th of the host's speed
-/// ([`SLOWEST`]): a leader that leaves out a client is suspected later, but not never.
+/// at least: a leader that leaves out a client is suspected later, but not never.
 #[derive(Clone, Copy, Debug)]
 pub struct StageClock {
     /// What does not count, in microseconds.
