@@ -108,7 +108,11 @@ impl Turns {
     }
 
     /// How long it takes until a link with arrears has its turn, if there is one.
+    #[inline]
     pub(super) fn next_turn(&self) -> Option<Duration> {
+        if self.waiting.is_empty() {
+            return None;
+        }
         let parts = self.parts();
         let wait = |source| match source {
             Source::Peer(peer) => {
