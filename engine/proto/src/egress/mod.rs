@@ -340,9 +340,7 @@ impl<L: Copy + PartialEq> Egress<L> {
             outbound.hand_over(peer, now, limits, counters, links);
         }
         let ToPeers { config, peers, path, .. } = to_peers;
-        if path.is_time(now) {
-            path.update(peers.iter().filter_map(|peer| peer.way(now)), config.quorum() - 1);
-        }
+        path.update(now, peers.iter().filter_map(|peer| peer.way(now)), config.quorum() - 1);
         clients.flush(|ready| links.send_to_client(ready.link, ready.message));
     }
 

@@ -43,19 +43,15 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Whether it is time to look again. Who was told that a way is full waits for what comes next, and
-    /// there may be no further turn: so that is always looked at.
+    /// Looks at the ways to the peers that are up, if it is time to; `needed` of them must get a
+    /// proposal. A stage that was told that a way is full waits for the news that it is not, and there may be no
+    /// further turn to look in: so then each turn looks.
     #[inline]
-    pub(super) fn is_time(&mut self, now: Time) -> bool {
-        let is_time = self.state.is_full || now >= self.looked_at.after_us(LOOK_US);
-        if is_time {
-            self.looked_at = now;
+    pub(super) fn update(&mut self, now: Time, ways: impl Iterator<Item = Way>, needed: usize) {
+        if !self.state.is_full && now < self.looked_at.after_us(LOOK_US) {
+            return;
         }
-        is_time
-    }
-
-    /// Looks at the ways to the peers that are up; `needed` of them must get a proposal.
-    pub(super) fn update(&mut self, ways: impl Iterator<Item = Way>, needed: usize) {
+        self.looked_at = now;
         self.ways.clear();
         self.ways.extend(ways);
         let state = state_of(&mut self.ways, needed);
@@ -118,9 +114,10 @@ mod tests {
 
     #[test]
     fn only_news_is_told() {
-        let mut told = Told::default();
+        let (mut told, mut now) = (Told::default(), Time(0));
         let mut tell = |takes_us| {
-            told.update([way(takes_us)].into_iter(), 1);
+            now = now.after_us(LOOK_US);
+            told.update(now, [way(takes_us)].into_iter(), 1);
             told.take().map(|state| state.takes_us)
         };
         assert_eq!(tell(20_000), Some(20_000));
@@ -129,5 +126,18 @@ mod tests {
             (tell(26_000), tell(40_000), tell(10_000)),
             (Some(26_000), Some(40_000), Some(10_000))
         );
+    }
+
+    #[test]
+    fn a_way_that_is_full_is_looked_at_in_each_turn_and_others_now_and_then() {
+        let mut told = Told::default();
+        let mut is_full = |at_us, takes_us| {
+            told.update(Time(at_us), [way(takes_us)].into_iter(), 1);
+            told.take().map(|state| state.is_full)
+        };
+        assert_eq!(is_full(LOOK_US - 1, FULL_US + 1), None);
+        assert_eq!(is_full(LOOK_US, FULL_US + 1), Some(true));
+        assert_eq!(is_full(LOOK_US + 1, 0), Some(false));
+        assert_eq!(is_full(LOOK_US + 2, FULL_US + 1), None);
     }
 }
