@@ -28,6 +28,8 @@ pub const LARGE_REPLY_BYTES: usize = 16 << 10;
 
 /// Bytes that a [`ResultsDigest`] gathers before it hashes them.
 const PIECES_BYTES: usize = 16 << 10;
+/// Bytes before a result in it.
+const RESULT_HEAD: usize = 5;
 /// In a [`ResultsDigest`], beside the status: a result follows.
 const HAS_RESULT: u8 = 0x80;
 /// A queue that is emptied keeps memory for results of so many bytes.
@@ -178,7 +180,7 @@ impl ResultsDigest {
     #[must_use]
     pub fn new() -> Self {
         // Hashing many short pieces together is several times faster than one by one.
-        let pieces = Vec::with_capacity(PIECES_BYTES);
+        let pieces = Vec::with_capacity(PIECES_BYTES + RESULT_HEAD);
         Self { hasher: blake3::Hasher::new(), pieces }
     }
 
@@ -186,6 +188,10 @@ impl ResultsDigest {
     pub fn add(&mut self, reply: &Reply<'_>) {
         let Self { hasher, pieces } = self;
         if reply.result.is_empty() {
+            if pieces.len() >= PIECES_BYTES {
+                hasher.update(pieces);
+                pieces.clear();
+            }
             pieces.push(reply.status as u8);
             return;
         }
@@ -213,5 +219,43 @@ impl ResultsDigest {
 impl Default for ResultsDigest {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ClientId;
+
+    /// As `TRACE.md` says, whatever is hashed together.
+    #[test]
+    fn the_digest_of_results_is_that_of_the_bytes_that_the_format_names() {
+        let results: [&[u8]; 4] = [b"", b"result", &[7; 3 * PIECES_BYTES], b""];
+        let (mut digest, mut bytes) = (ResultsDigest::new(), Vec::new());
+        let gathers = digest.pieces.capacity();
+        for round in 0..2 * PIECES_BYTES {
+            // Mostly none, so that what is gathered is full of them now and then.
+            let result = if round % 5_000 < 4 { results[round % 4] } else { b"" };
+            digest.add(&Reply {
+                session: SessionId::new(ClientId(3), 1, 0),
+                number: RequestNumber(9),
+                tag: RequestTag::new(5),
+                view: View(2),
+                cause: Cause::Executed,
+                status: ReplyStatus::ResultGone,
+                result,
+            });
+            assert_eq!(digest.pieces.capacity(), gathers, "nothing is allocated");
+            let status = ReplyStatus::ResultGone as u8;
+            if result.is_empty() {
+                bytes.push(status);
+            } else {
+                bytes.push(status | 0x80);
+                bytes.extend((result.len() as u32).to_le_bytes());
+                bytes.extend(result);
+            }
+        }
+        assert_eq!(digest.finish(), Digest::of(&bytes));
+        assert_eq!(digest.finish(), Digest::of(b""), "nothing is left of them");
     }
 }
