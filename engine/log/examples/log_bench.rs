@@ -99,7 +99,7 @@ fn append(log: &Log, number: u16, bytes: usize, start: Instant) -> (u32, Vec<u32
             }
             count += 1;
         }
-        appender.ring();
+        appender.wake_writer();
         log.truncate_below(log.synced());
         // As the intake does.
         while log.is_congested() && start.elapsed() < RUN {
@@ -144,7 +144,7 @@ fn latency(place: &Path, durability: Durability) {
     for _ in 0..2_000 {
         let before = Instant::now();
         let end = appender.append(1, &[&[7; 300]]).expect("a disk that works");
-        appender.ring();
+        appender.wake_writer();
         while gate.released(0) < end {
             thread::yield_now();
         }

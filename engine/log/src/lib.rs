@@ -23,7 +23,7 @@
 //! // Each stage appends by a handle of its own. What depends on the record carries the cursor …
 //! let appender = log.appender(0);
 //! let after = appender.append(7, &[b"order 12: ", b"the batch"])?;
-//! appender.ring(); // once a turn
+//! appender.wake_writer(); // once a turn
 //!
 //! // … and leaves when the gate has reached it.
 //! let mut gate = log.gate();
@@ -107,9 +107,9 @@
 //! with trusted counters needs and others do not.
 #![forbid(unsafe_code)]
 
-mod bell;
 mod directory;
 mod disk;
+mod doorbell;
 mod error;
 mod format;
 mod gate;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::bell::Bell;
+use crate::doorbell::Doorbell;
 use crate::format::{record_bytes, record_word};
 use crate::gate::Gate;
 use crate::options::{Options, WhenFull};
@@ -51,7 +51,7 @@ pub struct Counters {
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) ring: Ring,
-    pub(crate) bell: Bell,
+    pub(crate) doorbell: Doorbell,
     /// Up to where records are in the page cache.
     pub(crate) written: AtomicU64,
     /// Up to where records are durable.
@@ -79,7 +79,7 @@ impl Shared {
         Self {
             options,
             ring: Ring::new(options.buffer_bytes, cursor),
-            bell: Bell::default(),
+            doorbell: Doorbell::default(),
             written: AtomicU64::new(cursor),
             synced: AtomicU64::new(cursor),
             needed_from: zero(),
@@ -139,7 +139,7 @@ impl Shared {
             if self.has_failed() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 break false;
             }
-            self.bell.ring();
+            self.doorbell.wake();
             let wait = self.moved.1.wait_timeout(guard, LOOK_AGAIN);
             guard = wait.unwrap_or_else(PoisonError::into_inner).0;
         };
@@ -212,7 +212,7 @@ impl Log {
     /// such are removed or used again, soon, by the writer.
     pub fn truncate_below(&self, cursor: Cursor) {
         self.shared.needed_from.fetch_max(cursor.0, Ordering::Relaxed);
-        self.shared.bell.ring();
+        self.shared.doorbell.wake();
     }
 
     /// Waits until everything up to the cursor is durable; `false` if the log has failed or the time
@@ -250,7 +250,7 @@ impl Appender {
     ///
     /// One addition to a shared counter and a copy; no lock, no allocation, no system call. Only if
     /// the buffer is full does it wait for the writer ([`WhenFull`]), and so for the disk. It does not
-    /// wake the writer: [`Self::ring`] does, once for all that a turn has appended.
+    /// wake the writer: [`Self::wake_writer`] does, once for all that a turn has appended.
     ///
     /// # Errors
     /// The record is too long, the log has failed, or the buffer is full and waiting was ruled out.
@@ -278,8 +278,8 @@ impl Appender {
 
     /// Wakes the writer if it sleeps: once a turn, after whatever was appended in it.
     #[inline]
-    pub fn ring(&self) {
-        self.shared.bell.ring();
+    pub fn wake_writer(&self) {
+        self.shared.doorbell.wake();
     }
 
     /// [`Log::appended`].

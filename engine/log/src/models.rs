@@ -1,4 +1,4 @@
-//! The shared buffer and the bell under loom: all interleavings of a few threads with a bounded number
+//! The shared buffer and the doorbell under loom: all interleavings of a few threads with a bounded number
 //! of preemptions, and all values that the memory model lets a load see.
 //!
 //! Covered: that a record is read whole or not at all, that its place is given out again only
@@ -18,8 +18,8 @@
 
 mod sync;
 
-#[path = "bell.rs"]
-mod bell;
+#[path = "doorbell.rs"]
+mod doorbell;
 #[path = "ring.rs"]
 mod ring;
 
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use loom::model::Builder;
 use loom::thread;
 
-use self::bell::Bell;
+use self::doorbell::Doorbell;
 use self::ring::Ring;
 use self::sync::{AtomicU64, Ordering};
 
@@ -113,13 +113,13 @@ fn a_cursor_is_behind_everything_that_is_known_of() {
 fn sleep_and_wake(announces: bool) {
     explore(3, move || {
         let ring = Arc::new(Ring::new(64, 0));
-        let bell = Arc::new(Bell::default());
-        bell.install(thread::current());
-        let (own_ring, own_bell) = (Arc::clone(&ring), Arc::clone(&bell));
+        let doorbell = Arc::new(Doorbell::default());
+        doorbell.install(thread::current());
+        let (own_ring, own_doorbell) = (Arc::clone(&ring), Arc::clone(&doorbell));
         let appender = thread::spawn(move || {
             for value in 1..3 {
                 assert!(append(&own_ring, value));
-                own_bell.ring();
+                own_doorbell.wake();
             }
         });
         let mut at = 0;
@@ -129,18 +129,18 @@ fn sleep_and_wake(announces: bool) {
                 continue;
             }
             if announces {
-                bell.going_to_sleep();
+                doorbell.going_to_sleep();
                 if ring.finished(at).is_none() {
                     thread::park();
                 }
             } else {
                 let is_empty = ring.finished(at).is_none();
-                bell.going_to_sleep();
+                doorbell.going_to_sleep();
                 if is_empty {
                     thread::park();
                 }
             }
-            bell.awake();
+            doorbell.awake();
         }
         appender.join().unwrap();
     });

@@ -1,4 +1,4 @@
-//! The atomics of the shared buffer and of the bell: those of the standard library here, loom's in
+//! The atomics of the shared buffer and of the doorbell: those of the standard library here, loom's in
 //! the models.
 
 pub(crate) use std::sync::OnceLock;

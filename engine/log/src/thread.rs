@@ -61,7 +61,7 @@ impl Drop for WriterThread {
 fn run<D: Disk>(mut writer: Writer<D>, moved: impl Fn()) -> Result<(), Arc<LogError>> {
     let shared = Arc::clone(writer.shared());
     // Before the first sleep, or a ring could find nobody to wake.
-    shared.bell.install(thread::current());
+    shared.doorbell.install(thread::current());
     let started = Instant::now();
     loop {
         match writer.step(started.elapsed().as_millis() as u64) {
@@ -73,14 +73,14 @@ fn run<D: Disk>(mut writer: Writer<D>, moved: impl Fn()) -> Result<(), Arc<LogEr
                     moved();
                     return outcome;
                 }
-                shared.bell.going_to_sleep();
+                shared.doorbell.going_to_sleep();
                 if !writer.has_work() && !shared.stopping.load(Ordering::SeqCst) {
                     match again_ms {
                         Some(ms) => thread::park_timeout(Duration::from_millis(ms)),
                         None => thread::park(),
                     }
                 }
-                shared.bell.awake();
+                shared.doorbell.awake();
             }
             Err(error) => {
                 moved();

@@ -62,7 +62,7 @@ fn append_until_killed(path: &Path, durability: Durability) {
             appender.append(1, &[&content(next)]).unwrap();
             next += 1;
         }
-        appender.ring();
+        appender.wake_writer();
         let released = gate.released(started.elapsed().as_millis() as u64);
         log.truncate_below(Cursor(released.0.saturating_sub(1 << 20)));
         // Somebody who reads this relies on it.

@@ -73,7 +73,7 @@ fn four_appenders_through_a_small_buffer() {
                         let end = appender.append(number, &[&n.to_le_bytes(), &content]).unwrap();
                         assert!(end > last && end <= appender.appended());
                         last = end;
-                        appender.ring();
+                        appender.wake_writer();
                         if n % 500 == 0 && durability == Durability::Sync {
                             assert!(log.wait_synced(end, LONG), "{:?}", log.failure());
                         }
@@ -111,7 +111,7 @@ fn a_sleeping_writer_is_woken() {
     let appender = log.appender(0);
     for n in 0..500_u32 {
         let end = appender.append(0, &[&n.to_le_bytes()]).unwrap();
-        appender.ring();
+        appender.wake_writer();
         assert!(log.wait_synced(end, LONG), "{:?}", log.failure());
     }
     assert!(!log.wait_synced(Cursor(u64::MAX), Duration::ZERO));

@@ -6,12 +6,12 @@ use super::sync::{AtomicBool, OnceLock, Ordering, Thread, fence};
 /// and looks once more whether there is something. At least one of them sees the other's write. All
 /// that change `asleep` swap, so that only one of several appenders makes the system call.
 #[derive(Debug, Default)]
-pub(crate) struct Bell {
+pub(crate) struct Doorbell {
     asleep: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
-impl Bell {
+impl Doorbell {
     /// Names the thread that sleeps; the first call counts.
     pub(crate) fn install(&self, thread: Thread) {
         let _ = self.thread.set(thread);
@@ -30,7 +30,7 @@ impl Bell {
     }
 
     /// Wakes the writer if it sleeps: after something that it has to see.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn wake(&self) {
         fence(Ordering::SeqCst);
         // Read first: the line stays shared while the writer is awake.
         if self.asleep.load(Ordering::Relaxed)
