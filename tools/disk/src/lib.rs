@@ -36,7 +36,7 @@ use hybster_log::Disk;
 
 pub use faults::{Crash, Faults};
 use file::File;
-use random::Random;
+pub use random::Random;
 
 /// What a sector is here.
 pub const SECTOR: usize = 512;

@@ -3,33 +3,12 @@
 
 use std::sync::Arc;
 
+pub(crate) use hybster_disk::Random;
 use hybster_disk::{Crash, Faults, VirtualDisk};
 use hybster_log::{
     AppendError, Cursor, Damage, Durability, Gate, Log, LogError, Options, Recovery, Report, Step,
     WhenFull, Writer,
 };
-
-/// splitmix64.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// A record that was appended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,13 +85,13 @@ pub(crate) fn small(random: &mut Random) -> Options {
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let options = small(&mut random);
         Self::with(seed, options)
     }
 
     pub(crate) fn with(seed: u64, options: Options) -> Self {
-        let mut random = Random(seed ^ 0x5eed);
+        let mut random = Random::new(seed ^ 0x5eed);
         let disk = VirtualDisk::new(random.next());
         Self { random, disk, options, model: Model::default() }
     }
