@@ -23,7 +23,7 @@ impl<V: Verifier> Control<V> {
             assert_eq!(self.left_since_stable, 0, "views left are counted from the stable one on");
         }
         let leads = self.is_stable() && self.config.leader(stable) == self.id;
-        assert!(leads || self.is_nobody_outside(), "only a leader brings back who is outside");
+        assert!(leads || self.knows_no_outsider(), "only a leader brings back who is outside");
         assert!(
             !matches!(self.phase, Phase::Waiting) || self.resend_due.is_some(),
             "while a NEW-VIEW is missing, what was sent is sent again"

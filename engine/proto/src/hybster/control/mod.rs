@@ -264,7 +264,7 @@ impl<V: Verifier> Control<V> {
             self.new_view_overdue(now, out);
         }
         if self.outside_deadline().is_some_and(|at| at <= now) {
-            self.fetch_inside(now, out);
+            self.step_up_view(now, out);
         }
         self.evaluate(now, out);
         self.differences.forward(self.catch_up.stable().id.order, out);
@@ -320,7 +320,7 @@ impl<V: Verifier> Control<V> {
     /// The tasks of TR listing 19, in an order that prefers to enter views over leaving them.
     fn evaluate(&mut self, now: Time, out: &mut Output) {
         self.evaluate_views(now, out);
-        self.look_outside(now);
+        self.note_outsiders(now);
     }
 
     fn evaluate_views(&mut self, now: Time, out: &mut Output) {

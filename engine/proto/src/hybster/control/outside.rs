@@ -5,10 +5,9 @@
 //! leaves its view for the next one after a while, and all others follow it at once.
 //!
 //! A liar that asks for a later view has given up its part in this one as well, as its own
-//! certificates show. What it gains is a view change without need, and the wait before one doubles with
-//! each that a replica has brought about: the n replicas of a group bring about less than one in
-//! [`MAX_DOUBLINGS`] doublings of the first wait, each, in the long run. If the leader is the liar, the peer
-//! stays outside, as it would without this rule.
+//! certificates show. What it gains is a view change without need. The wait before one doubles with each that a
+//! leader has brought about, so in the long run each leader brings about one in 2^[`MAX_DOUBLINGS`] first
+//! waits at most. If the leader is the liar, the peer stays outside, as it would without this rule.
 
 use hybster_tss::Verifier;
 
@@ -42,7 +41,7 @@ impl Outside {
 
 impl<V: Verifier> Control<V> {
     /// Notes whether a peer has left the view that this replica leads.
-    pub(super) fn look_outside(&mut self, now: Time) {
+    pub(super) fn note_outsiders(&mut self, now: Time) {
         let leads = self.is_stable() && self.config.leader(self.stable_view) == self.id;
         // No other view would be of any use to a group that has halted.
         let is_outside = leads
@@ -56,8 +55,8 @@ impl<V: Verifier> Control<V> {
         }
     }
 
-    /// Whether nobody is looked for from outside.
-    pub(super) fn is_nobody_outside(&self) -> bool {
+    /// Whether no peer is known to be outside.
+    pub(super) fn knows_no_outsider(&self) -> bool {
         self.outside.since.is_none()
     }
 
@@ -67,7 +66,7 @@ impl<V: Verifier> Control<V> {
     }
 
     /// To be called when [`Control::outside_deadline`] has passed.
-    pub(super) fn fetch_inside(&mut self, now: Time, out: &mut Output) {
+    pub(super) fn step_up_view(&mut self, now: Time, out: &mut Output) {
         self.outside.since = None;
         self.outside.times = self.outside.times.saturating_add(1);
         self.leave_for(self.current.next(), Departure::PeerOutside, now, out);
