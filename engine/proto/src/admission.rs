@@ -121,8 +121,8 @@ pub fn limits(config: &GroupConfig) -> Totals {
     [ordering, changing, asking]
 }
 
-/// What handling a message costs beside what its length says, in nanoseconds of work. Zero for what comes
-/// with each request.
+/// What handling a message costs beside what its length says, in nanoseconds of work: estimated from
+/// profiles, not measured kind by kind. Zero for what comes with each request.
 #[inline]
 #[must_use]
 pub fn extra_cost_ns(message: &[u8]) -> u64 {

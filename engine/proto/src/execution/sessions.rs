@@ -184,7 +184,8 @@ impl SessionTable {
         let at = self.hints.of(session);
         if at < self.length {
             let entry = self.entry(at);
-            // Always so; it takes the entry's second cache line to tell.
+            // The second condition always holds. It reads the entry's second cache line ahead, which the
+            // request is going to write to.
             let is_ours = entry.id == session && entry.first.number <= entry.highest;
             if is_ours {
                 return Place { at, is_known: true };

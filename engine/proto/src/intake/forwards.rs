@@ -13,9 +13,10 @@
 //! |---|---|---|
 //! | clients, by what they send to a follower | [`FORWARDS_BYTES`] under way, and one request more, of [`FORWARDS_REQUESTS`] at most | it waits, stored as it is anyway |
 
+use std::collections::{BTreeSet, VecDeque};
+
 use bytes::Bytes;
 use hybster_tss::RequestVerifier;
-use std::collections::{BTreeSet, VecDeque};
 
 use super::{FORWARD_CHUNK, Intake, Key};
 use crate::ids::{ClientId, ReplicaId, RequestNumber, SessionId, View};

@@ -36,7 +36,8 @@ pub(super) const SHARE_BYTES: usize = 256 << 10;
 /// A request that is to be stored counts so many times: its proof is checked by itself, the execution
 /// stage is asked, and perhaps the leader is told.
 pub(super) const STORE_COST: usize = 8;
-/// What storing a request and asking about it costs, in nanoseconds of work, here and in other stages.
+/// What storing a request and asking about it costs, in nanoseconds of work, here and in other stages:
+/// estimated, not measured.
 const STORE_NS: u64 = 4_000;
 /// What a client may owe before it has to wait: a thousand sessions that ask again at once need not.
 const CREDIT_NS: u64 = 4_000_000;

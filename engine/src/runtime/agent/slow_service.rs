@@ -2,7 +2,8 @@
 //!
 //! What has arrived is handled, and what was certified is on its way, before the service is called: peers
 //! wait for the one and not for the other. So its inputs are held back until the network was polled
-//! once more, and are handled one a turn. Where the service is fast, none of this happens.
+//! once more, and are handled one a turn. Where the service is fast, none of this happens. What waits is
+//! bounded as the execution stage's queue is, by the windows of the pillars.
 
 use std::collections::VecDeque;
 
