@@ -46,6 +46,9 @@ pub(crate) struct SimulateArgs {
     /// partition, break, crash, pause, slow, byzantine, separated by commas.
     #[arg(long, value_name = "LIST", default_value = "all", value_parser = parse_faults)]
     faults: Faults,
+    /// Replicas have disks with logs, and some or all of them are started again now and then.
+    #[arg(long)]
+    restarts: bool,
     /// Ends after this time, such as 10m or 90s; a plain number means minutes.
     #[arg(long, value_name = "DURATION", value_parser = minutes)]
     minutes: Option<Duration>,
@@ -120,6 +123,7 @@ pub(crate) fn simulate(args: &SimulateArgs) -> Result<Done, Failure> {
         pillars: args.pillars,
         faults: args.faults.classes.clone(),
         byzantine: args.faults.byzantine,
+        restarts: args.restarts,
     };
     name_seed_on_panic(args);
     if told {
@@ -202,6 +206,9 @@ fn replay(args: &SimulateArgs, seed: u64) -> String {
     }
     if let Some(pillars) = args.pillars {
         command += &format!(" --pillars {pillars}");
+    }
+    if args.restarts {
+        command += " --restarts";
     }
     command
 }

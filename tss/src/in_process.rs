@@ -39,7 +39,8 @@ impl InProcessTrInX {
     /// A new instance with all counters at zero.
     ///
     /// `group` is the digest of the group's configuration. `instance` must never have been used
-    /// before with this key and group: take a new epoch for every start.
+    /// before with this key and group: a host that was started again takes a new epoch, or comes back by
+    /// [`InProcessTrInX::restored`].
     pub fn new(
         group_key: &GroupKey,
         algorithm: MacAlgorithm,
@@ -52,6 +53,23 @@ impl InProcessTrInX {
             keys: CertificateKeys::new(group_key, algorithm),
             current: [CounterValue::ZERO; Counter::ALL.len()],
         }
+    }
+
+    /// The instance of a host that was started again, with its counters where its log says.
+    ///
+    /// `counters` are the values of [`Counter::ALL`]. They must be the highest that are in any
+    /// certificate of this instance that has ever left the host, or higher: with lower ones a value
+    /// could be certified twice, and a correct replica would equivocate. So the log must prove it: every
+    /// certificate was durable there before it left. Where that is in doubt, the instance must not come
+    /// back; the replica needs a new epoch.
+    pub fn restored(
+        group_key: &GroupKey,
+        algorithm: MacAlgorithm,
+        group: Digest,
+        instance: InstanceId,
+        counters: [CounterValue; Counter::ALL.len()],
+    ) -> Self {
+        Self { current: counters, ..Self::new(group_key, algorithm, group, instance) }
     }
 
     /// A second instance with the same name, keys and counters, which a correct TrInX never allows.

@@ -338,9 +338,21 @@ impl std::fmt::Debug for TakenSnapshot {
     }
 }
 
+/// A checkpoint that is to be durable: a replica that is started again begins with the last one that
+/// is, and executes again what its log has beyond.
+#[derive(Clone, Debug)]
+pub struct DurableCheckpoint {
+    /// The checkpoint.
+    pub id: CheckpointId,
+    /// Its pages.
+    pub taken: TakenSnapshot,
+}
+
 /// Inputs to the state stage.
 #[derive(Debug)]
 pub enum ToState {
+    /// The last [`DurableCheckpoint`] of this order number, or an earlier one, is durable.
+    Durable(OrderNumber),
     /// The execution stage took a snapshot.
     Taken(TakenSnapshot),
     /// A checkpoint is stable; older ones are discarded.

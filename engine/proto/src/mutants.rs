@@ -103,11 +103,17 @@ pub enum Mutant {
     ViewsInHaste,
     /// Waits count the time in which the service held their thread up.
     HoldUpsCount,
+    /// A replica vouches for a transferred state that a restart would take away.
+    VouchesUnsaved,
+    /// Replies leave before the log has what they rest on.
+    RepliesUngated,
+    /// Messages to peers leave before the log has what they rest on.
+    MessagesUngated,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 51] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -156,6 +162,9 @@ impl Mutant {
         Self::LeftOutside,
         Self::ViewsInHaste,
         Self::HoldUpsCount,
+        Self::VouchesUnsaved,
+        Self::RepliesUngated,
+        Self::MessagesUngated,
     ];
 }
 

@@ -181,6 +181,9 @@ pub trait PillarStage: Send {
     /// Handles an input.
     fn handle(&mut self, input: ToPillar, now: Time, out: &mut Output);
 
+    /// Goes on where the log of its replica ended; to be called once, before anything else.
+    fn resume(&mut self, now: Time, out: &mut Output);
+
     /// To be called when [`PillarStage::deadline`] has passed.
     fn tick(&mut self, now: Time, out: &mut Output);
 
@@ -212,6 +215,9 @@ pub trait ControlStage: Send {
 
     /// Handles an input.
     fn handle(&mut self, input: ToControl, now: Time, out: &mut Output);
+
+    /// Goes on where the log of its replica ended; to be called once, before anything else.
+    fn resume(&mut self, now: Time, out: &mut Output);
 
     /// To be called when [`ControlStage::deadline`] has passed.
     fn tick(&mut self, now: Time, out: &mut Output);

@@ -4,14 +4,28 @@ use hybster_tss::RandomnessKey;
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
-use crate::execution::Execution;
-use crate::ids::ReplicaId;
+use crate::execution::{Beginning, Execution};
+use crate::ids::{OrderNumber, PillarId, ReplicaId};
 use crate::intake::Intake;
 use crate::output::{Input, Output};
 use crate::protocol::{Agreement, ControlStage, Ordering, PillarStage};
-use crate::service::Service;
+use crate::service::{RestoreError, Service};
 use crate::state::StateStage;
 use crate::time::{Time, WallClock, earliest};
+
+/// What a replica is started with.
+pub struct Start<O: Ordering, S: Service> {
+    /// The group's constants.
+    pub config: Arc<GroupConfig>,
+    /// Which replica.
+    pub id: ReplicaId,
+    /// What its protocol brings.
+    pub agreement: Agreement<O>,
+    /// The service, in its initial state.
+    pub service: S,
+    /// The group's key for agreed random bytes.
+    pub randomness: RandomnessKey,
+}
 
 /// The stages of a replica.
 pub struct Stages<O: Ordering, S: Service> {
@@ -48,6 +62,43 @@ impl<O: Ordering, S: Service> Stages<O, S> {
             state: StateStage::new(config, id),
             control,
         }
+    }
+
+    /// The stages of a replica that was started before, where its log ended.
+    ///
+    /// `agreement` is what the protocol makes of the log. What execution does first is pushed into
+    /// `out`. Then control and pillars have to resume, each with an output of its own.
+    ///
+    /// # Errors
+    /// If the service cannot read the checkpoint.
+    ///
+    /// # Panics
+    /// If the group runs another protocol.
+    pub fn recover(
+        start: Start<O, S>,
+        beginning: Beginning,
+        now: Time,
+        out: &mut Output,
+    ) -> Result<Self, RestoreError> {
+        let Start { config, id, agreement, service, randomness } = start;
+        assert_eq!(config.protocol, O::PROTOCOL, "the group's protocol decides about the stages");
+        let Agreement { requests, pillars, control } = agreement;
+        let durable = beginning.checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);
+        let intake = Intake::new(config.clone(), id, requests);
+        let execution =
+            Execution::recover(config.clone(), id, service, randomness, beginning, now, out)?;
+        let state = StateStage::recover(config, id, durable);
+        Ok(Self { intake, pillars, execution, state, control })
+    }
+
+    /// Has the control stage go on where the log ended; the first thing that it does.
+    pub fn resume_control(&mut self, now: Time, out: &mut Output) {
+        self.control.resume(now, out);
+    }
+
+    /// Has a pillar go on where the log ended; the first thing that it does.
+    pub fn resume_pillar(&mut self, pillar: PillarId, now: Time, out: &mut Output) {
+        self.pillars[usize::from(pillar.0)].resume(now, out);
     }
 
     /// Tells the stages the time of day. The driver does so whenever it has read the host's clock

@@ -32,6 +32,12 @@ pub(crate) enum Event {
     Host(usize),
     /// A Byzantine client acts.
     Rogue(usize),
+    /// A replica is started again.
+    Start(usize),
+    /// The log of a replica is durable up to here; in this life of the replica.
+    Synced(usize, u32, u64),
+    /// The checkpoint that a replica was making durable is; in this life of the replica.
+    Saved(usize, u32),
     /// Is everything done?
     Check,
 }

@@ -27,6 +27,7 @@ impl World {
             matches!(event, TraceEvent::CheckpointStable { .. } | TraceEvent::ViewEntered { .. })
         };
         let is_settled = out.fatal.is_none() && out.trace.iter().any(settles);
+        self.log(index, &mut out);
         for event in out.trace.drain(..) {
             self.witness(index, event);
         }
@@ -68,7 +69,7 @@ impl World {
     }
 
     /// Shows an event of a replica to counters and oracles.
-    fn witness(&mut self, index: usize, event: TraceEvent) {
+    pub(crate) fn witness(&mut self, index: usize, event: TraceEvent) {
         let id = ReplicaId(index as u16);
         if let Some(recording) = &mut self.recording {
             recording.push(id, Time(self.now_us), &event);
@@ -92,7 +93,9 @@ impl World {
         }
         let at = ReplicaId(index as u16);
         self.coverage.event(&mut self.counters, &self.oracles.seen[index], &event);
-        self.replicas[index].record.take(&mut self.executions);
+        if self.replicas[index].disk.is_none() {
+            self.replicas[index].record.take(&mut self.executions);
+        }
         if self.replicas[index].honest() {
             let now = Now { at_us: self.now_us, latest_ms: self.latest_ms() };
             let checked = self.oracles.check(at, &event, &mut self.executions, now);
@@ -118,6 +121,10 @@ impl World {
     }
 
     fn settle_executions(&mut self, index: usize) {
+        if self.replicas[index].disk.is_some() {
+            // They count with the events that they belong to.
+            return;
+        }
         self.replicas[index].record.take(&mut self.executions);
         if self.replicas[index].honest() {
             let checked = self.oracles.nothing_left(ReplicaId(index as u16), &self.executions);
@@ -179,6 +186,12 @@ impl World {
             return;
         }
         self.relays.leaves(index, &message);
+        if self.replicas[index].disk.is_some() && self.replicas[index].honest() {
+            let checked = self.released.check(ReplicaId(index as u16), &message, &self.config);
+            if let Err(breach) = checked {
+                self.violate(breach);
+            }
+        }
         if !self.scenario.hosts.is_empty() {
             self.archive.keep(ReplicaId(index as u16), &message);
         }
@@ -244,7 +257,7 @@ impl World {
     }
 
     /// Both ends of a link that broke and was made again are told.
-    fn reconnected(&mut self, a: usize, b: usize) {
+    pub(crate) fn reconnected(&mut self, a: usize, b: usize) {
         let n = self.replicas.len();
         for (at, other) in [(a, b), (b, a)] {
             if at < n && other < n && !self.replicas[at].crashed && !self.replicas[other].crashed {
@@ -268,6 +281,10 @@ impl World {
         }
         match fault {
             Fault::Crash(r) => self.replicas[usize::from(*r)].crashed = true,
+            Fault::Restart(r, down_us) => self.stop(usize::from(*r), *down_us),
+            Fault::PowerLoss(down_us) => {
+                (0..self.replicas.len()).for_each(|index| self.stop(index, *down_us));
+            }
             Fault::Pause(r) => self.replicas[usize::from(*r)].paused = true,
             Fault::Resume(r) => self.resume(usize::from(*r)),
             Fault::Slow(r, times) => self.replicas[usize::from(*r)].slow = u64::from(*times),
@@ -302,7 +319,7 @@ impl World {
         (0..self.replicas.len()).for_each(|index| self.look_for_room(index));
     }
 
-    fn broken(&mut self, a: usize, b: usize) {
+    pub(crate) fn broken(&mut self, a: usize, b: usize) {
         self.network.break_link(a, b);
         let n = self.replicas.len();
         if self.scenario.transport == crate::scenario::Transport::Datagrams {
@@ -342,6 +359,7 @@ impl World {
             self.remember(replica, || What::Suffered("all faults end".into()));
             self.replicas[replica].slow = 1;
             self.resume(replica);
+            self.revive(replica);
         }
         let mut deliveries = Vec::new();
         let up = self.network.heal(self.now_us, self.scenario.bytes_per_s, &mut deliveries);

@@ -10,6 +10,7 @@ use hybster_tss::Digest;
 
 use crate::client::Submitted;
 use crate::evidence::Evidence;
+use crate::restart::Restarted;
 use crate::watched::Execution;
 
 /// A property that did not hold.
@@ -93,6 +94,14 @@ impl Oracles {
     /// A client submits an operation.
     pub(crate) fn submitted(&mut self, session: SessionId, number: RequestNumber, bytes: &[u8]) {
         self.submitted.entry((session, number)).or_default().push(Digest::of(bytes));
+    }
+
+    /// A replica was started again from its log.
+    pub(crate) fn restarted(&mut self, at: ReplicaId, now: Restarted) {
+        let Restarted { executed, stable, bases, view, in_view } = now;
+        let bases = bases.into_iter().map(|base| base.0).collect();
+        let (frontier, stable) = (executed.0, stable.0);
+        self.seen[usize::from(at.0)] = Seen { frontier, stable, bases, view, in_view };
     }
 
     /// A pillar is told that its window moves.

@@ -8,18 +8,21 @@ use hybster_proto::backlog::Backlog;
 use hybster_proto::bounds;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::{Egress, EgressLimits};
-use hybster_proto::hybster::Hybster;
+use hybster_proto::execution::Beginning;
+use hybster_proto::hybster::{Hybster, Recovered};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId};
 use hybster_proto::output::{Input, Output, ToExecution, ToState};
-use hybster_proto::replica::Stages;
+use hybster_proto::replica::{Stages, Start};
 use hybster_proto::time::{StageClock, Time, WallClock, earliest};
-use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId};
+use hybster_tss::{Counter, CounterValue, InProcessTrInX, InProcessVerifier, InstanceId};
 
 use crate::behaviour::{Archive, Departure, Host, Scene, Workshop};
 use crate::clock::{Clock, DayClock};
+use crate::disk::Disk;
 use crate::keys::Keys;
 use crate::pausing::Unread;
 use crate::random::Random;
+use crate::restart::Restarted;
 use crate::room::ClientQueues;
 use crate::scenario::{Layout, Scenario};
 use crate::store::Store;
@@ -37,6 +40,39 @@ fn state_of(input: &Input) -> Option<OrderNumber> {
         Input::Execution(ToExecution::Install { id, .. }) => Some(id.order),
         _ => None,
     }
+}
+
+/// The TrInX instances of a replica, with counters that start where they should.
+fn trinx_of(
+    id: ReplicaId,
+    config: &GroupConfig,
+    keys: &Keys,
+    ledger: &Ledger,
+    counters: impl Fn(PillarId) -> [CounterValue; Counter::ALL.len()],
+) -> Vec<Watched> {
+    let digest = config.digest();
+    let watched = config.all_pillars().map(|pillar| {
+        let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+        let counters = counters(pillar);
+        ledger.begins(instance, counters);
+        let inner =
+            InProcessTrInX::restored(&keys.group, config.mac, digest, instance, counters);
+        Watched::new(inner, ledger.clone())
+    });
+    watched.collect()
+}
+
+/// The service of a replica, in its initial state.
+fn store_of(id: ReplicaId, scenario: &Scenario) -> Store {
+    let mut store = Store::default();
+    (store.versioned, store.page_bytes) = (scenario.versioned_pages, scenario.page_bytes);
+    store.padding = scenario.answer_padding;
+    store.salt = scenario.salt(id);
+    store
+}
+
+fn output_of(scenario: &Scenario) -> Output {
+    Output { tracing: true, logging: scenario.disk.is_some(), ..Output::default() }
 }
 
 pub(crate) type Core = Stages<Hybster<Watched, InProcessVerifier>, Recorded<Store>>;
@@ -99,6 +135,9 @@ pub(crate) struct Replica {
     stage_clock: StageClock,
     pub(crate) day: DayClock,
     pub(crate) crashed: bool,
+    /// It will be started again.
+    pub(crate) is_down: bool,
+    pub(crate) disk: Option<Disk>,
     pub(crate) paused: bool,
     /// Messages that a paused replica's system still takes.
     pub(crate) buffered: VecDeque<(usize, bytes::Bytes)>,
@@ -139,22 +178,11 @@ impl Replica {
         ledger: &Ledger,
         mut random: Random,
     ) -> Self {
-        let digest = config.digest();
-        let trinx: Vec<Watched> = config
-            .all_pillars()
-            .map(|p| {
-                let instance = InstanceId { replica: id.0, pillar: p.0, epoch: config.epoch };
-                let inner = InProcessTrInX::new(&keys.group, config.mac, digest, instance);
-                Watched::new(inner, ledger.clone())
-            })
-            .collect();
+        let counters = |_| [CounterValue::ZERO; Counter::ALL.len()];
+        let trinx = trinx_of(id, config, keys, ledger, counters);
         let record = Record::default();
-        let mut store = Store::default();
-        (store.versioned, store.page_bytes) = (scenario.versioned_pages, scenario.page_bytes);
-        store.padding = scenario.answer_padding;
-        store.salt = scenario.salt(id);
         let agreement = Hybster::agreement(config, id, trinx.clone(), || keys.verifier(config));
-        let service = Recorded::new(store, record.clone());
+        let service = Recorded::new(store_of(id, scenario), record.clone());
         let core = Stages::new(config.clone(), id, agreement, service, keys.randomness(config));
         let stages = 5 + usize::from(config.pillars);
         let workshop = Workshop { id, config, keys, trinx: &trinx };
@@ -163,7 +191,7 @@ impl Replica {
         Self {
             id,
             core,
-            out: Output { tracing: true, ..Output::default() },
+            out: output_of(scenario),
             egress: Some(Egress::new(config.clone(), id, scenario.egress)),
             admission: Admission::new(config),
             unread: Unread::default(),
@@ -178,6 +206,8 @@ impl Replica {
             stage_clock: StageClock::new(config.resend_us),
             day: scenario.day_clock(id),
             crashed: false,
+            is_down: false,
+            disk: scenario.disk.map(|_| Disk::new()),
             paused: false,
             buffered: VecDeque::new(),
             slow: 1,
@@ -200,6 +230,76 @@ impl Replica {
             state_budget: random.between(1, 4),
             random,
         }
+    }
+
+    /// Makes it what its disk says, in memory that knows nothing else. Its stages have to resume.
+    pub(crate) fn recover(
+        &mut self,
+        scenario: &Scenario,
+        config: &Arc<GroupConfig>,
+        keys: &Keys,
+        ledger: &Ledger,
+        now: Time,
+    ) -> Result<Restarted, String> {
+        let disk = self.disk.as_mut().expect("it has a disk");
+        disk.start();
+        let checkpoint = disk.checkpoint();
+        let durable = checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);
+        let recovered = Recovered::read(config.clone(), self.id, durable, disk.records());
+        let mut recovered = recovered.map_err(|error| error.to_string())?;
+        let (stable, current) = (recovered.stable_view(), recovered.current_view());
+        let beginning = Beginning {
+            checkpoint,
+            replay: recovered.take_replay(),
+            stable: recovered.stable_checkpoint(),
+        };
+        self.trinx = trinx_of(self.id, config, keys, ledger, |p| recovered.counters(p));
+        let verifier = || keys.verifier(config);
+        let trinx = self.trinx.clone();
+        let agreement = Hybster::recover(config, self.id, trinx, verifier, &mut recovered);
+        self.record = Record::default();
+        let start = Start {
+            config: config.clone(),
+            id: self.id,
+            agreement,
+            service: Recorded::new(store_of(self.id, scenario), self.record.clone()),
+            randomness: keys.randomness(config),
+        };
+        self.out = output_of(scenario);
+        let stages = Stages::recover(start, beginning, now, &mut self.out);
+        self.core = stages.map_err(|error| error.to_string())?;
+        self.forget(scenario, config);
+        let restarted = Restarted {
+            executed: durable,
+            stable: self.core.control.status().stable_checkpoint,
+            bases: self.core.pillars.iter().map(|pillar| pillar.window_base()).collect(),
+            view: current,
+            in_view: stable == current,
+        };
+        Ok(restarted)
+    }
+
+    /// Everything in memory but the stages is as at the first start.
+    fn forget(&mut self, scenario: &Scenario, config: &Arc<GroupConfig>) {
+        self.egress = Some(Egress::new(config.clone(), self.id, scenario.egress));
+        self.admission = Admission::new(config);
+        self.unread = Unread::default();
+        self.backlog = Some(Backlog::new(config));
+        self.client_queues = ClientQueues::default();
+        self.dealt.fill(Totals::default());
+        self.prompt = 0;
+        self.sent_as_new.clear();
+        self.stage_clock = StageClock::new(config.resend_us);
+        (self.crashed, self.paused, self.run_scheduled) = (false, false, false);
+        self.buffered.clear();
+        self.executes_until_us = 0;
+        self.wake_us = None;
+        self.line.clear();
+        self.queues.iter_mut().for_each(VecDeque::clear);
+        self.active.clear();
+        self.states.clear();
+        (self.waiting, self.for_clients, self.starved) = (0, 0, (0, 0));
+        self.state_busy = false;
     }
 
     pub(crate) fn honest(&self) -> bool {

@@ -82,6 +82,8 @@ pub struct Counters {
     pub duplicates: u64,
     /// Messages that were not taken in, as their sender had too many in flight.
     pub throttled: u64,
+    /// Times that a replica was stopped, to be started again from its disk.
+    pub restarts: u64,
     /// How often a replica stopped reading from a client.
     pub paused_clients: u64,
     /// Replies that a client's link had no room for at all.
@@ -206,6 +208,7 @@ impl Counters {
         self.withdrawn += other.withdrawn;
         self.duplicates += other.duplicates;
         self.throttled += other.throttled;
+        self.restarts += other.restarts;
         self.paused_clients += other.paused_clients;
         self.refused_replies += other.refused_replies;
         self.turns_with_waiting_replies += other.turns_with_waiting_replies;

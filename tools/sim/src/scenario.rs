@@ -105,6 +105,10 @@ pub struct Filter {
 pub enum Fault {
     /// A replica stops for ever.
     Crash(u16),
+    /// A replica with a log stops, and is started again after this long, in microseconds.
+    Restart(u16, u64),
+    /// All replicas with a log lose power, and are started again after this long, in microseconds.
+    PowerLoss(u64),
     /// A replica is paused.
     Pause(u16),
     /// A paused replica is resumed.
@@ -140,6 +144,15 @@ pub struct TimedFault {
     pub at_us: u64,
     /// What.
     pub fault: Fault,
+}
+
+/// A disk below each replica: it has a log and durable checkpoints, and can be started again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskPlan {
+    /// How long a sync of the log takes, at most, in microseconds.
+    pub sync_us: u64,
+    /// How long it takes to make a checkpoint durable, at most, in microseconds.
+    pub save_us: u64,
 }
 
 /// The workload of a client object.
@@ -207,6 +220,8 @@ pub struct Scenario {
     pub answer_padding: usize,
     /// Pages of the service are filled up to this length.
     pub page_bytes: usize,
+    /// The replicas' disks; without, a replica that stops has lost everything.
+    pub disk: Option<DiskPlan>,
     /// Faults, by rising time.
     pub faults: Vec<TimedFault>,
     /// Faulty hosts; a replica may have several behaviours.
@@ -278,6 +293,7 @@ impl Scenario {
             service_us: 0,
             answer_padding: 0,
             page_bytes: 0,
+            disk: None,
             faults: Vec::new(),
             hosts: Vec::new(),
             rogues: Vec::new(),
@@ -417,6 +433,29 @@ impl Scenario {
             let of = random.below(self.clients.len() as u64) as u16;
             self.copy_client(of);
         }
+    }
+
+    /// Gives the replicas disks, and has some of them or all be started again now and then.
+    pub(crate) fn draw_restarts(&mut self, seed: u64) {
+        let mut random = Random::new(seed ^ 0x0d15_c0de);
+        let r = &mut random;
+        self.disk = Some(DiskPlan {
+            sync_us: *r.pick(&[50, 500, 5_000]),
+            save_us: *r.pick(&[500, 5_000, 100_000]),
+        });
+        let replicas: Vec<u16> = (0..self.group.replicas).collect();
+        for _ in 0..r.between(1, 6) {
+            let at_us = r.below(self.heal_at_us);
+            let down_us = *r.pick(&[100, 5_000, 100_000]);
+            let down_us = r.between(1, down_us);
+            let fault = if r.chance(350_000) {
+                Fault::PowerLoss(down_us)
+            } else {
+                Fault::Restart(*r.pick(&replicas), down_us)
+            };
+            self.faults.push(TimedFault { at_us, fault });
+        }
+        self.faults.sort_by_key(|f| f.at_us);
     }
 
     /// Adds a copy of a client.

@@ -54,7 +54,11 @@ impl FaultClass {
             Fault::Crash(_) => Self::Crash,
             Fault::Pause(_) | Fault::Resume(_) => Self::Pause,
             Fault::Slow(..) => Self::Slow,
-            Fault::Bandwidth(_) | Fault::Filter(_) | Fault::NoFilters => return None,
+            Fault::Bandwidth(_)
+            | Fault::Filter(_)
+            | Fault::NoFilters
+            | Fault::Restart(..)
+            | Fault::PowerLoss(_) => return None,
         })
     }
 }
@@ -70,6 +74,8 @@ pub struct Shape {
     pub faults: Option<Vec<FaultClass>>,
     /// Whether there are Byzantine hosts and clients.
     pub byzantine: bool,
+    /// Whether replicas have disks and are started again.
+    pub restarts: bool,
 }
 
 impl Shape {
@@ -103,6 +109,9 @@ impl Shape {
         }
         if self.byzantine {
             make_byzantine(&mut scenario, seed);
+        }
+        if self.restarts {
+            scenario.draw_restarts(seed);
         }
         scenario.draw_clocks(seed);
         scenario
@@ -200,6 +209,7 @@ mod tests {
                 pillars: [None, Some(1), Some(4)][seed as usize / 3 % 3],
                 faults: (seed % 2 == 0).then(|| vec![FaultClass::Crash, FaultClass::Loss]),
                 byzantine: seed % 4 < 2,
+                restarts: seed % 5 < 2,
             };
             let scenario = shape.scenario(seed);
             scenario.group.validate().unwrap();

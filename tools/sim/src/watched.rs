@@ -39,6 +39,15 @@ impl Ledger {
         lock(&self.0).violation.clone()
     }
 
+    /// An instance starts with these counters, in the order of [`Counter::ALL`]. What it certified
+    /// beyond them in an earlier life has not left its host: [`crate::released`] sees to that.
+    pub(crate) fn begins(&self, instance: InstanceId, counters: [CounterValue; 2]) {
+        let mut accounts = lock(&self.0);
+        for (counter, value) in Counter::ALL.into_iter().zip(counters) {
+            accounts.counters.insert((instance, counter), Account { value, bound: None });
+        }
+    }
+
     /// Certificates issued.
     #[must_use]
     pub fn certificates(&self) -> u64 {

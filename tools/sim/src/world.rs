@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::Egress;
-use hybster_proto::ids::{Peers, ReplicaId};
+use hybster_proto::ids::{OrderNumber, Peers, PillarId, ReplicaId};
 use hybster_proto::output::{
     ClientLink, Input, ToPillar, route_client_message, route_peer_message,
 };
@@ -19,12 +19,14 @@ use crate::agenda::{Agenda, Event};
 use crate::behaviour::Archive;
 use crate::client::Client;
 use crate::coverage::Coverage;
+use crate::disk::Deed;
 use crate::display;
 use crate::keys::Keys;
 use crate::network::{Delivery, Network};
 use crate::oracle::{Breach, Oracles, Violation};
 use crate::random::Random;
 use crate::relays::Relays;
+use crate::released::Released;
 use crate::replica::{Replica, Stage};
 use crate::report::{Counters, NewViewSeen, Report};
 use crate::rogue::Rogue;
@@ -55,12 +57,13 @@ pub struct World {
     pub(crate) replicas: Vec<Replica>,
     busy_until_us: Vec<u64>,
     pub(crate) clients: Vec<Client>,
-    rogues: Vec<Rogue>,
+    pub(crate) rogues: Vec<Rogue>,
     pub(crate) network: Network,
     pub(crate) archive: Archive,
     pub(crate) coverage: Coverage,
     pub(crate) oracles: Oracles,
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
+    pub(crate) keys: Keys,
     pub(crate) counters: Counters,
     pub(crate) new_views: Vec<(ReplicaId, NewViewSeen)>,
     pub(crate) hash: u64,
@@ -72,6 +75,7 @@ pub struct World {
     pub(crate) healed_at_us: Option<u64>,
     pub(crate) calm_view: Option<u64>,
     pub(crate) relays: Relays,
+    pub(crate) released: Released,
     pub(crate) random: Random,
     pub(crate) executions: Vec<Execution>,
     pub(crate) installed_us: Vec<u64>,
@@ -126,6 +130,7 @@ impl World {
             archive: Archive::default(),
             coverage: Coverage::default(),
             ledger,
+            keys,
             counters: Counters::default(),
             new_views: Vec::new(),
             hash: scenario.seed,
@@ -137,6 +142,7 @@ impl World {
             healed_at_us: None,
             calm_view: None,
             relays: Relays::default(),
+            released: Released::default(),
             random,
             executions: Vec::new(),
             installed_us: Vec::new(),
@@ -274,6 +280,9 @@ impl World {
             Event::Depart(from, to, message) => self.leave(from, to, message),
             Event::Host(replica) => self.host_turn(replica),
             Event::Rogue(rogue) => self.rogue_turn(rogue),
+            Event::Start(replica) => self.start(replica),
+            Event::Synced(replica, life, end) => self.synced(replica, life, end),
+            Event::Saved(replica, life) => self.saved(replica, life),
             Event::Check => self.check_end(),
         }
     }
@@ -437,13 +446,16 @@ impl World {
             if self.is_held_up_by_service() && self.replicas[index].executes_next() {
                 self.flush_egress(index);
             }
-            let (oracles, at) = (&mut self.oracles, ReplicaId(index as u16));
+            let mut forwarded = None;
             let stage = self.replicas[index].step(self.now_us, now, |input| {
                 if let Input::Pillar(pillar, ToPillar::ForwardWindow { to }) = input {
-                    oracles.forwarded(at, *pillar, *to);
+                    forwarded = Some((*pillar, *to));
                 }
             });
             let Some(stage) = stage else { break };
+            if let Some((pillar, to)) = forwarded {
+                self.forwarded(index, pillar, to);
+            }
             self.counters.inputs += 1;
             handled += 1;
             let held_up_us = self.take_time(index, ran);
@@ -472,6 +484,13 @@ impl World {
             self.schedule_run(index, self.busy_until_us[index]);
         }
         self.schedule_wake(index);
+    }
+
+    fn forwarded(&mut self, index: usize, pillar: PillarId, to: OrderNumber) {
+        match &mut self.replicas[index].disk {
+            Some(disk) => disk.did(Deed::Forwarded(pillar, to)),
+            None => self.oracles.forwarded(ReplicaId(index as u16), pillar, to),
+        }
     }
 
     /// Whether one thread waits for a slow service.

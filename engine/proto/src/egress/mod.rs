@@ -4,6 +4,7 @@
 //! it ([`Links`]). Every rule about sending, keeping and giving up is here, where the simulator
 //! runs it:
 //!
+//! - **Durability.** What a replica with a log puts out comes here when the log has it (`gate.rs`).
 //! - **Urgency.** A message leaves at the end of the turn, unless nobody waits for it: COMMITs that
 //!   make no difference to their receiver, and the PREPAREs that a thrifty leader sends to the
 //!   followers outside its preferred quorum. These go along with the next urgent message to the
@@ -31,6 +32,7 @@
 //! | one peer, by what it asks; clients, by what is forwarded | what each stage lets wait for it; dropped with its link | the stage gives no more until some have left ([`Egress::tell_stages`]) |
 //! | clients, by replies | one message per link, closed at 64 KiB | the link's own limit, in the driver |
 
+mod gate;
 mod pace;
 mod path;
 mod peer;
@@ -58,6 +60,7 @@ use path::Told;
 use peer::{Outbound, Outgoing, Push, Urgency};
 use replies::{ClientLinks, Ready};
 
+pub use gate::{Gate, Held};
 pub use relay_trust::Trust;
 pub use replies::reply_link_bytes;
 

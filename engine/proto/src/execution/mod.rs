@@ -2,6 +2,7 @@
 //! request once, answers clients and takes snapshots.
 
 mod invariants;
+mod recovery;
 mod sessions;
 
 use bytes::Bytes;
@@ -17,13 +18,14 @@ use crate::output::{
     Agreed, Cause, ClientLink, Fatal, Input, LARGE_REPLY_BYTES, Output, Reject, Reply,
     ResultsDigest, TakenSnapshot, ToControl, ToExecution, ToIntake, ToPillar, ToState,
 };
-use crate::service::{Context, Service};
+use crate::service::{Context, RestoreError, Service};
 use crate::state::TransferredState;
 use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::wire::request::requests_body;
 use crate::wire::{CheckpointId, ReplyStatus, RequestRef, RequestTag, Requests};
 
+pub use recovery::Beginning;
 use sessions::{Lookup, Place, SessionTable};
 pub(crate) use sessions::{SNAPSHOT_COPIES, session_bytes};
 
@@ -431,6 +433,21 @@ impl<S: Service> Execution<S> {
         })));
     }
 
+    /// Takes the state of a checkpoint in place of the present one.
+    fn restore(&mut self, order: OrderNumber, state: &TransferredState) -> Result<(), RestoreError> {
+        assert!(self.config.is_checkpoint(order), "a state is one of a checkpoint");
+        let pages = &state.service;
+        match pages.base() {
+            Some(base) => self.service.restore_changed(pages, base, &pages.changed())?,
+            None => self.service.restore(pages)?,
+        }
+        let (sessions, time_ms) = SessionTable::restore(&self.config, &state.bookkeeping, order)?;
+        self.sessions = sessions;
+        self.context.time_ms = time_ms;
+        self.executed = order;
+        Ok(())
+    }
+
     /// TR listing 17, installSnapshot.
     fn install(&mut self, id: CheckpointId, state: &TransferredState, out: &mut Output) {
         // A diverged state is replaced whatever its order number. Otherwise there is nothing in it that
@@ -438,27 +455,10 @@ impl<S: Service> Execution<S> {
         if id.order <= self.executed && !self.halted {
             return;
         }
-        let pages = &state.service;
-        let restored = match pages.base() {
-            Some(base) => self.service.restore_changed(pages, base, &pages.changed()),
-            None => self.service.restore(pages),
-        };
-        if let Err(error) = restored {
+        if let Err(error) = self.restore(id.order, state) {
             out.fail(Fatal::Restore(error.to_string()));
             return;
         }
-        match SessionTable::restore(&self.config, &state.bookkeeping, id.order) {
-            Ok((sessions, time_ms)) => {
-                self.sessions = sessions;
-                self.context.time_ms = time_ms;
-            }
-            Err(error) => {
-                out.fail(Fatal::Restore(error.to_string()));
-                return;
-            }
-        }
-        assert!(self.config.is_checkpoint(id.order), "a state is one of a checkpoint");
-        self.executed = id.order;
         self.halted = false;
         self.held_up_since = None;
         out.trace(|| TraceEvent::StateInstalled(id));

@@ -11,6 +11,8 @@ pub(crate) mod control;
 pub(crate) mod events;
 pub(crate) mod input;
 pub(crate) mod pillar;
+pub(crate) mod record;
+mod recovery;
 pub(crate) mod verify;
 pub(crate) mod wire;
 
@@ -34,6 +36,7 @@ use crate::protocol::{
 use crate::time::{Time, WallClock};
 use crate::wire::kind;
 
+pub use recovery::{Recovered, RecoveryError};
 use wire::ordering::PREPARE_HEAD;
 
 /// Hybster's rules (TR section 3.5): no replica can say two things, so majorities suffice.
@@ -95,6 +98,32 @@ where
         let control = Control::new(config.clone(), id, verifier());
         Agreement { requests: verifier(), pillars, control }
     }
+
+    /// What a replica needs to take part again, where its log ended.
+    ///
+    /// # Panics
+    /// As [`Hybster::agreement`], and if the counters of an instance are not those of
+    /// [`Recovered::counters`].
+    pub fn recover(
+        config: &Arc<GroupConfig>,
+        id: ReplicaId,
+        trinx: Vec<T>,
+        mut verifier: impl FnMut() -> V,
+        recovered: &mut Recovered,
+    ) -> Agreement<Self> {
+        assert_eq!(trinx.len(), usize::from(config.pillars), "one TrInX instance per pillar");
+        let of_log = trinx.into_iter().zip(&mut recovered.pillars);
+        let pillars = config
+            .all_pillars()
+            .zip(of_log)
+            .map(|(pillar, (trinx, of_log))| {
+                Pillar::recover(config.clone(), id, pillar, trinx, verifier(), of_log)
+            })
+            .collect();
+        let of_log = std::mem::take(&mut recovered.control);
+        let control = Control::recover(config.clone(), id, verifier(), of_log);
+        Agreement { requests: verifier(), pillars, control }
+    }
 }
 
 impl<T: TrInX, V: Verifier + RequestVerifier> PillarStage for Pillar<T, V> {
@@ -105,6 +134,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> PillarStage for Pillar<T, V> {
     #[inline]
     fn handle(&mut self, input: ToPillar, now: Time, out: &mut Output) {
         Self::handle(self, input, now, out);
+    }
+
+    fn resume(&mut self, now: Time, out: &mut Output) {
+        Self::resume(self, now, out);
     }
 
     #[inline]
@@ -142,6 +175,10 @@ impl<V: Verifier> ControlStage for Control<V> {
     #[inline]
     fn handle(&mut self, input: ToControl, now: Time, out: &mut Output) {
         Self::handle(self, input, now, out);
+    }
+
+    fn resume(&mut self, now: Time, out: &mut Output) {
+        Self::resume(self, now, out);
     }
 
     #[inline]

@@ -8,6 +8,7 @@
 //! nothing is assumed about inputs of different pairs.
 
 mod effects;
+mod log;
 mod rejections;
 mod replies;
 mod routing;
@@ -20,10 +21,11 @@ use crate::trace::TraceEvent;
 use crate::wire;
 
 pub use crate::input::{
-    Agreed, ClientLink, Input, Source, TakenSnapshot, ToControl, ToExecution, ToIntake, ToPillar,
-    ToState,
+    Agreed, ClientLink, DurableCheckpoint, Input, Source, TakenSnapshot, ToControl, ToExecution,
+    ToIntake, ToPillar, ToState,
 };
 pub use effects::{Answerer, Destination, Network, SendTag, Watermark};
+pub use log::LogRecord;
 pub use rejections::{Reject, Rejection};
 pub(crate) use replies::REPLY_RECORD_BYTES;
 pub use replies::{Cause, LARGE_REPLY_BYTES, Reply, ReplyQueue, ResultsDigest, SPARE_QUEUE_BYTES};
@@ -53,6 +55,11 @@ pub struct Output {
     pub inputs: Vec<Input>,
     /// Replies to clients.
     pub replies: ReplyQueue,
+    /// What the log must keep, in order; empty unless `logging`. It goes before everything else in
+    /// here, and nothing that leaves the host does so before it is durable.
+    pub records: Vec<LogRecord>,
+    /// A checkpoint to be made durable in the place of the last one; only if `logging`.
+    pub checkpoint: Option<DurableCheckpoint>,
     /// Clients whose links are not to be read any more, or are again; in order.
     pub pauses: Vec<(ClientId, bool)>,
     /// Dropped messages.
@@ -63,6 +70,8 @@ pub struct Output {
     pub notices: Vec<Notice>,
     /// Whether protocol events are recorded.
     pub tracing: bool,
+    /// Whether the replica has a log from which it can be started again.
+    pub logging: bool,
     /// Set when the replica must stop.
     pub fatal: Option<Fatal>,
 }
@@ -126,6 +135,14 @@ impl Output {
         }
     }
 
+    /// Has the log keep something.
+    #[inline]
+    pub(crate) fn log(&mut self, record: impl FnOnce() -> LogRecord) {
+        if self.logging {
+            self.records.push(record());
+        }
+    }
+
     /// Tells the operator something.
     pub(crate) fn notice(&mut self, notice: impl FnOnce() -> Notice) {
         if self.notices.len() < MOST_NOTICES {
@@ -140,6 +157,9 @@ impl Output {
     /// Whether nothing is left to be done by the driver.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.network.is_empty() && self.inputs.is_empty() && self.replies.is_empty()
+        self.network.is_empty()
+            && self.inputs.is_empty()
+            && self.replies.is_empty()
+            && self.records.is_empty()
     }
 }

@@ -197,6 +197,17 @@ impl Bodies {
         missing.any(|missing| missing.digest == *digest)
     }
 
+    /// The last slot for which a message names a batch that is not here.
+    pub(crate) fn missed_for(&self, digest: &Digest) -> Option<u64> {
+        let missing = self.holds.values().flat_map(|hold| &hold.missing);
+        missing.filter(|missing| missing.digest == *digest).map(|missing| missing.slot).max()
+    }
+
+    /// Batches that are held before any message names them: those of a log.
+    pub(crate) fn recovered(&mut self, batches: impl Iterator<Item = (Digest, u32, Bytes)>) {
+        self.bodies.extend(batches.map(|(digest, requests, batch)| (digest, Body { batch, requests })));
+    }
+
     /// A batch that is missed arrived. `checked` says what is wrong with its requests, of which
     /// there are `requests`. Returns the tickets about which all is known now.
     ///

@@ -13,7 +13,7 @@ use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, Peers, ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::notice::Notice;
-use crate::output::{Network, Output, ToPillar, ToState, Watermark};
+use crate::output::{LogRecord, Network, Output, ToPillar, ToState, Watermark};
 use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::wire::CheckpointId;
@@ -30,6 +30,9 @@ pub(crate) trait Evidence: Clone + Default {
 
     /// The replicas that vouch for it.
     fn voters(&self) -> Peers;
+
+    /// What the log keeps of it.
+    fn record(&self) -> LogRecord;
 }
 
 /// The stable checkpoint of a replica and what lies beyond it. Evidence that is handed in has been
@@ -66,6 +69,18 @@ impl<E: Evidence> CatchUp<E> {
             helped: vec![None; usize::from(config.replicas)],
             config,
         }
+    }
+
+    /// As a log tells it.
+    pub(crate) fn recover(&mut self, stable: E) {
+        self.stable = Arc::new(stable);
+        self.left_with = Arc::clone(&self.stable);
+    }
+
+    /// Execution cannot reach the stable checkpoint by itself.
+    pub(crate) fn transfer_stable(&mut self, out: &mut Output) {
+        let id = self.stable.id();
+        self.transfer(id, out);
     }
 
     /// The stable checkpoint.
@@ -138,6 +153,7 @@ impl<E: Evidence> CatchUp<E> {
     fn forward(&mut self, evidence: E, view: View, now: Time, out: &mut Output) {
         let id = evidence.id();
         assert!(id.order >= self.stable.id().order, "stable checkpoints rise");
+        out.log(|| evidence.record());
         out.trace(|| TraceEvent::CheckpointStable { checkpoint: id, voters: evidence.voters() });
         self.stable = Arc::new(evidence);
         self.taken = self.taken.split_off(&id.order);
@@ -345,6 +361,10 @@ mod tests {
 
         fn voters(&self) -> Peers {
             Peers::default()
+        }
+
+        fn record(&self) -> LogRecord {
+            LogRecord::new(&[], bytes::Bytes::new())
         }
     }
 

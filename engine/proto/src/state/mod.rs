@@ -8,6 +8,7 @@ mod comparison;
 mod invariants;
 mod transfer;
 mod tree;
+mod vouching;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use hybster_tss::Digest;
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, ReplicaId};
 use crate::output::{
-    Answerer, Destination, Output, Reject, SendTag, TakenSnapshot, ToControl, ToExecution,
+    Answerer, Destination, DurableCheckpoint, Output, Reject, SendTag, TakenSnapshot, ToControl, ToExecution,
     ToPillar, ToState,
 };
 use crate::service::Snapshot;
@@ -28,6 +29,7 @@ use crate::wire::state::{Fetch, Fetched, NodeId};
 use crate::wire::{CheckpointId, kind};
 
 pub use crate::transferred::{TransferredPages, TransferredState};
+use vouching::Vouching;
 use comparison::{Comparison, Step};
 use transfer::Transfer;
 use tree::{FANOUT, Group, ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_digest, node, place};
@@ -121,6 +123,7 @@ pub struct StateStage {
     comparison: Option<Comparison>,
     /// What peers have asked for.
     answers: Answers<(OrderNumber, NodeId)>,
+    vouching: Vouching,
 }
 
 impl StateStage {
@@ -141,7 +144,16 @@ impl StateStage {
             deferred: None,
             transfers: 0,
             comparison: None,
+            vouching: Vouching::default(),
         }
+    }
+
+    /// The state stage of a replica that begins with a durable checkpoint.
+    #[must_use]
+    pub fn recover(config: Arc<GroupConfig>, id: ReplicaId, durable: OrderNumber) -> Self {
+        let mut it = Self::new(config, id);
+        it.vouching.durable(durable);
+        it
     }
 
     /// States transferred so far.
@@ -159,8 +171,16 @@ impl StateStage {
     /// Handles an input.
     pub fn handle(&mut self, input: ToState, now: Time, out: &mut Output) {
         match input {
-            ToState::Taken(taken) => self.taken(taken),
-            ToState::Stable(id) => self.stable(id, now),
+            ToState::Durable(order) => {
+                for id in self.vouching.durable(order) {
+                    self.vouch(id, out);
+                }
+            }
+            ToState::Taken(taken) => self.taken(taken, out),
+            ToState::Stable(id) => {
+                self.stable(id, now);
+                self.save(id, out);
+            }
             ToState::Transfer { id, whole } => self.start_transfer(id, whole, now, out),
             ToState::Compare { peer, theirs } => self.compare(peer, theirs, now, out),
             ToState::Message { from, message } => {
@@ -231,7 +251,10 @@ impl StateStage {
         earliest(transfer, self.comparison.as_ref().map(|it| it.deadline(resend_us)))
     }
 
-    fn taken(&mut self, taken: TakenSnapshot) {
+    fn taken(&mut self, taken: TakenSnapshot, out: &Output) {
+        if taken.installed && out.logging {
+            self.vouching.installed(taken.order);
+        }
         if taken.installed {
             // Snapshots that are not digested yet belong to the state that was replaced.
             self.jobs.clear();
@@ -280,6 +303,7 @@ impl StateStage {
         let record = root_record(&job.taken, &trees);
         let digest = content_digest(ROOT, &record.encode());
         let id = CheckpointId { order: job.taken.order, digest };
+        let is_installed = job.taken.installed;
         let held = Arc::new(Held { taken: job.taken, id, trees });
         self.drop_transfer_to(id.order);
         self.latest = Some(Arc::clone(&held));
@@ -288,7 +312,12 @@ impl StateStage {
         }
         out.trace(|| TraceEvent::CheckpointTaken(id));
         out.control(ToControl::CheckpointTaken(id));
-        out.pillar(self.config.checkpoint_pillar(id.order), ToPillar::CertifyCheckpoint { id });
+        if is_installed {
+            self.save(id, out);
+        }
+        if self.vouching.may_vouch(id) {
+            self.vouch(id, out);
+        }
         if !self.is_installing()
             && let Some(next) = self.deferred.take()
             && next.order > id.order
@@ -297,6 +326,18 @@ impl StateStage {
         }
         if cfg!(debug_assertions) {
             self.check_all_invariants();
+        }
+    }
+
+    fn vouch(&self, id: CheckpointId, out: &mut Output) {
+        out.pillar(self.config.checkpoint_pillar(id.order), ToPillar::CertifyCheckpoint { id });
+    }
+
+    /// A stable checkpoint, or one that was installed, is to be made durable if it is held.
+    fn save(&self, id: CheckpointId, out: &mut Output) {
+        let held = self.held.get(&id.order).filter(|held| held.id == id);
+        if let (true, Some(held)) = (out.logging && self.vouching.is_news(id.order), held) {
+            out.checkpoint = Some(DurableCheckpoint { id, taken: held.taken.clone() });
         }
     }
 

@@ -4,10 +4,11 @@
 use hybster_tss::Verifier;
 
 use super::Control;
+use crate::hybster::record;
 use crate::hybster::verify::verify_checkpoint_certificate;
 use crate::hybster::wire::checkpoint::{CheckpointCertificate, encode_state};
 use crate::ids::{OrderNumber, Peers, ReplicaId};
-use crate::output::{Destination, Output, Reject, SendTag};
+use crate::output::{Destination, LogRecord, Output, Reject, SendTag};
 use crate::shared::catch_up::Evidence;
 use crate::time::Time;
 use crate::wire::CheckpointId;
@@ -21,6 +22,10 @@ impl Evidence for CheckpointCertificate {
 
     fn voters(&self) -> Peers {
         self.votes.iter().map(|(voter, _)| *voter).collect()
+    }
+
+    fn record(&self) -> LogRecord {
+        record::stable(self)
     }
 }
 

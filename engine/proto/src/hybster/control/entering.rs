@@ -9,6 +9,7 @@ use super::messages::Subject;
 use super::{Control, PendingNewView, Phase};
 use crate::hybster::events;
 use crate::hybster::input::PillarInput;
+use crate::hybster::record;
 use crate::hybster::verify::{verify_ack, verify_new_view};
 use crate::hybster::wire::ordering::PrepareHeader;
 use crate::hybster::wire::view::{NewView, NewViewAck};
@@ -99,6 +100,7 @@ impl<V: Verifier> Control<V> {
         self.views_entered += 1;
         let leader = self.config.leader(view) == self.id;
         let current = self.current;
+        out.log(|| record::new_view(current, &new_view));
         out.trace(|| events::elected(&new_view, self.config.leader(view)));
         for pillar in self.config.all_pillars() {
             out.trace(|| events::adopted(&new_view, pillar));
@@ -139,7 +141,7 @@ impl<V: Verifier> Control<V> {
     }
 
     /// TR listing 19, sendNewViewAck: the view was left before its NEW-VIEW arrived.
-    fn send_ack(&mut self, new_view: &NewView, out: &mut Output) {
+    pub(super) fn send_ack(&mut self, new_view: &NewView, out: &mut Output) {
         let checkpoint = self.catch_up.stable().clone();
         let base = checkpoint.id.order;
         let beyond = |prepares: &Vec<PrepareHeader>| {
@@ -162,8 +164,15 @@ impl<V: Verifier> Control<V> {
             return;
         };
         let ack = Arc::new(NewViewAck { proof, ..ack });
+        let message = ack.encode();
+        out.log(|| record::acknowledged(&message));
         out.trace(|| TraceEvent::Endorsed { view, checkpoint: ack.checkpoint.id });
-        out.send(Destination::AllPeers, ack.encode(), SendTag::NewView(view));
+        out.send(Destination::AllPeers, message, SendTag::NewView(view));
+        self.hold_own_ack(ack, out);
+    }
+
+    pub(super) fn hold_own_ack(&mut self, ack: Arc<NewViewAck>, out: &mut Output) {
+        let view = ack.view;
         let ticket = self.messages.ticket(Subject::Ack(self.id, view));
         for (pillar, headers) in self.config.all_pillars().zip(ack.prepared.clone()) {
             out.pillar(pillar, PillarInput::Hold { ticket, source: self.id, headers });

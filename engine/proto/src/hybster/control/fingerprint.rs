@@ -36,6 +36,7 @@ impl<V: Verifier> Control<V> {
             left_at: _,
             clock: _,
             early,
+            resumed: _,
         } = self;
         let settled = matches!(phase, Phase::Stable | Phase::Waiting) && unsigned_ack.is_none();
         assert!(settled, "inputs between the stages are under way");

@@ -13,6 +13,7 @@
 //! | `entering.rs` | 19: receive(NEW-VIEW), newFollowerViewReady, enterView, sendNewViewAck |
 //! | `messages.rs` | 19: storeViewChange, discardViewChanges, isCorrectNewViewCertificate |
 //! | `catch_up.rs` | 18 and 20: requestState, receive(STATE-REQUEST), obtainState |
+//! | `recovery.rs` | none: coming back with what the log has |
 //! | `outside.rs` | a peer that left its view alone (DEVIATIONS 27) |
 //! | `timing.rs` | the times of batches in a view change (DEVIATIONS 22) |
 
@@ -24,6 +25,7 @@ mod fingerprint;
 mod invariants;
 mod messages;
 mod outside;
+mod recovery;
 mod timing;
 mod view_change;
 
@@ -51,6 +53,7 @@ use crate::wire::{kind, kind_of};
 pub(crate) use messages::MAX_CHANGES;
 use messages::{Messages, Subject};
 use outside::Outside;
+use recovery::Resumed;
 
 enum Phase {
     /// In the view v_cur = v_stab.
@@ -110,6 +113,8 @@ pub struct Control<V: Verifier> {
     clock: WallClock,
     /// By replica: the view of the early NEW-VIEW that it sent last.
     early: Vec<View>,
+    /// What a log has that is said when the stage resumes.
+    resumed: Option<Resumed>,
 }
 
 impl<V: Verifier> Control<V> {
@@ -138,6 +143,7 @@ impl<V: Verifier> Control<V> {
             left_at: None,
             clock: WallClock::default(),
             early: vec![View(0); usize::from(config.replicas)],
+            resumed: None,
             config,
         }
     }

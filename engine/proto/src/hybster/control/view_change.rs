@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::messages::Subject;
 use super::{Control, Phase};
 use crate::hybster::input::PillarInput;
+use crate::hybster::record;
 use crate::hybster::verify::verify_view_change;
 use crate::hybster::wire::view::{MAX_LINKS, Part, ViewChange};
 use crate::ids::{PillarId, ReplicaId, View};
@@ -72,16 +73,23 @@ impl<V: Verifier> Control<V> {
             checkpoint: self.catch_up.left_with().clone(),
             parts,
         };
-        out.send(Destination::AllPeers, change.encode(), SendTag::ViewChange(to));
-        // This replica's own is held as well, so that its batches are kept if it enters an earlier view.
-        let ticket = self.messages.ticket(Subject::ViewChange(self.id, to));
+        let message = change.encode();
+        out.log(|| record::left(&message));
+        out.send(Destination::AllPeers, message, SendTag::ViewChange(to));
+        self.hold_own_change(Arc::new(change), out);
+        self.messages.discard_before(self.current);
+        self.ask_state(now, out);
+    }
+
+    /// This replica's own VIEW-CHANGE is held as well, so that its batches are kept if it enters an
+    /// earlier view.
+    pub(super) fn hold_own_change(&mut self, change: Arc<ViewChange>, out: &mut Output) {
+        let ticket = self.messages.ticket(Subject::ViewChange(self.id, change.to));
         for (pillar, part) in self.config.all_pillars().zip(&change.parts) {
             let headers = part.prepared.clone();
             out.pillar(pillar, PillarInput::Hold { ticket, source: self.id, headers });
         }
-        self.messages.store_change(Arc::new(change), ticket, self.current);
-        self.messages.discard_before(self.current);
-        self.ask_state(now, out);
+        self.messages.store_change(change, ticket, self.current);
     }
 
     /// TR listing 19, receive(VIEW-CHANGE). Its certificates are transferable: any peer may relay

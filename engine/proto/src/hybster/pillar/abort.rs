@@ -10,6 +10,7 @@ use super::preferred_quorum::PreferredQuorum;
 use super::slots::StoredPrepare;
 use crate::hybster::events;
 use crate::hybster::input::ControlInput;
+use crate::hybster::record;
 use crate::hybster::wire::checkpoint::CheckpointCertificate;
 use crate::hybster::wire::ordering::{PREPARE_HEAD, PrepareHeader};
 use crate::hybster::wire::view::{Link, Part, PartScope};
@@ -155,6 +156,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         // The chain of later VIEW-CHANGEs starts at the step that reaches beyond this view.
         self.chain.retain(|link| link.to > view);
+        out.log(|| record::entered(self.pillar, view, current));
         self.view = view;
         self.active = current == view;
         self.proposals.clear();
@@ -166,7 +168,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let inherited = prepares.last().map_or(base, |header| self.last_slot(header) + 1);
         self.timing.enter(prepares, inherited);
         entered.retain(|stored| self.config.slot_of(stored.header.first) >= base);
-        for stored in entered {
+        for mut stored in entered {
+            stored.is_logged = true;
             let (first, last) =
                 (self.config.slot_of(stored.header.first), self.last_slot(&stored.header));
             if self.is_leader() {
@@ -251,7 +254,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             requests: header.requests,
             slot: self.config.slot_of(header.first),
         });
-        let named = named.filter(|named| named.slot >= base).collect();
+        let named: Vec<Named> = named.filter(|named| named.slot >= base).collect();
+        self.log_named(&named, out);
         let slots = &self.slots;
         let logged = |named: &Named| {
             let header = slots.prepare(named.slot)?.header;
@@ -259,6 +263,21 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         };
         if let Some(held) = self.bodies.hold(ticket, source, named, logged, now, out) {
             self.tell_held(held, out);
+        }
+    }
+
+    /// What rests on a message of a view change can be shown after a restart only with its batches.
+    fn log_named(&mut self, named: &[Named], out: &mut Output) {
+        if !out.logging {
+            return;
+        }
+        for Named { digest, slot, .. } in named {
+            let stored = self.slots.get_mut(*slot).and_then(|entry| entry.prepare.as_mut());
+            let unlogged = stored.filter(|it| it.header.batch == *digest && !it.is_logged);
+            if let Some(stored) = unlogged {
+                out.log(|| record::body(self.pillar, *slot, stored.batch()));
+                stored.is_logged = true;
+            }
         }
     }
 
@@ -325,6 +344,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         let requests = Requests::new(batch).count() as u32;
         let checked = self.check_requests(batch, requests);
+        if let (Ok(()), Some(slot)) = (&checked, self.bodies.missed_for(&digest)) {
+            out.log(|| record::body(self.pillar, slot, message.slice(BATCH_HEAD..)));
+        }
         for held in self.bodies.arrived(digest, batch, requests, checked, now, out) {
             self.tell_held(held, out);
         }
@@ -336,5 +358,6 @@ fn stored(header: PrepareHeader, digest: Digest, batch: &[u8]) -> StoredPrepare 
     let mut message = Vec::with_capacity(PREPARE_HEAD + batch.len());
     message.extend_from_slice(&header.encode());
     message.extend_from_slice(batch);
-    StoredPrepare { header, digest, message: message.into(), late: false }
+    // The NEW-VIEW that names it was held, or is this replica's own.
+    StoredPrepare { header, digest, message: message.into(), late: false, is_logged: true }
 }

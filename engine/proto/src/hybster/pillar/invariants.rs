@@ -135,7 +135,8 @@ mod tests {
             previous: CounterValue::ZERO,
             proof: Proof([0; 32]),
         };
-        StoredPrepare { header, digest: Digest::default(), message: Bytes::new(), late: false }
+        let (digest, message) = (Digest::default(), Bytes::new());
+        StoredPrepare { header, digest, message, late: false, is_logged: false }
     }
 
     fn vote(replica: u16) -> Vote {

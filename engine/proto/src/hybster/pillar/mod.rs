@@ -18,6 +18,7 @@ mod fingerprint;
 mod invariants;
 mod ordering;
 mod preferred_quorum;
+mod recovery;
 mod slots;
 mod timing;
 
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::hybster::control::MAX_CHANGES;
 use crate::hybster::input::PillarInput;
+use crate::hybster::record;
 use crate::hybster::wire::checkpoint::Checkpoint;
 use crate::hybster::wire::ordering::PrepareHeader;
 use crate::hybster::wire::view::Link;
@@ -443,6 +445,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         let interval = self.config.interval_slots();
         assert!(base.is_multiple_of(interval), "windows start at checkpoints");
+        out.log(|| record::forwarded(self.pillar, base));
         self.slots.forward(base);
         self.checkpoints.stable(to);
         self.prepared = self.prepared.max(base);

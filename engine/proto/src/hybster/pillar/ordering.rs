@@ -6,6 +6,7 @@ use hybster_tss::{Counter, CounterValue, Digest, Proof, RequestVerifier, TrInX, 
 use super::Pillar;
 use super::slots::{StoredPrepare, Vote};
 use crate::hybster::input::PillarInput;
+use crate::hybster::record;
 use crate::hybster::verify::verify_prepare;
 use crate::hybster::wire::ordering::{Commit, PREPARE_HEAD, PrepareHeader};
 use crate::ids::{PillarId, ReplicaId};
@@ -128,7 +129,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         header.proof = certificate.proof;
         buffer[..PREPARE_HEAD].copy_from_slice(&header.encode());
         let message = buffer.freeze();
-        self.send_prepare(StoredPrepare { header, digest, message, late: false }, out);
+        let stored = StoredPrepare { header, digest, message, late: false, is_logged: false };
+        self.send_prepare(stored, out);
     }
 
     /// Covers the slots up to `through`, at most to the end of window and checkpoint interval.
@@ -166,11 +168,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         header.previous = certificate.previous;
         header.proof = certificate.proof;
         let message = Bytes::copy_from_slice(&header.encode());
-        Some(StoredPrepare { header, digest, message, late: false })
+        Some(StoredPrepare { header, digest, message, late: false, is_logged: false })
     }
 
-    fn send_prepare(&mut self, stored: StoredPrepare, out: &mut Output) {
+    fn send_prepare(&mut self, mut stored: StoredPrepare, out: &mut Output) {
         let header = stored.header;
+        out.log(|| record::prepare(&stored.message, None));
+        stored.is_logged = true;
         out.trace(|| TraceEvent::Proposed {
             pillar: header.pillar,
             view: header.view,
@@ -246,7 +250,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             self.check_requests(body, header.requests)?;
         }
         let late = self.is_late(&header, message.len());
-        self.store(first, StoredPrepare { header, digest, message, late });
+        self.store(first, StoredPrepare { header, digest, message, late, is_logged: false });
         self.advance(out);
         Ok(())
     }
@@ -332,6 +336,12 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         out.send_new(Destination::AllPeers, own.encode(), SendTag::Ordering(own.view, own.last));
         let slot = self.slots.get_mut(self.prepared).expect("inside the window");
         slot.own = Some(own);
+        let stored = slot.prepare.as_mut().expect("what is acknowledged is stored");
+        out.log(|| match stored.is_logged {
+            true => record::commit(&own),
+            false => record::prepare(&stored.message, Some(&own)),
+        });
+        stored.is_logged = true;
         self.prepared = self.config.slot_of(own.last) + 1;
     }
 
@@ -414,6 +424,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             }
             let header = stored.header;
             let last = self.last_slot(&header);
+            if !stored.is_logged {
+                out.log(|| record::prepare(&stored.message, None));
+            }
+            out.log(|| record::committed(self.pillar, header.view, last));
             if self.is_leader() {
                 let by = slot.votes.iter().filter(|v| v.acknowledges(stored)).map(|v| v.replica);
                 let by = by.take(needed - 1).collect();

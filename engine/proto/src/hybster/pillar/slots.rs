@@ -18,6 +18,8 @@ pub(super) struct StoredPrepare {
     pub message: Bytes,
     /// It came too late for its time (`timing.rs`).
     pub late: bool,
+    /// The replica's log has its batch.
+    pub is_logged: bool,
 }
 
 impl StoredPrepare {

@@ -83,6 +83,11 @@ impl Timing {
         self.refused = None;
     }
 
+    /// As a log tells it.
+    pub(super) fn recover(&mut self, last_ms: u64, inherited: u64) {
+        (self.last_ms, self.inherited) = (last_ms, inherited);
+    }
+
     #[cfg(feature = "model")]
     pub(super) fn fingerprint(&self, prepared: u64, into: &mut crate::fingerprint::Fingerprint) {
         // Clock and bound only pace work; a refusal follows from the log.

@@ -186,10 +186,15 @@ impl Commit {
     /// The message.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(COMMIT_BYTES);
-        out.extend_from_slice(&self.encode_certified());
-        out.extend_from_slice(&self.proof.0);
-        out.into()
+        Bytes::copy_from_slice(&self.encoded())
+    }
+
+    /// The bytes of the message.
+    pub(crate) fn encoded(&self) -> [u8; COMMIT_BYTES] {
+        let mut out = [0; COMMIT_BYTES];
+        out[..CERTIFIED].copy_from_slice(&self.encode_certified());
+        out[CERTIFIED..].copy_from_slice(&self.proof.0);
+        out
     }
 
     /// Parses a message.

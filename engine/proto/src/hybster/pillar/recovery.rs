@@ -1,0 +1,67 @@
+//! A pillar that comes back with what its replica's log tells.
+
+use hybster_tss::{RequestVerifier, TrInX, Verifier};
+use std::sync::Arc;
+
+use super::Pillar;
+use super::preferred_quorum::PreferredQuorum;
+use super::slots::StoredPrepare;
+use crate::config::GroupConfig;
+use crate::hybster::recovery::RecoveredPillar;
+use crate::ids::{PillarId, ReplicaId};
+use crate::output::Output;
+use crate::time::Time;
+use crate::wire::Requests;
+
+impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
+    /// The pillar as it was when the log ended.
+    ///
+    /// The counters of `trinx` are where the log says: then what is in the log is all that this
+    /// pillar has certified, so nothing of it is certified again.
+    ///
+    /// # Panics
+    /// If the TrInX instance is another pillar's, or its counter is elsewhere.
+    pub(in crate::hybster) fn recover(
+        config: Arc<GroupConfig>,
+        id: ReplicaId,
+        pillar: PillarId,
+        trinx: T,
+        verifier: V,
+        recovered: &mut RecoveredPillar,
+    ) -> Self {
+        let mut it = Self::new(config, id, pillar, trinx, verifier);
+        assert_eq!(it.counter(), recovered.counters[0], "the counter is where the log says");
+        it.view = recovered.view;
+        it.active = recovered.active;
+        it.slots.forward(recovered.base);
+        it.checkpoints.stable(it.window_base());
+        it.prepared = recovered.prepared;
+        it.committed = recovered.committed;
+        it.handed = recovered.handed;
+        it.chain = std::mem::take(&mut recovered.chain);
+        it.preferred = PreferredQuorum::new(it.config.next_to_leader(it.view));
+        it.timing.recover(recovered.last_ms, recovered.inherited);
+        for (slot, logged) in std::mem::take(&mut recovered.slots) {
+            let (header, message) = (logged.header, logged.message);
+            let digest = header.digest();
+            it.store(slot, StoredPrepare { header, digest, message, late: false, is_logged: true });
+            let entry = it.slots.get_mut(slot).expect("it was stored there");
+            entry.own = logged.own;
+        }
+        let bodies = std::mem::take(&mut recovered.bodies).into_iter();
+        it.bodies.recovered(bodies.map(|(digest, (_, batch))| {
+            let requests = Requests::new(&batch).count() as u32;
+            (digest, requests, batch)
+        }));
+        it
+    }
+
+    /// Goes on where it was: what it may certify now, and, as a leader, where it proposes next.
+    pub(in crate::hybster) fn resume(&mut self, now: Time, out: &mut Output) {
+        self.now = now;
+        self.announce(0, out);
+        self.advance(out);
+        self.note_progress(now);
+        self.check_invariants(out);
+    }
+}
