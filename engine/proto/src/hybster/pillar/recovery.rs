@@ -11,6 +11,7 @@ use crate::hybster::recovery::RecoveredPillar;
 use crate::ids::{PillarId, ReplicaId};
 use crate::output::Output;
 use crate::time::Time;
+use crate::trace::{Phase, TraceEvent};
 use crate::wire::Requests;
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
@@ -59,9 +60,27 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Goes on where it was: what it may certify now, and, as a leader, where it proposes next.
     pub(in crate::hybster) fn resume(&mut self, now: Time, out: &mut Output) {
         self.now = now;
+        self.tell_votes(out);
         self.announce(0, out);
         self.advance(out);
         self.note_progress(now);
         self.check_invariants(out);
+    }
+
+    /// What it has vouched for, as part of the trace of its new start: a log may end within what the
+    /// earlier one would have told together.
+    fn tell_votes(&self, out: &mut Output) {
+        let (pillar, view) = (self.pillar, self.view);
+        for slot in self.slots.base()..self.slots.end() {
+            let Some(entry) = self.slots.get(slot) else { continue };
+            let Some(stored) = &entry.prepare else { continue };
+            let proposal = (&stored.header).into();
+            if self.config.leader(view) == self.id {
+                out.trace(|| TraceEvent::Reissued { pillar, view, proposal });
+            } else if entry.own.is_some() {
+                let phase = Phase::Commit;
+                out.trace(|| TraceEvent::Vouched { phase, pillar, view, proposal });
+            }
+        }
     }
 }
