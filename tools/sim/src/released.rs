@@ -20,12 +20,7 @@ pub(crate) struct Released(BTreeMap<(Account, CounterValue), Digest>);
 
 impl Released {
     /// A message leaves a correct replica.
-    pub(crate) fn check(
-        &mut self,
-        by: ReplicaId,
-        message: &[u8],
-        config: &GroupConfig,
-    ) -> Checked {
+    pub(crate) fn check(&mut self, by: ReplicaId, message: &[u8], config: &GroupConfig) -> Checked {
         match kind_of(message) {
             kind::PREPARE => {
                 let Ok(header) = PrepareHeader::parse(message) else { return Ok(()) };

@@ -55,8 +55,7 @@ fn trinx_of(
         let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
         let counters = counters(pillar);
         ledger.begins(instance, counters);
-        let inner =
-            InProcessTrInX::restored(&keys.group, config.mac, digest, instance, counters);
+        let inner = InProcessTrInX::restored(&keys.group, config.mac, digest, instance, counters);
         Watched::new(inner, ledger.clone())
     });
     watched.collect()

@@ -95,8 +95,7 @@ impl World {
         let at = ReplicaId(index as u16);
         let Some(disk) = &mut self.replicas[index].disk else { return };
         let mut executions = mem::take(&mut disk.executions);
-        while let Some(deed) =
-            self.replicas[index].disk.as_mut().and_then(|disk| disk.next_deed())
+        while let Some(deed) = self.replicas[index].disk.as_mut().and_then(|disk| disk.next_deed())
         {
             match deed {
                 Deed::Event(event) => {

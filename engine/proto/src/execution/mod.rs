@@ -434,7 +434,11 @@ impl<S: Service> Execution<S> {
     }
 
     /// Takes the state of a checkpoint in place of the present one.
-    fn restore(&mut self, order: OrderNumber, state: &TransferredState) -> Result<(), RestoreError> {
+    fn restore(
+        &mut self,
+        order: OrderNumber,
+        state: &TransferredState,
+    ) -> Result<(), RestoreError> {
         assert!(self.config.is_checkpoint(order), "a state is one of a checkpoint");
         let pages = &state.service;
         match pages.base() {

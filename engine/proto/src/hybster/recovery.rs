@@ -14,13 +14,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hybster_tss::{Counter, CounterValue, Digest};
 
-use super::record::Record;
+use super::record::{self, Record};
 use super::wire::checkpoint::CheckpointCertificate;
 use super::wire::ordering::{BATCH_DIGEST_AT, Commit, PREPARE_HEAD, PrepareHeader};
 use super::wire::view::{Link, NewView, NewViewAck, ViewChange};
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
-use crate::output::{Agreed, ToExecution};
+use crate::output::{Agreed, LogRecord, ToExecution};
 use crate::wire::WireError;
 
 /// Why a log cannot be this replica's. Its counters cannot be told from it, so the replica must not
@@ -87,6 +87,8 @@ pub(super) struct RecoveredPillar {
     pub(super) bodies: BTreeMap<Digest, (u64, Bytes)>,
     pub(super) last_ms: u64,
     pub(super) inherited: u64,
+    /// What it did last of all and has not logged.
+    pub(super) unlogged: Vec<LogRecord>,
     /// What is committed beyond the durable checkpoint.
     replay: Vec<ToExecution>,
 }
@@ -121,6 +123,7 @@ impl Default for RecoveredPillar {
             bodies: BTreeMap::new(),
             last_ms: 0,
             inherited: 0,
+            unlogged: Vec::new(),
             replay: Vec::new(),
         }
     }
@@ -293,7 +296,12 @@ impl Recovered {
                     pillar: pillar_id,
                     first_slot: pillar.committed,
                     last_slot: through,
-                    batch: Agreed::new(slot.message.clone(), PREPARE_HEAD, BATCH_DIGEST_AT, time_ms),
+                    batch: Agreed::new(
+                        slot.message.clone(),
+                        PREPARE_HEAD,
+                        BATCH_DIGEST_AT,
+                        time_ms,
+                    ),
                 });
             }
             pillar.handed = through + 1;
@@ -404,7 +412,10 @@ impl Recovered {
         let base = self.config.slots_before(self.control.stable.id.order);
         for pillar in self.config.all_pillars() {
             let at = usize::from(pillar.0);
-            self.pillars[at].forward(base);
+            if self.pillars[at].base < base {
+                self.pillars[at].forward(base);
+                self.pillars[at].unlogged.push(record::forwarded(pillar, base));
+            }
             if self.pillars[at].view < self.control.stable_view
                 && let Some(new_view) = self.control.established.clone()
             {
@@ -413,6 +424,7 @@ impl Recovered {
                 let prepares = &new_view.prepares[at];
                 let entered = self.enter(pillar, new_view.view, current, prepares);
                 debug_assert!(entered.is_ok(), "{entered:?}");
+                self.pillars[at].unlogged.push(record::entered(pillar, new_view.view, current));
             }
         }
         self.control.next_slots = self.pillars.iter().map(|pillar| pillar.prepared).collect();

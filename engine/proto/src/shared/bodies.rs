@@ -205,7 +205,8 @@ impl Bodies {
 
     /// Batches that are held before any message names them: those of a log.
     pub(crate) fn recovered(&mut self, batches: impl Iterator<Item = (Digest, u32, Bytes)>) {
-        self.bodies.extend(batches.map(|(digest, requests, batch)| (digest, Body { batch, requests })));
+        self.bodies
+            .extend(batches.map(|(digest, requests, batch)| (digest, Body { batch, requests })));
     }
 
     /// A batch that is missed arrived. `checked` says what is wrong with its requests, of which

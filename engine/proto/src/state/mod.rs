@@ -18,8 +18,8 @@ use hybster_tss::Digest;
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, ReplicaId};
 use crate::output::{
-    Answerer, Destination, DurableCheckpoint, Output, Reject, SendTag, TakenSnapshot, ToControl, ToExecution,
-    ToPillar, ToState,
+    Answerer, Destination, DurableCheckpoint, Output, Reject, SendTag, TakenSnapshot, ToControl,
+    ToExecution, ToPillar, ToState,
 };
 use crate::service::Snapshot;
 use crate::shared::answers::Answers;
@@ -29,10 +29,10 @@ use crate::wire::state::{Fetch, Fetched, NodeId};
 use crate::wire::{CheckpointId, kind};
 
 pub use crate::transferred::{TransferredPages, TransferredState};
-use vouching::Vouching;
 use comparison::{Comparison, Step};
 use transfer::Transfer;
 use tree::{FANOUT, Group, ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_digest, node, place};
+use vouching::Vouching;
 
 /// Checkpoints before the stable one that are kept for peers that still fetch them.
 const KEPT_BEFORE_STABLE: usize = 1;

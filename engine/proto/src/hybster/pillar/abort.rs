@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::Pillar;
 use super::preferred_quorum::PreferredQuorum;
-use super::slots::StoredPrepare;
+use super::slots::{Logged, StoredPrepare};
 use crate::hybster::events;
 use crate::hybster::input::ControlInput;
 use crate::hybster::record;
@@ -169,7 +169,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         self.timing.enter(prepares, inherited);
         entered.retain(|stored| self.config.slot_of(stored.header.first) >= base);
         for mut stored in entered {
-            stored.is_logged = true;
+            stored.logged = Logged::Proposal;
             let (first, last) =
                 (self.config.slot_of(stored.header.first), self.last_slot(&stored.header));
             if self.is_leader() {
@@ -273,10 +273,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         for Named { digest, slot, .. } in named {
             let stored = self.slots.get_mut(*slot).and_then(|entry| entry.prepare.as_mut());
-            let unlogged = stored.filter(|it| it.header.batch == *digest && !it.is_logged);
+            let unlogged =
+                stored.filter(|it| it.header.batch == *digest && it.logged == Logged::Nothing);
             if let Some(stored) = unlogged {
                 out.log(|| record::body(self.pillar, *slot, stored.batch()));
-                stored.is_logged = true;
+                stored.logged = Logged::Batch;
             }
         }
     }
@@ -359,5 +360,5 @@ fn stored(header: PrepareHeader, digest: Digest, batch: &[u8]) -> StoredPrepare 
     message.extend_from_slice(&header.encode());
     message.extend_from_slice(batch);
     // The NEW-VIEW that names it was held, or is this replica's own.
-    StoredPrepare { header, digest, message: message.into(), late: false, is_logged: true }
+    StoredPrepare { header, digest, message: message.into(), late: false, logged: Logged::Proposal }
 }

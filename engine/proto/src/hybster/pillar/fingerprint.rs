@@ -44,6 +44,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             last_hint: _,
             asked_back: _,
             answered: _,
+            unlogged: _,
         } = self;
         for counter in Counter::ALL {
             into.wide(trinx.current(counter).as_u128());

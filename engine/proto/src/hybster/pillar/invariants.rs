@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::config::GroupConfig;
     use crate::hybster::pillar::digests::Digests;
-    use crate::hybster::pillar::slots::{StoredPrepare, Vote};
+    use crate::hybster::pillar::slots::{Logged, StoredPrepare, Vote};
     use crate::hybster::wire::ordering::PrepareHeader;
     use crate::hybster::wire::view::Link;
     use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
@@ -136,7 +136,7 @@ mod tests {
             proof: Proof([0; 32]),
         };
         let (digest, message) = (Digest::default(), Bytes::new());
-        StoredPrepare { header, digest, message, late: false, is_logged: false }
+        StoredPrepare { header, digest, message, late: false, logged: Logged::Nothing }
     }
 
     fn vote(replica: u16) -> Vote {

@@ -37,7 +37,9 @@ use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::input::PathState;
 use crate::mutants::{self, Mutant};
 use crate::notice::{Notice, Suspicion};
-use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl, ToIntake, ToPillar};
+use crate::output::{
+    Destination, Fatal, LogRecord, Output, Reject, SendTag, ToControl, ToIntake, ToPillar,
+};
 use crate::shared::answers::Answers;
 use crate::shared::bodies::{BATCHES_PER_REQUEST, Bodies};
 use crate::shared::later::Later;
@@ -122,6 +124,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     /// When this replica asked the leader for what the leader said that it had proposed.
     asked_back: Option<Time>,
     answered: Vec<Option<Time>>,
+    /// What the log lacks when the pillar resumes.
+    unlogged: Vec<LogRecord>,
 }
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
@@ -171,6 +175,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             last_hint: None,
             asked_back: None,
             answered: vec![None; replicas],
+            unlogged: Vec::new(),
             config,
         }
     }

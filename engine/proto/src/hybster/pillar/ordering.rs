@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use hybster_tss::{Counter, CounterValue, Digest, Proof, RequestVerifier, TrInX, Verifier};
 
 use super::Pillar;
-use super::slots::{StoredPrepare, Vote};
+use super::slots::{Logged, StoredPrepare, Vote};
 use crate::hybster::input::PillarInput;
 use crate::hybster::record;
 use crate::hybster::verify::verify_prepare;
@@ -129,7 +129,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         header.proof = certificate.proof;
         buffer[..PREPARE_HEAD].copy_from_slice(&header.encode());
         let message = buffer.freeze();
-        let stored = StoredPrepare { header, digest, message, late: false, is_logged: false };
+        let stored =
+            StoredPrepare { header, digest, message, late: false, logged: Logged::Nothing };
         self.send_prepare(stored, out);
     }
 
@@ -168,13 +169,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         header.previous = certificate.previous;
         header.proof = certificate.proof;
         let message = Bytes::copy_from_slice(&header.encode());
-        Some(StoredPrepare { header, digest, message, late: false, is_logged: false })
+        Some(StoredPrepare { header, digest, message, late: false, logged: Logged::Nothing })
     }
 
     fn send_prepare(&mut self, mut stored: StoredPrepare, out: &mut Output) {
         let header = stored.header;
         out.log(|| record::prepare(&stored.message, None));
-        stored.is_logged = true;
+        stored.logged = Logged::Proposal;
         out.trace(|| TraceEvent::Proposed {
             pillar: header.pillar,
             view: header.view,
@@ -250,7 +251,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             self.check_requests(body, header.requests)?;
         }
         let late = self.is_late(&header, message.len());
-        self.store(first, StoredPrepare { header, digest, message, late, is_logged: false });
+        self.store(first, StoredPrepare { header, digest, message, late, logged: Logged::Nothing });
         self.advance(out);
         Ok(())
     }
@@ -337,11 +338,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let slot = self.slots.get_mut(self.prepared).expect("inside the window");
         slot.own = Some(own);
         let stored = slot.prepare.as_mut().expect("what is acknowledged is stored");
-        out.log(|| match stored.is_logged {
-            true => record::commit(&own),
-            false => record::prepare(&stored.message, Some(&own)),
+        out.log(|| match stored.logged {
+            Logged::Proposal => record::commit(&own),
+            _ => record::prepare(&stored.message, Some(&own)),
         });
-        stored.is_logged = true;
+        stored.logged = Logged::Proposal;
         self.prepared = self.config.slot_of(own.last) + 1;
     }
 
@@ -424,7 +425,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             }
             let header = stored.header;
             let last = self.last_slot(&header);
-            if !stored.is_logged {
+            if stored.logged < Logged::Proposal {
                 out.log(|| record::prepare(&stored.message, None));
             }
             out.log(|| record::committed(self.pillar, header.view, last));

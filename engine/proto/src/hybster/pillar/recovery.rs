@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Pillar;
 use super::preferred_quorum::PreferredQuorum;
-use super::slots::StoredPrepare;
+use super::slots::{Logged, StoredPrepare};
 use crate::config::GroupConfig;
 use crate::hybster::recovery::RecoveredPillar;
 use crate::ids::{PillarId, ReplicaId};
@@ -40,12 +40,16 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         it.committed = recovered.committed;
         it.handed = recovered.handed;
         it.chain = std::mem::take(&mut recovered.chain);
+        it.unlogged = std::mem::take(&mut recovered.unlogged);
         it.preferred = PreferredQuorum::new(it.config.next_to_leader(it.view));
         it.timing.recover(recovered.last_ms, recovered.inherited);
         for (slot, logged) in std::mem::take(&mut recovered.slots) {
             let (header, message) = (logged.header, logged.message);
             let digest = header.digest();
-            it.store(slot, StoredPrepare { header, digest, message, late: false, is_logged: true });
+            it.store(
+                slot,
+                StoredPrepare { header, digest, message, late: false, logged: Logged::Proposal },
+            );
             let entry = it.slots.get_mut(slot).expect("it was stored there");
             entry.own = logged.own;
         }
@@ -60,6 +64,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Goes on where it was: what it may certify now, and, as a leader, where it proposes next.
     pub(in crate::hybster) fn resume(&mut self, now: Time, out: &mut Output) {
         self.now = now;
+        for record in std::mem::take(&mut self.unlogged) {
+            out.log(|| record);
+        }
         self.tell_votes(out);
         self.announce(0, out);
         self.advance(out);

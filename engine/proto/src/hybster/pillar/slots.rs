@@ -18,8 +18,18 @@ pub(super) struct StoredPrepare {
     pub message: Bytes,
     /// It came too late for its time (`timing.rs`).
     pub late: bool,
-    /// The replica's log has its batch.
-    pub is_logged: bool,
+    /// What the replica's log has of it.
+    pub logged: Logged,
+}
+
+/// What a log has of a PREPARE.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Logged {
+    Nothing,
+    /// Its batch, because a message of a view change names it.
+    Batch,
+    /// All of it.
+    Proposal,
 }
 
 impl StoredPrepare {
