@@ -109,11 +109,15 @@ pub enum Mutant {
     RepliesUngated,
     /// Messages to peers leave before the log has what they rest on.
     MessagesUngated,
+    /// A replica does not log its COMMITs.
+    VotesUnlogged,
+    /// A replica does not log its VIEW-CHANGEs.
+    LeavingUnlogged,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 53] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -165,6 +169,8 @@ impl Mutant {
         Self::VouchesUnsaved,
         Self::RepliesUngated,
         Self::MessagesUngated,
+        Self::VotesUnlogged,
+        Self::LeavingUnlogged,
     ];
 }
 

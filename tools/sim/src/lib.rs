@@ -18,8 +18,8 @@ pub mod campaign;
 mod client;
 mod clock;
 pub mod coverage;
-pub mod disk;
-mod display;
+mod disk;
+pub mod display;
 mod effects;
 mod egress;
 mod evidence;
@@ -52,7 +52,8 @@ pub use oracle::Violation;
 pub use report::{Counters, NewViewSeen, Report};
 pub use rogue::{RoguePlan, RogueTrick};
 pub use scenario::{
-    Catch, ClientPlan, End, Fault, Filter, Latency, Layout, Scenario, TimedFault, Transport,
+    Catch, ClientPlan, DiskPlan, End, Fault, Filter, Latency, Layout, Scenario, TimedFault,
+    Transport,
 };
 pub use watched::{Execution, Ledger, Record, Recorded, Watched};
 pub use world::World;

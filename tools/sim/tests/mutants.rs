@@ -5,6 +5,7 @@ mod staged;
 
 use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::internals::mutants::{Mutant, choose};
+use hybster_sim::shape::Shape;
 use hybster_sim::{
     Behaviour, Flood, Layout, Lie, Options, RogueTrick, Scenario, Trick, run_scenario,
 };
@@ -96,6 +97,14 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
         Mutant::ForwardsUnlimited | Mutant::SuspectsUnsent => staged::clients::detour(seed),
         Mutant::RoomNotAwaited => staged::clients::large_replies(seed),
         Mutant::PeersUnlimited => staged::resources::flood(seed, Flood::Batches),
+        Mutant::VouchesUnsaved => staged::restarts::after_a_transfer(seed),
+        Mutant::RepliesUngated => staged::restarts::without_the_leader(seed),
+        Mutant::MessagesUngated | Mutant::LeavingUnlogged => staged::restarts::now_and_then(seed),
+        // A vote is one of three.
+        Mutant::VotesUnlogged => {
+            let five = Shape { restarts: true, replicas: Some(5), ..Shape::default() };
+            five.scenario(seed)
+        }
         Mutant::AnswersUnlimited => staged::resources::unread_answers(seed),
         _ => Scenario::random(seed),
     }
@@ -258,6 +267,11 @@ mutants! {
     peers_unlimited: PeersUnlimited in 20;
     answers_unlimited: AnswersUnlimited in 20;
     left_outside: LeftOutside in 500;
+    vouches_unsaved: VouchesUnsaved in 500;
+    replies_ungated: RepliesUngated in 500;
+    messages_ungated: MessagesUngated in 500;
+    votes_unlogged: VotesUnlogged in 500;
+    leaving_unlogged: LeavingUnlogged in 500;
 }
 
 /// A smaller run of the same kind is found, and it still fails without the search.

@@ -52,6 +52,11 @@ impl Gate {
         if self.held.is_empty() && after <= self.durable {
             return true;
         }
+        let is_ungated = (mutants::active(Mutant::RepliesUngated) && out.network.is_empty())
+            || (mutants::active(Mutant::MessagesUngated) && out.replies.is_empty());
+        if is_ungated {
+            return true;
+        }
         self.hold(after, out);
         false
     }
@@ -71,21 +76,11 @@ impl Gate {
         if !has_some {
             return;
         }
-        let is_open = match () {
-            () if mutants::active(Mutant::RepliesUngated) => out.network.is_empty(),
-            () if mutants::active(Mutant::MessagesUngated) => out.replies.is_empty(),
-            () => false,
-        };
-        let after = if is_open { 0 } else { after };
         let mut held = self.spare.pop().unwrap_or_default();
         held.after = after;
         std::mem::swap(&mut held.network, &mut out.network);
         std::mem::swap(&mut held.replies, &mut out.replies);
-        if is_open {
-            self.held.push_front(held);
-        } else {
-            self.held.push_back(held);
-        }
+        self.held.push_back(held);
     }
 
     /// The log is durable up to here.

@@ -74,7 +74,9 @@ impl<V: Verifier> Control<V> {
             parts,
         };
         let message = change.encode();
-        out.log(|| record::left(&message));
+        if !mutants::active(Mutant::LeavingUnlogged) {
+            out.log(|| record::left(&message));
+        }
         out.send(Destination::AllPeers, message, SendTag::ViewChange(to));
         self.hold_own_change(Arc::new(change), out);
         self.messages.discard_before(self.current);

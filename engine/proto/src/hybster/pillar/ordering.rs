@@ -338,11 +338,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let slot = self.slots.get_mut(self.prepared).expect("inside the window");
         slot.own = Some(own);
         let stored = slot.prepare.as_mut().expect("what is acknowledged is stored");
-        out.log(|| match stored.logged {
-            Logged::Proposal => record::commit(&own),
-            _ => record::prepare(&stored.message, Some(&own)),
-        });
-        stored.logged = Logged::Proposal;
+        if !mutants::active(Mutant::VotesUnlogged) {
+            out.log(|| match stored.logged {
+                Logged::Proposal => record::commit(&own),
+                _ => record::prepare(&stored.message, Some(&own)),
+            });
+            stored.logged = Logged::Proposal;
+        }
         self.prepared = self.config.slot_of(own.last) + 1;
     }
 

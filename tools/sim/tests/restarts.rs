@@ -1,0 +1,130 @@
+//! Replicas with logs and durable checkpoints that are started again, one or all of them: nothing that
+//! was acknowledged is lost, no counter value is used twice, and the group goes on.
+
+#[path = "staged/restarts.rs"]
+mod staged;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hybster_sim::campaign::Campaign;
+use hybster_sim::random::spread;
+use hybster_sim::shape::Shape;
+use hybster_sim::{
+    Counters, DiskPlan, Fault, Layout, Options, Report, Scenario, Transport, run_scenario,
+};
+
+fn assert_all_good(byzantine: bool, first: u64, count: u64) -> Counters {
+    let shape = Shape { byzantine, restarts: true, ..Shape::default() };
+    let outcome = Campaign::new(shape, first, count).run(|_| {});
+    println!("{} seeds in {:?}\n{}{}", outcome.runs, outcome.elapsed, outcome.spread, outcome.sum);
+    outcome.assert_good();
+    outcome.sum
+}
+
+#[test]
+fn seeds_with_restarts() {
+    let sum = assert_all_good(false, 0, 150);
+    assert!(sum.restarts > 300 && sum.transfers > 10 && sum.views_entered > 100);
+}
+
+#[test]
+fn seeds_with_restarts_beside_liars() {
+    let sum = assert_all_good(true, 0, 80);
+    assert!(sum.restarts > 150);
+}
+
+/// `HYBSTER_FRESH_SEEDS=500 cargo test -p hybster-sim fresh_seeds_with_restarts -- --nocapture`
+#[test]
+fn fresh_seeds_with_restarts() {
+    let count = std::env::var("HYBSTER_FRESH_SEEDS").ok().and_then(|n| n.parse().ok());
+    let Some(count @ 1..) = count else { return };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let first = spread(now.as_nanos() as u64) >> 16;
+    println!("fresh seeds with restarts {first}..={}", first + count - 1);
+    assert_all_good(false, first, count);
+}
+
+fn good(scenario: Scenario) -> Report {
+    let report = run_scenario(scenario, &Options::default());
+    report.assert_good();
+    report
+}
+
+/// A group without any fault but those that a test adds.
+fn durable(name: &str, seed: u64, faults: u16) -> Scenario {
+    let mut scenario = Scenario::calm(name, seed, faults, 1 + (seed % 3) as u16);
+    scenario.layout = if seed % 2 == 0 { Layout::Split } else { Layout::Fused };
+    scenario.transport = if seed % 4 < 2 { Transport::Streams } else { Transport::Datagrams };
+    scenario.disk = Some(DiskPlan { sync_us: 400, save_us: 3_000 });
+    scenario
+}
+
+/// All lose power at once, again and again, at any point of what they are doing.
+#[test]
+fn a_power_loss_of_all_loses_nothing() {
+    for seed in 0..24 {
+        let mut scenario = durable("power loss", seed, 1 + (seed % 2) as u16);
+        for times in 0..8 {
+            let at_us = 7_919 * (seed + 3) + 50_021 * times;
+            scenario = scenario.with(at_us, Fault::PowerLoss(1_000 + 97 * seed));
+        }
+        let report = good(scenario);
+        let replicas = if seed % 2 == 0 { 3 } else { 5 };
+        assert!(report.counters.restarts >= 6 * replicas, "{report}");
+    }
+}
+
+/// One replica after the other is started again, the leader among them: that alone leaves no view.
+#[test]
+fn a_replica_that_is_started_at_once_is_not_missed() {
+    let mut views = 0;
+    for seed in 0..24 {
+        let mut scenario = durable("rolling restart", seed, 1);
+        for replica in 0..3 {
+            let at_us = 60_000 + 120_000 * u64::from(replica) + 1_013 * seed;
+            scenario = scenario.with(at_us, Fault::Restart(replica, 2_000));
+        }
+        let report = good(scenario);
+        assert_eq!(report.counters.restarts, 3);
+        views += report.counters.view;
+    }
+    assert_eq!(views, 0, "a short stop is no reason to leave a view");
+}
+
+/// What a replica fetched and has not made durable is gone when it is started again, and others still
+/// have it.
+#[test]
+fn a_fetched_state_is_not_vouched_for_before_it_is_durable() {
+    for seed in 0..12 {
+        let report = good(staged::after_a_transfer(seed));
+        assert!(report.counters.restarts == 1 && report.counters.transfers > 0, "{report}");
+    }
+}
+
+/// One disk is lost besides: what was acknowledged is on another.
+#[test]
+fn a_power_loss_of_all_and_a_lost_disk_lose_nothing() {
+    for seed in 0..40 {
+        good(staged::without_the_leader(seed));
+    }
+}
+
+/// `HYBSTER_SEED=3 cargo test -p hybster-sim --test restarts one_seed_after_a_transfer -- --nocapture`
+#[test]
+fn one_seed_after_a_transfer() {
+    let seed = std::env::var("HYBSTER_SEED").ok().and_then(|n| n.parse().ok());
+    let Some(seed) = seed else { return };
+    let options = Options { trace: true, ..Options::default() };
+    let report = run_scenario(staged::after_a_transfer(seed), &options);
+    report.trace.iter().for_each(|line| println!("{line}"));
+    report.assert_good();
+}
+
+#[test]
+fn a_seed_with_restarts_reproduces_a_run() {
+    for seed in 0..20 {
+        let once = run_scenario(staged::now_and_then(seed), &Options::default());
+        let again = run_scenario(staged::now_and_then(seed), &Options::default());
+        assert_eq!((once.hash, once.counters), (again.hash, again.counters), "seed {seed}");
+    }
+}

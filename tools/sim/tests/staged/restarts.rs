@@ -1,0 +1,53 @@
+//! Replicas with logs that are started again.
+
+use hybster_sim::random::Random;
+use hybster_sim::shape::Shape;
+use hybster_sim::{DiskPlan, End, Fault, Scenario};
+
+/// A random run in which replicas, or all of them, are started again now and then.
+pub(crate) fn now_and_then(seed: u64) -> Scenario {
+    Shape { restarts: true, ..Shape::default() }.scenario(seed)
+}
+
+/// A follower fetches the state and goes on with the leader, without the other follower; its disk is
+/// slow. Then the leader is gone for good, and the follower is started again: what the other follower
+/// lacks is nowhere, unless the first one did not vouch for a state that it could lose.
+pub(crate) fn after_a_transfer(seed: u64) -> Scenario {
+    let mut random = Random::new(seed ^ 0x57a6_ed01);
+    let mut scenario = Scenario::calm("after a transfer", seed, 1, random.between(1, 3) as u16);
+    scenario.heal_at_us = 3_000_000;
+    for client in &mut scenario.clients {
+        (client.operations, client.think_us) = (400, random.between(1_000, 8_000));
+    }
+    scenario.disk = Some(DiskPlan { sync_us: 200, save_us: 8_000_000 });
+    scenario.patience_us = 20_000_000;
+    let (back_us, alone_us) = (random.between(200, 500) * 1_000, random.between(100, 400) * 1_000);
+    let end_us = back_us + alone_us + random.between(100, 600) * 1_000;
+    let pair = |scenario: Scenario, at_us, a: u16, b: u16, fault: fn(End, End) -> Fault| {
+        let (a, b) = (End::Replica(a), End::Replica(b));
+        scenario.with(at_us, fault(a, b)).with(at_us, fault(b, a))
+    };
+    for peer in [0, 1] {
+        scenario = pair(scenario, 0, peer, 2, Fault::Cut);
+        scenario = pair(scenario, back_us, peer, 2, Fault::Mend);
+    }
+    for peer in [0, 2] {
+        scenario = pair(scenario, back_us + alone_us, peer, 1, Fault::Cut);
+    }
+    let scenario = scenario.with(end_us, Fault::Crash(0)).with(end_us, Fault::Restart(2, 1_000));
+    pair(scenario, end_us + 10_000, 1, 2, Fault::Mend)
+}
+
+/// All lose power, and the leader's disk with it, while the followers' logs are not synced: what these
+/// have answered is nowhere, unless they waited with their answers.
+pub(crate) fn without_the_leader(seed: u64) -> Scenario {
+    let mut random = Random::new(seed ^ 0x57a6_ed02);
+    let mut scenario = Scenario::calm("without the leader", seed, 1, random.between(1, 3) as u16);
+    scenario.disk = Some(DiskPlan { sync_us: 20_000, save_us: 1_000 });
+    for client in &mut scenario.clients {
+        (client.sessions, client.operations) = (4, 100);
+        (client.think_us, client.queries_ppm) = (random.between(100, 5_000), 0);
+    }
+    let at_us = random.between(30, 300) * 1_000;
+    scenario.with(at_us, Fault::Crash(0)).with(at_us, Fault::PowerLoss(1_000))
+}
