@@ -20,6 +20,7 @@ mod clock;
 pub mod coverage;
 mod disk;
 pub mod display;
+mod draws;
 mod effects;
 mod egress;
 mod evidence;

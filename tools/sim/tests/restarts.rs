@@ -53,7 +53,7 @@ fn good(scenario: Scenario) -> Report {
 /// A group without any fault but those that a test adds.
 fn durable(name: &str, seed: u64, faults: u16) -> Scenario {
     let mut scenario = Scenario::calm(name, seed, faults, 1 + (seed % 3) as u16);
-    scenario.layout = if seed % 2 == 0 { Layout::Split } else { Layout::Fused };
+    scenario.layout = if seed.is_multiple_of(2) { Layout::Split } else { Layout::Fused };
     scenario.transport = if seed % 4 < 2 { Transport::Streams } else { Transport::Datagrams };
     scenario.disk = Some(DiskPlan { sync_us: 400, save_us: 3_000 });
     scenario
@@ -69,7 +69,7 @@ fn a_power_loss_of_all_loses_nothing() {
             scenario = scenario.with(at_us, Fault::PowerLoss(1_000 + 97 * seed));
         }
         let report = good(scenario);
-        let replicas = if seed % 2 == 0 { 3 } else { 5 };
+        let replicas = if seed.is_multiple_of(2) { 3 } else { 5 };
         assert!(report.counters.restarts >= 6 * replicas, "{report}");
     }
 }
