@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use hybster_log::Disk;
@@ -80,11 +80,10 @@ impl<B: AsRef<[u8]> + Send + 'static> StoreThread<B> {
     /// The one before is not written yet: the job comes back. Leave it out, and let a later one have its changes
     /// as well.
     pub fn submit(&self, job: Job<B>) -> Result<(), Job<B>> {
-        let Some(jobs) = self.jobs.as_ref().filter(|_| !self.is_busy()) else { return Err(job) };
-        self.shared.is_busy.store(true, Ordering::Release);
+        let is_busy = self.shared.is_busy.swap(true, Ordering::AcqRel);
+        let Some(jobs) = self.jobs.as_ref().filter(|_| !is_busy) else { return Err(job) };
         jobs.try_send(job).map_err(|refused| match refused {
-            std::sync::mpsc::TrySendError::Full(job)
-            | std::sync::mpsc::TrySendError::Disconnected(job) => job,
+            TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
         })
     }
 

@@ -8,14 +8,14 @@ use hybster_disk::Faults;
 #[test]
 fn random_lives() {
     let seeds = std::env::var("HYBSTER_STORE_SEEDS").ok().and_then(|n| n.parse().ok());
-    if let Err(error) = campaign(lives, 0..seeds.unwrap_or(1_500)) {
+    if let Err(error) = campaign(lives, 0..seeds.unwrap_or(1_000)) {
         panic!("{error}");
     }
 }
 
 #[test]
 fn the_file_shrinks_with_the_state() {
-    if let Err(error) = campaign(sizes, 0..150) {
+    if let Err(error) = campaign(sizes, 0..100) {
         panic!("{error}");
     }
 }

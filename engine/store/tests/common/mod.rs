@@ -320,10 +320,19 @@ impl World {
         stops_at: u64,
     ) -> Result<bool, StoreError> {
         store.begin(state.manifest.clone())?;
+        let last = calls.len().saturating_sub(1);
         for (at, (page, content)) in calls.iter().enumerate() {
             if at as u64 == stops_at {
                 store.abandon();
                 return Ok(false);
+            }
+            let is_first = calls[..at].iter().all(|(earlier, _)| earlier != page);
+            let was_there = self.committed.as_ref().is_some_and(|old| old.pages.contains_key(page));
+            if at == last && is_first && was_there == content.is_none() {
+                let refused = store.commit_step();
+                if !matches!(refused, Err(StoreError::Incomplete(missing)) if missing == *page) {
+                    return Err(StoreError::Misuse("a page is missing, and nobody says so"));
+                }
             }
             match content {
                 Some(content) => store.put_page(*page, content)?,
