@@ -76,6 +76,18 @@ fn write(path: &Path, pages: u64, page_bytes: usize) {
         );
         before = now;
     }
+    // Pages that follow each other are not beside each other any more.
+    let mut seed = 1_u64;
+    for round in 100..150 {
+        let manifest = Manifest { order: round, pages: vec![0, pages], ..Manifest::default() };
+        store.begin(manifest).expect("no other update");
+        for _ in 0..pages / 100 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let index = (seed >> 33) % pages;
+            store.put_page(PageId { part: 1, index }, &content).expect("a disk that works");
+        }
+        store.commit().expect("a disk that works");
+    }
 }
 
 /// Pages by number, all pages, and the file as it is, in turns: the second look at a disk that is lent is

@@ -89,6 +89,38 @@ fn the_file_stays_within_its_bound() {
 }
 
 #[test]
+fn a_page_is_divided_where_no_room_is_together() {
+    let mut disk = VirtualDisk::new(1);
+    let mut store = open(&disk);
+    checkpoint(&mut store, 1, 40, 4096).unwrap();
+    // Every other page goes.
+    store.begin(manifest(2, 40)).unwrap();
+    (0..20).for_each(|index| store.put_page(page(2 * index), &[]).unwrap());
+    store.commit().unwrap();
+    let file_bytes = store.counters().file_bytes;
+    disk.set_capacity(file_bytes);
+    for order in [3, 4] {
+        let long: Vec<u8> = (0..28_000).map(|at| (at / 100 + order) as u8).collect();
+        store.begin(manifest(order, 41)).unwrap();
+        store.put_page(page(40), &long).unwrap();
+        store.put_page(page(0), &[order as u8; 5_000]).unwrap();
+        store.commit().unwrap();
+        assert_eq!(store.counters().file_bytes, file_bytes);
+        drop(store);
+        disk = disk.kill();
+        store = open(&disk);
+        let (mut content, mut scan, mut scanned) = (Vec::new(), store.scan(), 0);
+        store.read_page(page(40), &mut content).unwrap();
+        assert_eq!(content, long);
+        while let Some((page, content)) = scan.next(&mut store).unwrap() {
+            assert!(page.index != 40 || content == long);
+            scanned += 1;
+        }
+        assert_eq!(scanned, 41);
+    }
+}
+
+#[test]
 fn a_commit_writes_only_what_has_changed() {
     let disk = VirtualDisk::new(1);
     let mut store = open(&disk);
