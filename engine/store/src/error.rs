@@ -7,8 +7,8 @@ use crate::PageId;
 
 /// Why a store cannot be opened, or did not do what it was asked for.
 ///
-/// [`Self::is_final`] tells those after which a store writes nothing more. Whatever happened, the
-/// checkpoint that was committed last stays as it was on disk.
+/// [`Self::is_final`] tells those after which there is no going on. Whatever happened, nothing is written
+/// over the checkpoint that was committed last.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The system refused an operation.
@@ -117,7 +117,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the store writes nothing more after this.
+    /// Whether the owner has to stop: what is on disk, or gets there, is not what it should be.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Io { .. } | Self::Damaged { .. } | Self::Failed)

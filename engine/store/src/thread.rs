@@ -79,6 +79,7 @@ impl<B: AsRef<[u8]> + Send + 'static> StoreThread<B> {
     /// # Errors
     /// The one before is not written yet: the job comes back. Leave it out, and let a later one have its changes
     /// as well.
+    #[expect(clippy::result_large_err, reason = "once a checkpoint, and the caller keeps it")]
     pub fn submit(&self, job: Job<B>) -> Result<(), Job<B>> {
         let is_busy = self.shared.is_busy.swap(true, Ordering::AcqRel);
         let Some(jobs) = self.jobs.as_ref().filter(|_| !is_busy) else { return Err(job) };

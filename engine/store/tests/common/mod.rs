@@ -9,6 +9,9 @@ use hybster_store::{Manifest, Options, PageId, Step, Store, StoreError};
 pub(crate) type Outcome<T> = Result<T, String>;
 pub(crate) type Virtual = Store<VirtualDisk>;
 
+/// A page that is put, or removed.
+pub(crate) type Call = (PageId, Option<Vec<u8>>);
+
 /// A checkpoint as it must be read.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct State {
@@ -223,7 +226,7 @@ impl World {
     }
 
     /// The state of the next checkpoint, and the calls that lead there.
-    pub(crate) fn next_state(&mut self) -> (State, Vec<(PageId, Option<Vec<u8>>)>) {
+    pub(crate) fn next_state(&mut self) -> (State, Vec<Call>) {
         let mut state = self.committed.clone().unwrap_or_default();
         let mut calls = Vec::new();
         let parts = match self.random.below(8) {
@@ -317,7 +320,7 @@ impl World {
         &mut self,
         store: &mut Virtual,
         state: &State,
-        calls: &[(PageId, Option<Vec<u8>>)],
+        calls: &[Call],
         stops_at: u64,
     ) -> Result<bool, StoreError> {
         store.begin(state.manifest.clone())?;
@@ -401,7 +404,7 @@ impl World {
 pub(crate) fn lives(seed: u64) -> Outcome<()> {
     let mut world = World::new(seed);
     // Some have states that shrink, so that pages are moved and the file is cut off.
-    let shrinks = seed % 4 == 0;
+    let shrinks = seed.is_multiple_of(4);
     if shrinks {
         world.options.longest_page = 400_000;
         world.options.most_bytes = 64 << 20;
