@@ -72,6 +72,13 @@
 //! before needs: the process that wrote it may have been killed in front of step 4, or been told that its sync had
 //! failed, and it would be only in the page cache.
 //!
+//! # A restart
+//!
+//! [`Store::verify`] reads all pages in the order of the file, a MiB at a time, which is as fast as the disk. Pages that
+//! have been replaced often are far from their neighbours: 1 GiB of pages of 4 KiB, after 50 checkpoints in which 1 % had
+//! changed, was scanned in 2.5 s and read by number in 14.5 s, both without page cache. So scan first: keep the pages, or read them
+//! by number afterwards, from the page cache.
+//!
 //! # Never in anybody's way
 //!
 //! The store belongs to a thread that may wait for the disk. All it does is in steps of a page or 64 KiB of the table
