@@ -8,7 +8,7 @@ use hybster_disk::Faults;
 #[test]
 fn random_lives() {
     let seeds = std::env::var("HYBSTER_STORE_SEEDS").ok().and_then(|n| n.parse().ok());
-    if let Err(error) = campaign(lives, 0..seeds.unwrap_or(1_000)) {
+    if let Err(error) = campaign(lives, 0..seeds.unwrap_or(600)) {
         panic!("{error}");
     }
 }
