@@ -11,7 +11,7 @@ use crate::workspace::{Workspace, root};
 
 /// Choices of features that somebody uses. Each crate is built by itself, so that no other crate's
 /// features help it along. Those that are not here have no features, and nobody builds them alone.
-const FEATURES: [&[&str]; 14] = [
+const FEATURES: [&[&str]; 16] = [
     &["-p", "hybster-tss", "--no-default-features"],
     &["-p", "hybster-tss", "--no-default-features", "--features", "testing"],
     &["-p", "hybster-tss"],
@@ -23,6 +23,8 @@ const FEATURES: [&[&str]; 14] = [
     &["-p", "hybster-model"],
     &["-p", "hybster-log"],
     &["-p", "hybster-log", "--features", "mutants"],
+    &["-p", "hybster-store"],
+    &["-p", "hybster-store", "--features", "mutants"],
     &["-p", "hybster-disk"],
     &["-p", "hybster"],
     // As the whole workspace, or all packages of others would be built once more.
