@@ -157,7 +157,7 @@ mod tests {
         for seed in 0..200 {
             let mut numbers = Numbers(seed);
             let (mut service, mut host) = (slow(), Time(0));
-            let (mut held, mut handled, mut due, mut turns) = (0, 0, host, 0);
+            let (mut held, mut handled, mut turns, mut due) = (0, 0, 0, Time(CALL_US / CONNECTING));
             for _ in 0..1000 {
                 if numbers.below(3) == 0 {
                     service.hold(held, input());
@@ -171,7 +171,7 @@ mod tests {
                     let took_us = CALL_US + numbers.below(CALL_US);
                     host = host.after_us(took_us);
                     service.called(took_us, true, host, host);
-                    (handled, due, turns) = (handled + 1, host.after_us(took_us / 8), 0);
+                    (handled, turns, due) = (handled + 1, 0, host.after_us(took_us / CONNECTING));
                 }
                 assert!(turns < 2, "seed {seed}: {handled} of {held}");
                 host = host.after_us(numbers.below(20_000));
@@ -184,8 +184,8 @@ mod tests {
     fn the_service_does_not_wait_when_nobody_connects() {
         let mut service = slow();
         service.hold(0, input());
-        assert!(service.next(true, true, Time(CALL_US / 8 - 1)).is_none());
-        assert!(service.may_give_time(Time(CALL_US / 8 - 1)));
+        assert!(service.next(true, true, Time(CALL_US / CONNECTING - 1)).is_none());
+        assert!(service.may_give_time(Time(CALL_US / CONNECTING - 1)));
         assert!(service.next(true, false, Time(1)).is_some());
     }
 }

@@ -145,6 +145,6 @@ mod tests {
         assert_eq!(carried_ms(1_000_000 / 8, 1), 1000);
         // The last follower's copy of a batch of 1 MiB, where each has its own.
         assert_eq!(carried_ms(1 << 20, 2), 16_777);
-        assert_eq!(carried_ms(PREPARE_HEAD, 2), 2, "short ones hardly wait");
+        assert!(carried_ms(PREPARE_HEAD, 2) < 5, "short ones hardly wait");
     }
 }
