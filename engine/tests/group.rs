@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Running, Scratch, free_addresses, wait_until};
-use hybster::client::{Client, ClientDriver, ClientOptions};
+use hybster::client::{Client, ClientDriver, ClientOptions, Completions, Outcome, RequestKind};
 use hybster::group::{Addresses, CreateOptions, create};
 use hybster::services::CounterService;
 use hybster::services::counter::{decode_reply, encode_add, encode_get};
@@ -176,6 +176,32 @@ fn a_replica_tells_its_status_over_the_network() {
     let status: Status = serde_json::from_slice(&message[1..]).unwrap();
     assert_eq!((*from, status.replica), (ReplicaId(2), 2));
     assert!(status.replicated && status.agents.len() == 5);
+    running.shutdown();
+}
+
+/// A process that stood still, or had nothing to do, for longer than a request may take: an answer that has
+/// arrived meanwhile counts, and a request that begins after it has its time.
+#[test]
+fn a_client_that_stood_still_takes_its_answers() {
+    let running = Running::start("stood-still", config(1), Layout::Fused);
+    let keys = ClientKeys::load(&running.group, running.scratch.path(), ClientId(1)).unwrap();
+    let request_timeout = Duration::from_secs(2);
+    let options = ClientOptions { request_timeout, ..ClientOptions::default() };
+    let mut driver = ClientDriver::connect(&running.group, &keys, &options).unwrap();
+    driver.await_links(Duration::from_secs(5)).unwrap();
+    let mut completions = Completions::default();
+    for _ in 0..2 {
+        driver.submit(0, &encode_add(1), RequestKind::Ordered).unwrap();
+        driver.poll(Duration::ZERO).unwrap();
+        thread::sleep(2 * request_timeout);
+        while completions.iter().next().is_none() {
+            driver.poll(Duration::from_millis(50)).unwrap();
+            driver.take_completions(&mut completions);
+        }
+        assert!(completions.iter().all(|it| it.outcome == Outcome::Done));
+        completions.clear();
+        thread::sleep(2 * request_timeout);
+    }
     running.shutdown();
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -19,18 +20,18 @@ const TIMEOUT_US: u64 = 100_000;
 const CLIENTS: u32 = 4;
 const OPERATIONS: u8 = 4;
 
-/// Counts operations, slowly.
-struct Slow(u64);
+/// Counts operations, slowly: how many there were, and how long one takes.
+struct Slow(u64, Duration);
 
 impl Service for Slow {
     fn execute(&mut self, _: &Context, _: &[u8], reply: &mut Vec<u8>) {
-        thread::sleep(OPERATION);
+        thread::sleep(self.1);
         self.0 += 1;
         reply.extend_from_slice(&self.0.to_le_bytes());
     }
 
     fn snapshot(&mut self) -> Arc<dyn Snapshot> {
-        thread::sleep(OPERATION);
+        thread::sleep(self.1);
         Arc::new(Pages(vec![self.0.to_le_bytes().to_vec().into()]))
     }
 
@@ -55,7 +56,7 @@ fn a_slow_service_on_one_thread_is_no_reason_to_leave_a_view() {
         batch_max_requests: 1,
         ..GroupConfig::default()
     };
-    let running = Running::start_with("slow-fused", config, Layout::Fused, || Slow(0));
+    let running = Running::start_with("slow-fused", config, Layout::Fused, || Slow(0, OPERATION));
     // All are connected before the service is busy.
     let clients: Vec<_> = (0..CLIENTS)
         .map(|id| {
@@ -78,5 +79,38 @@ fn a_slow_service_on_one_thread_is_no_reason_to_leave_a_view() {
     callers.into_iter().for_each(|caller| caller.join().unwrap());
     let views: Vec<u64> = (0..3).map(|id| running.status(id).current_view).collect();
     assert_eq!(views, [0, 0, 0], "views that were left or entered");
+    running.shutdown();
+}
+
+/// A handshake takes some polls of the network, and 5 s at most. Replicas that call their service again
+/// and again poll between the calls; one poll each time would not be enough.
+#[test]
+fn a_client_can_connect_to_replicas_that_are_always_busy() {
+    let config = GroupConfig { window: 16, checkpoint_interval: 8, ..GroupConfig::default() };
+    let long = Duration::from_millis(1500);
+    let running = Running::start_with("busy-fused", config, Layout::Fused, || Slow(0, long));
+    let connect = |id| {
+        let keys = ClientKeys::load(&running.group, running.scratch.path(), ClientId(id)).unwrap();
+        let options =
+            ClientOptions { request_timeout: Duration::from_secs(40), ..Default::default() };
+        Client::connect(&running.group, &keys, options).unwrap()
+    };
+    let is_over = Arc::new(AtomicBool::new(false));
+    // Two operations are always under way.
+    let busy: Vec<_> = (0..2)
+        .map(|id| {
+            let (client, is_over) = (connect(id), Arc::clone(&is_over));
+            client.call(b"count").unwrap();
+            thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    client.call(b"count").unwrap();
+                }
+            })
+        })
+        .collect();
+    let answer = connect(2).call(b"count");
+    is_over.store(true, Ordering::Relaxed);
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    answer.expect("the newcomer is heard");
     running.shutdown();
 }

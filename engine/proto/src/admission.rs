@@ -16,6 +16,7 @@ use crate::bounds::prepare_bytes;
 use crate::config::GroupConfig;
 use crate::ids::ReplicaId;
 use crate::mutants::{self, Mutant};
+use crate::protocol::Rules;
 use crate::shared::bodies::BATCHES_PER_REQUEST;
 use crate::shared::log::LOG_WINDOWS;
 use crate::shared::votes::claims_per_sender;
@@ -55,20 +56,59 @@ impl Class {
     /// The class of a message.
     #[inline]
     #[must_use]
-    pub fn of(message: &[u8]) -> Self {
-        match kind_of(message) {
-            kind::STATE_REQUEST | kind::ORDER_REQUEST | kind::BATCH_REQUEST | kind::FETCH => {
-                Self::Asking
-            }
-            kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => Self::Changing,
-            _ => Self::Ordering,
-        }
+    pub fn of(message: &[u8], rules: &Rules) -> Self {
+        Cost::of(message, rules).class
     }
 
     /// Its number.
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
+    }
+}
+
+/// What a peer's message of a kind costs its receiver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cost {
+    /// Of what it takes a share.
+    pub class: Class,
+    /// What handling it costs beside reading it, in nanoseconds of work: an estimate. Zero for what comes
+    /// with each request.
+    pub extra_ns: u64,
+    /// The same for each KiB of it.
+    pub kib_ns: u64,
+}
+
+impl Cost {
+    /// That of a kind that nobody handles.
+    const UNKNOWN: Self = Self::new(Class::Ordering, 500, 0);
+
+    /// See the fields.
+    #[must_use]
+    pub const fn new(class: Class, extra_ns: u64, kib_ns: u64) -> Self {
+        Self { class, extra_ns, kib_ns }
+    }
+
+    /// The cost of a message, where these rules hold.
+    #[inline]
+    #[must_use]
+    pub fn of(message: &[u8], rules: &Rules) -> Self {
+        match kind_of(message) {
+            kind::REQUESTS => Self::new(Class::Ordering, 0, 0),
+            // An answer is looked for, and made.
+            kind::FETCH => Self::new(Class::Asking, 8_000, 0),
+            kind::FETCHED => Self::new(Class::Ordering, 500, 0),
+            // The envelope is copied to its client's link, unopened, or dropped.
+            kind::RELAY => Self::new(Class::Ordering, 500, 600),
+            kind => (rules.cost)(kind).unwrap_or(Self::UNKNOWN),
+        }
+    }
+
+    /// What a message of this many bytes costs beside reading it, in nanoseconds of work.
+    #[inline]
+    #[must_use]
+    pub const fn extra_ns(self, bytes: usize) -> u64 {
+        self.extra_ns + self.kib_ns * bytes as u64 / 1024
     }
 }
 
@@ -121,30 +161,11 @@ pub fn limits(config: &GroupConfig) -> Totals {
     [ordering, changing, asking]
 }
 
-/// What handling a message costs beside what its length says, in nanoseconds of work: estimated from
-/// profiles, not measured kind by kind. Zero for what comes with each request.
-#[inline]
-#[must_use]
-pub fn extra_cost_ns(message: &[u8]) -> u64 {
-    match kind_of(message) {
-        kind::REQUESTS | kind::PREPARE | kind::COMMIT | kind::RELAY => 0,
-        // Is hashed, if it was asked for.
-        kind::BATCH => message.len() as u64 / 4,
-        // A trusted MAC and the digest below it; comes once in a checkpoint interval.
-        kind::CHECKPOINT => 4_000,
-        // An answer is looked for, and made.
-        kind::ORDER_REQUEST => 4_000,
-        kind::BATCH_REQUEST | kind::FETCH | kind::STATE_REQUEST => 8_000,
-        // Certificates and chains of them.
-        kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => 8_000,
-        _ => 500,
-    }
-}
-
 /// The messages of all peers that were admitted.
 #[derive(Clone, Debug)]
 pub struct Admission {
     limits: Totals,
+    rules: &'static Rules,
     /// By replica id.
     peers: Vec<Admitted>,
 }
@@ -162,7 +183,7 @@ impl Admission {
     #[must_use]
     pub fn new(config: &GroupConfig) -> Self {
         let peers = (0..config.replicas).map(|_| Admitted::default()).collect();
-        Self { limits: limits(config), peers }
+        Self { limits: limits(config), rules: config.rules(), peers }
     }
 
     /// Whether a peer's message is taken in. `dealt` tells what stages have dealt with of the
@@ -177,7 +198,7 @@ impl Admission {
         let Some(peer) = self.peers.get_mut(usize::from(from.0)) else {
             return false;
         };
-        let class = Class::of(message).index();
+        let class = Class::of(message, self.rules).index();
         let limit = self.limits[class];
         let is_full = |peer: &Admitted| {
             let in_flight = peer.totals[class].since(peer.dealt[class]);

@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use hybster_tss::RequestVerifier;
 
+use crate::admission::Cost;
 use crate::bounds::Buffer;
 use crate::config::GroupConfig;
 use crate::hybster;
@@ -144,6 +145,8 @@ pub struct Rules {
     /// protocol's. Hybster has its kinds below 32; those of another protocol must be none of
     /// Hybster's, so that a tool that sees only a message does not take one for the other.
     pub handler: fn(u8) -> Option<Handler>,
+    /// What a peer's message of such a kind costs; `None` as above.
+    pub cost: fn(u8) -> Option<Cost>,
     /// BATCH-REQUESTs of one pillar that a correct peer may have under way.
     pub batch_requests: usize,
     /// Whether a follower's replies may go to the client through the leader. Wrong where a client
@@ -324,6 +327,16 @@ mod tests {
                     assert!(common > usize::from(f), "n = {n}, f = {f}");
                     assert!(quorum <= usize::from(n - f), "n = {n}, f = {f}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_protocol_states_the_costs_of_its_own_kinds_and_of_no_other() {
+        for rules in Protocol::ALL.map(Protocol::rules) {
+            for kind in 0..=u8::MAX {
+                let (handler, cost) = ((rules.handler)(kind), (rules.cost)(kind));
+                assert_eq!(handler.is_some(), cost.is_some(), "kind {kind}");
             }
         }
     }

@@ -5,13 +5,14 @@ use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
 };
-use hybster_proto::internals::PillarInput;
+use hybster_proto::internals::{PillarInput, PrepareHeader};
 use hybster_proto::output::{
     Answerer, ClientLink, Destination, Input, Network, Output, SendTag, ToControl, ToIntake,
     ToPillar, route_client_message, route_peer_message,
 };
 use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
 use hybster_proto::trace::TraceEvent;
+use hybster_proto::wire::help::OrderRequest;
 use hybster_proto::wire::request::{
     REQUESTS_HEAD, append_proved, requests_head, retransmission_head,
 };
@@ -604,4 +605,24 @@ fn all_pillars_ask_the_same_followers_first() {
     let other = after.iter().find(|to| **to != all).unwrap();
     assert!(near != Some(*other) && after.iter().all(|to| to == other || *to == all), "{after:?}");
     assert_eq!(group.told.len(), 2);
+}
+
+/// Whoever asks for slots says which PREPAREs it holds: these do not go over the wire again.
+#[test]
+fn what_an_asker_holds_is_not_sent_again() {
+    let mut group = Group::new(1);
+    // Before the first checkpoint.
+    for number in 1..4 {
+        group.client_sends(0, group.requests(number..number + 1, false));
+        group.settle();
+    }
+    for (held, missing) in [(0, vec![1, 2, 3]), (0b010, vec![1, 3]), (0b111, vec![])] {
+        group.now = group.now.after_us(group.config.resend_us);
+        let (pillar, view, from) = (PillarId(0), View(0), OrderNumber(1));
+        let request = OrderRequest { pillar, view, from, held }.encode();
+        group.run(0, route_peer_message(ReplicaId(1), request, &group.config).unwrap());
+        let prepares = group.network.drain(..).filter(|(_, _, it)| kind_of(it) == kind::PREPARE);
+        let first = |(_, _, it): (_, _, Bytes)| PrepareHeader::parse(&it).unwrap().first.0;
+        assert_eq!(prepares.map(first).collect::<Vec<_>>(), missing, "{held:b}");
+    }
 }

@@ -60,6 +60,8 @@ pub struct ClientDriver<T: Transport = AnyTransport> {
     statuses: Vec<(ReplicaId, Bytes)>,
     started: Instant,
     now: Time,
+    /// Whether the owner had its turn since the clock was read.
+    is_clock_old: bool,
     unsent: u64,
     /// Buffer for envelopes, which are opened in place.
     scratch: Vec<u8>,
@@ -137,6 +139,7 @@ impl<T: Transport> ClientDriver<T> {
             statuses: Vec::new(),
             started: Instant::now(),
             now: Time(0),
+            is_clock_old: true,
             unsent: 0,
             scratch: Vec::new(),
             unopened: 0,
@@ -144,7 +147,7 @@ impl<T: Transport> ClientDriver<T> {
     }
 
     /// Starts a request, which the next poll sends. The returned number identifies its completion.
-    /// Its age counts from the last poll.
+    /// Its age counts from the first one since the last poll.
     ///
     /// # Errors
     /// If the session cannot take it. Then nothing is sent.
@@ -155,6 +158,10 @@ impl<T: Transport> ClientDriver<T> {
         operation: &[u8],
         kind: RequestKind,
     ) -> Result<RequestNumber, SubmitError> {
+        if std::mem::take(&mut self.is_clock_old) {
+            // The owner may have had nothing to do for longer than a request may wait.
+            self.read_clock();
+        }
         self.core.submit(session, operation, kind, self.now, &mut self.out)
     }
 
@@ -166,7 +173,9 @@ impl<T: Transport> ClientDriver<T> {
     /// every later poll fails too.
     pub fn poll(&mut self, timeout: Duration) -> Result<(), ClientError> {
         let now = self.read_clock();
-        self.tick();
+        // What is given up is what has not arrived by now: this process may have stood still for long, and
+        // the answer may be here.
+        let looked_at = self.now;
         self.flush();
         let mut wait = timeout;
         if !self.out.completions.is_empty() {
@@ -181,7 +190,8 @@ impl<T: Transport> ClientDriver<T> {
             self.handle(event);
         }
         self.events = events;
-        self.tick();
+        self.tick(looked_at);
+        self.is_clock_old = true;
         Ok(polled?)
     }
 
@@ -297,10 +307,10 @@ impl<T: Transport> ClientDriver<T> {
         self.hub.waker()
     }
 
-    /// Lets the core send again what is due and has left this host.
-    fn tick(&mut self) {
+    /// Lets the core give up, or send again, what is due and has left this host.
+    fn tick(&mut self, now: Time) {
         let outstanding = |to: ReplicaId| self.hub.link_state(to.0).outstanding_bytes;
-        self.core.tick_over(self.now, outstanding, &mut self.out);
+        self.core.tick_over(now, outstanding, &mut self.out);
     }
 
     fn read_clock(&mut self) -> Instant {

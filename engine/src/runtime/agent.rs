@@ -31,6 +31,8 @@ const WALL_CLOCK_US: u64 = 1000;
 const CLOCK_INPUTS: u64 = 64;
 /// An agent with more inputs than this in its ring counts as congested.
 const RING_INPUTS: usize = 8192;
+/// How long the network is waited for at a time while a slow service gives it time.
+const GIVEN_TIME: Duration = Duration::from_millis(1);
 /// Most emptied reply queues that are kept for reuse.
 pub(crate) const SPARE_QUEUES: usize = 8;
 /// Most log lines about dropped messages, per second.
@@ -172,9 +174,13 @@ impl<T: Transport> Agent<T> {
         if std::mem::replace(&mut self.has_ended, true) {
             return;
         }
-        if self.clock.turn_took(self.host, host.since_us(self.host)) {
+        let took_us = host.since_us(self.host);
+        if self.clock.turn_took(self.host, took_us) {
             self.slow_service.suspect(self.now);
             self.wall_clock_due = Time(0);
+            if let Some(network) = &mut self.network {
+                network.held_up(Duration::from_micros(took_us));
+            }
         }
     }
 
@@ -298,16 +304,29 @@ impl<T: Transport> Agent<T> {
         owned.touch();
         self.dispatch();
         self.inputs += 1;
-        let is_long = self.clock.is_long(self.shared.clock.now().since_us(begins));
-        self.slow_service.called(is_long, now);
+        let ended = self.shared.clock.now();
+        let took_us = ended.since_us(begins);
+        self.slow_service.called(took_us, self.clock.is_long(took_us), now, ended);
     }
 
     /// Handles an input that was held back for a slow service.
     fn serve_held(&mut self, now: Time) {
-        let is_idle = self.ring.is_empty();
-        if let Some((index, input)) = self.slow_service.next(is_idle) {
+        if !self.slow_service.is_waiting() {
+            return;
+        }
+        let (is_idle, is_connecting) = (self.ring.is_empty(), self.is_connecting());
+        if let Some((index, input)) = self.slow_service.next(is_idle, is_connecting, self.host) {
             self.serve(index, input, now);
         }
+    }
+
+    fn is_connecting(&self) -> bool {
+        self.network.as_ref().is_some_and(Network::is_connecting)
+    }
+
+    /// Whether a slow service waits for somebody who connects.
+    fn gives_time(&self) -> bool {
+        self.slow_service.may_give_time(self.host) && self.is_connecting()
     }
 
     /// Lets stages close their batches, since no input is waiting or the time slice is over.
@@ -432,7 +451,7 @@ impl<T: Transport> Agent<T> {
         for rejection in self.output.rejections.drain(..) {
             self.shared.counters.reject(&rejection);
             if log::log_enabled!(log::Level::Debug) && self.log.permits(Instant::now()) {
-                let Rejection { from, kind, reason } = rejection;
+                let Rejection { from, kind, reason, .. } = rejection;
                 log::debug!(
                     "replica {replica} dropped a message of kind {kind} from {from:?}: {reason:?}"
                 );
@@ -520,7 +539,12 @@ impl<T: Transport> Agent<T> {
         let is_working = self.stages.iter().any(|owned| owned.working);
         let is_busy = !self.ring.is_empty() || is_working || self.slow_service.is_waiting();
         let may_sleep = !is_busy && self.falls_asleep();
-        let timeout = if may_sleep { self.timeout() } else { Some(Duration::ZERO) };
+        let timeout = match may_sleep {
+            true => self.timeout(),
+            // Only the service is waited for, which waits for the network.
+            false if self.ring.is_empty() && !is_working && self.gives_time() => Some(GIVEN_TIME),
+            false => Some(Duration::ZERO),
+        };
         if may_sleep {
             self.shared.counters.agents[self.index].sleeps.add(1);
         }

@@ -1,15 +1,22 @@
 //! Counters of the agents, for observers: each is written by its owner with relaxed stores, and may
-//! be read by any thread. The replica itself does not depend on them.
+//! be read by any thread. The replica itself depends on two: what was dealt with of a peer's messages, and
+//! what those cost that were dropped.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 use hybster_net::Reason;
+use hybster_net::hub::dropped_cost_ns;
 use hybster_proto::admission::{CLASSES, Class, Load, Totals};
 use hybster_proto::execution::ExecutionStatus;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::{Reject, Rejection};
+use hybster_proto::protocol::Rules;
 use hybster_proto::wire::kind::RELAYED;
+
+/// What checking a message costs that no correct replica or client sends, in nanoseconds of work, at most.
+/// Whoever sends such is read the more slowly.
+pub(crate) const FAULT_COST_NS: u64 = 100_000;
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -121,13 +128,14 @@ pub(crate) struct PeerCounters {
     pub(crate) queued_bytes: Gauge,
     /// Messages of it that were dropped as it had too many in flight.
     pub(crate) throttled: Gauge,
-    /// Messages of it that were dropped as no correct replica sends such. Several agents count here.
-    pub(crate) faults: AtomicU64,
+    /// What those of its messages cost that were dropped, in nanoseconds of work. Several agents count
+    /// here.
+    pub(crate) dropped_ns: AtomicU64,
     /// Checkpoints at which its state differed. Written by the control stage.
     pub(crate) differed: Gauge,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct AgentCounters {
     /// Inputs handled.
     pub(crate) inputs: Gauge,
@@ -141,19 +149,27 @@ pub(crate) struct AgentCounters {
     pub(crate) congested: Gauge,
     /// By peer and class: messages that it has dealt with, and their bytes.
     dealt: Vec<[(Gauge, Gauge); CLASSES]>,
+    rules: &'static Rules,
 }
 
 impl AgentCounters {
-    fn new(replicas: u16) -> Self {
-        let dealt = (0..replicas).map(|_| Default::default()).collect();
-        Self { dealt, ..Self::default() }
+    fn new(replicas: u16, rules: &'static Rules) -> Self {
+        Self {
+            inputs: Gauge::default(),
+            turns: Gauge::default(),
+            sleeps: Gauge::default(),
+            queued: Gauge::default(),
+            congested: Gauge::default(),
+            dealt: (0..replicas).map(|_| Default::default()).collect(),
+            rules,
+        }
     }
 
     /// A peer's message was dealt with. Only for the agent itself.
     #[inline]
     pub(crate) fn dealt(&self, from: ReplicaId, message: &[u8]) {
         if let Some(of_peer) = self.dealt.get(usize::from(from.0)) {
-            let (messages, bytes) = &of_peer[Class::of(message).index()];
+            let (messages, bytes) = &of_peer[Class::of(message, self.rules).index()];
             messages.add(1);
             bytes.add(message.len() as u64);
         }
@@ -172,7 +188,8 @@ impl AgentCounters {
 }
 
 impl Counters {
-    pub(crate) fn new(replicas: u16, pillars: u16, agents: usize) -> Self {
+    pub(crate) fn new(replicas: u16, pillars: u16, rules: &'static Rules, agents: usize) -> Self {
+        let of_agent = || CachePadded::new(AgentCounters::new(replicas, rules));
         Self {
             clients: CachePadded::default(),
             control: CachePadded::default(),
@@ -181,7 +198,7 @@ impl Counters {
             pillars: (0..pillars).map(|_| CachePadded::default()).collect(),
             network: CachePadded::default(),
             peers: (0..replicas).map(|_| PeerCounters::default()).collect(),
-            agents: (0..agents).map(|_| CachePadded::new(AgentCounters::new(replicas))).collect(),
+            agents: (0..agents).map(|_| of_agent()).collect(),
             rejections: RejectionCounters::new(replicas),
             refusals: Reason::ALL.iter().map(|_| Gauge::default()).collect(),
         }
@@ -190,12 +207,19 @@ impl Counters {
     /// A message was dropped.
     pub(crate) fn reject(&self, rejection: &Rejection) {
         self.rejections.add(rejection);
-        if let Some(from) = rejection.from.filter(|_| rejection.reason.is_fault())
+        if let Some(from) = rejection.from
             && let Some(peer) = self.peers.get(usize::from(from.0))
         {
-            peer.faults.fetch_add(1, Ordering::Relaxed);
+            peer.dropped_ns.fetch_add(cost_ns(rejection), Ordering::Relaxed);
         }
     }
+}
+
+/// What a message cost that is dropped, in nanoseconds of work: reading it, and checking it if it is at
+/// fault.
+pub(crate) fn cost_ns(rejection: &Rejection) -> u64 {
+    let fault_ns = if rejection.reason.is_fault() { FAULT_COST_NS } else { 0 };
+    fault_ns + dropped_cost_ns(rejection.bytes.into())
 }
 
 /// Number of message kinds: those of [`hybster_proto::wire::kind`], and 0 for all others.
@@ -240,21 +264,27 @@ impl RejectionCounters {
 
 #[cfg(test)]
 mod tests {
+    use hybster_proto::protocol::Protocol;
+
     use super::*;
 
     #[test]
-    fn only_what_no_correct_replica_sends_is_a_fault() {
-        let counters = Counters::new(3, 1, 1);
-        let faults = || counters.peers[1].faults.load(Ordering::Relaxed);
+    fn a_peer_pays_for_what_is_dropped_and_the_more_for_what_no_correct_one_sends() {
+        let counters = Counters::new(3, 1, Protocol::default().rules(), 1);
+        let dropped_ns = || counters.peers[1].dropped_ns.load(Ordering::Relaxed);
         let reject = |from: Option<u16>, reason| {
-            counters.reject(&Rejection { from: from.map(ReplicaId), kind: 4, reason });
+            let from = from.map(ReplicaId);
+            counters.reject(&Rejection { from, kind: 4, bytes: 2048, reason });
         };
-        reject(Some(1), Reject::OutOfWindow);
         reject(None, Reject::BadRequest);
         reject(Some(9), Reject::BadCertificate);
-        assert_eq!(faults(), 0);
+        assert_eq!(dropped_ns(), 0);
+        reject(Some(1), Reject::OutOfWindow);
+        let read_ns = dropped_cost_ns(2048);
+        assert_eq!(dropped_ns(), read_ns);
         reject(Some(1), Reject::BadCertificate);
-        assert_eq!((faults(), counters.rejections.iter().count()), (1, 4));
+        let counted = counters.rejections.iter().count();
+        assert_eq!((dropped_ns(), counted), (2 * read_ns + FAULT_COST_NS, 4));
     }
 
     #[test]
@@ -262,11 +292,11 @@ mod tests {
         let counters = RejectionCounters::new(3);
         for from in [None, Some(ReplicaId(0)), Some(ReplicaId(2))] {
             for (kind, reason) in [(1, Reject::BadRequest), (18, Reject::Overload)] {
-                counters.add(&Rejection { from, kind, reason });
+                counters.add(&Rejection { from, kind, bytes: 1, reason });
             }
         }
-        counters.add(&Rejection { from: None, kind: 200, reason: Reject::Malformed });
-        counters.add(&Rejection { from: None, kind: 201, reason: Reject::Malformed });
+        counters.add(&Rejection { from: None, kind: 200, bytes: 1, reason: Reject::Malformed });
+        counters.add(&Rejection { from: None, kind: 201, bytes: 1, reason: Reject::Malformed });
         let all: Vec<_> = counters.iter().collect();
         assert_eq!(all.len(), 7);
         assert!(all.contains(&(Some(2), 18, Reject::Overload, 1)));
@@ -278,7 +308,7 @@ mod tests {
         let counters = RejectionCounters::new(3);
         for (times, reason) in Reject::ALL.iter().enumerate() {
             assert_eq!(reason.index(), times);
-            let rejection = Rejection { from: None, kind: RELAYED, reason: *reason };
+            let rejection = Rejection { from: None, kind: RELAYED, bytes: 1, reason: *reason };
             (0..=times).for_each(|_| counters.add(&rejection));
         }
         let expected = Reject::ALL.iter().zip(1..).map(|(r, count)| (None, RELAYED, *r, count));

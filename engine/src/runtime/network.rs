@@ -13,7 +13,7 @@ use hybster_net::{
     DownReason, Event, Hub, LinkId, Messages, Reason, SendError, Source, Transport, TransportError,
     Waker,
 };
-use hybster_proto::admission::{Admission, Totals, extra_cost_ns};
+use hybster_proto::admission::{Admission, Cost, Totals};
 use hybster_proto::backlog::{Backlog, ClientRoom};
 use hybster_proto::egress::{Egress, EgressLimits, LinkState, Links};
 use hybster_proto::ids::{ClientId, PillarId, ReplicaId};
@@ -25,12 +25,10 @@ use hybster_proto::time::Time;
 use hybster_proto::wire::{kind, kind_of};
 
 use super::Shared;
+use super::counters::{FAULT_COST_NS, cost_ns};
 
 /// When to look again whether a peer that is not read can be read: nobody tells.
 const BEHIND: Duration = Duration::from_millis(1);
-/// What a message counts that no correct peer sends, in nanoseconds of work: more than any of them costs, as
-/// reading and decrypting a long one does. Whoever sends such is read the more slowly.
-const REFUSED_COST_NS: u64 = 100_000;
 /// Log lines per second about messages that could not be sent.
 const LOG_LINES_PER_SECOND: u32 = 10;
 /// Status requests answered per second; more are dropped and counted.
@@ -57,8 +55,8 @@ pub(crate) struct Network<T: Transport> {
     events: Vec<Event>,
     statuses: RateLimit,
     throttled: RateLimit,
-    /// By replica id, how many faults it was charged for.
-    faults: Vec<u64>,
+    /// By replica id, what it was charged for messages that were dropped, in nanoseconds of work.
+    charged_ns: Vec<u64>,
     /// Inputs for stages that egress and backlog have, for the next [`Network::poll`] to hand over.
     answers_left: Vec<Input>,
 }
@@ -83,7 +81,7 @@ impl<T: Transport> Network<T> {
         peers: Vec<u16>,
         limits: EgressLimits,
     ) -> Self {
-        let faults = vec![0; shared.counters.peers.len()];
+        let charged_ns = vec![0; shared.counters.peers.len()];
         Self {
             egress: Egress::new(Arc::clone(&shared.config), shared.replica, limits),
             admission: Admission::new(&shared.config),
@@ -97,7 +95,7 @@ impl<T: Transport> Network<T> {
             events: Vec::new(),
             statuses: RateLimit::new(STATUSES_PER_SECOND),
             throttled: RateLimit::new(THROTTLED_LINES_PER_SECOND),
-            faults,
+            charged_ns,
             answers_left: Vec::new(),
         }
     }
@@ -118,7 +116,7 @@ impl<T: Transport> Network<T> {
         // Then there is something to do.
         let timeout = if self.answers_left.is_empty() { timeout } else { Some(Duration::ZERO) };
         inputs.append(&mut self.answers_left);
-        self.charge_faults();
+        self.charge_dropped();
         let timeout = if self.pause_peers() {
             Some(timeout.map_or(BEHIND, |timeout| timeout.min(BEHIND)))
         } else {
@@ -146,17 +144,27 @@ impl<T: Transport> Network<T> {
         is_any_paused
     }
 
-    /// Charges peers for what stages found that no correct one sends.
-    fn charge_faults(&mut self) {
-        for ((peer, counters), known) in
-            (0..).zip(&self.shared.counters.peers).zip(&mut self.faults)
+    /// Charges peers for what was dropped of their messages, here or in a stage.
+    fn charge_dropped(&mut self) {
+        for ((peer, counters), charged_ns) in
+            (0..).zip(&self.shared.counters.peers).zip(&mut self.charged_ns)
         {
-            let faults = counters.faults.load(Ordering::Relaxed);
-            if faults != *known {
-                let new = faults.wrapping_sub(std::mem::replace(known, faults));
-                self.wires.hub.charge_peer(peer, new.saturating_mul(REFUSED_COST_NS));
+            let dropped_ns = counters.dropped_ns.load(Ordering::Relaxed);
+            if dropped_ns != *charged_ns {
+                let new_ns = dropped_ns.wrapping_sub(std::mem::replace(charged_ns, dropped_ns));
+                self.wires.hub.charge_peer(peer, new_ns);
             }
         }
+    }
+
+    /// The agent was busy with something else for this long.
+    pub(crate) fn held_up(&mut self, time: Duration) {
+        self.wires.hub.held_up(time);
+    }
+
+    /// Whether somebody connects.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.wires.hub.is_connecting()
     }
 
     /// Takes an effect of a stage.
@@ -236,6 +244,10 @@ impl<T: Transport> Network<T> {
 
     fn peer_messages(&mut self, from: ReplicaId, messages: &Messages, inputs: &mut Vec<Input>) {
         for message in messages.iter() {
+            let extra_ns = Cost::of(message, self.shared.config.rules()).extra_ns(message.len());
+            if extra_ns > 0 {
+                self.wires.hub.charge_peer(from.0, extra_ns);
+            }
             if kind_of(message) == kind::RELAY {
                 if let Err(reason) = self.egress.relay(from, message, &mut self.wires) {
                     self.reject(Some(from), message, reason);
@@ -244,10 +256,6 @@ impl<T: Transport> Network<T> {
             }
             if !self.admits(from, message) {
                 continue;
-            }
-            let extra_ns = extra_cost_ns(message);
-            if extra_ns > 0 {
-                self.wires.hub.charge_peer(from.0, extra_ns);
             }
             let input = route_peer_message(from, messages.slice(message), &self.shared.config);
             match input.filter(|_| self.shared.replicated) {
@@ -274,7 +282,8 @@ impl<T: Transport> Network<T> {
     #[cold]
     fn throttle(&mut self, from: ReplicaId, message: &[u8]) {
         self.reject(Some(from), message, Reject::Overload);
-        self.wires.hub.charge_peer(from.0, REFUSED_COST_NS);
+        // No correct one sends such either.
+        self.wires.hub.charge_peer(from.0, FAULT_COST_NS);
         let refused = self.admission.refused(from);
         if let Some(counters) = self.shared.counters.peers.get(usize::from(from.0)) {
             counters.throttled.set(refused);
@@ -297,7 +306,9 @@ impl<T: Transport> Network<T> {
         for message in messages.iter() {
             // The status is about the whole replica, so no single stage could answer.
             if kind_of(message) == kind::STATUS_REQUEST {
-                self.answer_status(link);
+                if !self.answer_status(link) {
+                    self.reject_of(client, message, Reject::Overload);
+                }
                 continue;
             }
             if kind_of(message) == kind::QUERIES {
@@ -305,9 +316,17 @@ impl<T: Transport> Network<T> {
             }
             match self.route(client, messages.slice(message)) {
                 Some(input) => inputs.push(input),
-                None => self.reject(None, message, Reject::Malformed),
+                None => self.reject_of(client, message, Reject::Malformed),
             }
         }
+    }
+
+    /// Drops a client's message, and charges the client for it.
+    #[cold]
+    fn reject_of(&mut self, client: ClientLink, message: &[u8], reason: Reject) {
+        let rejection = rejection(None, message, reason);
+        self.shared.counters.reject(&rejection);
+        self.wires.hub.charge_client(client.client.0, cost_ns(&rejection));
     }
 
     fn client(&self, link: LinkId) -> Option<ClientLink> {
@@ -366,20 +385,20 @@ impl<T: Transport> Network<T> {
     }
 
     fn reject(&self, from: Option<ReplicaId>, message: &[u8], reason: Reject) {
-        self.shared.counters.reject(&Rejection { from, kind: kind_of(message), reason });
+        self.shared.counters.reject(&rejection(from, message, reason));
     }
 
-    /// STATUS: the kind byte, then JSON.
-    fn answer_status(&mut self, link: LinkId) {
+    /// STATUS: the kind byte, then JSON. `false` if there were too many questions.
+    fn answer_status(&mut self, link: LinkId) -> bool {
         if !self.statuses.permits(Instant::now()) {
-            self.reject(None, &[kind::STATUS_REQUEST], Reject::Overload);
-            return;
+            return false;
         }
         let mut message = vec![kind::STATUS];
         match serde_json::to_writer(&mut message, &self.shared.status()) {
             Ok(()) => self.wires.send_to_client(link, &message),
             Err(error) => log::error!("the status cannot be written as JSON: {error}"),
         }
+        true
     }
 
     fn peer_up(&mut self, peer: u16, inputs: &mut Vec<Input>) {
@@ -433,6 +452,11 @@ impl<T: Transport> Network<T> {
             gauge.set(count);
         }
     }
+}
+
+fn rejection(from: Option<ReplicaId>, message: &[u8], reason: Reject) -> Rejection {
+    let bytes = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    Rejection { from, kind: kind_of(message), bytes, reason }
 }
 
 impl<T: Transport> ClientRoom for Replies<'_, T> {

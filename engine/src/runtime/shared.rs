@@ -63,7 +63,7 @@ impl Shared {
         let pillars = if replicated { config.pillars } else { 0 };
         Self {
             replica,
-            counters: Counters::new(replicas, pillars, plans.len()),
+            counters: Counters::new(replicas, pillars, config.rules(), plans.len()),
             doorbells: plans.iter().map(|_| CachePadded::default()).collect(),
             config,
             layout,

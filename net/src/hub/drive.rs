@@ -113,6 +113,25 @@ impl<T: Transport> Hub<T> {
         }
     }
 
+    /// Nobody polled for this long: whoever does so was busy with something else. What others sent
+    /// meanwhile was not looked at, so this time does not count for their handshakes.
+    pub fn held_up(&mut self, time: Duration) {
+        self.half_open.held_up(time);
+        for peer in self.peers.iter_mut().flatten() {
+            if let Dial::Busy(_, deadline) = &mut peer.dial {
+                *deadline += time;
+            }
+        }
+    }
+
+    /// Whether a connection is in its handshake, of either direction: it takes some polls, soon after
+    /// each other.
+    #[must_use]
+    pub fn is_connecting(&self) -> bool {
+        let is_busy = |peer: &super::Peer| matches!(peer.dial, Dial::Busy(..));
+        !self.half_open.is_empty() || self.peers.iter().flatten().any(is_busy)
+    }
+
     fn expire(&mut self, now: Instant) {
         while let Some(id) = self.half_open.expired(now) {
             self.half_open.leave(id);

@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::limits::Limits;
 use crate::random::Jitter;
@@ -188,6 +188,18 @@ impl HalfOpen {
         for place in &mut self.places {
             place.deadline.get_or_insert(deadline);
         }
+    }
+
+    /// Nobody looked at the network for this long, which does not count.
+    pub(super) fn held_up(&mut self, time: Duration) {
+        for deadline in self.places.iter_mut().filter_map(|place| place.deadline.as_mut()) {
+            *deadline += time;
+        }
+    }
+
+    /// Whether no connection is in its handshake.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
     }
 
     /// A connection whose deadline has passed. It keeps its place until it leaves.

@@ -66,6 +66,7 @@ use crate::transport::{Completion, ConnectionId, Transport, Waker};
 pub use self::config::{HubConfig, HubError};
 pub use self::event::{DownReason, Event, LinkId, PeerLinkState, SendError, Source, Traffic};
 pub use self::outbound::MessageWriter;
+pub use self::turns::dropped_cost_ns;
 
 /// All links of one process. See the [module](self).
 #[derive(Debug)]

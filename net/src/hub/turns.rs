@@ -7,17 +7,21 @@
 //! until then, and a link with more than a quarter of a share of that is not read. Who has had more than
 //! a share, as a read brought more, waits so many turns longer.
 //!
-//! What messages cost beyond their bytes ([`Hub::charge_peer`]) is paid for by time, not by turns: these
-//! pass quickly where nobody else has much to do, and whoever makes them long must not gain by that. Of
-//! the time that passes, a half pays for all peers that owe something, in equal parts, of a quarter at
-//! most. Who owes more than [`CREDIT_NS`] has to wait. So whatever peers send that is costly, half of
-//! the time is for what others send. The rest is not theirs either while nobody wants it: the processor
-//! may have something else to do, and what correct peers owe is far less.
+//! What messages cost beyond that ([`Hub::charge_peer`], [`Hub::charge_client`]) is paid for by time, not
+//! by turns: these pass quickly where nobody else has much to do, and whoever makes them long must not
+//! gain by that. It is what some kinds cost to answer, and what it cost to read those that were of no
+//! use ([`DROPPED_COST_NS`], [`DROPPED_KIB_NS`]): who floods a link must send something, and of what is
+//! of use there is only so much. So a peer at full speed with what is needed owes nothing. Of the
+//! time that passes, a half pays for all peers that owe something, in equal parts, of a quarter at most;
+//! a quarter pays for clients, an eighth for one at most. Who owes more than [`CREDIT_NS`] has to wait.
+//! So whatever is sent that is costly or useless, a quarter of the time is for the rest. What others
+//! leave is not theirs either: the processor may have something else to do, and what correct ones owe
+//! is far less.
 //!
 //! | Who can fill it | Bound | Beyond it |
 //! |---|---|---|
 //! | a source, by messages | a share of a turn, and what one read brought | the rest waits undecrypted, a quarter of a share; then the link is not read |
-//! | a peer, by what messages cost | [`CREDIT_NS`], and what one poll brought | as above, until it has paid; after [`MOST_OWED_NS`] nothing is added |
+//! | a source, by what messages cost | [`CREDIT_NS`], and what one poll brought | as above, until it has paid; after [`MOST_OWED_NS`] nothing is added |
 //!
 //! A link is read unless one of three does not want it: all clients are paused, its owner paused it, or
 //! it has arrears.
@@ -32,16 +36,19 @@ use super::outbound::Live;
 use super::{Hub, State, find, find_peer};
 use crate::transport::{ConnectionId, Transport};
 
-/// What a message counts beside its bytes: handling one costs something whatever its length.
+/// What a message counts beside its bytes, and so does a frame without any: handling one costs something
+/// whatever its length.
 const MESSAGE_COST: u64 = 1024;
-/// What a peer may owe before it has to wait, in nanoseconds of work: more than a correct one ever does.
+/// What a source may owe before it has to wait, in nanoseconds of work: more than a correct one ever does.
 pub(super) const CREDIT_NS: u64 = 100_000;
 /// Nobody owes more than this, whatever it cost: also one that was charged wrongly must be heard again.
 pub(super) const MOST_OWED_NS: u64 = 25_000_000;
-/// One of so many parts of the time pays for what a peer owes,
-const LEAST_PARTS: u64 = 4;
-/// and one of so many for what all together owe.
-const PARTS_OF_ALL: u64 = 2;
+
+/// What it costs to read a message that is dropped, in nanoseconds of work: an estimate,
+const DROPPED_COST_NS: u64 = 500;
+/// and each KiB of it: the system copies it, the hub decrypts it.
+const DROPPED_KIB_NS: u64 = 600;
+
 /// A link is not read while it has more in arrears than this part of a share.
 const LONG: u64 = 4;
 
@@ -77,18 +84,18 @@ impl Arrears {
     }
 }
 
-/// What each source has had of the present turn.
+/// What each source has had of the present turn, and owes.
 #[derive(Debug)]
 pub(super) struct Turns {
     share: u64,
     /// By replica id.
     peers: Vec<Account>,
-    /// What clients had of the present turn.
-    clients: HashMap<u32, u64>,
+    /// Of those that had something of the present turn, or owe something.
+    clients: HashMap<u32, Account>,
     /// Links with arrears, each once, those first whose turn it is.
     pub(super) waiting: VecDeque<(ConnectionId, Source)>,
-    /// Peers that owe something.
-    debtors: u64,
+    peers_pay: Payers,
+    clients_pay: Payers,
     /// When debts were paid last.
     paid_at: Option<Instant>,
 }
@@ -101,10 +108,57 @@ struct Account {
     owed_ns: u64,
 }
 
+impl Account {
+    fn is_over(&self, share: u64) -> bool {
+        self.spent >= share || self.owed_ns > CREDIT_NS
+    }
+}
+
+/// Sources among which a part of the time is shared out.
+#[derive(Debug)]
+struct Payers {
+    /// One of so many parts of the time pays for what one owes, at most,
+    least_parts: u64,
+    /// and one of so many for what all together owe.
+    parts_of_all: u64,
+    /// Those that owe something.
+    debtors: u64,
+}
+
+impl Payers {
+    /// One of so many parts of the time pays for each that owes something.
+    fn parts(&self) -> u64 {
+        self.least_parts.max(self.parts_of_all * self.debtors)
+    }
+
+    /// What each has paid when this much time has passed.
+    fn paid_ns(&self, passed_ns: u128) -> u64 {
+        (passed_ns / u128::from(self.parts())).min(MOST_OWED_NS.into()) as u64
+    }
+
+    fn owe(&mut self, account: &mut Account, cost_ns: u64) {
+        self.debtors += u64::from(account.owed_ns == 0 && cost_ns > 0);
+        account.owed_ns = account.owed_ns.saturating_add(cost_ns).min(MOST_OWED_NS);
+    }
+
+    /// How long it takes until one that owes this much need not wait.
+    fn wait(&self, account: Option<&Account>) -> Duration {
+        let owed_ns = account.map_or(0, |it| it.owed_ns);
+        Duration::from_nanos(owed_ns.saturating_sub(CREDIT_NS) * self.parts())
+    }
+}
+
 impl Turns {
     pub(super) fn new(share: usize) -> Self {
-        let (peers, clients, waiting) = (Vec::new(), HashMap::new(), VecDeque::new());
-        Self { share: share as u64, peers, clients, waiting, debtors: 0, paid_at: None }
+        Self {
+            share: share as u64,
+            peers: Vec::new(),
+            clients: HashMap::new(),
+            waiting: VecDeque::new(),
+            peers_pay: Payers { least_parts: 4, parts_of_all: 2, debtors: 0 },
+            clients_pay: Payers { least_parts: 8, parts_of_all: 4, debtors: 0 },
+            paid_at: None,
+        }
     }
 
     /// How long it takes until a link with arrears has its turn, if there is one.
@@ -113,20 +167,11 @@ impl Turns {
         if self.waiting.is_empty() {
             return None;
         }
-        let parts = self.parts();
         let wait = |source| match source {
-            Source::Peer(peer) => {
-                let owed_ns = self.peers.get(usize::from(peer)).map_or(0, |it| it.owed_ns);
-                Duration::from_nanos(owed_ns.saturating_sub(CREDIT_NS) * parts)
-            }
-            Source::Client { .. } => Duration::ZERO,
+            Source::Peer(peer) => self.peers_pay.wait(self.peers.get(usize::from(peer))),
+            Source::Client { client, .. } => self.clients_pay.wait(self.clients.get(&client)),
         };
         self.waiting.iter().map(|(_, source)| wait(*source)).min()
-    }
-
-    /// One of so many parts of the time pays for each peer that owes something.
-    fn parts(&self) -> u64 {
-        LEAST_PARTS.max(PARTS_OF_ALL * self.debtors)
     }
 
     /// A new turn begins. Who had more than a share waits the longer, and who owes something pays.
@@ -134,73 +179,93 @@ impl Turns {
     pub(super) fn begin(&mut self, now: Instant) {
         let share = self.share;
         self.peers.iter_mut().for_each(|it| it.spent = it.spent.saturating_sub(share));
-        if self.debtors > 0 {
+        if self.peers_pay.debtors + self.clients_pay.debtors > 0 {
             self.pay(now);
         }
         self.paid_at = Some(now);
         if !self.clients.is_empty() {
-            self.clients.retain(|_, spent| {
-                *spent = spent.saturating_sub(share);
-                *spent > 0
+            self.clients.retain(|_, it| {
+                it.spent = it.spent.saturating_sub(share);
+                it.spent > 0 || it.owed_ns > 0
             });
         }
     }
 
     fn pay(&mut self, now: Instant) {
         let Some(paid_at) = self.paid_at else { return };
-        let passed = now.saturating_duration_since(paid_at).as_nanos();
-        let paid_ns = (passed / u128::from(self.parts())).min(MOST_OWED_NS.into()) as u64;
-        for account in &mut self.peers {
-            account.owed_ns = account.owed_ns.saturating_sub(paid_ns);
-        }
-        self.debtors = self.peers.iter().filter(|it| it.owed_ns > 0).count() as u64;
+        let passed_ns = now.saturating_duration_since(paid_at).as_nanos();
+        let pay = |accounts: &mut dyn Iterator<Item = &mut Account>, payers: &mut Payers| {
+            let paid_ns = payers.paid_ns(passed_ns);
+            payers.debtors = 0;
+            for account in accounts {
+                account.owed_ns = account.owed_ns.saturating_sub(paid_ns);
+                payers.debtors += u64::from(account.owed_ns > 0);
+            }
+        };
+        pay(&mut self.peers.iter_mut(), &mut self.peers_pay);
+        pay(&mut self.clients.values_mut(), &mut self.clients_pay);
     }
 
     #[inline]
-    fn account(&mut self, peer: u16) -> &mut Account {
-        let index = usize::from(peer);
-        if self.peers.len() <= index {
-            self.peers.resize(index + 1, Account::default());
+    fn account(&mut self, source: Source) -> &mut Account {
+        match source {
+            Source::Peer(peer) => account_of(&mut self.peers, peer),
+            Source::Client { client, .. } => self.clients.entry(client).or_default(),
         }
-        &mut self.peers[index]
     }
 
     /// Whether a source has had its share, or owes too much.
     #[inline]
-    pub(super) fn is_over(&mut self, source: Source) -> bool {
-        let share = self.share;
-        match source {
-            Source::Peer(peer) => {
-                let account = self.account(peer);
-                account.spent >= share || account.owed_ns > CREDIT_NS
-            }
-            Source::Client { client, .. } => {
-                self.clients.get(&client).is_some_and(|it| *it >= share)
-            }
-        }
+    pub(super) fn is_over(&self, source: Source) -> bool {
+        let account = match source {
+            Source::Peer(peer) => self.peers.get(usize::from(peer)),
+            Source::Client { client, .. } => self.clients.get(&client),
+        };
+        account.is_some_and(|it| it.is_over(self.share))
     }
 
     /// A frame of a source is reported.
     #[inline]
     pub(super) fn spend(&mut self, source: Source, bytes: usize, messages: usize) {
-        let spent = match source {
-            Source::Peer(peer) => &mut self.account(peer).spent,
-            Source::Client { client, .. } => self.clients.entry(client).or_default(),
-        };
-        *spent += bytes as u64 + MESSAGE_COST * messages as u64;
+        let cost = bytes as u64 + MESSAGE_COST * messages.max(1) as u64;
+        self.account(source).spent += cost;
     }
 
     pub(super) fn owe(&mut self, peer: u16, cost_ns: u64) {
-        let account = self.account(peer);
-        let is_new = account.owed_ns == 0 && cost_ns > 0;
-        account.owed_ns = account.owed_ns.saturating_add(cost_ns).min(MOST_OWED_NS);
-        self.debtors += u64::from(is_new);
+        self.peers_pay.owe(account_of(&mut self.peers, peer), cost_ns);
+    }
+
+    pub(super) fn client_owes(&mut self, client: u32, cost_ns: u64) {
+        self.clients_pay.owe(self.clients.entry(client).or_default(), cost_ns);
+    }
+
+    /// Whether nothing of anybody is left to pay.
+    #[cfg(test)]
+    pub(super) fn owes_nothing(&self) -> bool {
+        let owed = |it: &Account| it.owed_ns > 0;
+        !self.peers.iter().any(owed) && self.clients.is_empty()
     }
 
     /// A link has arrears.
     pub(super) fn wait(&mut self, link: ConnectionId, source: Source) {
         self.waiting.push_back((link, source));
     }
+}
+
+#[inline]
+fn account_of(peers: &mut Vec<Account>, peer: u16) -> &mut Account {
+    let index = usize::from(peer);
+    if peers.len() <= index {
+        peers.resize(index + 1, Account::default());
+    }
+    &mut peers[index]
+}
+
+/// What it cost to read a message of this many bytes that is dropped, in nanoseconds of work; an estimate
+/// from profiles.
+#[must_use]
+pub const fn dropped_cost_ns(bytes: u64) -> u64 {
+    DROPPED_COST_NS + bytes.saturating_mul(DROPPED_KIB_NS) / 1024
 }
 
 impl<T: Transport> Hub<T> {
@@ -286,9 +351,15 @@ impl<T: Transport> Hub<T> {
         self.pause(link.0, paused);
     }
 
-    /// What a peer sent costs more to handle than its bytes say: this much more, in nanoseconds of work.
+    /// What a peer sent costs more than its bytes say: this much more, in nanoseconds of work.
     pub fn charge_peer(&mut self, peer: u16, cost_ns: u64) {
         self.turns.owe(peer, cost_ns);
+    }
+
+    /// What a client sent costs more than its bytes say: this much more, in nanoseconds of work. All its
+    /// links have to wait.
+    pub fn charge_client(&mut self, client: u32, cost_ns: u64) {
+        self.turns.client_owes(client, cost_ns);
     }
 
     /// Stops or resumes reading from a peer, until its link is another one. Messages that have arrived

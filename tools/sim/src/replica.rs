@@ -12,6 +12,7 @@ use hybster_proto::execution::Beginning;
 use hybster_proto::hybster::{Hybster, Recovered};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId};
 use hybster_proto::output::{Input, Output, ToExecution, ToState};
+use hybster_proto::protocol::Rules;
 use hybster_proto::replica::{Stages, Start};
 use hybster_proto::time::{StageClock, Time, WallClock, earliest};
 use hybster_tss::{Counter, CounterValue, InProcessTrInX, InProcessVerifier, InstanceId};
@@ -123,6 +124,7 @@ pub(crate) struct Replica {
     pub(crate) client_queues: ClientQueues,
     /// What its stages have dealt with of each peer's messages.
     dealt: Vec<Totals>,
+    rules: &'static Rules,
     /// The longest page of its service, in bytes.
     longest_page: usize,
     /// PREPAREs that must not be late because of queries, as the oracle counts them.
@@ -197,6 +199,7 @@ impl Replica {
             backlog: Some(Backlog::new(config)),
             client_queues: ClientQueues::default(),
             dealt: vec![Totals::default(); usize::from(config.replicas)],
+            rules: config.rules(),
             longest_page: LONGEST_PAGE.max(scenario.page_bytes),
             prompt: 0,
             sent_as_new: BTreeSet::new(),
@@ -451,7 +454,7 @@ impl Replica {
         self.state_busy |= stage == Stage::State;
         before(&input);
         if let Some((from, message)) = input.of_peer() {
-            self.dealt[usize::from(from.0)][Class::of(message).index()].add(message);
+            self.dealt[usize::from(from.0)][Class::of(message, self.rules).index()].add(message);
         }
         self.core.handle(input, now, &mut self.out);
         if stage == Stage::Clients {
@@ -472,7 +475,7 @@ impl Replica {
 
     /// A message was taken in, and no stage gets it.
     pub(crate) fn dealt_with(&mut self, from: ReplicaId, message: &[u8]) {
-        self.dealt[usize::from(from.0)][Class::of(message).index()].add(message);
+        self.dealt[usize::from(from.0)][Class::of(message, self.rules).index()].add(message);
     }
 
     /// What is held for one peer beyond its stated bound.

@@ -2,10 +2,13 @@
 
 use bytes::Bytes;
 use hybster::{ClientKeys, GroupConfig};
-use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use hybster_proto::ids::{
+    ClientLink, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
+};
 use hybster_proto::internals::{Checkpoint, Commit, PREPARE_HEAD, PrepareHeader};
 use hybster_proto::wire::help::{OrderRequest, encode_batch, encode_batch_request};
 use hybster_proto::wire::kind_of;
+use hybster_proto::wire::relay::{RELAY_ENVELOPE_MAX, RELAY_HEAD, begin_relay};
 use hybster_proto::wire::request::{
     append_proved, append_request, requests_head, retransmission_head,
 };
@@ -57,6 +60,8 @@ pub(crate) enum PeerFlood {
     Fetches,
     /// PREPAREs of a leader that it is not, with proofs that it made up.
     ForgedPrepares,
+    /// The same of a view that there is not yet.
+    LaterPrepares,
     /// COMMITs with proofs that it made up.
     ForgedCommits,
     /// CHECKPOINTs with proofs that it made up.
@@ -67,12 +72,14 @@ pub(crate) enum PeerFlood {
     UnaskedBatches,
     /// Clients' requests that it made up, to the leader.
     ForgedRequests,
+    /// Replies to pass on to a client that there is not.
+    Relays,
     /// Messages of every kind whose content is noise.
     Noise,
 }
 
 impl PeerFlood {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::OldCommits,
         Self::UnknownBatches,
         Self::KnownBatches,
@@ -80,11 +87,13 @@ impl PeerFlood {
         Self::StateRequests,
         Self::Fetches,
         Self::ForgedPrepares,
+        Self::LaterPrepares,
         Self::ForgedCommits,
         Self::ForgedCheckpoints,
         Self::ViewNonsense,
         Self::UnaskedBatches,
         Self::ForgedRequests,
+        Self::Relays,
         Self::Noise,
     ];
 
@@ -127,6 +136,11 @@ impl PeerFlood {
                 message[PREPARE_HEAD - 1] ^= 1 + noise(0) % 255;
                 message.into()
             }
+            Self::LaterPrepares => {
+                let (mut header, message) = seen.prepare.clone()?;
+                header.view.0 += 1 + count % 9;
+                [&header.encode(), &message[PREPARE_HEAD..]].concat().into()
+            }
             Self::ForgedCommits => {
                 let (header, _) = seen.prepare.as_ref()?;
                 let (first, last) = (header.first, header.last);
@@ -155,6 +169,13 @@ impl PeerFlood {
                 append_request(&mut message, session, number, &[1; 64], |_| [2; REQUEST_MAC]);
                 message.into()
             }
+            Self::Relays => {
+                let client = ClientLink { client: hybster::ClientId(0), incarnation: count };
+                let mut message = Vec::with_capacity(RELAY_HEAD + RELAY_ENVELOPE_MAX);
+                begin_relay(&mut message, client);
+                message.resize(RELAY_HEAD + RELAY_ENVELOPE_MAX, noise(0));
+                message.into()
+            }
             Self::Noise => {
                 let mut message: Vec<u8> = (0..64 + count % 300).map(noise).collect();
                 message[0] = 1 + (count % 20) as u8;
@@ -179,16 +200,19 @@ pub(crate) enum ClientFlood {
     Queries,
     /// Questions for the replica's counters.
     StatusRequests,
+    /// Long messages of a kind that no client sends.
+    Nonsense,
 }
 
 impl ClientFlood {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Requests,
         Self::Retransmissions,
         Self::FalseRetransmissions,
         Self::Sessions,
         Self::Queries,
         Self::StatusRequests,
+        Self::Nonsense,
     ];
 
     /// The next message; `count` tells it from others.
@@ -203,6 +227,7 @@ impl ClientFlood {
         let first = 1 << 48;
         let (head, session, number) = match self {
             Self::StatusRequests => return vec![kind::STATUS_REQUEST].into(),
+            Self::Nonsense => return vec![kind::PREPARE; 64 << 10].into(),
             Self::Requests => {
                 (requests_head(kind::REQUESTS), session(count % 256), first + count / 256)
             }

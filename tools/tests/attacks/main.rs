@@ -5,7 +5,8 @@
 //! How much honest clients keep is a matter of time, so no test asserts it; `cargo test --release -p
 //! hybster-tools --test attacks -- --ignored --nocapture` prints the table, each attack for as many
 //! seconds as `HYBSTER_ATTACK_SECONDS` says (30). The measure for an attack is not a quiet group but one
-//! beside an honest flood of as many bytes: on one machine the attacker takes CPU from the group, too.
+//! beside an honest flood of as many bytes: on one machine the attacker takes CPU from the group, too. What
+//! replicas take of the CPU for each honest operation says more where others use the machine as well.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -57,6 +58,8 @@ struct Outcome {
     rate: f64,
     /// Bytes and messages of the attacker per second.
     flood: (f64, f64),
+    /// CPU time of all replicas for each operation of honest clients, in microseconds.
+    cpu_us: f64,
     /// The most memory that a replica had, in bytes.
     peak: u64,
     /// The sum of its bounds that it states.
@@ -129,6 +132,11 @@ impl Scene {
         running.map(|process| peak_of(process.id())).max().unwrap()
     }
 
+    fn cpu_us(&self) -> u64 {
+        let running = self.processes.replicas.iter().flatten();
+        running.map(|process| cpu_us_of(process.id())).sum()
+    }
+
     /// The sum of bounds that the replicas state, and the highest view.
     fn bound_and_view(&self) -> (u64, u64) {
         let path = self.processes.path_text();
@@ -145,9 +153,10 @@ impl Scene {
         self.load_for(time.min(Duration::from_secs(2)));
         let attacker = self.attacker(attack, pace);
         self.load_for(time.min(Duration::from_secs(1)));
-        let (before, started) = (attacker.sent(), Instant::now());
+        let (before, cpu_us, started) = (attacker.sent(), self.cpu_us(), Instant::now());
         let done = self.load_for(time);
         let took = started.elapsed().as_secs_f64();
+        let cpu_us = self.cpu_us() - cpu_us;
         let after = attacker.sent();
         drop(attacker);
         let per_second = |after: u64, before: u64| (after - before) as f64 / took;
@@ -155,6 +164,7 @@ impl Scene {
         Outcome {
             rate: done as f64 / time.as_secs_f64(),
             flood: (per_second(after.0, before.0), per_second(after.1, before.1)),
+            cpu_us: cpu_us as f64 / done as f64,
             peak: self.peak(),
             bound,
             view,
@@ -178,6 +188,17 @@ fn peak_of(process: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap();
     kib << 10
+}
+
+/// CPU time of a process so far, in microseconds.
+fn cpu_us_of(process: u32) -> u64 {
+    /// Of a tick, as the kernel tells it to programs.
+    const TICK_US: u64 = 10_000;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // After the name, which may contain blanks: the state is the third field, user time the 14th.
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.map(|ticks| ticks.parse::<u64>().unwrap() * TICK_US).sum()
 }
 
 /// Honest clients go on under an attack, and memory stays within its bound.
@@ -214,19 +235,25 @@ fn what_attacks_cost_honest_clients() {
     let seconds = std::env::var("HYBSTER_ATTACK_SECONDS").map_or(30, |text| text.parse().unwrap());
     let only = std::env::var("HYBSTER_ATTACK").unwrap_or_default();
     let time = Duration::from_secs(seconds);
-    println!("attack | attacker sends | honest, beside as many honest bytes | share | peak | view");
+    println!(
+        "attack | attacker sends | honest, beside as many honest bytes | share | CPU of replicas per \
+         operation, beside | peak | view"
+    );
     for attack in Attack::all().filter(|attack| format!("{attack:?}").contains(&only)) {
         let attacked = Scene::new(attack).run(attack, None, time);
         let pace = attacked.flood.0 as u64;
         let beside = Scene::new(attack).run(attack.measure(), Some(pace), time);
         println!(
-            "{attack:?} | {:.1} MB/s, {:.0}/s | {:.0}/s, {:.0}/s ({:.1} MB/s) | {:.2} | {} MiB | {}",
+            "{attack:?} | {:.1} MB/s, {:.0}/s | {:.0}/s, {:.0}/s ({:.1} MB/s) | {:.2} | {:.0} us, {:.0} us | \
+             {} MiB | {}",
             attacked.flood.0 / 1e6,
             attacked.flood.1,
             attacked.rate,
             beside.rate,
             beside.flood.0 / 1e6,
             attacked.rate / beside.rate,
+            attacked.cpu_us,
+            beside.cpu_us,
             attacked.peak >> 20,
             attacked.view,
         );

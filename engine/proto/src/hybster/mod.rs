@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use hybster_tss::{RequestVerifier, TrInX, Verifier};
 
+use crate::admission::{Class, Cost};
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId};
 use crate::input::{ToControl, ToPillar};
@@ -52,6 +53,7 @@ pub const RULES: Rules = Rules {
     longest_message,
     buffers: bounds::of_stages,
     handler,
+    cost,
     batch_requests: pillar::BATCH_REQUESTS,
     relays_replies: true,
     is_thrifty: true,
@@ -222,4 +224,22 @@ fn handler(kind: u8) -> Option<Handler> {
         | kind::STATE => Some(Handler::Control),
         _ => None,
     }
+}
+
+fn cost(kind: u8) -> Option<Cost> {
+    Some(match kind {
+        kind::PREPARE | kind::COMMIT => Cost::new(Class::Ordering, 0, 0),
+        // A trusted MAC and the digest below it; comes once in a checkpoint interval.
+        kind::CHECKPOINT => Cost::new(Class::Ordering, 4_000, 0),
+        // Is hashed, if it was asked for.
+        kind::BATCH => Cost::new(Class::Ordering, 0, 256),
+        // An answer is looked for, and made.
+        kind::ORDER_REQUEST => Cost::new(Class::Asking, 4_000, 0),
+        kind::BATCH_REQUEST | kind::STATE_REQUEST => Cost::new(Class::Asking, 8_000, 0),
+        // Certificates and chains of them.
+        kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => {
+            Cost::new(Class::Changing, 8_000, 0)
+        }
+        _ => return None,
+    })
 }

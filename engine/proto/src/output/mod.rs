@@ -109,8 +109,9 @@ impl Output {
     }
 
     pub(crate) fn reject(&mut self, from: Option<ReplicaId>, message: &[u8], reason: Reject) {
-        let kind = wire::kind_of(message);
-        self.rejections.push(Rejection { from, kind, reason });
+        let (kind, bytes) =
+            (wire::kind_of(message), u32::try_from(message.len()).unwrap_or(u32::MAX));
+        self.rejections.push(Rejection { from, kind, bytes, reason });
     }
 
     /// Drops a message of a client's own link; one that no correct client sends costs it the link.

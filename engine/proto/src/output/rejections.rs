@@ -91,6 +91,8 @@ pub struct Rejection {
     pub from: Option<ReplicaId>,
     /// Its kind byte.
     pub kind: u8,
+    /// How long it was, in bytes: reading it was in vain.
+    pub bytes: u32,
     /// Why.
     pub reason: Reject,
 }

@@ -68,6 +68,24 @@ fn half_open_and_slow_handshakes_end_at_their_deadline() {
 }
 
 #[test]
+fn time_in_which_nobody_polled_does_not_count_for_handshakes() {
+    let mut world = World::new(MemoryNetwork::new());
+    world.add(config(Identity::Replica(0)));
+    assert!(!world.hubs[0].is_connecting());
+    let _silent = Attacker::connect(&world.network);
+    world.run(100);
+    assert!(world.hubs[0].is_connecting());
+    let busy = Duration::from_secs(60);
+    world.now += busy;
+    world.hubs[0].held_up(busy);
+    world.run(4800);
+    assert_eq!(world.hubs[0].rejections().total(), 0);
+    world.run(200);
+    assert_eq!(world.hubs[0].rejections().count(Reason::Timeout), 1);
+    assert!(!world.hubs[0].is_connecting());
+}
+
+#[test]
 fn a_replica_that_never_answers_is_given_up_and_tried_again() {
     let mut world = World::new(MemoryNetwork::new());
     let mut mute = world.network.endpoint();

@@ -153,6 +153,8 @@ fn what_is_owed_is_paid_by_time() {
         // Turns in which nothing happens pay for nothing.
         (0..1000).for_each(|_| turns.begin(start));
         turns.wait(LINK, Source::Peer(0));
+        // What clients owe is paid for besides.
+        turns.client_owes(3, MOST_OWED_NS);
         let due = Duration::from_nanos(parts * (cost_ns - CREDIT_NS));
         assert_eq!(turns.next_turn(), Some(due));
         let step = due / 50;
@@ -176,4 +178,102 @@ fn nobody_waits_for_what_others_owe() {
     let client = Source::Client { client: 3, link: LinkId(LINK) };
     let is_over = [Source::Peer(1), Source::Peer(2), Source::Peer(3), client];
     assert_eq!(is_over.map(|source| turns.is_over(source)), [false, true, false, false]);
+}
+
+/// One client has an eighth of the time, all together have a quarter.
+#[test]
+fn clients_pay_by_time_as_well() {
+    let start = Instant::now();
+    for (debtors, parts) in [(1, 8), (2, 8), (5, 20)] {
+        let mut turns = Turns::new(SHARE);
+        turns.begin(start);
+        (0..debtors).for_each(|client| turns.client_owes(client, 5_000_000));
+        turns.owe(1, MOST_OWED_NS);
+        let source = |client| Source::Client { client, link: LinkId(LINK) };
+        assert!((0..debtors).all(|client| turns.is_over(source(client))));
+        assert!(!turns.is_over(source(debtors)), "one that owes nothing");
+        turns.wait(LINK, source(0));
+        let due = Duration::from_nanos(parts * (5_000_000 - CREDIT_NS));
+        assert_eq!(turns.next_turn(), Some(due));
+        turns.begin(start + due - Duration::from_micros(1));
+        assert!((0..debtors).all(|client| turns.is_over(source(client))));
+        turns.begin(start + due + Duration::from_micros(1));
+        assert!((0..debtors).all(|client| !turns.is_over(source(client))));
+        // Nobody is remembered who owes nothing.
+        turns.begin(start + due + Duration::from_secs(1));
+        assert!(!turns.is_over(source(0)) && turns.owes_nothing());
+    }
+}
+
+#[test]
+fn a_client_that_was_charged_waits_with_all_its_links_and_is_heard_again() {
+    let mut world = with_shares();
+    world.hubs[0].charge_client(CLIENT, 10_000_000);
+    world.events[0].clear();
+    world.hubs[1].send_to_peer(0, sent(1).into()).unwrap();
+    world.run(70);
+    assert!(reported(&mut world, true).is_empty(), "an eighth of 70 ms is not 10");
+    world.run(20);
+    assert_eq!(reported(&mut world, true), [sent(1)]);
+}
+
+#[test]
+fn a_frame_without_a_message_is_not_free() {
+    let mut turns = Turns::new(SHARE);
+    (0..SHARE / 1024 + 1).for_each(|_| turns.spend(Source::Peer(1), 0, 0));
+    assert!(turns.is_over(Source::Peer(1)));
+}
+
+#[test]
+fn what_is_dropped_costs_by_its_length() {
+    assert_eq!([0, 1024, 64 << 10].map(dropped_cost_ns), [500, 1100, 38_900]);
+}
+
+/// Sources that send and cost what a seed says, at every moment as much as they are let. Each begins
+/// in a mood of its own: one that costs nothing is never kept waiting, and one that costs as
+/// much as it can is served again and again, at a price of a quarter of the time.
+#[test]
+fn whatever_others_do_each_source_is_served_in_time() {
+    const SOURCES: usize = 6;
+    const TURN: Duration = Duration::from_micros(200);
+    for seed in 0..100 {
+        let mut random = Jitter::new(Some(seed));
+        let (start, mut turns) = (Instant::now(), Turns::new(SHARE));
+        let mut now = start;
+        let source = |at: usize| match at % 2 {
+            0 => Source::Peer(at as u16),
+            _ => Source::Client { client: at as u32, link: LinkId(LINK) },
+        };
+        let greed = [0; SOURCES].map(|_| random.below(4) as u64);
+        let (mut served_at, mut cost_ns) = ([start; SOURCES], [0; SOURCES]);
+        for _ in 0..20_000 {
+            turns.begin(now);
+            for at in 0..SOURCES {
+                // All debts are at their highest, and three of a kind share what pays for them.
+                let longest = Duration::from_nanos(MOST_OWED_NS * 12);
+                let waited = now - served_at[at];
+                assert!(waited <= longest, "seed {seed}: {at} waits for {waited:?}");
+                if turns.is_over(source(at)) {
+                    // By bytes only, for a turn.
+                    let waited = now - served_at[at];
+                    assert!(greed[at] > 0 || waited < TURN * 2, "seed {seed}: {at} waits");
+                    continue;
+                }
+                served_at[at] = now;
+                turns.spend(source(at), random.below(SHARE), 1);
+                let cost = greed[at] * random.below(400_000) as u64;
+                cost_ns[at] += cost;
+                match source(at) {
+                    Source::Peer(peer) => turns.owe(peer, cost),
+                    Source::Client { client, .. } => turns.client_owes(client, cost),
+                }
+            }
+            now += Duration::from_nanos(random.below(TURN.as_nanos() as usize) as u64);
+        }
+        let passed_ns = (now - start).as_nanos() as u64;
+        for (at, cost) in cost_ns.into_iter().enumerate() {
+            let part = if at % 2 == 0 { 4 } else { 8 };
+            assert!(cost <= passed_ns / part + 2 * MOST_OWED_NS, "seed {seed}: {at} costs {cost}");
+        }
+    }
 }

@@ -418,7 +418,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
     }
 
-    /// Keeps an ordering message of a later view until that view is entered.
+    /// Keeps an ordering message of a later view until that view is entered, if there is room for it.
     fn keep_for_later(
         &mut self,
         from: ReplicaId,
@@ -426,10 +426,12 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         message: &[u8],
         now: Time,
         out: &mut Output,
-    ) {
-        if self.later.keep(from, view, message) {
-            self.hint_stuck(now, out);
+    ) -> Result<(), Reject> {
+        if !self.later.keep(from, view, message) {
+            return Err(Reject::Overload);
         }
+        self.hint_stuck(now, out);
+        Ok(())
     }
 
     /// Tells the control stage, at a limited rate, that peers seem to be ahead.

@@ -210,8 +210,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             return Err(Reject::BadBatch);
         }
         if header.view > self.view {
-            self.keep_for_later(from, header.view, &message, now, out);
-            return Ok(());
+            return self.keep_for_later(from, header.view, &message, now, out);
         }
         if header.view < self.view {
             return Err(Reject::WrongView);
@@ -362,8 +361,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             return Err(Reject::WrongSender);
         }
         if commit.view > self.view {
-            self.keep_for_later(from, commit.view, message, now, out);
-            return Ok(());
+            return self.keep_for_later(from, commit.view, message, now, out);
         }
         if commit.view < self.view {
             return Err(Reject::WrongView);

@@ -101,7 +101,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Whether a proposal came too late for its time.
     pub(super) fn is_late(&self, header: &PrepareHeader, bytes: usize) -> bool {
         let copies = u64::from(self.config.replicas) - 1;
-        let carried_ms = bytes as u64 * copies / SLOWEST_WIRE;
+        let carried_ms = carried_ms(bytes, copies);
         let held_up_ms = self.timing.clock.late_ms();
         let under_way_ms = self.commit_timeout.delay_us() / 1000 + carried_ms + held_up_ms;
         let latest_ms = header.time_ms.saturating_add(self.timing.bound_ms + under_way_ms);
@@ -132,5 +132,24 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     pub(super) fn early_deadline(&self) -> Option<Time> {
         let until_ms = self.timing.refused?.until_ms?;
         self.active.then(|| self.timing.clock.time_at(until_ms))
+    }
+}
+
+/// How long so many copies of a message are under way over the slowest wire, in milliseconds.
+const fn carried_ms(bytes: usize, copies: u64) -> u64 {
+    (bytes as u64).saturating_mul(copies) / SLOWEST_WIRE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hybster::wire::ordering::PREPARE_HEAD;
+
+    #[test]
+    fn the_slowest_wire_carries_a_megabit_a_second() {
+        assert_eq!(carried_ms(1_000_000 / 8, 1), 1000);
+        // The last follower's copy of a batch of 1 MiB, where each has its own.
+        assert_eq!(carried_ms(1 << 20, 2), 16_777);
+        assert!(carried_ms(PREPARE_HEAD, 2) < 5, "short ones hardly wait");
     }
 }
