@@ -103,11 +103,19 @@ pub enum Mutant {
     ViewsInHaste,
     /// Waits count the time in which the service held their thread up.
     HoldUpsCount,
+    /// A leader is suspected although its window was full.
+    FullWindowCounts,
+    /// A full window excuses a leader however much it has ordered since it was told of a request.
+    FullWindowExcuses,
+    /// A leader may not take longer where execution is behind.
+    SlownessCounts,
+    /// An answer of the execution stage counts although it went past batches that were committed.
+    AnswersOvertake,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 52] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -156,6 +164,10 @@ impl Mutant {
         Self::LeftOutside,
         Self::ViewsInHaste,
         Self::HoldUpsCount,
+        Self::FullWindowCounts,
+        Self::FullWindowExcuses,
+        Self::SlownessCounts,
+        Self::AnswersOvertake,
     ];
 }
 

@@ -376,7 +376,8 @@ impl<S: Service> Execution<S> {
             self.watched.remove(&(session, number));
             out.intake(ToIntake::Executed { session, number, is_counted });
         } else {
-            out.intake(ToIntake::NotExecuted { session, number, is_counted });
+            let executed = self.executed;
+            out.intake(ToIntake::NotExecuted { session, number, is_counted, executed });
             // When it is full, the request intake learns of an execution by asking again.
             if self.watched.len() < MAX_WATCHED {
                 self.watched.insert((session, number));
