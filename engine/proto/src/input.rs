@@ -297,6 +297,11 @@ pub enum ToExecution {
         /// The batch.
         batch: Agreed,
     },
+    /// The state stage has dropped snapshots that were taken.
+    SnapshotsDropped {
+        /// How many.
+        count: usize,
+    },
     /// A QUERIES message: read-only requests to be answered from the present state.
     Query {
         /// The client's link.

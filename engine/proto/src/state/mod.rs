@@ -34,6 +34,13 @@ use tree::{FANOUT, Group, ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_dig
 
 /// Checkpoints before the stable one that are kept for peers that still fetch them.
 const KEPT_BEFORE_STABLE: usize = 1;
+/// Snapshots that a state stage has at most before execution waits for it: those of two windows, the stable one, one before it,
+/// one that is fetched from and one on its way. A stage that has handled all that it was sent has fewer, those
+/// of one window and three, so execution does not wait for ever.
+pub(crate) fn most_snapshots(config: &GroupConfig) -> usize {
+    2 * (config.window / config.checkpoint_interval) as usize + 3
+}
+
 /// A checkpoint that was fetched from within this time is kept, in microseconds.
 const PIN_US: u64 = 1_000_000;
 /// The tree of the replica's own pages.
@@ -159,8 +166,15 @@ impl StateStage {
     /// Handles an input.
     pub fn handle(&mut self, input: ToState, now: Time, out: &mut Output) {
         match input {
-            ToState::Taken(taken) => self.taken(taken),
-            ToState::Stable(id) => self.stable(id, now),
+            ToState::Taken(taken) => {
+                let dropped = self.taken(taken);
+                dropped_snapshots(dropped, out);
+            }
+            ToState::Stable(id) => {
+                let before = self.snapshots();
+                self.stable(id, now);
+                dropped_snapshots(before - self.snapshots(), out);
+            }
             ToState::Transfer { id, whole } => self.start_transfer(id, whole, now, out),
             ToState::Compare { peer, theirs } => self.compare(peer, theirs, now, out),
             ToState::Message { from, message } => {
@@ -231,11 +245,14 @@ impl StateStage {
         earliest(transfer, self.comparison.as_ref().map(|it| it.deadline(resend_us)))
     }
 
-    fn taken(&mut self, taken: TakenSnapshot) {
+    /// Returns how many others are dropped for it.
+    fn taken(&mut self, taken: TakenSnapshot) -> usize {
+        let before = self.snapshots();
         if taken.installed {
             // Snapshots that are not digested yet belong to the state that was replaced.
             self.jobs.clear();
         }
+        let dropped = before - self.snapshots();
         self.note_installed(&taken);
         // Execution reached it by itself, or has just installed the transferred state.
         self.drop_transfer_to(taken.order);
@@ -247,6 +264,7 @@ impl StateStage {
             digests: Vec::new(),
             versions: Vec::new(),
         });
+        dropped
     }
 
     /// Execution has installed what it was handed, or has reached it by itself and ignores it.
@@ -285,6 +303,7 @@ impl StateStage {
         self.latest = Some(Arc::clone(&held));
         if self.held.insert(id.order, held).is_some() {
             self.forget_compared();
+            dropped_snapshots(1, out);
         }
         out.trace(|| TraceEvent::CheckpointTaken(id));
         out.control(ToControl::CheckpointTaken(id));
@@ -458,6 +477,7 @@ impl StateStage {
             if whole {
                 // If this replica's state diverged, equal versions do not mean equal pages.
                 self.latest = None;
+                dropped_snapshots(self.jobs.len(), out);
                 self.jobs.clear();
             }
             self.transfers += 1;
@@ -468,6 +488,13 @@ impl StateStage {
             self.leave_stalled(now, out);
         }
         Ok(())
+    }
+}
+
+/// Tells the execution stage that snapshots are gone: it takes no more than these.
+fn dropped_snapshots(count: usize, out: &mut Output) {
+    if count > 0 {
+        out.execution(ToExecution::SnapshotsDropped { count });
     }
 }
 
