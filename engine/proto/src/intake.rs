@@ -13,7 +13,7 @@
 //!
 //! Suspicion is about ordering. Before it suspects the leader, a replica asks its own execution stage
 //! once more: an answer counts when what was committed before the question is executed. And time in
-//! which no leader could order anything does not count ([`patience`]).
+//! which no leader could order anything does not count (`patience.rs`).
 
 mod forwards;
 mod invariants;
