@@ -255,7 +255,7 @@ fn of_state(config: &GroupConfig) -> Option<Vec<Buffer>> {
             "engine/proto/src/state/mod.rs",
             Replica,
             Bound::Service,
-            "those before the stable one go, but for one, and one that is being fetched",
+            "those before the stable one go, but for one, and one that is being fetched; execution waits while there are those of two windows",
         ),
         buffer(
             "pages of a state transfer",

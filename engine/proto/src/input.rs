@@ -89,6 +89,8 @@ pub enum ToIntake {
         number: RequestNumber,
         /// As in the question.
         is_counted: bool,
+        /// The order number up to which everything has been executed.
+        executed: OrderNumber,
     },
     /// A request that the stage asked about was executed.
     Executed {
@@ -114,6 +116,25 @@ pub enum ToIntake {
         peer: ReplicaId,
         /// How many.
         messages: u32,
+    },
+    /// What a pillar has handed to the execution stage, as it was asked.
+    Committed {
+        /// The pillar.
+        pillar: PillarId,
+        /// The question.
+        round: u64,
+        /// The order number that it hands over next.
+        next: OrderNumber,
+    },
+    /// A pillar has committed everything in its window, and nobody can order more there until a
+    /// checkpoint is stable; or that has ended.
+    Window {
+        /// The pillar.
+        pillar: PillarId,
+        /// Whether everything is committed.
+        is_full: bool,
+        /// The order number after which its window begins.
+        base: OrderNumber,
     },
     /// The states of the replicas differ so that nothing can be ordered any more, in no view; or that
     /// has ended.
@@ -174,6 +195,11 @@ pub enum ToPillar {
     },
     /// Ask the peers for what this pillar lacks.
     AskPeers,
+    /// Tell the request intake what was handed to the execution stage.
+    TellCommitted {
+        /// The question.
+        round: u64,
+    },
     /// The link to a peer is up (again): send what is not withdrawn (TR listing 9).
     PeerUp(ReplicaId),
     /// Answers of this pillar to a peer do not wait any more: there is room for others.
@@ -270,6 +296,11 @@ pub enum ToExecution {
         last_slot: u64,
         /// The batch.
         batch: Agreed,
+    },
+    /// The state stage has dropped snapshots that were taken.
+    SnapshotsDropped {
+        /// How many.
+        count: usize,
     },
     /// A QUERIES message: read-only requests to be answered from the present state.
     Query {

@@ -12,12 +12,13 @@
 //! its followers left it behind. What is stored is authentic and bounded.
 //!
 //! Suspicion is about ordering. Before it suspects the leader, a replica asks its own execution stage
-//! once more: what was committed before the question is executed before the answer. And if the answer
-//! itself takes long, the service is slow, which no other leader would change: the wait begins again.
+//! once more: an answer counts when what was committed before the question is executed. And time in
+//! which no leader could order anything does not count (`patience.rs`).
 
 mod forwards;
 mod invariants;
 mod lanes;
+mod patience;
 mod turns;
 mod watch;
 
@@ -27,10 +28,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
-use crate::ids::{ClientId, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::input::PathState;
-use crate::mutants::{self, Mutant};
-use crate::output::{Output, Reject, Source, ToExecution, ToIntake, ToPillar};
+use crate::output::{Output, Reject, Source, ToIntake, ToPillar};
 use crate::shared::requests::is_admissible;
 use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
@@ -41,6 +41,8 @@ use forwards::{Forwarding, Forwards};
 
 pub(crate) use forwards::{FORWARDS_BYTES, FORWARDS_REQUESTS};
 pub(crate) use lanes::{LANES_BYTES, Lanes, MAX_LANES_BYTES, Waiting};
+use patience::{Patience, Wait};
+use watch::Step;
 
 /// Batches that a pillar may have been given without having proposed them: one in work, one next.
 pub(crate) const CREDIT: u32 = 2;
@@ -92,6 +94,7 @@ pub struct Intake<V: RequestVerifier> {
     /// When to look after a stored request again.
     watch: BTreeSet<(Time, SessionId, RequestNumber)>,
     timeout: AdaptiveTimeout,
+    patience: Patience,
     /// Nothing can be ordered any more, in no view: the states of the replicas differ.
     halted: bool,
     /// When the wait for a request proved too short last. Many may have waited equally long.
@@ -119,10 +122,10 @@ struct OpenBatch {
 struct Stored {
     record: Bytes,
     tag: RequestTag,
-    since: Time,
+    wait: Wait,
     due: Time,
-    /// When this replica, as the leader of its view, ordered it last.
-    proposed: Option<Time>,
+    /// Whether this replica, as the leader of its view, has made a batch of it.
+    is_proposed: bool,
     /// Whether its client sent it here itself.
     is_own: bool,
     /// Whether it is on its way to the leader.
@@ -134,14 +137,22 @@ struct Stored {
     /// Questions to the execution stage that it has not answered: the last one of each view, and one
     /// more, since nothing else asks while one is under way.
     unanswered: u32,
+    /// When the oldest of them was asked, or the one before it was answered.
+    asked: Time,
 }
 
 /// The question that decides whether the leader is suspected.
 #[derive(Clone, Copy, Debug)]
 struct LastAsked {
+    /// How long a leader could have ordered the request until then, in microseconds.
+    waited_us: u64,
     at: Time,
+    /// The question to the pillars that comes before it.
+    round: u64,
+    /// What must be executed before an answer counts, once the pillars have said what they had committed.
+    goal: Option<OrderNumber>,
     /// Answers up to its own. Answers come in the order of the questions, so later questions,
-    /// by anybody and however many, do not delay it.
+    /// by anybody and however many, do not delay it. None: it is to be asked again.
     answers: u32,
 }
 
@@ -171,6 +182,7 @@ impl<V: RequestVerifier> Intake<V> {
             forwards: Forwards::default(),
             watch: BTreeSet::new(),
             timeout: AdaptiveTimeout::new(config.request_timeout_us),
+            patience: Patience::new(config.pillars, config.window),
             halted: false,
             expired_at: None,
             config,
@@ -200,15 +212,23 @@ impl<V: RequestVerifier> Intake<V> {
                 }
             }
             ToIntake::StatesDiffer { halted } => self.halted = halted,
-            ToIntake::NotExecuted { session, number, is_counted } => {
+            ToIntake::Committed { pillar, round, next } => {
+                if self.patience.committed(pillar, round, next) {
+                    self.ask_last(now, out);
+                }
+            }
+            ToIntake::Window { pillar, is_full, base } => {
+                self.patience.window(pillar, is_full, base, now);
+            }
+            ToIntake::NotExecuted { session, number, is_counted, executed } => {
                 if is_counted {
                     self.lanes.answered(session.client);
                 }
                 if self.halted {
                     self.refuse_halted(session, number, out);
                 } else {
-                    self.stored_is_new((session, number), now, out);
-                    self.not_executed(session, number, now, out);
+                    self.stored_is_new((session, number), out);
+                    self.not_executed((session, number), executed, now, out);
                 }
             }
             ToIntake::Executed { session, number, is_counted } => {
@@ -276,58 +296,30 @@ impl<V: RequestVerifier> Intake<V> {
 
     /// To be called when [`Intake::deadline`] has passed.
     pub fn tick(&mut self, now: Time, out: &mut Output) {
-        let mut forward = Vec::new();
-        let mut remind = false;
-        let mut unasked = Vec::new();
-        let must_be_told = self.must_be_told();
+        let mut reminders = Vec::new();
+        let mut asks_last = false;
         while let Some(&(at, session, number)) = self.watch.first() {
             if at > now {
                 break;
             }
             self.watch.remove(&(at, session, number));
-            let Some(stored) = self.stored.get_mut(&(session, number)) else {
-                continue;
-            };
-            let delay_us = self.timeout.delay_us();
-            let tag = stored.tag;
-            stored.due = now.after_us(delay_us / 2);
-            self.watch.insert((stored.due, session, number));
-            if must_be_told && stored.forwarding != Forwarding::Sent {
-                // A correct leader is not to be suspected for what it was never told.
-                continue;
+            match self.look_after((session, number), now, out) {
+                Step::Waits => {}
+                Step::Reminds(record) => reminders.push(record),
+                Step::AsksLast => asks_last = true,
             }
-            if stored.last_asked.is_some() {
-                // The execution stage has not answered: it is busy.
-                continue;
-            }
-            let answers = stored.unanswered + 1;
-            if stored.reminded {
-                stored.last_asked = Some(LastAsked { at: now, answers });
-                if mutants::active(Mutant::SuspectsUnasked) {
-                    stored.last_asked = Some(LastAsked { at: now, answers: 1 });
-                    unasked.push((session, number));
-                    continue;
-                }
-            } else {
-                remind = true;
-                stored.reminded = true;
-                forward.push(stored.record.clone());
-                if stored.unanswered > 0 {
-                    continue;
-                }
-            }
-            // It may have been executed unnoticed.
-            stored.unanswered = answers;
-            out.execution(ToExecution::Resend { session, number, tag, is_counted: false });
         }
-        for (session, number) in unasked {
-            self.not_executed(session, number, now, out);
+        if asks_last {
+            let round = self.patience.ask_committed();
+            for pillar in self.config.all_pillars() {
+                out.pillar(pillar, ToPillar::TellCommitted { round });
+            }
         }
-        if remind {
+        if !reminders.is_empty() {
             for pillar in self.config.all_pillars() {
                 out.pillar(pillar, ToPillar::AskPeers);
             }
-            self.remind(&forward, out);
+            self.remind(&reminders, out);
         }
         self.check_invariants();
     }
@@ -519,8 +511,9 @@ impl<V: RequestVerifier> Intake<V> {
         let due = now.after_us(self.timeout.delay_us() / 2);
         self.forwards.begin_view();
         for (key, stored) in &mut self.stored {
-            (stored.since, stored.due, stored.reminded) = (now, due, false);
-            (stored.last_asked, stored.proposed) = (None, None);
+            self.patience.begin_again(&mut stored.wait, now);
+            (stored.due, stored.reminded) = (due, false);
+            (stored.last_asked, stored.is_proposed) = (None, false);
             stored.forwarding = if leads { Forwarding::Unneeded } else { Forwarding::Waiting };
             self.watch.insert((due, key.0, key.1));
             if leads {

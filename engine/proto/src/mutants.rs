@@ -113,11 +113,19 @@ pub enum Mutant {
     VotesUnlogged,
     /// A replica does not log its VIEW-CHANGEs.
     LeavingUnlogged,
+    /// A leader is suspected although its window was full.
+    FullWindowCounts,
+    /// A full window excuses a leader however much it has ordered since it was told of a request.
+    FullWindowExcuses,
+    /// A leader may not take longer where execution is behind.
+    SlownessCounts,
+    /// An answer of the execution stage counts although it went past batches that were committed.
+    AnswersOvertake,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 57] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -171,6 +179,10 @@ impl Mutant {
         Self::MessagesUngated,
         Self::VotesUnlogged,
         Self::LeavingUnlogged,
+        Self::FullWindowCounts,
+        Self::FullWindowExcuses,
+        Self::SlownessCounts,
+        Self::AnswersOvertake,
     ];
 }
 

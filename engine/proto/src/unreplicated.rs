@@ -137,6 +137,11 @@ impl<V: RequestVerifier, S: Service> Unreplicated<V, S> {
         };
         self.execution.handle(input, now, out);
         // Nobody transfers state from here: snapshots are dropped.
+        let before = out.inputs.len();
         out.inputs.retain(|input| !matches!(input, Input::State(_)));
+        let count = before - out.inputs.len();
+        if count > 0 {
+            self.execution.handle(ToExecution::SnapshotsDropped { count }, now, out);
+        }
     }
 }

@@ -381,6 +381,13 @@ fn copies_of_a_withheld_request_do_not_hold_back_the_suspicion() {
         }
         for input in std::mem::take(&mut out.inputs) {
             is_suspected |= matches!(input, Input::Control(ToControl::Suspect { .. }));
+            if matches!(input, Input::Intake(_) | Input::Pillar(..)) {
+                follower.handle(input, now, &mut out);
+            }
+        }
+        // Pillars say what they have committed.
+        for input in std::mem::take(&mut out.inputs) {
+            is_suspected |= matches!(input, Input::Control(ToControl::Suspect { .. }));
             if matches!(input, Input::Intake(_)) {
                 follower.handle(input, now, &mut out);
             }
@@ -394,6 +401,9 @@ fn copies_of_a_withheld_request_do_not_hold_back_the_suspicion() {
         }
         for input in out.inputs {
             is_suspected |= matches!(input, Input::Control(ToControl::Suspect { .. }));
+            if matches!(input, Input::Execution(_)) {
+                questions.push_back(input);
+            }
         }
     }
     assert!(is_suspected);
@@ -472,19 +482,16 @@ fn suspects(group: &mut Group) -> bool {
         group.now = group.now.after_us(group.config.request_timeout_us / 2);
         let mut out = Output::default();
         group.replicas[1].intake.tick(group.now, &mut out);
-        // The execution stage says that it was not executed.
-        let mut answers = Output::default();
-        for input in out.inputs.drain(..) {
-            if matches!(input, Input::Execution(_)) {
-                group.replicas[1].handle(input, group.now, &mut answers);
+        // Pillars say what they have committed, and the execution stage that it was not executed.
+        while !out.inputs.is_empty() {
+            for input in std::mem::take(&mut out.inputs) {
+                if is_suspicion(&input) {
+                    return true;
+                }
+                if !matches!(input, Input::Control(_)) {
+                    group.replicas[1].handle(input, group.now, &mut out);
+                }
             }
-        }
-        let mut last = Output::default();
-        for input in answers.inputs.drain(..) {
-            group.replicas[1].handle(input, group.now, &mut last);
-        }
-        if last.inputs.iter().any(is_suspicion) {
-            return true;
         }
     }
     false

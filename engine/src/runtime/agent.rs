@@ -523,6 +523,9 @@ impl<T: Transport> Agent<T> {
             Some(network) => {
                 network.reply(&self.output.replies, self.host);
                 self.output.replies.clear();
+                if self.slow_service.is_waiting() {
+                    network.hurry(self.host);
+                }
                 network.flush(self.host);
             }
             None if !self.output.replies.is_empty() => {

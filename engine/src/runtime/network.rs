@@ -194,6 +194,11 @@ impl<T: Transport> Network<T> {
         }
     }
 
+    /// The service is called next, and may take long: what may go late leaves before.
+    pub(crate) fn hurry(&mut self, now: Time) {
+        self.egress.hurry(now);
+    }
+
     /// The end of a turn: hands over what is due and publishes the counters.
     pub(crate) fn flush(&mut self, now: Time) {
         self.egress.flush(now, &mut self.wires);

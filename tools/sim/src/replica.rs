@@ -11,7 +11,7 @@ use hybster_proto::egress::{Egress, EgressLimits};
 use hybster_proto::execution::Beginning;
 use hybster_proto::hybster::{Hybster, Recovered};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId};
-use hybster_proto::output::{Input, Output, ToExecution, ToState};
+use hybster_proto::output::{Input, Output, ToExecution};
 use hybster_proto::protocol::Rules;
 use hybster_proto::replica::{Stages, Start};
 use hybster_proto::time::{StageClock, Time, WallClock, earliest};
@@ -540,16 +540,6 @@ impl Replica {
         }
     }
 
-    /// A stable checkpoint of which the state stage has not been told yet keeps a snapshot each: the
-    /// pillars' windows may have moved on with it already.
-    fn snapshots_allowed(&self, told_of_all: usize) -> usize {
-        if self.core.state.snapshots() <= told_of_all {
-            return told_of_all;
-        }
-        let under_way = self.queues.iter().flatten();
-        told_of_all + under_way.filter(|it| matches!(it, Input::State(ToState::Stable(_)))).count()
-    }
-
     /// A buffer of the core that holds more than the group's constants allow.
     pub(crate) fn overflow(&self, group: &GroupConfig) -> Option<String> {
         let intervals = (group.window / group.checkpoint_interval) as usize;
@@ -557,7 +547,7 @@ impl Replica {
         let sessions = group.max_clients as usize * group.max_sessions_per_client as usize;
         [
             ("committed slots that wait for others", self.core.execution.queued(), log),
-            ("snapshots", self.core.state.snapshots(), self.snapshots_allowed(2 * intervals + 4)),
+            ("snapshots", self.core.state.snapshots(), 2 * intervals + 4),
             ("equal states that wait", self.equal_states(), EQUAL_STATES),
             ("stored requests", self.core.intake.stored(), 1 << 16),
             // An input that is under way may say of one that it is not stored or watched any more.

@@ -444,6 +444,7 @@ impl World {
         for _ in 0..self.replicas[index].turn() {
             let ran = self.replicas[index].core.execution.status().requests;
             if self.is_held_up_by_service() && self.replicas[index].executes_next() {
+                self.with_egress(index, |egress, now, _| egress.hurry(now));
                 self.flush_egress(index);
             }
             let mut forwarded = None;

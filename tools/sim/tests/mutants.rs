@@ -21,12 +21,17 @@ fn hunt(
     let found = (0..seeds).find_map(|seed| {
         let report =
             run_scenario(scenario(seed), &Options { last_events: 0, ..Options::default() });
-        // Nothing but greedy clients is wrong there.
-        let is_greedy = matches!(
+        // Nothing but greedy clients is wrong there, or nothing at all.
+        let has_correct_leader = matches!(
             mutant,
-            Mutant::ClientsUnlimited | Mutant::ForwardsUnlimited | Mutant::SuspectsUnsent
+            Mutant::ClientsUnlimited
+                | Mutant::ForwardsUnlimited
+                | Mutant::SuspectsUnsent
+                | Mutant::FullWindowCounts
+                | Mutant::SlownessCounts
+                | Mutant::AnswersOvertake
         );
-        let is_suspected = is_greedy && report.counters.view > 0;
+        let is_suspected = has_correct_leader && report.counters.view > 0;
         let suspected = is_suspected.then_some("no correct leader is suspected");
         let property = report.violation.map(|violation| violation.property).or(suspected);
         property.map(|property| (seed, property))
@@ -95,6 +100,10 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
         }
         Mutant::ClientsUnlimited => staged::clients::greedy(seed, RogueTrick::Volume),
         Mutant::ForwardsUnlimited | Mutant::SuspectsUnsent => staged::clients::detour(seed),
+        Mutant::FullWindowCounts => staged::slow::full_window(seed),
+        Mutant::FullWindowExcuses => staged::slow::left_out(seed),
+        Mutant::SlownessCounts => staged::slow::small_window(seed, Layout::Split, 60_000),
+        Mutant::AnswersOvertake => staged::slow::few_requests(seed),
         Mutant::RoomNotAwaited => staged::clients::large_replies(seed),
         Mutant::PeersUnlimited => staged::resources::flood(seed, Flood::Batches),
         Mutant::VouchesUnsaved => staged::restarts::after_a_transfer(seed),
@@ -272,6 +281,10 @@ mutants! {
     messages_ungated: MessagesUngated in 500;
     votes_unlogged: VotesUnlogged in 500;
     leaving_unlogged: LeavingUnlogged in 500;
+    full_window_counts: FullWindowCounts in 20;
+    full_window_excuses: FullWindowExcuses in 20;
+    slowness_counts: SlownessCounts in 500;
+    answers_overtake: AnswersOvertake in 500;
 }
 
 /// A smaller run of the same kind is found, and it still fails without the search.

@@ -347,6 +347,14 @@ impl<L: Copy + PartialEq> Egress<L> {
         clients.flush(|ready| links.send_to_client(ready.link, ready.message));
     }
 
+    /// What may go late is due: this replica may be held up for longer than it may wait, by a service
+    /// that takes long. To be called before [`Self::flush`].
+    pub fn hurry(&mut self, now: Time) {
+        for peer in &mut self.to_peers.peers {
+            peer.hurry(now);
+        }
+    }
+
     /// When [`Self::flush`] is to be called at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {

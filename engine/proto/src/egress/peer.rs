@@ -306,6 +306,13 @@ impl Outbound {
         }
     }
 
+    /// What may go late is due.
+    pub(super) fn hurry(&mut self, now: Time) {
+        if let Some(late_at) = &mut self.late_at {
+            *late_at = now.min(*late_at);
+        }
+    }
+
     pub(super) fn deadline(&self) -> Option<Time> {
         // What is due waits for room. A link that holds all it can take says when it has some.
         let late_at = self.late_at.filter(|_| !self.is_due);

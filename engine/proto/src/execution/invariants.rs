@@ -4,6 +4,7 @@ use super::{Execution, MAX_WATCHED};
 use crate::ids::OrderNumber;
 use crate::output::Output;
 use crate::service::Service;
+use crate::state::most_snapshots;
 
 impl<S: Service> Execution<S> {
     /// Stops the process if the stage is not as its own rules say. One that has found a reason to
@@ -18,9 +19,14 @@ impl<S: Service> Execution<S> {
         let queue = &self.queues[usize::from(self.config.pillar_of(next).0)];
         let first = queue.front().map(|front| front.first_slot);
         assert!(
-            self.halted || first.is_none_or(|first| first > self.config.slot_of(next)),
+            self.halted
+                || self.must_wait()
+                || first.is_none_or(|first| first > self.config.slot_of(next)),
             "what can be executed is executed at once"
         );
+        // A transferred state is installed in any case.
+        let most = most_snapshots(&self.config) + 1;
+        assert!(self.snapshots <= most, "snapshots are bounded");
         self.sessions.check_invariants();
     }
 
@@ -40,7 +46,12 @@ impl<S: Service> Execution<S> {
             }
             assert!(queue.len() as u64 <= 2 * self.config.window_slots(), "queues are bounded");
         }
-        assert_eq!(self.held_up_since.is_some(), queued, "what waits is asked for after a while");
+        let is_asked_for = queued && !self.must_wait();
+        assert_eq!(
+            self.held_up_since.is_some(),
+            is_asked_for,
+            "what waits is asked for after a while"
+        );
         self.sessions.check_all_invariants();
     }
 }
@@ -116,6 +127,26 @@ mod tests {
         assert_eq!(ask(&mut stage, 1), 0, "the stale one was answered");
     }
 
+    /// A state stage that drops nothing: execution goes no further than it has room for snapshots, and
+    /// asks nobody for help.
+    #[test]
+    fn execution_waits_for_the_state_stage() {
+        let (mut stage, now) = (stage(), Time(1));
+        let mut out = Output::default();
+        let interval = stage.config.checkpoint_interval;
+        let most = most_snapshots(&stage.config) as u64;
+        for pillar in stage.config.clone().all_pillars() {
+            let (first_slot, last_slot) = (0, 20 * interval);
+            let batch = Agreed::alone(Bytes::new(), 0);
+            let input = ToExecution::Committed { pillar, first_slot, last_slot, batch };
+            stage.handle(input, now, &mut out);
+        }
+        assert_eq!((stage.executed.0, stage.deadline()), (most * interval, None));
+        stage.handle(ToExecution::SnapshotsDropped { count: 2 }, now, &mut out);
+        assert_eq!(stage.executed.0, (most + 2) * interval);
+        stage.check_all_invariants();
+    }
+
     noticed! {
         stage(), |it| { it.check_invariants(&Output::default()); it.check_all_invariants() };
         work_left_lying: "executed at once", |it| it.queues[0].push_back(committed(0, 0));
@@ -124,6 +155,9 @@ mod tests {
             it.queues[1].extend([committed(3, 5), committed(5, 5)]);
         };
         a_batch_without_a_slot: "has a slot", |it| it.queues[1].push_back(committed(3, 2));
+        too_many_snapshots: "snapshots are bounded", |it| {
+            it.snapshots = most_snapshots(&it.config) + 2;
+        };
         a_queue_without_end: "queues are bounded", |it| {
             it.queues[1].extend((0..2000).map(|slot| committed(slot, slot)));
         };

@@ -19,7 +19,7 @@ use crate::output::{
     ResultsDigest, TakenSnapshot, ToControl, ToExecution, ToIntake, ToPillar, ToState,
 };
 use crate::service::{Context, RestoreError, Service};
-use crate::state::TransferredState;
+use crate::state::{TransferredState, most_snapshots};
 use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::wire::request::requests_body;
@@ -76,6 +76,8 @@ pub struct Execution<S: Service> {
     watched: BTreeSet<(SessionId, RequestNumber)>,
     /// Since when the others wait for a pillar.
     held_up_since: Option<Time>,
+    /// Snapshots that the state stage has, or will have.
+    snapshots: usize,
     /// This replica's state diverged: nothing runs until a transferred one is installed.
     halted: bool,
     status: ExecutionStatus,
@@ -107,6 +109,7 @@ impl<S: Service> Execution<S> {
             results: ResultsDigest::new(),
             watched: BTreeSet::new(),
             held_up_since: None,
+            snapshots: 0,
             halted: false,
             status: ExecutionStatus::default(),
             config,
@@ -175,6 +178,10 @@ impl<S: Service> Execution<S> {
                 self.watched.remove(&(session, number));
             }
             ToExecution::Install { id, state } => self.install(id, &state, out),
+            ToExecution::SnapshotsDropped { count } => {
+                self.snapshots -= count;
+                self.run(out);
+            }
         }
         self.note_hold_up(now);
         self.check_invariants(out);
@@ -204,7 +211,8 @@ impl<S: Service> Execution<S> {
     }
 
     fn note_hold_up(&mut self, now: Time) {
-        let held_up = self.queues.iter().any(|queue| !queue.is_empty());
+        // Nobody can help the state stage.
+        let held_up = !self.must_wait() && self.queues.iter().any(|queue| !queue.is_empty());
         if !held_up {
             self.held_up_since = None;
         } else if self.held_up_since.is_none() {
@@ -212,9 +220,16 @@ impl<S: Service> Execution<S> {
         }
     }
 
+    /// Whether execution waits for the state stage, which has as many snapshots as it may have: they are what
+    /// a slow one has most of, and each may hold as much as the service writes in an interval. It drops some when it
+    /// has handled what it was sent, since those beyond the stable checkpoint are fewer.
+    fn must_wait(&self) -> bool {
+        self.snapshots >= most_snapshots(&self.config)
+    }
+
     /// TR listing 17, executeRequest, over the merged pillars.
     fn run(&mut self, out: &mut Output) {
-        while !self.halted {
+        while !self.halted && !self.must_wait() {
             let order = OrderNumber(self.executed.0 + 1);
             let slot = self.config.slot_of(order);
             let queue = &mut self.queues[usize::from(self.config.pillar_of(order).0)];
@@ -378,7 +393,8 @@ impl<S: Service> Execution<S> {
             self.watched.remove(&(session, number));
             out.intake(ToIntake::Executed { session, number, is_counted });
         } else {
-            out.intake(ToIntake::NotExecuted { session, number, is_counted });
+            let executed = self.executed;
+            out.intake(ToIntake::NotExecuted { session, number, is_counted, executed });
             // When it is full, the request intake learns of an execution by asking again.
             if self.watched.len() < MAX_WATCHED {
                 self.watched.insert((session, number));
@@ -425,6 +441,7 @@ impl<S: Service> Execution<S> {
 
     /// TR listing 17, createSnapshot: handles only, digested by the state stage.
     fn take_snapshot(&mut self, installed: bool, out: &mut Output) {
+        self.snapshots += 1;
         out.inputs.push(Input::State(ToState::Taken(TakenSnapshot {
             order: self.executed,
             bookkeeping: Arc::new(self.sessions.snapshot(self.executed, self.context.time_ms)),

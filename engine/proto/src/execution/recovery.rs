@@ -51,7 +51,12 @@ impl<S: Service> Execution<S> {
         for input in replay {
             it.handle(input, now, out);
             out.replies.clear();
+            let before = out.inputs.len();
             out.inputs.retain(is_needed);
+            let count = before - out.inputs.len();
+            if count > 0 {
+                it.handle(ToExecution::SnapshotsDropped { count }, now, out);
+            }
         }
         Ok(it)
     }

@@ -221,7 +221,8 @@ impl<V: RequestVerifier> Intake<V> {
             }
             stored.forwarding = Forwarding::Sent;
             self.watch.remove(&(stored.due, key.0, key.1));
-            (stored.since, stored.due) = (now, due);
+            self.patience.begin_again(&mut stored.wait, now);
+            stored.due = due;
             self.watch.insert((due, key.0, key.1));
         }
     }

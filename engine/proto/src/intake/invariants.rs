@@ -23,6 +23,7 @@ impl<V: RequestVerifier> Intake<V> {
         assert_eq!(self.watch.len(), self.stored.len(), "each stored request is watched");
         assert!(self.shares.len() <= self.stored.len(), "only clients with requests have a share");
         assert_eq!(self.stored.is_empty(), self.stored_bytes == 0, "bytes stored are counted");
+        self.patience.check_invariants();
     }
 
     /// As after each input, and everything that takes time to look at: for tests and simulators.
@@ -81,18 +82,19 @@ mod tests {
         let mut intake = Intake::new(config, ReplicaId(0), verifier);
         let (record, due) = (Bytes::from_static(&[1; 50]), Time(9));
         intake.stored_bytes = record.len();
-        let (tag, since) = (RequestTag::EMPTY, Time(1));
+        let (tag, wait) = (RequestTag::EMPTY, intake.patience.begin(Time(1)));
         let stored = Stored {
             record,
             tag,
-            since,
+            wait,
             due,
-            proposed: None,
+            is_proposed: false,
             reminded: false,
             is_own: false,
             forwarding: Forwarding::Unneeded,
             last_asked: None,
             unanswered: 1,
+            asked: Time(1),
         };
         intake.stored.insert(KEY, stored);
         intake.shares.insert(KEY.0.client, 1);
@@ -128,6 +130,9 @@ mod tests {
         stored_bytes_lost: "stored are counted", |it| it.stored_bytes = 49;
         a_request_that_waits_for_nothing: "what is forwarded is counted", |it| {
             it.forwards.want(KEY);
+        };
+        a_full_window_not_counted: "full windows", |it| {
+            it.patience = crate::intake::Patience::new(0, 8);
         };
         a_batch_beyond_the_credit: "credit", |it| it.pillars[1].under_way = CREDIT + 1;
     }

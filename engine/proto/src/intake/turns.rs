@@ -48,7 +48,7 @@ impl<V: RequestVerifier> Intake<V> {
             while self.has_room()
                 && let Some(key) = self.lanes.take_ready(client)
             {
-                self.propose_stored(key, now, out);
+                self.propose_stored(key, out);
             }
             while self.has_room()
                 && let Some(waiting) = self.lanes.take(client)
@@ -106,34 +106,34 @@ impl<V: RequestVerifier> Intake<V> {
         self.pending_bytes < limit
     }
 
-    /// A stored request has not been executed: a leader orders it, unless it did so lately. It comes before
+    /// A stored request has not been executed: a leader orders it, once in a view: what it has made a batch of
+    /// is proposed as long as it leads the view, however long that takes. It comes before
     /// what its client sends now, but takes no more than its client's share.
     ///
     /// Asking the session table first keeps what peers or clients replay out of the order.
-    pub(super) fn stored_is_new(&mut self, key: Key, now: Time, out: &mut Output) {
+    pub(super) fn stored_is_new(&mut self, key: Key, out: &mut Output) {
         if !self.leads() {
             return;
         }
-        let horizon = self.config.request_timeout_us;
         let Some(stored) = self.stored.get(&key) else {
             return;
         };
-        if stored.proposed.is_some_and(|at| now.since_us(at) < horizon) {
+        if stored.is_proposed {
             return;
         }
         self.lanes.make_ready(key);
         if self.has_room()
             && let Some(key) = self.lanes.take_ready(key.0.client)
         {
-            self.propose_stored(key, now, out);
+            self.propose_stored(key, out);
         }
     }
 
-    fn propose_stored(&mut self, key: Key, now: Time, out: &mut Output) {
+    fn propose_stored(&mut self, key: Key, out: &mut Output) {
         let Some(stored) = self.stored.get_mut(&key) else {
             return;
         };
-        stored.proposed = Some(now);
+        stored.is_proposed = true;
         let record = stored.record.clone();
         // So that a round is short, whether the client or a follower brought it.
         self.lanes.charge(key.0.client, STORE_COST * record.len());

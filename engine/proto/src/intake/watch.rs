@@ -4,13 +4,24 @@
 use bytes::Bytes;
 use hybster_tss::RequestVerifier;
 
-use super::{Forwarding, Intake, MAX_STORED, MAX_STORED_BYTES, Stored};
-use crate::ids::{ClientId, RequestNumber, SessionId};
+use super::{Forwarding, Intake, Key, LastAsked, MAX_STORED, MAX_STORED_BYTES, Stored};
+use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
+use crate::mutants::{self, Mutant};
 use crate::notice::{Notice, Suspicion};
 use crate::output::{Cause, Output, Reject, Reply, ToControl, ToExecution};
 use crate::shared::requests::is_proved;
 use crate::time::Time;
 use crate::wire::{ReplyStatus, RequestRef};
+
+/// What comes of looking after a stored request.
+pub(super) enum Step {
+    /// It waits on.
+    Waits,
+    /// Half of the time has passed: the leader is to be reminded of it by its record.
+    Reminds(Bytes),
+    /// The time has passed: the pillars are asked what they have committed, and then the execution stage.
+    AsksLast,
+}
 
 impl<V: RequestVerifier> Intake<V> {
     /// TR listing 15, receive(REQUEST): store and watch. It is forwarded once the execution stage said that
@@ -31,7 +42,7 @@ impl<V: RequestVerifier> Intake<V> {
         };
         if let Some(stored) = self.stored.get_mut(&key) {
             if stored.unanswered == 0 {
-                stored.unanswered = 1;
+                (stored.unanswered, stored.asked) = (1, now);
                 if is_own {
                     self.lanes.owe(key.0.client);
                     self.lanes.asked(key.0.client);
@@ -75,14 +86,15 @@ impl<V: RequestVerifier> Intake<V> {
         let stored = Stored {
             record,
             tag: request.tag(),
-            since: now,
+            wait: self.patience.begin(now),
             due,
-            proposed: None,
+            is_proposed: false,
             reminded: false,
             is_own,
             forwarding: Forwarding::Unneeded,
             last_asked: None,
             unanswered: 1,
+            asked: now,
         };
         self.stored.insert(key, stored);
         self.watch.insert((due, key.0, key.1));
@@ -129,7 +141,7 @@ impl<V: RequestVerifier> Intake<V> {
     /// TR listing 15, requestExecuted.
     pub(super) fn executed(&mut self, session: SessionId, number: RequestNumber, now: Time) {
         if let Some(stored) = self.forget((session, number))
-            && now.since_us(stored.since) < self.timeout.delay_us()
+            && now.since_us(stored.wait.since) < self.timeout.delay_us()
             && !stored.reminded
         {
             self.timeout.succeeded();
@@ -157,44 +169,135 @@ impl<V: RequestVerifier> Intake<V> {
         });
     }
 
-    /// A stored request was not executed when the execution stage was asked. If that was the last time:
-    /// TR listing 15, suspectsLeader.
+    /// A stored request is due: it has waited for a while since it was looked after last.
+    pub(super) fn look_after(&mut self, key: Key, now: Time, out: &mut Output) -> Step {
+        let delay_us = self.timeout.delay_us();
+        let must_be_told = self.must_be_told();
+        let Some(stored) = self.stored.get_mut(&key) else { return Step::Waits };
+        stored.due = now.after_us(delay_us / 2);
+        self.watch.insert((stored.due, key.0, key.1));
+        if must_be_told && stored.forwarding != Forwarding::Sent {
+            // A correct leader is not to be suspected for what it was never told.
+            return Step::Waits;
+        }
+        if let Some(asked) = &stored.last_asked {
+            // The pillars have not answered, or the execution stage has not: it is busy.
+            if asked.goal.is_some() && asked.answers == 0 {
+                self.ask(key, now, out);
+            }
+            return Step::Waits;
+        }
+        if stored.reminded {
+            let waited_us = self.patience.waited_us(&stored.wait, now);
+            if waited_us < stored.wait.enough_us(delay_us) {
+                return Step::Waits;
+            }
+            let (round, goal) = (self.patience.next_round(), None);
+            stored.last_asked = Some(LastAsked { waited_us, at: now, round, goal, answers: 0 });
+            return Step::AsksLast;
+        }
+        stored.reminded = true;
+        let record = stored.record.clone();
+        if stored.unanswered == 0 {
+            // It may have been executed unnoticed.
+            self.ask(key, now, out);
+        }
+        Step::Reminds(record)
+    }
+
+    /// The pillars have said what they had committed: the last questions are asked.
+    pub(super) fn ask_last(&mut self, now: Time, out: &mut Output) {
+        let mut keys = Vec::new();
+        for (key, stored) in &mut self.stored {
+            if let Some(asked) = &mut stored.last_asked
+                && asked.goal.is_none()
+            {
+                asked.goal = self.patience.committed_before(asked.round);
+                keys.extend(asked.goal.map(|_| *key));
+            }
+        }
+        for key in keys {
+            self.ask(key, now, out);
+        }
+    }
+
+    /// Asks the execution stage whether a stored request was executed.
+    fn ask(&mut self, key: Key, now: Time, out: &mut Output) {
+        let Some(stored) = self.stored.get_mut(&key) else { return };
+        let answers = stored.unanswered + 1;
+        if let Some(asked) = &mut stored.last_asked {
+            asked.answers = answers;
+            if mutants::active(Mutant::SuspectsUnasked) {
+                (asked.answers, asked.goal) = (1, Some(OrderNumber(0)));
+                return self.not_executed(key, OrderNumber(0), now, out);
+            }
+        }
+        if stored.unanswered == 0 {
+            stored.asked = now;
+        }
+        stored.unanswered = answers;
+        let ((session, number), tag) = (key, stored.tag);
+        out.execution(ToExecution::Resend { session, number, tag, is_counted: false });
+    }
+
+    /// A stored request was not executed when the execution stage was asked, which had `executed` so much. If
+    /// that was the last time: TR listing 15, suspectsLeader.
     pub(super) fn not_executed(
         &mut self,
-        session: SessionId,
-        number: RequestNumber,
+        key: Key,
+        executed: OrderNumber,
         now: Time,
         out: &mut Output,
     ) {
-        let Some(stored) = self.stored.get_mut(&(session, number)) else {
+        let Some(stored) = self.stored.get_mut(&key) else {
             return;
         };
         stored.unanswered = stored.unanswered.saturating_sub(1);
+        let answered_us = now.since_us(std::mem::replace(&mut stored.asked, now));
+        stored.wait.answered_after(answered_us);
         let Some(asked) = &mut stored.last_asked else {
             // Not before: what was executed long ago is nothing to bother the leader with.
-            return self.forward_in_turn((session, number));
+            return self.forward_in_turn(key);
         };
+        if asked.answers == 0 {
+            return;
+        }
         asked.answers -= 1;
         if asked.answers > 0 {
             return;
         }
-        let is_late = now.since_us(asked.at) >= self.timeout.delay_us() / 2;
-        let waited_us = now.since_us(stored.since);
-        (stored.last_asked, stored.reminded, stored.since) = (None, false, now);
-        self.watch.remove(&(stored.due, session, number));
+        let overtakes = mutants::active(Mutant::AnswersOvertake);
+        if !overtakes && asked.goal.is_none_or(|goal| executed < goal) {
+            // The question went past batches that were committed: it is asked again.
+            return;
+        }
+        let took_us = now.since_us(asked.at);
+        stored.wait.answered_after(took_us);
+        let is_early = asked.waited_us < stored.wait.enough_us(self.timeout.delay_us());
+        stored.last_asked = None;
+        if is_early {
+            // Execution is slower than was known: the leader's is as well.
+            return;
+        }
+        let waited_us = now.since_us(stored.wait.since);
+        stored.reminded = false;
+        stored.wait.forget_slowness(took_us);
+        self.patience.begin_again(&mut stored.wait, now);
+        self.watch.remove(&(stored.due, key.0, key.1));
         let half_us = self.timeout.delay_us() / 2;
         stored.due = now.after_us(half_us);
-        self.watch.insert((stored.due, session, number));
-        self.forward_again((session, number));
+        self.watch.insert((stored.due, key.0, key.1));
+        self.forward_again(key);
         // Those that waited equally long make the wait longer once.
         let is_known = self.expired_at.is_some_and(|at| now.since_us(at) < half_us);
-        if is_late || is_known {
+        if is_known {
             return;
         }
         self.expired_at = Some(now);
         self.timeout.expired();
         if self.stable {
             let (view, leader) = (self.view, self.config.leader(self.view));
+            let (session, number) = key;
             let cause = Suspicion::Request { session, number, waited_us };
             out.notice(|| Notice::LeaderSuspected { view, leader, cause });
             out.control(ToControl::Suspect { view });

@@ -1,7 +1,7 @@
 //! What holds in the state stage between two inputs.
 
-use super::StateStage;
 use super::transfer::Transfer;
+use super::{StateStage, most_snapshots};
 
 impl StateStage {
     /// Stops the process if the stage is not as its own rules say.
@@ -9,6 +9,9 @@ impl StateStage {
     pub(super) fn check_invariants(&self) {
         self.transfer.iter().for_each(Transfer::check_invariants);
         self.answers.check_invariants();
+        // Execution takes no more, but for a transferred state.
+        let most = most_snapshots(&self.config) + 1;
+        assert!(self.snapshots() <= most, "snapshots are bounded");
     }
 
     /// As after each input, and everything that takes time to look at: for tests and simulators.

@@ -36,6 +36,13 @@ use vouching::Vouching;
 
 /// Checkpoints before the stable one that are kept for peers that still fetch them.
 const KEPT_BEFORE_STABLE: usize = 1;
+/// Snapshots that a state stage has at most before execution waits for it: those of two windows, the stable one, one before it,
+/// one that is fetched from and one on its way. A stage that has handled all that it was sent has fewer, those
+/// of one window and three, so execution does not wait for ever.
+pub(crate) fn most_snapshots(config: &GroupConfig) -> usize {
+    2 * (config.window / config.checkpoint_interval) as usize + 3
+}
+
 /// A checkpoint that was fetched from within this time is kept, in microseconds.
 const PIN_US: u64 = 1_000_000;
 /// The tree of the replica's own pages.
@@ -176,9 +183,14 @@ impl StateStage {
                     self.vouch(id, out);
                 }
             }
-            ToState::Taken(taken) => self.taken(taken, out),
+            ToState::Taken(taken) => {
+                let dropped = self.taken(taken, out);
+                dropped_snapshots(dropped, out);
+            }
             ToState::Stable(id) => {
+                let before = self.snapshots();
                 self.stable(id, now);
+                dropped_snapshots(before - self.snapshots(), out);
                 self.save(id, out);
             }
             ToState::Transfer { id, whole } => self.start_transfer(id, whole, now, out),
@@ -251,7 +263,9 @@ impl StateStage {
         earliest(transfer, self.comparison.as_ref().map(|it| it.deadline(resend_us)))
     }
 
-    fn taken(&mut self, taken: TakenSnapshot, out: &Output) {
+    /// Returns how many others are dropped for it.
+    fn taken(&mut self, taken: TakenSnapshot, out: &Output) -> usize {
+        let before = self.snapshots();
         if taken.installed && out.logging {
             self.vouching.installed(taken.order);
         }
@@ -259,6 +273,7 @@ impl StateStage {
             // Snapshots that are not digested yet belong to the state that was replaced.
             self.jobs.clear();
         }
+        let dropped = before - self.snapshots();
         self.note_installed(&taken);
         // Execution reached it by itself, or has just installed the transferred state.
         self.drop_transfer_to(taken.order);
@@ -270,6 +285,7 @@ impl StateStage {
             digests: Vec::new(),
             versions: Vec::new(),
         });
+        dropped
     }
 
     /// Execution has installed what it was handed, or has reached it by itself and ignores it.
@@ -309,6 +325,7 @@ impl StateStage {
         self.latest = Some(Arc::clone(&held));
         if self.held.insert(id.order, held).is_some() {
             self.forget_compared();
+            dropped_snapshots(1, out);
         }
         out.trace(|| TraceEvent::CheckpointTaken(id));
         out.control(ToControl::CheckpointTaken(id));
@@ -499,6 +516,7 @@ impl StateStage {
             if whole {
                 // If this replica's state diverged, equal versions do not mean equal pages.
                 self.latest = None;
+                dropped_snapshots(self.jobs.len(), out);
                 self.jobs.clear();
             }
             self.transfers += 1;
@@ -509,6 +527,13 @@ impl StateStage {
             self.leave_stalled(now, out);
         }
         Ok(())
+    }
+}
+
+/// Tells the execution stage that snapshots are gone: it takes no more than these.
+fn dropped_snapshots(count: usize, out: &mut Output) {
+    if count > 0 {
+        out.execution(ToExecution::SnapshotsDropped { count });
     }
 }
 

@@ -8,6 +8,7 @@
 mod archive;
 mod flood;
 mod forge;
+mod leaving_out;
 mod new_view;
 mod order;
 mod replies;
@@ -184,6 +185,11 @@ pub enum Behaviour {
         /// How often.
         ppm: u32,
     },
+    /// Orders nothing of one client, whoever brings it.
+    LeavesOut {
+        /// The client object with this index.
+        client: u32,
+    },
     /// Does something with the batches that it should propose.
     OrderLiar(Trick, u32),
     /// Acknowledges what it should not.
@@ -270,6 +276,7 @@ impl Behaviour {
             Self::SilentPillar(pillar) => Box::new(wire::SilentPillar { pillar }),
             Self::Slowpoke { by_us } => Box::new(wire::Slowpoke { by_us }),
             Self::Replayer { ppm } => Box::new(wire::Replayer { ppm }),
+            Self::LeavesOut { client } => Box::new(leaving_out::LeavesOut { client }),
             Self::OrderLiar(trick, ppm) => Box::new(order::OrderLiar::new(trick, ppm)),
             Self::VoteLiar { ppm } => Box::new(order::VoteLiar { ppm }),
             Self::ViewLiar { ppm, spam_ppm } => {

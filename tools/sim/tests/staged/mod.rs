@@ -4,6 +4,7 @@
 pub(crate) mod clients;
 pub(crate) mod resources;
 pub(crate) mod restarts;
+pub(crate) mod slow;
 
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::wire::kind;

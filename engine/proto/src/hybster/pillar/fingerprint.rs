@@ -26,6 +26,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             committed,
             handed,
             proposals,
+            full_at: _,
             preferred: _,
             path: _,
             longest_way_us: _,

@@ -90,6 +90,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
 
     /// What waits for the window to move (leader).
     proposals: Proposals,
+    /// The base of the window that the request intake was told is full.
+    full_at: Option<u64>,
     /// Who commits soonest (leader).
     preferred: PreferredQuorum,
     /// What the way to the peers is like.
@@ -157,6 +159,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             committed: 0,
             handed: 0,
             proposals: Proposals::default(),
+            full_at: None,
             preferred: PreferredQuorum::new(config.next_to_leader(View(0))),
             path: PathState::default(),
             longest_way_us: 0,
@@ -252,6 +255,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             ToPillar::ForwardWindow { to } => self.forward_window(to, out),
             ToPillar::CertifyCheckpoint { id } => self.certify_checkpoint(id, now, out),
             ToPillar::AskPeers => self.ask_peers(out),
+            ToPillar::TellCommitted { round } => {
+                let (pillar, next) = (self.pillar, self.order_at(self.handed));
+                out.intake(ToIntake::Committed { pillar, round, next });
+            }
             ToPillar::Hybster(PillarInput::AskFirst { view, first }) => {
                 if view == self.view {
                     self.preferred.ask_first(first);
@@ -268,6 +275,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             }
         }
         self.note_progress(now);
+        self.tell_window(out);
         self.check_invariants(out);
         if cfg!(debug_assertions) && is_rare && out.fatal.is_none() {
             self.check_all_invariants();
@@ -280,6 +288,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         if self.early_deadline().is_some_and(|at| at <= now) {
             self.advance(out);
             self.note_progress(now);
+            self.tell_window(out);
         }
         let resend_us = self.config.resend_us;
         if let Some(own) = self.checkpoints.resend(now, resend_us) {
@@ -478,6 +487,17 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 next_slot: self.prepared,
                 taken,
             });
+        }
+    }
+
+    /// Tells the request intake when everything in the window is committed: nobody can order more in this
+    /// pillar until it moves. While windows are not full, nothing is told.
+    fn tell_window(&mut self, out: &mut Output) {
+        let full_at = (self.committed >= self.window_end()).then(|| self.slots.base());
+        if full_at != self.full_at {
+            self.full_at = full_at;
+            let (pillar, is_full) = (self.pillar, full_at.is_some());
+            out.intake(ToIntake::Window { pillar, is_full, base: self.window_base() });
         }
     }
 

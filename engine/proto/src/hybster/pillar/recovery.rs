@@ -71,6 +71,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         self.announce(0, out);
         self.advance(out);
         self.note_progress(now);
+        self.tell_window(out);
         self.check_invariants(out);
     }
 
