@@ -1,8 +1,14 @@
 //! The disk below a replica: its log and its durable checkpoint, and what is lost when it stops.
+//!
+//! The log is the real one, on a virtual disk: a batch is written when the last one is synced, and synced a
+//! while later. A replica that is killed loses what is not written; one that loses power loses what is not
+//! synced, and of that keeps some sectors and tears others.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use hybster_disk::VirtualDisk;
+use hybster_log::{AppendError, Appender, Log, Options, Recovery, Step, WhenFull, Writer};
 use hybster_proto::egress::Gate;
 use hybster_proto::ids::{OrderNumber, PillarId};
 use hybster_proto::output::{DurableCheckpoint, LogRecord, TakenSnapshot};
@@ -11,13 +17,28 @@ use hybster_proto::state::TransferredState;
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::CheckpointId;
 
+use crate::random::Random;
 use crate::watched::Execution;
+
+/// The longest record: a NEW-VIEW with what all replicas had prepared.
+const LONGEST_RECORD: u64 = 1 << 20;
+/// Steps of the writer after which it must have nothing more to do.
+const MOST_STEPS: u32 = 10_000;
 
 /// What a replica did, which counts once nothing can take it back.
 pub(crate) enum Deed {
     Event(TraceEvent),
     /// A pillar's window moved.
     Forwarded(PillarId, OrderNumber),
+}
+
+/// How a replica stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stop {
+    /// The process: what it has written stays.
+    Killed,
+    /// The host.
+    PowerLost,
 }
 
 /// A checkpoint on disk.
@@ -27,12 +48,18 @@ struct Saved {
     service: Pages,
 }
 
+/// The log of a replica that runs.
+struct Running {
+    log: Log,
+    appender: Appender,
+    writer: Writer<VirtualDisk>,
+}
+
 /// A replica's disk, and what in its memory waits for it.
 pub(crate) struct Disk {
-    /// The bytes of each record.
-    records: Vec<Bytes>,
-    /// How many of them are durable.
-    durable: u64,
+    device: VirtualDisk,
+    /// None while the replica is down.
+    running: Option<Running>,
     pub(crate) is_syncing: bool,
     saved: Option<Saved>,
     saving: Option<DurableCheckpoint>,
@@ -40,18 +67,32 @@ pub(crate) struct Disk {
     /// Counts the times that the replica was started.
     pub(crate) life: u32,
     pub(crate) gate: Gate,
-    /// What the replica did, each with the records after which it counts.
+    /// What the replica did, each with the end of the log after which it counts.
     deeds: VecDeque<(u64, Deed)>,
     /// What its service executed with it.
     pub(crate) executions: Vec<Execution>,
 }
 
+fn options() -> Options {
+    Options {
+        buffer_bytes: 2 * LONGEST_RECORD,
+        segment_bytes: 2 * LONGEST_RECORD,
+        reserve_bytes: 0,
+        longest_record: LONGEST_RECORD - 16,
+        when_full: WhenFull::Refuse,
+        ..Options::default()
+    }
+}
+
 impl Disk {
     /// An empty disk.
-    pub(crate) fn new() -> Self {
-        Self {
-            records: Vec::new(),
-            durable: 0,
+    ///
+    /// # Panics
+    /// If the log cannot be made on it.
+    pub(crate) fn new(random: &mut Random) -> Self {
+        let mut disk = Self {
+            device: VirtualDisk::new(random.next()),
+            running: None,
             is_syncing: false,
             saved: None,
             saving: None,
@@ -60,27 +101,76 @@ impl Disk {
             gate: Gate::default(),
             deeds: VecDeque::new(),
             executions: Vec::new(),
+        };
+        let records = disk.read(random).expect("an empty disk takes a log");
+        assert!(records.is_empty(), "an empty disk has no log");
+        disk
+    }
+
+    /// Opens the log: its records.
+    fn read(&mut self, random: &mut Random) -> Result<Vec<Bytes>, String> {
+        let story = |error: hybster_log::LogError| error.to_string();
+        let id = u128::from(random.next()).to_le_bytes();
+        let mut recovery = Recovery::open(self.device.clone(), options(), id).map_err(story)?;
+        let mut records = Vec::new();
+        while let Some(record) = recovery.next().map_err(story)? {
+            records.push(Bytes::copy_from_slice(record.content));
         }
+        let (log, writer, _) = recovery.finish().map_err(story)?;
+        self.running = Some(Running { appender: log.appender(0), log, writer });
+        Ok(records)
     }
 
     /// The end of the log.
     pub(crate) fn end(&self) -> u64 {
-        self.records.len() as u64
+        self.running.as_ref().map_or(0, |running| running.log.appended().0)
+    }
+
+    fn durable(&self) -> u64 {
+        self.running.as_ref().map_or(0, |running| running.log.synced().0)
     }
 
     pub(crate) fn is_synced(&self) -> bool {
-        self.durable == self.end()
+        self.durable() == self.end()
     }
 
+    /// # Panics
+    /// If the log fails: the device has no faults but those of a stop.
     pub(crate) fn append(&mut self, record: &LogRecord) {
-        self.records.push(record.parts().concat().into());
+        let Some(Running { appender, writer, .. }) = &mut self.running else { return };
+        loop {
+            match appender.append(0, &record.parts()) {
+                Ok(_) => return,
+                // A stage waits for the disk then.
+                Err(AppendError::Full) => drop(writer.step(0).expect("the device works")),
+                Err(error) => panic!("the log takes no record: {error}"),
+            }
+        }
     }
 
-    /// The log is durable up to here.
-    pub(crate) fn synced(&mut self, cursor: u64) {
-        self.durable = self.durable.max(cursor);
+    /// Writes what was appended, to be synced later.
+    pub(crate) fn write(&mut self) {
+        self.is_syncing = true;
+        if let Some(Running { writer, .. }) = &mut self.running {
+            writer.step(0).expect("the device works");
+        }
+    }
+
+    /// What was written is synced.
+    ///
+    /// # Panics
+    /// If the writer never ends.
+    pub(crate) fn synced(&mut self) {
         self.is_syncing = false;
-        self.gate.durable(cursor);
+        let Some(Running { writer, log, .. }) = &mut self.running else { return };
+        let before = log.synced();
+        for _ in 0..MOST_STEPS {
+            let step = writer.step(0).expect("the device works");
+            if log.synced() > before || matches!(step, Step::Idle { .. }) {
+                break;
+            }
+        }
+        self.gate.durable(log.synced().0);
     }
 
     pub(crate) fn did(&mut self, deed: Deed) {
@@ -89,7 +179,7 @@ impl Disk {
 
     /// The next deed that counts.
     pub(crate) fn next_deed(&mut self) -> Option<Deed> {
-        let durable = self.durable;
+        let durable = self.durable();
         self.deeds.pop_front_if(|(after, _)| *after <= durable).map(|(_, deed)| deed)
     }
 
@@ -114,28 +204,28 @@ impl Disk {
         Some((id.order, self.saving.is_some()))
     }
 
-    /// The replica stops: of what is not durable, only the first `kept` records are there again.
-    pub(crate) fn stop(&mut self, kept: u64) {
-        self.records.truncate((self.durable + kept) as usize);
-        self.durable = self.end();
+    /// The replica stops.
+    pub(crate) fn stop(&mut self, how: Stop) {
+        self.running = None;
+        self.device = match how {
+            Stop::Killed => self.device.kill(),
+            Stop::PowerLost => self.device.lose_power(),
+        };
         (self.saving, self.next, self.is_syncing) = (None, None, false);
     }
 
-    /// Records that are not durable.
-    pub(crate) fn unsynced(&self) -> u64 {
-        self.end() - self.durable
+    /// The replica is started again: the records of its log. What it did before and is in them, counts.
+    pub(crate) fn start(&mut self, random: &mut Random) -> Result<Vec<Bytes>, String> {
+        let records = self.read(random)?;
+        self.life += 1;
+        self.gate = Gate::new(self.end());
+        Ok(records)
     }
 
-    /// The replica is started again.
-    pub(crate) fn start(&mut self) {
-        self.life += 1;
-        self.gate = Gate::new(self.durable);
+    /// Forgets what the replica did and its log does not have.
+    pub(crate) fn forget(&mut self) {
         self.deeds.clear();
         self.executions.clear();
-    }
-
-    pub(crate) fn records(&self) -> impl Iterator<Item = Bytes> {
-        self.records.iter().cloned()
     }
 
     /// The durable checkpoint and its pages.

@@ -12,6 +12,7 @@ use hybster_proto::wire::{kind, kind_of};
 
 use crate::agenda::Event;
 use crate::behaviour::{Departure, Host, Scene};
+use crate::disk::Stop;
 use crate::network::Packet;
 use crate::oracle::Now;
 use crate::replica::{Replica, Stage};
@@ -281,9 +282,10 @@ impl World {
         }
         match fault {
             Fault::Crash(r) => self.replicas[usize::from(*r)].crashed = true,
-            Fault::Restart(r, down_us) => self.stop(usize::from(*r), *down_us),
+            Fault::Restart(r, down_us) => self.stop(usize::from(*r), Stop::Killed, *down_us),
             Fault::PowerLoss(down_us) => {
-                (0..self.replicas.len()).for_each(|index| self.stop(index, *down_us));
+                (0..self.replicas.len())
+                    .for_each(|index| self.stop(index, Stop::PowerLost, *down_us));
             }
             Fault::Pause(r) => self.replicas[usize::from(*r)].paused = true,
             Fault::Resume(r) => self.resume(usize::from(*r)),

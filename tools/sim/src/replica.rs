@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use hybster_proto::admission::{self, Admission, Class, Totals};
 use hybster_proto::backlog::Backlog;
 use hybster_proto::bounds;
@@ -141,7 +143,7 @@ pub(crate) struct Replica {
     pub(crate) disk: Option<Disk>,
     pub(crate) paused: bool,
     /// Messages that a paused replica's system still takes.
-    pub(crate) buffered: VecDeque<(usize, bytes::Bytes)>,
+    pub(crate) buffered: VecDeque<(usize, Bytes)>,
     pub(crate) slow: u64,
     /// Until when the execution stage is busy with the service, if it has a thread of its own.
     pub(crate) executes_until_us: u64,
@@ -209,7 +211,7 @@ impl Replica {
             day: scenario.day_clock(id),
             crashed: false,
             is_down: false,
-            disk: scenario.disk.map(|_| Disk::new()),
+            disk: scenario.disk.map(|_| Disk::new(&mut random)),
             paused: false,
             buffered: VecDeque::new(),
             slow: 1,
@@ -237,6 +239,7 @@ impl Replica {
     /// Makes it what its disk says, in memory that knows nothing else. Its stages have to resume.
     pub(crate) fn recover(
         &mut self,
+        records: Vec<Bytes>,
         scenario: &Scenario,
         config: &Arc<GroupConfig>,
         keys: &Keys,
@@ -244,10 +247,10 @@ impl Replica {
         now: Time,
     ) -> Result<Restarted, String> {
         let disk = self.disk.as_mut().expect("it has a disk");
-        disk.start();
+        disk.forget();
         let checkpoint = disk.checkpoint();
         let durable = checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);
-        let recovered = Recovered::read(config.clone(), self.id, durable, disk.records());
+        let recovered = Recovered::read(config.clone(), self.id, durable, records);
         let mut recovered = recovered.map_err(|error| error.to_string())?;
         let (stable, current) = (recovered.stable_view(), recovered.current_view());
         let beginning = Beginning {

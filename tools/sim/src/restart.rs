@@ -7,8 +7,8 @@ use hybster_proto::input::ToState;
 use hybster_proto::output::{Input, Output};
 
 use crate::agenda::Event;
-use crate::disk::Deed;
-use crate::replica::Stage;
+use crate::disk::{Deed, Stop};
+use crate::replica::{Replica, Stage};
 use crate::scenario::Transport;
 use crate::world::{What, World};
 
@@ -48,10 +48,10 @@ impl World {
         if disk.is_syncing || disk.is_synced() {
             return;
         }
-        disk.is_syncing = true;
-        let (life, end) = (disk.life, disk.end());
+        disk.write();
+        let life = disk.life;
         let at_us = self.now_us + replica.random.between(1, at_most_us);
-        self.schedule(at_us, Event::Synced(index, life, end));
+        self.schedule(at_us, Event::Synced(index, life));
     }
 
     fn is_alive(&self, index: usize, life: u32) -> bool {
@@ -59,13 +59,13 @@ impl World {
         !replica.crashed && replica.disk.as_ref().is_some_and(|disk| disk.life == life)
     }
 
-    /// The log of a replica is durable up to here.
-    pub(crate) fn synced(&mut self, index: usize, life: u32, end: u64) {
+    /// The log of a replica is synced up to where it was written.
+    pub(crate) fn synced(&mut self, index: usize, life: u32) {
         if !self.is_alive(index, life) {
             return;
         }
         if let Some(disk) = &mut self.replicas[index].disk {
-            disk.synced(end);
+            disk.synced();
         }
         self.count_deeds(index);
         self.open_gate(index);
@@ -127,16 +127,13 @@ impl World {
     }
 
     /// A replica with a disk stops, and is started again later.
-    pub(crate) fn stop(&mut self, index: usize, down_us: u64) {
+    pub(crate) fn stop(&mut self, index: usize, how: Stop, down_us: u64) {
         let replica = &mut self.replicas[index];
         if replica.crashed || !replica.honest() {
             return;
         }
         let Some(disk) = &mut replica.disk else { return };
-        let kept = replica.random.below(disk.unsynced() + 1);
-        disk.stop(kept);
-        // What the disk has, the replica has done, though nobody was told.
-        self.count_deeds(index);
+        disk.stop(how);
         self.counters.restarts += 1;
         self.replicas[index].crashed = true;
         self.replicas[index].is_down = true;
@@ -194,8 +191,13 @@ impl World {
 
     fn recover(&mut self, index: usize) -> Result<(), String> {
         let now = self.replicas[index].clock.local(self.now_us);
+        let Replica { disk, random, .. } = &mut self.replicas[index];
+        let Some(disk) = disk else { return Ok(()) };
+        let records = disk.start(random)?;
+        // What the log has, the replica has done, though nobody may have been told.
+        self.count_deeds(index);
         let Self { scenario, keys, ledger, config, replicas, .. } = self;
-        let seen = replicas[index].recover(scenario, config, keys, ledger, now)?;
+        let seen = replicas[index].recover(records, scenario, config, keys, ledger, now)?;
         self.oracles.restarted(ReplicaId(index as u16), seen);
         self.drain(index, Stage::Execution);
         let replica = &mut self.replicas[index];

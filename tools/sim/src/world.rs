@@ -281,7 +281,7 @@ impl World {
             Event::Host(replica) => self.host_turn(replica),
             Event::Rogue(rogue) => self.rogue_turn(rogue),
             Event::Start(replica) => self.start(replica),
-            Event::Synced(replica, life, end) => self.synced(replica, life, end),
+            Event::Synced(replica, life) => self.synced(replica, life),
             Event::Saved(replica, life) => self.saved(replica, life),
             Event::Check => self.check_end(),
         }

@@ -110,7 +110,10 @@ pub(crate) fn simulate() -> Result<Outcome, String> {
     if std::env::var_os("HYBSTER_FRESH_SEEDS").is_none() {
         test.env("HYBSTER_FRESH_SEEDS", "300");
     }
-    test.args(["test", "--locked", "-p", "hybster-sim", "--test", "seeds", "--test", "byzantine"]);
+    test.args(["test", "--locked", "-p", "hybster-sim"]);
+    for seeds in ["seeds", "byzantine", "restarts"] {
+        test.args(["--test", seeds]);
+    }
     run(test.args(["--", "--nocapture", "fresh_"]))
 }
 
