@@ -21,6 +21,7 @@ use super::wire::view::{Link, NewView, NewViewAck, ViewChange};
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::output::{Agreed, LogRecord, ToExecution};
+use crate::shared::log::LOG_WINDOWS;
 use crate::wire::WireError;
 
 /// Why a log cannot be this replica's. Its counters cannot be told from it, so the replica must not
@@ -170,7 +171,7 @@ impl Recovered {
             let record = Record::parse(&record, &recovered.config)?;
             recovered.apply(record, durable)?;
         }
-        recovered.finish(durable);
+        recovered.finish(durable)?;
         Ok(recovered)
     }
 
@@ -223,7 +224,14 @@ impl Recovered {
             Record::Committed { pillar, view, through } => {
                 self.committed(pillar, view, through, durable)?;
             }
-            Record::Forwarded { pillar, base } => self.pillar(pillar)?.forward(base),
+            Record::Forwarded { pillar, base } => {
+                let is_stable = base <= self.config.slots_before(self.control.stable.id.order);
+                let pillar = self.pillar(pillar)?;
+                if !is_stable {
+                    return Err(RecoveryError::Contradiction("a window without its checkpoint"));
+                }
+                pillar.forward(base);
+            }
             Record::Entered { pillar, view, current } => self.entered(pillar, view, current)?,
             Record::Stable(certificate) => {
                 if certificate.id.order < self.control.stable.id.order {
@@ -247,9 +255,13 @@ impl Recovered {
         let header = PrepareHeader::parse(&message)?;
         let is_own = self.config.leader(header.view) == self.id;
         let (first, last) = (self.config.slot_of(header.first), self.config.slot_of(header.last));
+        let room = LOG_WINDOWS * self.config.window_slots();
         let pillar = self.pillar(header.pillar)?;
         if header.view != pillar.view {
             return Err(RecoveryError::Contradiction("a PREPARE of another view"));
+        }
+        if last.saturating_sub(pillar.base) >= room {
+            return Err(RecoveryError::Contradiction("a PREPARE beyond the window"));
         }
         if is_own || own.is_some() {
             pillar.raise(Counter::Ordering, header.value());
@@ -284,10 +296,12 @@ impl Recovered {
         through: u64,
         durable: OrderNumber,
     ) -> Result<(), RecoveryError> {
-        let durable = self.config.slots_before(durable);
+        let config = Arc::clone(&self.config);
+        let durable = config.slots_before(durable);
         let pillar_id = pillar;
         let pillar = self.pillar(pillar)?;
         let slot = pillar.slots.get(&pillar.committed).filter(|slot| slot.header.view == view);
+        let slot = slot.filter(|slot| config.slot_of(slot.header.last) == through);
         let slot = slot.ok_or(RecoveryError::Contradiction("a commitment without its PREPARE"))?;
         if pillar.committed >= pillar.handed {
             if through >= durable {
@@ -394,6 +408,9 @@ impl Recovered {
             if first < base {
                 continue;
             }
+            if last - base >= LOG_WINDOWS * config.window_slots() {
+                return Err(RecoveryError::Contradiction("a NEW-VIEW beyond the window"));
+            }
             let body = pillar.bodies.get(&header.batch).map(|(_, batch)| batch.as_ref());
             let body = if header.noop { Some(&[][..]) } else { body };
             let body = body.ok_or(RecoveryError::Contradiction("a batch is missing"))?;
@@ -408,7 +425,7 @@ impl Recovered {
     }
 
     /// What was under way between the stages when the log ended.
-    fn finish(&mut self, durable: OrderNumber) {
+    fn finish(&mut self, durable: OrderNumber) -> Result<(), RecoveryError> {
         let base = self.config.slots_before(self.control.stable.id.order);
         for pillar in self.config.all_pillars() {
             let at = usize::from(pillar.0);
@@ -422,13 +439,13 @@ impl Recovered {
                 // Its input was on the way, and it holds all batches: else the view had not been entered.
                 let current = self.control.current;
                 let prepares = &new_view.prepares[at];
-                let entered = self.enter(pillar, new_view.view, current, prepares);
-                debug_assert!(entered.is_ok(), "{entered:?}");
+                self.enter(pillar, new_view.view, current, prepares)?;
                 self.pillars[at].unlogged.push(record::entered(pillar, new_view.view, current));
             }
         }
         self.control.next_slots = self.pillars.iter().map(|pillar| pillar.prepared).collect();
         self.control.is_reached = self.reaches(durable) >= self.control.stable.id.order;
+        Ok(())
     }
 
     /// How far execution gets from the durable checkpoint with what the log has.
@@ -449,3 +466,6 @@ impl Recovered {
         first.map_or(durable, |order| OrderNumber(order.0 - 1))
     }
 }
+
+#[cfg(test)]
+mod tests;
