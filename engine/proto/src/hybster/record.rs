@@ -5,14 +5,14 @@
 //!
 //! | record | by | what may not leave before it is durable |
 //! |---|---|---|
-//! | [`Record::Prepare`], [`Record::Commit`] | a pillar that certified | the PREPARE or COMMIT; any reply |
-//! | [`Record::Committed`] | a pillar that commits | a CHECKPOINT beyond the slot, which must be reproduced from the log |
-//! | [`Record::Body`] | a pillar that holds what a view change names | what rests on that message |
-//! | [`Record::Forwarded`], [`Record::Entered`] | a pillar | what it certifies after that |
-//! | [`Record::Stable`] | control | the first certificate beyond the old window |
-//! | [`Record::Left`] | control | the VIEW-CHANGE |
-//! | [`Record::NewView`] | control | what is certified in that view; a leader's NEW-VIEW |
-//! | [`Record::Acknowledged`] | control | the NEW-VIEW-ACK (a trusted MAC, which no counter protects) |
+//! | [`LogEntry::Prepare`], [`LogEntry::Commit`] | a pillar that certified | the PREPARE or COMMIT; any reply |
+//! | [`LogEntry::Committed`] | a pillar that commits | a CHECKPOINT beyond the slot, which must be reproduced from the log |
+//! | [`LogEntry::Body`] | a pillar that holds what a view change names | what rests on that message |
+//! | [`LogEntry::Forwarded`], [`LogEntry::Entered`] | a pillar | what it certifies after that |
+//! | [`LogEntry::Stable`] | control | the first certificate beyond the old window |
+//! | [`LogEntry::Left`] | control | the VIEW-CHANGE |
+//! | [`LogEntry::NewView`] | control | what is certified in that view; a leader's NEW-VIEW |
+//! | [`LogEntry::Acknowledged`] | control | the NEW-VIEW-ACK (a trusted MAC, which no counter protects) |
 //!
 //! A record has the certificate in it and is made right after that. This suffices while the counters
 //! are in the replica's own process: they are lost with what is not in the log, so a certificate
@@ -37,7 +37,7 @@ use crate::wire::{Put, Reader, WireError};
 
 /// One record.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Record {
+pub(crate) enum LogEntry {
     /// A PREPARE with its batch, and the COMMIT with which this replica acknowledged it. Without one it
     /// is the leader's own, or was committed or inherited without this replica's vote.
     Prepare {
@@ -186,7 +186,7 @@ fn pillar_head<const N: usize>(kind: u8, pillar: PillarId, numbers: &[u64]) -> [
     head.try_into().expect("the length is that of the fields")
 }
 
-impl Record {
+impl LogEntry {
     /// Reads a record from its bytes, which stay shared.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What a replica was when its log ends: the records read one after the other.
 //!
-//! Each stage logs what it does before anything of it leaves the host ([`Record`]), so what is read
+//! Each stage logs what it does before anything of it leaves the host ([`LogEntry`]), so what is read
 //! here is at least what others know of the replica. What it did after the last record it has not done:
 //! nobody has seen it, and its counters are back where they were.
 //!
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hybster_tss::{Counter, CounterValue, Digest};
 
-use super::record::{self, Record};
+use super::record::{self, LogEntry};
 use super::wire::checkpoint::CheckpointCertificate;
 use super::wire::ordering::{BATCH_DIGEST_AT, Commit, PREPARE_HEAD, PrepareHeader};
 use super::wire::view::{Link, NewView, NewViewAck, ViewChange};
@@ -168,7 +168,7 @@ impl Recovered {
         let new_views = BTreeMap::new();
         let mut recovered = Self { config, id, control, pillars, new_views };
         for record in records {
-            let record = Record::parse(&record, &recovered.config)?;
+            let record = LogEntry::parse(&record, &recovered.config)?;
             recovered.apply(record, durable)?;
         }
         recovered.finish(durable)?;
@@ -211,20 +211,20 @@ impl Recovered {
         all
     }
 
-    fn apply(&mut self, record: Record, durable: OrderNumber) -> Result<(), RecoveryError> {
+    fn apply(&mut self, record: LogEntry, durable: OrderNumber) -> Result<(), RecoveryError> {
         match record {
-            Record::Prepare { message, own } => self.prepare(message, own)?,
-            Record::Commit(own) => self.commit(own)?,
-            Record::Body { pillar, slot, batch } => {
+            LogEntry::Prepare { message, own } => self.prepare(message, own)?,
+            LogEntry::Commit(own) => self.commit(own)?,
+            LogEntry::Body { pillar, slot, batch } => {
                 let digest = crate::wire::digest(&batch);
                 let bodies = &mut self.pillar(pillar)?.bodies;
                 let known = bodies.entry(digest).or_insert((slot, batch));
                 known.0 = known.0.max(slot);
             }
-            Record::Committed { pillar, view, through } => {
+            LogEntry::Committed { pillar, view, through } => {
                 self.committed(pillar, view, through, durable)?;
             }
-            Record::Forwarded { pillar, base } => {
+            LogEntry::Forwarded { pillar, base } => {
                 let is_stable = base <= self.config.slots_before(self.control.stable.id.order);
                 let pillar = self.pillar(pillar)?;
                 if !is_stable {
@@ -232,16 +232,16 @@ impl Recovered {
                 }
                 pillar.forward(base);
             }
-            Record::Entered { pillar, view, current } => self.entered(pillar, view, current)?,
-            Record::Stable(certificate) => {
+            LogEntry::Entered { pillar, view, current } => self.entered(pillar, view, current)?,
+            LogEntry::Stable(certificate) => {
                 if certificate.id.order < self.control.stable.id.order {
                     return Err(RecoveryError::Contradiction("a stable checkpoint falls"));
                 }
                 self.control.stable = certificate;
             }
-            Record::Left(change) => self.left(change)?,
-            Record::NewView { current, new_view } => self.new_view(current, *new_view)?,
-            Record::Acknowledged(ack) => self.control.own_ack = Some(Arc::new(ack)),
+            LogEntry::Left(change) => self.left(change)?,
+            LogEntry::NewView { current, new_view } => self.new_view(current, *new_view)?,
+            LogEntry::Acknowledged(ack) => self.control.own_ack = Some(Arc::new(ack)),
         }
         Ok(())
     }
