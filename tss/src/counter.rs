@@ -50,7 +50,8 @@ impl Counter {
         }
     }
 
-    pub(crate) const fn index(self) -> usize {
+    /// Where its value is among those of [`Counter::ALL`].
+    pub const fn index(self) -> usize {
         self as usize - 1
     }
 }

@@ -253,6 +253,25 @@ proptest! {
         }
     }
 
+    /// An instance that is restored at its counters answers as the one that was never stopped.
+    #[test]
+    fn a_restored_instance_goes_on_where_it_was(
+        before in vec(command(), 0..12),
+        after in vec(command(), 1..12),
+    ) {
+        let (group_key, group) = (GroupKey::from_bytes([6; 32]), Digest([7; 32]));
+        let (algorithm, name) = (MacAlgorithm::ALL[0], InstanceId::default());
+        let mut trinx = InProcessTrInX::new(&group_key, algorithm, group, name);
+        let (mut answers, mut again) = (Vec::new(), Vec::new());
+        trinx.certify_batch(&before, &mut answers);
+        let counters = Counter::ALL.map(|counter| trinx.current(counter));
+        let mut restored =
+            InProcessTrInX::restored(&group_key, algorithm, group, name, counters);
+        trinx.certify_batch(&after, &mut answers);
+        restored.certify_batch(&after, &mut again);
+        prop_assert_eq!(answers, again);
+    }
+
     /// A client MAC holds for this client, this message and this algorithm only.
     #[test]
     fn every_flipped_bit_of_a_client_request_is_refused(

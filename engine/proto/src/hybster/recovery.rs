@@ -90,8 +90,16 @@ pub(super) struct RecoveredPillar {
     pub(super) inherited: u64,
     /// What it did last of all and has not logged.
     pub(super) unlogged: Vec<LogRecord>,
-    /// What is committed beyond the durable checkpoint.
-    replay: Vec<ToExecution>,
+    /// What is committed beyond the durable checkpoint, in slot order.
+    replay: Vec<Replayed>,
+}
+
+/// Slots that are committed.
+#[derive(Debug)]
+struct Replayed {
+    first_slot: u64,
+    last_slot: u64,
+    batch: Agreed,
 }
 
 /// A slot of the window.
@@ -100,6 +108,13 @@ pub(super) struct RecoveredSlot {
     pub(super) header: PrepareHeader,
     pub(super) message: Bytes,
     pub(super) own: Option<Commit>,
+}
+
+/// Whether a COMMIT is for a PREPARE.
+fn acknowledges(own: &Commit, header: &PrepareHeader) -> bool {
+    let is_same = (own.pillar, own.view, own.first, own.last)
+        == (header.pillar, header.view, header.first, header.last);
+    is_same && own.prepare == header.digest()
 }
 
 impl RecoveredSlot {
@@ -132,8 +147,8 @@ impl Default for RecoveredPillar {
 
 impl RecoveredPillar {
     fn raise(&mut self, counter: Counter, value: CounterValue) {
-        let at = Counter::ALL.iter().position(|it| *it == counter).unwrap_or_default();
-        self.counters[at] = self.counters[at].max(value);
+        let current = &mut self.counters[counter.index()];
+        *current = value.max(*current);
     }
 
     fn forward(&mut self, base: u64) {
@@ -202,13 +217,19 @@ impl Recovered {
     /// What the execution stage is to be told: what is committed beyond the durable checkpoint, in the
     /// order in which it is executed.
     pub fn take_replay(&mut self) -> Vec<ToExecution> {
-        let all = self.pillars.iter_mut().flat_map(|pillar| std::mem::take(&mut pillar.replay));
-        let mut all: Vec<ToExecution> = all.collect();
-        all.sort_by_key(|input| match input {
-            ToExecution::Committed { pillar, first_slot, .. } => (*first_slot, *pillar),
-            _ => (0, PillarId(0)),
-        });
-        all
+        let of_pillars = self.config.all_pillars().zip(&mut self.pillars);
+        let mut all: Vec<(u64, PillarId, Replayed)> = of_pillars
+            .flat_map(|(id, pillar)| {
+                std::mem::take(&mut pillar.replay)
+                    .into_iter()
+                    .map(move |it| (it.first_slot, id, it))
+            })
+            .collect();
+        all.sort_by_key(|(slot, pillar, _)| (*slot, *pillar));
+        let input = |(_, pillar, Replayed { first_slot, last_slot, batch })| {
+            ToExecution::Committed { pillar, first_slot, last_slot, batch }
+        };
+        all.into_iter().map(input).collect()
     }
 
     fn apply(&mut self, record: LogEntry, durable: OrderNumber) -> Result<(), RecoveryError> {
@@ -241,7 +262,12 @@ impl Recovered {
             }
             LogEntry::Left(change) => self.left(change)?,
             LogEntry::NewView { current, new_view } => self.new_view(current, *new_view)?,
-            LogEntry::Acknowledged(ack) => self.control.own_ack = Some(Arc::new(ack)),
+            LogEntry::Acknowledged(ack) => {
+                if ack.sender != self.id || ack.view != self.control.stable_view {
+                    return Err(RecoveryError::Contradiction("a NEW-VIEW-ACK of another view"));
+                }
+                self.control.own_ack = Some(Arc::new(ack));
+            }
         }
         Ok(())
     }
@@ -263,6 +289,9 @@ impl Recovered {
         if last.saturating_sub(pillar.base) >= room {
             return Err(RecoveryError::Contradiction("a PREPARE beyond the window"));
         }
+        if own.as_ref().is_some_and(|own| !acknowledges(own, &header)) {
+            return Err(RecoveryError::Contradiction("a COMMIT without its PREPARE"));
+        }
         if is_own || own.is_some() {
             pillar.raise(Counter::Ordering, header.value());
             pillar.prepared = last + 1;
@@ -282,7 +311,7 @@ impl Recovered {
         }
         pillar.raise(Counter::Ordering, CounterValue::new(own.view.0, own.last.0));
         pillar.prepared = last + 1;
-        let slot = pillar.slots.get_mut(&first).filter(|slot| slot.header.digest() == own.prepare);
+        let slot = pillar.slots.get_mut(&first).filter(|slot| acknowledges(&own, &slot.header));
         let slot = slot.ok_or(RecoveryError::Contradiction("a COMMIT without its PREPARE"))?;
         slot.own = Some(own);
         pillar.last_ms = pillar.last_ms.max(slot.header.time_ms);
@@ -298,7 +327,6 @@ impl Recovered {
     ) -> Result<(), RecoveryError> {
         let config = Arc::clone(&self.config);
         let durable = config.slots_before(durable);
-        let pillar_id = pillar;
         let pillar = self.pillar(pillar)?;
         let slot = pillar.slots.get(&pillar.committed).filter(|slot| slot.header.view == view);
         let slot = slot.filter(|slot| config.slot_of(slot.header.last) == through);
@@ -306,16 +334,11 @@ impl Recovered {
         if pillar.committed >= pillar.handed {
             if through >= durable {
                 let time_ms = slot.header.time_ms;
-                pillar.replay.push(ToExecution::Committed {
-                    pillar: pillar_id,
+                let message = slot.message.clone();
+                pillar.replay.push(Replayed {
                     first_slot: pillar.committed,
                     last_slot: through,
-                    batch: Agreed::new(
-                        slot.message.clone(),
-                        PREPARE_HEAD,
-                        BATCH_DIGEST_AT,
-                        time_ms,
-                    ),
+                    batch: Agreed::new(message, PREPARE_HEAD, BATCH_DIGEST_AT, time_ms),
                 });
             }
             pillar.handed = through + 1;
@@ -452,12 +475,11 @@ impl Recovered {
     fn reaches(&self, durable: OrderNumber) -> OrderNumber {
         let first = self.config.slots_before(durable);
         let contiguous = |pillar: &RecoveredPillar| {
-            pillar.replay.iter().fold(first, |next, input| match input {
-                ToExecution::Committed { first_slot, last_slot, .. } if *first_slot <= next => {
-                    next.max(last_slot + 1)
-                }
-                _ => next,
-            })
+            let joins = |next: u64, it: &Replayed| match it.first_slot <= next {
+                true => next.max(it.last_slot + 1),
+                false => next,
+            };
+            pillar.replay.iter().fold(first, joins)
         };
         let reached = self.pillars.iter().map(contiguous);
         // The last order number before the first one that some pillar lacks.

@@ -36,7 +36,6 @@ impl<V: Verifier> Control<V> {
         it.current = recovered.current;
         it.established = recovered.established;
         it.left_since_stable = recovered.left_since_stable;
-        it.differences.forward(recovered.stable.id.order, &mut Output::default());
         it.catch_up.recover(recovered.stable);
         if it.current > it.stable_view {
             it.phase = Phase::Waiting;

@@ -1,6 +1,6 @@
 //! A pillar that comes back with what its replica's log tells.
 
-use hybster_tss::{RequestVerifier, TrInX, Verifier};
+use hybster_tss::{Counter, RequestVerifier, TrInX, Verifier};
 use std::sync::Arc;
 
 use super::Pillar;
@@ -31,7 +31,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         recovered: &mut RecoveredPillar,
     ) -> Self {
         let mut it = Self::new(config, id, pillar, trinx, verifier);
-        assert_eq!(it.counter(), recovered.counters[0], "the counter is where the log says");
+        assert_eq!(
+            it.counter(),
+            recovered.counters[Counter::Ordering.index()],
+            "the counter is where the log says"
+        );
         it.view = recovered.view;
         it.active = recovered.active;
         it.slots.forward(recovered.base);

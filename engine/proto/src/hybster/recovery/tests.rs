@@ -113,6 +113,7 @@ fn logs_that_no_replica_writes_are_refused() {
     is_refused(&[committed(0)], "without its PREPARE");
     is_refused(&[acknowledged(1), committed(3)], "without its PREPARE");
     is_refused(&[record::commit(&own(0, 1))], "without its PREPARE");
+    is_refused(&[record::prepare(&message(0, 2), Some(&own(0, 1)))], "without its PREPARE");
     is_refused(&[record::prepare(&message(3, 1), None)], "another view");
     is_refused(&[acknowledged(40)], "beyond the window");
     is_refused(&[record::forwarded(PillarId(0), 4)], "without its checkpoint");
