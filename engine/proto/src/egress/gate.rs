@@ -8,17 +8,23 @@
 //! Everything that the effects rest on was appended before: a stage appends before it tells another
 //! one, so a position taken later covers what an earlier stage logged.
 //!
-//! Memory: what is held is what the stages put out within one sync of the log. Votes and proposals are
-//! bounded by the order window; replies by the requests that clients may have under way, as no client is
-//! answered meanwhile. What checkpoints and views have passed leaves it, as it leaves Egress.
+//! | Who can fill it while the disk takes its time | Bound | Beyond it |
+//! |---|---|---|
+//! | the stages, with what they send for the first time | the order window, as what checkpoints and views have passed leaves the gate | |
+//! | the stages, with what is asked, or sent again, to one peer or to all | [`AGAIN_BYTES`] each | dropped: whoever asks or repeats itself does so again |
+//! | one peer, by what it asks for | what each stage lets wait for it | the stage gives no more |
+//! | clients, by replies | the requests that they may have under way: they get no answer meanwhile | |
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use crate::ids::ReplicaId;
 use crate::mutants::{self, Mutant};
-use crate::output::{Network, Output, ReplyQueue};
+use crate::output::{Destination, Network, Output, ReplyQueue, SendTag};
 
 /// Emptied containers that are kept to be used again.
 const SPARE: usize = 64;
+/// Bytes of messages for one peer, or for all peers, that are held although their sender will send them again.
+const AGAIN_BYTES: usize = 4 << 20;
 
 /// What was put out together.
 #[derive(Debug, Default)]
@@ -30,12 +36,34 @@ pub struct Held {
     pub replies: ReplyQueue,
 }
 
+/// An effect is not held any more.
+fn left(again: &mut BTreeMap<Option<ReplicaId>, usize>, effect: &Network) {
+    if let Some((peer, bytes)) = sent_again(effect)
+        && let Some(held) = again.get_mut(&peer)
+    {
+        *held -= bytes;
+    }
+}
+
 /// Holds what leaves until it may.
 #[derive(Debug, Default)]
 pub struct Gate {
     durable: u64,
     held: VecDeque<Held>,
+    /// By peer, none for all of them: bytes of what is held and will be sent again.
+    again: BTreeMap<Option<ReplicaId>, usize>,
     spare: Vec<Held>,
+}
+
+/// For whom a message is, if it will be sent again without being kept here, and its length.
+fn sent_again(effect: &Network) -> Option<(Option<ReplicaId>, usize)> {
+    let Network::Send { to, message, tag, is_new: false } = effect else { return None };
+    let peer = match to {
+        Destination::Peer(peer) => Some(*peer),
+        Destination::AllPeers | Destination::Thrifty(_) => None,
+        Destination::Client(_) => return None,
+    };
+    (!matches!(tag, SendTag::Answer(_))).then_some((peer, message.len()))
 }
 
 impl Gate {
@@ -64,9 +92,13 @@ impl Gate {
     fn hold(&mut self, after: u64, out: &mut Output) {
         for effect in &out.network {
             if let Network::Withdraw(mark) = effect {
-                for held in &mut self.held {
+                let Self { held, again, .. } = self;
+                for held in held {
                     held.network.retain(|effect| match effect {
-                        Network::Send { tag, .. } => !tag.is_withdrawn(mark),
+                        Network::Send { tag, .. } if tag.is_withdrawn(mark) => {
+                            left(again, effect);
+                            false
+                        }
                         _ => true,
                     });
                 }
@@ -78,6 +110,14 @@ impl Gate {
         }
         let mut held = self.spare.pop().unwrap_or_default();
         held.after = after;
+        let again = &mut self.again;
+        out.network.retain(|effect| {
+            let Some((peer, bytes)) = sent_again(effect) else { return true };
+            let held = again.entry(peer).or_default();
+            let has_room = *held + bytes <= AGAIN_BYTES || *held == 0;
+            *held += if has_room { bytes } else { 0 };
+            has_room
+        });
         std::mem::swap(&mut held.network, &mut out.network);
         std::mem::swap(&mut held.replies, &mut out.replies);
         self.held.push_back(held);
@@ -91,7 +131,9 @@ impl Gate {
     /// The next that may go, if there is one; to be given back when it is emptied.
     pub fn release(&mut self) -> Option<Held> {
         let durable = self.durable;
-        self.held.pop_front_if(|held| held.after <= durable)
+        let held = self.held.pop_front_if(|held| held.after <= durable)?;
+        held.network.iter().for_each(|effect| left(&mut self.again, effect));
+        Some(held)
     }
 
     /// Takes back what [`Gate::release`] gave.
@@ -154,6 +196,33 @@ mod tests {
         gate.recycle(first);
         assert_eq!(orders(&gate.release().expect("so is this")), [2]);
         assert!(gate.is_empty() && gate.pass(11, &mut out));
+    }
+
+    /// A disk that does not answer: what is repeated meanwhile has its room, and what is new all of it.
+    #[test]
+    fn what_is_repeated_while_the_disk_is_slow_is_bounded() {
+        let (mut gate, mut out) = (Gate::new(0), Output::default());
+        let message = Bytes::from(vec![0; 1 << 20]);
+        for order in 0..64 {
+            let tag = SendTag::Ordering(View(0), OrderNumber(order));
+            out.send(Destination::Peer(ReplicaId(1)), message.clone(), tag);
+            out.send(Destination::AllPeers, message.clone(), SendTag::Transient);
+            out.send_new(Destination::AllPeers, message.clone(), tag);
+            assert!(!gate.pass(1, &mut out));
+        }
+        let count = |gate: &Gate| gate.held.iter().map(|held| held.network.len()).sum::<usize>();
+        let repeated = 2 * (AGAIN_BYTES >> 20);
+        assert_eq!(count(&gate), 64 + repeated);
+        // What is withdrawn makes room, and so does what leaves.
+        let mark = Watermark { order: OrderNumber(63), view: View(0) };
+        out.network.push(Network::Withdraw(mark));
+        assert!(!gate.pass(1, &mut out));
+        assert_eq!(count(&gate), repeated / 2 + 1);
+        gate.durable(1);
+        while let Some(held) = gate.release() {
+            gate.recycle(held);
+        }
+        assert!(gate.again.values().all(|bytes| *bytes == 0));
     }
 
     #[test]
