@@ -22,7 +22,7 @@ use crate::watched::Execution;
 
 /// The longest record: a NEW-VIEW with what all replicas had prepared.
 const LONGEST_RECORD: u64 = 1 << 20;
-/// Steps of the writer after which it must have nothing more to do.
+/// Steps of the writer within which it must have synced something, or have nothing to do.
 const MOST_STEPS: u32 = 10_000;
 
 /// What a replica did, which counts once nothing can take it back.
@@ -164,12 +164,11 @@ impl Disk {
         self.is_syncing = false;
         let Some(Running { writer, log, .. }) = &mut self.running else { return };
         let before = log.synced();
-        for _ in 0..MOST_STEPS {
+        let has_ended = (0..MOST_STEPS).any(|_| {
             let step = writer.step(0).expect("the device works");
-            if log.synced() > before || matches!(step, Step::Idle { .. }) {
-                break;
-            }
-        }
+            log.synced() > before || matches!(step, Step::Idle { .. })
+        });
+        assert!(has_ended, "the writer syncs what it has");
         self.gate.durable(log.synced().0);
     }
 
