@@ -83,7 +83,8 @@ fn a_slow_service_on_one_thread_is_no_reason_to_leave_a_view() {
 }
 
 /// A handshake takes some polls of the network, and 5 s at most. Replicas that call their service again
-/// and again poll between the calls; one poll each time would not be enough.
+/// and again poll between the calls. That these polls are enough also where calls take longer than here, this
+/// does not show: unit tests of `slow_service.rs` and of the hub's handshakes have the rules for it.
 #[test]
 fn a_client_can_connect_to_replicas_that_are_always_busy() {
     let config = GroupConfig { window: 16, checkpoint_interval: 8, ..GroupConfig::default() };
