@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hybster::durable::Durability;
 use hybster::duration::{DurationError, DurationRange};
 use hybster::{Layout, Protocol, TransportKind};
 use hybster_net::LinkCipher;
@@ -103,6 +104,10 @@ pub struct GroupOptions {
     /// Which threads and cores a replica's stages run on.
     #[arg(long, default_value = "auto")]
     pub layout: Layout,
+    /// What of a replica outlives its process: none (a replica starts once), async (everything, but not
+    /// after a loss of power) or sync (everything). The data lies in the directory for temporary files.
+    #[arg(long, default_value_t = Durability::None)]
+    pub durability: Durability,
     /// Pin each replica and load thread to its own cores, or to shared ones if there are too few.
     /// This lowers the latency of few clients, but the system can no longer balance the load.
     #[arg(long)]

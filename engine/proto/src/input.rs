@@ -377,6 +377,8 @@ pub struct DurableCheckpoint {
     pub id: CheckpointId,
     /// Its pages.
     pub taken: TakenSnapshot,
+    /// A state was installed since the last one: equal versions of pages do not tell equal pages.
+    pub is_anew: bool,
 }
 
 /// Inputs to the state stage.

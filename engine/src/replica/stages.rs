@@ -4,11 +4,15 @@
 use std::sync::Arc;
 
 use hybster_proto::hybster::Hybster;
+use hybster_proto::output::Output;
 use hybster_proto::protocol::{Ordering, Protocol};
-use hybster_proto::service::Service;
+use hybster_proto::replica::Start;
+use hybster_proto::service::{RestoreError, Service};
+use hybster_proto::time::Time;
 use hybster_proto::{Stages, Unreplicated};
 use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId, RandomnessKey};
 
+use crate::durable::Found;
 use crate::group::{Group, ReplicaKeys};
 use crate::runtime::{Clients, Control, Pillar, Role, Stage};
 
@@ -31,6 +35,45 @@ pub(super) fn replicated<S: Service>(
             boxed(Stages::new(Arc::clone(config), id, agreement, service, randomness(group, keys)))
         }
     }
+}
+
+/// All stages of a replica that comes back with what its log told, and what they do first.
+///
+/// # Errors
+/// If the service cannot read the checkpoint.
+pub(super) fn recovered<S: Service>(
+    group: &Group,
+    keys: &ReplicaKeys,
+    service: S,
+    found: Found,
+    now: Time,
+    output: impl Fn() -> Output,
+) -> Result<(Vec<(Role, Box<dyn Stage>)>, Vec<Output>), RestoreError> {
+    let (config, id) = (group.config(), keys.id);
+    let Found { mut recovered, beginning, .. } = found;
+    let digest = config.digest();
+    let trinx = config.all_pillars().map(|pillar| {
+        let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+        let counters = recovered.counters(pillar);
+        InProcessTrInX::restored(&keys.group_key, config.mac, digest, instance, counters)
+    });
+    let trinx = trinx.collect();
+    let agreement = Hybster::recover(config, id, trinx, verifiers(group, keys), &mut recovered);
+    let randomness = randomness(group, keys);
+    let start = Start { config: Arc::clone(config), id, agreement, service, randomness };
+    let mut first = vec![output()];
+    let mut stages = Stages::recover(start, beginning, now, &mut first[0])?;
+    // Each acts on what those before it have put out, as if all had just done so.
+    let mut resume = |with: &mut dyn FnMut(&mut Output)| {
+        let mut out = output();
+        with(&mut out);
+        first.push(out);
+    };
+    resume(&mut |out| stages.resume_control(now, out));
+    for pillar in config.all_pillars() {
+        resume(&mut |out| stages.resume_pillar(pillar, now, out));
+    }
+    Ok((boxed(stages), first))
 }
 
 /// The one stage of a server that answers without any protocol.

@@ -194,7 +194,7 @@ impl Disk {
 
     /// What is being saved is durable: its order number, and whether the disk begins with another.
     pub(crate) fn saved(&mut self) -> Option<(OrderNumber, bool)> {
-        let DurableCheckpoint { id, taken: TakenSnapshot { bookkeeping, service, .. } } =
+        let DurableCheckpoint { id, taken: TakenSnapshot { bookkeeping, service, .. }, .. } =
             self.saving.take()?;
         let pages = |of: &dyn Snapshot| Pages((0..of.page_count()).map(|i| of.page(i)).collect());
         let (bookkeeping, service) = (pages(&*bookkeeping), pages(&*service));
