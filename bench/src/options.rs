@@ -48,6 +48,17 @@ pub enum Command {
     Replica(ReplicaArgs),
 }
 
+/// Which replicas are killed and started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RestartHow {
+    /// One of them, and now and then all.
+    Random,
+    /// One after the other.
+    Rolling,
+    /// All.
+    All,
+}
+
 /// A service that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ServiceKind {
@@ -167,7 +178,7 @@ pub struct RunOptions {
 
 /// Options of `fault`.
 #[derive(Clone, Debug, Args)]
-#[command(group(clap::ArgGroup::new("fault").required(true).args(["kill_leader", "pause_follower"])))]
+#[command(group(clap::ArgGroup::new("fault").required(true).args(["kill_leader", "pause_follower", "restart"])))]
 pub struct FaultOptions {
     /// Kill the leader with SIGKILL.
     #[arg(long)]
@@ -176,6 +187,10 @@ pub struct FaultOptions {
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "30s",
           value_parser = seconds)]
     pub pause_follower: Option<Duration>,
+    /// Kill replicas with SIGKILL and start them again, for the time of --after: one at a time at random
+    /// and now and then all (random), one after the other (rolling), or all each time (all).
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "random")]
+    pub restart: Option<RestartHow>,
     /// How long to load before the fault.
     #[arg(long, default_value = "3s", value_name = "DURATION", value_parser = seconds)]
     pub at: Duration,

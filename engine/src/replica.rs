@@ -25,9 +25,7 @@ use hybster_proto::trace::TraceEvent;
 pub use error::{ReplicaError, StartError};
 pub use running::{RunningReplica, Stopper};
 
-use crate::durable::{
-    self, DataError, Disks, Durability, Durable, Found, Opened, Saver, Teller,
-};
+use crate::durable::{self, Disks, Durability, Durable, Found, Opened, Saver, Teller};
 #[cfg(doc)]
 use crate::group::GroupError;
 use crate::group::{Group, ReplicaKeys};
@@ -42,7 +40,7 @@ use crate::runtime::{
 /// **A replica starts again from its log.** The trusted counters live in the process; where they
 /// were is in the log, as nothing leaves the host before the log has it ([`crate::durable`]). So a start
 /// needs the replica's own data, and refuses a directory that is empty though the replica has run
-/// ([`DataError::Lost`]).
+/// ([`crate::durable::DataError::Lost`]).
 ///
 /// In a group with durability `none` nothing is kept, and a replica that stopped has lost its counters:
 /// with the old keys and epoch it could certify one value twice. So a second start is refused
@@ -341,18 +339,6 @@ impl<S: Service> ReplicaBuilder<S> {
             // The log is there, so that from here on it has everything.
             self.keys.claim_start()?;
         }
-        if let Some(found) = &opened.found {
-            log::info!(
-                "replica {} comes back from {}: {} records of the log on top of the checkpoint of order \
-                 {}, in view {}, read in {} ms",
-                self.keys.id.0,
-                path.display(),
-                found.records,
-                opened.durable.0,
-                found.recovered.current_view().0,
-                found.took.as_millis(),
-            );
-        }
         Ok(Some(opened))
     }
 
@@ -361,11 +347,11 @@ impl<S: Service> ReplicaBuilder<S> {
         opened: Opened,
         teller: Teller,
     ) -> Result<(Arc<Durable>, Writer<Directory>), StartError> {
-        let Opened { log, writer, store, durable, .. } = opened;
+        let Opened { log, writer, store, durable, truncation, .. } = opened;
         let saved = Arc::new(AtomicU64::new(durable.0));
         let saver = Saver::start(store, Arc::clone(&saved), move |outcome| teller.saved(outcome))
             .map_err(StartError::Thread)?;
-        let durable = Durable::new(self.group.durability(), log, saver, saved);
+        let durable = Durable::new(self.group.durability(), log, saver, saved, truncation);
         Ok((Arc::new(durable), writer))
     }
 
@@ -428,8 +414,7 @@ impl<S: Service> ReplicaBuilder<S> {
         Ok(match found {
             Some(found) => {
                 let now = shared.clock.now();
-                stages::recovered(&group, &keys, service, found, now, output)
-                    .map_err(DataError::Restore)?
+                stages::recovered(&group, &keys, service, found, now, output)?
             }
             None if is_replicated => (stages::replicated(&group, &keys, service), Vec::new()),
             None => (stages::unreplicated(&group, &keys, service), Vec::new()),

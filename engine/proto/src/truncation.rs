@@ -9,6 +9,7 @@
 //! [`Output::summarized`]: crate::output::Output::summarized
 
 use crate::ids::OrderNumber;
+use crate::mutants::{self, Mutant};
 
 /// The rounds of one replica. Positions in the log are those of its driver.
 #[derive(Debug)]
@@ -65,8 +66,10 @@ impl Truncation {
     /// durable.
     #[must_use]
     pub fn truncates(&mut self, checkpoint: OrderNumber, log: u64) -> Option<u64> {
-        let is_over =
-            |round: &mut Round| round.missing == 0 && round.order <= checkpoint && round.end <= log;
+        let is_over = |round: &mut Round| {
+            let is_covered = round.order <= checkpoint || mutants::active(Mutant::TruncatesEarly);
+            round.missing == 0 && is_covered && round.end <= log
+        };
         let round = self.round.take_if(is_over)?;
         self.since = round.start;
         Some(round.start)

@@ -14,16 +14,20 @@ mod saver;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use hybster_log::{Log, LogError, WriterThread};
+use hybster_log::{Cursor, Log, LogError, WriterThread};
+use hybster_proto::GroupConfig;
+use hybster_proto::ids::{OrderNumber, ReplicaId};
 use hybster_proto::output::DurableCheckpoint;
+use hybster_proto::truncation::Truncation;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 pub use open::DataError;
-pub(crate) use open::{Found, Opened, RECORD, open};
+pub(crate) use open::{Found, Opened, RECORD, log_bytes, open};
 pub(crate) use saver::{Outcome, Saver};
 
 use crate::runtime::{Failure, Shared};
@@ -103,11 +107,38 @@ pub(crate) struct Durable {
     saver: Saver,
     /// Order number of the last checkpoint that is durable.
     saved: Arc<AtomicU64>,
+    truncation: Mutex<Truncation>,
 }
 
 impl Durable {
-    pub(crate) fn new(mode: Durability, log: Log, saver: Saver, saved: Arc<AtomicU64>) -> Self {
-        Self { mode, log, saver, saved }
+    pub(crate) fn new(
+        mode: Durability,
+        log: Log,
+        saver: Saver,
+        saved: Arc<AtomicU64>,
+        truncation: Truncation,
+    ) -> Self {
+        Self { mode, log, saver, saved, truncation: Mutex::new(truncation) }
+    }
+
+    /// A pillar has its summary in the log.
+    pub(crate) fn summarized(&self, order: OrderNumber) {
+        self.truncation.lock().summarized(order, self.log.appended().0);
+    }
+
+    /// Removes the beginning of the log, if it is not needed any more; tells whether the stages are to
+    /// have a round of summaries.
+    pub(crate) fn truncate(&self, config: &GroupConfig, id: ReplicaId) -> bool {
+        let mut truncation = self.truncation.lock();
+        let checkpoint = OrderNumber(self.saved());
+        if let Some(start) = truncation.truncates(checkpoint, self.log.synced().0) {
+            self.log.truncate_below(Cursor(start));
+        }
+        let begins = truncation.begins(self.log.appended().0);
+        if begins {
+            open::say_owner(&self.log, config, id);
+        }
+        begins
     }
 
     /// Takes a checkpoint that is to be made durable.

@@ -7,17 +7,16 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use hybster_log::{Directory, Log, LogError, Options, Recovery, Report, WhenFull, Writer};
 use hybster_proto::config::GroupConfig;
-use hybster_proto::execution::Beginning;
-use hybster_proto::hybster::{Recovered, RecoveryError};
 use hybster_proto::ids::{OrderNumber, ReplicaId};
 use hybster_proto::output::TakenSnapshot;
 use hybster_proto::service::Pages;
 use hybster_proto::state::{TransferredState, checkpoint_id};
+use hybster_proto::truncation::Truncation;
 use hybster_proto::wire::CheckpointId;
 use hybster_store::{Store, StoreError};
 
@@ -52,12 +51,12 @@ pub enum DataError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The records contradict each other.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {story}", path.display())]
     Records {
-        /// The directory of the log.
+        /// The replica's directory.
         path: PathBuf,
-        /// What is wrong with them.
-        error: RecoveryError,
+        /// What is wrong with them, and what to do.
+        story: String,
     },
     /// The directory is another replica's, or of another group or epoch.
     #[error(
@@ -130,15 +129,20 @@ pub(crate) struct Opened {
     pub(crate) found: Option<Found>,
     /// The last durable checkpoint.
     pub(crate) durable: OrderNumber,
+    pub(crate) truncation: Truncation,
 }
 
-/// What a replica was when its log ended.
+/// What a replica has on its disk.
 pub(crate) struct Found {
-    pub(crate) recovered: Recovered,
-    pub(crate) beginning: Beginning,
-    /// For the line that says so.
-    pub(crate) records: u64,
-    pub(crate) took: Duration,
+    pub(crate) path: PathBuf,
+    /// The last durable checkpoint.
+    pub(crate) checkpoint: Option<(CheckpointId, TransferredState)>,
+    /// What the stages have logged.
+    pub(crate) records: Vec<Bytes>,
+    /// Whether that is all they ever have.
+    pub(crate) is_whole: bool,
+    /// When the reading began.
+    pub(crate) since: Instant,
 }
 
 /// Opens the directory, which is made if it is missing. `has_run` is what the keys say of the replica.
@@ -151,18 +155,18 @@ pub(crate) fn open(
     id: ReplicaId,
     has_run: bool,
 ) -> Result<Opened, DataError> {
-    let begun = Instant::now();
+    let since = Instant::now();
     let directory = |path: &Path| {
         let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
         made.and_then(|()| Directory::open(path))
             .map_err(|error| DataError::Directory { path: path.to_owned(), error })
     };
-    let log_path = path.join("log");
-    let logs = directory(&log_path)?;
+    let logs = directory(&path.join("log"))?;
     let states = directory(&path.join("state"))?;
     let mut recovery = Recovery::open(logs, options(mode, config), random()?)?;
     let records = read(&mut recovery, path, config, id)?;
     let report = recovery.report().cloned();
+    let first = report.as_ref().map_or(0, |report| report.first.0);
     let is_new = report.as_ref().is_none_or(|report| report.is_new);
     refuse(path, id, has_run, report.as_ref())?;
     let (mut store, manifest) = Store::open(states, hybster_store::Options::default(), random()?)?;
@@ -174,27 +178,15 @@ pub(crate) fn open(
     if is_new && checkpoint.is_some() {
         return Err(DataError::Apart { path: path.to_owned(), order: durable.0 });
     }
-    let (count, has_run_here) = (records.len() as u64, !records.is_empty() || checkpoint.is_some());
-    let recovered = Recovered::read(Arc::clone(config), id, durable, records)
-        .map_err(|error| DataError::Records { path: log_path, error })?;
-    let found = has_run_here.then(|| found(recovered, checkpoint, count, begun.elapsed()));
+    let has_found = !records.is_empty() || checkpoint.is_some();
+    let (path, is_whole) = (path.to_owned(), first == 0);
+    let found = has_found.then_some(Found { path, checkpoint, records, is_whole, since });
     let (log, writer, _) = recovery.finish()?;
     if is_new {
-        let appended = log.appender(0).append(OWNER, &[&owner(config, id)]);
-        debug_assert!(appended.is_ok(), "a new log has room for a record");
+        say_owner(&log, config, id);
     }
-    Ok(Opened { log, writer, store, found, durable })
-}
-
-fn found(
-    mut recovered: Recovered,
-    checkpoint: Option<(CheckpointId, TransferredState)>,
-    records: u64,
-    took: Duration,
-) -> Found {
-    let replay = recovered.take_replay();
-    let beginning = Beginning { checkpoint, replay, stable: recovered.stable_checkpoint() };
-    Found { recovered, beginning, records, took }
+    let truncation = Truncation::new(config.pillars, round_bytes(mode, config), first);
+    Ok(Opened { log, writer, store, found, durable, truncation })
 }
 
 /// The sizes of the log: a record is hardly longer than the longest message between replicas.
@@ -210,6 +202,22 @@ pub(super) fn options(mode: Durability, config: &GroupConfig) -> Options {
         longest_record: longest,
         when_full: WhenFull::Wait,
     }
+}
+
+/// What the log takes in memory, in bytes: its buffer, and 256 KiB of blocks that are being made.
+pub(crate) fn log_bytes(mode: Durability, config: &GroupConfig) -> u64 {
+    options(mode, config).buffer_bytes + (256 << 10)
+}
+
+/// So much is logged between two rounds of summaries: a segment, as no less can be removed.
+fn round_bytes(mode: Durability, config: &GroupConfig) -> u64 {
+    options(mode, config).segment_bytes
+}
+
+/// Begins a log, or what is to be its beginning, with whose it is.
+pub(super) fn say_owner(log: &Log, config: &GroupConfig, id: ReplicaId) {
+    let appended = log.appender(0).append(OWNER, &[&owner(config, id)]);
+    debug_assert!(appended.is_ok() || log.failure().is_some(), "it is a short record");
 }
 
 fn random() -> Result<[u8; 16], DataError> {
@@ -235,14 +243,18 @@ fn read(
 ) -> Result<Vec<Bytes>, DataError> {
     let owner = owner(config, id);
     let mut records = Vec::new();
+    let mut is_own = false;
     while let Some(record) = recovery.next()? {
         match record.kind {
             RECORD => records.push(Bytes::copy_from_slice(record.content)),
-            OWNER if record.content == owner => {}
+            OWNER if record.content == owner => is_own = true,
             _ => return Err(DataError::Another { path: path.to_owned(), id: id.0 }),
         }
     }
-    Ok(records)
+    match is_own || records.is_empty() {
+        true => Ok(records),
+        false => Err(DataError::Another { path: path.to_owned(), id: id.0 }),
+    }
 }
 
 /// Whether what the log says is all that the replica has ever sent.

@@ -99,9 +99,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         None => Layout::Auto,
     };
     let durability = match &table.durability {
-        Some(name) => name
-            .parse()
-            .map_err(|_| bad(path, "durability", name, "write sync, async or none"))?,
+        Some(name) => {
+            name.parse().map_err(|_| bad(path, "durability", name, "write sync, async or none"))?
+        }
         // Files of programs that kept nothing.
         None => Durability::None,
     };

@@ -10,7 +10,7 @@ use hybster_log::Appender;
 use hybster_net::Transport;
 use hybster_proto::ids::OrderNumber;
 use hybster_proto::notice::Level;
-use hybster_proto::output::{Fatal, Input, Output, Rejection, ReplyQueue, ToState};
+use hybster_proto::output::{Fatal, Input, Output, Rejection, ReplyQueue, ToControl, ToState};
 use hybster_proto::time::{StageClock, Time, earliest};
 
 use super::channel::{Inbox, Message, Outbox};
@@ -38,6 +38,8 @@ const RING_INPUTS: usize = 8192;
 const GIVEN_TIME: Duration = Duration::from_millis(1);
 /// Most emptied reply queues that are kept for reuse.
 pub(crate) const SPARE_QUEUES: usize = 8;
+/// How often the log's beginning is looked at, in microseconds, while something happens.
+const TRUNCATION_US: u64 = 100_000;
 /// Most log lines about dropped messages, per second.
 const LOG_LINES_PER_SECOND: u32 = 10;
 
@@ -84,6 +86,8 @@ pub(crate) struct Agent<T: Transport> {
     saved: u64,
     /// When to look whether the next checkpoint can be written.
     saver_due: Time,
+    /// When to look whether the beginning of the log can be removed.
+    truncation_due: Time,
     /// What recovered stages do first.
     first: Vec<Output>,
 }
@@ -144,6 +148,7 @@ impl<T: Transport> Agent<T> {
             has_appended: false,
             saved: durable.map_or(0, Durable::saved),
             saver_due: Time(0),
+            truncation_due: Time(0),
             first: Vec::new(),
             shared,
             stages: stages.into_iter().map(owned).collect(),
@@ -452,6 +457,9 @@ impl<T: Transport> Agent<T> {
         if let (Some(checkpoint), Some(durable)) = (output.checkpoint.take(), &shared.durable) {
             durable.save(checkpoint);
         }
+        if let (Some(order), Some(durable)) = (output.summarized.take(), &shared.durable) {
+            durable.summarized(order);
+        }
     }
 
     /// Tells the stages which checkpoint is durable, and has the next one written; the agent with
@@ -466,9 +474,17 @@ impl<T: Transport> Agent<T> {
             self.saver_due = self.host.after_us(again.as_micros() as u64);
         }
         let saved = durable.saved();
+        let is_due = self.host >= self.truncation_due;
+        let begins = is_due && durable.truncate(&self.shared.config, self.shared.replica);
+        if is_due {
+            self.truncation_due = self.host.after_us(TRUNCATION_US);
+        }
         if saved != self.saved {
             self.saved = saved;
             self.post(Input::State(ToState::Durable(OrderNumber(saved))));
+        }
+        if begins {
+            self.post(Input::Control(ToControl::Summarize));
         }
     }
 

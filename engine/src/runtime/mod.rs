@@ -58,7 +58,8 @@ mod tracing;
 
 pub use layout::{Layout, UnknownLayout};
 pub use status::{
-    AgentStatus, DiskStatus, PeerStatus, PillarStatus, RefusalCount, RejectionCount, Status, TrafficStatus,
+    AgentStatus, DiskStatus, PeerStatus, PillarStatus, RefusalCount, RejectionCount, Status,
+    TrafficStatus,
 };
 
 pub(crate) use agent::{Agent, SPARE_QUEUES};

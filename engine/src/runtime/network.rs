@@ -25,8 +25,8 @@ use hybster_proto::time::Time;
 use hybster_proto::wire::{kind, kind_of};
 
 use super::Shared;
-use super::gate::LogGate;
 use super::counters::{FAULT_COST_NS, cost_ns};
+use super::gate::LogGate;
 
 /// When to look again whether a peer that is not read can be read: nobody tells.
 const BEHIND: Duration = Duration::from_millis(1);

@@ -213,7 +213,8 @@ impl World {
         // What the log has, the replica has done, though nobody may have been told.
         self.count_deeds(index);
         let Self { scenario, keys, ledger, config, replicas, .. } = self;
-        let seen = replicas[index].recover((records, is_whole), scenario, config, keys, ledger, now)?;
+        let seen =
+            replicas[index].recover((records, is_whole), scenario, config, keys, ledger, now)?;
         self.oracles.restarted(ReplicaId(index as u16), seen);
         self.drain(index, Stage::Execution);
         let replica = &mut self.replicas[index];

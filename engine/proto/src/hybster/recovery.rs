@@ -369,7 +369,9 @@ impl Recovered {
                 .ok_or(RecoveryError::Contradiction("a summary is not what led to it"));
         }
         if of_view != view {
-            return Err(RecoveryError::Contradiction("a summary with the NEW-VIEW of another view"));
+            return Err(RecoveryError::Contradiction(
+                "a summary with the NEW-VIEW of another view",
+            ));
         }
         (control.stable_view, control.current) = (view, view);
         (control.stable, control.is_known) = (stable, true);

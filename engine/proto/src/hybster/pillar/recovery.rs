@@ -1,6 +1,6 @@
 //! A pillar that comes back with what its replica's log tells.
 
-use hybster_tss::{Counter, RequestVerifier, TrInX, Verifier};
+use hybster_tss::{Counter, CounterValue, RequestVerifier, TrInX, Verifier};
 use std::sync::Arc;
 
 use super::Pillar;
@@ -10,6 +10,7 @@ use crate::config::GroupConfig;
 use crate::hybster::record::{self, PillarSummary};
 use crate::hybster::recovery::RecoveredPillar;
 use crate::ids::{PillarId, ReplicaId};
+use crate::mutants::{self, Mutant};
 use crate::output::Output;
 use crate::time::Time;
 use crate::trace::{Phase, TraceEvent};
@@ -96,7 +97,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             committed: self.committed,
             last_ms: self.timing.last_ms(),
             inherited: self.timing.inherited,
-            counters: Counter::ALL.map(|counter| self.trinx.current(counter)),
+            counters: match mutants::active(Mutant::SummaryUncounted) {
+                true => [CounterValue::ZERO; Counter::ALL.len()],
+                false => Counter::ALL.map(|counter| self.trinx.current(counter)),
+            },
         };
         out.log(|| record::summary(&summary));
         for slot in self.slots.base()..self.slots.end() {
