@@ -123,6 +123,10 @@ pub(crate) fn smoke() -> Result<Outcome, String> {
         ["run", "--release", "--locked", "-p", "hybster-bench", "--", "run", "--warmup", "1"];
     run(cargo().args(bench).args(["--duration", "3", "--json"]).arg(&report))?;
     run_cargo(bench.iter().chain(&["--duration", "2", "--unreplicated"]))?;
+    // Kills of one replica and of all, under load: nothing lost or doubled, or it is an error.
+    let fault = ["run", "--release", "--locked", "-p", "hybster-bench", "--", "fault"];
+    let restarts = ["--restart", "random", "--durability", "sync", "--clients", "64"];
+    run_cargo(fault.iter().chain(&restarts).chain(&["--at", "1s", "--after", "15s"]))?;
     let text = fs::read_to_string(&report).map_err(|e| format!("{}: {e}", report.display()))?;
     let json: Value =
         serde_json::from_str(&text).map_err(|e| format!("{}: {e}", report.display()))?;
