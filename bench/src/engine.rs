@@ -54,6 +54,7 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
         clients: spec.identities,
         link_cipher: spec.link_cipher,
         layout: spec.layout,
+        durability: spec.durability,
     };
     create(path, &options).map(|_| ()).map_err(|e| Error::new(e.to_string()))
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hybster::durable::Durability;
 use hybster::duration::{DurationError, DurationRange};
 use hybster::{Layout, Protocol, TransportKind};
 use hybster_net::LinkCipher;
@@ -45,6 +46,17 @@ pub enum Command {
     /// One replica, started by this program itself.
     #[command(hide = true)]
     Replica(ReplicaArgs),
+}
+
+/// Which replicas are killed and started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RestartHow {
+    /// One of them, and now and then all.
+    Random,
+    /// One after the other.
+    Rolling,
+    /// All.
+    All,
 }
 
 /// A service that can be measured.
@@ -103,6 +115,10 @@ pub struct GroupOptions {
     /// Which threads and cores a replica's stages run on.
     #[arg(long, default_value = "auto")]
     pub layout: Layout,
+    /// What of a replica outlives its process: none (a replica starts once), async (everything, but not
+    /// after a loss of power) or sync (everything). The data lies in the directory for temporary files.
+    #[arg(long, default_value_t = Durability::None)]
+    pub durability: Durability,
     /// Pin each replica and load thread to its own cores, or to shared ones if there are too few.
     /// This lowers the latency of few clients, but the system can no longer balance the load.
     #[arg(long)]
@@ -170,7 +186,7 @@ pub struct RunOptions {
 
 /// Options of `fault`.
 #[derive(Clone, Debug, Args)]
-#[command(group(clap::ArgGroup::new("fault").required(true).args(["kill_leader", "pause_follower"])))]
+#[command(group(clap::ArgGroup::new("fault").required(true).args(["kill_leader", "pause_follower", "restart"])))]
 pub struct FaultOptions {
     /// Kill the leader with SIGKILL.
     #[arg(long)]
@@ -179,6 +195,10 @@ pub struct FaultOptions {
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "30s",
           value_parser = seconds)]
     pub pause_follower: Option<Duration>,
+    /// Kill replicas with SIGKILL and start them again, for the time of --after: one at a time at random
+    /// and now and then all (random), one after the other (rolling), or all each time (all).
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "random")]
+    pub restart: Option<RestartHow>,
     /// How long to load before the fault.
     #[arg(long, default_value = "3s", value_name = "DURATION", value_parser = seconds)]
     pub at: Duration,

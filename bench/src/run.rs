@@ -294,6 +294,7 @@ pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
         warmup_s: 0.0,
         batch_max: spec.batch_max,
         layout: spec.layout.to_string(),
+        durability: spec.durability.to_string(),
         pin: options.pin,
         transport: spec.transport.to_string(),
         busy_poll_us: spec.busy_poll.as_micros() as u64,

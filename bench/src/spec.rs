@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hybster::durable::Durability;
 use hybster::{Layout, Protocol, SessionId, TransportKind};
 use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
@@ -30,6 +31,8 @@ pub struct GroupSpec {
     pub batch_max: u32,
     /// Layout of stages on cores.
     pub layout: Layout,
+    /// What of a replica outlives its process.
+    pub durability: Durability,
     /// The cores of each process; empty if the system decides.
     pub cores: Cores,
     /// Transport of replicas and clients.
@@ -106,6 +109,7 @@ impl GroupSpec {
             pillars: if options.unreplicated { 1 } else { options.pillars },
             batch_max: options.batch_max,
             layout: options.layout,
+            durability: options.durability,
             cores,
             transport: options.transport,
             busy_poll: options.busy_poll,

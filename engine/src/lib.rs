@@ -45,6 +45,7 @@
 //! - [`services`]: services that come with the crate.
 //! - [`testing`]: whether a service is deterministic, before it is deployed.
 //! - [`memory`]: what a replica may hold at most.
+//! - [`durable`]: what a replica keeps on disk, so that it can start again.
 //! - [`logging`]: log lines as text or JSON, for programs that have no logger of their own.
 //! - [`duration`]: durations as people write them, for command lines.
 //! - [`heap`]: the allocator for programs that run replicas, and what it says when memory ends.
@@ -52,6 +53,7 @@
 #![deny(unsafe_code)]
 
 pub mod client;
+pub mod durable;
 pub mod duration;
 pub mod group;
 pub mod heap;

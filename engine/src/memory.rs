@@ -7,10 +7,11 @@
 use hybster_net::Limits;
 use hybster_net::limits::{PollLimits, UringLimits};
 pub use hybster_proto::bounds::{Bound, Buffer, FilledBy};
-use hybster_proto::egress::{EgressLimits, reply_link_bytes};
+use hybster_proto::egress::{AGAIN_BYTES, EgressLimits, reply_link_bytes};
 use hybster_proto::output::SPARE_QUEUE_BYTES;
 use hybster_proto::{admission, bounds};
 
+use crate::durable::{self, Durability};
 use crate::runtime::{QUEUE_BYTES, SPARE_QUEUES, TRACE_SLOT_BYTES};
 use crate::{Group, GroupConfig};
 
@@ -30,16 +31,20 @@ impl Memory {
     /// If the sum does not add up. The group's constants have been checked.
     #[must_use]
     pub fn of(group: &Group) -> Self {
-        Self::sum(group.config(), &group.link_limits())
+        Self::sum(group.config(), &group.link_limits(), group.durability())
     }
 
-    fn sum(config: &GroupConfig, limits: &Limits) -> Self {
+    fn sum(config: &GroupConfig, limits: &Limits, durability: Durability) -> Self {
         // The network, P pillars, execution and state.
         let agents = 3 + u64::from(config.pillars);
         let mut buffers = bounds::of_stages(config).expect("the constants were validated");
         let of_links = of_links(config, limits).expect("limits of links are small numbers");
         buffers.extend(of_links);
         buffers.extend(of_threads(config, limits, agents).expect("there are few threads"));
+        if durability != Durability::None {
+            buffers
+                .extend(of_disk(config, durability).expect("sizes of the log are small numbers"));
+        }
         let bounded_bytes = bounds::sum(&buffers).expect("a sum of parts far below 2^64");
         let memory = Self { buffers, bounded_bytes };
         memory.check();
@@ -243,13 +248,37 @@ fn of_threads(config: &GroupConfig, limits: &Limits, agents: u64) -> Option<Vec<
     ])
 }
 
+fn of_disk(config: &GroupConfig, durability: Durability) -> Option<Vec<Buffer>> {
+    use FilledBy::{Peers, Replica};
+    use bounds::{buffer, product};
+    let replicas = u64::from(config.replicas);
+    Some(vec![
+        // Records that are not written yet, and blocks that are being made of them.
+        buffer(
+            "log",
+            "engine/log/src/ring.rs",
+            Replica,
+            product(&[durable::log_bytes(durability, config)])?,
+            "clients are not read; when nothing has room any more, a stage waits for the disk",
+        ),
+        // For each peer, and for all of them. What is new is in the order window, and counted there.
+        buffer(
+            "messages that are sent again and wait for the log",
+            "engine/proto/src/egress/gate.rs",
+            Peers,
+            product(&[replicas, AGAIN_BYTES as u64])?,
+            "dropped: they are sent again",
+        ),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_buffer_is_where_it_is_said_to_be_and_counts_once() {
-        let memory = Memory::sum(&GroupConfig::default(), &Limits::default());
+        let memory = Memory::sum(&GroupConfig::default(), &Limits::default(), Durability::Sync);
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         for Buffer { name, place, bound, beyond, .. } in &memory.buffers {
             assert!(root.join(place).is_file(), "{name}: there is no {place}");
@@ -267,7 +296,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "counts once")]
     fn a_sum_of_other_parts_is_noticed() {
-        let mut memory = Memory::sum(&GroupConfig::default(), &Limits::default());
+        let mut memory = Memory::sum(&GroupConfig::default(), &Limits::default(), Durability::Sync);
         memory.buffers.pop();
         memory.check();
     }
@@ -275,7 +304,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "listed twice")]
     fn a_buffer_that_is_listed_twice_is_noticed() {
-        let mut memory = Memory::sum(&GroupConfig::default(), &Limits::default());
+        let mut memory = Memory::sum(&GroupConfig::default(), &Limits::default(), Durability::Sync);
         let again = memory.buffers.iter().find(|buffer| buffer.bound == Bound::Service).cloned();
         memory.buffers.extend(again);
         memory.check();

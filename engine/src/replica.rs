@@ -9,12 +9,15 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use hybster_log::{Directory, Writer, WriterThread};
 use hybster_net::files::Files;
 use hybster_net::{AnyTransport, HubConfig, Identity, Limits, PeerAddress, TransportKind};
 use hybster_proto::egress::EgressLimits;
+use hybster_proto::output::Output;
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
@@ -22,6 +25,7 @@ use hybster_proto::trace::TraceEvent;
 pub use error::{ReplicaError, StartError};
 pub use running::{RunningReplica, Stopper};
 
+use crate::durable::{self, Disks, Durability, Durable, Found, Opened, Saver, Teller};
 #[cfg(doc)]
 use crate::group::GroupError;
 use crate::group::{Group, ReplicaKeys};
@@ -33,11 +37,15 @@ use crate::runtime::{
 
 /// A replica of a group; [`Replica::builder`] leads to a [`RunningReplica`].
 ///
-/// **A replica starts once.** The trusted counters live in the process, so a replica that stopped
-/// has lost them, and with the old keys and epoch it could certify one value twice. So a second
-/// start is refused ([`GroupError::StartedBefore`]): the first one uses up the key file. Until an epoch can be raised in a running
-/// group, a group continues without up to f stopped replicas; when more have stopped, it needs a
-/// new directory.
+/// **A replica starts again from its log.** The trusted counters live in the process; where they
+/// were is in the log, as nothing leaves the host before the log has it ([`crate::durable`]). So a start
+/// needs the replica's own data, and refuses a directory that is empty though the replica has run
+/// ([`crate::durable::DataError::Lost`]).
+///
+/// In a group with durability `none` nothing is kept, and a replica that stopped has lost its counters:
+/// with the old keys and epoch it could certify one value twice. So a second start is refused
+/// ([`GroupError::StartedBefore`]): the first one uses up the key file. Such a group continues without
+/// up to f stopped replicas; when more have stopped, it needs a new directory.
 ///
 /// ```no_run
 /// use hybster::group::{Group, ReplicaKeys};
@@ -69,6 +77,7 @@ impl Replica {
             pin: false,
             cores: None,
             listen: None,
+            data: None,
             is_replicated: true,
             trace: None,
         }
@@ -87,6 +96,7 @@ pub struct ReplicaBuilder<S> {
     pin: bool,
     cores: Option<Vec<usize>>,
     listen: Option<PeerAddress>,
+    data: Option<PathBuf>,
     is_replicated: bool,
     trace: Option<Trace>,
 }
@@ -110,6 +120,7 @@ impl<S> ReplicaBuilder<S> {
             pin: self.pin,
             cores: self.cores,
             listen: self.listen,
+            data: self.data,
             is_replicated: self.is_replicated,
             trace: self.trace,
         }
@@ -153,6 +164,13 @@ impl<S> ReplicaBuilder<S> {
     /// not exist yet.
     pub fn listen(mut self, address: impl Into<PeerAddress>) -> Self {
         self.listen = Some(address.into());
+        self
+    }
+
+    /// The directory for the replica's log and checkpoints, if the group keeps any. By default it lies
+    /// beside the replica's key file: `replica-N.epoch-E.data`.
+    pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data = Some(directory.into());
         self
     }
 
@@ -201,25 +219,52 @@ impl<S: Service> ReplicaBuilder<S> {
         }
         let (hub, transport_kind) = listen::open_hub(self.transport, self.hub_config()?)?;
         let (trace, trace_file) = self.open_trace(plans.len())?;
-        if self.must_claim() {
-            self.keys.claim_start()?;
-        }
+        let mut opened = self.open_data()?;
+        let found = opened.as_mut().and_then(|opened| opened.found.take());
         let local_address = hub.local_address().expect("a replica listens");
         let id = self.keys.id;
         let is_replicated = self.is_replicated;
-        let shared = Shared::new(id, config, layout, transport_kind, is_replicated, plans, trace);
+        let teller = Teller::default();
+        let (durable, writer) = match opened {
+            Some(opened) => {
+                let (durable, writer) = self.start_saver(opened, teller.clone())?;
+                (Some(durable), Some(writer))
+            }
+            None => (None, None),
+        };
+        let shared = Shared::new(
+            id,
+            config,
+            layout,
+            transport_kind,
+            is_replicated,
+            plans,
+            trace,
+            durable.clone(),
+        );
         let shared = Arc::new(shared);
+        teller.is_for(&shared);
+        let disks = durable.map(|durable| Disks { writer: None, durable });
+        let disks = match (disks, writer) {
+            (Some(mut disks), Some(writer)) => {
+                let started = WriterThread::start(writer, move || teller.log_moved());
+                disks.writer = Some(started.map_err(StartError::Thread)?);
+                Some(disks)
+            }
+            _ => None,
+        };
         let peers = self.peers().map(|(peer, _)| peer).collect();
         let limits = EgressLimits::default();
         let mut network = Some(Network::new(hub, Arc::clone(&shared), peers, limits));
-        let mut stages = self.stages();
+        let (mut stages, mut first) = self.stages(found, &shared)?;
         let mut queues = Queues::between(shared.plans.len());
         let mut threads = Vec::with_capacity(shared.plans.len());
         for index in 0..shared.plans.len() {
             let owned = take_stages(&mut stages, &shared.plans[index].roles);
             let (inboxes, outboxes) = queues.take(index);
             let agent =
-                Agent::new(index, Arc::clone(&shared), owned, network.take(), inboxes, outboxes);
+                Agent::new(index, Arc::clone(&shared), owned, network.take(), inboxes, outboxes)
+                    .begins_with(std::mem::take(&mut first));
             match spawn(index, &shared, agent) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
@@ -232,7 +277,7 @@ impl<S: Service> ReplicaBuilder<S> {
         log::info!("at most {bytes} bytes in buffers that are bounded; {open} are not bounded yet");
         let mode = if is_replicated { "replica" } else { "unreplicated server" };
         log::info!("{mode} {} listens on {local_address}, {layout} layout, {transport_kind}", id.0);
-        Ok(RunningReplica::new(shared, threads, local_address, trace_file))
+        Ok(RunningReplica::new(shared, threads, local_address, disks, trace_file))
     }
 
     fn open_trace(
@@ -252,7 +297,7 @@ impl<S: Service> ReplicaBuilder<S> {
     fn check(&self) -> Result<(), StartError> {
         let config = self.group.config();
         // Before it listens, where a second start right after the first would fail for the address.
-        if self.must_claim() {
+        if self.must_claim() && !self.is_durable() {
             self.keys.refuse_second_start()?;
         }
         if self.group.replicas().get(usize::from(self.keys.id.0)).is_none() {
@@ -272,6 +317,42 @@ impl<S: Service> ReplicaBuilder<S> {
     /// Whether the start uses up the key's right to start.
     fn must_claim(&self) -> bool {
         self.is_replicated && self.group.config().rules().starts_once
+    }
+
+    /// Whether the replica can start again.
+    fn is_durable(&self) -> bool {
+        self.is_replicated && self.group.durability() != Durability::None
+    }
+
+    /// Opens the replica's data, if it keeps any, and takes the right to run with it.
+    fn open_data(&self) -> Result<Option<Opened>, StartError> {
+        if !self.is_durable() {
+            if self.must_claim() {
+                self.keys.claim_start()?;
+            }
+            return Ok(None);
+        }
+        let path = self.data.clone().unwrap_or_else(|| self.keys.data_directory());
+        let (mode, has_run) = (self.group.durability(), self.keys.has_started()?);
+        let opened = durable::open(&path, mode, self.group.config(), self.keys.id, has_run)?;
+        if self.must_claim() && !has_run {
+            // The log is there, so that from here on it has everything.
+            self.keys.claim_start()?;
+        }
+        Ok(Some(opened))
+    }
+
+    fn start_saver(
+        &self,
+        opened: Opened,
+        teller: Teller,
+    ) -> Result<(Arc<Durable>, Writer<Directory>), StartError> {
+        let Opened { log, writer, store, durable, truncation, .. } = opened;
+        let saved = Arc::new(AtomicU64::new(durable.0));
+        let saver = Saver::start(store, Arc::clone(&saved), move |outcome| teller.saved(outcome))
+            .map_err(StartError::Thread)?;
+        let durable = Durable::new(self.group.durability(), log, saver, saved, truncation);
+        Ok((Arc::new(durable), writer))
     }
 
     /// Read once, before any thread is pinned, because the list is the calling thread's mask.
@@ -322,14 +403,22 @@ impl<S: Service> ReplicaBuilder<S> {
         })
     }
 
-    /// All stages with their roles.
-    fn stages(self) -> Vec<(Role, Box<dyn Stage>)> {
+    /// All stages with their roles, and what they do first.
+    fn stages(self, found: Option<Found>, shared: &Shared) -> Result<Begun, StartError> {
         let Self { group, keys, service, is_replicated, .. } = self;
-        if is_replicated {
-            stages::replicated(&group, &keys, service)
-        } else {
-            stages::unreplicated(&group, &keys, service)
-        }
+        let output = || Output {
+            tracing: shared.trace.is_some(),
+            logging: shared.durable.is_some(),
+            ..Output::default()
+        };
+        Ok(match found {
+            Some(found) => {
+                let now = shared.clock.now();
+                stages::recovered(&group, &keys, service, found, now, output)?
+            }
+            None if is_replicated => (stages::replicated(&group, &keys, service), Vec::new()),
+            None => (stages::unreplicated(&group, &keys, service), Vec::new()),
+        })
     }
 }
 
@@ -343,6 +432,9 @@ impl<S> fmt::Debug for ReplicaBuilder<S> {
             .finish_non_exhaustive()
     }
 }
+
+/// Stages with their roles, and what they do first.
+type Begun = (Vec<(Role, Box<dyn Stage>)>, Vec<Output>);
 
 /// Takes the stages of an agent, in the order of its plan.
 fn take_stages(stages: &mut Vec<(Role, Box<dyn Stage>)>, roles: &[Role]) -> Vec<Box<dyn Stage>> {

@@ -13,7 +13,7 @@ use hybster::group::{Addresses, CreateOptions, create};
 use hybster::services::CounterService;
 use hybster::services::counter::{decode_reply, encode_add, encode_get};
 use hybster::{
-    ClientId, ClientKeys, GroupConfig, GroupError, Layout, Replica, ReplicaId, ReplicaKeys,
+    ClientId, ClientKeys, GroupConfig, Layout, Replica, ReplicaId, ReplicaKeys,
     RequestAuthenticator, StartError, Status,
 };
 use hybster_tss::{ClientSigningKey, RequestKey};
@@ -231,8 +231,7 @@ fn a_taken_port_and_a_wrong_shape_are_told() {
     let builder = || Replica::builder(running.group.clone(), keys()).service(CounterService::new());
     let address = running.replicas[0].as_ref().unwrap().local_address().to_string();
     let error = builder().start().unwrap_err();
-    let second_start = matches!(error, StartError::Group(GroupError::StartedBefore { .. }));
-    assert!(second_start, "not that the address is taken: {error}");
+    assert!(matches!(error, StartError::AddressTaken { .. }), "{error}");
     // Another group at the same address.
     let scratch = Scratch::new("taken-by-another");
     let mut list = free_addresses(2);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use hybster::durable::Durability;
 use hybster::group::{Addresses, CreateOptions, Group, create, parse_address};
 use hybster::{GroupConfig, Layout, PeerAddress, Protocol};
 use hybster_net::LinkCipher;
@@ -57,6 +58,10 @@ pub(crate) struct InitArgs {
     /// Layout of a replica's stages on cores.
     #[arg(long, default_value = "auto")]
     layout: Layout,
+    /// What of a replica outlives its process: sync (everything, after a loss of power too), async
+    /// (everything, but not after a loss of power) or none (a replica starts once).
+    #[arg(long, default_value_t)]
+    durability: Durability,
     /// Requests per batch, at most.
     #[arg(long, value_name = "REQUESTS")]
     batch_max: Option<u32>,
@@ -100,19 +105,29 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
     } else {
         Addresses::Named(args.addresses.clone())
     };
-    let (link_cipher, layout) = (args.link_cipher, args.layout);
-    Ok(CreateOptions { config, addresses, clients: args.clients, link_cipher, layout })
+    let InitArgs { clients, link_cipher, layout, durability, .. } = *args;
+    Ok(CreateOptions { config, addresses, clients, link_cipher, layout, durability })
 }
 
 fn next_steps(args: &InitArgs, group: &Group) -> String {
     let config = group.config();
     let dir = args.dir.display();
+    let promise = match group.durability() {
+        Durability::None => {
+            "A replica starts\n\
+             once: that uses up its key file, of which no older copy may be restored afterwards."
+        }
+        _ => {
+            "A replica\n\
+             keeps its log and checkpoints in replica-N.epoch-E.data beside its key file, and starts again\n\
+             from there. Never put an older copy of key file or data in their place."
+        }
+    };
     let mut text = format!(
         "Made {dir}: {} replicas (f = {}), {} pillars, {} client keys.\n\
          \n\
          Every replica needs group.toml and its own replica-N.key, a client group.toml and its\n\
-         client-N.key; nobody needs more, and key files are for their owner only. A replica starts\n\
-         once: that uses up its key file, of which no older copy may be restored afterwards.\n\
+         client-N.key; nobody needs more, and key files are for their owner only. {promise}\n\
          \n\
          Start the replicas, each in a terminal (or on a machine) of its own:\n",
         config.replicas,

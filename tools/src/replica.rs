@@ -52,6 +52,10 @@ pub(crate) struct ReplicaArgs {
     /// port mapping. The others still connect to that one.
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     listen: Option<PeerAddress>,
+    /// The directory for the replica's log and checkpoints, if the group keeps any; by default
+    /// replica-N.epoch-E.data in the group directory.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Pin each thread to its own core.
     #[arg(long)]
     pin: bool,
@@ -122,6 +126,9 @@ fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
         .pin(args.pin);
     if let Some(address) = &args.listen {
         builder = builder.listen(address.clone());
+    }
+    if let Some(directory) = &args.data {
+        builder = builder.data(directory);
     }
     if !args.cores.is_empty() {
         builder = builder.cores(args.cores.clone());

@@ -173,6 +173,11 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
         let _ = writeln!(text, "\ncommitted/prepared up to which order number:");
         columns(&mut text, &rows);
     }
+    let rows = disks(answer);
+    if rows.len() > 1 {
+        let _ = writeln!(text, "\non disk:");
+        columns(&mut text, &rows);
+    }
     for entry in &answer.replicas {
         if let Some(problem) = &entry.problem {
             let _ = writeln!(text, "\nreplica {} at {}: {problem}", entry.replica, entry.address);
@@ -186,6 +191,25 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
         }
     }
     text
+}
+
+/// A head, and a row for each replica that keeps anything on disk.
+fn disks(answer: &GroupStatus) -> Vec<Vec<String>> {
+    let head = ["replica", "durability", "checkpoint", "log", "not synced", "syncs", "room"];
+    let row = |entry: &Entry| {
+        let disk = entry.status.as_ref()?.disk.as_ref()?;
+        Some(vec![
+            entry.replica.to_string(),
+            disk.durability.clone(),
+            disk.checkpoint.to_string(),
+            format!("{} KiB", disk.log_bytes >> 10),
+            format!("{} KiB", disk.log_behind >> 10),
+            disk.syncs.to_string(),
+            if disk.is_short { "short: clients wait" } else { "ok" }.to_owned(),
+        ])
+    };
+    let head = head.map(str::to_owned).to_vec();
+    std::iter::once(head).chain(answer.replicas.iter().filter_map(row)).collect()
 }
 
 /// A head, and a row per replica with its view and counters.
@@ -301,6 +325,7 @@ mod tests {
                 { "pillar": 0, "prepared": 303, "committed": 301, "window_base": 256 },
                 { "pillar": 1, "prepared": 302, "committed": 302, "window_base": 256 },
             ],
+            "disk": { "durability": "sync", "checkpoint": 256, "log_bytes": 4096, "is_short": true },
             "peers": [{ "replica": 1, "up": false, "queued_bytes": 0, "throttled": 7 }],
         }))
         .unwrap();
@@ -335,6 +360,7 @@ mod tests {
             "299/301",
             "300/300",
             "1 (down)",
+            "short: clients wait",
             "unreachable",
             "connection refused",
         ] {
@@ -355,6 +381,7 @@ mod tests {
         status.rejections = vec![Default::default()];
         status.refusals = vec![Default::default()];
         status.agents = vec![Default::default()];
+        status.disk = Some(Default::default());
         let answer = GroupStatus {
             format: 1,
             group: String::new(),

@@ -80,7 +80,7 @@ fn io_uring_that_is_named_and_forbidden_is_an_error_with_the_reason() {
 /// Whatever holds the address, a second start is told that it is one.
 #[test]
 fn a_start_right_after_a_kill_says_that_the_replica_was_started_before() {
-    let mut group = Group::init(&[]);
+    let mut group = Group::init(&["--durability", "none"]);
     group.start_replica(0);
     group.kill(0);
     let path = group.path_text();
@@ -171,7 +171,7 @@ fn sum_of_bounds(group: &Group) -> String {
 /// Whatever file is removed, copied or moved afterwards, the key has been used.
 #[test]
 fn a_start_uses_up_the_key_and_removing_its_mark_does_not_bring_it_back() {
-    let mut group = Group::init(&[]);
+    let mut group = Group::init(&["--durability", "none"]);
     let before = group.copy("before");
     group.start_replica(1);
     group.kill(1);

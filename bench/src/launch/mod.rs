@@ -134,6 +134,17 @@ impl Group {
         self.replicas[usize::from(replica)].kill();
     }
 
+    /// Starts a replica again that was killed, and waits until it is ready.
+    ///
+    /// # Errors
+    /// With its log.
+    pub fn restart(&mut self, replica: u16, stop: &Stop) -> Result<(), Error> {
+        let mut child = self.spawn(replica)?;
+        child.wait_ready(START_PATIENCE, stop)?;
+        self.replicas[usize::from(replica)] = child;
+        Ok(())
+    }
+
     /// Pauses a replica with SIGSTOP.
     ///
     /// # Errors

@@ -31,6 +31,8 @@ pub enum Axis {
     Transport,
     /// `--layout`
     Layout,
+    /// `--durability`
+    Durability,
 }
 
 impl Axis {
@@ -48,6 +50,7 @@ impl Axis {
             Self::LinkCipher => "link-cipher",
             Self::Transport => "transport",
             Self::Layout => "layout",
+            Self::Durability => "durability",
         }
     }
 
@@ -68,6 +71,7 @@ impl Axis {
             Self::LinkCipher => &["aegis-128x2", "aes-128-gcm", "gmac", "blake3"],
             Self::Transport => &["epoll", "io-uring"],
             Self::Layout => &["fused", "split"],
+            Self::Durability => &["none", "async", "sync"],
         };
         list.iter().map(|value| (*value).to_owned()).collect()
     }
@@ -90,6 +94,7 @@ impl Axis {
             Self::LinkCipher => group.link_cipher = self.parse(value)?,
             Self::Transport => group.transport = self.parse(value)?,
             Self::Layout => group.layout = self.parse(value)?,
+            Self::Durability => group.durability = self.parse(value)?,
         }
         Ok(options)
     }

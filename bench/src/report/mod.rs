@@ -149,6 +149,9 @@ pub struct Config {
     pub batch_max: u32,
     /// Layout of a replica's stages on cores.
     pub layout: String,
+    /// What of a replica outlives its process. Older reports lack it; theirs kept nothing.
+    #[serde(default = "nothing_kept")]
+    pub durability: String,
     /// Whether processes are pinned to cores. Older reports lack it; theirs were not.
     #[serde(default)]
     pub pin: bool,
@@ -236,4 +239,8 @@ pub fn write_json(path: &Path, report: &impl Serialize) -> Result<(), Error> {
     std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
     file.persist(path).map_err(|e| failed(e.error))?;
     Ok(())
+}
+
+fn nothing_kept() -> String {
+    "none".to_owned()
 }

@@ -80,14 +80,15 @@ fn setting(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
     let pinned = if config.pin { ", pinned" } else { "" };
     writeln!(
         f,
-        "layout {}{}, transport {}, authenticator {}, links {}, batches of at most {} requests{}",
+        "layout {}{}, transport {}, authenticator {}, links {}, batches of at most {} requests{}, durability {}",
         config.layout,
         pinned,
         config.transport,
         config.authenticator,
         config.link_cipher,
         config.batch_max,
-        signed
+        signed,
+        config.durability
     )
 }
 

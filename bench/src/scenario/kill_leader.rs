@@ -36,6 +36,13 @@ pub(super) fn round(
         let middle = stage.mark();
         stage.run_until(now + 2 * half)?;
         let after_ops_s = stage.rate_since(middle);
-        Ok(Script { replica: killed, view_before, before_ops_s, after_ops_s, pause: None })
+        Ok(Script {
+            replica: killed,
+            view_before,
+            before_ops_s,
+            after_ops_s,
+            pause: None,
+            restart: None,
+        })
     })
 }

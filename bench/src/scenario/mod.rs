@@ -8,10 +8,13 @@ mod kill_leader;
 mod ledger;
 mod pause_follower;
 mod report;
+mod restart;
 mod round;
 
 pub use ledger::{Increments, Ledger, Verdict};
-pub use report::{FaultReport, Gaps, PauseRound, Round};
+pub use report::{FaultReport, Gaps, PauseRound, RestartRound, Round};
+
+use hybster::durable::Durability;
 
 use crate::Error;
 use crate::machine::Machine;
@@ -31,11 +34,17 @@ pub fn fault(options: &FaultOptions, stop: &Stop) -> Result<FaultReport, Error> 
     if spec.unreplicated || spec.faults == 0 {
         return Err(Error::new("a group that tolerates no fault has no fault to show: use f >= 1"));
     }
+    if options.restart.is_some() && spec.durability == Durability::None {
+        return Err(Error::new(
+            "replicas that keep nothing cannot start again: add --durability sync or async",
+        ));
+    }
     let mut rounds = Vec::new();
     for number in 1..=options.repeat {
-        let round = match options.pause_follower {
-            Some(length) => pause_follower::round(options, length, &spec, connections, stop),
-            None => kill_leader::round(options, &spec, connections, stop),
+        let round = match (options.pause_follower, options.restart) {
+            (Some(length), _) => pause_follower::round(options, length, &spec, connections, stop),
+            (None, Some(how)) => restart::round(options, how, &spec, connections, stop),
+            (None, None) => kill_leader::round(options, &spec, connections, stop),
         }
         .map_err(|e| e.context(format!("round {number}")))?;
         if options.repeat > 1 {
@@ -46,7 +55,12 @@ pub fn fault(options: &FaultOptions, stop: &Stop) -> Result<FaultReport, Error> 
     let config = Config { connections, ..crate::run::config(&options.group, &spec) };
     Ok(FaultReport {
         format: FORMAT,
-        kind: if options.kill_leader { "kill-leader" } else { "pause-follower" }.into(),
+        kind: match (options.pause_follower, options.restart) {
+            (Some(_), _) => "pause-follower",
+            (None, Some(_)) => "restart",
+            (None, None) => "kill-leader",
+        }
+        .into(),
         gap_ms: Gaps::of(&rounds),
         acknowledged: rounds.iter().map(|r| r.acknowledged).sum(),
         errors: rounds.iter().map(|r| r.errors).sum(),

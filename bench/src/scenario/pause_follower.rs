@@ -52,7 +52,8 @@ pub(super) fn round(
             peak_bytes: peak(stage)?,
         };
         let after_ops_s = stage.rate_since(after);
-        Ok(Script { replica: paused, view_before, before_ops_s, after_ops_s, pause: Some(pause) })
+        let pause = Some(pause);
+        Ok(Script { replica: paused, view_before, before_ops_s, after_ops_s, pause, restart: None })
     })
 }
 

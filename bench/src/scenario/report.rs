@@ -12,7 +12,7 @@ use crate::report::{Config, ProcessReport, bytes, count, machine_line, plural, p
 pub struct FaultReport {
     /// Version of this form.
     pub format: u32,
-    /// `kill-leader` or `pause-follower`.
+    /// `kill-leader`, `pause-follower` or `restart`.
     pub kind: String,
     /// Longest times without a completion, over the rounds.
     pub gap_ms: Gaps,
@@ -72,6 +72,9 @@ pub struct Round {
     pub diverged: Vec<u16>,
     /// Only for `pause-follower`.
     pub pause: Option<PauseRound>,
+    /// Only for `restart`.
+    #[serde(default)]
+    pub restart: Option<RestartRound>,
     /// CPU since the start and memory at the end, per process that runs.
     pub processes: Vec<ProcessReport>,
 }
@@ -93,6 +96,15 @@ pub struct PauseRound {
     pub peak_before_bytes: u64,
     /// Sum of all processes' peak memory at the end.
     pub peak_bytes: u64,
+}
+
+/// Figures about replicas that were killed and started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RestartRound {
+    /// Replicas that were started again.
+    pub restarts: u64,
+    /// How often all were killed together.
+    pub of_all: u64,
 }
 
 impl Gaps {
@@ -127,6 +139,13 @@ impl Round {
             count(self.before_ops_s as u64),
             count(self.after_ops_s as u64),
         );
+        if let Some(restart) = &self.restart {
+            line += &format!(
+                "; {} started again, {} times all of them",
+                plural(restart.restarts, "replica"),
+                restart.of_all
+            );
+        }
         if let Some(pause) = &self.pause {
             let verdict = if pause.caught_up { "caught up after" } else { "NOT CAUGHT UP after" };
             line += &format!(
@@ -223,6 +242,7 @@ mod tests {
             after_ops_s: 1.0,
             diverged: vec![],
             pause: None,
+            restart: None,
             processes: vec![],
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Increments, Ledger, PauseRound, Round};
+use super::{Increments, Ledger, PauseRound, RestartRound, Round};
 use crate::Error;
 use crate::engine::{self, Monitor, Status};
 use crate::launch::Group;
@@ -55,6 +55,8 @@ pub(super) struct Script {
     pub after_ops_s: f64,
     /// Only of a pause.
     pub pause: Option<PauseRound>,
+    /// Only of restarts.
+    pub restart: Option<RestartRound>,
 }
 
 impl Stage<'_> {
@@ -161,7 +163,7 @@ pub(super) fn play(
     dead.iter().for_each(|r| group.kill(*r));
     let measured = Recorder::merge(runs.into_iter().map(|r| r.recorder));
     stop_survivors(group, &dead)?;
-    let Script { replica, view_before, before_ops_s, after_ops_s, pause } = script;
+    let Script { replica, view_before, before_ops_s, after_ops_s, pause, restart } = script;
     Ok(Round {
         replica,
         view_before,
@@ -176,6 +178,7 @@ pub(super) fn play(
         after_ops_s,
         diverged,
         pause,
+        restart,
         processes,
     })
 }

@@ -193,6 +193,8 @@ pub enum ToPillar {
         /// The checkpoint.
         id: CheckpointId,
     },
+    /// Put all that the log has of this pillar into it once more, as soon as the window moves.
+    Summarize,
     /// Ask the peers for what this pillar lacks.
     AskPeers,
     /// Tell the request intake what was handed to the execution stage.
@@ -377,6 +379,8 @@ pub struct DurableCheckpoint {
     pub id: CheckpointId,
     /// Its pages.
     pub taken: TakenSnapshot,
+    /// A state was installed since the last one: equal versions of pages do not tell equal pages.
+    pub is_anew: bool,
 }
 
 /// Inputs to the state stage.
@@ -444,6 +448,8 @@ pub enum ToControl {
     Stuck,
     /// The link to a peer is up (again).
     PeerUp(ReplicaId),
+    /// Put what the log has of all stages into it once more: what is in front can be removed then.
+    Summarize,
     /// A client asks for the replica's status.
     StatusRequest(ClientLink),
     /// What only Hybster knows.

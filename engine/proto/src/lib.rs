@@ -52,6 +52,7 @@ pub mod time;
 pub mod timeouts;
 pub mod trace;
 mod transferred;
+pub mod truncation;
 pub mod unreplicated;
 pub mod wire;
 

@@ -105,6 +105,10 @@ pub enum Mutant {
     HoldUpsCount,
     /// A replica vouches for a transferred state that a restart would take away.
     VouchesUnsaved,
+    /// The beginning of a log is removed before the checkpoint is durable that takes its place.
+    TruncatesEarly,
+    /// A summary leaves out what this replica has certified.
+    SummaryUncounted,
     /// Replies leave before the log has what they rest on.
     RepliesUngated,
     /// Messages to peers leave before the log has what they rest on.
@@ -125,7 +129,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 57] = [
+    pub const ALL: [Self; 59] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -175,6 +179,8 @@ impl Mutant {
         Self::ViewsInHaste,
         Self::HoldUpsCount,
         Self::VouchesUnsaved,
+        Self::TruncatesEarly,
+        Self::SummaryUncounted,
         Self::RepliesUngated,
         Self::MessagesUngated,
         Self::VotesUnlogged,

@@ -17,6 +17,7 @@ use super::{
     ClientEntry, ClientKeys, GROUP_FILE, Group, GroupError, ReplicaEntry, ReplicaKeys, file, hex,
     request_keys,
 };
+use crate::durable::Durability;
 use crate::runtime::Layout;
 
 /// Where the replicas of a new group listen.
@@ -44,6 +45,8 @@ pub struct CreateOptions {
     pub link_cipher: LinkCipher,
     /// The default layout of the replicas.
     pub layout: Layout,
+    /// What of a replica outlives its process.
+    pub durability: Durability,
 }
 
 impl Default for CreateOptions {
@@ -55,6 +58,7 @@ impl Default for CreateOptions {
             clients: 1,
             link_cipher: LinkCipher::default(),
             layout: Layout::Auto,
+            durability: Durability::default(),
         }
     }
 }
@@ -127,6 +131,7 @@ fn generate(
         config: Arc::new(config),
         link_cipher: options.link_cipher,
         layout: options.layout,
+        durability: options.durability,
         replicas,
         clients,
     };

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{ClientEntry, Group, GroupError, ReplicaEntry, address, hex, request_keys};
+use crate::durable::Durability;
 use crate::runtime::Layout;
 
 /// The version of the file's form.
@@ -50,6 +51,8 @@ struct GroupFile {
     link_cipher: String,
     #[serde(default)]
     layout: Option<String>,
+    #[serde(default)]
+    durability: Option<String>,
     #[serde(default)]
     replica: Vec<ReplicaTable>,
     #[serde(default)]
@@ -95,6 +98,13 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         }
         None => Layout::Auto,
     };
+    let durability = match &table.durability {
+        Some(name) => {
+            name.parse().map_err(|_| bad(path, "durability", name, "write sync, async or none"))?
+        }
+        // Files of programs that kept nothing.
+        None => Durability::None,
+    };
     let clients = client_entries(path, &table.client, &config)?;
     if config.request_authenticator == RequestAuthenticator::Ed25519 {
         config.request_keys = request_keys(&clients).digest();
@@ -104,6 +114,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         config: Arc::new(config),
         link_cipher,
         layout,
+        durability,
         replicas: replica_entries(path, text, &table.replica)?,
         clients,
     };
@@ -399,7 +410,7 @@ fn proofs_and_waits(c: &GroupConfig) -> Vec<Entry> {
 }
 
 /// The keys that the digest of the group does not cover.
-fn local(group: &Group) -> [Entry; 2] {
+fn local(group: &Group) -> [Entry; 3] {
     [
         quoted(
             "Protection of links: aegis-128x2 (the fastest) and aes-128-gcm authenticate and encrypt,\n\
@@ -412,6 +423,12 @@ fn local(group: &Group) -> [Entry; 2] {
              May differ from replica to replica.",
             "layout",
             group.layout,
+        ),
+        quoted(
+            "What outlives a replica's process: sync (all that it has ever said; after a loss of power\n\
+             too), async (the same, but not after a loss of power) or none (it starts once).",
+            "durability",
+            group.durability,
         ),
     ]
 }

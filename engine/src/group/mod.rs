@@ -31,6 +31,7 @@ pub use create::{Addresses, CreateOptions, create};
 pub use error::GroupError;
 pub use keys::{ClientKeys, ReplicaKeys};
 
+use crate::durable::Durability;
 use crate::runtime::Layout;
 
 /// Bytes of a client link's longest frame besides the longest operation or result.
@@ -50,6 +51,7 @@ pub struct Group {
     config: Arc<GroupConfig>,
     link_cipher: LinkCipher,
     layout: Layout,
+    durability: Durability,
     replicas: Vec<ReplicaEntry>,
     clients: Vec<ClientEntry>,
 }
@@ -135,6 +137,12 @@ impl Group {
     #[must_use]
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// What of a replica outlives its process.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// The replicas, in order from 0.

@@ -26,6 +26,21 @@ use super::GroupError;
 use super::keys::ReplicaKeys;
 
 impl ReplicaKeys {
+    /// Whether the replica was started before, as far as its files here tell.
+    pub(crate) fn has_started(&self) -> Result<bool, GroupError> {
+        match self.refuse_second_start() {
+            Ok(()) => Ok(false),
+            Err(GroupError::StartedBefore { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The replica's directory for its data, unless another one is named.
+    pub(crate) fn data_directory(&self) -> PathBuf {
+        let epoch = self.home.epoch;
+        self.home.dir.join(format!("replica-{}.epoch-{epoch}.data", self.id.0))
+    }
+
     /// Refuses a start that [`Self::claim_start`] would refuse, and changes nothing.
     pub(crate) fn refuse_second_start(&self) -> Result<(), GroupError> {
         if self.home.right == StartRight::Used {

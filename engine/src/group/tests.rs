@@ -143,6 +143,7 @@ fn every_fault_names_file_key_and_cure() {
         ("mac = \"aegis-128l\"", "mac = \"md5\"", "mac = md5"),
         ("link_cipher = \"aegis-128x2\"", "link_cipher = \"rot13\"", "link_cipher = rot13"),
         ("layout = \"auto\"", "layout = \"round\"", "layout = round"),
+        ("durability = \"sync\"", "durability = \"often\"", "write sync, async or none"),
         ("epoch = 0", "epoch = 0\ncolour = 3", "colour"),
         ("protocol = \"hybster\"", "protocol = \"paxos\"", "protocol = \"paxos\": write hybster"),
         ("format = 1", "format = 9", "format = 9"),

@@ -9,6 +9,7 @@ use hybster_net::hub::HubError;
 use hybster_net::{NoTransport, PeerAddress, TransportError};
 use hybster_proto::output::Fatal;
 
+use crate::durable::DataError;
 use crate::group::GroupError;
 
 /// Why a replica could not be started.
@@ -18,6 +19,9 @@ pub enum StartError {
     /// The group directory has an error.
     #[error(transparent)]
     Group(#[from] GroupError),
+    /// The replica's data cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The network could not be opened.
     #[error(transparent)]
     Network(#[from] HubError),
@@ -120,6 +124,14 @@ pub enum ReplicaError {
         replica: u16,
         /// What failed, and what the system said.
         error: TransportError,
+    },
+    /// The log takes nothing more, or a checkpoint cannot be written.
+    #[error("replica {replica} stopped: {what}")]
+    Disk {
+        /// The replica.
+        replica: u16,
+        /// What failed, and what to do.
+        what: String,
     },
     /// A thread panicked.
     #[error("replica {replica} stopped: its thread \"{thread}\" panicked; please report this bug")]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use hybster_proto::ids::ReplicaId;
 
 use super::ReplicaError;
+use crate::durable::Disks;
 use crate::runtime::{Failure, Shared, Status, TraceFile};
 
 /// How long [`RunningReplica::shutdown`] waits for the threads.
@@ -19,6 +20,8 @@ pub struct RunningReplica {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     local_address: SocketAddr,
+    /// Closed when the threads have ended.
+    disks: Option<Disks>,
     /// Dropped last, when the threads have handed over all their events.
     _trace: Option<TraceFile>,
 }
@@ -47,9 +50,10 @@ impl RunningReplica {
         shared: Arc<Shared>,
         threads: Vec<JoinHandle<()>>,
         local_address: SocketAddr,
+        disks: Option<Disks>,
         trace: Option<TraceFile>,
     ) -> Self {
-        Self { shared, threads, local_address, _trace: trace }
+        Self { shared, threads, local_address, disks, _trace: trace }
     }
 
     /// The replica's number.
@@ -119,12 +123,17 @@ impl RunningReplica {
         Ok(())
     }
 
-    fn outcome(&self) -> Result<(), ReplicaError> {
+    fn outcome(&mut self) -> Result<(), ReplicaError> {
         let replica = self.shared.replica.0;
+        let closed = self.disks.take().map_or(Ok(()), |mut disks| disks.close());
+        if let Err(error) = closed {
+            self.shared.fail(Failure::Disk(error.to_string()));
+        }
         Err(match self.shared.take_failure() {
             None => return Ok(()),
             Some(Failure::Fatal(fatal)) => ReplicaError::Fatal { replica, fatal },
             Some(Failure::Transport(error)) => ReplicaError::Transport { replica, error },
+            Some(Failure::Disk(what)) => ReplicaError::Disk { replica, what },
             Some(Failure::Panicked(thread)) => ReplicaError::Panicked { replica, thread },
         })
     }

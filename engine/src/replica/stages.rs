@@ -3,12 +3,18 @@
 
 use std::sync::Arc;
 
-use hybster_proto::hybster::Hybster;
+use hybster_proto::execution::Beginning;
+use hybster_proto::hybster::{Hybster, Recovered};
+use hybster_proto::ids::OrderNumber;
+use hybster_proto::output::Output;
 use hybster_proto::protocol::{Ordering, Protocol};
+use hybster_proto::replica::Start;
 use hybster_proto::service::Service;
+use hybster_proto::time::Time;
 use hybster_proto::{Stages, Unreplicated};
 use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId, RandomnessKey};
 
+use crate::durable::{DataError, Found};
 use crate::group::{Group, ReplicaKeys};
 use crate::runtime::{Clients, Control, Pillar, Role, Stage};
 
@@ -31,6 +37,60 @@ pub(super) fn replicated<S: Service>(
             boxed(Stages::new(Arc::clone(config), id, agreement, service, randomness(group, keys)))
         }
     }
+}
+
+/// All stages of a replica that comes back with what its log told, and what they do first.
+///
+/// # Errors
+/// If the log is not one that the replica can have written, or the service cannot read the checkpoint.
+pub(super) fn recovered<S: Service>(
+    group: &Group,
+    keys: &ReplicaKeys,
+    service: S,
+    found: Found,
+    now: Time,
+    output: impl Fn() -> Output,
+) -> Result<(Vec<(Role, Box<dyn Stage>)>, Vec<Output>), DataError> {
+    let (config, id) = (group.config(), keys.id);
+    let Found { path, checkpoint, records, is_whole, since } = found;
+    let durable = checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);
+    let count = records.len();
+    let mut recovered = Recovered::read(Arc::clone(config), id, durable, is_whole, records)
+        .map_err(|error| DataError::Records { path: path.clone(), story: error.to_string() })?;
+    let (replay, stable) = (recovered.take_replay(), recovered.stable_checkpoint());
+    let view = recovered.current_view().0;
+    let beginning = Beginning { checkpoint, replay, stable };
+    let digest = config.digest();
+    let trinx = config.all_pillars().map(|pillar| {
+        let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+        let counters = recovered.counters(pillar);
+        InProcessTrInX::restored(&keys.group_key, config.mac, digest, instance, counters)
+    });
+    let trinx = trinx.collect();
+    let agreement = Hybster::recover(config, id, trinx, verifiers(group, keys), &mut recovered);
+    let randomness = randomness(group, keys);
+    let start = Start { config: Arc::clone(config), id, agreement, service, randomness };
+    let mut first = vec![output()];
+    let mut stages = Stages::recover(start, beginning, now, &mut first[0])?;
+    // Each acts on what those before it have put out, as if all had just done so.
+    let mut resume = |with: &mut dyn FnMut(&mut Output)| {
+        let mut out = output();
+        with(&mut out);
+        first.push(out);
+    };
+    resume(&mut |out| stages.resume_control(now, out));
+    for pillar in config.all_pillars() {
+        resume(&mut |out| stages.resume_pillar(pillar, now, out));
+    }
+    log::info!(
+        "replica {} comes back from {}, in view {view}: the checkpoint of order {}, and {count} records of \
+         its log; that took {} ms",
+        id.0,
+        path.display(),
+        durable.0,
+        since.elapsed().as_millis(),
+    );
+    Ok((boxed(stages), first))
 }
 
 /// The one stage of a server that answers without any protocol.

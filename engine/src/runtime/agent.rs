@@ -6,9 +6,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hybster_log::Appender;
 use hybster_net::Transport;
+use hybster_proto::ids::OrderNumber;
 use hybster_proto::notice::Level;
-use hybster_proto::output::{Fatal, Input, Output, Rejection, ReplyQueue};
+use hybster_proto::output::{Fatal, Input, Output, Rejection, ReplyQueue, ToControl, ToState};
 use hybster_proto::time::{StageClock, Time, earliest};
 
 use super::channel::{Inbox, Message, Outbox};
@@ -18,6 +20,7 @@ use super::network::RateLimit;
 use super::stage::Address;
 use super::tracing::Tracer;
 use super::{Failure, Network, Shared, Stage};
+use crate::durable::{Durable, RECORD};
 use slow_service::{SlowService, takes_service_time};
 
 /// Longest time between two flushes of an agent, in microseconds, even if inputs are left.
@@ -35,6 +38,8 @@ const RING_INPUTS: usize = 8192;
 const GIVEN_TIME: Duration = Duration::from_millis(1);
 /// Most emptied reply queues that are kept for reuse.
 pub(crate) const SPARE_QUEUES: usize = 8;
+/// How often the log's beginning is looked at, in microseconds, while something happens.
+const TRUNCATION_US: u64 = 100_000;
 /// Most log lines about dropped messages, per second.
 const LOG_LINES_PER_SECOND: u32 = 10;
 
@@ -74,6 +79,18 @@ pub(crate) struct Agent<T: Transport> {
     /// For what an operator should know; apart, so that a flood of bad messages does not hide it.
     notices: RateLimit,
     tracer: Option<Tracer>,
+    /// Appends to the log, if there is one.
+    appender: Option<Appender>,
+    /// Whether it has appended in this turn.
+    has_appended: bool,
+    /// The last durable checkpoint that the stages were told of.
+    saved: u64,
+    /// When to look whether the next checkpoint can be written.
+    saver_due: Time,
+    /// When to look whether the beginning of the log can be removed.
+    truncation_due: Time,
+    /// What recovered stages do first.
+    first: Vec<Output>,
 }
 
 /// What holds for some stage of an agent. A turn goes through all stages only if one of them has
@@ -124,7 +141,12 @@ impl<T: Transport> Agent<T> {
         inboxes: Vec<Option<Inbox>>,
         outboxes: Vec<Option<Outbox>>,
     ) -> Self {
-        let output = Output { tracing: shared.trace.is_some(), ..Output::default() };
+        let output = Output {
+            tracing: shared.trace.is_some(),
+            logging: shared.durable.is_some(),
+            ..Output::default()
+        };
+        let durable = shared.durable.as_deref();
         let owned = |stage: Box<dyn Stage>| Owned {
             deadline: stage.deadline(),
             stage,
@@ -139,6 +161,12 @@ impl<T: Transport> Agent<T> {
             routes: routes(&shared, index),
             clock: StageClock::new(shared.config.resend_us),
             tracer: shared.trace.as_ref().map(|target| target.tracer(index)),
+            appender: durable.map(|durable| durable.log.appender(index as u16)),
+            has_appended: false,
+            saved: durable.map_or(0, Durable::saved),
+            saver_due: Time(0),
+            truncation_due: Time(0),
+            first: Vec::new(),
             shared,
             stages_are: Summary {
                 deadline: stages.iter().fold(None, |d, owned| earliest(d, owned.deadline)),
@@ -165,12 +193,23 @@ impl<T: Transport> Agent<T> {
         }
     }
 
+    /// What recovered stages, of all agents, do first. Only the agent with the network takes it.
+    pub(crate) fn begins_with(mut self, first: Vec<Output>) -> Self {
+        self.first = first;
+        self
+    }
+
     /// Runs until the replica stops. Call it on the agent's own thread.
     pub(crate) fn run(mut self) {
         self.doorbell().install(match &self.network {
             Some(network) => WakeTarget::Hub(network.waker()),
             None => WakeTarget::Thread(std::thread::current()),
         });
+        for output in std::mem::take(&mut self.first) {
+            let own = std::mem::replace(&mut self.output, output);
+            self.dispatch();
+            self.output = own;
+        }
         while !self.shared.is_stopping() {
             let host = self.shared.clock.now();
             self.end_turn(host);
@@ -178,6 +217,7 @@ impl<T: Transport> Agent<T> {
             (self.now, self.host, self.has_ended) = (now, host, false);
             self.read_wall_clock();
             self.take_messages();
+            self.look_at_disk();
             self.serve_held(now);
             self.tick(now);
             self.handle_inputs(now);
@@ -255,9 +295,8 @@ impl<T: Transport> Agent<T> {
             }
             Message::Replies(mut replies) => {
                 if let Some(network) = &mut self.network {
-                    network.reply(&replies, self.host);
+                    network.reply(&mut replies, self.host);
                 }
-                replies.clear();
                 if let Some(outbox) = &mut self.outboxes[from] {
                     outbox.stage(Message::Spent(replies));
                 }
@@ -407,6 +446,9 @@ impl<T: Transport> Agent<T> {
     /// Carries out the effects of a stage; replies are collected until the flush.
     #[inline]
     fn dispatch(&mut self) {
+        if self.output.logging {
+            self.keep();
+        }
         if !self.output.inputs.is_empty() {
             let mut inputs = std::mem::take(&mut self.output.inputs);
             inputs.drain(..).for_each(|input| self.post(input));
@@ -429,6 +471,55 @@ impl<T: Transport> Agent<T> {
         }
         if let Some(fatal) = self.output.fatal.take() {
             self.shared.fail(Failure::Fatal(fatal));
+        }
+    }
+
+    /// Has the disk keep what a stage did, before anything else of it is carried out.
+    fn keep(&mut self) {
+        let Self { appender, output, has_appended, shared, .. } = self;
+        *has_appended |= !output.records.is_empty();
+        for record in output.records.drain(..) {
+            let appended = appender.as_ref().map(|it| it.append(RECORD, &record.parts()));
+            if let Some(Err(error)) = appended {
+                shared.fail(Failure::Disk(error.to_string()));
+                *appender = None;
+            }
+        }
+        if appender.is_none() {
+            // Nothing leaves that the log does not have, and nobody acts on it.
+            *output = Output { logging: true, ..Output::default() };
+        }
+        if let (Some(checkpoint), Some(durable)) = (output.checkpoint.take(), &shared.durable) {
+            durable.save(checkpoint);
+        }
+        if let (Some(order), Some(durable)) = (output.summarized.take(), &shared.durable) {
+            durable.summarized(order);
+        }
+    }
+
+    /// Tells the stages which checkpoint is durable, and has the next one written; the agent with
+    /// the network does.
+    fn look_at_disk(&mut self) {
+        let Some(durable) = self.shared.durable.as_ref().filter(|_| self.index == NETWORK_AGENT)
+        else {
+            return;
+        };
+        if durable.is_saving() && self.host >= self.saver_due {
+            let again = durable.go_on().unwrap_or_default();
+            self.saver_due = self.host.after_us(again.as_micros() as u64);
+        }
+        let saved = durable.saved();
+        let is_due = self.host >= self.truncation_due;
+        let begins = is_due && durable.truncate(&self.shared.config, self.shared.replica);
+        if is_due {
+            self.truncation_due = self.host.after_us(TRUNCATION_US);
+        }
+        if saved != self.saved {
+            self.saved = saved;
+            self.post(Input::State(ToState::Durable(OrderNumber(saved))));
+        }
+        if begins {
+            self.post(Input::Control(ToControl::Summarize));
         }
     }
 
@@ -520,6 +611,10 @@ impl<T: Transport> Agent<T> {
 
     /// Sends everything: replies as one message per link, messages as one run per agent.
     fn flush(&mut self) {
+        if let Some(appender) = self.appender.as_ref().filter(|_| self.has_appended) {
+            appender.wake_writer();
+            self.has_appended = false;
+        }
         self.flush_replies();
         if let Some(tracer) = &mut self.tracer {
             tracer.end_turn();
@@ -535,6 +630,9 @@ impl<T: Transport> Agent<T> {
             staged += outbox.staged();
         }
         let mut congested = staged > 0 || self.ring.len() > RING_INPUTS;
+        if let (NETWORK_AGENT, Some(durable)) = (self.index, &self.shared.durable) {
+            congested |= durable.is_congested();
+        }
         if std::mem::take(&mut self.stages_are.touched) {
             self.look_at_touched();
         }
@@ -568,8 +666,7 @@ impl<T: Transport> Agent<T> {
     fn flush_replies(&mut self) {
         match &mut self.network {
             Some(network) => {
-                network.reply(&self.output.replies, self.host);
-                self.output.replies.clear();
+                network.reply(&mut self.output.replies, self.host);
                 if self.slow_service.is_waiting() {
                     network.hurry(self.host);
                 }
@@ -626,23 +723,38 @@ impl<T: Transport> Agent<T> {
     }
 
     /// Announces the sleep, and then checks once more whether there is something to do.
-    fn falls_asleep(&self) -> bool {
-        if self.outboxes.iter().all(Option::is_none) {
+    fn falls_asleep(&mut self) -> bool {
+        let has_disk = self.shared.durable.is_some();
+        if !has_disk && self.outboxes.iter().all(Option::is_none) {
             // Alone: only the network and the end of the replica wake it, and they ring always.
             return !self.shared.is_stopping();
         }
         self.doorbell().going_to_sleep();
+        if has_disk && self.has_news_of_disk() {
+            return false;
+        }
         let has_mail = self.inboxes.iter().flatten().any(|inbox| !inbox.is_empty());
         let has_room = self.outboxes.iter().flatten().any(Outbox::could_flush);
         !(has_mail || has_room || self.shared.is_stopping())
+    }
+
+    /// Whether the disk has gone on since this agent looked.
+    fn has_news_of_disk(&mut self) -> bool {
+        let Some(network) = &mut self.network else { return false };
+        let saved = self.shared.durable.as_ref().map(|durable| durable.saved());
+        network.has_released(self.host) || saved.is_some_and(|saved| saved != self.saved)
     }
 
     fn timeout(&mut self, host: Time) -> Option<Duration> {
         self.end_turn(host);
         let network = self.network.as_ref().and_then(Network::deadline);
         let stages = self.stages_are.deadline.map(|at| self.clock.host(at));
-        let deadline = earliest(network, stages)?;
-        Some(Duration::from_micros(deadline.since_us(host)))
+        let deadline = earliest(network, stages);
+        let timeout = deadline.map(|deadline| Duration::from_micros(deadline.since_us(host)));
+        let durable = self.shared.durable.as_ref().filter(|_| self.index == NETWORK_AGENT);
+        let is_saving = durable.is_some_and(|durable| durable.is_saving());
+        let again = is_saving.then(|| Duration::from_micros(self.saver_due.since_us(host)));
+        [timeout, again].into_iter().flatten().min()
     }
 }
 

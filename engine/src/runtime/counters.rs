@@ -111,6 +111,8 @@ pub(crate) struct PillarCounters {
 #[derive(Debug, Default)]
 pub(crate) struct NetworkCounters {
     pub(crate) client_links: Gauge,
+    /// Outputs that wait for the log.
+    pub(crate) held: Gauge,
     pub(crate) lost_replies: Gauge,
     pub(crate) relayed_replies: Gauge,
     pub(crate) dropped: Gauge,

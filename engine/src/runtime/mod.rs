@@ -47,6 +47,7 @@ mod clock;
 mod concurrency;
 mod counters;
 mod doorbell;
+mod gate;
 mod layout;
 mod network;
 mod shared;
@@ -57,7 +58,8 @@ mod tracing;
 
 pub use layout::{Layout, UnknownLayout};
 pub use status::{
-    AgentStatus, PeerStatus, PillarStatus, RefusalCount, RejectionCount, Status, TrafficStatus,
+    AgentStatus, DiskStatus, PeerStatus, PillarStatus, RefusalCount, RejectionCount, Status,
+    TrafficStatus,
 };
 
 pub(crate) use agent::{Agent, SPARE_QUEUES};

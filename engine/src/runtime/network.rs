@@ -26,6 +26,7 @@ use hybster_proto::wire::{kind, kind_of};
 
 use super::Shared;
 use super::counters::{FAULT_COST_NS, cost_ns};
+use super::gate::LogGate;
 
 /// When to look again whether a peer that is not read can be read: nobody tells.
 const BEHIND: Duration = Duration::from_millis(1);
@@ -63,6 +64,8 @@ pub(crate) struct Network<T: Transport> {
     unread: Vec<bool>,
     /// Inputs for stages that egress and backlog have, for the next [`Network::poll`] to hand over.
     answers_left: Vec<Input>,
+    /// What leaves waits here, if the replica has a log.
+    gate: Option<Box<LogGate>>,
 }
 
 /// Where the backlog of replies sends what has room.
@@ -86,6 +89,7 @@ impl<T: Transport> Network<T> {
         limits: EgressLimits,
     ) -> Self {
         let replicas = shared.counters.peers.len();
+        let gate = shared.durable.as_ref().map(|durable| Box::new(LogGate::new(durable.clone())));
         Self {
             egress: Egress::new(Arc::clone(&shared.config), shared.replica, limits),
             admission: Admission::new(&shared.config),
@@ -103,6 +107,7 @@ impl<T: Transport> Network<T> {
             charged_ns: vec![0; replicas],
             unread: vec![false; replicas],
             answers_left: Vec::new(),
+            gate,
         }
     }
 
@@ -186,12 +191,59 @@ impl<T: Transport> Network<T> {
     }
 
     /// Takes an effect of a stage.
+    #[inline]
     pub(crate) fn apply(&mut self, effect: Effect, now: Time) {
-        self.egress.apply(effect, now, &mut self.wires);
+        match &mut self.gate {
+            None => self.egress.apply(effect, now, &mut self.wires),
+            Some(gate) => gate.stage(effect),
+        }
     }
 
-    /// Takes replies.
-    pub(crate) fn reply(&mut self, replies: &ReplyQueue, now: Time) {
+    /// Takes replies, and empties the queue.
+    pub(crate) fn reply(&mut self, replies: &mut ReplyQueue, now: Time) {
+        match &mut self.gate {
+            None => self.send_replies(replies, now),
+            Some(gate) => {
+                gate.stage_replies(replies);
+                self.pass_gate(now);
+            }
+        }
+        replies.clear();
+    }
+
+    /// What was staged goes on, unless the log does not have what it rests on; and so does what was held
+    /// for that, once it has.
+    fn pass_gate(&mut self, now: Time) {
+        let Some(mut gate) = self.gate.take() else { return };
+        if let Some(passed) = gate.pass() {
+            for effect in passed.network.drain(..) {
+                self.egress.apply(effect, now, &mut self.wires);
+            }
+            self.send_replies(&passed.replies, now);
+            passed.replies.clear();
+        }
+        self.gate = Some(gate);
+    }
+
+    fn open_gate(&mut self, now: Time) {
+        let Some(mut gate) = self.gate.take() else { return };
+        gate.look(now);
+        while let Some(mut held) = gate.release() {
+            for effect in held.network.drain(..) {
+                self.egress.apply(effect, now, &mut self.wires);
+            }
+            self.send_replies(&held.replies, now);
+            gate.recycle(held);
+        }
+        self.gate = Some(gate);
+    }
+
+    /// Whether the log has gone on, and something waits for that.
+    pub(crate) fn has_released(&mut self, now: Time) -> bool {
+        self.gate.as_mut().is_some_and(|gate| gate.has_moved(now))
+    }
+
+    fn send_replies(&mut self, replies: &ReplyQueue, now: Time) {
         let Self { egress, backlog, wires, .. } = self;
         if backlog.concerns(replies) {
             backlog.sort(replies, now, &mut Replies { egress, wires });
@@ -219,6 +271,10 @@ impl<T: Transport> Network<T> {
 
     /// The end of a turn: hands over what is due and publishes the counters.
     pub(crate) fn flush(&mut self, now: Time) {
+        if self.gate.is_some() {
+            self.pass_gate(now);
+            self.open_gate(now);
+        }
         self.egress.flush(now, &mut self.wires);
         let Self { egress, backlog, wires, answers_left, .. } = self;
         egress.tell_stages(|input| answers_left.push(input));
@@ -457,6 +513,9 @@ impl<T: Transport> Network<T> {
         counters.frames_out.set(frames_out);
         counters.messages_out.set(messages_out);
         counters.bytes_out.set(bytes_out);
+        if let Some(gate) = &self.gate {
+            counters.held.set(gate.held() as u64);
+        }
         let egress = self.egress.counters();
         counters.client_links.set(self.egress.client_links());
         counters.withdrawn.set(egress.withdrawn);

@@ -11,12 +11,14 @@ use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::output::Fatal;
 use parking_lot::Mutex;
 
+use crate::durable::Durable;
+
 use super::clock::Clock;
 use super::counters::{Gauge, PillarCounters};
 use super::doorbell::Doorbell;
 use super::tracing::TraceTarget;
 use super::{
-    AgentPlan, AgentStatus, Counters, Layout, PeerStatus, PillarStatus, RefusalCount,
+    AgentPlan, AgentStatus, Counters, DiskStatus, Layout, PeerStatus, PillarStatus, RefusalCount,
     RejectionCount, Status, TrafficStatus,
 };
 
@@ -29,6 +31,8 @@ pub(crate) enum Failure {
     Transport(TransportError),
     /// A thread panicked.
     Panicked(String),
+    /// The log takes nothing more, or the checkpoint cannot be written.
+    Disk(String),
 }
 
 /// The state that all agents of a replica share.
@@ -43,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) doorbells: Vec<CachePadded<Doorbell>>,
     pub(crate) trace: Option<TraceTarget>,
+    /// The disk that the replica can start again from.
+    pub(crate) durable: Option<Arc<Durable>>,
     stop: AtomicBool,
     /// How many agents are congested.
     congested: AtomicU32,
@@ -58,6 +64,7 @@ impl Shared {
         replicated: bool,
         plans: Vec<AgentPlan>,
         trace: Option<TraceTarget>,
+        durable: Option<Arc<Durable>>,
     ) -> Self {
         let replicas = if replicated { config.replicas } else { 0 };
         let pillars = if replicated { config.pillars } else { 0 };
@@ -72,6 +79,7 @@ impl Shared {
             plans,
             clock: Clock::start(),
             trace,
+            durable,
             stop: AtomicBool::new(false),
             congested: AtomicU32::new(0),
             failure: Mutex::new(None),
@@ -113,7 +121,12 @@ impl Shared {
         } else {
             self.congested.fetch_sub(1, Ordering::Relaxed);
         }
-        // The network agent, agent 0, reads from clients again.
+        // The network agent reads from clients again.
+        self.wake_network();
+    }
+
+    /// Wakes the agent with the network, agent 0.
+    pub(crate) fn wake_network(&self) {
         self.doorbells[0].wake();
     }
 
@@ -157,6 +170,7 @@ impl Shared {
             rejections,
             refusals: self.refusals(),
             traffic: self.traffic(),
+            disk: self.disk(),
             layout: self.layout.to_string(),
             transport: self.transport.to_string(),
             agents: self.agents(),
@@ -222,6 +236,22 @@ impl Shared {
             duplicates: network.duplicates.get(),
             paced: network.paced.get(),
         }
+    }
+
+    fn disk(&self) -> Option<DiskStatus> {
+        let durable = self.durable.as_ref()?;
+        let counters = durable.log.counters();
+        Some(DiskStatus {
+            durability: durable.mode.name().to_owned(),
+            log_bytes: durable.log.appended().0,
+            log_behind: durable.log.appended().0.saturating_sub(durable.log.synced().0),
+            syncs: counters.syncs,
+            written_bytes: counters.bytes,
+            waits: counters.waits,
+            held: self.counters.network.held.get(),
+            checkpoint: durable.saved(),
+            is_short: durable.log.space().is_short,
+        })
     }
 
     fn agents(&self) -> Vec<AgentStatus> {

@@ -76,12 +76,39 @@ pub struct Status {
     pub refusals: Vec<RefusalCount>,
     /// Traffic over all links.
     pub traffic: TrafficStatus,
+    /// The disk, if the replica keeps anything on one.
+    pub disk: Option<DiskStatus>,
     /// The layout in use: `fused` or `split`.
     pub layout: String,
     /// The transport in use: `io-uring` or `epoll`.
     pub transport: String,
     /// The threads.
     pub agents: Vec<AgentStatus>,
+}
+
+/// What a replica has on its disk: a part of [`Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct DiskStatus {
+    /// `sync` or `async`.
+    pub durability: String,
+    /// Bytes of records in the log since it was made, those that were removed included.
+    pub log_bytes: u64,
+    /// Of these, bytes that are not on disk yet.
+    pub log_behind: u64,
+    /// Syncs of the log since the start.
+    pub syncs: u64,
+    /// Bytes written to the log since the start.
+    pub written_bytes: u64,
+    /// How often a stage had to wait for the disk, because the log's buffer was full.
+    pub waits: u64,
+    /// Outputs that wait for the log.
+    pub held: u64,
+    /// Order number of the last checkpoint on disk.
+    pub checkpoint: u64,
+    /// Whether the disk has no more room: then clients are not read.
+    pub is_short: bool,
 }
 
 /// A pillar's part of [`Status`], in order numbers.

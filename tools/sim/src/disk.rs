@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use hybster_disk::VirtualDisk;
-use hybster_log::{AppendError, Appender, Log, Options, Recovery, Step, WhenFull, Writer};
+use hybster_log::{AppendError, Appender, Cursor, Log, Options, Recovery, Step, WhenFull, Writer};
 use hybster_proto::egress::Gate;
 use hybster_proto::ids::{OrderNumber, PillarId};
 use hybster_proto::output::{DurableCheckpoint, LogRecord, TakenSnapshot};
 use hybster_proto::service::{Pages, Snapshot};
 use hybster_proto::state::TransferredState;
 use hybster_proto::trace::TraceEvent;
+use hybster_proto::truncation::Truncation;
 use hybster_proto::wire::CheckpointId;
 
 use crate::random::Random;
@@ -22,6 +23,8 @@ use crate::watched::Execution;
 
 /// The longest record: a NEW-VIEW with what all replicas had prepared.
 const LONGEST_RECORD: u64 = 1 << 20;
+/// So much is logged between two rounds of summaries.
+const ROUND_BYTES: u64 = 4 << 10;
 /// Steps of the writer within which it must have synced something, or have nothing to do.
 const MOST_STEPS: u32 = 10_000;
 
@@ -67,6 +70,11 @@ pub(crate) struct Disk {
     /// Counts the times that the replica was started.
     pub(crate) life: u32,
     pub(crate) gate: Gate,
+    /// When the beginning of the log is removed.
+    pub(crate) truncation: Truncation,
+    /// What was removed, though a segment may still have it.
+    removed: u64,
+    pillars: u16,
     /// What the replica did, each with the end of the log after which it counts.
     deeds: VecDeque<(u64, Deed)>,
     /// What its service executed with it.
@@ -89,7 +97,7 @@ impl Disk {
     ///
     /// # Panics
     /// If the log cannot be made on it.
-    pub(crate) fn new(random: &mut Random) -> Self {
+    pub(crate) fn new(pillars: u16, random: &mut Random) -> Self {
         let mut disk = Self {
             device: VirtualDisk::new(random.next()),
             running: None,
@@ -99,26 +107,34 @@ impl Disk {
             next: None,
             life: 0,
             gate: Gate::default(),
+            truncation: Truncation::new(pillars, ROUND_BYTES, 0),
+            removed: 0,
+            pillars,
             deeds: VecDeque::new(),
             executions: Vec::new(),
         };
-        let records = disk.read(random).expect("an empty disk takes a log");
-        assert!(records.is_empty(), "an empty disk has no log");
+        let (records, is_whole) = disk.read(random).expect("an empty disk takes a log");
+        assert!(records.is_empty() && is_whole, "an empty disk has no log");
         disk
     }
 
-    /// Opens the log: its records.
-    fn read(&mut self, random: &mut Random) -> Result<Vec<Bytes>, String> {
+    /// Opens the log: its records, and whether they are all that it ever had. Segments are removed as a
+    /// whole; half of the time more is, as if they were as short as they could be.
+    fn read(&mut self, random: &mut Random) -> Result<(Vec<Bytes>, bool), String> {
+        let removed = if random.chance(500_000) { self.removed } else { 0 };
         let story = |error: hybster_log::LogError| error.to_string();
         let id = u128::from(random.next()).to_le_bytes();
         let mut recovery = Recovery::open(self.device.clone(), options(), id).map_err(story)?;
         let mut records = Vec::new();
         while let Some(record) = recovery.next().map_err(story)? {
-            records.push(Bytes::copy_from_slice(record.content));
+            if record.end.0 > removed {
+                records.push(Bytes::copy_from_slice(record.content));
+            }
         }
-        let (log, writer, _) = recovery.finish().map_err(story)?;
+        let (log, writer, report) = recovery.finish().map_err(story)?;
+        self.truncation = Truncation::new(self.pillars, ROUND_BYTES, report.first.0.max(removed));
         self.running = Some(Running { appender: log.appender(0), log, writer });
-        Ok(records)
+        Ok((records, report.first.0 == 0 && removed == 0))
     }
 
     /// The end of the log.
@@ -172,6 +188,24 @@ impl Disk {
         self.gate.durable(log.synced().0);
     }
 
+    /// A pillar has its summary in the log.
+    pub(crate) fn summarized(&mut self, order: OrderNumber) {
+        self.truncation.summarized(order, self.end());
+    }
+
+    /// Removes the beginning of the log, if it is not needed any more. Tells whether it was, and
+    /// whether a round of summaries begins.
+    pub(crate) fn truncate(&mut self) -> (bool, bool) {
+        let checkpoint = self.saved.as_ref().map_or(OrderNumber(0), |saved| saved.id.order);
+        let durable = self.durable();
+        let start = self.truncation.truncates(checkpoint, durable);
+        self.removed = start.unwrap_or(self.removed);
+        if let (Some(start), Some(running)) = (start, &self.running) {
+            running.log.truncate_below(Cursor(start));
+        }
+        (start.is_some(), self.truncation.begins(self.end()))
+    }
+
     pub(crate) fn did(&mut self, deed: Deed) {
         self.deeds.push_back((self.end(), deed));
     }
@@ -194,7 +228,7 @@ impl Disk {
 
     /// What is being saved is durable: its order number, and whether the disk begins with another.
     pub(crate) fn saved(&mut self) -> Option<(OrderNumber, bool)> {
-        let DurableCheckpoint { id, taken: TakenSnapshot { bookkeeping, service, .. } } =
+        let DurableCheckpoint { id, taken: TakenSnapshot { bookkeeping, service, .. }, .. } =
             self.saving.take()?;
         let pages = |of: &dyn Snapshot| Pages((0..of.page_count()).map(|i| of.page(i)).collect());
         let (bookkeeping, service) = (pages(&*bookkeeping), pages(&*service));
@@ -214,7 +248,7 @@ impl Disk {
     }
 
     /// The replica is started again: the records of its log. What it did before and is in them, counts.
-    pub(crate) fn start(&mut self, random: &mut Random) -> Result<Vec<Bytes>, String> {
+    pub(crate) fn start(&mut self, random: &mut Random) -> Result<(Vec<Bytes>, bool), String> {
         let records = self.read(random)?;
         self.life += 1;
         self.gate = Gate::new(self.end());

@@ -211,7 +211,7 @@ impl Replica {
             day: scenario.day_clock(id),
             crashed: false,
             is_down: false,
-            disk: scenario.disk.map(|_| Disk::new(&mut random)),
+            disk: scenario.disk.map(|_| Disk::new(config.pillars, &mut random)),
             paused: false,
             buffered: VecDeque::new(),
             slow: 1,
@@ -239,7 +239,7 @@ impl Replica {
     /// Makes it what its disk says, in memory that knows nothing else. Its stages have to resume.
     pub(crate) fn recover(
         &mut self,
-        records: Vec<Bytes>,
+        (records, is_whole): (Vec<Bytes>, bool),
         scenario: &Scenario,
         config: &Arc<GroupConfig>,
         keys: &Keys,
@@ -250,7 +250,7 @@ impl Replica {
         disk.forget();
         let checkpoint = disk.checkpoint();
         let durable = checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);
-        let recovered = Recovered::read(config.clone(), self.id, durable, records);
+        let recovered = Recovered::read(config.clone(), self.id, durable, is_whole, records);
         let mut recovered = recovered.map_err(|error| error.to_string())?;
         let (stable, current) = (recovered.stable_view(), recovered.current_view());
         let beginning = Beginning {

@@ -84,6 +84,8 @@ pub struct Counters {
     pub throttled: u64,
     /// Times that a replica was stopped, to be started again from its disk.
     pub restarts: u64,
+    /// Times that the beginning of a log was removed.
+    pub truncations: u64,
     /// How often a replica stopped reading from a client.
     pub paused_clients: u64,
     /// Replies that a client's link had no room for at all.
@@ -209,6 +211,7 @@ impl Counters {
         self.duplicates += other.duplicates;
         self.throttled += other.throttled;
         self.restarts += other.restarts;
+        self.truncations += other.truncations;
         self.paused_clients += other.paused_clients;
         self.refused_replies += other.refused_replies;
         self.turns_with_waiting_replies += other.turns_with_waiting_replies;

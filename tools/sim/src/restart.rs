@@ -4,7 +4,7 @@ use std::mem;
 
 use hybster_proto::ids::{OrderNumber, ReplicaId};
 use hybster_proto::input::ToState;
-use hybster_proto::output::{Input, Output};
+use hybster_proto::output::{Input, Output, ToControl};
 
 use crate::agenda::Event;
 use crate::disk::{Deed, Stop};
@@ -25,6 +25,9 @@ impl World {
         }
         replica.record.take(&mut disk.executions);
         disk.gate.pass(disk.end(), out);
+        if let Some(order) = out.summarized.take() {
+            disk.summarized(order);
+        }
         let plan = self.scenario.disk.expect("there are disks");
         if let Some(checkpoint) = out.checkpoint.take()
             && disk.save(checkpoint)
@@ -70,9 +73,22 @@ impl World {
         self.count_deeds(index);
         self.open_gate(index);
         self.flush_egress(index);
+        self.truncate(index);
         let sync_us = self.scenario.disk.map_or(1, |plan| plan.sync_us);
         self.sync(index, sync_us);
         self.schedule_run(index, self.now_us);
+    }
+
+    /// The beginning of the log is removed when nothing needs it; a round of summaries begins when it
+    /// has grown.
+    fn truncate(&mut self, index: usize) {
+        let replica = &mut self.replicas[index];
+        let Some(disk) = &mut replica.disk else { return };
+        let (is_shorter, begins) = disk.truncate();
+        self.counters.truncations += u64::from(is_shorter);
+        if begins {
+            replica.post(Stage::Network, Input::Control(ToControl::Summarize));
+        }
     }
 
     /// What waited for the log leaves.
@@ -193,11 +209,12 @@ impl World {
         let now = self.replicas[index].clock.local(self.now_us);
         let Replica { disk, random, .. } = &mut self.replicas[index];
         let Some(disk) = disk else { return Ok(()) };
-        let records = disk.start(random)?;
+        let (records, is_whole) = disk.start(random)?;
         // What the log has, the replica has done, though nobody may have been told.
         self.count_deeds(index);
         let Self { scenario, keys, ledger, config, replicas, .. } = self;
-        let seen = replicas[index].recover(records, scenario, config, keys, ledger, now)?;
+        let seen =
+            replicas[index].recover((records, is_whole), scenario, config, keys, ledger, now)?;
         self.oracles.restarted(ReplicaId(index as u16), seen);
         self.drain(index, Stage::Execution);
         let replica = &mut self.replicas[index];

@@ -108,7 +108,10 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
         Mutant::PeersUnlimited => staged::resources::flood(seed, Flood::Batches),
         Mutant::VouchesUnsaved => staged::restarts::after_a_transfer(seed),
         Mutant::RepliesUngated => staged::restarts::without_the_leader(seed),
-        Mutant::MessagesUngated | Mutant::LeavingUnlogged => staged::restarts::now_and_then(seed),
+        Mutant::MessagesUngated
+        | Mutant::LeavingUnlogged
+        | Mutant::TruncatesEarly
+        | Mutant::SummaryUncounted => staged::restarts::now_and_then(seed),
         // A vote is one of three.
         Mutant::VotesUnlogged => {
             let five = Shape { restarts: true, replicas: Some(5), ..Shape::default() };
@@ -277,6 +280,8 @@ mutants! {
     answers_unlimited: AnswersUnlimited in 20;
     left_outside: LeftOutside in 500;
     vouches_unsaved: VouchesUnsaved in 500;
+    truncates_early: TruncatesEarly in 500;
+    summary_uncounted: SummaryUncounted in 500;
     replies_ungated: RepliesUngated in 500;
     messages_ungated: MessagesUngated in 500;
     votes_unlogged: VotesUnlogged in 500;

@@ -24,6 +24,7 @@ fn assert_all_good(byzantine: bool, first: u64, count: u64) -> Counters {
 #[test]
 fn seeds_with_restarts() {
     let sum = assert_all_good(false, 0, 150);
+    assert!(sum.truncations > 300, "{}", sum.truncations);
     assert!(sum.restarts > 300 && sum.transfers > 10 && sum.views_entered > 100);
 }
 

@@ -181,8 +181,11 @@ impl Group {
         fs::create_dir(&copy).unwrap();
         for entry in fs::read_dir(self.path()).unwrap() {
             let entry = entry.unwrap();
-            // Keeps the mode.
-            fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+            // Without the data of replicas.
+            if entry.file_type().unwrap().is_file() {
+                // Keeps the mode.
+                fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+            }
         }
         copy
     }

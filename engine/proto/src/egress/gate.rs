@@ -24,7 +24,7 @@ use crate::output::{Destination, Network, Output, ReplyQueue, SendTag};
 /// Emptied containers that are kept to be used again.
 const SPARE: usize = 64;
 /// Bytes of messages for one peer, or for all peers, that are held although their sender will send them again.
-const AGAIN_BYTES: usize = 4 << 20;
+pub const AGAIN_BYTES: usize = 4 << 20;
 
 /// What was put out together.
 #[derive(Debug, Default)]

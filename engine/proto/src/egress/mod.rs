@@ -60,7 +60,7 @@ use path::Told;
 use peer::{Outbound, Outgoing, Push, Urgency};
 use replies::{ClientLinks, Ready};
 
-pub use gate::{Gate, Held};
+pub use gate::{AGAIN_BYTES, Gate, Held};
 pub use relay_trust::Trust;
 pub use replies::reply_link_bytes;
 

@@ -13,6 +13,7 @@
 //! | [`LogEntry::Left`] | control | the VIEW-CHANGE |
 //! | [`LogEntry::NewView`] | control | what is certified in that view; a leader's NEW-VIEW |
 //! | [`LogEntry::Acknowledged`] | control | the NEW-VIEW-ACK (a trusted MAC, which no counter protects) |
+//! | [`LogEntry::ControlSummary`], [`LogEntry::Summary`], [`LogEntry::Kept`] | control, then each pillar | nothing: they say again what the log has |
 //!
 //! A record has the certificate in it and is made right after that. This suffices while the counters
 //! are in the replica's own process: they are lost with what is not in the log, so a certificate
@@ -23,9 +24,16 @@
 //! NEW-VIEW that is not certified: these leave the host in one message only, and its record has them
 //! all. A replica that stops before has not begun.
 //!
+//! **Summaries.** So that a log need not be kept from its beginning, each stage says now and then in one
+//! place all that a reader would know of it: control first, and the pillars when they hear of that. So a
+//! reader that begins in front of such a round, anywhere, knows a stage from its summary on, and what it
+//! needs of control before it needs it. A stage has a summary only while it is in its view and has
+//! nothing under way with others, so that it is small. A reader that knows a stage already compares.
+//!
 //! Formats are little-endian. A record begins with its kind byte.
 
 use bytes::Bytes;
+use hybster_tss::{Counter, CounterValue};
 
 use super::wire::checkpoint::CheckpointCertificate;
 use super::wire::ordering::{COMMIT_BYTES, Commit};
@@ -95,6 +103,47 @@ pub(crate) enum LogEntry {
     },
     /// This replica's NEW-VIEW-ACK.
     Acknowledged(NewViewAck),
+    /// What control is, in the view that it has entered.
+    ControlSummary {
+        /// The view.
+        view: View,
+        /// The stable checkpoint.
+        stable: CheckpointCertificate,
+        /// The NEW-VIEW of the view.
+        new_view: Option<Box<NewView>>,
+        /// This replica's NEW-VIEW-ACK.
+        ack: Option<NewViewAck>,
+    },
+    /// What a pillar is, in the view that it has entered; its slots follow.
+    Summary(PillarSummary),
+    /// A slot of the pillar whose summary came last.
+    Kept {
+        /// The PREPARE.
+        message: Bytes,
+        /// This replica's COMMIT.
+        own: Option<Commit>,
+    },
+}
+
+/// A pillar without its slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PillarSummary {
+    /// The pillar.
+    pub(crate) pillar: PillarId,
+    /// The view that it is in.
+    pub(crate) view: View,
+    /// The first slot of its window.
+    pub(crate) base: u64,
+    /// The slot to certify next.
+    pub(crate) prepared: u64,
+    /// The slot to commit, and to hand to the execution stage, next.
+    pub(crate) committed: u64,
+    /// The latest time of a batch.
+    pub(crate) last_ms: u64,
+    /// The first slot behind those that a NEW-VIEW had.
+    pub(crate) inherited: u64,
+    /// The values of its counters.
+    pub(crate) counters: [CounterValue; Counter::ALL.len()],
 }
 
 mod kind {
@@ -109,19 +158,67 @@ mod kind {
     pub(super) const LEFT: u8 = 9;
     pub(super) const NEW_VIEW: u8 = 10;
     pub(super) const ACKNOWLEDGED: u8 = 11;
+    pub(super) const CONTROL_SUMMARY: u8 = 12;
+    pub(super) const SUMMARY: u8 = 13;
+    pub(super) const KEPT: u8 = 14;
+    pub(super) const KEPT_ACKNOWLEDGED: u8 = 15;
 }
 
 /// A PREPARE that is logged with this replica's COMMIT, if it made one.
 pub(crate) fn prepare(message: &Bytes, own: Option<&Commit>) -> LogRecord {
+    proposal(kind::PREPARE, kind::ACKNOWLEDGED_PREPARE, message, own)
+}
+
+/// A slot of a summary.
+pub(crate) fn kept(message: &Bytes, own: Option<&Commit>) -> LogRecord {
+    proposal(kind::KEPT, kind::KEPT_ACKNOWLEDGED, message, own)
+}
+
+fn proposal(plain: u8, acknowledged: u8, message: &Bytes, own: Option<&Commit>) -> LogRecord {
     match own {
-        None => LogRecord::new(&[kind::PREPARE], message.clone()),
+        None => LogRecord::new(&[plain], message.clone()),
         Some(own) => {
             let mut head = [0; 1 + COMMIT_BYTES];
-            head[0] = kind::ACKNOWLEDGED_PREPARE;
+            head[0] = acknowledged;
             head[1..].copy_from_slice(&own.encoded());
             LogRecord::new(&head, message.clone())
         }
     }
+}
+
+/// A pillar without its slots.
+pub(crate) fn summary(it: &PillarSummary) -> LogRecord {
+    let PillarSummary { pillar, view, base, prepared, committed, last_ms, inherited, counters } =
+        *it;
+    let mut head = Vec::with_capacity(83);
+    head.put_u8(kind::SUMMARY);
+    head.put_u16(pillar.0);
+    for number in [view.0, base, prepared, committed, last_ms, inherited] {
+        head.put_u64(number);
+    }
+    for counter in counters {
+        head.put_u64(counter.view());
+        head.put_u64(counter.order());
+    }
+    LogRecord::new(&head, Bytes::new())
+}
+
+/// What control is.
+pub(crate) fn control_summary(
+    view: View,
+    stable: &CheckpointCertificate,
+    new_view: Option<&NewView>,
+    ack: Option<Bytes>,
+) -> LogRecord {
+    let mut body = Vec::new();
+    body.put_u64(view.0);
+    stable.put(&mut body);
+    for part in [new_view.map(NewView::encode), ack] {
+        let part = part.unwrap_or_default();
+        body.put_u32(part.len() as u32);
+        body.bytes(&part);
+    }
+    LogRecord::new(&[kind::CONTROL_SUMMARY], body.into())
 }
 
 /// A COMMIT for a PREPARE that is logged.
@@ -230,6 +327,48 @@ impl LogEntry {
                 let current = reader.view()?;
                 let new_view = Box::new(NewView::parse(&rest(&reader), config)?);
                 Self::NewView { current, new_view }
+            }
+            kind::CONTROL_SUMMARY => {
+                let view = reader.view()?;
+                let stable = CheckpointCertificate::read(&mut reader, config)?;
+                let mut part = || {
+                    let length = reader.u32()? as usize;
+                    reader.take(length).map(Bytes::copy_from_slice)
+                };
+                let (new_view, ack) = (part()?, part()?);
+                reader.end()?;
+                let is_there = |part: &&Bytes| !part.is_empty();
+                let new_view = Some(&new_view).filter(is_there);
+                let new_view = new_view.map(|it| NewView::parse(it, config)).transpose()?;
+                let ack = Some(&ack).filter(is_there);
+                let ack = ack.map(|it| NewViewAck::parse(it, config)).transpose()?;
+                Self::ControlSummary { view, stable, new_view: new_view.map(Box::new), ack }
+            }
+            kind::SUMMARY => {
+                let (pillar, view) = (reader.pillar()?, reader.view()?);
+                let mut number = || reader.u64();
+                let (base, prepared, committed) = (number()?, number()?, number()?);
+                let (last_ms, inherited) = (number()?, number()?);
+                let mut counters = [CounterValue::ZERO; Counter::ALL.len()];
+                for counter in &mut counters {
+                    *counter = CounterValue::new(number()?, number()?);
+                }
+                reader.end()?;
+                Self::Summary(PillarSummary {
+                    pillar,
+                    view,
+                    base,
+                    prepared,
+                    committed,
+                    last_ms,
+                    inherited,
+                    counters,
+                })
+            }
+            kind::KEPT => Self::Kept { message: rest(&reader), own: None },
+            kind::KEPT_ACKNOWLEDGED => {
+                let own = Some(Commit::parse(reader.take(COMMIT_BYTES)?)?);
+                Self::Kept { message: rest(&reader), own }
             }
             kind::ACKNOWLEDGED => Self::Acknowledged(NewViewAck::parse(&rest(&reader), config)?),
             _ => return Err(WireError::Field("kind of record")),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hybster_tss::{Counter, CounterValue, Digest};
 
-use super::record::{self, LogEntry};
+use super::record::{self, LogEntry, PillarSummary};
 use super::wire::checkpoint::CheckpointCertificate;
 use super::wire::ordering::{BATCH_DIGEST_AT, Commit, PREPARE_HEAD, PrepareHeader};
 use super::wire::view::{Link, NewView, NewViewAck, ViewChange};
@@ -50,6 +50,8 @@ pub struct Recovered {
     pub(super) pillars: Vec<RecoveredPillar>,
     /// NEW-VIEWs that were entered and that some pillar has not entered yet.
     new_views: BTreeMap<View, Arc<NewView>>,
+    /// Whose slots are being read, if they are of use.
+    summarized: Option<PillarId>,
 }
 
 /// The control stage.
@@ -70,6 +72,9 @@ pub(super) struct RecoveredControl {
     pub(super) next_slots: Vec<u64>,
     /// Whether execution can reach the stable checkpoint with what the log has.
     pub(super) is_reached: bool,
+    /// Whether what is here is all that the log has: not before the summary, if its beginning was
+    /// removed.
+    is_known: bool,
 }
 
 /// A pillar.
@@ -92,6 +97,8 @@ pub(super) struct RecoveredPillar {
     pub(super) unlogged: Vec<LogRecord>,
     /// What is committed beyond the durable checkpoint, in slot order.
     replay: Vec<Replayed>,
+    /// As [`RecoveredControl::is_known`].
+    is_known: bool,
 }
 
 /// Slots that are committed.
@@ -100,6 +107,13 @@ struct Replayed {
     first_slot: u64,
     last_slot: u64,
     batch: Agreed,
+}
+
+impl Replayed {
+    fn new(first_slot: u64, last_slot: u64, message: &Bytes, time_ms: u64) -> Self {
+        let batch = Agreed::new(message.clone(), PREPARE_HEAD, BATCH_DIGEST_AT, time_ms);
+        Self { first_slot, last_slot, batch }
+    }
 }
 
 /// A slot of the window.
@@ -141,6 +155,7 @@ impl Default for RecoveredPillar {
             inherited: 0,
             unlogged: Vec::new(),
             replay: Vec::new(),
+            is_known: true,
         }
     }
 }
@@ -165,10 +180,11 @@ impl RecoveredPillar {
 }
 
 impl Recovered {
-    /// Reads a whole log.
+    /// Reads a log.
     ///
     /// `records` are the bytes of each, in order. `durable` is the last checkpoint that is durable, 0 if
-    /// none is: what is committed beyond is to be executed again.
+    /// none is: what is committed beyond is to be executed again. `is_whole` says that nothing in front of
+    /// these records was ever removed; otherwise they must have summaries of all stages.
     ///
     /// # Errors
     /// If the log is not one that this replica can have written.
@@ -176,12 +192,14 @@ impl Recovered {
         config: Arc<GroupConfig>,
         id: ReplicaId,
         durable: OrderNumber,
+        is_whole: bool,
         records: impl IntoIterator<Item = Bytes>,
     ) -> Result<Self, RecoveryError> {
-        let pillars = config.all_pillars().map(|_| RecoveredPillar::default()).collect();
-        let control = RecoveredControl::default();
-        let new_views = BTreeMap::new();
-        let mut recovered = Self { config, id, control, pillars, new_views };
+        let pillar = |_| RecoveredPillar { is_known: is_whole, ..RecoveredPillar::default() };
+        let pillars = config.all_pillars().map(pillar).collect();
+        let control = RecoveredControl { is_known: is_whole, ..RecoveredControl::default() };
+        let (new_views, summarized) = (BTreeMap::new(), None);
+        let mut recovered = Self { config, id, control, pillars, new_views, summarized };
         for record in records {
             let record = LogEntry::parse(&record, &recovered.config)?;
             recovered.apply(record, durable)?;
@@ -232,8 +250,39 @@ impl Recovered {
         all.into_iter().map(input).collect()
     }
 
+    /// Whether a record says something of a stage that is not known yet.
+    fn is_early(&self, record: &LogEntry) -> bool {
+        let of = match record {
+            LogEntry::ControlSummary { .. } | LogEntry::Summary(_) | LogEntry::Kept { .. } => {
+                return false;
+            }
+            LogEntry::Prepare { message, .. } => {
+                PrepareHeader::parse(message).map(|header| header.pillar).ok()
+            }
+            LogEntry::Commit(own) => Some(own.pillar),
+            LogEntry::Body { pillar, .. }
+            | LogEntry::Committed { pillar, .. }
+            | LogEntry::Forwarded { pillar, .. }
+            | LogEntry::Entered { pillar, .. } => Some(*pillar),
+            LogEntry::Stable(_)
+            | LogEntry::Left(_)
+            | LogEntry::NewView { .. }
+            | LogEntry::Acknowledged(_) => return !self.control.is_known,
+        };
+        let pillar = of.and_then(|pillar| self.pillars.get(usize::from(pillar.0)));
+        pillar.is_some_and(|pillar| !pillar.is_known)
+    }
+
     fn apply(&mut self, record: LogEntry, durable: OrderNumber) -> Result<(), RecoveryError> {
+        if self.is_early(&record) {
+            return Ok(());
+        }
         match record {
+            LogEntry::ControlSummary { view, stable, new_view, ack } => {
+                self.control_summary(view, stable, new_view, ack)?;
+            }
+            LogEntry::Summary(summary) => self.summary(&summary, durable)?,
+            LogEntry::Kept { message, own } => self.kept(message, own, durable)?,
             LogEntry::Prepare { message, own } => self.prepare(message, own)?,
             LogEntry::Commit(own) => self.commit(own)?,
             LogEntry::Body { pillar, slot, batch } => {
@@ -303,6 +352,102 @@ impl Recovered {
         Ok(())
     }
 
+    fn control_summary(
+        &mut self,
+        view: View,
+        stable: CheckpointCertificate,
+        new_view: Option<Box<NewView>>,
+        ack: Option<NewViewAck>,
+    ) -> Result<(), RecoveryError> {
+        let of_view = new_view.as_ref().map_or(View(0), |new_view| new_view.view);
+        let control = &mut self.control;
+        if control.is_known {
+            let known = (control.stable_view, control.current, control.stable.id);
+            let is_same = known == (view, view, stable.id);
+            return is_same
+                .then_some(())
+                .ok_or(RecoveryError::Contradiction("a summary is not what led to it"));
+        }
+        if of_view != view {
+            return Err(RecoveryError::Contradiction(
+                "a summary with the NEW-VIEW of another view",
+            ));
+        }
+        (control.stable_view, control.current) = (view, view);
+        (control.stable, control.is_known) = (stable, true);
+        control.established = new_view.map(|new_view| Arc::new(*new_view));
+        control.own_ack = ack.map(Arc::new);
+        self.new_views.extend(control.established.clone().map(|new_view| (view, new_view)));
+        Ok(())
+    }
+
+    fn summary(
+        &mut self,
+        summary: &PillarSummary,
+        durable: OrderNumber,
+    ) -> Result<(), RecoveryError> {
+        let durable = self.config.slots_before(durable);
+        let is_control_known = self.control.is_known;
+        let PillarSummary { pillar: id, view, base, prepared, committed, counters, .. } = *summary;
+        self.summarized = None;
+        let pillar = self.pillar(id)?;
+        if pillar.is_known {
+            let known = (pillar.view, pillar.active, pillar.base, pillar.prepared);
+            let is_same = known == (view, true, base, prepared)
+                && (pillar.committed, pillar.handed) == (committed, committed)
+                && pillar.counters == counters;
+            return is_same
+                .then_some(())
+                .ok_or(RecoveryError::Contradiction("a summary is not what led to it"));
+        }
+        if !is_control_known {
+            // An earlier round, whose beginning was removed.
+            return Ok(());
+        }
+        if base > durable {
+            return Err(RecoveryError::Contradiction(
+                "it begins behind the checkpoint that is durable",
+            ));
+        }
+        *pillar = RecoveredPillar {
+            view,
+            base,
+            prepared,
+            committed,
+            handed: committed,
+            counters,
+            last_ms: summary.last_ms,
+            inherited: summary.inherited,
+            ..RecoveredPillar::default()
+        };
+        self.summarized = Some(id);
+        Ok(())
+    }
+
+    fn kept(
+        &mut self,
+        message: Bytes,
+        own: Option<Commit>,
+        durable: OrderNumber,
+    ) -> Result<(), RecoveryError> {
+        let header = PrepareHeader::parse(&message)?;
+        if self.summarized != Some(header.pillar) {
+            return Ok(());
+        }
+        let (first, last) = (self.config.slot_of(header.first), self.config.slot_of(header.last));
+        let durable = self.config.slots_before(durable);
+        let pillar = self.pillar(header.pillar)?;
+        let is_ours = own.as_ref().is_none_or(|own| acknowledges(own, &header));
+        if header.view != pillar.view || first < pillar.base || !is_ours {
+            return Err(RecoveryError::Contradiction("a summary with a slot of another view"));
+        }
+        if last < pillar.committed && last >= durable {
+            pillar.replay.push(Replayed::new(first, last, &message, header.time_ms));
+        }
+        pillar.slots.insert(first, RecoveredSlot { header, message, own });
+        Ok(())
+    }
+
     fn commit(&mut self, own: Commit) -> Result<(), RecoveryError> {
         let (first, last) = (self.config.slot_of(own.first), self.config.slot_of(own.last));
         let pillar = self.pillar(own.pillar)?;
@@ -333,13 +478,8 @@ impl Recovered {
         let slot = slot.ok_or(RecoveryError::Contradiction("a commitment without its PREPARE"))?;
         if pillar.committed >= pillar.handed {
             if through >= durable {
-                let time_ms = slot.header.time_ms;
-                let message = slot.message.clone();
-                pillar.replay.push(Replayed {
-                    first_slot: pillar.committed,
-                    last_slot: through,
-                    batch: Agreed::new(message, PREPARE_HEAD, BATCH_DIGEST_AT, time_ms),
-                });
+                let (first, time_ms) = (pillar.committed, slot.header.time_ms);
+                pillar.replay.push(Replayed::new(first, through, &slot.message, time_ms));
             }
             pillar.handed = through + 1;
         }
@@ -449,6 +589,9 @@ impl Recovered {
 
     /// What was under way between the stages when the log ended.
     fn finish(&mut self, durable: OrderNumber) -> Result<(), RecoveryError> {
+        if !self.control.is_known || self.pillars.iter().any(|pillar| !pillar.is_known) {
+            return Err(RecoveryError::Contradiction("its beginning is missing"));
+        }
         let base = self.config.slots_before(self.control.stable.id.order);
         for pillar in self.config.all_pillars() {
             let at = usize::from(pillar.0);

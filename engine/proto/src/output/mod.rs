@@ -15,7 +15,7 @@ mod routing;
 
 use bytes::Bytes;
 
-use crate::ids::{ClientId, PillarId, ReplicaId};
+use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId};
 use crate::notice::{MOST_NOTICES, Notice};
 use crate::trace::TraceEvent;
 use crate::wire;
@@ -60,6 +60,10 @@ pub struct Output {
     pub records: Vec<LogRecord>,
     /// A checkpoint to be made durable in the place of the last one; only if `logging`.
     pub checkpoint: Option<DurableCheckpoint>,
+    /// All that the log had of a pillar is in it once more, behind [`ToControl::Summarize`]: once all
+    /// pillars have said so, and a checkpoint of the highest of these order numbers is durable, what
+    /// was logged before that input is not needed any more.
+    pub summarized: Option<OrderNumber>,
     /// Clients whose links are not to be read any more, or are again; in order.
     pub pauses: Vec<(ClientId, bool)>,
     /// Dropped messages.

@@ -131,6 +131,8 @@ pub struct StateStage {
     /// What peers have asked for.
     answers: Answers<(OrderNumber, NodeId)>,
     vouching: Vouching,
+    /// A state was installed since a checkpoint was handed out to be saved.
+    installed_since_saved: bool,
 }
 
 impl StateStage {
@@ -152,6 +154,7 @@ impl StateStage {
             transfers: 0,
             comparison: None,
             vouching: Vouching::default(),
+            installed_since_saved: false,
         }
     }
 
@@ -279,12 +282,7 @@ impl StateStage {
         self.drop_transfer_to(taken.order);
         let rises = self.jobs.back().is_none_or(|last| last.taken.order < taken.order);
         assert!(rises, "snapshots are taken in the order of execution");
-        self.jobs.push_back(Job {
-            taken,
-            groups: Default::default(),
-            digests: Vec::new(),
-            versions: Vec::new(),
-        });
+        self.jobs.push_back(Job::new(taken));
         dropped
     }
 
@@ -309,18 +307,9 @@ impl StateStage {
     }
 
     fn complete(&mut self, job: Job, now: Time, out: &mut Output) {
-        let old = self.latest.as_deref();
-        let mut tree = 0;
-        let trees = job.groups.map(|groups| {
-            let pages = pages_of(&job.taken, tree).page_count();
-            tree += 1;
-            Tree::over(groups, pages, old.map(|held| &held.trees[tree - 1]))
-        });
-        let record = root_record(&job.taken, &trees);
-        let digest = content_digest(ROOT, &record.encode());
-        let id = CheckpointId { order: job.taken.order, digest };
-        let is_installed = job.taken.installed;
-        let held = Arc::new(Held { taken: job.taken, id, trees });
+        let held = job.finish(self.latest.as_deref());
+        let (id, is_installed) = (held.id, held.taken.installed);
+        let held = Arc::new(held);
         self.drop_transfer_to(id.order);
         self.latest = Some(Arc::clone(&held));
         if self.held.insert(id.order, held).is_some() {
@@ -330,6 +319,7 @@ impl StateStage {
         out.trace(|| TraceEvent::CheckpointTaken(id));
         out.control(ToControl::CheckpointTaken(id));
         if is_installed {
+            self.installed_since_saved = true;
             self.save(id, out);
         }
         if self.vouching.may_vouch(id) {
@@ -351,10 +341,11 @@ impl StateStage {
     }
 
     /// A stable checkpoint, or one that was installed, is to be made durable if it is held.
-    fn save(&self, id: CheckpointId, out: &mut Output) {
+    fn save(&mut self, id: CheckpointId, out: &mut Output) {
         let held = self.held.get(&id.order).filter(|held| held.id == id);
         if let (true, Some(held)) = (out.logging && self.vouching.is_news(id.order), held) {
-            out.checkpoint = Some(DurableCheckpoint { id, taken: held.taken.clone() });
+            let is_anew = std::mem::take(&mut self.installed_since_saved);
+            out.checkpoint = Some(DurableCheckpoint { id, taken: held.taken.clone(), is_anew });
         }
     }
 
@@ -537,7 +528,22 @@ fn dropped_snapshots(count: usize, out: &mut Output) {
     }
 }
 
+/// The name of a checkpoint with this state: each page is read and digested.
+///
+/// For a replica that reads a checkpoint from its disk.
+#[must_use]
+pub fn checkpoint_id(taken: TakenSnapshot) -> CheckpointId {
+    let mut job = Job::new(taken);
+    let is_digested = job.advance(None, &mut { usize::MAX });
+    debug_assert!(is_digested, "the budget is not used up");
+    job.finish(None).id
+}
+
 impl Job {
+    fn new(taken: TakenSnapshot) -> Self {
+        Self { taken, groups: Default::default(), digests: Vec::new(), versions: Vec::new() }
+    }
+
     /// Digests pages while the budget lasts; returns whether all are digested.
     fn advance(&mut self, old: Option<&Held>, budget: &mut usize) -> bool {
         let installed = self.taken.installed;
@@ -603,6 +609,20 @@ impl Job {
             }
         }
         true
+    }
+
+    /// What it is when all pages are digested.
+    fn finish(self, old: Option<&Held>) -> Held {
+        let mut tree = 0;
+        let trees = self.groups.map(|groups| {
+            let pages = pages_of(&self.taken, tree).page_count();
+            tree += 1;
+            Tree::over(groups, pages, old.map(|held| &held.trees[tree - 1]))
+        });
+        let record = root_record(&self.taken, &trees);
+        let digest = content_digest(ROOT, &record.encode());
+        let id = CheckpointId { order: self.taken.order, digest };
+        Held { taken: self.taken, id, trees }
     }
 }
 

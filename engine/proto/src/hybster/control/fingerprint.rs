@@ -37,6 +37,7 @@ impl<V: Verifier> Control<V> {
             clock: _,
             early,
             resumed: _,
+            summary_due: _,
         } = self;
         let settled = matches!(phase, Phase::Stable | Phase::Waiting) && unsigned_ack.is_none();
         assert!(settled, "inputs between the stages are under way");

@@ -115,6 +115,8 @@ pub struct Control<V: Verifier> {
     early: Vec<View>,
     /// What a log has that is said when the stage resumes.
     resumed: Option<Resumed>,
+    /// A summary is to be logged when this replica is in its view.
+    summary_due: bool,
 }
 
 impl<V: Verifier> Control<V> {
@@ -144,6 +146,7 @@ impl<V: Verifier> Control<V> {
             clock: WallClock::default(),
             early: vec![View(0); usize::from(config.replicas)],
             resumed: None,
+            summary_due: false,
             config,
         }
     }
@@ -226,12 +229,14 @@ impl<V: Verifier> Control<V> {
             ToControl::PeerBehind(peer) => self.help(peer, now, out),
             ToControl::Stuck => self.ask_state(now, out),
             ToControl::PeerUp(peer) => self.peer_up(peer, out),
+            ToControl::Summarize => self.summary_due = true,
             // The driver answers status requests; it knows more than this stage.
             ToControl::StatusRequest(_) => {}
         }
         self.evaluate(now, out);
         self.differences.forward(self.catch_up.stable().id.order, out);
         self.release_batches(out);
+        self.summarize(out);
         self.check_invariants(out);
     }
 

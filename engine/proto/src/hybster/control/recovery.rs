@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::{Control, Phase};
 use crate::config::GroupConfig;
+use crate::hybster::record;
 use crate::hybster::recovery::RecoveredControl;
 use crate::hybster::wire::view::{NewViewAck, ViewChange};
 use crate::ids::{ReplicaId, View};
-use crate::output::{Output, ToExecution, ToIntake};
+use crate::output::{Output, ToExecution, ToIntake, ToPillar};
 use crate::time::Time;
 
 /// What a log has that is said when the stage resumes.
@@ -50,6 +51,21 @@ impl<V: Verifier> Control<V> {
             is_behind: !recovered.is_reached,
         });
         it
+    }
+
+    /// Logs once more all that the log has of it, if that was asked for, and has the pillars do so: no
+    /// sooner than it is in a view, when that is little.
+    pub(super) fn summarize(&mut self, out: &mut Output) {
+        if !self.summary_due || !self.is_stable() || self.unsigned_ack.is_some() {
+            return;
+        }
+        self.summary_due = false;
+        let ack = self.own_ack.as_ref().map(|ack| ack.encode());
+        let (view, stable) = (self.stable_view, self.catch_up.stable());
+        out.log(|| record::control_summary(view, stable, self.established.as_deref(), ack));
+        for pillar in self.config.all_pillars() {
+            out.pillar(pillar, ToPillar::Summarize);
+        }
     }
 
     /// Goes on where it was. What the peers have sent meanwhile they send again when their links

@@ -46,6 +46,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             asked_back: _,
             answered: _,
             unlogged: _,
+            summary_due: _,
         } = self;
         for counter in Counter::ALL {
             into.wide(trinx.current(counter).as_u128());

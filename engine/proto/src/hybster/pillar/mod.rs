@@ -128,6 +128,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     answered: Vec<Option<Time>>,
     /// What the log lacks when the pillar resumes.
     unlogged: Vec<LogRecord>,
+    /// A summary is to be logged when the window moves.
+    summary_due: bool,
 }
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
@@ -179,6 +181,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             asked_back: None,
             answered: vec![None; replicas],
             unlogged: Vec::new(),
+            summary_due: false,
             config,
         }
     }
@@ -254,6 +257,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             }
             ToPillar::ForwardWindow { to } => self.forward_window(to, out),
             ToPillar::CertifyCheckpoint { id } => self.certify_checkpoint(id, now, out),
+            ToPillar::Summarize => self.summary_due = true,
             ToPillar::AskPeers => self.ask_peers(out),
             ToPillar::TellCommitted { round } => {
                 let (pillar, next) = (self.pillar, self.order_at(self.handed));
@@ -468,6 +472,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         self.prepared = self.prepared.max(base);
         self.committed = self.committed.max(base);
         self.handed = self.handed.max(base);
+        self.summarize(out);
         for held in self.bodies.forward(base) {
             self.tell_held(held, out);
         }

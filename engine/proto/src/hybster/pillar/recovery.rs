@@ -1,14 +1,16 @@
 //! A pillar that comes back with what its replica's log tells.
 
-use hybster_tss::{Counter, RequestVerifier, TrInX, Verifier};
+use hybster_tss::{Counter, CounterValue, RequestVerifier, TrInX, Verifier};
 use std::sync::Arc;
 
 use super::Pillar;
 use super::preferred_quorum::PreferredQuorum;
 use super::slots::{Logged, StoredPrepare};
 use crate::config::GroupConfig;
+use crate::hybster::record::{self, PillarSummary};
 use crate::hybster::recovery::RecoveredPillar;
 use crate::ids::{PillarId, ReplicaId};
+use crate::mutants::{self, Mutant};
 use crate::output::Output;
 use crate::time::Time;
 use crate::trace::{Phase, TraceEvent};
@@ -77,6 +79,38 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         self.note_progress(now);
         self.tell_window(out);
         self.check_invariants(out);
+    }
+
+    /// Logs once more all that the log has of it, if that was asked for, and is little: in its view,
+    /// with nothing under way that it would have to wait for.
+    pub(super) fn summarize(&mut self, out: &mut Output) {
+        let is_quiet = self.active && self.committed == self.handed && self.established.is_none();
+        if !self.summary_due || !is_quiet || !self.chain.is_empty() {
+            return;
+        }
+        self.summary_due = false;
+        let summary = PillarSummary {
+            pillar: self.pillar,
+            view: self.view,
+            base: self.slots.base(),
+            prepared: self.prepared,
+            committed: self.committed,
+            last_ms: self.timing.last_ms(),
+            inherited: self.timing.inherited,
+            counters: match mutants::active(Mutant::SummaryUncounted) {
+                true => [CounterValue::ZERO; Counter::ALL.len()],
+                false => Counter::ALL.map(|counter| self.trinx.current(counter)),
+            },
+        };
+        out.log(|| record::summary(&summary));
+        for slot in self.slots.base()..self.slots.end() {
+            let Some(entry) = self.slots.get(slot) else { continue };
+            let Some(stored) = &entry.prepare else { continue };
+            if stored.logged == Logged::Proposal || entry.own.is_some() || slot < self.committed {
+                out.log(|| record::kept(&stored.message, entry.own.as_ref()));
+            }
+        }
+        out.summarized = Some(self.window_base());
     }
 
     /// What it has vouched for, as part of the trace of its new start: a log may end within what the

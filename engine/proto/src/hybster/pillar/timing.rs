@@ -83,6 +83,11 @@ impl Timing {
         self.refused = None;
     }
 
+    /// The latest time of a batch.
+    pub(super) fn last_ms(&self) -> u64 {
+        self.last_ms
+    }
+
     /// As a log tells it.
     pub(super) fn recover(&mut self, last_ms: u64, inherited: u64) {
         (self.last_ms, self.inherited) = (last_ms, inherited);

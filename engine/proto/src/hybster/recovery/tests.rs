@@ -55,7 +55,7 @@ fn stable(order: u64) -> LogRecord {
 
 fn read(durable: u64, records: &[LogRecord]) -> Result<Recovered, RecoveryError> {
     let bytes = records.iter().map(|record| record.parts().concat().into());
-    Recovered::read(config(), ME, OrderNumber(durable), bytes)
+    Recovered::read(config(), ME, OrderNumber(durable), true, bytes)
 }
 
 fn slots(replay: &[ToExecution]) -> Vec<u64> {

@@ -1,0 +1,308 @@
+//! Opening a replica's directory: what is in it, and whether the replica may come back with it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use hybster_log::{Directory, Log, LogError, Options, Recovery, Report, WhenFull, Writer};
+use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::{OrderNumber, ReplicaId};
+use hybster_proto::output::TakenSnapshot;
+use hybster_proto::service::Pages;
+use hybster_proto::state::{TransferredState, checkpoint_id};
+use hybster_proto::truncation::Truncation;
+use hybster_proto::wire::CheckpointId;
+use hybster_store::{Store, StoreError};
+
+use super::Durability;
+use super::saver::{BOOKKEEPING, SERVICE};
+
+/// The kind of the log's first record, which says whose it is.
+const OWNER: u16 = 1;
+/// The kind of records that stages put out.
+pub(crate) const RECORD: u16 = 2;
+/// The version of the records' form.
+const FORMAT: u32 = 1;
+/// What a record has besides a message that a peer could send.
+const RECORD_ROOM: u64 = 1 << 20;
+
+/// Why a replica cannot start with its directory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The directory cannot be made or opened.
+    #[error("{}: the directory for the replica's data cannot be used: {error}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The checkpoints.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The records contradict each other.
+    #[error("{}: {story}", path.display())]
+    Records {
+        /// The replica's directory.
+        path: PathBuf,
+        /// What is wrong with them, and what to do.
+        story: String,
+    },
+    /// The directory is another replica's, or of another group or epoch.
+    #[error(
+        "{}: this is not the data of replica {id} in this group and epoch; every replica needs a directory of \
+         its own (--data)",
+        path.display()
+    )]
+    Another {
+        /// The directory.
+        path: PathBuf,
+        /// The replica that was to start.
+        id: u16,
+    },
+    /// The replica has run before, and its directory is empty.
+    #[error(
+        "{}: there is no log, but replica {id} has run before. Where its trusted counters are is only known \
+         from its log, so without it the replica must not come back: put the directory back if you have moved \
+         it (--data), but never an older copy of it. If it is lost, go on without this replica (a group does \
+         with up to f replicas less), or make a new group directory with `hybster init`",
+        path.display()
+    )]
+    Lost {
+        /// The directory.
+        path: PathBuf,
+        /// The replica.
+        id: u16,
+    },
+    /// The host lost power, and the log need not have been synced.
+    #[error(
+        "{}: the host of replica {id} was started again since, and durability is not \"sync\": the last of \
+         what the replica has sent may be missing in its log, so it must not come back. Go on without it (a \
+         group does with up to f replicas less), or make a new group directory with `hybster init`",
+        path.display()
+    )]
+    Behind {
+        /// The directory.
+        path: PathBuf,
+        /// The replica.
+        id: u16,
+    },
+    /// The checkpoint and the log do not belong together.
+    #[error(
+        "{}: the log and the checkpoint of order {order} beside it do not belong together; put back what \
+         was moved, and never an older copy",
+        path.display()
+    )]
+    Apart {
+        /// The directory.
+        path: PathBuf,
+        /// The checkpoint's order number.
+        order: u64,
+    },
+    /// The service cannot read the checkpoint.
+    #[error("{0}; start the version of the service that wrote it")]
+    Restore(#[from] hybster_proto::service::RestoreError),
+    /// A thread could not be started.
+    #[error("a thread for the replica's data could not be started: {0}")]
+    Thread(io::Error),
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes: {0}; allow getrandom and try again")]
+    Random(String),
+}
+
+/// A directory that is open.
+pub(crate) struct Opened {
+    pub(crate) log: Log,
+    pub(crate) writer: Writer<Directory>,
+    pub(crate) store: Store<Directory>,
+    /// What the replica was, unless it has never run.
+    pub(crate) found: Option<Found>,
+    /// The last durable checkpoint.
+    pub(crate) durable: OrderNumber,
+    pub(crate) truncation: Truncation,
+}
+
+/// What a replica has on its disk.
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    /// The last durable checkpoint.
+    pub(crate) checkpoint: Option<(CheckpointId, TransferredState)>,
+    /// What the stages have logged.
+    pub(crate) records: Vec<Bytes>,
+    /// Whether that is all they ever have.
+    pub(crate) is_whole: bool,
+    /// When the reading began.
+    pub(crate) since: Instant,
+}
+
+/// Opens the directory, which is made if it is missing. `has_run` is what the keys say of the replica.
+///
+/// Nothing is changed unless the replica may start.
+pub(crate) fn open(
+    path: &Path,
+    mode: Durability,
+    config: &Arc<GroupConfig>,
+    id: ReplicaId,
+    has_run: bool,
+) -> Result<Opened, DataError> {
+    let since = Instant::now();
+    let directory = |path: &Path| {
+        let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
+        made.and_then(|()| Directory::open(path))
+            .map_err(|error| DataError::Directory { path: path.to_owned(), error })
+    };
+    let logs = directory(&path.join("log"))?;
+    let states = directory(&path.join("state"))?;
+    let mut recovery = Recovery::open(logs, options(mode, config), random()?)?;
+    let records = read(&mut recovery, path, config, id)?;
+    let report = recovery.report().cloned();
+    let first = report.as_ref().map_or(0, |report| report.first.0);
+    let is_new = report.as_ref().is_none_or(|report| report.is_new);
+    refuse(path, id, has_run, report.as_ref())?;
+    let (mut store, manifest) = Store::open(states, hybster_store::Options::default(), random()?)?;
+    let checkpoint = match &manifest {
+        Some(_) => Some(checkpoint(&mut store)?),
+        None => None,
+    };
+    let durable = checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);
+    if is_new && checkpoint.is_some() {
+        return Err(DataError::Apart { path: path.to_owned(), order: durable.0 });
+    }
+    let has_found = !records.is_empty() || checkpoint.is_some();
+    let (path, is_whole) = (path.to_owned(), first == 0);
+    let found = has_found.then_some(Found { path, checkpoint, records, is_whole, since });
+    let (log, writer, _) = recovery.finish()?;
+    if is_new {
+        say_owner(&log, config, id);
+    }
+    let truncation = Truncation::new(config.pillars, round_bytes(mode, config), first);
+    Ok(Opened { log, writer, store, found, durable, truncation })
+}
+
+/// The sizes of the log: a record is hardly longer than the longest message between replicas.
+pub(super) fn options(mode: Durability, config: &GroupConfig) -> Options {
+    let message = (config.rules().longest_message)(config);
+    let longest = message.max(hybster_proto::bounds::prepare_bytes(config)) + RECORD_ROOM;
+    let buffer = (4 * longest).next_power_of_two().max(16 << 20);
+    Options {
+        durability: mode.of_log(),
+        buffer_bytes: buffer,
+        segment_bytes: buffer.max(64 << 20),
+        reserve_bytes: buffer.max(64 << 20),
+        longest_record: longest,
+        when_full: WhenFull::Wait,
+    }
+}
+
+/// What the log takes in memory, in bytes: its buffer, and 256 KiB of blocks that are being made.
+pub(crate) fn log_bytes(mode: Durability, config: &GroupConfig) -> u64 {
+    options(mode, config).buffer_bytes + (256 << 10)
+}
+
+/// So much is logged between two rounds of summaries: a segment, as no less can be removed.
+fn round_bytes(mode: Durability, config: &GroupConfig) -> u64 {
+    options(mode, config).segment_bytes
+}
+
+/// Begins a log, or what is to be its beginning, with whose it is.
+pub(super) fn say_owner(log: &Log, config: &GroupConfig, id: ReplicaId) {
+    let appended = log.appender(0).append(OWNER, &[&owner(config, id)]);
+    debug_assert!(appended.is_ok() || log.failure().is_some(), "it is a short record");
+}
+
+fn random() -> Result<[u8; 16], DataError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| DataError::Random(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// Whose log it is. The digest covers the group's constants and the epoch.
+fn owner(config: &GroupConfig, id: ReplicaId) -> Vec<u8> {
+    let mut bytes = FORMAT.to_le_bytes().to_vec();
+    bytes.extend(id.0.to_le_bytes());
+    bytes.extend(config.digest().0);
+    bytes
+}
+
+/// All records that stages have put out, once it is known whose they are.
+fn read(
+    recovery: &mut Recovery<Directory>,
+    path: &Path,
+    config: &GroupConfig,
+    id: ReplicaId,
+) -> Result<Vec<Bytes>, DataError> {
+    let owner = owner(config, id);
+    let mut records = Vec::new();
+    let mut is_own = false;
+    while let Some(record) = recovery.next()? {
+        match record.kind {
+            RECORD => records.push(Bytes::copy_from_slice(record.content)),
+            OWNER if record.content == owner => is_own = true,
+            _ => return Err(DataError::Another { path: path.to_owned(), id: id.0 }),
+        }
+    }
+    match is_own || records.is_empty() {
+        true => Ok(records),
+        false => Err(DataError::Another { path: path.to_owned(), id: id.0 }),
+    }
+}
+
+/// Whether what the log says is all that the replica has ever sent.
+fn refuse(
+    path: &Path,
+    id: ReplicaId,
+    has_run: bool,
+    report: Option<&Report>,
+) -> Result<(), DataError> {
+    let (path, id) = (path.to_owned(), id.0);
+    let Some(report) = report else { return Ok(()) };
+    if report.is_new && has_run {
+        return Err(DataError::Lost { path, id });
+    }
+    if report.last_break.is_some() {
+        return Err(DataError::Behind { path, id });
+    }
+    Ok(())
+}
+
+/// The checkpoint on disk, all of it in memory, with the digest that was certified.
+fn checkpoint(
+    store: &mut Store<Directory>,
+) -> Result<(CheckpointId, TransferredState), StoreError> {
+    let parts: RefCell<[BTreeMap<u64, Bytes>; 2]> = RefCell::default();
+    let mut found = None;
+    store.verify(
+        |page, content| {
+            if let Some(part) = parts.borrow_mut().get_mut(usize::from(page.part)) {
+                part.insert(page.index, Bytes::copy_from_slice(content));
+            }
+            // The digests of pages are part of what is computed below.
+            [0; 32]
+        },
+        |manifest, _| {
+            let pages = parts.take().map(|pages| Pages(pages.into_values().collect()));
+            let taken = TakenSnapshot {
+                order: OrderNumber(manifest.order),
+                bookkeeping: Arc::new(pages[usize::from(BOOKKEEPING)].clone()),
+                service: Arc::new(pages[usize::from(SERVICE)].clone()),
+                installed: true,
+            };
+            let id = checkpoint_id(taken);
+            found = Some((id, pages));
+            id.digest.0
+        },
+    )?;
+    let (id, [bookkeeping, service]) = found.expect("a checkpoint that is verified was read");
+    let state = TransferredState { bookkeeping: bookkeeping.into(), service: service.into() };
+    Ok((id, state))
+}
