@@ -471,8 +471,7 @@ impl Outbound {
             "what waits is counted",
             "what waits is due or has a deadline",
         ];
-        let quick = self.quick_invariants(limits).into_iter().zip(quick);
-        let broken = quick.into_iter().find(|(holds, _)| !holds);
+        let broken = self.quick_invariants(limits).into_iter().zip(quick).find(|(holds, _)| !holds);
         let broken = match broken {
             None if full => costly().into_iter().find(|(holds, _)| !holds),
             broken => broken,
