@@ -25,7 +25,7 @@ use hybster_proto::trace::TraceEvent;
 pub use error::{ReplicaError, StartError};
 pub use running::{RunningReplica, Stopper};
 
-use crate::durable::{self, Disks, Durability, Durable, Found, Opened, Saver, Teller};
+use crate::durable::{self, DataError, Disks, Durability, Durable, Found, Opened, Saver, Teller};
 #[cfg(doc)]
 use crate::group::GroupError;
 use crate::group::{Group, ReplicaKeys};
@@ -40,7 +40,7 @@ use crate::runtime::{
 /// **A replica starts again from its log.** The trusted counters live in the process; where they
 /// were is in the log, as nothing leaves the host before the log has it ([`crate::durable`]). So a start
 /// needs the replica's own data, and refuses a directory that is empty though the replica has run
-/// ([`crate::durable::DataError::Lost`]).
+/// ([`DataError::Lost`]).
 ///
 /// In a group with durability `none` nothing is kept, and a replica that stopped has lost its counters:
 /// with the old keys and epoch it could certify one value twice. So a second start is refused
@@ -232,16 +232,8 @@ impl<S: Service> ReplicaBuilder<S> {
             }
             None => (None, None),
         };
-        let shared = Shared::new(
-            id,
-            config,
-            layout,
-            transport_kind,
-            is_replicated,
-            plans,
-            trace,
-            durable.clone(),
-        );
+        let shared = Shared::new(id, config, layout, transport_kind, is_replicated, plans, trace)
+            .with_disk(durable.clone());
         let shared = Arc::new(shared);
         teller.is_for(&shared);
         let disks = durable.map(|durable| Disks { writer: None, durable });
@@ -257,6 +249,12 @@ impl<S: Service> ReplicaBuilder<S> {
         let limits = EgressLimits::default();
         let mut network = Some(Network::new(hub, Arc::clone(&shared), peers, limits));
         let (mut stages, mut first) = self.stages(found, &shared)?;
+        if let Some(durable) = &shared.durable {
+            first
+                .iter_mut()
+                .try_for_each(|output| durable.append(output))
+                .map_err(DataError::Append)?;
+        }
         let mut queues = Queues::between(shared.plans.len());
         let mut threads = Vec::with_capacity(shared.plans.len());
         for index in 0..shared.plans.len() {
@@ -404,7 +402,7 @@ impl<S: Service> ReplicaBuilder<S> {
     }
 
     /// All stages with their roles, and what they do first.
-    fn stages(self, found: Option<Found>, shared: &Shared) -> Result<Begun, StartError> {
+    fn stages(self, found: Option<Found>, shared: &Shared) -> Result<stages::Begun, StartError> {
         let Self { group, keys, service, is_replicated, .. } = self;
         let output = || Output {
             tracing: shared.trace.is_some(),
@@ -432,9 +430,6 @@ impl<S> fmt::Debug for ReplicaBuilder<S> {
             .finish_non_exhaustive()
     }
 }
-
-/// Stages with their roles, and what they do first.
-type Begun = (Vec<(Role, Box<dyn Stage>)>, Vec<Output>);
 
 /// Takes the stages of an agent, in the order of its plan.
 fn take_stages(stages: &mut Vec<(Role, Box<dyn Stage>)>, roles: &[Role]) -> Vec<Box<dyn Stage>> {

@@ -18,10 +18,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use hybster_log::{Cursor, Log, LogError, WriterThread};
+use hybster_log::{AppendError, Cursor, Log, LogError, WriterThread};
 use hybster_proto::GroupConfig;
 use hybster_proto::ids::{OrderNumber, ReplicaId};
-use hybster_proto::output::DurableCheckpoint;
+use hybster_proto::output::{DurableCheckpoint, Output};
 use hybster_proto::truncation::Truncation;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -119,6 +119,13 @@ impl Durable {
         truncation: Truncation,
     ) -> Self {
         Self { mode, log, saver, saved, truncation: Mutex::new(truncation) }
+    }
+
+    /// Appends what stages have logged before their agents run: of all agents, before any of them
+    /// appends anything itself.
+    pub(crate) fn append(&self, output: &mut Output) -> Result<(), AppendError> {
+        let appender = self.log.appender(0);
+        output.records.drain(..).try_for_each(|it| appender.append(RECORD, &it.parts()).map(drop))
     }
 
     /// A pillar has its summary in the log.

@@ -2,9 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -112,9 +110,9 @@ pub enum DataError {
     /// The service cannot read the checkpoint.
     #[error("{0}; start the version of the service that wrote it")]
     Restore(#[from] hybster_proto::service::RestoreError),
-    /// A thread could not be started.
-    #[error("a thread for the replica's data could not be started: {0}")]
-    Thread(io::Error),
+    /// The log takes nothing.
+    #[error("the log of the replica takes nothing: {0}")]
+    Append(hybster_log::AppendError),
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes: {0}; allow getrandom and try again")]
     Random(String),
@@ -156,13 +154,7 @@ pub(crate) fn open(
     has_run: bool,
 ) -> Result<Opened, DataError> {
     let since = Instant::now();
-    let directory = |path: &Path| {
-        let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
-        made.and_then(|()| Directory::open(path))
-            .map_err(|error| DataError::Directory { path: path.to_owned(), error })
-    };
-    let logs = directory(&path.join("log"))?;
-    let states = directory(&path.join("state"))?;
+    let (logs, states) = (directory(&path.join("log"))?, directory(&path.join("state"))?);
     let mut recovery = Recovery::open(logs, options(mode, config), random()?)?;
     let records = read(&mut recovery, path, config, id)?;
     let report = recovery.report().cloned();
@@ -187,6 +179,17 @@ pub(crate) fn open(
     }
     let truncation = Truncation::new(config.pillars, round_bytes(mode, config), first);
     Ok(Opened { log, writer, store, found, durable, truncation })
+}
+
+/// Opens a directory. What is missing on the way is made, each name durable before the next.
+fn directory(path: &Path) -> Result<Directory, DataError> {
+    let told = |error| DataError::Directory { path: path.to_owned(), error };
+    let mut missing: Vec<&Path> = path.ancestors().skip(1).collect();
+    missing.retain(|path| !path.as_os_str().is_empty() && !path.exists());
+    for parent in missing.into_iter().rev() {
+        Directory::open(parent).map_err(told)?;
+    }
+    Directory::open(path).map_err(told)
 }
 
 /// The sizes of the log: a record is hardly longer than the longest message between replicas.

@@ -18,6 +18,9 @@ use crate::durable::{DataError, Found};
 use crate::group::{Group, ReplicaKeys};
 use crate::runtime::{Clients, Control, Pillar, Role, Stage};
 
+/// Stages with their roles, and what they do first.
+pub(super) type Begun = (Vec<(Role, Box<dyn Stage>)>, Vec<Output>);
+
 /// All stages of a replica with their roles, as the group's ordering protocol has them.
 pub(super) fn replicated<S: Service>(
     group: &Group,
@@ -50,7 +53,7 @@ pub(super) fn recovered<S: Service>(
     found: Found,
     now: Time,
     output: impl Fn() -> Output,
-) -> Result<(Vec<(Role, Box<dyn Stage>)>, Vec<Output>), DataError> {
+) -> Result<Begun, DataError> {
     let (config, id) = (group.config(), keys.id);
     let Found { path, checkpoint, records, is_whole, since } = found;
     let durable = checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);

@@ -64,7 +64,6 @@ impl Shared {
         replicated: bool,
         plans: Vec<AgentPlan>,
         trace: Option<TraceTarget>,
-        durable: Option<Arc<Durable>>,
     ) -> Self {
         let replicas = if replicated { config.replicas } else { 0 };
         let pillars = if replicated { config.pillars } else { 0 };
@@ -79,11 +78,17 @@ impl Shared {
             plans,
             clock: Clock::start(),
             trace,
-            durable,
+            durable: None,
             stop: AtomicBool::new(false),
             congested: AtomicU32::new(0),
             failure: Mutex::new(None),
         }
+    }
+
+    /// The same for a replica that can start again from its disk.
+    pub(crate) fn with_disk(mut self, durable: Option<Arc<Durable>>) -> Self {
+        self.durable = durable;
+        self
     }
 
     /// Whether the agents must end.

@@ -147,7 +147,7 @@ fn an_input_that_no_stage_answers_for_stops_the_replica() {
     let plans = vec![AgentPlan { name: "all".into(), roles: vec![Role::Server], core: None }];
     let config = Arc::new(GroupConfig { pillars: 1, ..GroupConfig::default() });
     let (layout, transport) = (Layout::Fused, TransportKind::Epoll);
-    let shared = Shared::new(ReplicaId(0), config, layout, transport, false, plans, None, None);
+    let shared = Shared::new(ReplicaId(0), config, layout, transport, false, plans, None);
     let shared = Arc::new(shared);
     let hub = Hub::new(MemoryNetwork::new().endpoint(), lonely_hub()).unwrap();
     let network = Network::new(hub, Arc::clone(&shared), Vec::new(), EgressLimits::default());
@@ -215,7 +215,7 @@ fn a_dead_transport_stops_the_replica_with_the_reason() {
     let plans = vec![AgentPlan { name: "all".into(), roles: vec![Role::Server], core: None }];
     let config = Arc::new(GroupConfig { pillars: 1, ..GroupConfig::default() });
     let (layout, transport) = (Layout::Fused, TransportKind::Epoll);
-    let shared = Shared::new(ReplicaId(0), config, layout, transport, false, plans, None, None);
+    let shared = Shared::new(ReplicaId(0), config, layout, transport, false, plans, None);
     let shared = Arc::new(shared);
     let transport = FailsOnce { inner: MemoryNetwork::new().endpoint(), polls: 0 };
     let hub = Hub::new(transport, lonely_hub()).unwrap();
@@ -266,7 +266,7 @@ fn time_in_which_a_stage_holds_up_the_others_does_not_pass_for_them() {
     let plans = vec![AgentPlan { name: "all".into(), roles: vec![Role::Server], core: None }];
     let config = Arc::new(GroupConfig { pillars: 1, ..GroupConfig::default() });
     let (layout, transport) = (Layout::Fused, TransportKind::Epoll);
-    let shared = Shared::new(ReplicaId(0), config, layout, transport, false, plans, None, None);
+    let shared = Shared::new(ReplicaId(0), config, layout, transport, false, plans, None);
     let shared = Arc::new(shared);
     let hub = Hub::new(MemoryNetwork::new().endpoint(), lonely_hub()).unwrap();
     let network = Network::new(hub, Arc::clone(&shared), Vec::new(), EgressLimits::default());

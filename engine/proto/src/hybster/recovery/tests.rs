@@ -122,10 +122,78 @@ fn logs_that_no_replica_writes_are_refused() {
     is_refused(&[record::forwarded(PillarId(3), 0)], "more pillars");
 }
 
+/// A round of summaries of a replica that has certified and committed these many slots, in a window
+/// that begins at `base`, with a slot that is kept.
+fn round(base: u64, stable_order: u64, prepared: u64, committed: u64) -> Vec<LogRecord> {
+    let mut stable = CheckpointCertificate::default();
+    if stable_order > 0 {
+        stable.id =
+            crate::wire::CheckpointId { order: OrderNumber(stable_order), digest: Digest([7; 32]) };
+        stable.votes = vec![(ReplicaId(0), Proof([2; 32])), (ReplicaId(2), Proof([3; 32]))];
+    }
+    let summary = PillarSummary {
+        pillar: PillarId(0),
+        view: View(0),
+        base,
+        prepared,
+        committed,
+        last_ms: 10 * prepared,
+        inherited: 0,
+        counters: [CounterValue::new(0, prepared), CounterValue::ZERO],
+    };
+    let mut round = vec![record::control_summary(View(0), &stable, None, None)];
+    round.push(record::summary(&summary));
+    for order in base + 1..=prepared {
+        round.push(record::kept(&message(0, order), Some(&own(0, order))));
+    }
+    round
+}
+
+/// Whoever reads the whole log and whoever begins with a round of summaries find the same replica.
+#[test]
+fn a_log_may_begin_with_a_round_of_summaries() {
+    let mut log: Vec<LogRecord> =
+        (1..=4).flat_map(|order| [acknowledged(order), committed(order - 1)]).collect();
+    log.extend([stable(4), acknowledged(5), committed(4), acknowledged(6)]);
+    log.push(record::forwarded(PillarId(0), 4));
+    let begin = log.len();
+    log.extend(round(4, 4, 6, 5));
+    log.extend([committed(5), acknowledged(7)]);
+    let tail = |from: usize, durable: u64| {
+        let bytes = log[from..].iter().map(|record| record.parts().concat().into());
+        Recovered::read(config(), ME, OrderNumber(durable), from == 0, bytes)
+    };
+    let seen = |mut recovered: Recovered| {
+        let replay = slots(&recovered.take_replay());
+        let pillar = &recovered.pillars[0];
+        let kept: Vec<u64> = pillar.slots.keys().copied().collect();
+        let progress = (pillar.base, pillar.prepared, pillar.committed, pillar.handed);
+        (replay, kept, progress, pillar.counters, recovered.stable_checkpoint())
+    };
+    let whole = seen(tail(0, 4).expect("it is a log"));
+    assert_eq!(whole.0, [4, 5]);
+    // What is in front of the round says nothing, wherever the log begins.
+    for from in 1..=begin {
+        assert_eq!(seen(tail(from, 4).expect("it begins with a round")), whole, "from {from}");
+    }
+    let refused = |from, durable, why: &str| match tail(from, durable) {
+        Err(RecoveryError::Contradiction(story)) => assert!(story.contains(why), "{story}"),
+        other => panic!("{why}: {other:?}"),
+    };
+    refused(begin, 0, "behind the checkpoint");
+    refused(begin + 1, 4, "beginning is missing");
+    refused(begin + 2, 4, "beginning is missing");
+    // A round that says something else than what led to it.
+    let wrong = [vec![acknowledged(1)], round(0, 0, 2, 0)].concat();
+    let error = read(0, &wrong).expect_err("it has certified one");
+    assert!(error.to_string().contains("not what led to it"), "{error}");
+}
+
 /// Whatever the bytes are, the answer is an error or a replica, and never a panic.
 #[test]
 fn damaged_records_are_refused() {
-    let log = [acknowledged(1), committed(0), stable(4), record::forwarded(PillarId(0), 4)];
+    let mut log = vec![acknowledged(1), committed(0), stable(4), record::forwarded(PillarId(0), 4)];
+    log.extend(round(0, 0, 1, 1));
     for (at, damaged) in log.iter().enumerate() {
         let bytes = damaged.parts().concat();
         for byte in 0..bytes.len() {
@@ -136,12 +204,13 @@ fn damaged_records_are_refused() {
                     true => Bytes::from(wrong.clone()),
                     false => record.parts().concat().into(),
                 });
-                let _ = Recovered::read(config(), ME, OrderNumber(0), records);
+                let _ = Recovered::read(config(), ME, OrderNumber(0), at % 2 == 0, records);
             }
             let cut = Bytes::from(bytes[..byte].to_vec());
-            let read = Recovered::read(config(), ME, OrderNumber(0), [cut]);
+            let read = Recovered::read(config(), ME, OrderNumber(0), true, [cut]);
             // Where a batch ends, the log knows.
-            assert!(read.is_err() || (at == 0 && byte >= bytes.len() - 3), "{damaged:?}: {byte}");
+            let is_whole = matches!(at, 0 | 6) && byte >= bytes.len() - 3;
+            assert!(read.is_err() || is_whole, "{damaged:?}: {byte}");
         }
     }
 }
