@@ -74,6 +74,10 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
         .busy_poll(args.busy_poll);
     let builder = if args.unreplicated { builder.unreplicated() } else { builder };
     let builder = if args.cores.is_empty() { builder } else { builder.cores(args.cores.clone()) };
+    let builder = match &args.trace {
+        Some(file) => builder.trace_file(file),
+        None => builder,
+    };
     let started = match args.service {
         ServiceKind::Null => builder.service(NullService::new(args.reply_size as usize)).start(),
         ServiceKind::Counter => builder.service(CounterService::new()).start(),

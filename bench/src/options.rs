@@ -145,6 +145,14 @@ pub struct GroupOptions {
     /// One server and no protocol: the baseline to compare with.
     #[arg(long)]
     pub unreplicated: bool,
+    /// Let each replica write its protocol events into a file in this directory, to see what tracing
+    /// costs. The directory must be there, and the files must not.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub trace: Option<PathBuf>,
+    /// Start replicas with this program, which is given the command line of a replica: to count their
+    /// instructions, say (`perf/instructions`).
+    #[arg(long, value_name = "PROGRAM")]
+    pub replica_wrapper: Option<PathBuf>,
 }
 
 /// Options of `run`.
@@ -289,6 +297,9 @@ pub struct ReplicaArgs {
     /// The server without a protocol.
     #[arg(long)]
     pub unreplicated: bool,
+    /// The file for its trace.
+    #[arg(long)]
+    pub trace: Option<PathBuf>,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -1,5 +1,6 @@
 //! The specification of a group: the options of a subcommand, checked and with defaults filled in.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hybster::durable::Durability;
@@ -52,6 +53,10 @@ pub struct GroupSpec {
     pub identities: u32,
     /// One server without a protocol.
     pub unreplicated: bool,
+    /// Where replicas write their traces.
+    pub trace: Option<PathBuf>,
+    /// What starts replicas.
+    pub replica_wrapper: Option<PathBuf>,
 }
 
 impl GroupSpec {
@@ -115,6 +120,8 @@ impl GroupSpec {
             reply_size: options.reply_size,
             identities,
             unreplicated: options.unreplicated,
+            trace: options.trace.clone(),
+            replica_wrapper: options.replica_wrapper.clone(),
         })
     }
 }

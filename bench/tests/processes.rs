@@ -128,6 +128,26 @@ fn the_unreplicated_baseline_is_measured() {
     assert_eq!(report.processes.len(), 2);
 }
 
+/// Another program may run the replicas, here one that runs them as they are.
+#[test]
+fn replicas_write_traces_and_another_program_may_run_them() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let wrapper = directory.path().join("wrapper");
+    std::fs::write(&wrapper, "#!/bin/sh\ntouch \"$0.was-run\"\nexec \"$@\"\n").unwrap();
+    std::fs::set_permissions(&wrapper, PermissionsExt::from_mode(0o755)).unwrap();
+    let [wrapper, traces] =
+        [wrapper.as_path(), directory.path()].map(|path| path.to_str().unwrap());
+    let report = measure(&["--trace", traces, "--replica-wrapper", wrapper]);
+    assert!(report.completed > 0);
+    for replica in 0..3 {
+        let trace = std::fs::read(directory.path().join(format!("replica-{replica}.trace")));
+        assert!(trace.unwrap().starts_with(b"HYBTRACE"));
+    }
+    assert!(directory.path().join("wrapper.was-run").exists());
+}
+
 /// The cores that the system lets the threads of a replica run on.
 fn cores_of(pid: u32) -> Vec<String> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

@@ -27,6 +27,8 @@ use crate::workload::Random;
 const LAUNCH_ATTEMPTS: u32 = 5;
 /// Longest time that a replica needs to be ready.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+/// The same of one that another program runs, and may slow down many times.
+const WRAPPED_START_PATIENCE: Duration = Duration::from_secs(300);
 
 /// A running group in a temporary directory; dropping it kills its processes.
 #[derive(Debug)]
@@ -68,8 +70,12 @@ impl Group {
             let child = group.spawn(replica)?;
             group.replicas.push(child);
         }
+        let patience = match spec.replica_wrapper {
+            Some(_) => WRAPPED_START_PATIENCE,
+            None => START_PATIENCE,
+        };
         for child in &mut group.replicas {
-            child.wait_ready(START_PATIENCE, stop)?;
+            child.wait_ready(patience, stop)?;
         }
         Ok(group)
     }
@@ -78,7 +84,13 @@ impl Group {
         let program = std::env::current_exe()
             .map_err(|e| Error::new(format!("cannot find this program itself: {e}")))?;
         let spec = &self.spec;
-        let mut command = Command::new(program);
+        let mut command = match &spec.replica_wrapper {
+            Some(wrapper) => Command::new(wrapper),
+            None => Command::new(&program),
+        };
+        if spec.replica_wrapper.is_some() {
+            command.arg(program);
+        }
         command.arg("replica").arg("--group").arg(self.path());
         command.args(["--id", &replica.to_string(), "--layout", spec.layout.name()]);
         command.args(["--transport", spec.transport.name()]);
@@ -91,6 +103,9 @@ impl Group {
         }
         if spec.unreplicated {
             command.arg("--unreplicated");
+        }
+        if let Some(directory) = &spec.trace {
+            command.arg("--trace").arg(directory.join(format!("replica-{replica}.trace")));
         }
         let name = if spec.unreplicated { "server".into() } else { format!("replica {replica}") };
         let log = self.directory.path().join(format!("replica-{replica}.log"));

@@ -175,7 +175,29 @@ struct Admitted {
     totals: Totals,
     /// Those of them that were dealt with, as far as was known when it mattered last.
     dealt: Totals,
+    /// Those of all classes that were not.
+    unread: Load,
     refused: u64,
+}
+
+impl Admitted {
+    /// Whether so much is not dealt with, as far as is known, that no more is to be read.
+    #[inline]
+    fn is_behind(&self) -> bool {
+        self.unread.messages > UNREAD_MESSAGES || self.unread.bytes > UNREAD_BYTES
+    }
+
+    /// Stages have dealt with this much.
+    #[cold]
+    fn see(&mut self, dealt: Totals) {
+        self.dealt = dealt;
+        self.unread = Load::default();
+        for (total, dealt) in self.totals.iter().zip(&self.dealt) {
+            let in_flight = total.since(*dealt);
+            self.unread.messages += in_flight.messages;
+            self.unread.bytes += in_flight.bytes;
+        }
+    }
 }
 
 impl Admission {
@@ -205,13 +227,14 @@ impl Admission {
             in_flight.messages >= limit.messages || in_flight.bytes >= limit.bytes
         };
         if is_full(peer) {
-            peer.dealt = dealt();
+            peer.see(dealt());
             if is_full(peer) && !mutants::active(Mutant::PeersUnlimited) {
                 peer.refused += 1;
                 return false;
             }
         }
         peer.totals[class].add(message);
+        peer.unread.add(message);
         true
     }
 
@@ -222,19 +245,11 @@ impl Admission {
         let Some(peer) = self.peers.get_mut(usize::from(from.0)) else {
             return false;
         };
-        let is_behind = |peer: &Admitted| {
-            let (mut messages, mut bytes) = (0, 0);
-            for (total, dealt) in peer.totals.iter().zip(&peer.dealt) {
-                let in_flight = total.since(*dealt);
-                (messages, bytes) = (messages + in_flight.messages, bytes + in_flight.bytes);
-            }
-            messages > UNREAD_MESSAGES || bytes > UNREAD_BYTES
-        };
-        if !is_behind(peer) {
+        if !peer.is_behind() {
             return false;
         }
-        peer.dealt = dealt();
-        is_behind(peer)
+        peer.see(dealt());
+        peer.is_behind()
     }
 
     /// Messages of a peer that were not taken in.

@@ -71,6 +71,7 @@ pub(crate) struct Agent<T: Transport> {
     /// Whether the end of the turn was noted.
     has_ended: bool,
     slow_service: SlowService,
+    stages_are: Summary,
     inputs: u64,
     /// When the time of day is to be read again.
     wall_clock_due: Time,
@@ -92,7 +93,19 @@ pub(crate) struct Agent<T: Transport> {
     first: Vec<Output>,
 }
 
-/// A stage with its agent's notes about it.
+/// What holds for some stage of an agent. A turn goes through all stages only if one of them has
+/// something to do: most turns concern a few, and while messages are waited for, turns are many.
+#[derive(Clone, Copy, Debug, Default)]
+struct Summary {
+    /// The earliest of their deadlines.
+    deadline: Option<Time>,
+    touched: bool,
+    unflushed: bool,
+    working: bool,
+    congested: bool,
+}
+
+/// A stage with its agent's notes about it. What is set here is set in [`Summary`] as well.
 struct Owned {
     stage: Box<dyn Stage>,
     deadline: Option<Time>,
@@ -102,6 +115,8 @@ struct Owned {
     unflushed: bool,
     /// Whether it has background work.
     working: bool,
+    /// Whether clients must wait because of it.
+    congested: bool,
 }
 
 /// Where the stage for an address is.
@@ -138,7 +153,9 @@ impl<T: Transport> Agent<T> {
             touched: true,
             unflushed: false,
             working: false,
+            congested: false,
         };
+        let stages: Vec<Owned> = stages.into_iter().map(owned).collect();
         Self {
             index,
             routes: routes(&shared, index),
@@ -151,7 +168,12 @@ impl<T: Transport> Agent<T> {
             truncation_due: Time(0),
             first: Vec::new(),
             shared,
-            stages: stages.into_iter().map(owned).collect(),
+            stages_are: Summary {
+                deadline: stages.iter().fold(None, |d, owned| earliest(d, owned.deadline)),
+                touched: true,
+                ..Summary::default()
+            },
+            stages,
             network,
             ring: VecDeque::new(),
             inboxes,
@@ -205,7 +227,7 @@ impl<T: Transport> Agent<T> {
         }
         // Sends the last replies, as far as the system takes them at once.
         if let Some(network) = &mut self.network {
-            let _ = network.poll(Some(Duration::ZERO), &mut self.arrived);
+            let _ = network.poll(Some(Duration::ZERO), Instant::now(), &mut self.arrived);
         }
     }
 
@@ -288,11 +310,14 @@ impl<T: Transport> Agent<T> {
     }
 
     fn tick(&mut self, now: Time) {
+        if self.stages_are.deadline.is_none_or(|at| at > now) {
+            return;
+        }
         for index in 0..self.stages.len() {
             let owned = &mut self.stages[index];
             if owned.deadline.is_some_and(|at| at <= now) {
                 owned.stage.tick(now, &mut self.output);
-                owned.touch();
+                owned.touch(&mut self.stages_are);
                 self.dispatch();
             }
         }
@@ -317,7 +342,7 @@ impl<T: Transport> Agent<T> {
                     self.shared.counters.agents[self.index].dealt(from, message);
                 }
                 owned.stage.handle(input, now, &mut self.output);
-                owned.touch();
+                owned.touch(&mut self.stages_are);
                 self.dispatch();
                 self.inputs += 1;
                 if self.inputs.is_multiple_of(CLOCK_INPUTS) {
@@ -340,7 +365,7 @@ impl<T: Transport> Agent<T> {
         let begins = self.shared.clock.now();
         let owned = &mut self.stages[index];
         owned.stage.handle(input, now, &mut self.output);
-        owned.touch();
+        owned.touch(&mut self.stages_are);
         self.dispatch();
         self.inputs += 1;
         let ended = self.shared.clock.now();
@@ -370,6 +395,9 @@ impl<T: Transport> Agent<T> {
 
     /// Lets stages close their batches, since no input is waiting or the time slice is over.
     fn flush_stages(&mut self, now: Time) {
+        if !std::mem::take(&mut self.stages_are.unflushed) {
+            return;
+        }
         for index in 0..self.stages.len() {
             let owned = &mut self.stages[index];
             if std::mem::take(&mut owned.unflushed) {
@@ -383,6 +411,10 @@ impl<T: Transport> Agent<T> {
     /// checkpoint must not fall behind the execution, or the window fills up and everything waits
     /// for them; nor may they delay messages for long.
     fn work(&mut self, now: Time) {
+        if !self.stages_are.touched && !self.stages_are.working {
+            return;
+        }
+        self.stages_are.working = false;
         let mut slice_ends = None;
         for index in 0..self.stages.len() {
             if !self.stages[index].working && !self.stages[index].touched {
@@ -390,8 +422,10 @@ impl<T: Transport> Agent<T> {
             }
             loop {
                 let owned = &mut self.stages[index];
-                owned.working = owned.stage.work(now, &mut self.output);
-                owned.touched |= owned.working;
+                let was_working =
+                    std::mem::replace(&mut owned.working, owned.stage.work(now, &mut self.output));
+                owned.touched |= was_working | owned.working;
+                self.stages_are.touched |= owned.touched;
                 let is_done = !owned.working;
                 self.dispatch();
                 if is_done {
@@ -403,6 +437,7 @@ impl<T: Transport> Agent<T> {
                     break;
                 }
             }
+            self.stages_are.working |= self.stages[index].working;
         }
     }
 
@@ -598,13 +633,10 @@ impl<T: Transport> Agent<T> {
         if let (NETWORK_AGENT, Some(durable)) = (self.index, &self.shared.durable) {
             congested |= durable.is_congested();
         }
-        for owned in &mut self.stages {
-            if std::mem::take(&mut owned.touched) {
-                owned.deadline = owned.stage.deadline();
-                owned.stage.publish(&self.shared.counters);
-            }
-            congested |= owned.stage.is_congested();
+        if std::mem::take(&mut self.stages_are.touched) {
+            self.look_at_touched();
         }
+        congested |= self.stages_are.congested;
         if congested != self.is_congested {
             self.is_congested = congested;
             self.shared.set_congested(congested);
@@ -614,6 +646,21 @@ impl<T: Transport> Agent<T> {
         counters.turns.add(1);
         counters.queued.set(staged as u64);
         counters.congested.add(u64::from(congested));
+    }
+
+    /// Sees what the stages that did something want now, and publishes their counters.
+    fn look_at_touched(&mut self) {
+        let (mut deadline, mut congested) = (None, false);
+        for owned in &mut self.stages {
+            if std::mem::take(&mut owned.touched) {
+                owned.deadline = owned.stage.deadline();
+                owned.congested = owned.stage.is_congested();
+                owned.stage.publish(&self.shared.counters);
+            }
+            deadline = earliest(deadline, owned.deadline);
+            congested |= owned.congested;
+        }
+        (self.stages_are.deadline, self.stages_are.congested) = (deadline, congested);
     }
 
     fn flush_replies(&mut self) {
@@ -636,11 +683,13 @@ impl<T: Transport> Agent<T> {
 
     /// Sleeps until something arrives or a deadline passes, unless there is something to do.
     fn wait(&mut self) {
-        let is_working = self.stages.iter().any(|owned| owned.working);
+        let is_working = self.stages_are.working;
         let is_busy = !self.ring.is_empty() || is_working || self.slow_service.is_waiting();
         let may_sleep = !is_busy && self.falls_asleep();
+        // Read once: a clock costs as much as many of the steps of a turn.
+        let now = Instant::now();
         let timeout = match may_sleep {
-            true => self.timeout(),
+            true => self.timeout(self.shared.clock.at(now)),
             // Only the service is waited for, which waits for the network.
             false if self.ring.is_empty() && !is_working && self.gives_time() => Some(GIVEN_TIME),
             false => Some(Duration::ZERO),
@@ -650,7 +699,7 @@ impl<T: Transport> Agent<T> {
         }
         match &mut self.network {
             Some(network) => {
-                let polled = network.poll(timeout, &mut self.arrived);
+                let polled = network.poll(timeout, now, &mut self.arrived);
                 if let Err(error) = polled {
                     self.shared.fail(Failure::Transport(error));
                 }
@@ -696,12 +745,11 @@ impl<T: Transport> Agent<T> {
         network.has_released(self.host) || saved.is_some_and(|saved| saved != self.saved)
     }
 
-    fn timeout(&mut self) -> Option<Duration> {
-        let host = self.shared.clock.now();
+    fn timeout(&mut self, host: Time) -> Option<Duration> {
         self.end_turn(host);
         let network = self.network.as_ref().and_then(Network::deadline);
-        let stages = self.stages.iter().fold(None, |d, owned| earliest(d, owned.deadline));
-        let deadline = earliest(network, stages.map(|at| self.clock.host(at)));
+        let stages = self.stages_are.deadline.map(|at| self.clock.host(at));
+        let deadline = earliest(network, stages);
         let timeout = deadline.map(|deadline| Duration::from_micros(deadline.since_us(host)));
         let durable = self.shared.durable.as_ref().filter(|_| self.index == NETWORK_AGENT);
         let is_saving = durable.is_some_and(|durable| durable.is_saving());
@@ -712,9 +760,11 @@ impl<T: Transport> Agent<T> {
 
 impl Owned {
     #[inline]
-    fn touch(&mut self) {
+    fn touch(&mut self, all: &mut Summary) {
         self.touched = true;
         self.unflushed = true;
+        all.touched = true;
+        all.unflushed = true;
     }
 }
 

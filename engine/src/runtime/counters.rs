@@ -47,6 +47,9 @@ pub(crate) struct Counters {
     pub(crate) pillars: Vec<CachePadded<PillarCounters>>,
     pub(crate) network: CachePadded<NetworkCounters>,
     pub(crate) peers: Vec<PeerCounters>,
+    /// How many messages of peers were dropped: whoever charges for them looks at each peer only when
+    /// this has changed. Several agents count here.
+    pub(crate) peers_dropped: CachePadded<AtomicU64>,
     pub(crate) agents: Vec<CachePadded<AgentCounters>>,
     pub(crate) rejections: RejectionCounters,
     pub(crate) refusals: Vec<Gauge>,
@@ -200,6 +203,7 @@ impl Counters {
             pillars: (0..pillars).map(|_| CachePadded::default()).collect(),
             network: CachePadded::default(),
             peers: (0..replicas).map(|_| PeerCounters::default()).collect(),
+            peers_dropped: CachePadded::default(),
             agents: (0..agents).map(|_| of_agent()).collect(),
             rejections: RejectionCounters::new(replicas),
             refusals: Reason::ALL.iter().map(|_| Gauge::default()).collect(),
@@ -213,6 +217,8 @@ impl Counters {
             && let Some(peer) = self.peers.get(usize::from(from.0))
         {
             peer.dropped_ns.fetch_add(cost_ns(rejection), Ordering::Relaxed);
+            // After what it tells of.
+            self.peers_dropped.fetch_add(1, Ordering::Release);
         }
     }
 }

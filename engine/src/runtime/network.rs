@@ -56,8 +56,12 @@ pub(crate) struct Network<T: Transport> {
     events: Vec<Event>,
     statuses: RateLimit,
     throttled: RateLimit,
+    /// How many dropped messages were charged for.
+    charged_drops: u64,
     /// By replica id, what it was charged for messages that were dropped, in nanoseconds of work.
     charged_ns: Vec<u64>,
+    /// By replica id, whether its link is not read because it is behind.
+    unread: Vec<bool>,
     /// Inputs for stages that egress and backlog have, for the next [`Network::poll`] to hand over.
     answers_left: Vec<Input>,
     /// What leaves waits here, if the replica has a log.
@@ -84,7 +88,7 @@ impl<T: Transport> Network<T> {
         peers: Vec<u16>,
         limits: EgressLimits,
     ) -> Self {
-        let charged_ns = vec![0; shared.counters.peers.len()];
+        let replicas = shared.counters.peers.len();
         let gate = shared.durable.as_ref().map(|durable| Box::new(LogGate::new(durable.clone())));
         Self {
             egress: Egress::new(Arc::clone(&shared.config), shared.replica, limits),
@@ -99,7 +103,9 @@ impl<T: Transport> Network<T> {
             events: Vec::new(),
             statuses: RateLimit::new(STATUSES_PER_SECOND),
             throttled: RateLimit::new(THROTTLED_LINES_PER_SECOND),
-            charged_ns,
+            charged_drops: 0,
+            charged_ns: vec![0; replicas],
+            unread: vec![false; replicas],
             answers_left: Vec::new(),
             gate,
         }
@@ -115,6 +121,7 @@ impl<T: Transport> Network<T> {
     pub(crate) fn poll(
         &mut self,
         timeout: Option<Duration>,
+        now: Instant,
         inputs: &mut Vec<Input>,
     ) -> Result<(), TransportError> {
         self.wires.hub.pause_clients(self.shared.is_congested());
@@ -128,7 +135,7 @@ impl<T: Transport> Network<T> {
             timeout
         };
         let mut events = std::mem::take(&mut self.events);
-        let polled = self.wires.hub.poll(timeout, Instant::now(), &mut events);
+        let polled = self.wires.hub.poll(timeout, now, &mut events);
         for event in events.drain(..) {
             self.event(event, inputs);
         }
@@ -139,18 +146,29 @@ impl<T: Transport> Network<T> {
     /// Stops reading from peers of which too much is not dealt with, and reads from the others. Whether
     /// there are such peers.
     fn pause_peers(&mut self) -> bool {
-        let Self { admission, wires, shared, peers, .. } = self;
-        let mut is_any_paused = false;
+        let Self { admission, wires, shared, peers, unread, .. } = self;
+        let mut is_any_unread = false;
         for peer in peers.iter().copied() {
             let is_behind = admission.is_behind(ReplicaId(peer), || dealt(shared, ReplicaId(peer)));
-            wires.hub.pause_peer(peer, is_behind);
-            is_any_paused |= is_behind;
+            let was_behind = &mut unread[usize::from(peer)];
+            if std::mem::replace(was_behind, is_behind) != is_behind {
+                wires.hub.pause_peer(peer, is_behind);
+            }
+            is_any_unread |= is_behind;
         }
-        is_any_paused
+        is_any_unread
     }
 
     /// Charges peers for what was dropped of their messages, here or in a stage.
     fn charge_dropped(&mut self) {
+        let drops = self.shared.counters.peers_dropped.load(Ordering::Acquire);
+        if drops != std::mem::replace(&mut self.charged_drops, drops) {
+            self.charge_new_drops();
+        }
+    }
+
+    #[cold]
+    fn charge_new_drops(&mut self) {
         for ((peer, counters), charged_ns) in
             (0..).zip(&self.shared.counters.peers).zip(&mut self.charged_ns)
         {
@@ -467,6 +485,8 @@ impl<T: Transport> Network<T> {
         if let Some(counters) = self.shared.counters.peers.get(usize::from(peer)) {
             counters.up.store(true, Ordering::Relaxed);
         }
+        // A new link is read.
+        self.unread[usize::from(peer)] = false;
         let peer = ReplicaId(peer);
         self.egress.peer_up(peer);
         for pillar in self.shared.config.all_pillars() {

@@ -33,8 +33,13 @@ pub(crate) type TraceHook = Arc<dyn Fn(Time, &TraceEvent) + Send + Sync>;
 
 /// Most bytes of records that wait for the writer, per agent.
 pub(crate) const SLOT_BYTES: usize = 8 << 20;
-/// How long records accumulate before they are written together.
-const GATHER: Duration = Duration::from_millis(20);
+/// How long records accumulate before they are written together. Each time costs an agent the core for a
+/// moment, whatever is written.
+const GATHER: Duration = Duration::from_millis(50);
+/// The same while there are [`MANY_BYTES`]: these should not have left the cache, nor fill the slot.
+const GATHER_MANY: Duration = Duration::from_millis(10);
+/// Bytes of records of one agent that are many to write at once.
+const MANY_BYTES: usize = 512 << 10;
 
 /// Where the protocol events of a replica go.
 #[derive(Clone)]
@@ -245,36 +250,37 @@ impl<W: Write> Writing<W> {
         loop {
             // Read before the slots, so that everything handed over before the end is written.
             let closing = self.slots.closing.load(Ordering::Acquire);
-            let found = self.write_all_slots();
+            let most = self.write_all_slots();
             if closing {
                 return self.totals;
             }
-            if found {
-                thread::sleep(GATHER);
-            } else {
+            match most {
                 // If an agent has filled a slot since the scan, this returns at once.
-                thread::park();
+                0 => thread::park(),
+                1..MANY_BYTES => thread::sleep(GATHER),
+                _ => thread::sleep(GATHER_MANY),
             }
         }
     }
 
-    fn write_all_slots(&mut self) -> bool {
-        let mut found = false;
+    /// Returns the bytes of the slot that had the most.
+    fn write_all_slots(&mut self) -> usize {
+        let mut most = 0;
         for stream in 0..self.slots.slots.len() {
             let mut slot = self.slots.slots[stream].lock();
             slot.mark_loss();
             mem::swap(&mut slot.records, &mut self.taken);
             drop(slot);
             if !self.taken.is_empty() {
-                found = true;
+                most = most.max(self.taken.bytes().len());
                 self.write(stream as u16);
             }
         }
-        if found && self.failure.is_none() {
+        if most > 0 && self.failure.is_none() {
             self.failure = self.file.flush().err();
             self.report_failure();
         }
-        found
+        most
     }
 
     fn write(&mut self, stream: u16) {

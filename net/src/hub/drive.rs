@@ -33,11 +33,16 @@ impl<T: Transport> Hub<T> {
         events: &mut Vec<Event>,
     ) -> Result<(), TransportError> {
         self.begin_turn(now);
-        self.start_clocks(now);
+        self.log.start_second(now);
         self.take_addresses(now);
-        self.expire(now);
+        // While all links are up, most polls find nothing to do here.
+        let is_calm = self.is_calm(now);
+        if !is_calm {
+            self.start_clocks(now);
+            self.expire(now);
+            self.dial(now);
+        }
         self.disconnect_stalled(now);
-        self.dial(now);
         self.flush();
         let timeout = self.timeout(timeout, now);
         let mut completions = std::mem::take(&mut self.completions);
@@ -97,10 +102,14 @@ impl<T: Transport> Hub<T> {
         polled
     }
 
+    /// Whether nobody connects, and nothing of that is due.
+    fn is_calm(&self, now: Instant) -> bool {
+        self.half_open.is_empty() && self.peers.iter().flatten().all(|peer| peer.is_calm(now))
+    }
+
     /// Starts deadlines. They start here and not where their cause is found, because that is after
     /// a wait of unknown length, for which `now` is out of date.
     pub(super) fn start_clocks(&mut self, now: Instant) {
-        self.log.start_second(now);
         let deadline = now + self.limits.handshake_timeout;
         self.half_open.start_clocks(deadline);
         for peer in self.peers.iter_mut().flatten() {
@@ -237,26 +246,18 @@ impl<T: Transport> Hub<T> {
 
     pub(super) fn timeout(&self, timeout: Option<Duration>, now: Instant) -> Option<Duration> {
         let turn = self.turns.next_turn();
-        if turn == Some(Duration::ZERO)
-            || !self.pending.is_empty()
-            || self.peers.iter().flatten().any(|it| it.must_start())
-        {
+        if turn == Some(Duration::ZERO) || !self.pending.is_empty() {
             return Some(Duration::ZERO);
         }
-        let half_open = self.half_open.deadline();
-        let peers = self.peers.iter().flatten().filter_map(super::Peer::deadline);
-        let next = peers
-            .chain(half_open)
-            .chain(self.stall_deadline(now))
-            .min()
-            .map(|at| at.saturating_duration_since(now))
-            .into_iter()
-            .chain(turn)
-            .min();
-        match (timeout, next) {
-            (Some(timeout), Some(next)) => Some(timeout.min(next)),
-            (timeout, next) => timeout.or(next),
+        let mut next = earlier(self.half_open.deadline(), self.stall_deadline(now));
+        for peer in self.peers.iter().flatten() {
+            if peer.must_start() {
+                return Some(Duration::ZERO);
+            }
+            next = earlier(next, peer.deadline());
         }
+        let next = next.map(|at| at.saturating_duration_since(now));
+        earlier(timeout, earlier(turn, next))
     }
 
     pub(super) fn complete(&mut self, completion: Completion) {
@@ -486,6 +487,15 @@ impl<T: Transport> Hub<T> {
             log::warn!("link refused or closed ({reason}): {who}{from}: {message}");
         }
         self.pending.push(Event::Rejected { reason, address, identity, message });
+    }
+}
+
+/// The earlier of two times, or the shorter of two waits, of which each may be missing.
+#[inline]
+fn earlier<A: Ord>(a: Option<A>, b: Option<A>) -> Option<A> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 

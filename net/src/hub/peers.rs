@@ -112,6 +112,16 @@ impl Peer {
         matches!(self.dial, Dial::Pause(_))
     }
 
+    /// Whether it needs no attention now: its link is up or the other side makes it, and its name, if it
+    /// has one that matters, is not to be looked up.
+    pub(super) fn is_calm(&self, now: Instant) -> bool {
+        let looks_up = match self.look_up_at {
+            Some(at) => at <= now,
+            None => self.is_looked_up_only(),
+        };
+        matches!(self.dial, Dial::Idle) && !looks_up
+    }
+
     /// When this peer needs attention next.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match self.dial {

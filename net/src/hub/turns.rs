@@ -27,6 +27,7 @@
 //! it has arrears.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -91,7 +92,7 @@ pub(super) struct Turns {
     /// By replica id.
     peers: Vec<Account>,
     /// Of those that had something of the present turn, or owe something.
-    clients: HashMap<u32, Account>,
+    clients: HashMap<u32, Account, BuildHasherDefault<OfId>>,
     /// Links with arrears, each once, those first whose turn it is.
     pub(super) waiting: VecDeque<(ConnectionId, Source)>,
     peers_pay: Payers,
@@ -114,6 +115,29 @@ impl Account {
     }
 }
 
+/// Hashes the identity of a client. Each turn hashes it several times, and whoever sends cannot choose it:
+/// the operator gives it.
+#[derive(Debug, Default)]
+struct OfId(u64);
+
+impl Hasher for OfId {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        // The map takes the place from the low bits, and a mark from the high ones.
+        let mixed = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+}
+
 /// Sources among which a part of the time is shared out.
 #[derive(Debug)]
 struct Payers {
@@ -132,8 +156,8 @@ impl Payers {
     }
 
     /// What each has paid when this much time has passed.
-    fn paid_ns(&self, passed_ns: u128) -> u64 {
-        (passed_ns / u128::from(self.parts())).min(MOST_OWED_NS.into()) as u64
+    fn paid_ns(&self, passed_ns: u64) -> u64 {
+        (passed_ns / self.parts()).min(MOST_OWED_NS)
     }
 
     fn owe(&mut self, account: &mut Account, cost_ns: u64) {
@@ -153,7 +177,7 @@ impl Turns {
         Self {
             share: share as u64,
             peers: Vec::new(),
-            clients: HashMap::new(),
+            clients: HashMap::default(),
             waiting: VecDeque::new(),
             peers_pay: Payers { least_parts: 4, parts_of_all: 2, debtors: 0 },
             clients_pay: Payers { least_parts: 8, parts_of_all: 4, debtors: 0 },
@@ -193,7 +217,8 @@ impl Turns {
 
     fn pay(&mut self, now: Instant) {
         let Some(paid_at) = self.paid_at else { return };
-        let passed_ns = now.saturating_duration_since(paid_at).as_nanos();
+        let passed = now.saturating_duration_since(paid_at);
+        let passed_ns = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
         let pay = |accounts: &mut dyn Iterator<Item = &mut Account>, payers: &mut Payers| {
             let paid_ns = payers.paid_ns(passed_ns);
             payers.debtors = 0;

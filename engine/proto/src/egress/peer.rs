@@ -423,21 +423,30 @@ impl Outbound {
     }
 
     /// What does not hold, if something does not.
+    #[inline]
     pub(super) fn broken_invariant(
         &self,
         limits: &EgressLimits,
         full: bool,
     ) -> Option<&'static str> {
-        let is_due_or_late = self.is_due || self.late_at.is_some();
-        let quick = [
-            (self.bytes <= limits.queue_bytes, "what waits is within its bound"),
-            (
-                self.transient_bytes <= limits.transient_bytes,
-                "what nothing withdraws is within its bound",
-            ),
-            ((self.bytes == 0) == self.queue.is_empty(), "what waits is counted"),
-            (self.queue.is_empty() || is_due_or_late, "what waits is due or has a deadline"),
-        ];
+        // Each turn asks this for each peer, so what is broken is looked for only if something is.
+        let holds = self.quick_invariants(limits);
+        if holds == [true; 4] && !full { None } else { self.find_broken(limits, full) }
+    }
+
+    #[inline]
+    fn quick_invariants(&self, limits: &EgressLimits) -> [bool; 4] {
+        let is_empty = self.queue.is_empty();
+        [
+            self.bytes <= limits.queue_bytes,
+            self.transient_bytes <= limits.transient_bytes,
+            (self.bytes == 0) == is_empty,
+            is_empty | self.is_due | self.late_at.is_some(),
+        ]
+    }
+
+    #[cold]
+    fn find_broken(&self, limits: &EgressLimits, full: bool) -> Option<&'static str> {
         let costly = || {
             let bytes: usize = self.queue.iter().map(Outgoing::cost).sum();
             let mut rest = self.queue.iter();
@@ -456,7 +465,13 @@ impl Outbound {
                 (!has_copies, "no two copies of a message wait for one peer"),
             ]
         };
-        let broken = quick.into_iter().find(|(holds, _)| !holds);
+        let quick = [
+            "what waits is within its bound",
+            "what nothing withdraws is within its bound",
+            "what waits is counted",
+            "what waits is due or has a deadline",
+        ];
+        let broken = self.quick_invariants(limits).into_iter().zip(quick).find(|(holds, _)| !holds);
         let broken = match broken {
             None if full => costly().into_iter().find(|(holds, _)| !holds),
             broken => broken,

@@ -18,13 +18,16 @@ pub(crate) trait Entry: Default {
 pub(crate) struct Log<E> {
     ring: Vec<E>,
     base: u64,
+    /// Where the entry of the base is in the ring: kept, so that finding an entry takes no division.
+    base_at: usize,
 }
 
 impl<E: Entry> Log<E> {
     /// Room for `capacity` slots after the base, which is 0 at first.
     pub(crate) fn new(capacity: u64) -> Self {
         let capacity = usize::try_from(capacity).expect("windows fit into memory");
-        Self { ring: std::iter::repeat_with(E::default).take(capacity).collect(), base: 0 }
+        let ring = std::iter::repeat_with(E::default).take(capacity).collect();
+        Self { ring, base: 0, base_at: 0 }
     }
 
     /// The first slot after the stable checkpoint.
@@ -47,9 +50,13 @@ impl<E: Entry> Log<E> {
         self.ring.len()
     }
 
-    /// Where a slot's entry is in the ring.
+    /// Where a slot's entry is in the ring: at the slot's number modulo the places.
+    #[inline]
     pub(crate) fn position(&self, slot: u64) -> Option<usize> {
-        (self.base..self.end()).contains(&slot).then(|| (slot % self.ring.len() as u64) as usize)
+        let places = self.ring.len();
+        let after_base = slot.checked_sub(self.base).filter(|it| *it < places as u64)? as usize;
+        let at = self.base_at + after_base;
+        Some(if at < places { at } else { at - places })
     }
 
     pub(crate) fn get(&self, slot: u64) -> Option<&E> {
@@ -68,6 +75,7 @@ impl<E: Entry> Log<E> {
             self.ring[at].clear();
         }
         self.base = base;
+        self.base_at = (base % self.ring.len() as u64) as usize;
     }
 
     /// All entries, in no particular order but always the same.
@@ -100,5 +108,21 @@ mod tests {
         log.forward(1000);
         assert!((1000..1004).all(|slot| log.get(slot) == Some(&0)));
         assert!(log.entries().all(|entry| *entry == 0));
+    }
+
+    /// Digests find batches by places, so these must not depend on how the window moved.
+    #[test]
+    fn a_slot_has_its_place_wherever_the_base_is() {
+        for places in [1, 3, 4, 7] {
+            let (mut log, mut base): (Log<u64>, _) = (Log::new(places), 0);
+            for step in [0, 1, 1, 2, places - 1, places, 2 * places + 1, 1000, 3] {
+                base += step;
+                log.forward(base);
+                let found = (base..base + places).map(|slot| log.position(slot));
+                assert!(found.eq((base..base + places).map(|slot| Some((slot % places) as usize))));
+                let outside = [base.wrapping_sub(1), base + places, u64::MAX];
+                assert_eq!(outside.map(|slot| log.position(slot)), [None; 3], "base {base}");
+            }
+        }
     }
 }

@@ -350,6 +350,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     }
 
     /// Starts, stops or restarts the wait for the next commitment.
+    #[inline]
     fn note_progress(&mut self, now: Time) {
         if self.active && (self.committed < self.prepared || self.timing.refused.is_some()) {
             if self.uncommitted_since.is_none() {
