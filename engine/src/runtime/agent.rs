@@ -1,5 +1,6 @@
 //! An agent: a thread that owns stages and perhaps the network, and the loop that it runs.
 
+mod disk;
 mod slow_service;
 
 use std::collections::VecDeque;
@@ -8,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use hybster_log::Appender;
 use hybster_net::Transport;
-use hybster_proto::ids::OrderNumber;
 use hybster_proto::notice::Level;
-use hybster_proto::output::{Fatal, Input, Output, Rejection, ReplyQueue, ToControl, ToState};
+use hybster_proto::output::{Fatal, Input, Output, Rejection, ReplyQueue};
 use hybster_proto::time::{StageClock, Time, earliest};
 
 use super::channel::{Inbox, Message, Outbox};
@@ -20,7 +20,7 @@ use super::network::RateLimit;
 use super::stage::Address;
 use super::tracing::Tracer;
 use super::{Failure, Network, Shared, Stage};
-use crate::durable::{Durable, RECORD};
+use crate::durable::Durable;
 use slow_service::{SlowService, takes_service_time};
 
 /// Longest time between two flushes of an agent, in microseconds, even if inputs are left.
@@ -38,8 +38,6 @@ const RING_INPUTS: usize = 8192;
 const GIVEN_TIME: Duration = Duration::from_millis(1);
 /// Most emptied reply queues that are kept for reuse.
 pub(crate) const SPARE_QUEUES: usize = 8;
-/// How often the log's beginning is looked at, in microseconds, while something happens.
-const TRUNCATION_US: u64 = 100_000;
 /// Most log lines about dropped messages, per second.
 const LOG_LINES_PER_SECOND: u32 = 10;
 
@@ -375,7 +373,7 @@ impl<T: Transport> Agent<T> {
 
     /// Handles an input that was held back for a slow service.
     fn serve_held(&mut self, now: Time) {
-        if !self.slow_service.is_waiting() {
+        if !self.slow_service.is_waiting() || self.awaits_log() {
             return;
         }
         let (is_idle, is_connecting) = (self.ring.is_empty(), self.is_connecting());
@@ -471,55 +469,6 @@ impl<T: Transport> Agent<T> {
         }
         if let Some(fatal) = self.output.fatal.take() {
             self.shared.fail(Failure::Fatal(fatal));
-        }
-    }
-
-    /// Has the disk keep what a stage did, before anything else of it is carried out.
-    fn keep(&mut self) {
-        let Self { appender, output, has_appended, shared, .. } = self;
-        *has_appended |= !output.records.is_empty();
-        for record in output.records.drain(..) {
-            let appended = appender.as_ref().map(|it| it.append(RECORD, &record.parts()));
-            if let Some(Err(error)) = appended {
-                shared.fail(Failure::Disk(error.to_string()));
-                *appender = None;
-            }
-        }
-        if appender.is_none() {
-            // Nothing leaves that the log does not have, and nobody acts on it.
-            *output = Output { logging: true, ..Output::default() };
-        }
-        if let (Some(checkpoint), Some(durable)) = (output.checkpoint.take(), &shared.durable) {
-            durable.save(checkpoint);
-        }
-        if let (Some(order), Some(durable)) = (output.summarized.take(), &shared.durable) {
-            durable.summarized(order);
-        }
-    }
-
-    /// Tells the stages which checkpoint is durable, and has the next one written; the agent with
-    /// the network does.
-    fn look_at_disk(&mut self) {
-        let Some(durable) = self.shared.durable.as_ref().filter(|_| self.index == NETWORK_AGENT)
-        else {
-            return;
-        };
-        if durable.is_saving() && self.host >= self.saver_due {
-            let again = durable.go_on().unwrap_or_default();
-            self.saver_due = self.host.after_us(again.as_micros() as u64);
-        }
-        let saved = durable.saved();
-        let is_due = self.host >= self.truncation_due;
-        let begins = is_due && durable.truncate(&self.shared.config, self.shared.replica);
-        if is_due {
-            self.truncation_due = self.host.after_us(TRUNCATION_US);
-        }
-        if saved != self.saved {
-            self.saved = saved;
-            self.post(Input::State(ToState::Durable(OrderNumber(saved))));
-        }
-        if begins {
-            self.post(Input::Control(ToControl::Summarize));
         }
     }
 
@@ -686,12 +635,13 @@ impl<T: Transport> Agent<T> {
         let is_working = self.stages_are.working;
         let is_busy = !self.ring.is_empty() || is_working || self.slow_service.is_waiting();
         let may_sleep = !is_busy && self.falls_asleep();
+        let gives_time = self.gives_time() || self.awaits_log();
         // Read once: a clock costs as much as many of the steps of a turn.
         let now = Instant::now();
         let timeout = match may_sleep {
             true => self.timeout(self.shared.clock.at(now)),
-            // Only the service is waited for, which waits for the network.
-            false if self.ring.is_empty() && !is_working && self.gives_time() => Some(GIVEN_TIME),
+            // Only the service is waited for, which waits for the network or the disk.
+            false if self.ring.is_empty() && !is_working && gives_time => Some(GIVEN_TIME),
             false => Some(Duration::ZERO),
         };
         if may_sleep {
@@ -736,13 +686,6 @@ impl<T: Transport> Agent<T> {
         let has_mail = self.inboxes.iter().flatten().any(|inbox| !inbox.is_empty());
         let has_room = self.outboxes.iter().flatten().any(Outbox::could_flush);
         !(has_mail || has_room || self.shared.is_stopping())
-    }
-
-    /// Whether the disk has gone on since this agent looked.
-    fn has_news_of_disk(&mut self) -> bool {
-        let Some(network) = &mut self.network else { return false };
-        let saved = self.shared.durable.as_ref().map(|durable| durable.saved());
-        network.has_released(self.host) || saved.is_some_and(|saved| saved != self.saved)
     }
 
     fn timeout(&mut self, host: Time) -> Option<Duration> {

@@ -74,6 +74,11 @@ impl LogGate {
         !self.core.is_empty() && self.log.released(now.0 / 1000).0 > self.seen
     }
 
+    /// Up to where the log was when it was asked last.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// How many outputs are held.
     pub(crate) fn held(&self) -> usize {
         self.core.len()

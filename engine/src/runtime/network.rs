@@ -238,6 +238,11 @@ impl<T: Transport> Network<T> {
         self.gate = Some(gate);
     }
 
+    /// Up to where the log had released what leaves, when it was asked last.
+    pub(crate) fn released(&self) -> u64 {
+        self.gate.as_ref().map_or(u64::MAX, |gate| gate.seen())
+    }
+
     /// Whether the log has gone on, and something waits for that.
     pub(crate) fn has_released(&mut self, now: Time) -> bool {
         self.gate.as_mut().is_some_and(|gate| gate.has_moved(now))

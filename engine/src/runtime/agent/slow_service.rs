@@ -5,6 +5,9 @@
 //! once more, and are handled one a turn. Where the service is fast, none of this happens. What waits is
 //! bounded as the execution stage's queue is, by the windows of the pillars.
 //!
+//! Where what leaves waits for the log, the service does so too: else what was certified would leave after
+//! the call. It waits for what had been logged when its turn came, and no longer than its last call took.
+//!
 //! A handshake takes several polls, with a round trip between them. If each were a call of the service
 //! away from the next one, nobody could connect to a replica that is always busy. So while somebody
 //! connects, the network has an eighth of the time: after a call, so much of what that took. Whoever connects
@@ -33,6 +36,10 @@ pub(super) struct SlowService {
     gave_way: bool,
     /// Until when the service waits for somebody who connects, by the host's clock.
     waits_until: Time,
+    /// How long the last long call took, in microseconds.
+    took_us: u64,
+    /// The end of the log that the next call waits for, and until when, by the host's clock.
+    awaited: Option<(u64, Time)>,
 }
 
 impl SlowService {
@@ -44,7 +51,20 @@ impl SlowService {
             held,
             gave_way: false,
             waits_until: Time(0),
+            took_us: 0,
+            awaited: None,
         }
+    }
+
+    /// Whether the next call waits for the log, which ends at `end` and has released what leaves up to
+    /// `released`.
+    pub(super) fn awaits_log(&mut self, end: u64, released: u64, host: Time) -> bool {
+        if self.held.is_empty() {
+            return false;
+        }
+        let until = host.after_us(self.took_us);
+        let (end, until) = *self.awaited.get_or_insert((end, until));
+        released < end && host < until
     }
 
     /// Whether the service is watched, and calls of it go through here.
@@ -99,7 +119,9 @@ impl SlowService {
 
     /// The service was called and took this long, in microseconds, until `host`, and that was long or not.
     pub(super) fn called(&mut self, took_us: u64, is_long: bool, now: Time, host: Time) {
+        self.awaited = None;
         if is_long {
+            self.took_us = took_us;
             self.slow_until = now.after_us(SLOW_FOR_US);
             self.watched_until = self.slow_until;
             self.waits_until = host.after_us(took_us / CONNECTING);
@@ -138,6 +160,19 @@ mod tests {
         assert!(service.is_watched(Time(0)) && service.must_wait(Time(0)), "it is not known yet");
         service.called(5, false, Time(0), Time(5));
         assert!(!service.is_watched(Time(1)) && !service.must_wait(Time(1)));
+    }
+
+    #[test]
+    fn a_call_waits_for_the_log_as_it_was_and_not_for_a_disk_that_is_slower_than_itself() {
+        let mut service = slow();
+        assert!(!service.awaits_log(9, 0, Time(5)), "nothing is to be called");
+        service.hold(0, input());
+        assert!(service.awaits_log(10, 0, Time(5)));
+        assert!(service.awaits_log(20, 9, Time(6)), "what was logged before is not released");
+        assert!(!service.awaits_log(20, 10, Time(7)), "what was logged since leaves later");
+        assert!(!service.awaits_log(20, 9, Time(5 + CALL_US)));
+        service.called(CALL_US, true, Time(9), Time(9));
+        assert!(service.awaits_log(20, 10, Time(9)), "the next one waits for that");
     }
 
     /// Numbers from a seed.
