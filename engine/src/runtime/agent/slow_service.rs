@@ -6,7 +6,7 @@
 //! bounded as the execution stage's queue is, by the windows of the pillars.
 //!
 //! Where what leaves waits for the log, the service does so too: else what was certified would leave after
-//! the call. It waits for what had been logged when its turn came, and no longer than its last call took.
+//! the call. It waits for what had been logged when its turn came, and no longer than its last long call took.
 //!
 //! A handshake takes several polls, with a round trip between them. If each were a call of the service
 //! away from the next one, nobody could connect to a replica that is always busy. So while somebody
@@ -21,6 +21,8 @@ use hybster_proto::time::Time;
 /// How long the service is watched after a turn took long, in microseconds, and counts as slow after it
 /// was the reason.
 const SLOW_FOR_US: u64 = 1_000_000;
+/// How long the first call may wait for the log, in microseconds.
+const FIRST_CALL_US: u64 = 50_000;
 /// While somebody connects, the network has this part of the time that the service took.
 const CONNECTING: u64 = 8;
 /// So it does until something is known of it.
@@ -51,7 +53,7 @@ impl SlowService {
             held,
             gave_way: false,
             waits_until: Time(0),
-            took_us: 0,
+            took_us: FIRST_CALL_US,
             awaited: None,
         }
     }
