@@ -189,3 +189,38 @@ fn a_group_that_knows_nothing_of_wires_fails_on_slow_ones() {
     }
     slow.iter().for_each(|cell| cell.check(4));
 }
+
+/// A wire that becomes a hundred times slower while all queues are full.
+fn collapse(seed: u64, to_mbit: u64, delay_ms: u64, load: (u32, u32)) -> Report {
+    let (sessions, value) = load;
+    let fast = Cell { mbit: 100, delay_ms, sessions, value };
+    let slow = Cell { mbit: to_mbit, ..fast };
+    let mut scenario = fast.scenario(seed);
+    scenario.group.batch_max_requests = 1;
+    scenario.heal_at_us = 60_000_000;
+    scenario.bytes_per_s = slow.bytes_per_s();
+    let scenario = scenario
+        .with(0, Fault::Bandwidth(fast.bytes_per_s()))
+        .with(5_000_000, Fault::Bandwidth(slow.bytes_per_s()));
+    run_scenario(scenario, &Options::default())
+}
+
+#[test]
+fn probe_collapse() {
+    let get = |name: &str, or: u64| {
+        std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(or)
+    };
+    let (seeds, mbit, delay) = (get("SEEDS", 4), get("MBIT", 1), get("DELAY", 0));
+    let load = (get("SESSIONS", 64) as u32, get("VALUE", 10_000) as u32);
+    for seed in 1..=seeds {
+        let report = collapse(seed, mbit, delay, load);
+        let possible = Cell { mbit, delay_ms: delay, sessions: load.0, value: load.1 }.possible();
+        let per: Vec<usize> =
+            (5..60).step_by(5).map(|s| ran(&report, s * 1_000_000, (s + 5) * 1_000_000)).collect();
+        println!(
+            "seed {seed}: view {}, possible {:.1} per 5 s: {per:?} {:?}",
+            report.counters.view, 5.0 * possible,
+            report.violation.as_ref().map(|v| &v.story)
+        );
+    }
+}
