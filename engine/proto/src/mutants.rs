@@ -91,6 +91,10 @@ pub enum Mutant {
     WireIgnored,
     /// A client's wait begins when it sends, whether the request has left or not.
     HeldIgnored,
+    /// Timeouts shrink after each wait that ended in time, however late.
+    ShrinksBlindly,
+    /// What came before a proposal over its wire does not excuse how late it comes.
+    BusyWireIgnored,
     /// Replies that wait for room are not registered with their link.
     RoomNotAwaited,
     /// All that clients bring to a follower is forwarded at once.
@@ -125,7 +129,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 57] = [
+    pub const ALL: [Self; 59] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -168,6 +172,8 @@ impl Mutant {
         Self::AnswersUnlimited,
         Self::WireIgnored,
         Self::HeldIgnored,
+        Self::ShrinksBlindly,
+        Self::BusyWireIgnored,
         Self::RoomNotAwaited,
         Self::ForwardsUnlimited,
         Self::SuspectsUnsent,

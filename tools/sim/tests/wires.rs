@@ -202,7 +202,12 @@ fn collapse(seed: u64, to_mbit: u64, delay_ms: u64, load: (u32, u32)) -> Report 
     let scenario = scenario
         .with(0, Fault::Bandwidth(fast.bytes_per_s()))
         .with(5_000_000, Fault::Bandwidth(slow.bytes_per_s()));
-    run_scenario(scenario, &Options::default())
+    let trace = std::env::var("TRACE").is_ok();
+    let report = run_scenario(scenario, &Options { trace, ..Options::default() });
+    if trace {
+        std::fs::write(format!("/tmp/wires18.trace.{seed}"), report.trace.join("\n")).unwrap();
+    }
+    report
 }
 
 #[test]

@@ -140,11 +140,10 @@ impl<V: RequestVerifier> Intake<V> {
 
     /// TR listing 15, requestExecuted.
     pub(super) fn executed(&mut self, session: SessionId, number: RequestNumber, now: Time) {
-        if let Some(stored) = self.forget((session, number))
-            && now.since_us(stored.wait.since) < self.timeout.delay_us()
-            && !stored.reminded
-        {
-            self.timeout.succeeded();
+        let Some(stored) = self.forget((session, number)) else { return };
+        let took_us = now.since_us(stored.wait.since);
+        if took_us < self.timeout.delay_us() && !stored.reminded {
+            self.timeout.succeeded(took_us, now);
         }
     }
 
@@ -294,7 +293,7 @@ impl<V: RequestVerifier> Intake<V> {
             return;
         }
         self.expired_at = Some(now);
-        self.timeout.expired();
+        self.timeout.expired(now);
         if self.stable {
             let (view, leader) = (self.view, self.config.leader(self.view));
             let (session, number) = key;

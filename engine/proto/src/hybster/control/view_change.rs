@@ -178,7 +178,7 @@ impl<V: Verifier> Control<V> {
         self.new_view_due = None;
         let waiting = matches!(self.phase, Phase::Waiting) && self.has_quorum_for_current();
         if waiting && self.may_leave() {
-            self.new_view_timeout.expired();
+            self.new_view_timeout.expired(now);
             self.leave_for(self.current.next(), Departure::NewViewOverdue, now, out);
         }
     }
@@ -208,7 +208,7 @@ impl<V: Verifier> Control<V> {
     /// How long a NEW-VIEW may take. Where one view after the other is not finished, VIEW-CHANGEs become
     /// longer, and the waits as well: so the links that a VIEW-CHANGE has room for are never used up
     /// (DEVIATIONS 28), and a wait is no longer than a 64th of the time that no view was stable.
-    fn new_view_wait_us(&self) -> u64 {
+    pub(super) fn new_view_wait_us(&self) -> u64 {
         let doublings = (self.left_since_stable / VIEWS_UNTIL_DOUBLED) as u32;
         let doublings = if mutants::active(Mutant::ViewsInHaste) { 0 } else { doublings };
         self.new_view_timeout.delay_us().saturating_mul(1 << doublings.min(MAX_DOUBLINGS))
