@@ -95,6 +95,10 @@ pub enum Mutant {
     ShrinksBlindly,
     /// What came before a proposal over its wire does not excuse how late it comes.
     BusyWireIgnored,
+    /// What is sent again may take all of a wire.
+    AgainUnlimited,
+    /// What changes views waits behind batches.
+    NothingAhead,
     /// Replies that wait for room are not registered with their link.
     RoomNotAwaited,
     /// All that clients bring to a follower is forwarded at once.
@@ -129,7 +133,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 61] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -174,6 +178,8 @@ impl Mutant {
         Self::HeldIgnored,
         Self::ShrinksBlindly,
         Self::BusyWireIgnored,
+        Self::AgainUnlimited,
+        Self::NothingAhead,
         Self::RoomNotAwaited,
         Self::ForwardsUnlimited,
         Self::SuspectsUnsent,

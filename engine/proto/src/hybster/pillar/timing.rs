@@ -32,6 +32,9 @@ use crate::time::{Time, WallClock};
 /// proposal is under way for seconds over such a wire, until each follower has a copy.
 const SLOWEST_WIRE: u64 = 125;
 
+/// What else goes over a busy wire between two proposals of a pillar, in multiples of the second one.
+const OTHERS: u64 = 4;
+
 /// What a pillar knows about times.
 pub(super) struct Timing {
     pub(super) clock: WallClock,
@@ -76,13 +79,13 @@ impl Timing {
     ///
     /// A wire that becomes slow holds what its host gave it while it was fast: proposals whose times are
     /// as old as they had to wait for those before them. The wire was busy with these all the time, so
-    /// each came no later after the one before than the slowest wire takes for it and for as much of other
-    /// kinds. Only proposals count
+    /// each came no later after the one before than the slowest wire takes for it and for [`OTHERS`] times
+    /// as much from other pillars and of other kinds. Only proposals count
     /// that are of use, so nobody makes a wire look busy by anything else, and not for longer than one
     /// long proposal may take by itself.
     fn arrived(&mut self, now_ms: u64, carried_ms: u64, longest_ms: u64) -> u64 {
         let began_ms = now_ms.saturating_sub(carried_ms);
-        if began_ms > self.last_came_ms + carried_ms || now_ms < self.last_came_ms {
+        if began_ms > self.last_came_ms + OTHERS * carried_ms || now_ms < self.last_came_ms {
             self.busy_since_ms = began_ms;
         }
         self.last_came_ms = now_ms;
@@ -130,14 +133,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             return false;
         }
         let now_ms = self.timing.clock.unix_ms(self.now);
-        // A copy for each follower, and about as much from each of the other pillars.
         let copies = u64::from(self.config.replicas) - 1;
-        let pillars = u64::from(self.config.pillars);
         let longest_ms = carried_ms(self.config.batch_max_bytes as usize, copies);
+        let carried_ms = carried_ms(bytes, copies);
         let since_ms = if mutants::active(Mutant::BusyWireIgnored) {
-            now_ms.saturating_sub(carried_ms(bytes, copies))
+            now_ms.saturating_sub(carried_ms)
         } else {
-            self.timing.arrived(now_ms, carried_ms(bytes, copies * pillars), longest_ms)
+            self.timing.arrived(now_ms, carried_ms, longest_ms)
         };
         let spare_ms = self.commit_timeout.delay_us() / 1000 + self.timing.clock.late_ms();
         header.time_ms.saturating_add(self.timing.bound_ms + spare_ms) < since_ms
@@ -180,18 +182,18 @@ mod tests {
     use super::*;
     use crate::hybster::wire::ordering::PREPARE_HEAD;
 
-    /// Proposals whose times are all 0 come every 190 ms from 10 s on, each of which takes the slowest
+    /// Proposals whose times are all 0 come every 490 ms from 10 s on, each of which takes the slowest
     /// wire 100 ms: they may all have been sent at first, as far as the bound reaches back.
     #[test]
     fn proposals_without_a_pause_may_all_have_waited_for_each_other() {
         let mut timing = Timing::new(&GroupConfig::default());
         assert_eq!(timing.arrived(10_000, 100, 5_000), 9_900);
-        for at in (1..25).map(|count| 10_000 + 190 * count) {
+        for at in (1..10).map(|count| 10_000 + 490 * count) {
             assert_eq!(timing.arrived(at, 100, 5_000), 9_900);
         }
         assert_eq!(timing.arrived(15_000, 600, 5_000), 10_000);
         // A pause: nothing that came before held it up.
-        assert_eq!(timing.arrived(15_201, 100, 5_000), 15_101);
+        assert_eq!(timing.arrived(15_501, 100, 5_000), 15_401);
         // The clock went back.
         assert_eq!(timing.arrived(7_000, 100, 5_000), 6_900);
     }
