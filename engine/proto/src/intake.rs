@@ -97,6 +97,8 @@ pub struct Intake<V: RequestVerifier> {
     patience: Patience,
     /// Nothing can be ordered any more, in no view: the states of the replicas differ.
     halted: bool,
+    /// When a pillar that this replica leads proposed something last.
+    proposed_at: Time,
     /// When the wait for a request proved too short last. Many may have waited equally long.
     expired_at: Option<Time>,
 }
@@ -184,6 +186,7 @@ impl<V: RequestVerifier> Intake<V> {
             timeout: AdaptiveTimeout::new(config.request_timeout_us),
             patience: Patience::new(config.pillars, config.window),
             halted: false,
+            proposed_at: Time(0),
             expired_at: None,
             config,
         }
@@ -205,6 +208,9 @@ impl<V: RequestVerifier> Intake<V> {
                 // A pillar may have entered the view before this stage hears of it.
                 let turn = &mut self.pillars[usize::from(pillar.0)];
                 if view >= self.view {
+                    if next_slot > turn.next_slot {
+                        self.proposed_at = now;
+                    }
                     turn.leads = Some(view);
                     turn.next_slot = next_slot;
                     turn.under_way = turn.under_way.saturating_sub(taken);

@@ -99,6 +99,8 @@ pub enum Mutant {
     AgainUnlimited,
     /// What changes views waits behind batches.
     NothingAhead,
+    /// A leader suspects itself for requests that have not had their turn.
+    OwnProposalsIgnored,
     /// Replies that wait for room are not registered with their link.
     RoomNotAwaited,
     /// All that clients bring to a follower is forwarded at once.
@@ -133,7 +135,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 62] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -180,6 +182,7 @@ impl Mutant {
         Self::BusyWireIgnored,
         Self::AgainUnlimited,
         Self::NothingAhead,
+        Self::OwnProposalsIgnored,
         Self::RoomNotAwaited,
         Self::ForwardsUnlimited,
         Self::SuspectsUnsent,

@@ -172,6 +172,7 @@ impl<V: RequestVerifier> Intake<V> {
     pub(super) fn look_after(&mut self, key: Key, now: Time, out: &mut Output) -> Step {
         let delay_us = self.timeout.delay_us();
         let must_be_told = self.must_be_told();
+        let waits_for_itself = self.leads() && !mutants::active(Mutant::OwnProposalsIgnored);
         let Some(stored) = self.stored.get_mut(&key) else { return Step::Waits };
         stored.due = now.after_us(delay_us / 2);
         self.watch.insert((stored.due, key.0, key.1));
@@ -187,7 +188,12 @@ impl<V: RequestVerifier> Intake<V> {
             return Step::Waits;
         }
         if stored.reminded {
-            let waited_us = self.patience.waited_us(&stored.wait, now);
+            let mut waited_us = self.patience.waited_us(&stored.wait, now);
+            if waits_for_itself {
+                // A leader that proposes leaves nothing out. If it is slow, so would be others. If it has
+                // lost its followers, its window fills, and it proposes no more.
+                waited_us = waited_us.min(now.since_us(self.proposed_at));
+            }
             if waited_us < stored.wait.enough_us(delay_us) {
                 return Step::Waits;
             }

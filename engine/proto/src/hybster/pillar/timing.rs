@@ -33,7 +33,7 @@ use crate::time::{Time, WallClock};
 const SLOWEST_WIRE: u64 = 125;
 
 /// What else goes over a busy wire between two proposals of a pillar, in multiples of the second one.
-const OTHERS: u64 = 4;
+const OTHERS: u64 = 16;
 
 /// What a pillar knows about times.
 pub(super) struct Timing {
@@ -182,18 +182,18 @@ mod tests {
     use super::*;
     use crate::hybster::wire::ordering::PREPARE_HEAD;
 
-    /// Proposals whose times are all 0 come every 490 ms from 10 s on, each of which takes the slowest
+    /// Proposals whose times are all 0 come every 900 ms from 10 s on, each of which takes the slowest
     /// wire 100 ms: they may all have been sent at first, as far as the bound reaches back.
     #[test]
     fn proposals_without_a_pause_may_all_have_waited_for_each_other() {
         let mut timing = Timing::new(&GroupConfig::default());
         assert_eq!(timing.arrived(10_000, 100, 5_000), 9_900);
-        for at in (1..10).map(|count| 10_000 + 490 * count) {
+        for at in (1..5).map(|count| 10_000 + 900 * count) {
             assert_eq!(timing.arrived(at, 100, 5_000), 9_900);
         }
         assert_eq!(timing.arrived(15_000, 600, 5_000), 10_000);
         // A pause: nothing that came before held it up.
-        assert_eq!(timing.arrived(15_501, 100, 5_000), 15_401);
+        assert_eq!(timing.arrived(16_701, 100, 5_000), 16_601);
         // The clock went back.
         assert_eq!(timing.arrived(7_000, 100, 5_000), 6_900);
     }
