@@ -397,7 +397,10 @@ impl World {
                 // Copies have one identity, so their links take turns.
                 self.egress_up(to, from);
             }
-            if self.replicas[to].unread.keeps(link.client, from, &message) {
+            let loses_nothing =
+                from < n + self.clients.len() && self.scenario.transport == Transport::Streams;
+            let unread = &mut self.replicas[to].unread;
+            if unread.keeps(link.client, from, &message, loses_nothing) {
                 return;
             }
             let mut message = Some(message);

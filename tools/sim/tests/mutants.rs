@@ -225,7 +225,15 @@ macro_rules! mutants {
         #[test]
         fn every_mutant_is_hunted() {
             let others = [Mutant::NoAcks, Mutant::SuspectsUnasked, Mutant::HoldUpsCount];
-            let of_wires = [Mutant::WireIgnored, Mutant::HeldIgnored];
+            let of_wires = [
+                Mutant::WireIgnored,
+                Mutant::HeldIgnored,
+                Mutant::ShrinksBlindly,
+                Mutant::BusyWireIgnored,
+                Mutant::AgainUnlimited,
+                Mutant::NothingAhead,
+                Mutant::OwnProposalsIgnored,
+            ];
             let of_views = [Mutant::ViewsInHaste];
             let hunted = [&others[..], &of_wires, &of_views, &[$(Mutant::$mutant),*]].concat();
             assert!(Mutant::ALL.iter().all(|mutant| hunted.contains(mutant)));

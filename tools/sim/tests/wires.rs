@@ -196,9 +196,17 @@ fn collapse(seed: u64, to_mbit: u64, delay_ms: u64, load: (u32, u32)) -> Report 
     let fast = Cell { mbit: 100, delay_ms, sessions, value };
     let slow = Cell { mbit: to_mbit, ..fast };
     let mut scenario = fast.scenario(seed);
-    scenario.group.batch_max_requests = 1;
+    let get = |name: &str, or: u64| {
+        std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(or)
+    };
+    scenario.group.batch_max_requests = get("BATCH", 1) as u32;
+    scenario.group.max_clock_skew_ms = get("SKEW", 5_000);
     scenario.heal_at_us = 60_000_000;
     scenario.bytes_per_s = slow.bytes_per_s();
+    let crash_ms = get("CRASH", 0);
+    if crash_ms > 0 {
+        scenario = scenario.with(crash_ms * 1_000, Fault::Crash(0));
+    }
     let scenario = scenario
         .with(0, Fault::Bandwidth(fast.bytes_per_s()))
         .with(5_000_000, Fault::Bandwidth(slow.bytes_per_s()));
@@ -217,7 +225,9 @@ fn probe_collapse() {
     };
     let (seeds, mbit, delay) = (get("SEEDS", 4), get("MBIT", 1), get("DELAY", 0));
     let load = (get("SESSIONS", 64) as u32, get("VALUE", 10_000) as u32);
-    for seed in 1..=seeds {
+    let name = std::env::var("MUTANT").unwrap_or_default();
+    choose(Mutant::ALL.into_iter().find(|m| format!("{m:?}") == name));
+    for seed in get("FIRST", 1)..=seeds {
         let report = collapse(seed, mbit, delay, load);
         let possible = Cell { mbit, delay_ms: delay, sessions: load.0, value: load.1 }.possible();
         let per: Vec<usize> =
