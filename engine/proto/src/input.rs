@@ -444,6 +444,8 @@ pub enum ToControl {
     Stuck,
     /// The link to a peer is up (again).
     PeerUp(ReplicaId),
+    /// What the way to the peers is like.
+    Path(PathState),
     /// A client asks for the replica's status.
     StatusRequest(ClientLink),
     /// What only Hybster knows.

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::input::PathState;
+use crate::mutants::{self, Mutant};
 use crate::output::{Output, Reject, Source, ToIntake, ToPillar};
 use crate::shared::requests::is_admissible;
 use crate::time::{Time, earliest};
@@ -505,7 +506,11 @@ impl<V: RequestVerifier> Intake<V> {
         assert!(!self.stable && view >= self.view, "a view is left before a later one is entered");
         self.view = view;
         self.stable = true;
-        self.expired_at = None;
+        if self.expired_at.take().is_none() && !mutants::active(Mutant::AloneWaitsLonger) {
+            // It is others whose wait was too short; the same goes for this replica's, which must not be the
+            // next to leave, and alone.
+            self.timeout.expired(now);
+        }
         self.drop_pending();
         for (turn, next_slot) in self.pillars.iter_mut().zip(next_slots) {
             let leads = turn.leads.filter(|leads| *leads == view);

@@ -101,6 +101,8 @@ pub enum Mutant {
     NothingAhead,
     /// A leader suspects itself for requests that have not had their turn.
     OwnProposalsIgnored,
+    /// Only those wait longer in a new view who suspected the leader of the last one themselves.
+    AloneWaitsLonger,
     /// Replies that wait for room are not registered with their link.
     RoomNotAwaited,
     /// All that clients bring to a follower is forwarded at once.
@@ -135,7 +137,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 62] = [
+    pub const ALL: [Self; 63] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -183,6 +185,7 @@ impl Mutant {
         Self::AgainUnlimited,
         Self::NothingAhead,
         Self::OwnProposalsIgnored,
+        Self::AloneWaitsLonger,
         Self::RoomNotAwaited,
         Self::ForwardsUnlimited,
         Self::SuspectsUnsent,

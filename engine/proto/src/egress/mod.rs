@@ -50,7 +50,8 @@ use crate::ids::{Peers, ReplicaId};
 use crate::mutants::{self, Mutant};
 use crate::output::{
     Answerer, ClientLink, Destination, Input, Network, Reject, Reply, ReplyQueue, SendTag,
-    ToIntake, ToPillar, ToState,
+    ToControl, ToIntake, ToPillar,
+    ToState,
 };
 use crate::time::{Time, earliest};
 use crate::wire::kind_of;
@@ -204,6 +205,7 @@ impl<L: Copy + PartialEq> Egress<L> {
     pub fn tell_stages(&mut self, mut tell: impl FnMut(Input)) {
         if let Some(path) = self.to_peers.path.take() {
             tell(Input::Intake(ToIntake::Path(path)));
+            tell(Input::Control(ToControl::Path(path)));
             for pillar in self.to_peers.config.all_pillars() {
                 tell(Input::Pillar(pillar, ToPillar::Path(path)));
             }

@@ -80,9 +80,8 @@ impl Timing {
     /// A wire that becomes slow holds what its host gave it while it was fast: proposals whose times are
     /// as old as they had to wait for those before them. The wire was busy with these all the time, so
     /// each came no later after the one before than the slowest wire takes for it and for [`OTHERS`] times
-    /// as much from other pillars and of other kinds. Only proposals count
-    /// that are of use, so nobody makes a wire look busy by anything else, and not for longer than one
-    /// long proposal may take by itself.
+    /// as much from other pillars and of other kinds. A leader whose clock stands can make its wire look
+    /// busy, too: so this excuses no more than the group's bound does, and than one long proposal does.
     fn arrived(&mut self, now_ms: u64, carried_ms: u64, longest_ms: u64) -> u64 {
         let began_ms = now_ms.saturating_sub(carried_ms);
         if began_ms > self.last_came_ms + OTHERS * carried_ms || now_ms < self.last_came_ms {
@@ -135,6 +134,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let now_ms = self.timing.clock.unix_ms(self.now);
         let copies = u64::from(self.config.replicas) - 1;
         let longest_ms = carried_ms(self.config.batch_max_bytes as usize, copies);
+        let longest_ms = longest_ms.min(self.timing.bound_ms);
         let carried_ms = carried_ms(bytes, copies);
         let since_ms = if mutants::active(Mutant::BusyWireIgnored) {
             now_ms.saturating_sub(carried_ms)
