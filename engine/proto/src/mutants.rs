@@ -95,8 +95,6 @@ pub enum Mutant {
     ShrinksBlindly,
     /// What came before a proposal over its wire does not excuse how late it comes.
     BusyWireIgnored,
-    /// What is sent again may take all of a wire.
-    AgainUnlimited,
     /// What changes views waits behind batches.
     NothingAhead,
     /// A leader suspects itself for requests that have not had their turn.
@@ -137,7 +135,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 62] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -182,7 +180,6 @@ impl Mutant {
         Self::HeldIgnored,
         Self::ShrinksBlindly,
         Self::BusyWireIgnored,
-        Self::AgainUnlimited,
         Self::NothingAhead,
         Self::OwnProposalsIgnored,
         Self::AloneWaitsLonger,

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::Egress;
 use hybster_proto::ids::{OrderNumber, Peers, PillarId, ReplicaId};
+use hybster_proto::notice::Notice;
 use hybster_proto::output::{
     ClientLink, Input, ToPillar, route_client_message, route_peer_message,
 };
-use hybster_proto::notice::Notice;
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::trace::file::{Header, Recording, Writer};
 use hybster_proto::wire::{kind, kind_of};

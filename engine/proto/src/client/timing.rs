@@ -120,7 +120,8 @@ impl Timing {
         };
         let wait_us = self.request_us(u32::from(level)).max(carried_us);
         // What is lost must not wait as long as a wire was slow once.
-        let latest = base.after_us(MAX_HELD_US).max(left_at.after_us(self.request_us(level.into())));
+        let latest =
+            base.after_us(MAX_HELD_US).max(left_at.after_us(self.request_us(level.into())));
         left_at.after_us(wait_us).min(latest)
     }
 

@@ -95,10 +95,7 @@ impl Outgoing {
     /// Whether it goes before what waits: nothing goes on without it, and it is short beside what would
     /// keep it waiting on a slow wire.
     fn goes_ahead(&self) -> bool {
-        matches!(
-            self.tag,
-            SendTag::ViewChange(_) | SendTag::NewView(_) | SendTag::Checkpoint(_)
-        )
+        matches!(self.tag, SendTag::ViewChange(_) | SendTag::NewView(_) | SendTag::Checkpoint(_))
     }
 
     fn is_copy_of(&self, other: &Self) -> bool {
@@ -163,10 +160,8 @@ impl Handed {
         now: Time,
     ) -> bool {
         let after = handed_bytes - self.end;
-        let again_us =
-            if mutants::active(Mutant::AgainUnlimited) { 0 } else { AGAIN * carried_us };
         state.outstanding_bytes as u64 > after
-            || now.since_us(self.at) < state.round_trip_us + again_us
+            || now.since_us(self.at) < state.round_trip_us + AGAIN * carried_us
     }
 }
 
@@ -430,12 +425,10 @@ impl Outbound {
         }
         let (newer, older) = (&self.handed[..self.handed_next], &self.handed[self.handed_next..]);
         let mut latest_first = newer.iter().rev().chain(older.iter().rev());
-        latest_first
-            .find(|handed| handed.key == message.key())
-            .is_some_and(|handed| {
-                let carried_us = self.pace.carries_us(message.cost() as u64);
-                handed.is_on_its_way(self.handed_bytes, &state(), carried_us, now)
-            })
+        latest_first.find(|handed| handed.key == message.key()).is_some_and(|handed| {
+            let carried_us = self.pace.carries_us(message.cost() as u64);
+            handed.is_on_its_way(self.handed_bytes, &state(), carried_us, now)
+        })
     }
 
     fn note_handed(&mut self, key: u64, tag: SendTag, bytes: usize, now: Time) {

@@ -190,9 +190,11 @@ impl<V: RequestVerifier> Intake<V> {
         if stored.reminded {
             let mut waited_us = self.patience.waited_us(&stored.wait, now);
             if waits_for_itself {
-                // A leader that proposes leaves nothing out. If it is slow, so would be others. If it has
-                // lost its followers, its window fills, and it proposes no more.
-                waited_us = waited_us.min(now.since_us(self.proposed_at));
+                // A leader that proposes, or waits for its wires, leaves nothing out. If it is slow, so would
+                // be others. If it has lost its followers, its window fills, and it proposes no more; and
+                // for what it has proposed there is the wait for commitments.
+                let since_us = now.since_us(self.proposed_at);
+                waited_us = if self.path.is_full { 0 } else { waited_us.min(since_us) };
             }
             if waited_us < stored.wait.enough_us(delay_us) {
                 return Step::Waits;
