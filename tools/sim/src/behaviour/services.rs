@@ -42,7 +42,7 @@ impl World {
                 | Notice::GoesOn { .. }
         );
         if is_of_states {
-            self.counters.differences.entry(index as u16).or_default().push(notice.clone());
+            self.counters.differences.entry(index as u16).or_default().push(*notice);
         }
     }
 }
