@@ -450,6 +450,8 @@ pub enum ToControl {
     PeerUp(ReplicaId),
     /// Put what the log has of all stages into it once more: what is in front can be removed then.
     Summarize,
+    /// What the way to the peers is like.
+    Path(PathState),
     /// A client asks for the replica's status.
     StatusRequest(ClientLink),
     /// What only Hybster knows.

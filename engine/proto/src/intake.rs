@@ -30,6 +30,7 @@ use std::sync::Arc;
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::input::PathState;
+use crate::mutants::{self, Mutant};
 use crate::output::{Output, Reject, Source, ToIntake, ToPillar};
 use crate::shared::requests::is_admissible;
 use crate::time::{Time, earliest};
@@ -97,6 +98,8 @@ pub struct Intake<V: RequestVerifier> {
     patience: Patience,
     /// Nothing can be ordered any more, in no view: the states of the replicas differ.
     halted: bool,
+    /// When a pillar that this replica leads proposed something last.
+    proposed_at: Time,
     /// When the wait for a request proved too short last. Many may have waited equally long.
     expired_at: Option<Time>,
 }
@@ -184,6 +187,7 @@ impl<V: RequestVerifier> Intake<V> {
             timeout: AdaptiveTimeout::new(config.request_timeout_us),
             patience: Patience::new(config.pillars, config.window),
             halted: false,
+            proposed_at: Time(0),
             expired_at: None,
             config,
         }
@@ -205,6 +209,9 @@ impl<V: RequestVerifier> Intake<V> {
                 // A pillar may have entered the view before this stage hears of it.
                 let turn = &mut self.pillars[usize::from(pillar.0)];
                 if view >= self.view {
+                    if next_slot > turn.next_slot {
+                        self.proposed_at = now;
+                    }
                     turn.leads = Some(view);
                     turn.next_slot = next_slot;
                     turn.under_way = turn.under_way.saturating_sub(taken);
@@ -499,7 +506,11 @@ impl<V: RequestVerifier> Intake<V> {
         assert!(!self.stable && view >= self.view, "a view is left before a later one is entered");
         self.view = view;
         self.stable = true;
-        self.expired_at = None;
+        if self.expired_at.take().is_none() && !mutants::active(Mutant::AloneWaitsLonger) {
+            // It is others whose wait was too short; the same goes for this replica's, which must not be the
+            // next to leave, and alone.
+            self.timeout.expired(now);
+        }
         self.drop_pending();
         for (turn, next_slot) in self.pillars.iter_mut().zip(next_slots) {
             let leads = turn.leads.filter(|leads| *leads == view);

@@ -91,6 +91,16 @@ pub enum Mutant {
     WireIgnored,
     /// A client's wait begins when it sends, whether the request has left or not.
     HeldIgnored,
+    /// Timeouts shrink after each wait that ended in time, however late.
+    ShrinksBlindly,
+    /// What came before a proposal over its wire does not excuse how late it comes.
+    BusyWireIgnored,
+    /// What changes views waits behind batches.
+    NothingAhead,
+    /// A leader suspects itself for requests that have not had their turn.
+    OwnProposalsIgnored,
+    /// Only those wait longer in a new view who suspected the leader of the last one themselves.
+    AloneWaitsLonger,
     /// Replies that wait for room are not registered with their link.
     RoomNotAwaited,
     /// All that clients bring to a follower is forwarded at once.
@@ -129,7 +139,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 64] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -172,6 +182,11 @@ impl Mutant {
         Self::AnswersUnlimited,
         Self::WireIgnored,
         Self::HeldIgnored,
+        Self::ShrinksBlindly,
+        Self::BusyWireIgnored,
+        Self::NothingAhead,
+        Self::OwnProposalsIgnored,
+        Self::AloneWaitsLonger,
         Self::RoomNotAwaited,
         Self::ForwardsUnlimited,
         Self::SuspectsUnsent,

@@ -54,7 +54,7 @@ pub struct Context {
     ///
     /// It comes from the leader's clock. While at most f replicas are faulty or have wrong clocks,
     /// it is ahead of a right clock by no more than the group's `max_clock_skew_ms`, and behind by
-    /// no more than that and the time that agreement took. Within these bounds a faulty leader may
+    /// no more than twice that and the time that agreement took. Within these bounds a faulty leader may
     /// choose it: leave such a margin where a real clock counts as well.
     pub time_ms: u64,
     randomness: Randomness,

@@ -32,8 +32,10 @@ impl World {
         for event in out.trace.drain(..) {
             self.witness(index, event);
         }
-        // For operators; of most, events say the same.
-        self.note_differences(index, out.notices.drain(..));
+        for notice in out.notices.drain(..) {
+            self.note_difference(index, &notice);
+            self.remember(index, || What::Told(notice));
+        }
         self.settle_executions(index);
         for effect in out.network.drain(..) {
             self.send(index, effect);

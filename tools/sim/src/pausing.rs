@@ -1,5 +1,6 @@
 //! Back-pressure to clients: what a client sends to a replica that does not read it waits in the
-//! system's buffers, up to their size; then its sender is stuck, and what it goes on to send is lost.
+//! system's buffers, up to their size; then its sender is stuck. A client that follows the protocol keeps
+//! the rest itself, and streams lose nothing of it. What others go on to send is lost.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -20,12 +21,18 @@ pub(crate) struct Unread {
 
 impl Unread {
     /// Keeps a message, if its client is not read.
-    pub(crate) fn keeps(&mut self, client: ClientId, from: usize, message: &Bytes) -> bool {
+    pub(crate) fn keeps(
+        &mut self,
+        client: ClientId,
+        from: usize,
+        message: &Bytes,
+        loses_nothing: bool,
+    ) -> bool {
         if !self.paused.contains(&client) {
             return false;
         }
         let (bytes, waiting) = self.waiting.entry(client).or_default();
-        if *bytes < BUFFER_BYTES {
+        if loses_nothing || *bytes < BUFFER_BYTES {
             *bytes += message.len();
             waiting.push_back((from, message.clone()));
         }

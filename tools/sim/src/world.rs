@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::Egress;
 use hybster_proto::ids::{OrderNumber, Peers, PillarId, ReplicaId};
+use hybster_proto::notice::Notice;
 use hybster_proto::output::{
     ClientLink, Input, ToPillar, route_client_message, route_peer_message,
 };
@@ -40,6 +41,7 @@ pub(crate) enum What {
     Got(usize, Bytes),
     Dropped(hybster_proto::output::Rejection),
     Suffered(String),
+    Told(Notice),
 }
 
 /// Messages that the system of a paused replica takes before its links stall.
@@ -395,7 +397,10 @@ impl World {
                 // Copies have one identity, so their links take turns.
                 self.egress_up(to, from);
             }
-            if self.replicas[to].unread.keeps(link.client, from, &message) {
+            let loses_nothing =
+                from < n + self.clients.len() && self.scenario.transport == Transport::Streams;
+            let unread = &mut self.replicas[to].unread;
+            if unread.keeps(link.client, from, &message, loses_nothing) {
                 return;
             }
             let mut message = Some(message);
@@ -592,12 +597,15 @@ impl World {
     pub(crate) fn line(&self, replica: usize, at_us: u64, step: u64, what: &What) -> String {
         let what = match what {
             What::Did(event) => display::event(event),
-            What::Sent(to, message) => format!("sent {to} {}", display::describe(message)),
+            What::Sent(to, message) => {
+                format!("sent {to} {}, {} bytes", display::describe(message), message.len())
+            }
             What::Got(from, message) => {
                 format!("got from {} {}", self.end_name(*from), display::describe(message))
             }
             What::Dropped(rejection) => display::rejection(rejection),
             What::Suffered(fault) => format!("*** {fault}"),
+            What::Told(notice) => format!("tells its operator: {notice}"),
         };
         format!("{at_us:>9} us step {step:>7} r{replica}: {what}")
     }

@@ -219,7 +219,8 @@ fn hold_ups_count() {
 }
 
 /// Without the rules for slow wires a group leaves its view without any fault, or sends much in vain. They
-/// are hunted in `wires.rs`: `a_group_that_knows_nothing_of_wires_fails_on_slow_ones`; the rule for views that
+/// are hunted in `wires.rs`: `a_group_that_knows_nothing_of_wires_fails_on_slow_ones` and
+/// `what_helps_on_wires_that_become_much_slower`; the rule for views that
 /// are not finished in `views.rs`: `views_in_haste`.
 macro_rules! mutants {
     ($($(#[$mark:meta])* $name:ident: $mutant:ident in $seeds:literal;)*) => {
@@ -228,7 +229,15 @@ macro_rules! mutants {
         #[test]
         fn every_mutant_is_hunted() {
             let others = [Mutant::NoAcks, Mutant::SuspectsUnasked, Mutant::HoldUpsCount];
-            let of_wires = [Mutant::WireIgnored, Mutant::HeldIgnored];
+            let of_wires = [
+                Mutant::WireIgnored,
+                Mutant::HeldIgnored,
+                Mutant::ShrinksBlindly,
+                Mutant::BusyWireIgnored,
+                Mutant::NothingAhead,
+                Mutant::OwnProposalsIgnored,
+                Mutant::AloneWaitsLonger,
+            ];
             let of_views = [Mutant::ViewsInHaste];
             let hunted = [&others[..], &of_wires, &of_views, &[$(Mutant::$mutant),*]].concat();
             assert!(Mutant::ALL.iter().all(|mutant| hunted.contains(mutant)));

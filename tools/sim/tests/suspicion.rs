@@ -49,3 +49,17 @@ fn a_full_window_is_no_excuse_for_leaving_out_a_client() {
         assert!(report.counters.view > 0, "seed {seed}");
     }
 }
+
+/// Checkpoints become stable so late that a request has its turn only after several timeouts. Timeouts grow
+/// once, and stay long enough for as long as that lasts.
+#[test]
+fn checkpoints_that_are_late_for_long_cost_one_view_at_most() {
+    for seed in 0..20 {
+        let mut scenario = staged::late_checkpoints(seed, 300_000);
+        scenario.heal_at_us = 20_000_000;
+        scenario.clients.iter_mut().for_each(|client| client.operations = 300);
+        let report = run_scenario(scenario, &Options::default());
+        report.assert_good();
+        assert!(report.counters.view <= 1, "seed {seed}: {report}");
+    }
+}

@@ -189,3 +189,115 @@ fn a_group_that_knows_nothing_of_wires_fails_on_slow_ones() {
     }
     slow.iter().for_each(|cell| cell.check(4));
 }
+
+/// Requests of a batch: one, so that the operations that ran can be counted, or as many as by default.
+#[derive(Clone, Copy, Debug)]
+enum Batches {
+    OfOne,
+    Long,
+}
+
+/// Wires of 100 Mbit/s that carry 1 Mbit/s from 5 s on, while all queues are full, and go on doing so.
+fn collapse(seed: u64, cell: Cell, batches: Batches) -> Scenario {
+    let fast = Cell { mbit: 100 * cell.mbit, ..cell };
+    let mut scenario = fast.scenario(seed);
+    if matches!(batches, Batches::OfOne) {
+        scenario.group.batch_max_requests = 1;
+    }
+    scenario.heal_at_us = COLLAPSE_US + 55_000_000;
+    scenario.patience_us = 180_000_000;
+    // When all faults end, they still are slow.
+    scenario.bytes_per_s = cell.bytes_per_s();
+    scenario
+        .with(0, Fault::Bandwidth(fast.bytes_per_s()))
+        .with(COLLAPSE_US, Fault::Bandwidth(cell.bytes_per_s()))
+}
+
+const COLLAPSE_US: u64 = 5_000_000;
+
+/// The cases that brought a group through view after view, or to a halt.
+const COLLAPSED: Cell = Cell { mbit: 1, delay_ms: 0, sessions: 64, value: 10_000 };
+
+/// What a collapse must not lead to, if it does.
+fn after_collapse(scenario: Scenario, cell: Cell, most_views: u64) -> Result<(), String> {
+    let (seed, is_one) = (scenario.seed, scenario.group.batch_max_requests == 1);
+    let report = run_scenario(scenario, &Options::default());
+    let view = report.counters.view;
+    // What was on its way at first is done by then, or was lost with a view.
+    let (from_us, to_us) = (COLLAPSE_US + 15_000_000, COLLAPSE_US + 55_000_000);
+    let share = ran(&report, from_us, to_us) as f64 / 40.0 / cell.possible();
+    println!("{cell:?}, seed {seed}: view {view}, {share:.2} of what is possible afterwards");
+    if let Some(violation) = &report.violation {
+        return Err(format!("{}: {}", violation.property, violation.story));
+    }
+    if view > most_views {
+        return Err(format!("seed {seed}: view {view}"));
+    }
+    if is_one && share < 0.6 {
+        return Err(format!("seed {seed}: {share:.2} of what is possible"));
+    }
+    Ok(())
+}
+
+/// What waits on wires that become a hundred times slower is late and not lost: nobody is suspected for it,
+/// and the wires are used as well as if they had always been slow.
+#[test]
+fn wires_that_become_much_slower_are_used_well() {
+    let cells = [
+        COLLAPSED,
+        Cell { delay_ms: 20, ..COLLAPSED },
+        Cell { delay_ms: 100, ..COLLAPSED },
+        Cell { value: 1_000, ..COLLAPSED },
+        Cell { sessions: 16, value: 100_000, ..COLLAPSED },
+    ];
+    for (cell, seed) in cells.into_iter().flat_map(|cell| (1..=3).map(move |seed| (cell, seed))) {
+        let outcome = after_collapse(collapse(seed, cell, Batches::OfOne), cell, 0);
+        outcome.unwrap_or_else(|story| panic!("{cell:?}: {story}"));
+    }
+}
+
+/// A batch that takes such a wire for seconds looks like a leader that is silent. But views end.
+#[test]
+fn a_long_batch_on_a_wire_that_becomes_much_slower_is_got_over() {
+    for seed in 1..=6 {
+        let outcome = after_collapse(collapse(seed, COLLAPSED, Batches::Long), COLLAPSED, 8);
+        outcome.unwrap_or_else(|story| panic!("{story}"));
+    }
+}
+
+/// The leader is gone soon after: a view is changed over wires that are full of what is of no use any more.
+fn without_its_leader(seed: u64) -> Scenario {
+    let scenario = collapse(seed, COLLAPSED, Batches::OfOne);
+    scenario.with(COLLAPSE_US + 3_000_000, Fault::Crash(0))
+}
+
+#[test]
+fn a_leader_can_be_replaced_over_wires_that_became_much_slower() {
+    for seed in 1..=4 {
+        let outcome = after_collapse(without_its_leader(seed), COLLAPSED, 1);
+        outcome.unwrap_or_else(|story| panic!("{story}"));
+    }
+}
+
+/// Each rule that is left out shows in one of the cases above.
+#[test]
+fn what_helps_on_wires_that_become_much_slower() {
+    let short = |seed| (collapse(seed, COLLAPSED, Batches::OfOne), 0);
+    let long = |seed| (collapse(seed, COLLAPSED, Batches::Long), 8);
+    let crash = |seed| (without_its_leader(seed), 1);
+    for (mutant, cases) in [
+        (Mutant::ShrinksBlindly, vec![crash(2), long(2), long(4)]),
+        (Mutant::BusyWireIgnored, vec![short(1), short(2)]),
+        (Mutant::NothingAhead, vec![crash(2), crash(1), crash(3), crash(4)]),
+        (Mutant::OwnProposalsIgnored, vec![crash(1), crash(2)]),
+        (Mutant::AloneWaitsLonger, vec![long(2), long(1), long(3), long(4), crash(1)]),
+    ] {
+        choose(Some(mutant));
+        let failure = cases.into_iter().find_map(|(scenario, most_views)| {
+            after_collapse(scenario, COLLAPSED, most_views).err()
+        });
+        choose(None);
+        println!("{mutant:?}: {failure:?}");
+        assert!(failure.is_some(), "{mutant:?} is not found");
+    }
+}

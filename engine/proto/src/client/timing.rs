@@ -119,7 +119,10 @@ impl Timing {
             None => CARRIED_AGAIN * left_at.since_us(base),
         };
         let wait_us = self.request_us(u32::from(level)).max(carried_us);
-        left_at.after_us(wait_us).min(base.after_us(MAX_HELD_US.max(wait_us)))
+        // What is lost must not wait as long as a wire was slow once.
+        let latest =
+            base.after_us(MAX_HELD_US).max(left_at.after_us(self.request_us(level.into())));
+        left_at.after_us(wait_us).min(latest)
     }
 
     /// Since when a request is at the head of its level.
@@ -240,6 +243,19 @@ mod tests {
             timing.measured(10);
         }
         assert_eq!(timing.request_us(0), 100);
+    }
+
+    /// A request that took long to leave waits for the leader's wire, but not for ever.
+    #[test]
+    fn what_took_long_to_leave_is_sent_again_all_the_same() {
+        let mut timing = Timing::new(50_000);
+        timing.measured(1_000);
+        for (left_us, due_us) in [(1, 5), (10, 50), (30, 60), (59, 60)] {
+            let left_at = Time(left_us * 1_000_000);
+            timing.held[0] = left_at;
+            assert!(timing.due(0, Time(0)) >= Time(due_us * 1_000_000));
+            assert!(timing.due(0, Time(0)) <= Time(due_us * 1_000_000).after_us(200_000));
+        }
     }
 
     #[test]

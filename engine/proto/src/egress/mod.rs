@@ -19,10 +19,13 @@
 //!   ([`EgressLimits::link_window_bytes`]), or is up at all. What waits here can be withdrawn when a
 //!   checkpoint or view passes it (TR listing 9, remove).
 //! - **Pacing.** No message waits twice for one peer. One that was handed to the present link is not
-//!   handed over again while it is still on its way, nor before an answer to it could have arrived.
+//!   handed over again while it is still on its way, nor before an answer to it could have arrived, nor before the
+//!   link has carried so much else that repeating it is a small part.
+//! - **Order.** What changes views or moves windows goes before batches that wait, in its own order: a slow
+//!   wire may be full of batches of a view that is over.
 //!
 //! Invariants, checked by [`Egress::check_invariants`]: what waits for a peer is within
-//! [`EgressLimits::queue_bytes`] and counted right; no two entries of a queue are equal; if
+//! [`EgressLimits::queue_bytes`] and counted right; no two entries of a queue are equal; what goes ahead is in front; if
 //! something waits for a peer, either the queue is due or it has a deadline.
 //!
 //! | Who can fill it | Bound | Beyond it |
@@ -50,7 +53,7 @@ use crate::ids::{Peers, ReplicaId};
 use crate::mutants::{self, Mutant};
 use crate::output::{
     Answerer, ClientLink, Destination, Input, Network, Reject, Reply, ReplyQueue, SendTag,
-    ToIntake, ToPillar, ToState,
+    ToControl, ToIntake, ToPillar, ToState,
 };
 use crate::time::{Time, earliest};
 use crate::wire::kind_of;
@@ -204,6 +207,7 @@ impl<L: Copy + PartialEq> Egress<L> {
     pub fn tell_stages(&mut self, mut tell: impl FnMut(Input)) {
         if let Some(path) = self.to_peers.path.take() {
             tell(Input::Intake(ToIntake::Path(path)));
+            tell(Input::Control(ToControl::Path(path)));
             for pillar in self.to_peers.config.all_pillars() {
                 tell(Input::Pillar(pillar, ToPillar::Path(path)));
             }

@@ -139,10 +139,15 @@ impl Pace {
         }
     }
 
+    /// How long the link takes for so many bytes alone, in microseconds.
+    pub(super) fn carries_us(&self, bytes: u64) -> u64 {
+        bytes.saturating_mul(1_000_000) / self.rate
+    }
+
     /// How long the link takes for what it was given and for `more` bytes, in microseconds.
     pub(super) fn takes_us(&self, now: Time, given: u64, more: u64) -> u64 {
         let bytes = self.outstanding(now, given) + more;
-        if bytes == 0 { 0 } else { bytes.saturating_mul(1_000_000) / self.rate }
+        if bytes == 0 { 0 } else { self.carries_us(bytes) }
     }
 
     /// When to look again at a link, to see whether it has room, or whether it carries as much as it is

@@ -21,6 +21,10 @@ const REMEMBERED: usize = 1024;
 /// of every certified message, with its certificate.
 const KEY_BYTES: usize = 128;
 
+/// A message is sent again no sooner than the link carries so many times as much: what is repeated
+/// must not take a slow wire from what is new.
+const AGAIN: u64 = 16;
+
 /// What framing adds to a message, in bytes.
 const FRAMING_BYTES: usize = 4;
 
@@ -88,6 +92,12 @@ impl Outgoing {
         self.message.len() + FRAMING_BYTES
     }
 
+    /// Whether it goes before what waits: nothing goes on without it, and it is short beside what would
+    /// keep it waiting on a slow wire.
+    fn goes_ahead(&self) -> bool {
+        matches!(self.tag, SendTag::ViewChange(_) | SendTag::NewView(_) | SendTag::Checkpoint(_))
+    }
+
     fn is_copy_of(&self, other: &Self) -> bool {
         self.key() == other.key() && self.message == other.message
     }
@@ -100,6 +110,8 @@ const _: () = assert!(size_of::<Outgoing>() == 64);
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
     queue: VecDeque<Outgoing>,
+    /// Those in front that go before the rest.
+    ahead: usize,
     bytes: usize,
     /// Those of them that nothing withdraws, but for answers.
     transient_bytes: usize,
@@ -138,9 +150,18 @@ struct Handed {
 
 impl Handed {
     /// Whether the message is on its way still, or no answer to it can have come back yet.
-    fn is_on_its_way(&self, handed_bytes: u64, state: &LinkState, now: Time) -> bool {
+    /// Or whether it came so lately that another one would take too much of the wire, which takes
+    /// `carried_us` for one.
+    fn is_on_its_way(
+        &self,
+        handed_bytes: u64,
+        state: &LinkState,
+        carried_us: u64,
+        now: Time,
+    ) -> bool {
         let after = handed_bytes - self.end;
-        state.outstanding_bytes as u64 > after || now.since_us(self.at) < state.round_trip_us
+        state.outstanding_bytes as u64 > after
+            || now.since_us(self.at) < state.round_trip_us + AGAIN * carried_us
     }
 }
 
@@ -238,7 +259,12 @@ impl Outbound {
             }
             self.bytes += message.cost();
             self.transient_bytes = transient_bytes;
-            self.queue.push_back(message);
+            if message.goes_ahead() && !mutants::active(Mutant::NothingAhead) {
+                self.queue.insert(self.ahead, message);
+                self.ahead += 1;
+            } else {
+                self.queue.push_back(message);
+            }
             Push::Queued
         };
         match urgency {
@@ -276,13 +302,15 @@ impl Outbound {
     }
 
     fn retain(&mut self, keep: impl Fn(&Outgoing) -> bool) {
-        let mut bytes = 0;
+        let (mut bytes, mut at, mut ahead) = (0, 0, 0);
         self.queue.retain(|waiting| {
             let stays = keep(waiting);
             bytes += if stays { waiting.cost() } else { 0 };
+            ahead += usize::from(stays && at < self.ahead);
+            at += 1;
             stays
         });
-        self.bytes = bytes;
+        (self.bytes, self.ahead) = (bytes, ahead);
         self.note_empty();
     }
 
@@ -351,6 +379,7 @@ impl Outbound {
             && let Some(waiting) = self.queue.pop_front()
         {
             let bytes = waiting.cost();
+            self.ahead = self.ahead.saturating_sub(1);
             self.bytes -= bytes;
             self.transient_bytes -= waiting.transient_cost();
             self.note_left(waiting.tag);
@@ -396,9 +425,10 @@ impl Outbound {
         }
         let (newer, older) = (&self.handed[..self.handed_next], &self.handed[self.handed_next..]);
         let mut latest_first = newer.iter().rev().chain(older.iter().rev());
-        latest_first
-            .find(|handed| handed.key == message.key())
-            .is_some_and(|handed| handed.is_on_its_way(self.handed_bytes, &state(), now))
+        latest_first.find(|handed| handed.key == message.key()).is_some_and(|handed| {
+            let carried_us = self.pace.carries_us(message.cost() as u64);
+            handed.is_on_its_way(self.handed_bytes, &state(), carried_us, now)
+        })
     }
 
     fn note_handed(&mut self, key: u64, tag: SendTag, bytes: usize, now: Time) {
@@ -431,16 +461,17 @@ impl Outbound {
     ) -> Option<&'static str> {
         // Each turn asks this for each peer, so what is broken is looked for only if something is.
         let holds = self.quick_invariants(limits);
-        if holds == [true; 4] && !full { None } else { self.find_broken(limits, full) }
+        if holds == [true; 5] && !full { None } else { self.find_broken(limits, full) }
     }
 
     #[inline]
-    fn quick_invariants(&self, limits: &EgressLimits) -> [bool; 4] {
+    fn quick_invariants(&self, limits: &EgressLimits) -> [bool; 5] {
         let is_empty = self.queue.is_empty();
         [
             self.bytes <= limits.queue_bytes,
             self.transient_bytes <= limits.transient_bytes,
             (self.bytes == 0) == is_empty,
+            self.ahead <= self.queue.len(),
             is_empty | self.is_due | self.late_at.is_some(),
         ]
     }
@@ -458,10 +489,16 @@ impl Outbound {
             let is_answer = |waiting: &&Outgoing| matches!(waiting.tag, SendTag::Answer(_));
             let answers = self.queue.iter().filter(is_answer).count();
             let counted: u32 = self.answers.values().sum();
+            let ahead = self.queue.iter().take_while(|waiting| waiting.goes_ahead()).count();
+            let behind = self.queue.iter().skip(self.ahead).any(Outgoing::goes_ahead);
             [
                 (bytes == self.bytes, "what waits is counted right"),
                 (transient == self.transient_bytes, "what nothing withdraws is counted right"),
                 (answers == counted as usize, "answers are counted right"),
+                (
+                    (ahead >= self.ahead && !behind) || mutants::active(Mutant::NothingAhead),
+                    "what changes views or moves windows goes ahead",
+                ),
                 (!has_copies, "no two copies of a message wait for one peer"),
             ]
         };
@@ -469,6 +506,7 @@ impl Outbound {
             "what waits is within its bound",
             "what nothing withdraws is within its bound",
             "what waits is counted",
+            "what goes ahead waits",
             "what waits is due or has a deadline",
         ];
         let broken = self.quick_invariants(limits).into_iter().zip(quick).find(|(holds, _)| !holds);

@@ -315,3 +315,57 @@ fn a_newer_link_of_a_client_takes_the_place_of_the_old_one() {
     egress.reply(&replies(Cause::AskedAgain, 3), &mut links);
     assert_eq!(egress.counters().lost_replies, 3);
 }
+
+/// A view-change message that is sent again and again leaves the wire to others: one of 100 kB takes 50 ms
+/// on a wire of which nothing is known but that it is fast enough for it.
+#[test]
+fn what_is_sent_again_takes_a_part_of_the_wire_at_most() {
+    let (mut egress, mut links) = (egress(EgressLimits::default()), Played::default());
+    let mut large = vec![2; 100_000];
+    large[0] = kind::VIEW_CHANGE;
+    let (message, tag) = (Bytes::from(large), SendTag::ViewChange(View(1)));
+    let mut copies = 0;
+    for now in (0..100).map(|turn| Time(1 + turn * 100_000)) {
+        let to = Destination::Peer(OTHER);
+        let again = Network::Send { to, message: message.clone(), tag, is_new: false };
+        egress.apply(again, now, &mut links);
+        egress.flush(now, &mut links);
+        copies += links.to(OTHER).len();
+    }
+    assert!((10..=13).contains(&copies), "{copies} of 100");
+}
+
+/// What changes views or moves windows goes before batches that wait, in its own order.
+#[test]
+fn what_changes_views_goes_ahead() {
+    let mut egress = egress(EgressLimits { link_window_bytes: 10, ..EgressLimits::default() });
+    let mut links = Played { unsent: 10, ..Played::default() };
+    let now = Time(1);
+    let to = Destination::Peer(OTHER);
+    for (name, order) in [(1, 1), (2, 2)] {
+        egress.apply(send(to, message(kind::PREPARE, name), order), now, &mut links);
+    }
+    let ahead = [
+        (kind::CHECKPOINT, 3, SendTag::Checkpoint(OrderNumber(1))),
+        (kind::VIEW_CHANGE, 4, SendTag::ViewChange(View(1))),
+        (kind::NEW_VIEW, 5, SendTag::NewView(View(1))),
+    ];
+    for (kind, name, tag) in ahead {
+        let message = message(kind, name);
+        egress.apply(Network::Send { to, message, tag, is_new: false }, now, &mut links);
+        egress.check_invariants(true);
+    }
+    egress.flush(now, &mut links);
+    assert_eq!(links.to(OTHER), []);
+    // What is withdrawn in front makes no room for others there.
+    let mark = Watermark { order: OrderNumber(2), view: View(1) };
+    egress.apply(Network::Withdraw(mark), now, &mut links);
+    egress.check_invariants(true);
+    egress.apply(send(to, message(kind::PREPARE, 6), 3), now, &mut links);
+    egress.check_invariants(true);
+    links.unsent = 0;
+    while egress.queued_bytes(OTHER) > 0 {
+        egress.flush(now, &mut links);
+    }
+    assert_eq!(links.to(OTHER), [5, 6]);
+}

@@ -13,7 +13,7 @@ use crate::wire::request::{REQUESTS_HEAD, is_retransmission, requests_body};
 use crate::wire::{ReplyStatus, RequestRef, Requests};
 
 /// Bytes of requests in batches that wait, at which those of clients wait in their lanes: a batch for each pillar and
-/// two more, but at least so many,
+/// two more, but at least so many unless batches are short for the sake of a slow wire,
 const MIN_ROOM_BYTES: usize = 1 << 20;
 /// and at most so many.
 const MAX_ROOM_BYTES: usize = 16 << 20;
@@ -98,8 +98,12 @@ impl<V: RequestVerifier> Intake<V> {
     /// Whether more requests of clients may be made batches of: as long as there are enough to keep the
     /// pillars busy, the others wait in the lanes of their clients, where they are taken from in turn.
     pub(super) fn has_room(&self) -> bool {
-        let batches = u64::from(self.config.pillars + 2) * u64::from(self.config.batch_max_bytes);
-        let mut limit = batches.clamp(MIN_ROOM_BYTES as u64, MAX_ROOM_BYTES as u64) as usize;
+        let longest = self.config.batch_max_bytes.min(self.path.batch_bytes);
+        let batches = u64::from(self.config.pillars + 2) * u64::from(longest);
+        // What is in a batch comes before what a follower forwards, which must not wait for long.
+        let is_slow = self.path.batch_bytes < self.config.batch_max_bytes;
+        let least = if is_slow { 0 } else { MIN_ROOM_BYTES as u64 };
+        let mut limit = batches.clamp(least, MAX_ROOM_BYTES as u64) as usize;
         if mutants::active(Mutant::ClientsUnlimited) {
             limit = MAX_PENDING_BYTES / 2;
         }

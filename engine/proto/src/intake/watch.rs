@@ -140,11 +140,10 @@ impl<V: RequestVerifier> Intake<V> {
 
     /// TR listing 15, requestExecuted.
     pub(super) fn executed(&mut self, session: SessionId, number: RequestNumber, now: Time) {
-        if let Some(stored) = self.forget((session, number))
-            && now.since_us(stored.wait.since) < self.timeout.delay_us()
-            && !stored.reminded
-        {
-            self.timeout.succeeded();
+        let Some(stored) = self.forget((session, number)) else { return };
+        let took_us = now.since_us(stored.wait.since);
+        if took_us < self.timeout.delay_us() && !stored.reminded {
+            self.timeout.succeeded(took_us, now);
         }
     }
 
@@ -173,6 +172,7 @@ impl<V: RequestVerifier> Intake<V> {
     pub(super) fn look_after(&mut self, key: Key, now: Time, out: &mut Output) -> Step {
         let delay_us = self.timeout.delay_us();
         let must_be_told = self.must_be_told();
+        let waits_for_itself = self.leads() && !mutants::active(Mutant::OwnProposalsIgnored);
         let Some(stored) = self.stored.get_mut(&key) else { return Step::Waits };
         stored.due = now.after_us(delay_us / 2);
         self.watch.insert((stored.due, key.0, key.1));
@@ -188,7 +188,14 @@ impl<V: RequestVerifier> Intake<V> {
             return Step::Waits;
         }
         if stored.reminded {
-            let waited_us = self.patience.waited_us(&stored.wait, now);
+            let mut waited_us = self.patience.waited_us(&stored.wait, now);
+            if waits_for_itself {
+                // A leader that proposes, or waits for its wires, leaves nothing out. If it is slow, so would
+                // be others. If it has lost its followers, its window fills, and it proposes no more; and
+                // for what it has proposed there is the wait for commitments.
+                let since_us = now.since_us(self.proposed_at);
+                waited_us = if self.path.is_full { 0 } else { waited_us.min(since_us) };
+            }
             if waited_us < stored.wait.enough_us(delay_us) {
                 return Step::Waits;
             }
@@ -294,7 +301,7 @@ impl<V: RequestVerifier> Intake<V> {
             return;
         }
         self.expired_at = Some(now);
-        self.timeout.expired();
+        self.timeout.expired(now);
         if self.stable {
             let (view, leader) = (self.view, self.config.leader(self.view));
             let (session, number) = key;

@@ -31,20 +31,18 @@ impl Scenario {
 
 impl World {
     /// Keeps what a replica tells its operator about states that differ.
-    pub(crate) fn note_differences(&mut self, index: usize, notices: impl Iterator<Item = Notice>) {
-        let of_states = notices.filter(|notice| {
-            matches!(
-                notice,
-                Notice::StateDiverged { .. }
-                    | Notice::StateOfPeerDiffers { .. }
-                    | Notice::FirstPageThatDiffers { .. }
-                    | Notice::NoStateAgreed { .. }
-                    | Notice::Halted { .. }
-                    | Notice::GoesOn { .. }
-            )
-        });
-        for notice in of_states {
-            self.counters.differences.entry(index as u16).or_default().push(notice);
+    pub(crate) fn note_difference(&mut self, index: usize, notice: &Notice) {
+        let is_of_states = matches!(
+            notice,
+            Notice::StateDiverged { .. }
+                | Notice::StateOfPeerDiffers { .. }
+                | Notice::FirstPageThatDiffers { .. }
+                | Notice::NoStateAgreed { .. }
+                | Notice::Halted { .. }
+                | Notice::GoesOn { .. }
+        );
+        if is_of_states {
+            self.counters.differences.entry(index as u16).or_default().push(*notice);
         }
     }
 }

@@ -26,10 +26,15 @@ pub(crate) fn few_requests(seed: u64) -> Scenario {
 
 /// Checkpoints become stable late, so the window is full most of the time.
 pub(crate) fn full_window(seed: u64) -> Scenario {
+    late_checkpoints(seed, 150_000)
+}
+
+/// CHECKPOINTs arrive so much later than all else.
+pub(crate) fn late_checkpoints(seed: u64, by_us: u64) -> Scenario {
     let layout = if seed.is_multiple_of(2) { Layout::Split } else { Layout::Fused };
     let mut scenario = small_window(seed, layout, 0);
     scenario.heal_at_us = 2_000_000;
-    let catch = Catch::Delay { by_us: 150_000 };
+    let catch = Catch::Delay { by_us };
     let kinds = vec![kind::CHECKPOINT];
     scenario.with(0, Fault::Filter(Filter { from: None, to: None, kinds, pillar: None, catch }))
 }

@@ -112,6 +112,7 @@ impl<V: Verifier> Control<V> {
         }
         out.notice(|| Notice::ViewEntered { view, leader: self.config.leader(view), took_us });
         self.drop_pending(|_, pending| pending <= view);
+        let wait_us = self.new_view_wait_us();
         self.left_since_stable = 0;
         let base = self.catch_up.stable().id.order;
         let mut next_slots = Vec::with_capacity(new_view.prepares.len());
@@ -128,8 +129,9 @@ impl<V: Verifier> Control<V> {
             self.phase = Phase::Stable;
             self.own_ack = None;
             self.resend_due = None;
-            if self.new_view_due.take().is_some() {
-                self.new_view_timeout.succeeded();
+            if let Some(due) = self.new_view_due.take() {
+                let took_us = wait_us.saturating_sub(due.since_us(now));
+                self.new_view_timeout.succeeded(took_us, now);
             }
             out.intake(ToIntake::ViewEntered { view, next_slots });
         } else {

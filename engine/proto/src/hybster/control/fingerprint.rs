@@ -27,6 +27,8 @@ impl<V: Verifier> Control<V> {
             unsigned_ack,
             new_view_timeout: _,
             new_view_due,
+            way_us: _,
+            longest_way_us: _,
             resend_due: _,
             catch_up,
             differences,

@@ -100,6 +100,11 @@ pub struct Control<V: Verifier> {
     unsigned_ack: Option<NewViewAck>,
     new_view_timeout: AdaptiveTimeout,
     new_view_due: Option<Time>,
+    /// How long what is sent now takes to reach a peer, and an answer to come back, in microseconds.
+    way_us: u64,
+    /// The longest that it took since this replica left its view: what it said then may have been among
+    /// what was on its way.
+    longest_way_us: u64,
     /// When this replica's view-change messages are sent again.
     resend_due: Option<Time>,
     catch_up: CatchUp<CheckpointCertificate>,
@@ -136,6 +141,8 @@ impl<V: Verifier> Control<V> {
             unsigned_ack: None,
             new_view_timeout: AdaptiveTimeout::new(config.view_timeout_us),
             new_view_due: None,
+            way_us: 0,
+            longest_way_us: 0,
             resend_due: None,
             catch_up: CatchUp::new(config.clone()),
             differences: Differences::new(config.replicas, config.window),
@@ -230,6 +237,10 @@ impl<V: Verifier> Control<V> {
             ToControl::Stuck => self.ask_state(now, out),
             ToControl::PeerUp(peer) => self.peer_up(peer, out),
             ToControl::Summarize => self.summary_due = true,
+            ToControl::Path(path) => {
+                self.way_us = path.takes_us;
+                self.longest_way_us = self.longest_way_us.max(path.takes_us);
+            }
             // The driver answers status requests; it knows more than this stage.
             ToControl::StatusRequest(_) => {}
         }

@@ -18,6 +18,11 @@ use crate::output::{Destination, Output, Reject, SendTag, ToIntake};
 use crate::time::Time;
 use crate::trace::TraceEvent;
 
+/// How often something goes over wires that are as slow as this replica's, until a NEW-VIEW is there: the
+/// VIEW-CHANGEs, a question for batches that they name and its answer, the NEW-VIEW.
+const WAYS: u64 = 4;
+/// The longest time for that, in view timeouts.
+const MOST_ON_WAY: u64 = 16;
 /// Unfinished views in a row after which the wait for a NEW-VIEW doubles.
 const VIEWS_UNTIL_DOUBLED: usize = 64;
 /// Most doublings: with a wait of a millisecond, years pass until then.
@@ -35,6 +40,7 @@ impl<V: Verifier> Control<V> {
         }
         self.current = to;
         self.left_since_stable += 1;
+        self.longest_way_us = self.way_us;
         self.new_view_due = None;
         self.resend_due = Some(now.after_us(2 * self.config.resend_us));
         self.phase = Phase::Leaving { parts: BTreeMap::new() };
@@ -178,7 +184,7 @@ impl<V: Verifier> Control<V> {
         self.new_view_due = None;
         let waiting = matches!(self.phase, Phase::Waiting) && self.has_quorum_for_current();
         if waiting && self.may_leave() {
-            self.new_view_timeout.expired();
+            self.new_view_timeout.expired(now);
             self.leave_for(self.current.next(), Departure::NewViewOverdue, now, out);
         }
     }
@@ -208,9 +214,11 @@ impl<V: Verifier> Control<V> {
     /// How long a NEW-VIEW may take. Where one view after the other is not finished, VIEW-CHANGEs become
     /// longer, and the waits as well: so the links that a VIEW-CHANGE has room for are never used up
     /// (DEVIATIONS 28), and a wait is no longer than a 64th of the time that no view was stable.
-    fn new_view_wait_us(&self) -> u64 {
+    pub(super) fn new_view_wait_us(&self) -> u64 {
         let doublings = (self.left_since_stable / VIEWS_UNTIL_DOUBLED) as u32;
         let doublings = if mutants::active(Mutant::ViewsInHaste) { 0 } else { doublings };
-        self.new_view_timeout.delay_us().saturating_mul(1 << doublings.min(MAX_DOUBLINGS))
+        let wait_us = self.new_view_timeout.delay_us();
+        let ways_us = (WAYS * self.longest_way_us).min(MOST_ON_WAY * self.config.view_timeout_us);
+        wait_us.saturating_mul(1 << doublings.min(MAX_DOUBLINGS)) + ways_us
     }
 }

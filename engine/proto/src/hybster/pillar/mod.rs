@@ -311,7 +311,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             let leader = self.config.leader(self.view);
             out.notice(|| Notice::LeaderSuspected { view: self.view, leader, cause });
             self.uncommitted_since = Some(now);
-            self.commit_timeout.expired();
+            self.commit_timeout.expired(now);
             out.control(ToControl::Suspect { view: self.view });
         }
         self.bodies.tick(now, resend_us, out);
@@ -369,8 +369,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
 
     /// Called when `committed` moves: the wait starts again.
     fn progressed(&mut self) {
-        if self.uncommitted_since.take().is_some() {
-            self.commit_timeout.succeeded();
+        if let Some(since) = self.uncommitted_since.take() {
+            self.commit_timeout.succeeded(self.now.since_us(since), self.now);
         }
         self.outstanding_since = None;
         self.backoff = 0;
