@@ -251,7 +251,7 @@ mutants! {
     commit_unverified: CommitUnverified in 500;
     view_change_quorum: ViewChangeQuorum in 500;
     no_vouching: NoVouching in 500;
-    merge_all_views: MergeAllViews in 500;
+    merge_all_views: MergeAllViews in 2_000;
     last_link_alone: LastLinkAlone in 500;
     chain_not_joined: ChainNotJoined in 500;
     link_unverified: LinkUnverified in 500;
@@ -298,7 +298,7 @@ mutants! {
     full_window_counts: FullWindowCounts in 20;
     full_window_excuses: FullWindowExcuses in 20;
     slowness_counts: SlownessCounts in 500;
-    answers_overtake: AnswersOvertake in 500;
+    answers_overtake: AnswersOvertake in 5_000;
 }
 
 /// A smaller run of the same kind is found, and it still fails without the search.
