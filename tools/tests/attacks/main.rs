@@ -142,10 +142,13 @@ impl Scene {
         let path = self.processes.path_text();
         let memory = hybster(&["status", "--group", &path, "--memory", "--json"]);
         let memory: serde_json::Value = serde_json::from_str(&memory.stdout).unwrap();
-        let status = self.processes.status();
-        let views = status["replicas"].as_array().unwrap().iter();
-        let view = views.filter_map(|replica| replica["status"]["view"].as_u64()).max();
-        (memory["bounded_bytes"].as_u64().unwrap(), view.unwrap())
+        // Right behind an attack on a busy machine, the first question may come to nothing.
+        let view = eventually("a replica tells its view", || {
+            let status = self.processes.status();
+            let views = status["replicas"].as_array().unwrap().iter();
+            views.filter_map(|replica| replica["status"]["view"].as_u64()).max()
+        });
+        (memory["bounded_bytes"].as_u64().unwrap(), view)
     }
 
     fn run(&mut self, attack: Attack, pace: Option<u64>, time: Duration) -> Outcome {
