@@ -156,7 +156,7 @@ pub(crate) fn open(
     let since = Instant::now();
     let (logs, states) = (directory(&path.join("log"))?, directory(&path.join("state"))?);
     let mut recovery = Recovery::open(logs, options(mode, config), random()?)?;
-    let records = read(&mut recovery, path, config, id)?;
+    let (records, is_own) = read(&mut recovery, path, config, id)?;
     let report = recovery.report().cloned();
     let first = report.as_ref().map_or(0, |report| report.first.0);
     let is_new = report.as_ref().is_none_or(|report| report.is_new);
@@ -174,7 +174,8 @@ pub(crate) fn open(
     let (path, is_whole) = (path.to_owned(), first == 0);
     let found = has_found.then_some(Found { path, checkpoint, records, is_whole, since });
     let (log, writer, _) = recovery.finish()?;
-    if is_new {
+    if !is_own {
+        // It is new, or a crash came between its making and this.
         say_owner(&log, config, id);
     }
     let truncation = Truncation::new(config.pillars, round_bytes(mode, config), first);
@@ -237,13 +238,14 @@ fn owner(config: &GroupConfig, id: ReplicaId) -> Vec<u8> {
     bytes
 }
 
-/// All records that stages have put out, once it is known whose they are.
+/// All records that stages have put out, once it is known whose they are, and whether the log says so: one
+/// without records need not.
 fn read(
     recovery: &mut Recovery<Directory>,
     path: &Path,
     config: &GroupConfig,
     id: ReplicaId,
-) -> Result<Vec<Bytes>, DataError> {
+) -> Result<(Vec<Bytes>, bool), DataError> {
     let owner = owner(config, id);
     let mut records = Vec::new();
     let mut is_own = false;
@@ -255,7 +257,7 @@ fn read(
         }
     }
     match is_own || records.is_empty() {
-        true => Ok(records),
+        true => Ok((records, is_own)),
         false => Err(DataError::Another { path: path.to_owned(), id: id.0 }),
     }
 }
@@ -308,4 +310,38 @@ fn checkpoint(
     let (id, [bookkeeping, service]) = found.expect("a checkpoint that is verified was read");
     let state = TransferredState { bookkeeping: bookkeeping.into(), service: service.into() };
     Ok((id, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A start that a crash cuts off anywhere leaves a directory with which the replica can start.
+    #[test]
+    fn a_log_says_whose_it_is_whatever_start_was_cut_off() {
+        let name = format!("hybster-open-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        let (config, id) = (Arc::new(GroupConfig::default()), ReplicaId(1));
+        let mode = Durability::Sync;
+        // The log is made, and the process dies before it says anything.
+        let logs = directory(&path.join("log")).unwrap();
+        let mut recovery = Recovery::open(logs, options(mode, &config), [1; 16]).unwrap();
+        assert!(recovery.next().unwrap().is_none());
+        drop(recovery.finish().unwrap());
+        let start = |id, records: &[&[u8]]| {
+            let Opened { log, writer, .. } = open(&path, mode, &config, id, true)?;
+            let appender = log.appender(0);
+            records.iter().for_each(|it| drop(appender.append(RECORD, &[it]).unwrap()));
+            let writer = hybster_log::WriterThread::start(writer, || ())
+                .map_err(|error| DataError::Directory { path: path.clone(), error })?;
+            writer.close().unwrap();
+            Ok::<(), DataError>(())
+        };
+        start(id, &[b"something"]).unwrap();
+        start(id, &[]).unwrap();
+        let error = start(ReplicaId(2), &[]).unwrap_err();
+        assert!(matches!(error, DataError::Another { id: 2, .. }), "{error}");
+        std::fs::remove_dir_all(&path).unwrap();
+    }
 }

@@ -60,6 +60,7 @@ impl<T: Transport> Agent<T> {
             self.post(Input::Control(ToControl::Summarize));
         }
     }
+
     /// Whether the service waits until what was certified can leave.
     pub(super) fn awaits_log(&mut self) -> bool {
         let (Some(durable), Some(network)) = (&self.shared.durable, &self.network) else {
@@ -68,6 +69,7 @@ impl<T: Transport> Agent<T> {
         let (end, released) = (durable.log.appended().0, network.released());
         self.slow_service.awaits_log(end, released, self.host)
     }
+
     /// Whether the disk has gone on since this agent looked.
     pub(super) fn has_news_of_disk(&mut self) -> bool {
         let Some(network) = &mut self.network else { return false };
