@@ -139,6 +139,9 @@ pub struct Rules {
     pub proposal_head: usize,
     /// Bytes of the longest message that the protocol can need in a group.
     pub longest_message: fn(&GroupConfig) -> u64,
+    /// Bytes of the longest record that a stage may have to log, whatever liars put into what it
+    /// accepts: a record that the log refuses stops the replica.
+    pub longest_record: fn(&GroupConfig) -> u64,
     /// What the protocol's stages may hold at most; `None` if a bound does not fit 64 bits.
     pub buffers: fn(&GroupConfig) -> Option<Vec<Buffer>>,
     /// Which stage handles a peer's message, by its kind; `None` for kinds that are not the

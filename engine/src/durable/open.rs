@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hybster_log::{Directory, Log, LogError, Options, Recovery, Report, WhenFull, Writer};
+use hybster_net::Limits;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{OrderNumber, ReplicaId};
 use hybster_proto::output::TakenSnapshot;
@@ -193,10 +194,12 @@ fn directory(path: &Path) -> Result<Directory, DataError> {
     Directory::open(path).map_err(told)
 }
 
-/// The sizes of the log: a record is hardly longer than the longest message between replicas.
+/// The sizes of the log.
 pub(super) fn options(mode: Durability, config: &GroupConfig) -> Options {
-    let message = (config.rules().longest_message)(config);
-    let longest = message.max(hybster_proto::bounds::prepare_bytes(config)) + RECORD_ROOM;
+    // Links carry nothing longer than a frame.
+    let frame = u64::from(Limits::default().peer_frame_bytes);
+    let record = (config.rules().longest_record)(config).min(frame);
+    let longest = record.max(hybster_proto::bounds::prepare_bytes(config)) + RECORD_ROOM;
     let buffer = (4 * longest).next_power_of_two().max(16 << 20);
     Options {
         durability: mode.of_log(),
@@ -316,6 +319,19 @@ fn checkpoint(
 mod tests {
     use super::*;
 
+    /// A liar may leave as many views as a VIEW-CHANGE has room for, in each pillar.
+    #[test]
+    fn the_log_takes_what_liars_can_have_a_replica_log() {
+        for (replicas, faults, pillars) in [(3, 1, 4), (7, 3, 8), (9, 4, 64)] {
+            let config = GroupConfig { replicas, faults, pillars, ..GroupConfig::default() };
+            let options = options(Durability::Sync, &config);
+            let links = u64::from(faults) * u64::from(pillars) * 4096 * 88;
+            let honest = (config.rules().longest_message)(&config);
+            assert!(options.longest_record >= (honest + links).min(64 << 20), "{options:?}");
+            assert!(options.longest_record + 16 <= options.buffer_bytes / 2);
+        }
+    }
+
     /// A start that a crash cuts off anywhere leaves a directory with which the replica can start.
     #[test]
     fn a_log_says_whose_it_is_whatever_start_was_cut_off() {
@@ -332,7 +348,9 @@ mod tests {
         let start = |id, records: &[&[u8]]| {
             let Opened { log, writer, .. } = open(&path, mode, &config, id, true)?;
             let appender = log.appender(0);
-            records.iter().for_each(|it| drop(appender.append(RECORD, &[it]).unwrap()));
+            for record in records {
+                appender.append(RECORD, &[record]).unwrap();
+            }
             let writer = hybster_log::WriterThread::start(writer, || ())
                 .map_err(|error| DataError::Directory { path: path.clone(), error })?;
             writer.close().unwrap();

@@ -39,6 +39,7 @@ use crate::wire::kind;
 
 pub use recovery::{Recovered, RecoveryError};
 use wire::ordering::PREPARE_HEAD;
+use wire::view::{LINK_BYTES, MAX_LINKS};
 
 /// Hybster's rules (TR section 3.5): no replica can say two things, so majorities suffice.
 pub const RULES: Rules = Rules {
@@ -51,6 +52,7 @@ pub const RULES: Rules = Rules {
     query: Threshold::All,
     proposal_head: PREPARE_HEAD,
     longest_message,
+    longest_record,
     buffers: bounds::of_stages,
     handler,
     cost,
@@ -207,6 +209,14 @@ impl<V: Verifier> ControlStage for Control<V> {
 fn longest_message(config: &GroupConfig) -> u64 {
     let headers = (2 * u64::from(config.replicas) + 1) * PREPARE_HEAD as u64;
     config.window.saturating_mul(headers).saturating_add(64 << 10)
+}
+
+/// The same NEW-VIEW where each VIEW-CHANGE has all the links that one may have: a replica can leave view
+/// after view by itself.
+fn longest_record(config: &GroupConfig) -> u64 {
+    let parts = u64::from(config.replicas) * u64::from(config.pillars);
+    let links = parts * (MAX_LINKS * LINK_BYTES) as u64;
+    longest_message(config).saturating_add(links)
 }
 
 fn handler(kind: u8) -> Option<Handler> {
