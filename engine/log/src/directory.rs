@@ -51,6 +51,17 @@ impl Directory {
     }
 }
 
+impl Drop for Directory {
+    /// The lock ends here. Closing the file is not enough: a process that another thread of this one is just
+    /// starting has the file open, too, until it runs its program.
+    fn drop(&mut self) {
+        if let Some(lock) = &self.lock {
+            // Where this fails, the lock goes with the last who has the file open.
+            let _ = lock.unlock();
+        }
+    }
+}
+
 /// The name of a new directory is durable only once its parent is.
 fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());

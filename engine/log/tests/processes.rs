@@ -3,10 +3,12 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use hybster_log::{
-    Cursor, Directory, Durability, Log, LogError, Options, Recovery, Report, WhenFull, WriterThread,
+    Cursor, Directory, Disk, Durability, Log, LogError, Options, Recovery, Report, WhenFull,
+    WriterThread,
 };
 
 /// Names the directory that a child appends to, and how.
@@ -18,6 +20,8 @@ const MODES: [(&str, Durability); 3] = [
 ];
 /// No process runs longer than this, whatever happens.
 const LONGEST: Duration = Duration::from_secs(60);
+/// How often a lock is taken and given up while processes are started.
+const LOCKS: usize = 20_000;
 
 fn options(durability: Durability) -> Options {
     Options {
@@ -122,6 +126,33 @@ fn killed_processes_lose_nothing_that_they_released() {
             assert_eq!(report.last_break, None, "the page cache stayed");
         }
     }
+}
+
+/// A process that is being started has every file of its parent open until it runs its own program. That must not
+/// keep a lock that its parent has given up.
+#[test]
+fn a_lock_ends_with_its_directory_while_processes_are_started() {
+    let path = scratch("lock");
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let starter = scope.spawn(|| {
+            let mut started = 0;
+            while !ended.load(Relaxed) {
+                let mut child = Command::new(std::env::current_exe().unwrap())
+                    .arg("--list")
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .unwrap();
+                child.wait().unwrap();
+                started += 1;
+            }
+            started
+        });
+        let locked = (0..LOCKS).all(|_| Directory::open(&path.0).unwrap().lock().is_ok());
+        ended.store(true, Relaxed);
+        assert!(starter.join().unwrap() > 0);
+        assert!(locked, "a lock outlived its directory");
+    });
 }
 
 #[test]
