@@ -193,9 +193,24 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
     text
 }
 
+fn milliseconds(us: u64) -> String {
+    format!("{:.1} ms", us as f64 / 1e3)
+}
+
 /// A head, and a row for each replica that keeps anything on disk.
 fn disks(answer: &GroupStatus) -> Vec<Vec<String>> {
-    let head = ["replica", "durability", "checkpoint", "log", "not synced", "syncs", "room"];
+    let head = [
+        "replica",
+        "durability",
+        "checkpoint",
+        "log",
+        "not synced",
+        "syncs",
+        "sync p50",
+        "p99",
+        "longest",
+        "room",
+    ];
     let row = |entry: &Entry| {
         let disk = entry.status.as_ref()?.disk.as_ref()?;
         Some(vec![
@@ -205,7 +220,15 @@ fn disks(answer: &GroupStatus) -> Vec<Vec<String>> {
             format!("{} KiB", disk.log_bytes >> 10),
             format!("{} KiB", disk.log_behind >> 10),
             disk.syncs.to_string(),
-            if disk.is_short { "short: clients wait" } else { "ok" }.to_owned(),
+            milliseconds(disk.sync_p50_us),
+            milliseconds(disk.sync_p99_us),
+            milliseconds(disk.sync_longest_us),
+            match (disk.holds_clients, disk.is_short) {
+                (true, _) => "full: clients wait",
+                (false, true) => "short",
+                (false, false) => "ok",
+            }
+            .to_owned(),
         ])
     };
     let head = head.map(str::to_owned).to_vec();
@@ -325,7 +348,7 @@ mod tests {
                 { "pillar": 0, "prepared": 303, "committed": 301, "window_base": 256 },
                 { "pillar": 1, "prepared": 302, "committed": 302, "window_base": 256 },
             ],
-            "disk": { "durability": "sync", "checkpoint": 256, "log_bytes": 4096, "is_short": true },
+            "disk": { "durability": "sync", "checkpoint": 256, "log_bytes": 4096, "is_short": true, "sync_p99_us": 2048 },
             "peers": [{ "replica": 1, "up": false, "queued_bytes": 0, "throttled": 7 }],
         }))
         .unwrap();

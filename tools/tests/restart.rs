@@ -4,6 +4,7 @@
 mod harness;
 
 use std::fs;
+use std::path::Path;
 
 use harness::{Group, eventually, hybster};
 use rustix::process::Signal;
@@ -141,4 +142,53 @@ fn a_damaged_log_is_refused() {
     let start = ["replica", "--group", &path, "--id", "1", "--exit-with-parent"];
     hybster(&start).fails_with(&["segment-0000000000000001.log", "damaged"]);
     group.goes_on("without it");
+}
+
+/// A copy of the files of a directory.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// As if somebody had restored a backup: of a follower's data, then of the leader's.
+#[test]
+fn an_older_copy_of_the_data_is_refused() {
+    for id in [1, 0] {
+        let mut group = Group::start(&["--checkpoint-interval", "8"]);
+        put(&group, "a", "1");
+        let (data, older) = (data(&group, id), group.path().join("older"));
+        let newest = group.path().join("newest");
+        group.kill(id);
+        copy(&data, &older);
+        group.start_replica(id);
+        for round in 0..20 {
+            put(&group, "a", &format!("{round}"));
+        }
+        eventually("the replica has caught up", || {
+            let status = group.status();
+            let executed = |id: usize| status["replicas"][id]["status"]["executed"].as_u64();
+            (executed(id) == executed(2) && executed(id).is_some()).then_some(())
+        });
+        group.kill(id);
+        fs::rename(&data, &newest).unwrap();
+        fs::rename(&older, &data).unwrap();
+        let (path, number) = (group.path_text(), id.to_string());
+        let start = ["replica", "--group", &path, "--id", &number, "--exit-with-parent"];
+        hybster(&start).fails_with(&["the replica's data is an older copy", "newest"]);
+        group.goes_on("without it");
+        fs::remove_dir_all(&data).unwrap();
+        fs::rename(&newest, &data).unwrap();
+        group.start_replica(id);
+        group.kill(2);
+        expect(&group, "a", "19");
+        group.goes_on("with the newest data");
+    }
 }

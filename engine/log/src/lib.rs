@@ -123,6 +123,7 @@ mod recovery;
 mod ring;
 mod sync;
 mod thread;
+mod times;
 mod writer;
 
 pub use directory::Directory;
@@ -133,6 +134,7 @@ pub use log::{Appender, Counters, Cursor, Log, Space};
 pub use options::{Durability, Options, WhenFull};
 pub use recovery::{Cut, Record, Recovery, Report};
 pub use thread::WriterThread;
+pub use times::SyncTimes;
 pub use writer::{Step, Writer};
 
 /// For the fuzz target of this repository only.

@@ -9,6 +9,7 @@ use crate::format::{record_bytes, record_word};
 use crate::gate::Gate;
 use crate::options::{Options, WhenFull};
 use crate::ring::Ring;
+use crate::times::{SyncTimes, Times};
 use crate::{AppendError, LogError};
 
 /// How long somebody who waits for the writer sleeps before looking again by itself: a bound on what
@@ -23,7 +24,8 @@ pub struct Cursor(pub u64);
 /// Whether the log has room on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Space {
-    /// No more could be taken from the file system: hold clients back, never peers, and truncate.
+    /// No more could be taken from the file system: truncate, and hold clients, never peers, when
+    /// [`Log::lacks_room`] says so.
     pub is_short: bool,
     /// Bytes of what has been taken that are not written yet. A batch takes whole blocks: records of b
     /// bytes in all, in n batches, take at most b · 16/15 + n · 4,096. There are as many batches as records
@@ -67,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) segments: AtomicU64,
+    pub(crate) sync_times: Times,
     waits: AtomicU64,
     /// Threads that sleep until something moves.
     waiting: AtomicU64,
@@ -92,6 +95,7 @@ impl Shared {
             syncs: zero(),
             bytes: zero(),
             segments: zero(),
+            sync_times: Times::default(),
             waits: zero(),
             waiting: zero(),
             moved: (Mutex::new(()), Condvar::new()),
@@ -202,6 +206,17 @@ impl Log {
         }
     }
 
+    /// Whether clients are to be held, so that what the log has taken from the disk is kept for what
+    /// cannot be held: the disk has no more, and half of the reserve is used.
+    ///
+    /// Not as soon as the disk has no more: the owner may first have to take more from clients before it
+    /// can truncate, and that makes room.
+    #[must_use]
+    pub fn lacks_room(&self) -> bool {
+        let Space { is_short, left } = self.space();
+        is_short && left < self.shared.options.reserve_bytes / 2
+    }
+
     /// Why the log takes nothing more, if so. The owner must stop then.
     #[must_use]
     pub fn failure(&self) -> Option<Arc<LogError>> {
@@ -221,6 +236,12 @@ impl Log {
     pub fn wait_synced(&self, cursor: Cursor, timeout: Duration) -> bool {
         let deadline = Instant::now().checked_add(timeout);
         self.shared.wait_until(deadline, || self.synced() >= cursor)
+    }
+
+    /// How long syncs took, where a [`crate::WriterThread`] writes.
+    #[must_use]
+    pub fn sync_times(&self) -> SyncTimes {
+        self.shared.sync_times.read()
     }
 
     /// What the writer has done.

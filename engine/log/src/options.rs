@@ -56,9 +56,10 @@ pub struct Options {
     /// The size of a segment's file: a multiple of 4,096.
     pub segment_bytes: u64,
     /// Space that is taken from the file system ahead of need, beyond the segment in use. If no more
-    /// can be taken the log says so ([`crate::Space`], where it is also said how much fits), and what was
-    /// accepted by then must still fit: 4,096 bytes for each record and 16/15 of what they have in
-    /// all, for all that can be appended after clients are held.
+    /// can be taken the log says so ([`crate::Space`], where it is also said how much fits). Clients are held
+    /// when half of it is used ([`crate::Log::lacks_room`]), and what was accepted by then must still fit into
+    /// the other half: 4,096 bytes for each record and 16/15 of what they have in all, for all that can be
+    /// appended after that.
     pub reserve_bytes: u64,
     /// The longest content of a record, in bytes.
     pub longest_record: u64,

@@ -63,8 +63,18 @@ fn run<D: Disk>(mut writer: Writer<D>, moved: impl Fn()) -> Result<(), Arc<LogEr
     // Before the first sleep, or a ring could find nobody to wake.
     shared.doorbell.install(thread::current());
     let started = Instant::now();
+    let (mut now, mut syncs) = (Duration::ZERO, 0);
     loop {
-        match writer.step(started.elapsed().as_millis() as u64) {
+        let before = now;
+        let step = writer.step(before.as_millis() as u64);
+        now = started.elapsed();
+        let synced = shared.syncs.load(Ordering::Relaxed);
+        if synced != syncs {
+            // A step syncs at most once, unless it begins a segment.
+            shared.sync_times.add(now.saturating_sub(before));
+            syncs = synced;
+        }
+        match step {
             Ok(Step::Moved) => moved(),
             Ok(Step::Worked) => {}
             Ok(Step::Idle { again_ms }) => {
@@ -81,6 +91,7 @@ fn run<D: Disk>(mut writer: Writer<D>, moved: impl Fn()) -> Result<(), Arc<LogEr
                     }
                 }
                 shared.doorbell.awake();
+                now = started.elapsed();
             }
             Err(error) => {
                 moved();

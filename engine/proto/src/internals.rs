@@ -13,5 +13,6 @@ pub use crate::hybster::control::Control;
 pub use crate::hybster::input::{ControlInput, PillarInput};
 pub use crate::hybster::pillar::Pillar;
 pub use crate::hybster::wire::checkpoint::*;
+pub use crate::hybster::wire::last_seen::LastSeen;
 pub use crate::hybster::wire::ordering::*;
 pub use crate::hybster::wire::view::*;

@@ -125,6 +125,8 @@ pub enum Mutant {
     MessagesUngated,
     /// A replica does not log its COMMITs.
     VotesUnlogged,
+    /// A replica that comes back does not wait for what its peers have seen of it.
+    CopyTrusted,
     /// A replica does not log its VIEW-CHANGEs.
     LeavingUnlogged,
     /// A leader is suspected although its window was full.
@@ -139,7 +141,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 64] = [
+    pub const ALL: [Self; 65] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -199,6 +201,7 @@ impl Mutant {
         Self::RepliesUngated,
         Self::MessagesUngated,
         Self::VotesUnlogged,
+        Self::CopyTrusted,
         Self::LeavingUnlogged,
         Self::FullWindowCounts,
         Self::FullWindowExcuses,

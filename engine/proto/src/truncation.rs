@@ -11,6 +11,9 @@
 use crate::ids::OrderNumber;
 use crate::mutants::{self, Mutant};
 
+/// On a full disk rounds begin so many times as often.
+const SHORT: u64 = 8;
+
 /// The rounds of one replica. Positions in the log are those of its driver.
 #[derive(Debug)]
 pub struct Truncation {
@@ -42,15 +45,23 @@ impl Truncation {
     }
 
     /// Whether a round is to begin, with the log ending here. Then it has begun, and the driver tells
-    /// the control stage.
+    /// the control stage. `is_short` says that the disk has no more room: then it is worth a round for
+    /// less.
     #[must_use]
-    pub fn begins(&mut self, end: u64) -> bool {
-        let is_due = self.round.is_none() && end.saturating_sub(self.since) >= self.every;
+    pub fn begins(&mut self, end: u64, is_short: bool) -> bool {
+        let every = if is_short { self.every / SHORT } else { self.every };
+        let is_due = self.round.is_none() && end.saturating_sub(self.since) >= every;
         if is_due {
             let (missing, order) = (self.pillars, OrderNumber(0));
             self.round = Some(Round { start: end, missing, order, end });
         }
         is_due
+    }
+
+    /// Whether a round has begun that is not over. Then it is to be asked again, even if nothing happens.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.round.is_some()
     }
 
     /// A pillar has its summary in the log, which ends here.
@@ -83,9 +94,9 @@ mod tests {
     #[test]
     fn nothing_is_removed_before_all_that_takes_its_place_is_durable() {
         let mut it = Truncation::new(2, 100, 50);
-        assert!(!it.begins(149));
-        assert!(it.begins(150));
-        assert!(!it.begins(400), "it has begun");
+        assert!(!it.begins(149, false));
+        assert!(it.begins(150, false));
+        assert!(!it.begins(400, true), "it has begun");
         it.summarized(OrderNumber(8), 420);
         assert_eq!(it.truncates(OrderNumber(99), 999), None, "a pillar has none");
         it.summarized(OrderNumber(4), 430);
@@ -93,6 +104,7 @@ mod tests {
         assert_eq!(it.truncates(OrderNumber(8), 429), None, "a summary is not durable");
         assert_eq!(it.truncates(OrderNumber(8), 430), Some(150));
         assert_eq!(it.truncates(OrderNumber(8), 430), None);
-        assert!(!it.begins(249) && it.begins(250));
+        assert!(!it.begins(161, true));
+        assert!(!it.begins(249, false) && it.begins(250, false));
     }
 }

@@ -5,7 +5,7 @@ use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
 };
-use hybster_proto::internals::{PillarInput, PrepareHeader};
+use hybster_proto::internals::{Commit, LastSeen, PillarInput, PrepareHeader};
 use hybster_proto::output::{
     Answerer, ClientLink, Destination, Input, Network, Output, SendTag, ToControl, ToIntake,
     ToPillar, route_client_message, route_peer_message,
@@ -19,8 +19,8 @@ use hybster_proto::wire::request::{
 use hybster_proto::wire::{ReplyStatus, Requests, kind, kind_of};
 use hybster_proto::{GroupConfig, Stages, Time};
 use hybster_tss::{
-    ClientPublicKeys, ClientSigningKey, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId,
-    RandomnessKey, RequestAuthenticator, RequestKey,
+    ClientPublicKeys, ClientSigningKey, CounterValue, Digest, GroupKey, InProcessTrInX,
+    InProcessVerifier, InstanceId, Proof, RandomnessKey, RequestAuthenticator, RequestKey,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -626,10 +626,50 @@ fn what_an_asker_holds_is_not_sent_again() {
     for (held, missing) in [(0, vec![1, 2, 3]), (0b010, vec![1, 3]), (0b111, vec![])] {
         group.now = group.now.after_us(group.config.resend_us);
         let (pillar, view, from) = (PillarId(0), View(0), OrderNumber(1));
-        let request = OrderRequest { pillar, view, from, held }.encode();
+        let request = OrderRequest { pillar, is_returning: false, view, from, held }.encode();
         group.run(0, route_peer_message(ReplicaId(1), request, &group.config).unwrap());
         let prepares = group.network.drain(..).filter(|(_, _, it)| kind_of(it) == kind::PREPARE);
         let first = |(_, _, it): (_, _, Bytes)| PrepareHeader::parse(&it).unwrap().first.0;
         assert_eq!(prepares.map(first).collect::<Vec<_>>(), missing, "{held:b}");
+    }
+}
+
+/// Nobody stops a replica by telling it of certificates beyond its counter that it has not made.
+#[test]
+fn what_a_replica_has_not_certified_does_not_stop_it() {
+    let mut group = Group::new(1);
+    group.client_sends(0, group.requests(1..2, false));
+    let (_, _, others) = loop {
+        // The COMMIT of replica 2, before replica 1 has anything.
+        let (from, to, message) = group.network.pop_front().unwrap();
+        if from == 2 && kind_of(&message) == kind::COMMIT {
+            break (from, to, message);
+        }
+        if to == 2 {
+            let input = route_peer_message(ReplicaId(from as u16), message, &group.config);
+            group.run(2, input.unwrap());
+        }
+    };
+    let others = Commit::parse(&others).unwrap();
+    let renamed = Commit { sender: ReplicaId(1), ..others };
+    let forged = Commit { last: OrderNumber(9), first: OrderNumber(9), ..renamed };
+    let header = PrepareHeader {
+        pillar: PillarId(0),
+        noop: true,
+        requests: 0,
+        view: View(1),
+        first: OrderNumber(1),
+        last: OrderNumber(4),
+        time_ms: 0,
+        batch: Digest([0; 32]),
+        previous: CounterValue::ZERO,
+        proof: Proof([3; 32]),
+    };
+    let told = [others, renamed, forged].map(LastSeen::Commit);
+    for seen in told.into_iter().chain([LastSeen::Prepare(header), LastSeen::Nothing]) {
+        let message = seen.encode(PillarId(0));
+        let input = route_peer_message(ReplicaId(2), message, &group.config);
+        // It panics if the replica is to stop.
+        group.run(1, input.unwrap());
     }
 }

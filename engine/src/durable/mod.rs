@@ -141,11 +141,16 @@ impl Durable {
         if let Some(start) = truncation.truncates(checkpoint, self.log.synced().0) {
             self.log.truncate_below(Cursor(start));
         }
-        let begins = truncation.begins(self.log.appended().0);
+        let begins = truncation.begins(self.log.appended().0, self.log.space().is_short);
         if begins {
             open::say_owner(&self.log, config, id);
         }
         begins
+    }
+
+    /// Whether [`Self::truncate`] is to be called though nothing happens.
+    pub(crate) fn is_truncating(&self) -> bool {
+        self.truncation.lock().is_open()
     }
 
     /// Takes a checkpoint that is to be made durable.
@@ -171,7 +176,13 @@ impl Durable {
 
     /// Whether clients have to wait for the disk.
     pub(crate) fn is_congested(&self) -> bool {
-        self.log.is_congested() || self.log.space().is_short
+        self.log.is_congested() || self.lacks_room()
+    }
+
+    /// Whether what the log has taken from the disk is kept for what peers send. As soon as the disk has no
+    /// more a round of summaries begins; it ends once windows have moved, so only while clients are read.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.log.lacks_room()
     }
 }
 

@@ -696,8 +696,11 @@ impl<T: Transport> Agent<T> {
         let timeout = deadline.map(|deadline| Duration::from_micros(deadline.since_us(host)));
         let durable = self.shared.durable.as_ref().filter(|_| self.index == NETWORK_AGENT);
         let is_saving = durable.is_some_and(|durable| durable.is_saving());
-        let again = is_saving.then(|| Duration::from_micros(self.saver_due.since_us(host)));
-        [timeout, again].into_iter().flatten().min()
+        let is_truncating = durable.is_some_and(|durable| durable.is_truncating());
+        let wait = |until: Time| Duration::from_micros(until.since_us(host));
+        let save = is_saving.then(|| wait(self.saver_due));
+        let truncation = is_truncating.then(|| wait(self.truncation_due));
+        [timeout, save, truncation].into_iter().flatten().min()
     }
 }
 

@@ -245,17 +245,23 @@ impl Shared {
 
     fn disk(&self) -> Option<DiskStatus> {
         let durable = self.durable.as_ref()?;
-        let counters = durable.log.counters();
+        let (counters, times) = (durable.log.counters(), durable.log.sync_times());
+        let space = durable.log.space();
         Some(DiskStatus {
             durability: durable.mode.name().to_owned(),
             log_bytes: durable.log.appended().0,
             log_behind: durable.log.appended().0.saturating_sub(durable.log.synced().0),
             syncs: counters.syncs,
+            sync_p50_us: times.p50_us,
+            sync_p99_us: times.p99_us,
+            sync_longest_us: times.longest_us,
             written_bytes: counters.bytes,
             waits: counters.waits,
             held: self.counters.network.held.get(),
             checkpoint: durable.saved(),
-            is_short: durable.log.space().is_short,
+            is_short: space.is_short,
+            room: space.left,
+            holds_clients: durable.lacks_room(),
         })
     }
 

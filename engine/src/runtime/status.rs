@@ -99,6 +99,12 @@ pub struct DiskStatus {
     pub log_behind: u64,
     /// Syncs of the log since the start.
     pub syncs: u64,
+    /// What half of these syncs took no longer than, in microseconds.
+    pub sync_p50_us: u64,
+    /// What 99 of 100 syncs took no longer than, in microseconds.
+    pub sync_p99_us: u64,
+    /// What the longest sync took, in microseconds.
+    pub sync_longest_us: u64,
     /// Bytes written to the log since the start.
     pub written_bytes: u64,
     /// How often a stage had to wait for the disk, because the log's buffer was full.
@@ -107,8 +113,12 @@ pub struct DiskStatus {
     pub held: u64,
     /// Order number of the last checkpoint on disk.
     pub checkpoint: u64,
-    /// Whether the disk has no more room: then clients are not read.
+    /// Whether the disk has no more room for the log than it has taken.
     pub is_short: bool,
+    /// Bytes that the log has taken from the disk and not yet written.
+    pub room: u64,
+    /// Whether clients are not read because the disk is short of room.
+    pub holds_clients: bool,
 }
 
 /// A pillar's part of [`Status`], in order numbers.

@@ -8,7 +8,7 @@ use crate::keys::Identity;
 use crate::reject::Reason;
 
 /// The version of the link protocol: handshake, frames and message lists together.
-pub const LINK_VERSION: u16 = 3;
+pub const LINK_VERSION: u16 = 4;
 
 /// The longest explanation in a verdict, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 512;
@@ -234,7 +234,7 @@ mod tests {
         hello().write(&mut wire);
         let expected = [
             &b"HYBN"[..],
-            &[3, 0, 52, 0],
+            &[4, 0, 52, 0],
             &[1, 7, 0, 0, 0],
             &[1, 4, 0],
             &[0, 0, 16, 0],

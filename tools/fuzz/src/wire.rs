@@ -6,8 +6,8 @@ use hybster_proto::ids::{
     ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View,
 };
 use hybster_proto::internals::{
-    Checkpoint, CheckpointCertificate, Commit, Link, NewView, NewViewAck, PREPARE_HEAD, Part,
-    PrepareHeader, ViewChange, encode_state, parse_state,
+    Checkpoint, CheckpointCertificate, Commit, LastSeen, Link, NewView, NewViewAck, PREPARE_HEAD,
+    Part, PrepareHeader, ViewChange, encode_state, parse_state,
 };
 use hybster_proto::output::{ClientLink, route_client_message, route_peer_message};
 use hybster_proto::wire::help::{
@@ -22,7 +22,7 @@ fn config() -> GroupConfig {
     GroupConfig::default()
 }
 
-/// PREPARE, COMMIT, ORDER-REQUEST, BATCH-REQUEST and the choice of the stage.
+/// PREPARE, COMMIT, ORDER-REQUEST, LAST-SEEN, BATCH-REQUEST and the choice of the stage.
 pub fn ordering(data: &[u8]) {
     if let Ok(header) = PrepareHeader::parse(data) {
         assert_eq!(header.encode(), data[..PREPARE_HEAD]);
@@ -34,6 +34,10 @@ pub fn ordering(data: &[u8]) {
     }
     if let Ok(request) = OrderRequest::parse(data) {
         assert_eq!(request.encode(), data);
+    }
+    if let Ok(seen) = LastSeen::parse(data) {
+        let pillar = pillar_field(data).expect("it parsed");
+        assert_eq!(seen.encode(pillar), data);
     }
     if let Ok(digests) = parse_batch_request(data) {
         let pillar = pillar_field(data).expect("it parsed");
@@ -70,9 +74,17 @@ pub fn ordering_seeds() -> Vec<Vec<u8>> {
         prepare: Digest([6; 32]),
         proof: Proof([7; 32]),
     };
-    let request =
-        OrderRequest { pillar: PillarId(0), view: View(1), from: OrderNumber(5), held: 3 };
+    let request = OrderRequest {
+        pillar: PillarId(0),
+        is_returning: true,
+        view: View(1),
+        from: OrderNumber(5),
+        held: 3,
+    };
     vec![
+        LastSeen::Nothing.encode(PillarId(2)).to_vec(),
+        LastSeen::Commit(commit).encode(PillarId(1)).to_vec(),
+        LastSeen::Prepare(header(true)).encode(PillarId(1)).to_vec(),
         header(true).encode().to_vec(),
         [&header(false).encode()[..], &one_request()].concat(),
         commit.encode().to_vec(),

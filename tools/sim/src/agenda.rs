@@ -34,6 +34,8 @@ pub(crate) enum Event {
     Rogue(usize),
     /// A replica is started again.
     Start(usize),
+    /// The log of a replica has failed; in this life of the replica.
+    LogFailed(usize, u32),
     /// The log of a replica is synced, up to where it was written; in this life of the replica.
     Synced(usize, u32),
     /// The checkpoint that a replica was making durable is; in this life of the replica.

@@ -48,7 +48,7 @@ pub const BRANCHES: [&str; 31] = [
 ];
 
 /// Message kinds that replicas and clients send, in the order of their numbers.
-pub const KINDS: [u8; 18] = [
+pub const KINDS: [u8; 19] = [
     kind::REQUESTS,
     kind::REPLIES,
     kind::PREPARE,
@@ -67,6 +67,7 @@ pub const KINDS: [u8; 18] = [
     kind::QUERIES,
     kind::RELAY,
     kind::RELAYED,
+    kind::LAST_SEEN,
 ];
 
 /// What of all this a sum of runs did not reach, in words.

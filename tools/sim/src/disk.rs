@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use hybster_disk::VirtualDisk;
+use hybster_disk::{Faults, VirtualDisk};
 use hybster_log::{AppendError, Appender, Cursor, Log, Options, Recovery, Step, WhenFull, Writer};
 use hybster_proto::egress::Gate;
 use hybster_proto::ids::{OrderNumber, PillarId};
@@ -19,12 +19,15 @@ use hybster_proto::truncation::Truncation;
 use hybster_proto::wire::CheckpointId;
 
 use crate::random::Random;
+use crate::scenario::DiskPlan;
 use crate::watched::Execution;
 
 /// The longest record: a NEW-VIEW with what all replicas had prepared.
 const LONGEST_RECORD: u64 = 1 << 20;
 /// So much is logged between two rounds of summaries.
 const ROUND_BYTES: u64 = 4 << 10;
+/// A segment of a log that has little room, and twice the longest record in it.
+const SHORT_BYTES: u64 = 1 << 20;
 /// Steps of the writer within which it must have synced something, or have nothing to do.
 const MOST_STEPS: u32 = 10_000;
 
@@ -42,9 +45,14 @@ pub(crate) enum Stop {
     Killed,
     /// The host.
     PowerLost,
+    /// The process, and what it has written is replaced by the copy, if there is one.
+    Replaced,
+    /// The process, and something of what it has written changes, or can be read no more.
+    Damaged,
 }
 
 /// A checkpoint on disk.
+#[derive(Clone)]
 struct Saved {
     id: CheckpointId,
     bookkeeping: Pages,
@@ -61,15 +69,28 @@ struct Running {
 /// A replica's disk, and what in its memory waits for it.
 pub(crate) struct Disk {
     device: VirtualDisk,
+    options: Options,
     /// None while the replica is down.
     running: Option<Running>,
     pub(crate) is_syncing: bool,
     saved: Option<Saved>,
+    /// A copy of what was on it, and what was removed by then.
+    copy: Option<(VirtualDisk, Option<Saved>, u64)>,
+    /// A sync is to fail.
+    is_breaking: bool,
+    /// The log has failed, and the replica is to stop for it.
+    pub(crate) has_failed: bool,
+    /// Something of it was changed while the replica was down.
+    pub(crate) is_damaged: bool,
+    /// What it has is an older copy.
+    pub(crate) is_copy: bool,
     saving: Option<DurableCheckpoint>,
     next: Option<DurableCheckpoint>,
     /// Counts the times that the replica was started.
     pub(crate) life: u32,
     pub(crate) gate: Gate,
+    /// So much is logged between two rounds of summaries.
+    round_bytes: u64,
     /// When the beginning of the log is removed.
     pub(crate) truncation: Truncation,
     /// What was removed, though a segment may still have it.
@@ -81,15 +102,34 @@ pub(crate) struct Disk {
     pub(crate) executions: Vec<Execution>,
 }
 
-fn options() -> Options {
+fn options(plan: &DiskPlan) -> Options {
+    let longest = if plan.segments.is_some() { SHORT_BYTES / 2 } else { LONGEST_RECORD };
     Options {
-        buffer_bytes: 2 * LONGEST_RECORD,
-        segment_bytes: 2 * LONGEST_RECORD,
-        reserve_bytes: 0,
-        longest_record: LONGEST_RECORD - 16,
+        buffer_bytes: 2 * longest,
+        segment_bytes: 2 * longest,
+        reserve_bytes: 2 * longest,
+        longest_record: longest - 16,
         when_full: WhenFull::Refuse,
         ..Options::default()
     }
+}
+
+/// Changes one bit of what the log has, or makes a sector of it unreadable.
+fn damage(device: &VirtualDisk, random: &mut Random) -> bool {
+    let mut files = device.files();
+    let last = |name: &str| device.content(name).iter().rposition(|byte| *byte != 0);
+    files.retain(|(name, _)| last(name).is_some());
+    if files.is_empty() {
+        return false;
+    }
+    let (name, _) = random.pick(&files);
+    let at = random.below(last(name).unwrap_or(0) as u64 + 1);
+    if random.chance(500_000) {
+        device.flip(name, 8 * at + random.below(8));
+    } else {
+        device.make_unreadable(name, at / hybster_disk::SECTOR as u64);
+    }
+    true
 }
 
 impl Disk {
@@ -97,17 +137,31 @@ impl Disk {
     ///
     /// # Panics
     /// If the log cannot be made on it.
-    pub(crate) fn new(pillars: u16, random: &mut Random) -> Self {
+    pub(crate) fn new(pillars: u16, plan: &DiskPlan, random: &mut Random) -> Self {
+        let device = VirtualDisk::new(random.next());
+        let options = options(plan);
+        if let Some(segments) = plan.segments {
+            device.set_capacity(segments * options.segment_bytes);
+        }
+        // As in a replica, where less than a segment cannot be removed.
+        let round_bytes = plan.segments.map_or(ROUND_BYTES, |_| options.segment_bytes);
         let mut disk = Self {
-            device: VirtualDisk::new(random.next()),
+            device,
+            options,
+            round_bytes,
             running: None,
             is_syncing: false,
             saved: None,
+            copy: None,
+            is_breaking: false,
+            has_failed: false,
+            is_damaged: false,
+            is_copy: false,
             saving: None,
             next: None,
             life: 0,
             gate: Gate::default(),
-            truncation: Truncation::new(pillars, ROUND_BYTES, 0),
+            truncation: Truncation::new(pillars, round_bytes, 0),
             removed: 0,
             pillars,
             deeds: VecDeque::new(),
@@ -124,7 +178,7 @@ impl Disk {
         let removed = if random.chance(500_000) { self.removed } else { 0 };
         let story = |error: hybster_log::LogError| error.to_string();
         let id = u128::from(random.next()).to_le_bytes();
-        let mut recovery = Recovery::open(self.device.clone(), options(), id).map_err(story)?;
+        let mut recovery = Recovery::open(self.device.clone(), self.options, id).map_err(story)?;
         let mut records = Vec::new();
         while let Some(record) = recovery.next().map_err(story)? {
             if record.end.0 > removed {
@@ -132,7 +186,8 @@ impl Disk {
             }
         }
         let (log, writer, report) = recovery.finish().map_err(story)?;
-        self.truncation = Truncation::new(self.pillars, ROUND_BYTES, report.first.0.max(removed));
+        let first = report.first.0.max(removed);
+        self.truncation = Truncation::new(self.pillars, self.round_bytes, first);
         self.running = Some(Running { appender: log.appender(0), log, writer });
         Ok((records, report.first.0 == 0 && removed == 0))
     }
@@ -151,25 +206,41 @@ impl Disk {
     }
 
     /// # Panics
-    /// If the log fails: the device has no faults but those of a stop.
+    /// If the log fails though the device works.
     pub(crate) fn append(&mut self, record: &LogRecord) {
-        let Some(Running { appender, writer, .. }) = &mut self.running else { return };
-        loop {
+        while let Some(Running { appender, .. }) = &self.running {
             match appender.append(0, &record.parts()) {
                 Ok(_) => return,
                 // A stage waits for the disk then.
-                Err(AppendError::Full) => drop(writer.step(0).expect("the device works")),
+                Err(AppendError::Full) => drop(self.step(0)),
+                Err(AppendError::Failed) if self.is_breaking => return,
                 Err(error) => panic!("the log takes no record: {error}"),
             }
         }
     }
 
+    /// A step of the log's writer, unless there is none or it fails: that is told once.
+    fn step(&mut self, now_ms: u64) -> Option<Step> {
+        match self.running.as_mut()?.writer.step(now_ms) {
+            Ok(step) => Some(step),
+            Err(_) if self.is_breaking => {
+                self.has_failed = true;
+                None
+            }
+            Err(error) => panic!("the device works: {error}"),
+        }
+    }
+
+    /// The next sync fails.
+    pub(crate) fn breaks(&mut self) {
+        self.is_breaking = true;
+        self.device.set_faults(Faults { sync_fails_at: Some(1), ..Faults::default() });
+    }
+
     /// Writes what was appended, to be synced later.
     pub(crate) fn write(&mut self) {
         self.is_syncing = true;
-        if let Some(Running { writer, .. }) = &mut self.running {
-            writer.step(0).expect("the device works");
-        }
+        self.step(0);
     }
 
     /// What was written is synced.
@@ -178,14 +249,13 @@ impl Disk {
     /// If the writer never ends.
     pub(crate) fn synced(&mut self) {
         self.is_syncing = false;
-        let Some(Running { writer, log, .. }) = &mut self.running else { return };
-        let before = log.synced();
+        let before = self.durable();
         let has_ended = (0..MOST_STEPS).any(|_| {
-            let step = writer.step(0).expect("the device works");
-            log.synced() > before || matches!(step, Step::Idle { .. })
+            let step = self.step(0);
+            self.durable() > before || matches!(step, None | Some(Step::Idle { .. }))
         });
         assert!(has_ended, "the writer syncs what it has");
-        self.gate.durable(log.synced().0);
+        self.gate.durable(self.durable());
     }
 
     /// A pillar has its summary in the log.
@@ -195,7 +265,7 @@ impl Disk {
 
     /// Removes the beginning of the log, if it is not needed any more. Tells whether it was, and
     /// whether a round of summaries begins.
-    pub(crate) fn truncate(&mut self) -> (bool, bool) {
+    pub(crate) fn truncate(&mut self, now_ms: u64) -> (bool, bool) {
         let checkpoint = self.saved.as_ref().map_or(OrderNumber(0), |saved| saved.id.order);
         let durable = self.durable();
         let start = self.truncation.truncates(checkpoint, durable);
@@ -203,7 +273,18 @@ impl Disk {
         if let (Some(start), Some(running)) = (start, &self.running) {
             running.log.truncate_below(Cursor(start));
         }
-        (start.is_some(), self.truncation.begins(self.end()))
+        if self.is_synced() {
+            // Nothing is to be written: files are removed, or prepared.
+            let goes_on = |step| !matches!(step, None | Some(Step::Idle { .. }));
+            let _ = (0..MOST_STEPS).any(|_| !goes_on(self.step(now_ms)));
+        }
+        let is_short = self.running.as_ref().is_some_and(|it| it.log.space().is_short);
+        (start.is_some(), self.truncation.begins(self.end(), is_short))
+    }
+
+    /// Whether clients are not read, so that there is room for what peers send.
+    pub(crate) fn holds_clients(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.log.lacks_room())
     }
 
     pub(crate) fn did(&mut self, deed: Deed) {
@@ -237,13 +318,31 @@ impl Disk {
         Some((id.order, self.saving.is_some()))
     }
 
+    /// Copies what is on it, whatever goes on.
+    pub(crate) fn copy(&mut self) {
+        self.copy = Some((self.device.copy(), self.saved.clone(), self.removed));
+    }
+
     /// The replica stops.
-    pub(crate) fn stop(&mut self, how: Stop) {
+    pub(crate) fn stop(&mut self, how: Stop, random: &mut Random) {
         self.running = None;
         self.device = match how {
             Stop::Killed => self.device.kill(),
             Stop::PowerLost => self.device.lose_power(),
+            Stop::Replaced => match self.copy.take() {
+                Some((device, saved, removed)) => {
+                    (self.saved, self.removed, self.is_copy) = (saved, removed, true);
+                    device
+                }
+                None => self.device.kill(),
+            },
+            Stop::Damaged => {
+                let device = self.device.kill();
+                self.is_damaged = damage(&device, random);
+                device
+            }
         };
+        (self.is_breaking, self.has_failed) = (false, false);
         (self.saving, self.next, self.is_syncing) = (None, None, false);
     }
 

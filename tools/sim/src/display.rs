@@ -30,6 +30,7 @@ pub fn kind_name(kind: u8) -> &'static str {
         kind::STATUS => "STATUS",
         kind::RELAY => "RELAY",
         kind::RELAYED => "RELAYED",
+        kind::LAST_SEEN => "LAST-SEEN",
         _ => "unknown",
     }
 }

@@ -98,6 +98,7 @@ impl Scenario {
         self.disk = Some(DiskPlan {
             sync_us: *r.pick(&[50, 500, 5_000]),
             save_us: *r.pick(&[500, 5_000, 100_000]),
+            segments: None,
         });
         let replicas: Vec<u16> = (0..self.group.replicas).collect();
         for _ in 0..r.between(1, 6) {
@@ -109,6 +110,11 @@ impl Scenario {
             } else {
                 Fault::Restart(*r.pick(&replicas), down_us)
             };
+            self.faults.push(TimedFault { at_us, fault });
+        }
+        if r.chance(300_000) {
+            let at_us = r.below(self.heal_at_us);
+            let fault = Fault::SyncFails(*r.pick(&replicas));
             self.faults.push(TimedFault { at_us, fault });
         }
         self.faults.sort_by_key(|f| f.at_us);

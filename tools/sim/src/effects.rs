@@ -5,7 +5,7 @@ use std::mem;
 use bytes::Bytes;
 use hybster_proto::ids::{PillarId, ReplicaId};
 use hybster_proto::internals::NewView;
-use hybster_proto::output::{Input, ToControl, ToPillar};
+use hybster_proto::output::{Fatal, Input, ToControl, ToPillar};
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::{kind, kind_of};
@@ -59,7 +59,11 @@ impl World {
             *self.counters.rejected.entry((rejection.kind, rejection.reason)).or_default() += 1;
             self.remember(index, || What::Dropped(rejection));
         }
-        if let Some(fatal) = out.fatal.take()
+        let fatal = out.fatal.take();
+        if matches!(&fatal, Some(Fatal::OlderCopy(_))) && self.has_older_copy(index) {
+            let before = mem::replace(&mut self.replicas[index].crashed, true);
+            self.counters.older_copies += u64::from(!before);
+        } else if let Some(fatal) = fatal
             && self.replicas[index].honest()
         {
             self.violate(("no fatal errors", format!("r{index}: {fatal}"), vec![index as u16]));
@@ -285,6 +289,14 @@ impl World {
         match fault {
             Fault::Crash(r) => self.replicas[usize::from(*r)].crashed = true,
             Fault::Restart(r, down_us) => self.stop(usize::from(*r), Stop::Killed, *down_us),
+            Fault::SyncFails(r) => self.break_disk(usize::from(*r)),
+            Fault::RestartDamaged(r, down_us) => {
+                self.stop(usize::from(*r), Stop::Damaged, *down_us);
+            }
+            Fault::Copy(r) => self.copy_disk(usize::from(*r)),
+            Fault::RestartFromCopy(r, down_us) => {
+                self.stop(usize::from(*r), Stop::Replaced, *down_us);
+            }
             Fault::PowerLoss(down_us) => {
                 (0..self.replicas.len())
                     .for_each(|index| self.stop(index, Stop::PowerLost, *down_us));

@@ -16,6 +16,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 #[derive(Default)]
 pub(crate) struct Unread {
     paused: BTreeSet<ClientId>,
+    /// None is read, as the disk is full.
+    all: bool,
     waiting: BTreeMap<ClientId, (usize, VecDeque<(usize, Bytes)>)>,
 }
 
@@ -28,7 +30,7 @@ impl Unread {
         message: &Bytes,
         loses_nothing: bool,
     ) -> bool {
-        if !self.paused.contains(&client) {
+        if !self.all && !self.paused.contains(&client) {
             return false;
         }
         let (bytes, waiting) = self.waiting.entry(client).or_default();
@@ -50,9 +52,31 @@ impl World {
             return;
         }
         unread.paused.remove(&client);
+        self.read_again(replica, client);
+    }
+
+    /// What a client sent while it was not read arrives, if it is read now.
+    fn read_again(&mut self, replica: usize, client: ClientId) {
+        let unread = &mut self.replicas[replica].unread;
+        if unread.all || unread.paused.contains(&client) {
+            return;
+        }
         let (_, waiting) = unread.waiting.remove(&client).unwrap_or_default();
         for (from, message) in waiting {
             self.accept(from, replica, message);
+        }
+    }
+
+    /// A replica whose disk is full reads no client.
+    pub(crate) fn look_at_room(&mut self, replica: usize) {
+        let disk = self.replicas[replica].disk.as_ref();
+        let lacks_room = disk.is_some_and(|disk| disk.holds_clients());
+        let unread = &mut self.replicas[replica].unread;
+        let before = std::mem::replace(&mut unread.all, lacks_room);
+        self.counters.full_disks += u64::from(lacks_room && !before);
+        if before && !lacks_room {
+            let clients: Vec<ClientId> = unread.waiting.keys().copied().collect();
+            clients.into_iter().for_each(|client| self.read_again(replica, client));
         }
     }
 }

@@ -211,7 +211,7 @@ impl Replica {
             day: scenario.day_clock(id),
             crashed: false,
             is_down: false,
-            disk: scenario.disk.map(|_| Disk::new(config.pillars, &mut random)),
+            disk: scenario.disk.map(|plan| Disk::new(config.pillars, &plan, &mut random)),
             paused: false,
             buffered: VecDeque::new(),
             slow: 1,

@@ -86,6 +86,14 @@ pub struct Counters {
     pub restarts: u64,
     /// Times that the beginning of a log was removed.
     pub truncations: u64,
+    /// Times that a replica stopped as its log could not be synced.
+    pub failed_syncs: u64,
+    /// Replicas whose log was refused at their start, as it was damaged.
+    pub damaged_logs: u64,
+    /// Replicas that found that they had an older copy of their log, and stopped.
+    pub older_copies: u64,
+    /// Times that a replica stopped reading clients, as its disk was full.
+    pub full_disks: u64,
     /// How often a replica stopped reading from a client.
     pub paused_clients: u64,
     /// Replies that a client's link had no room for at all.
@@ -212,6 +220,10 @@ impl Counters {
         self.throttled += other.throttled;
         self.restarts += other.restarts;
         self.truncations += other.truncations;
+        self.full_disks += other.full_disks;
+        self.older_copies += other.older_copies;
+        self.failed_syncs += other.failed_syncs;
+        self.damaged_logs += other.damaged_logs;
         self.paused_clients += other.paused_clients;
         self.refused_replies += other.refused_replies;
         self.turns_with_waiting_replies += other.turns_with_waiting_replies;

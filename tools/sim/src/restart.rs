@@ -36,6 +36,36 @@ impl World {
         }
         self.sync(index, plan.sync_us);
         self.count_deeds(index);
+        self.look_for_failure(index);
+    }
+
+    /// A replica whose log has failed does nothing more.
+    fn look_for_failure(&mut self, index: usize) {
+        let Some(disk) = &mut self.replicas[index].disk else { return };
+        if mem::take(&mut disk.has_failed) {
+            let life = disk.life;
+            self.schedule(self.now_us, Event::LogFailed(index, life));
+        }
+    }
+
+    /// Stops a replica whose log has failed; of what was not synced some may be there when it is started again.
+    pub(crate) fn log_failed(&mut self, index: usize, life: u32) {
+        if !self.is_alive(index, life) {
+            return;
+        }
+        self.counters.failed_syncs += 1;
+        let random = &mut self.replicas[index].random;
+        let how = *random.pick(&[Stop::Killed, Stop::PowerLost]);
+        let down_us = random.between(1, 10_000);
+        self.stop(index, how, down_us);
+    }
+
+    /// The next sync of a replica's log fails.
+    pub(crate) fn break_disk(&mut self, index: usize) {
+        let Replica { disk, crashed: false, .. } = &mut self.replicas[index] else { return };
+        if let Some(disk) = disk {
+            disk.breaks();
+        }
     }
 
     fn save(&mut self, index: usize, at_most_us: u64) {
@@ -74,6 +104,8 @@ impl World {
         self.open_gate(index);
         self.flush_egress(index);
         self.truncate(index);
+        self.look_at_room(index);
+        self.look_for_failure(index);
         let sync_us = self.scenario.disk.map_or(1, |plan| plan.sync_us);
         self.sync(index, sync_us);
         self.schedule_run(index, self.now_us);
@@ -84,7 +116,7 @@ impl World {
     fn truncate(&mut self, index: usize) {
         let replica = &mut self.replicas[index];
         let Some(disk) = &mut replica.disk else { return };
-        let (is_shorter, begins) = disk.truncate();
+        let (is_shorter, begins) = disk.truncate(self.now_us / 1_000);
         self.counters.truncations += u64::from(is_shorter);
         if begins {
             replica.post(Stage::Network, Input::Control(ToControl::Summarize));
@@ -139,6 +171,9 @@ impl World {
             self.save(index, save_us);
         }
         self.replicas[index].post(Stage::Network, Input::State(ToState::Durable(order)));
+        self.truncate(index);
+        self.look_at_room(index);
+        self.look_for_failure(index);
         self.schedule_run(index, self.now_us);
     }
 
@@ -149,7 +184,7 @@ impl World {
             return;
         }
         let Some(disk) = &mut replica.disk else { return };
-        disk.stop(how);
+        disk.stop(how, &mut replica.random);
         self.counters.restarts += 1;
         self.replicas[index].crashed = true;
         self.replicas[index].is_down = true;
@@ -159,6 +194,18 @@ impl World {
             }
         }
         self.schedule(self.now_us + down_us, Event::Start(index));
+    }
+
+    /// Copies what a replica has on its disk.
+    pub(crate) fn copy_disk(&mut self, index: usize) {
+        if let Some(disk) = &mut self.replicas[index].disk {
+            disk.copy();
+        }
+    }
+
+    /// Whether a replica was started from an older copy of its disk.
+    pub(crate) fn has_older_copy(&self, index: usize) -> bool {
+        self.replicas[index].disk.as_ref().is_some_and(|disk| disk.is_copy)
     }
 
     /// The ends of a replica's links to peers and clients.
@@ -188,6 +235,12 @@ impl World {
         }
         self.remember(index, || What::Suffered("it is started again".into()));
         let recovered = self.recover(index);
+        if recovered.is_err() && self.replicas[index].disk.as_ref().is_some_and(|it| it.is_damaged)
+        {
+            self.counters.damaged_logs += 1;
+            self.replicas[index].crashed = true;
+            return false;
+        }
         if let Err(story) = recovered {
             self.violate(("recovery", story, vec![index as u16]));
             return false;

@@ -91,6 +91,14 @@ pub enum Fault {
     Crash(u16),
     /// A replica with a log stops, and is started again after this long, in microseconds.
     Restart(u16, u64),
+    /// The next sync of a replica's log fails. It stops, and is started again soon.
+    SyncFails(u16),
+    /// As [`Fault::Restart`], but what is on disk is damaged meanwhile.
+    RestartDamaged(u16, u64),
+    /// What a replica has on its disk is copied; what was copied before is dropped.
+    Copy(u16),
+    /// As [`Fault::Restart`], but with the copy in the place of what is on disk.
+    RestartFromCopy(u16, u64),
     /// All replicas with a log lose power, and are started again after this long, in microseconds.
     PowerLoss(u64),
     /// A replica is paused.
@@ -137,6 +145,9 @@ pub struct DiskPlan {
     pub sync_us: u64,
     /// How long it takes to make a checkpoint durable, at most, in microseconds.
     pub save_us: u64,
+    /// The disk has room for so many segments of the log, those in reserve included, if not for as many
+    /// as it likes.
+    pub segments: Option<u64>,
 }
 
 /// The workload of a client object.

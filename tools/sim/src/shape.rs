@@ -58,6 +58,10 @@ impl FaultClass {
             | Fault::Filter(_)
             | Fault::NoFilters
             | Fault::Restart(..)
+            | Fault::SyncFails(_)
+            | Fault::RestartDamaged(..)
+            | Fault::Copy(_)
+            | Fault::RestartFromCopy(..)
             | Fault::PowerLoss(_) => return None,
         })
     }

@@ -284,6 +284,7 @@ impl World {
             Event::Rogue(rogue) => self.rogue_turn(rogue),
             Event::Start(replica) => self.start(replica),
             Event::Synced(replica, life) => self.synced(replica, life),
+            Event::LogFailed(replica, life) => self.log_failed(replica, life),
             Event::Saved(replica, life) => self.saved(replica, life),
             Event::Check => self.check_end(),
         }

@@ -108,6 +108,7 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
         Mutant::PeersUnlimited => staged::resources::flood(seed, Flood::Batches),
         Mutant::VouchesUnsaved => staged::restarts::after_a_transfer(seed),
         Mutant::RepliesUngated => staged::restarts::without_the_leader(seed),
+        Mutant::CopyTrusted => staged::restarts::from_a_copy(seed),
         Mutant::MessagesUngated
         | Mutant::LeavingUnlogged
         | Mutant::TruncatesEarly
@@ -294,6 +295,7 @@ mutants! {
     replies_ungated: RepliesUngated in 500;
     messages_ungated: MessagesUngated in 500;
     votes_unlogged: VotesUnlogged in 500;
+    copy_trusted: CopyTrusted in 500;
     leaving_unlogged: LeavingUnlogged in 500;
     full_window_counts: FullWindowCounts in 20;
     full_window_excuses: FullWindowExcuses in 20;

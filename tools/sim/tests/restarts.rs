@@ -56,7 +56,7 @@ fn durable(name: &str, seed: u64, faults: u16) -> Scenario {
     let mut scenario = Scenario::calm(name, seed, faults, 1 + (seed % 3) as u16);
     scenario.layout = if seed.is_multiple_of(2) { Layout::Split } else { Layout::Fused };
     scenario.transport = if seed % 4 < 2 { Transport::Streams } else { Transport::Datagrams };
-    scenario.disk = Some(DiskPlan { sync_us: 400, save_us: 3_000 });
+    scenario.disk = Some(DiskPlan { sync_us: 400, save_us: 3_000, segments: None });
     scenario
 }
 
@@ -107,6 +107,43 @@ fn a_fetched_state_is_not_vouched_for_before_it_is_durable() {
 fn a_power_loss_of_all_and_a_lost_disk_lose_nothing() {
     for seed in 0..40 {
         good(staged::without_the_leader(seed));
+    }
+}
+
+/// A log that cannot grow is not the end: what it does not need is removed in time, and clients wait at most
+/// for a while.
+#[test]
+fn a_group_goes_on_within_the_room_that_its_disks_have() {
+    let (mut held, mut truncations) = (0, 0);
+    for seed in 0..8 {
+        let report = good(staged::with_little_room(seed));
+        held += report.counters.full_disks;
+        truncations += report.counters.truncations;
+    }
+    println!("clients were held {held} times, the log was shortened {truncations} times");
+    assert!(truncations > 8 * 3);
+}
+
+/// A sync that fails stops a replica, which comes back with what was released. A log that is damaged is refused, or the
+/// damage is where nothing of it is; the others go on.
+#[test]
+fn bad_disks_lose_nothing() {
+    let mut sum = Counters::default();
+    for seed in 0..60 {
+        sum.add(&good(staged::on_bad_disks(seed)).counters);
+    }
+    let (syncs, logs) = (sum.failed_syncs, sum.damaged_logs);
+    println!("{syncs} syncs failed, {logs} of 90 logs were refused");
+    assert!(syncs > 50 && logs > 50);
+}
+
+/// Whoever restores an older copy of a replica's data, where the others are up, is told; and no counter value is used
+/// twice before that.
+#[test]
+fn an_older_copy_is_refused() {
+    for seed in 0..60 {
+        let report = good(staged::from_a_copy(seed));
+        assert_eq!(report.counters.older_copies, 1, "{report}");
     }
 }
 

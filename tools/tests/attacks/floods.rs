@@ -118,7 +118,7 @@ impl PeerFlood {
             }
             Self::OrderRequests => {
                 let from = OrderNumber(1 + u64::from(pillar.0));
-                OrderRequest { pillar, view: View(0), from, held: 0 }.encode()
+                OrderRequest { pillar, is_returning: true, view: View(0), from, held: 0 }.encode()
             }
             Self::StateRequests => {
                 let (latest, current) = (View(0), View(0));

@@ -225,6 +225,7 @@ fn handler(kind: u8) -> Option<Handler> {
         | kind::COMMIT
         | kind::CHECKPOINT
         | kind::ORDER_REQUEST
+        | kind::LAST_SEEN
         | kind::BATCH_REQUEST
         | kind::BATCH => Some(Handler::Pillar),
         kind::VIEW_CHANGE
@@ -245,6 +246,8 @@ fn cost(kind: u8) -> Option<Cost> {
         kind::BATCH => Cost::new(Class::Ordering, 0, 256),
         // An answer is looked for, and made.
         kind::ORDER_REQUEST => Cost::new(Class::Asking, 4_000, 0),
+        // A certificate; comes once for each link.
+        kind::LAST_SEEN => Cost::new(Class::Asking, 4_000, 0),
         kind::BATCH_REQUEST | kind::STATE_REQUEST => Cost::new(Class::Asking, 8_000, 0),
         // Certificates and chains of them.
         kind::VIEW_CHANGE | kind::NEW_VIEW | kind::NEW_VIEW_ACK | kind::STATE => {

@@ -41,6 +41,12 @@ pub enum Fatal {
     /// The service could not read a certified state.
     #[error("{0}; install the service version that the group runs")]
     Restore(String),
+    /// A peer has a certificate of this replica that its log does not have.
+    #[error(
+        "the replica's data is an older copy: {0}, and its log ends before that. Put the newest data back, or go \
+         on without this replica (a group does with up to f replicas less)"
+    )]
+    OlderCopy(String),
     /// An invariant does not hold.
     #[error("invariant broken: {0}")]
     Invariant(String),

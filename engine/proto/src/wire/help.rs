@@ -14,6 +14,8 @@ use crate::ids::{OrderNumber, PillarId, View};
 pub struct OrderRequest {
     /// Pillar.
     pub pillar: PillarId,
+    /// The asker comes back from its log and wants to know what the receiver has seen of it.
+    pub is_returning: bool,
     /// The asker's stable view.
     pub view: View,
     /// The first order that it has not committed.
@@ -27,7 +29,7 @@ impl OrderRequest {
     /// The message.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = vec![kind::ORDER_REQUEST, 0];
+        let mut out = vec![kind::ORDER_REQUEST, u8::from(self.is_returning)];
         out.put_u16(self.pillar.0);
         out.put_u32(0);
         out.put_u64(self.view.0);
@@ -43,11 +45,15 @@ impl OrderRequest {
     pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         reader.expect_kind(kind::ORDER_REQUEST)?;
-        reader.zeros(1)?;
+        let is_returning = match reader.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(WireError::Field("flags")),
+        };
         let pillar = reader.pillar()?;
         reader.zeros(4)?;
         let (view, from) = (reader.view()?, reader.order()?);
-        let request = Self { pillar, view, from, held: reader.u64()? };
+        let request = Self { pillar, is_returning, view, from, held: reader.u64()? };
         reader.end()?;
         Ok(request)
     }
@@ -101,7 +107,8 @@ mod tests {
     #[test]
     fn requests_for_help_survive_the_round_trip() {
         let (pillar, view) = (PillarId(3), View(2));
-        let request = OrderRequest { pillar, view, from: OrderNumber(8), held: 5 };
+        let is_returning = true;
+        let request = OrderRequest { pillar, is_returning, view, from: OrderNumber(8), held: 5 };
         assert_eq!(OrderRequest::parse(&request.encode()).unwrap(), request);
         let digests = [Digest([1; 32]), Digest([2; 32])];
         let message = encode_batch_request(PillarId(3), &digests);

@@ -64,6 +64,8 @@ pub mod kind {
     pub const RELAY: u8 = 19;
     /// The same, from the leader to the client.
     pub const RELAYED: u8 = 20;
+    /// The last certificate that the sender has had from the receiver.
+    pub const LAST_SEEN: u8 = 21;
 }
 
 /// Why bytes are not a message.

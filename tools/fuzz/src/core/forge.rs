@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, View};
 use hybster_proto::internals::{
-    Checkpoint, CheckpointCertificate, Commit, Link, NewView, NewViewAck, Part, PrepareHeader,
-    ViewChange, encode_state, parse_state,
+    Checkpoint, CheckpointCertificate, Commit, LastSeen, Link, NewView, NewViewAck, Part,
+    PrepareHeader, ViewChange, encode_state, parse_state,
 };
 use hybster_proto::wire::help::{OrderRequest, encode_batch, encode_batch_request};
 use hybster_proto::wire::state::{Fetch, Fetched, NodeId, StateRequest};
@@ -260,15 +260,19 @@ fn uncertified(
             let current = View(choices.byte().into());
             StateRequest { latest: view, current, stable: order }.encode()
         }
-        10 => match choices.below(3) {
+        10 => match choices.below(4) {
             0 => {
                 let (from, held) = (OrderNumber(choices.byte().into()), choices.byte().into());
-                OrderRequest { pillar, view, from, held }.encode()
+                OrderRequest { pillar, is_returning: false, view, from, held }.encode()
             }
             1 => {
                 let seen = seen_prepare(group, choices.short().into());
                 let digest = seen.map_or(Digest([1; 32]), |header| header.batch);
                 encode_batch_request(pillar, &[digest; 2])
+            }
+            2 => {
+                let seen = seen_prepare(group, choices.short().into());
+                seen.map_or(LastSeen::Nothing, LastSeen::Prepare).encode(pillar)
             }
             _ => encode_batch(pillar, choices.take(90)),
         },

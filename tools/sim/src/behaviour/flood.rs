@@ -73,7 +73,10 @@ impl Flooder {
                 let pillar = scene.any_pillar();
                 let from = scene.group.order_at(pillar, scene.random.below(40));
                 let view = Default::default();
-                scene.send(to, OrderRequest { pillar, view, from, held: 0 }.encode());
+                scene.send(
+                    to,
+                    OrderRequest { pillar, is_returning: true, view, from, held: 0 }.encode(),
+                );
             }
             _ => {
                 let (latest, current) = Default::default();

@@ -19,6 +19,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Sends again what a peer may have missed while its link was down (TR listing 9). What it
     /// lacks beyond that, it asks for.
     pub(super) fn peer_up(&mut self, peer: ReplicaId, out: &mut Output) {
+        // First, as what follows may be something to certify.
+        self.tell_last_seen(peer, out);
         let to = Destination::Peer(peer);
         for slot in self.committed..self.prepared {
             let Some(entry) = self.slots.get(slot) else {
@@ -88,6 +90,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let request = OrderRequest {
             pillar: self.pillar,
             view: self.view,
+            is_returning: self.seen.is_returning(),
             from: self.order_at(self.committed),
             held: holds.enumerate().fold(0, |held, (at, holds)| held | holds << at),
         };
@@ -149,6 +152,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             return Err(Reject::Overload);
         }
         *answered = Some(now);
+        if request.is_returning {
+            self.tell_last_seen(from, out);
+        }
         let mut left = ANSWER_BYTES;
         let mut next = slot.max(self.slots.base());
         while let Some(entry) = self.slots.get(next).filter(|e| e.prepare.is_some()) {

@@ -47,6 +47,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             answered: _,
             unlogged: _,
             summary_due: _,
+            // Of links that come up and replicas that come back, of which there are none in a model.
+            seen: _,
         } = self;
         for counter in Counter::ALL {
             into.wide(trinx.current(counter).as_u128());

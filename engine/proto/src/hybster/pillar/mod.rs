@@ -16,6 +16,7 @@ mod digests;
 #[cfg(feature = "model")]
 mod fingerprint;
 mod invariants;
+mod last_seen;
 mod ordering;
 mod preferred_quorum;
 mod recovery;
@@ -51,6 +52,7 @@ use crate::timeouts::AdaptiveTimeout;
 use crate::wire::kind;
 
 use digests::Digests;
+use last_seen::Seen;
 use preferred_quorum::PreferredQuorum;
 pub(crate) use slots::{SLOT_BYTES, VOTE_BYTES};
 use slots::{Slots, StoredPrepare};
@@ -130,6 +132,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     unlogged: Vec<LogRecord>,
     /// A summary is to be logged when the window moves.
     summary_due: bool,
+    /// What this replica has seen of its peers, and they of it.
+    seen: Seen,
 }
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
@@ -182,6 +186,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             answered: vec![None; replicas],
             unlogged: Vec::new(),
             summary_due: false,
+            seen: Seen::new(config.replicas),
             config,
         }
     }
@@ -377,7 +382,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     }
 
     fn has_outstanding(&self) -> bool {
-        if self.committed < self.prepared {
+        if self.committed < self.prepared || self.seen.is_returning() {
             return true;
         }
         // A gap: a later slot is known but the next one is not. Only the nearest slots are searched:
@@ -423,6 +428,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             kind::COMMIT => self.commit(from, &message, now, out),
             kind::CHECKPOINT => self.checkpoint(from, &message, out),
             kind::ORDER_REQUEST => self.order_request(from, &message, now, out),
+            kind::LAST_SEEN => self.last_seen(from, &message, out),
             kind::BATCH_REQUEST => self.batch_request(from, &message, out),
             kind::BATCH => self.batch_arrived(&message, now, out),
             _ => Err(Reject::Malformed),

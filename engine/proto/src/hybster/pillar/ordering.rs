@@ -8,6 +8,7 @@ use super::slots::{Logged, StoredPrepare, Vote};
 use crate::hybster::input::PillarInput;
 use crate::hybster::record;
 use crate::hybster::verify::verify_prepare;
+use crate::hybster::wire::last_seen::LastSeen;
 use crate::hybster::wire::ordering::{Commit, PREPARE_HEAD, PrepareHeader};
 use crate::ids::{PillarId, ReplicaId};
 use crate::mutants::{self, Mutant};
@@ -93,7 +94,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// TR listing 16, proposalReady. Returns the number of batches that left the queue.
     pub(super) fn propose_ready(&mut self, out: &mut Output) -> u32 {
         let mut taken = 0;
-        while self.is_leader() && self.prepared < self.window_end() && out.fatal.is_none() {
+        while self.is_leader()
+            && self.may_certify()
+            && self.prepared < self.window_end()
+            && out.fatal.is_none()
+        {
             match self.proposals.next(self.prepared) {
                 Some(Proposal::Batch(buffer, requests)) => {
                     taken += 1;
@@ -249,6 +254,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         } else {
             self.check_requests(body, header.requests)?;
         }
+        if from == leader {
+            self.seen.note(from, LastSeen::Prepare(header));
+        }
         let late = self.is_late(&header, message.len());
         self.store(first, StoredPrepare { header, digest, message, late, logged: Logged::Nothing });
         self.advance(out);
@@ -285,6 +293,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let refused = self.timing.refused.take();
         while self.active
             && !self.is_leader()
+            && self.may_certify()
             && self.prepared < self.window_end()
             && out.fatal.is_none()
         {
@@ -359,6 +368,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let commit = Commit::parse(message)?;
         if commit.sender == self.id || commit.sender.0 >= self.config.replicas {
             return Err(Reject::WrongSender);
+        }
+        if from == commit.sender && commit.pillar == self.pillar {
+            self.seen.note(from, LastSeen::Commit(commit));
         }
         if commit.view > self.view {
             return self.keep_for_later(from, commit.view, message, now, out);

@@ -38,6 +38,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             recovered.counters[Counter::Ordering.index()],
             "the counter is where the log says"
         );
+        if it.config.faults > 0 {
+            it.seen.returns();
+        }
         it.view = recovered.view;
         it.active = recovered.active;
         it.slots.forward(recovered.base);
