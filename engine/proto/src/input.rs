@@ -381,6 +381,8 @@ pub struct DurableCheckpoint {
     pub taken: TakenSnapshot,
     /// A state was installed since the last one: equal versions of pages do not tell equal pages.
     pub is_anew: bool,
+    /// It is what the disk has: the replica began with it, and later ones can be compared with it.
+    pub is_there: bool,
 }
 
 /// Inputs to the state stage.

@@ -35,7 +35,9 @@ pub(crate) struct Saver {
 /// What the disk has, and what it will.
 #[derive(Debug, Default)]
 struct Progress {
-    /// What the disk has, if this process wrote it.
+    /// Order number and root of what the disk had at the start.
+    restored: Option<(u64, [u8; 32])>,
+    /// What the disk has, if this process wrote it, or has begun with it.
     written: Option<TakenSnapshot>,
     /// How many pages each part has there.
     pages: [u64; 2],
@@ -62,7 +64,9 @@ impl Saver {
             let manifest = store.manifest();
             manifest.and_then(|it| it.pages.get(usize::from(of)).copied()).unwrap_or(0)
         };
+        let restored = store.manifest().map(|manifest| (manifest.order, manifest.root));
         let progress = Progress {
+            restored,
             pages: [pages(BOOKKEEPING), pages(SERVICE)],
             last: saved.load(Ordering::Relaxed),
             ..Progress::default()
@@ -89,6 +93,15 @@ impl Saver {
     pub(super) fn save(&self, checkpoint: DurableCheckpoint) {
         let mut progress = self.progress.lock();
         let order = checkpoint.id.order.0;
+        if checkpoint.is_there {
+            // Only what differs from it is written, as if this process had written it.
+            let Progress { restored, written, writing, .. } = &mut *progress;
+            let is_it = restored.take() == Some((order, checkpoint.id.digest.0));
+            if is_it && written.is_none() && writing.is_none() {
+                *written = Some(checkpoint.taken);
+            }
+            return;
+        }
         if order <= progress.last {
             // A transferred state has overtaken it.
             return;
@@ -123,7 +136,7 @@ impl Saver {
         }
         let next = progress.next.take()?;
         self.has_next.store(false, Ordering::Relaxed);
-        let DurableCheckpoint { id, taken, is_anew } = next;
+        let DurableCheckpoint { id, taken, is_anew, .. } = next;
         if is_anew {
             progress.written = None;
         }

@@ -299,6 +299,11 @@ impl Disk {
 
     /// A checkpoint is to be made durable; whether the disk begins with one now.
     pub(crate) fn save(&mut self, checkpoint: DurableCheckpoint) -> bool {
+        if checkpoint.is_there {
+            let saved = self.saved.as_ref().map(|saved| saved.id);
+            assert_eq!(saved, Some(checkpoint.id), "a replica begins with what its disk has");
+            return false;
+        }
         if self.saving.is_some() {
             self.next = Some(checkpoint);
             return false;

@@ -133,6 +133,8 @@ pub struct StateStage {
     vouching: Vouching,
     /// A state was installed since a checkpoint was handed out to be saved.
     installed_since_saved: bool,
+    /// The state that the replica began with, until it is digested.
+    restored: Option<OrderNumber>,
 }
 
 impl StateStage {
@@ -155,6 +157,7 @@ impl StateStage {
             comparison: None,
             vouching: Vouching::default(),
             installed_since_saved: false,
+            restored: None,
         }
     }
 
@@ -163,6 +166,7 @@ impl StateStage {
     pub fn recover(config: Arc<GroupConfig>, id: ReplicaId, durable: OrderNumber) -> Self {
         let mut it = Self::new(config, id);
         it.vouching.durable(durable);
+        it.restored = (durable > OrderNumber(0)).then_some(durable);
         it
     }
 
@@ -194,7 +198,7 @@ impl StateStage {
                 let before = self.snapshots();
                 self.stable(id, now);
                 dropped_snapshots(before - self.snapshots(), out);
-                self.save(id, out);
+                self.save(id, false, out);
             }
             ToState::Transfer { id, whole } => self.start_transfer(id, whole, now, out),
             ToState::Compare { peer, theirs } => self.compare(peer, theirs, now, out),
@@ -319,8 +323,9 @@ impl StateStage {
         out.trace(|| TraceEvent::CheckpointTaken(id));
         out.control(ToControl::CheckpointTaken(id));
         if is_installed {
-            self.installed_since_saved = true;
-            self.save(id, out);
+            let is_there = self.restored.take() == Some(id.order);
+            self.installed_since_saved = !is_there;
+            self.save(id, is_there, out);
         }
         if self.vouching.may_vouch(id) {
             self.vouch(id, out);
@@ -340,12 +345,15 @@ impl StateStage {
         out.pillar(self.config.checkpoint_pillar(id.order), ToPillar::CertifyCheckpoint { id });
     }
 
-    /// A stable checkpoint, or one that was installed, is to be made durable if it is held.
-    fn save(&mut self, id: CheckpointId, out: &mut Output) {
+    /// A stable checkpoint, or one that was installed, is to be made durable if it is held. One that `is_there`
+    /// is for later ones to be compared with.
+    fn save(&mut self, id: CheckpointId, is_there: bool, out: &mut Output) {
         let held = self.held.get(&id.order).filter(|held| held.id == id);
-        if let (true, Some(held)) = (out.logging && self.vouching.is_news(id.order), held) {
+        let is_wanted = out.logging && (is_there || self.vouching.is_news(id.order));
+        if let (true, Some(held)) = (is_wanted, held) {
             let is_anew = std::mem::take(&mut self.installed_since_saved);
-            out.checkpoint = Some(DurableCheckpoint { id, taken: held.taken.clone(), is_anew });
+            let taken = held.taken.clone();
+            out.checkpoint = Some(DurableCheckpoint { id, taken, is_anew, is_there });
         }
     }
 

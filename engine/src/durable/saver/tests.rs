@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use hybster_proto::ids::OrderNumber;
 use hybster_proto::service::Pages;
+use hybster_proto::wire::CheckpointId;
+use hybster_tss::Digest;
 
 use super::*;
 
@@ -88,5 +90,49 @@ fn what_the_disk_has_is_the_last_checkpoint_whatever_is_left_out() {
         }
         // Now and then the process is another one.
         written = (round % 9 != 0).then_some(now);
+    }
+}
+
+/// A directory that is gone at the end.
+struct Scratch(std::path::PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_process_goes_on_from_what_the_disk_has() {
+    let name = format!("hybster-saver-{}", std::process::id());
+    let scratch = Scratch(std::env::temp_dir().join(name));
+    let (saved, (outcomes, told)) = (Arc::new(AtomicU64::new(0)), std::sync::mpsc::channel());
+    let start = || {
+        let directory = Directory::open(&scratch.0).unwrap();
+        let (store, _) =
+            Store::open(directory, hybster_store::Options::default(), [7; 16]).unwrap();
+        let outcomes = outcomes.clone();
+        Saver::start(store, Arc::clone(&saved), move |outcome| {
+            let _ = outcomes.send(outcome);
+        })
+        .unwrap()
+    };
+    let checkpoint = |order, digest, is_there| {
+        let taken = taken(&["meta"], &[(order, "x"), (1, "y")]);
+        let id = CheckpointId { order: OrderNumber(order), digest: Digest([digest; 32]) };
+        DurableCheckpoint { id, taken, is_anew: false, is_there }
+    };
+    let saver = start();
+    saver.save(checkpoint(4, 4, false));
+    assert!(saver.go_on(Instant::now()).is_none());
+    assert_eq!(told.recv_timeout(Duration::from_secs(30)).unwrap().unwrap(), 4);
+    saver.stop();
+    // One that is said to be there and is another is not believed.
+    for (digest, is_it) in [(9, false), (4, true)] {
+        let saver = start();
+        saver.save(checkpoint(4, digest, true));
+        assert_eq!(saver.progress.lock().written.is_some(), is_it);
+        assert!(!saver.has_next());
+        saver.stop();
     }
 }

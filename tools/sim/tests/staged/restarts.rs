@@ -38,47 +38,6 @@ pub(crate) fn after_a_transfer(seed: u64) -> Scenario {
     pair(scenario, end_us + 10_000, 1, 2, Fault::Mend)
 }
 
-/// Each disk has room for little more than the segment of the log that is written and the one in reserve, and
-/// more than that is logged.
-pub(crate) fn with_little_room(seed: u64) -> Scenario {
-    let mut random = Random::new(seed ^ 0x57a6_ed03);
-    let mut scenario = Scenario::calm("with little room", seed, 1, random.between(1, 3) as u16);
-    let save_us = *random.pick(&[1_000, 20_000]);
-    scenario.disk = Some(DiskPlan { sync_us: 500, save_us, segments: Some(2) });
-    for client in &mut scenario.clients {
-        (client.sessions, client.operations, client.operations_after) = (4, 400, 100);
-        (client.least_padding, client.padding) = (100, 300);
-        (client.think_us, client.queries_ppm) = (random.between(100, 2_000), 0);
-    }
-    scenario.patience_us = 60_000_000;
-    scenario
-}
-
-/// The disks of up to f replicas are damaged while these are down, after syncs that failed on any.
-pub(crate) fn on_bad_disks(seed: u64) -> Scenario {
-    let mut random = Random::new(seed ^ 0x57a6_ed05);
-    let faults = 1 + (seed % 2) as u16;
-    let mut scenario = Scenario::calm("on bad disks", seed, faults, random.between(1, 3) as u16);
-    scenario.transport = if seed % 4 < 2 { Transport::Streams } else { Transport::Datagrams };
-    scenario.disk = Some(DiskPlan { sync_us: 500, save_us: 5_000, segments: None });
-    for client in &mut scenario.clients {
-        (client.operations, client.operations_after) = (200, 20);
-        client.think_us = random.between(100, 3_000);
-    }
-    let all = u64::from(scenario.group.replicas);
-    for _ in 0..random.below(4) {
-        let replica = random.below(all) as u16;
-        scenario = scenario.with(random.below(150_000), Fault::SyncFails(replica));
-    }
-    let first = random.below(all);
-    for replica in (first..first + u64::from(faults)).map(|replica| (replica % all) as u16) {
-        let fault = Fault::RestartDamaged(replica, random.between(100, 50_000));
-        scenario = scenario.with(random.below(200_000), fault);
-    }
-    scenario.faults.sort_by_key(|fault| fault.at_us);
-    scenario
-}
-
 /// A replica is started again with an older copy of its data: what it promised since is not in its log.
 pub(crate) fn from_a_copy(seed: u64) -> Scenario {
     let mut random = Random::new(seed ^ 0x57a6_ed04);
