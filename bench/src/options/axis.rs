@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
-use super::RunOptions;
+use super::{MOST_CLIENTS, RunOptions};
 use crate::Error;
 
 /// The option that a sweep changes, by its name.
@@ -33,6 +33,10 @@ pub enum Axis {
     Layout,
     /// `--durability`
     Durability,
+    /// `--read-percent`
+    ReadPercent,
+    /// `--rate`: the curve of latency over throughput
+    Rate,
 }
 
 impl Axis {
@@ -51,6 +55,8 @@ impl Axis {
             Self::Transport => "transport",
             Self::Layout => "layout",
             Self::Durability => "durability",
+            Self::ReadPercent => "read-percent",
+            Self::Rate => "rate",
         }
     }
 
@@ -72,6 +78,8 @@ impl Axis {
             Self::Transport => &["epoll", "io-uring"],
             Self::Layout => &["fused", "split"],
             Self::Durability => &["none", "async", "sync"],
+            Self::ReadPercent => &["0", "10", "50", "90", "100"],
+            Self::Rate => &["1000", "2000", "5000", "10000", "20000", "50000"],
         };
         list.iter().map(|value| (*value).to_owned()).collect()
     }
@@ -86,8 +94,8 @@ impl Axis {
         match self {
             Self::Pillars => group.pillars = self.number(value, 1..=256)?,
             Self::Batch => group.batch_max = self.number(value, 1..=65_536)?,
-            Self::Clients => group.clients = self.number(value, 1..=u32::MAX)?,
-            Self::RequestSize => group.request_size = self.number(value, 0..=u32::MAX)?,
+            Self::Clients => group.clients = self.number(value, 1..=MOST_CLIENTS)?,
+            Self::RequestSize => group.request_size = Some(self.number(value, 0..=u32::MAX)?),
             Self::Replicas => group.replicas = self.number(value, 1..=64)?,
             Self::Authenticator => group.authenticator = self.parse(value)?,
             Self::RequestAuthenticator => group.request_authenticator = self.parse(value)?,
@@ -95,25 +103,33 @@ impl Axis {
             Self::Transport => group.transport = self.parse(value)?,
             Self::Layout => group.layout = self.parse(value)?,
             Self::Durability => group.durability = self.parse(value)?,
+            Self::ReadPercent => options.load.read_percent = Some(self.number(value, 0..=100)?),
+            Self::Rate => {
+                options.load.rate = Some(self.number::<u32>(value, 1..=1_000_000_000)?.into())
+            }
         }
         Ok(options)
     }
 
     fn parse<T: FromStr<Err: Display>>(self, value: &str) -> Result<T, Error> {
-        value.parse().map_err(|e| Error::new(format!("--values for {}: {e}", self.name())))
+        let name = self.name();
+        value.parse().map_err(|e| Error::new(format!("--values for {name}: \"{value}\": {e}")))
     }
 
-    fn number<T: FromStr<Err: Display> + PartialOrd + Display>(
+    fn number<T: FromStr + PartialOrd + Display>(
         self,
         value: &str,
         range: std::ops::RangeInclusive<T>,
     ) -> Result<T, Error> {
-        let number = self.parse(value)?;
-        if range.contains(&number) {
-            return Ok(number);
+        match value.parse() {
+            Ok(number) if range.contains(&number) => Ok(number),
+            _ => {
+                let (low, high, name) = (range.start(), range.end(), self.name());
+                Err(Error::new(format!(
+                    "--values for {name}: \"{value}\" is no whole number from {low} to {high}"
+                )))
+            }
         }
-        let (low, high, name) = (range.start(), range.end(), self.name());
-        Err(Error::new(format!("--values for {name}: {value} is not from {low} to {high}")))
     }
 }
 
@@ -147,10 +163,23 @@ mod tests {
     #[test]
     fn wrong_values_are_reported_with_the_option() {
         let run = Cli::parse_from(["hybster-bench"]).run;
-        for (axis, value) in [(Axis::Pillars, "0"), (Axis::Batch, "many"), (Axis::Layout, "cubist")]
-        {
+        for (axis, value, allowed) in [
+            (Axis::Pillars, "0", "1 to 256"),
+            (Axis::Batch, "many", "1 to 65536"),
+            (Axis::Clients, "4294967296", "1 to 4194304"),
+            (Axis::Replicas, "-3", "1 to 64"),
+            (Axis::ReadPercent, "101", "0 to 100"),
+            (Axis::Layout, "cubist", "fused"),
+            (Axis::Authenticator, "rot13", "blake3"),
+            (Axis::LinkCipher, "rot13", "gmac"),
+            (Axis::RequestAuthenticator, "rot13", "ed25519"),
+            (Axis::Transport, "pigeon", "epoll"),
+            (Axis::Durability, "perhaps", "sync"),
+        ] {
             let error = axis.apply(&run, value).unwrap_err().to_string();
-            assert!(error.contains(axis.name()), "{error}");
+            for part in [axis.name(), value, allowed] {
+                assert!(error.contains(part), "{part} is missing: {error}");
+            }
         }
     }
 }
