@@ -215,8 +215,8 @@ impl fmt::Display for KneeReport {
         }
         writeln!(
             f,
-            "\n  {:>12} {:>12} {:>10} {:>10} {:>10} {:>8}  {}",
-            "rate", "operations/s", "p50", "p99", "max", "errors", "good"
+            "\n  {:>12} {:>12} {:>10} {:>10} {:>10} {:>8}  good",
+            "rate", "operations/s", "p50", "p99", "max", "errors"
         )?;
         let mut steps: Vec<&KneeStep> = self.steps.iter().collect();
         steps.sort_by(|a, b| a.rate_ops_s.total_cmp(&b.rate_ops_s));

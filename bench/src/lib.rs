@@ -4,7 +4,8 @@
 //! authenticated clients ([`load`], [`workload`]), and reports what it measured ([`report`]).
 //! [`run()`] measures a group, with events in between if asked for ([`agenda`]), [`scenario`] causes
 //! faults under load and checks what became of each operation, [`sweep`] measures a series, [`knee`] looks
-//! for the highest rate that satisfies a condition, [`profile`] shows where the time goes. Only [`engine`] knows the engine's
+//! for the highest rate that satisfies a condition, [`compare`] gives ratios of reports, [`profile`] shows
+//! where the time goes. Only [`engine`] knows the engine's
 //! interface, and [`options`] and [`spec`] are data that all others may use.
 //!
 //! However the benchmark ends (normally, with an error, by Ctrl-C or kill -9), no process is left
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agenda;
+pub mod compare;
 pub mod cores;
 pub mod engine;
 mod error;

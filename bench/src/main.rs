@@ -8,9 +8,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use hybster_bench::compare::{compare, of_groups};
 use hybster_bench::knee::find_knee;
 use hybster_bench::options::{
-    Cli, Command, FaultOptions, IdleOptions, ProfileOptions, RunOptions, SweepOptions,
+    AblateOptions, Axis, Cli, Command, CompareOptions, FaultOptions, IdleOptions, ProfileOptions,
+    RunOptions, SweepOptions,
 };
 use hybster_bench::profile::{idle, profile};
 use hybster_bench::report::{Verdict, check_writable, is_stdout, width_of, wrap, write_json};
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         Some(Command::Run(options)) => run_command(&options),
         Some(Command::Fault(options)) => fault_command(&options),
         Some(Command::Sweep(options)) => sweep_command(&options),
+        Some(Command::Ablate(options)) => ablate_command(&options),
+        Some(Command::Compare(options)) => compare_command(&options),
         Some(Command::Flamegraph(options)) => profile_command(&options),
         Some(Command::Idle(options)) => idle_command(&options),
         Some(Command::Replica(args)) => launch::run_replica(&args).map(|()| Verdict::default()),
@@ -103,6 +107,33 @@ fn sweep_command(options: &SweepOptions) -> Result<Verdict, Error> {
     Ok(report.verdict())
 }
 
+/// A series over what can be left out or exchanged, and its ratios.
+fn ablate_command(options: &AblateOptions) -> Result<Verdict, Error> {
+    let AblateOptions { only, repeat, csv, run } = options.clone();
+    let series = SweepOptions { over: Axis::Ablation, values: only, repeat, csv, run };
+    check_writable("--json", series.run.json.as_deref())?;
+    check_writable("--csv", series.csv.as_deref())?;
+    let report = sweep(&series, &Stop::on_signals()?)?;
+    let is_taken = series.csv.as_deref().is_some_and(is_stdout);
+    // With less than two there is nothing to compare, but there may be figures.
+    if let Ok(ratios) = of_groups(&report.groups()) {
+        let is_taken = is_taken || series.run.json.as_deref().is_some_and(is_stdout);
+        print(&format!("{ratios}\n"), is_taken)?;
+    }
+    publish_beside(&report, series.run.json.as_deref(), is_taken)?;
+    if let Some(path) = &series.csv {
+        write_csv(path, &report)?;
+    }
+    Ok(report.verdict())
+}
+
+fn compare_command(options: &CompareOptions) -> Result<Verdict, Error> {
+    check_writable("--json", options.json.as_deref())?;
+    let report = compare(&options.reports)?;
+    publish(&report, options.json.as_deref())?;
+    Ok(Verdict::default())
+}
+
 fn profile_command(options: &ProfileOptions) -> Result<Verdict, Error> {
     check_writable("--json", options.run.json.as_deref())?;
     let report = profile(options, &Stop::on_signals()?)?;
@@ -129,8 +160,15 @@ fn publish_beside(
     json: Option<&Path>,
     is_taken: bool,
 ) -> Result<(), Error> {
-    let text = report.to_string();
-    let printed = if is_taken || json.is_some_and(is_stdout) {
+    let printed = print(report, is_taken || json.is_some_and(is_stdout));
+    // A report file is written although nobody reads the text any more (`| head`).
+    json.map_or(Ok(()), |path| write_json(path, report)).and(printed)
+}
+
+/// Prints a text on standard output, or on standard error if that is taken.
+fn print(what: &dyn Display, is_taken: bool) -> Result<(), Error> {
+    let text = what.to_string();
+    let printed = if is_taken {
         let mut stderr = io::stderr();
         let width = width_of(&stderr);
         stderr.write_all(wrap(&text, width).as_bytes())
@@ -139,7 +177,5 @@ fn publish_beside(
         let width = width_of(&stdout);
         stdout.write_all(wrap(&text, width).as_bytes()).and_then(|()| stdout.flush())
     };
-    // A report file is written although nobody reads the text any more (`| head`).
-    let printed = printed.map_err(|e| Error::new(format!("cannot print the report: {e}")));
-    json.map_or(Ok(()), |path| write_json(path, report)).and(printed)
+    printed.map_err(|e| Error::new(format!("cannot print the report: {e}")))
 }

@@ -51,6 +51,11 @@ pub enum Command {
     Fault(FaultOptions),
     /// Measure a series: one option takes several values.
     Sweep(SweepOptions),
+    /// Measure what parts of the system cost or gain: each is left out or exchanged in turn, and compared
+    /// with the base.
+    Ablate(AblateOptions),
+    /// Compare report files: ratios to the first, with confidence intervals.
+    Compare(CompareOptions),
     /// Profile a load: flamegraphs, and where the nanoseconds of an operation go.
     Flamegraph(ProfileOptions),
     /// Watch a group without load: its CPU use.
@@ -241,6 +246,36 @@ pub struct SweepOptions {
     /// Everything that stays the same.
     #[command(flatten)]
     pub run: RunOptions,
+}
+
+/// Options of `ablate`.
+#[derive(Clone, Debug, Args)]
+pub struct AblateOptions {
+    /// What is left out or exchanged, separated by commas; by default everything. The first is what others
+    /// are compared with.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub only: Vec<String>,
+    /// Runs of each; they take turns.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+    /// Write the runs as CSV to this file too, one line per run.
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Everything that stays the same.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+/// Options of `compare`.
+#[derive(Clone, Debug, Args)]
+pub struct CompareOptions {
+    /// Reports (--json) of run, sweep or ablate, or directories of reports whose runs are taken together.
+    /// The first is what others are compared with; of a series, its first value.
+    #[arg(required = true, value_name = "FILE")]
+    pub reports: Vec<PathBuf>,
+    /// Write the comparison as JSON to this file too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 /// Options of `flamegraph`.

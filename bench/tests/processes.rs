@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use hybster_bench::compare::CompareReport;
 use hybster_bench::knee::KneeReport;
 use hybster_bench::report::RunReport;
 use hybster_bench::scenario::FaultReport;
@@ -385,6 +386,25 @@ fn a_series_takes_turns_and_is_written_as_json_and_csv() {
     assert!(points.iter().all(|p| p["runs"].as_array().unwrap().len() == 2));
     assert_eq!(points[1]["runs"][0]["config"]["pillars"], 2);
     assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 5);
+}
+
+#[test]
+fn what_is_left_out_takes_turns_with_the_base_and_is_compared() {
+    let results = tempfile::tempdir().unwrap();
+    let file = results.path().join("series.json");
+    let json = file.to_str().unwrap();
+    let short = ["--duration=0.2", "--warmup=0.1", "--clients=4", "--repeat=3"];
+    let only = ["ablate", "--only=base,unreplicated", "--json", json];
+    let output = run(&[&only[..], &short].concat());
+    expect_success(&output);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("ratios to base (3 runs)") && text.contains("unreplicated "), "{text}");
+    let output = run(&["compare", json, "--json", "-"]);
+    expect_success(&output);
+    let report: CompareReport = serde_json::from_slice(&output.stdout).unwrap();
+    let ratio = report.others[0].throughput.unwrap();
+    assert!(ratio.ratio > 0.0 && ratio.low <= Some(ratio.ratio) && ratio.high >= Some(ratio.ratio));
+    assert!(report.others[0].differences.iter().any(|d| d == "unreplicated true for false"));
 }
 
 #[test]

@@ -490,6 +490,51 @@ mod tests {
         assert!(recorded <= 800 && recorded <= run.acknowledged, "{recorded}");
     }
 
+    /// Answers nothing for a while.
+    struct Stalling {
+        inner: Loopback,
+        begun: Instant,
+        stall: std::ops::Range<Duration>,
+    }
+
+    impl Sessions for Stalling {
+        fn count(&self) -> u32 {
+            self.inner.count()
+        }
+
+        fn submit(&mut self, session: u32, access: Access, bytes: &[u8]) -> Result<(), Error> {
+            self.inner.submit(session, access, bytes)
+        }
+
+        fn poll(
+            &mut self,
+            wait: Duration,
+            done: &mut impl FnMut(u32, Outcome<'_>),
+        ) -> Result<(), Error> {
+            if self.stall.contains(&self.begun.elapsed()) {
+                std::thread::sleep(Duration::from_millis(1));
+                return Ok(());
+            }
+            self.inner.poll(wait, done)
+        }
+    }
+
+    /// Whoever counted from the submission would see only as many slow operations as there are sessions. A
+    /// slow machine makes latencies longer, never shorter.
+    #[test]
+    fn a_stall_shows_in_the_percentiles_of_an_open_loop() {
+        let stall = Duration::from_millis(200)..Duration::from_millis(1200);
+        let mut sessions = Stalling { inner: Loopback::new(2), begun: Instant::now(), stall };
+        let (pace, tallies) = (OpenLoop::new(2, 1000.0), Tallies::default());
+        let run = drive(&mut sessions, pace, Any(0), &plan(0, 2000), &tallies, &Stop::new());
+        let latency = Recorder::merge([run.unwrap().recorder]).latency_ns;
+        // Half of the time nothing was answered: of what was due then, one in two waited half a second.
+        let at = |quantile| Duration::from_nanos(latency.value_at_quantile(quantile));
+        assert!(at(0.9) >= Duration::from_millis(700), "{:?}", at(0.9));
+        assert!(at(0.75) >= Duration::from_millis(400), "{:?}", at(0.75));
+        assert_eq!(latency.len(), 2000);
+    }
+
     #[test]
     fn failed_operations_are_counted_and_their_sessions_come_back() {
         let mut sessions = Loopback::new(2);

@@ -37,6 +37,8 @@ pub enum Axis {
     ReadPercent,
     /// `--rate`: the curve of latency over throughput
     Rate,
+    /// What a part of the system costs or gains: it is left out, or exchanged (also: `ablate`)
+    Ablation,
 }
 
 impl Axis {
@@ -57,6 +59,7 @@ impl Axis {
             Self::Durability => "durability",
             Self::ReadPercent => "read-percent",
             Self::Rate => "rate",
+            Self::Ablation => "ablation",
         }
     }
 
@@ -80,6 +83,7 @@ impl Axis {
             Self::Durability => &["none", "async", "sync"],
             Self::ReadPercent => &["0", "10", "50", "90", "100"],
             Self::Rate => &["1000", "2000", "5000", "10000", "20000", "50000"],
+            Self::Ablation => &ABLATIONS,
         };
         list.iter().map(|value| (*value).to_owned()).collect()
     }
@@ -103,6 +107,7 @@ impl Axis {
             Self::Transport => group.transport = self.parse(value)?,
             Self::Layout => group.layout = self.parse(value)?,
             Self::Durability => group.durability = self.parse(value)?,
+            Self::Ablation => ablate(&mut options, value)?,
             Self::ReadPercent => options.load.read_percent = Some(self.number(value, 0..=100)?),
             Self::Rate => {
                 options.load.rate = Some(self.number::<u32>(value, 1..=1_000_000_000)?.into())
@@ -133,6 +138,47 @@ impl Axis {
     }
 }
 
+/// The first is the base, everything as the other options say.
+const ABLATIONS: [&str; 13] = [
+    "base",
+    "unreplicated",
+    "one-pillar",
+    "no-batching",
+    "mac-blake3",
+    "mac-hmac-sha256",
+    "signed-requests",
+    "aes-128-gcm",
+    "gmac",
+    "epoll",
+    "no-busy-poll",
+    "durability-async",
+    "durability-sync",
+];
+
+/// Leaves out or exchanges one part.
+fn ablate(options: &mut RunOptions, value: &str) -> Result<(), Error> {
+    let group = &mut options.group;
+    let told = |e: &dyn Display| Error::new(format!("--values for ablation: \"{value}\": {e}"));
+    match value {
+        "base" => {}
+        "unreplicated" => group.unreplicated = true,
+        "one-pillar" => group.pillars = 1,
+        "no-batching" => group.batch_max = 1,
+        "mac-blake3" => group.authenticator = "blake3".parse().map_err(|e| told(&e))?,
+        "mac-hmac-sha256" => group.authenticator = "hmac-sha256".parse().map_err(|e| told(&e))?,
+        "signed-requests" => {
+            group.request_authenticator = "ed25519".parse().map_err(|e| told(&e))?;
+        }
+        "aes-128-gcm" | "gmac" => group.link_cipher = value.parse().map_err(|e| told(&e))?,
+        "epoll" => group.transport = value.parse().map_err(|e| told(&e))?,
+        "no-busy-poll" => group.busy_poll = std::time::Duration::ZERO,
+        "durability-async" => group.durability = "async".parse().map_err(|e| told(&e))?,
+        "durability-sync" => group.durability = "sync".parse().map_err(|e| told(&e))?,
+        _ => return Err(told(&format!("this is none of {}", ABLATIONS.join(", ")))),
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -146,7 +192,8 @@ mod tests {
         for axis in Axis::value_variants() {
             for value in axis.values_or_default(&[]) {
                 let changed = axis.apply(&run, &value).unwrap();
-                assert_eq!(changed.group.pillars == 3, *axis != Axis::Pillars);
+                let is_other = *axis == Axis::Pillars || value == "one-pillar";
+                assert_eq!(changed.group.pillars == 3, !is_other);
             }
         }
         let five = Axis::Replicas.apply(&run, "5").unwrap();
@@ -175,6 +222,7 @@ mod tests {
             (Axis::RequestAuthenticator, "rot13", "ed25519"),
             (Axis::Transport, "pigeon", "epoll"),
             (Axis::Durability, "perhaps", "sync"),
+            (Axis::Ablation, "everything", "no-batching"),
         ] {
             let error = axis.apply(&run, value).unwrap_err().to_string();
             for part in [axis.name(), value, allowed] {

@@ -67,8 +67,8 @@ fn last_blank(line: &str, room: usize, from: usize) -> Option<usize> {
     let columns = |at: &usize| line[..*at].trim_end().chars().count();
     let fits = |at: &usize| columns(at) <= room;
     let is_wide = |at: &usize| line[*at..].starts_with("  ") && columns(at) >= room / 2;
-    let wide = blanks().filter(fits).filter(is_wide).last();
-    wide.or_else(|| blanks().filter(fits).last()).or_else(|| blanks().next())
+    let wide = blanks().rfind(|at| fits(at) && is_wide(at));
+    wide.or_else(|| blanks().rfind(fits)).or_else(|| blanks().next())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::Error;
+use crate::compare::Group;
 use crate::machine::Machine;
 use crate::report::{LatencyUs, RunReport, Verdict, count, machine_line, write_text};
 
@@ -133,6 +134,13 @@ impl Point {
 }
 
 impl SweepReport {
+    /// The runs of each value, to be compared with each other.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        let group = |point: &Point| Group { name: point.value.clone(), runs: point.runs.clone() };
+        self.points.iter().map(group).collect()
+    }
+
     /// What is wrong with the runs, and whether the user ended the series early.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
