@@ -14,8 +14,11 @@ use hybster_bench::options::{
     AblateOptions, Axis, Cli, Command, CompareOptions, FaultOptions, IdleOptions, ProfileOptions,
     RunOptions, SweepOptions,
 };
+use hybster_bench::page::Page;
 use hybster_bench::profile::{idle, profile};
-use hybster_bench::report::{Verdict, check_writable, is_stdout, width_of, wrap, write_json};
+use hybster_bench::report::{
+    Verdict, check_directory, check_writable, is_stdout, width_of, wrap, write_json,
+};
 use hybster_bench::stop::Stop;
 use hybster_bench::sweep::{sweep, write_csv};
 use hybster_bench::{Error, launch, run, scenario};
@@ -76,14 +79,17 @@ fn tell(what: &dyn Display) {
 
 fn run_command(options: &RunOptions) -> Result<Verdict, Error> {
     check_writable("--json", options.json.as_deref())?;
+    check_directory(options.report.as_deref())?;
     let stop = Stop::on_signals()?;
     if let Some(objective) = options.find_knee {
         let report = find_knee(options, objective, &stop)?;
         publish(&report, options.json.as_deref())?;
+        write_page(options, || Page::of_knee(&report), &report)?;
         return Ok(report.verdict());
     }
     let report = run(options, &stop)?;
     publish(&report, options.json.as_deref())?;
+    write_page(options, || Page::of_run(&report), &report)?;
     Ok(report.verdict())
 }
 
@@ -97,6 +103,7 @@ fn fault_command(options: &FaultOptions) -> Result<Verdict, Error> {
 fn sweep_command(options: &SweepOptions) -> Result<Verdict, Error> {
     check_writable("--json", options.run.json.as_deref())?;
     check_writable("--csv", options.csv.as_deref())?;
+    check_directory(options.run.report.as_deref())?;
     let report = sweep(options, &Stop::on_signals()?)?;
     // Standard output is for one thing: for the CSV, if it goes there.
     let is_taken = options.csv.as_deref().is_some_and(is_stdout);
@@ -104,6 +111,7 @@ fn sweep_command(options: &SweepOptions) -> Result<Verdict, Error> {
     if let Some(path) = &options.csv {
         write_csv(path, &report)?;
     }
+    write_page(&options.run, || Page::of_sweep(&report), &report)?;
     Ok(report.verdict())
 }
 
@@ -113,6 +121,7 @@ fn ablate_command(options: &AblateOptions) -> Result<Verdict, Error> {
     let series = SweepOptions { over: Axis::Ablation, values: only, repeat, csv, run };
     check_writable("--json", series.run.json.as_deref())?;
     check_writable("--csv", series.csv.as_deref())?;
+    check_directory(series.run.report.as_deref())?;
     let report = sweep(&series, &Stop::on_signals()?)?;
     let is_taken = series.csv.as_deref().is_some_and(is_stdout);
     // With less than two there is nothing to compare, but there may be figures.
@@ -124,6 +133,7 @@ fn ablate_command(options: &AblateOptions) -> Result<Verdict, Error> {
     if let Some(path) = &series.csv {
         write_csv(path, &report)?;
     }
+    write_page(&series.run, || Page::of_sweep(&report), &report)?;
     Ok(report.verdict())
 }
 
@@ -136,8 +146,10 @@ fn compare_command(options: &CompareOptions) -> Result<Verdict, Error> {
 
 fn profile_command(options: &ProfileOptions) -> Result<Verdict, Error> {
     check_writable("--json", options.run.json.as_deref())?;
+    check_directory(options.run.report.as_deref())?;
     let report = profile(options, &Stop::on_signals()?)?;
     publish(&report, options.run.json.as_deref())?;
+    write_page(&options.run, || Page::of_run(&report.run), &report.run)?;
     Ok(report.verdict())
 }
 
@@ -163,6 +175,16 @@ fn publish_beside(
     let printed = print(report, is_taken || json.is_some_and(is_stdout));
     // A report file is written although nobody reads the text any more (`| head`).
     json.map_or(Ok(()), |path| write_json(path, report)).and(printed)
+}
+
+/// Writes the page, if that is asked for.
+fn write_page(
+    options: &RunOptions,
+    page: impl FnOnce() -> Result<Page, Error>,
+    report: &(impl Display + Serialize),
+) -> Result<(), Error> {
+    let Some(directory) = &options.report else { return Ok(()) };
+    page()?.write(directory, report)
 }
 
 /// Prints a text on standard output, or on standard error if that is taken.

@@ -187,6 +187,9 @@ pub struct RunOptions {
     /// reaches.
     #[arg(long, value_name = "CONDITION", conflicts_with = "events")]
     pub find_knee: Option<Objective>,
+    /// Write a directory with report.html, plots, report.json, CSV and the distribution of latencies too.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub report: Option<PathBuf>,
     /// Write the report as JSON to this file too (see bench/REPORT.md).
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

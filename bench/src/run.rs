@@ -14,8 +14,9 @@ use crate::options::{GroupOptions, RunOptions, ServiceKind};
 use crate::process::stolen_time;
 use crate::progress::Progress;
 use crate::report::{
-    Config, ConnectionReport, FORMAT, LatencyUs, LoadConfig, OpenLoopReport, ProcessReport,
-    RecordsConfig, ReplicaReport, RunReport, TimelineReport, errors_by_kind, per_million,
+    Config, ConnectionReport, FORMAT, LatencyPoint, LatencyUs, LoadConfig, OpenLoopReport,
+    ProcessReport, RecordsConfig, ReplicaReport, RunReport, TimelineReport, errors_by_kind,
+    per_million,
 };
 use crate::spec::GroupSpec;
 use crate::stop::Stop;
@@ -347,6 +348,7 @@ fn report(
     let (errors, errors_by_kind) =
         (measured.errors() + unfinished, errors_by_kind(&measured, unfinished));
     let latency_us = LatencyUs::of(&measured.latency_ns);
+    let latency_distribution = LatencyPoint::all(&measured.latency_ns);
     let timeline = measured.timeline.over(length);
     RunReport {
         format: FORMAT,
@@ -358,6 +360,7 @@ fn report(
         duration_s: length.as_secs_f64(),
         interrupted: interval.interrupted,
         latency_us,
+        latency_distribution,
         longest_gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
         stolen_s: interval.stolen.as_secs_f64(),
         cpu_s_per_mop: per_million(cpu_s, completed),

@@ -8,7 +8,7 @@ mod recovery;
 mod text;
 mod wrap;
 
-pub use output::{check_writable, is_stdout, write_json, write_text};
+pub use output::{check_directory, check_writable, is_stdout, write_json, write_text};
 pub use recovery::Recovery;
 pub use text::{bytes, count};
 pub(crate) use text::{machine as machine_line, micros, plural, processes as process_table};
@@ -48,6 +48,10 @@ pub struct RunReport {
     /// Latencies of the operations that started in the measured interval; in an open loop also of those
     /// that were due before it and completed in it. Absent if there are none.
     pub latency_us: Option<LatencyUs>,
+    /// The distribution of the same latencies, in ever smaller steps towards the largest. Older reports
+    /// lack it.
+    #[serde(default)]
+    pub latency_distribution: Vec<LatencyPoint>,
     /// Longest time between two completions.
     pub longest_gap_ms: f64,
     /// CPU seconds that the host of a virtual machine gave to others in the interval. Older reports
@@ -92,6 +96,37 @@ pub struct LatencyUs {
     pub max: f64,
     /// Arithmetic mean.
     pub mean: f64,
+}
+
+/// A point of the distribution of latencies.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LatencyPoint {
+    /// This part of all operations had at most this latency.
+    pub quantile: f64,
+    /// The latency.
+    pub latency_us: f64,
+    /// Operations with at most this latency.
+    pub count: u64,
+}
+
+/// Steps of a distribution for each halving of what is left above it, as in HdrHistogram's own output.
+const STEPS_PER_HALVING: u32 = 5;
+
+impl LatencyPoint {
+    /// The distribution of a histogram in nanoseconds.
+    #[must_use]
+    pub fn all(histogram: &Histogram<u64>) -> Vec<Self> {
+        let mut count = 0;
+        let points = histogram.iter_quantiles(STEPS_PER_HALVING).map(|step| {
+            count += step.count_since_last_iteration();
+            Self {
+                quantile: step.quantile_iterated_to(),
+                latency_us: step.value_iterated_to() as f64 / 1e3,
+                count,
+            }
+        });
+        points.collect()
+    }
 }
 
 /// The resources that one process used.

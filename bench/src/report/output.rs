@@ -48,6 +48,18 @@ pub fn check_writable(option: &str, path: Option<&Path>) -> Result<(), Error> {
     }
 }
 
+/// Makes the directory of `--report` before the measurement, so that it does not fail after it.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn check_directory(path: Option<&Path>) -> Result<(), Error> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::create_dir_all(path).map_err(|e| {
+        let text = "give --report a directory that can be made or written";
+        Error::new(format!("cannot make {}: {e}; {text}", path.display()))
+    })
+}
+
 /// Writes a report as JSON.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::Error;
 use crate::compare::Group;
 use crate::machine::Machine;
-use crate::report::{LatencyUs, RunReport, Verdict, count, machine_line, write_text};
+use crate::report::{LatencyUs, RunReport, Verdict, count, machine_line, plural, write_text};
 
 /// The report of `hybster-bench sweep`.
 #[derive(Clone, Debug, Serialize)]
@@ -201,7 +201,8 @@ pub fn write_csv(path: &Path, report: &SweepReport) -> Result<(), Error> {
 
 impl fmt::Display for SweepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "median of {} runs each, lowest and highest in brackets\n", self.repeat)?;
+        let runs = plural(self.repeat.into(), "run");
+        writeln!(f, "median of {runs} each, lowest and highest in brackets\n")?;
         if self.interrupted {
             writeln!(f, "interrupted: these are the complete runs until then\n")?;
         }
