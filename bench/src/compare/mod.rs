@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::report::{FORMAT, RunReport, count};
+use crate::report::{FORMAT, RunReport, count, plural};
 
 /// The report of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -212,8 +212,9 @@ impl fmt::Display for CompareReport {
         let base = &self.base;
         writeln!(
             f,
-            "ratios to {} ({} runs), with intervals of 95 % in brackets\n",
-            base.name, base.runs
+            "ratios to {} ({}), with intervals of 95 % in brackets\n",
+            base.name,
+            plural(base.runs, "run")
         )?;
         let longest = self.others.iter().map(|other| other.name.chars().count()).max().unwrap_or(0);
         let width = longest.clamp(4, WIDEST_NAME);

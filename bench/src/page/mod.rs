@@ -92,9 +92,9 @@ impl Page {
         }
         let over = &sweep.over;
         let title = format!(
-            "Series over {over}: {} values, {} runs each",
+            "Series over {over}: {} values, {} each",
             sweep.points.len(),
-            sweep.repeat
+            plural(sweep.repeat.into(), "run")
         );
         let best = sweep.points.iter().map(|p| p.throughput_ops_s.median).fold(0.0, f64::max);
         let figures = vec![

@@ -140,8 +140,9 @@ impl Drawing<'_> {
             .draw()?;
         for (number, line) in self.lines.iter().enumerate() {
             let colour = SERIES[number % SERIES.len()];
-            let style = colour.stroke_width(2);
-            let drawn = chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
+            let points = thinned(&line.points, size.points);
+            let style = colour.stroke_width(if points.len() > size.points / 4 { 1 } else { 2 });
+            let drawn = chart.draw_series(LineSeries::new(points, style))?;
             if self.lines.len() > 1 {
                 drawn
                     .label(&line.name)
