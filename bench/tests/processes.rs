@@ -336,6 +336,17 @@ fn a_report_may_go_to_standard_output() {
 }
 
 #[test]
+fn a_directory_with_a_page_is_written() {
+    let results = tempfile::tempdir().unwrap();
+    let directory = results.path().join("new");
+    let report = measure(&["--report", directory.to_str().unwrap()]);
+    let json = std::fs::read(directory.join("report.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<RunReport>(&json).unwrap(), report);
+    let page = std::fs::read_to_string(directory.join("report.html")).unwrap();
+    assert!(page.contains("Throughput over time") && page.contains("Latency by percentile"));
+}
+
+#[test]
 fn a_fault_happens_to_any_service_and_load() {
     let results = tempfile::tempdir().unwrap();
     let file = results.path().join("report.json");

@@ -9,7 +9,7 @@ use crate::report::wrap;
 /// Columns of the report for the terminal.
 const COLUMNS: usize = 80;
 
-const STYLE: &str = "
+const SHEET: &str = "
 :root { color-scheme: light dark; --ink: #1f2328; --paper: #ffffff; --soft: #f3f5f7; --grid: #d8dee4;
   --event: #b42318; --series-1: #0550ae; --series-2: #9a4a00; --series-3: #116329; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --soft: #171d25;
@@ -39,7 +39,7 @@ pub(super) fn page(page: &Page) -> String {
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
+         <title>{title}</title>\n<style>{SHEET}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
     );
     let interrupted = page
         .verdict
