@@ -28,6 +28,22 @@ const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 /// The unit in which the transport waits.
 const TRANSPORT_TICK: Duration = Duration::from_millis(1);
 
+/// The longest messages that a group of this benchmark takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of an operation.
+    pub operation_bytes: u32,
+    /// Bytes of a result.
+    pub reply_bytes: u32,
+}
+
+/// The longest messages that a group of this benchmark takes.
+#[must_use]
+pub fn limits() -> Limits {
+    let defaults = GroupConfig::default();
+    Limits { operation_bytes: defaults.max_operation_bytes, reply_bytes: defaults.max_reply_bytes }
+}
+
 /// Makes the directory of a group.
 ///
 /// # Errors

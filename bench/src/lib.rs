@@ -2,8 +2,11 @@
 //!
 //! It starts a group of replica processes on loopback ([`launch`]), drives them with real
 //! authenticated clients ([`load`], [`workload`]), and reports what it measured ([`report`]).
-//! [`run()`] measures a group without faults, [`scenario`] causes faults under load, [`sweep`]
-//! measures a series, [`profile`] shows where the time goes. Only [`engine`] knows the engine's
+//! [`run()`] measures a group, with events in between if asked for ([`agenda`]), [`scenario`] causes
+//! faults under load and checks what became of each operation, [`sweep`] measures a series, [`knee`] looks
+//! for the highest rate that satisfies a condition, [`compare`] gives ratios of reports, [`page`]
+//! draws them, [`profile`] shows
+//! where the time goes. Only [`engine`] knows the engine's
 //! interface, and [`options`] and [`spec`] are data that all others may use.
 //!
 //! However the benchmark ends (normally, with an error, by Ctrl-C or kill -9), no process is left
@@ -11,13 +14,17 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agenda;
+pub mod compare;
 pub mod cores;
 pub mod engine;
 mod error;
+pub mod knee;
 pub mod launch;
 pub mod load;
 pub mod machine;
 pub mod options;
+pub mod page;
 pub mod process;
 pub mod profile;
 pub mod progress;

@@ -2,8 +2,14 @@
 //! so that every other one may depend on it.
 
 mod axis;
+mod event;
+mod knee;
+mod workload;
 
 pub use axis::Axis;
+pub use event::{Action, Event};
+pub use knee::{Measure, Objective};
+pub use workload::{Arrivals, Distribution, LoadOptions, ServiceKind, WorkloadKind};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,16 +17,19 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hybster::durable::Durability;
 use hybster::duration::{DurationError, DurationRange};
-use hybster::{Layout, Protocol, TransportKind};
+use hybster::{Layout, Protocol, SessionId, TransportKind};
 use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 
 /// Measures Hybster: starts a group on loopback, drives it with clients, reports.
 #[derive(Debug, Parser)]
 #[command(name = "hybster-bench", version, args_conflicts_with_subcommands = true)]
+#[command(max_term_width = 80)]
 #[command(after_help = "Without a subcommand, `run` is meant. Exit status: 0 measured, 1 failed, \
-    2 wrong options, 3 measured but operations failed, 130 interrupted. A DURATION is a number with h, \
-    m, s, ms or us, as in 5s, 500ms, 2m; a plain number means seconds, unless something else is said.")]
+    2 wrong options, 3 measured but operations failed or a rate was not kept (the last lines say what), \
+    130 interrupted. A DURATION is a number with h, m, s, ms or us, as in 5s, 500ms, 2m; a plain number \
+    means seconds, unless something else is said. A FILE may be - for standard output, a pipe or \
+    /dev/fd/N; a symbolic link is followed.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -36,9 +45,17 @@ pub enum Command {
     /// Measure throughput and latency (the default).
     Run(RunOptions),
     /// Cause a fault under load and measure what clients notice.
+    #[command(override_usage = "hybster-bench fault --kill-leader [OPTIONS]\n       \
+        hybster-bench fault --pause-follower [DURATION] [OPTIONS]\n       \
+        hybster-bench fault --restart [HOW] --durability sync [OPTIONS]")]
     Fault(FaultOptions),
     /// Measure a series: one option takes several values.
     Sweep(SweepOptions),
+    /// Measure what parts of the system cost or gain: each is left out or exchanged in turn, and compared
+    /// with the base.
+    Ablate(AblateOptions),
+    /// Compare report files: ratios to the first, with confidence intervals.
+    Compare(CompareOptions),
     /// Profile a load: flamegraphs, and where the nanoseconds of an operation go.
     Flamegraph(ProfileOptions),
     /// Watch a group without load: its CPU use.
@@ -59,28 +76,12 @@ pub enum RestartHow {
     All,
 }
 
-/// A service that can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ServiceKind {
-    /// Does nothing; requests and replies of any size.
-    Null,
-    /// Adds to one number, so that lost and repeated operations show.
-    Counter,
-    /// A key-value store.
-    Kv,
-}
-
-impl ServiceKind {
-    /// The name on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Counter => "counter",
-            Self::Kv => "kv",
-        }
-    }
-}
+/// Most clients of one connection: as many as the index in a session's number can distinguish.
+pub const CLIENTS_PER_CONNECTION: u32 = 1 << SessionId::INDEX_BITS;
+/// Most connections.
+pub const MOST_CONNECTIONS: u32 = 256;
+/// Most clients.
+pub const MOST_CLIENTS: u32 = MOST_CONNECTIONS * CLIENTS_PER_CONNECTION;
 
 /// The group and its clients.
 #[derive(Clone, Debug, Args)]
@@ -98,16 +99,18 @@ pub struct GroupOptions {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub pillars: u16,
     /// Logical clients, each with one outstanding operation.
-    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 2048,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_CLIENTS)))]
     pub clients: u32,
     /// Connection groups that the clients share; each has a load thread of its own.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_CONNECTIONS)))]
     pub connections: u32,
-    /// Bytes of a request (kv: of a written value).
-    #[arg(long, default_value_t = 0)]
-    pub request_size: u32,
+    /// Bytes of a request (kv: of a value); by default 0, or what the workload says.
+    #[arg(long, value_name = "BYTES")]
+    pub request_size: Option<u32>,
     /// Bytes of a reply of the null service.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
     pub reply_size: u32,
     /// Requests per batch, at most.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -161,24 +164,32 @@ pub struct RunOptions {
     /// The group and its clients.
     #[command(flatten)]
     pub group: GroupOptions,
-    /// The service.
-    #[arg(long, value_enum, default_value = "null")]
-    pub service: ServiceKind,
-    /// Reads in percent of operations; the null service calls an unordered request a read.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
-    pub read_percent: u8,
-    /// Keys of the kv service, all written before the measurement.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub keys: u32,
+    /// The operations, and when they are due.
+    #[command(flatten)]
+    pub load: LoadOptions,
     /// How long to measure.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = seconds)]
     pub duration: Duration,
+    /// Measure this many operations, and not a time.
+    #[arg(long, value_name = "N", conflicts_with_all = ["duration", "find_knee"],
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub operations: Option<u64>,
     /// How long to load before the measurement.
     #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = seconds)]
     pub warmup: Duration,
-    /// Open loop with this many operations per second; latency counts from the intended time.
-    #[arg(long, value_name = "OPS", value_parser = rate)]
-    pub rate: Option<f64>,
+    /// Cause this while measuring, so long after the measurement began: TIME:kill-leader, TIME:kill 1,
+    /// TIME:pause 2 for 5s, TIME:pause-leader for 5s, TIME:restart 1 or TIME:restart-leader, as in
+    /// 10s:kill-leader. The option may be given again.
+    #[arg(long = "event", value_name = "TIME:WHAT")]
+    pub events: Vec<Event>,
+    /// Find the highest rate at which this holds, such as "p99<5ms" (p50, p90, p99, p999, mean or max), by
+    /// an open loop of --duration at each step. Without --rate, the steps follow from what a closed loop
+    /// reaches.
+    #[arg(long, value_name = "CONDITION", conflicts_with = "events")]
+    pub find_knee: Option<Objective>,
+    /// Write a directory with report.html, plots, report.json, CSV and the distribution of latencies too.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub report: Option<PathBuf>,
     /// Write the report as JSON to this file too (see bench/REPORT.md).
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -205,6 +216,10 @@ pub struct FaultOptions {
     /// How long to load after the fault (after the catch-up for --pause-follower).
     #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = seconds)]
     pub after: Duration,
+    /// The operations, and when they are due. By default clients increment a counter, which shows whether
+    /// an operation was lost or counted twice; of other services, only what clients notice is reported.
+    #[command(flatten)]
+    pub load: LoadOptions,
     /// Repetitions, each with a fresh group.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
@@ -234,6 +249,36 @@ pub struct SweepOptions {
     /// Everything that stays the same.
     #[command(flatten)]
     pub run: RunOptions,
+}
+
+/// Options of `ablate`.
+#[derive(Clone, Debug, Args)]
+pub struct AblateOptions {
+    /// What is left out or exchanged, separated by commas; by default everything. The first is what others
+    /// are compared with.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub only: Vec<String>,
+    /// Runs of each; they take turns.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+    /// Write the runs as CSV to this file too, one line per run.
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Everything that stays the same.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+/// Options of `compare`.
+#[derive(Clone, Debug, Args)]
+pub struct CompareOptions {
+    /// Reports (--json) of run, sweep or ablate, or directories of reports whose runs are taken together.
+    /// The first is what others are compared with; of a series, its first value.
+    #[arg(required = true, value_name = "FILE")]
+    pub reports: Vec<PathBuf>,
+    /// Write the comparison as JSON to this file too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 /// Options of `flamegraph`.
@@ -312,13 +357,6 @@ fn busy_poll(text: &str) -> Result<Duration, DurationError> {
     DurationRange::microseconds(Duration::ZERO, Duration::from_secs(1)).parse(text)
 }
 
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if (1.0..=1e9).contains(&value) => Ok(value),
-        _ => Err("give operations per second, at least 1".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,7 +371,7 @@ mod tests {
         assert!(Cli::try_parse_from(["hybster-bench", "--protocol", "paxos"]).is_err());
         let cli = Cli::parse_from(["hybster-bench", "run", "--rate", "1000"]);
         let Some(Command::Run(run)) = cli.command else { panic!("not run") };
-        assert_eq!(run.rate, Some(1000.0));
+        assert_eq!(run.load.rate, Some(1000.0));
     }
 
     #[test]

@@ -4,17 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hybster::durable::Durability;
-use hybster::{Layout, Protocol, SessionId, TransportKind};
+use hybster::{Layout, Protocol, TransportKind};
 use hybster_net::LinkCipher;
 use hybster_tss::{MacAlgorithm, RequestAuthenticator};
 
 use crate::Error;
 use crate::cores::Cores;
-use crate::options::{GroupOptions, ServiceKind};
-
-/// Most sessions of one connection group: as many as the index in a session's number can
-/// distinguish.
-const LARGEST_SHARE: u32 = 1 << SessionId::INDEX_BITS;
+use crate::options::{CLIENTS_PER_CONNECTION, GroupOptions, ServiceKind};
 
 /// The specification of a group.
 #[derive(Clone, Debug)]
@@ -77,12 +73,12 @@ impl GroupSpec {
         };
         // All identities except one, the monitor's, belong to connection groups.
         let connections = identities.saturating_sub(1).max(1);
-        let room = LARGEST_SHARE * connections;
+        let room = CLIENTS_PER_CONNECTION.saturating_mul(connections);
         if options.clients > room {
-            let needed = options.clients.div_ceil(LARGEST_SHARE);
+            let needed = options.clients.div_ceil(CLIENTS_PER_CONNECTION);
             return Err(Error::new(format!(
-                "one connection serves at most {LARGEST_SHARE} clients: give --connections {needed} \
-                 or more, or fewer --clients",
+                "one connection serves at most {CLIENTS_PER_CONNECTION} clients: give --connections \
+                 {needed} or more, or fewer --clients",
             )));
         }
         let least = rules.least_replicas(faults);

@@ -1,7 +1,10 @@
 //! The flag that ends everything: on Ctrl-C, SIGTERM, SIGHUP, or an error in any thread.
+//!
+//! A signal asks to end: who measures may stop in order and report what there is so far. An error, or
+//! another signal a second later, ends everything at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Error;
@@ -9,9 +12,17 @@ use crate::Error;
 /// Longest time between two checks of the flag while waiting.
 const SLICE: Duration = Duration::from_millis(50);
 
+/// A signal that comes so long after the first one means "at once".
+const IMPATIENCE: Duration = Duration::from_secs(1);
+
+/// Somebody asked to end.
+const ASKED: u8 = 1;
+/// Everything ends at once.
+const URGENT: u8 = 2;
+
 /// A flag that says "stop now"; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<AtomicU8>);
 
 impl Stop {
     /// A flag that is not raised.
@@ -27,20 +38,49 @@ impl Stop {
     pub fn on_signals() -> Result<Self, Error> {
         let stop = Self::new();
         let raised = stop.clone();
-        ctrlc::set_handler(move || raised.raise())
+        let mut first: Option<Instant> = None;
+        // `timeout`, for one, sends a signal twice: to the process and to its group.
+        let signal = move || match first {
+            Some(at) if at.elapsed() >= IMPATIENCE => raised.raise(),
+            Some(_) => {}
+            None => {
+                first = Some(Instant::now());
+                raised.ask();
+            }
+        };
+        ctrlc::set_handler(signal)
             .map_err(|e| Error::new(format!("cannot install the signal handler: {e}")))?;
         Ok(stop)
     }
 
-    /// Raises the flag.
-    pub fn raise(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// Asks to end, as a signal does.
+    pub fn ask(&self) {
+        self.0.fetch_max(ASKED, Ordering::Relaxed);
     }
 
-    /// Whether the flag is raised.
+    /// Ends everything at once.
+    pub fn raise(&self) {
+        self.0.store(URGENT, Ordering::Relaxed);
+    }
+
+    /// Whether the flag is raised, urgently or not.
     #[must_use]
     pub fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) >= ASKED
+    }
+
+    /// Whether everything is to end at once.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= URGENT
+    }
+
+    /// Fails if everything is to end at once.
+    ///
+    /// # Errors
+    /// [`Error::interrupted`].
+    pub fn check_urgent(&self) -> Result<(), Error> {
+        if self.is_urgent() { Err(Error::interrupted()) } else { Ok(()) }
     }
 
     /// Fails if the flag is raised.
@@ -75,6 +115,17 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_asked_to_end_may_do_so_in_order() {
+        let stop = Stop::new();
+        assert!(!stop.is_raised() && stop.check().is_ok());
+        stop.ask();
+        assert!(stop.check().is_err() && stop.check_urgent().is_ok());
+        stop.raise();
+        stop.ask();
+        assert!(stop.check_urgent().unwrap_err().is_interrupted());
+    }
 
     #[test]
     fn a_raised_flag_ends_a_sleep_with_an_error() {

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use hybster_bench::compare::CompareReport;
+use hybster_bench::knee::KneeReport;
 use hybster_bench::report::RunReport;
 use hybster_bench::scenario::FaultReport;
 
@@ -95,14 +97,22 @@ fn expect_success(output: &Output) {
 }
 
 fn measure(arguments: &[&str]) -> RunReport {
+    let short = ["--duration", "0.5", "--warmup", "0.2", "--clients", "16"];
+    measure_with(&[&short[..], arguments].concat())
+}
+
+/// A slow machine may not keep a rate, and that is not what these tests are about.
+fn measure_with(arguments: &[&str]) -> RunReport {
     let results = tempfile::tempdir().unwrap();
     let file = results.path().join("report.json");
-    let short = ["--duration", "0.5", "--warmup", "0.2", "--clients", "16"];
     let mut all = vec!["run", "--json", file.to_str().unwrap()];
-    all.extend(short);
     all.extend(arguments);
     let output = run(&all);
-    expect_success(&output);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let is_slow = output.status.code() == Some(3) && stderr.contains("the rate was not kept");
+    if !is_slow {
+        expect_success(&output);
+    }
     assert!(String::from_utf8_lossy(&output.stdout).contains("operations/s"));
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
@@ -112,7 +122,7 @@ fn a_group_is_measured_and_nothing_stays_behind() {
     let report = measure(&[]);
     assert_eq!((report.kind.as_str(), report.errors), ("run", 0));
     assert!(report.completed > 0 && report.throughput_ops_s > 0.0);
-    let latency = report.latency_us;
+    let latency = report.latency_us.unwrap();
     assert!(0.0 < latency.p50 && latency.p50 <= latency.p99 && latency.p99 <= latency.max);
     let names: Vec<_> = report.processes.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["replica 0", "replica 1", "replica 2", "load"]);
@@ -212,6 +222,156 @@ fn the_store_is_measured_with_reads_in_an_open_loop_over_two_connections() {
 }
 
 #[test]
+fn workloads_over_records_run_and_every_answer_is_right() {
+    for (workload, reads) in [("ycsb-d", 95), ("ycsb-e", 95), ("ycsb-f", 50), ("coordination", 90)]
+    {
+        let report = measure(&["--workload", workload, "--keys", "100", "--request-size", "20"]);
+        assert_eq!(report.errors, 0, "{workload}: {:?}", report.errors_by_kind);
+        assert!(report.completed > 0, "{workload}");
+        let load = report.config.load.unwrap();
+        assert_eq!((load.workload.as_str(), report.config.read_percent), (workload, reads));
+    }
+}
+
+#[test]
+fn a_number_of_operations_is_measured_exactly() {
+    let report = measure_with(&[
+        "--operations",
+        "1001",
+        "--warmup",
+        "0.1",
+        "--clients",
+        "16",
+        "--connections",
+        "2",
+        "--hot-client",
+        "75",
+    ]);
+    assert_eq!((report.completed, report.errors), (1001, 0));
+    let of: Vec<_> = report.connections.iter().map(|c| (c.clients, c.completed)).collect();
+    assert_eq!(of, [(12, 751), (4, 250)]);
+    let timeline = report.timeline.unwrap();
+    assert_eq!(timeline.completed.iter().sum::<u32>(), 1001);
+    assert_eq!(report.config.load.unwrap().operations, Some(1001));
+}
+
+/// What is due during the warm-up and answered later has waited, and counts.
+#[test]
+fn an_overloaded_open_loop_says_so() {
+    let results = tempfile::tempdir().unwrap();
+    let file = results.path().join("report.json");
+    let output = run(&[
+        "--rate=20000000",
+        "--duration=0.5",
+        "--warmup=0.5",
+        "--clients=16",
+        "--json",
+        file.to_str().unwrap(),
+    ]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("the rate was not kept"), "{stderr}");
+    let report: RunReport = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let (open, latency) = (report.open_loop.unwrap(), report.latency_us.unwrap());
+    assert!(!open.kept_up && open.due == 10_000_000 && open.never_sent > 0, "{open:?}");
+    assert!(latency.p50 > 0.0);
+}
+
+#[test]
+fn events_happen_while_a_load_runs_and_are_reported() {
+    let report = measure_with(&[
+        "--clients=8",
+        "--warmup=0.5",
+        "--duration=6",
+        "--durability=async",
+        "--event=500ms:pause 2 for 300ms",
+        "--event=1500ms:restart 1",
+        "--event=3s:kill-leader",
+    ]);
+    let events: Vec<_> = report.events.iter().map(|e| (e.event.as_str(), e.replica)).collect();
+    assert_eq!(events[..2], [("pause 2 for 300ms", 2), ("restart 1", 1)]);
+    assert_eq!(events[2].0, "kill-leader");
+    assert!(report.events[..2].iter().all(|e| e.over_s > Some(e.at_s)), "{events:?}");
+    assert!(report.events[2].over_s.is_none());
+    assert!(
+        report.events.iter().all(|e| e.recovery.before_ops_s > Some(0.0)),
+        "{:?}",
+        report.events
+    );
+    assert_eq!(report.timeline.unwrap().completed.len(), 600);
+    // All of them used CPU time, the killed leader too.
+    assert_eq!(report.processes.len(), 4);
+    assert!(report.processes.iter().all(|p| p.cpu_s >= 0.0), "{:?}", report.processes);
+    assert_eq!(report.errors, 0, "{:?}", report.errors_by_kind);
+}
+
+#[test]
+fn the_knee_is_looked_for() {
+    let results = tempfile::tempdir().unwrap();
+    let file = results.path().join("report.json");
+    let output = run(&[
+        "--find-knee=p99<1us",
+        "--rate=50",
+        "--duration=0.2",
+        "--warmup=0.1",
+        "--clients=4",
+        "--json",
+        file.to_str().unwrap(),
+    ]);
+    // No group is so fast.
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("p99<1us: held at no rate"));
+    let report: KneeReport = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!((report.kind.as_str(), report.rate_ops_s), ("knee", None));
+    assert!(report.steps.len() > 1 && report.steps.iter().all(|step| !step.good));
+}
+
+#[test]
+fn a_report_may_go_to_standard_output() {
+    let output = run(&["--json", "-", "--duration=0.2", "--warmup=0.1", "--clients=4"]);
+    expect_success(&output);
+    let report: RunReport = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report.completed > 0);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("operations/s"));
+}
+
+#[test]
+fn a_directory_with_a_page_is_written() {
+    let results = tempfile::tempdir().unwrap();
+    let directory = results.path().join("new");
+    let report = measure(&["--report", directory.to_str().unwrap()]);
+    let json = std::fs::read(directory.join("report.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<RunReport>(&json).unwrap(), report);
+    let page = std::fs::read_to_string(directory.join("report.html")).unwrap();
+    assert!(page.contains("Throughput over time") && page.contains("Latency by percentile"));
+}
+
+#[test]
+fn a_fault_happens_to_any_service_and_load() {
+    let results = tempfile::tempdir().unwrap();
+    let file = results.path().join("report.json");
+    let output = run(&[
+        "fault",
+        "--kill-leader",
+        "--service=kv",
+        "--keys=20",
+        "--request-size=50",
+        "--read-percent=20",
+        "--rate=50",
+        "--at=0.5",
+        "--after=2",
+        "--clients=16",
+        "--json",
+        file.to_str().unwrap(),
+    ]);
+    expect_success(&output);
+    let report: FaultReport = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!((report.lost, report.doubled, report.errors), (None, None, 0));
+    assert_eq!((report.config.service.as_str(), report.config.request_size), ("kv", 50));
+    assert!(report.acknowledged > 0);
+}
+
+#[test]
 fn signed_requests_are_measured() {
     let report = measure(&["--request-authenticator", "ed25519"]);
     assert_eq!(report.errors, 0, "{:?}", report.errors_by_kind);
@@ -237,6 +397,25 @@ fn a_series_takes_turns_and_is_written_as_json_and_csv() {
     assert!(points.iter().all(|p| p["runs"].as_array().unwrap().len() == 2));
     assert_eq!(points[1]["runs"][0]["config"]["pillars"], 2);
     assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 5);
+}
+
+#[test]
+fn what_is_left_out_takes_turns_with_the_base_and_is_compared() {
+    let results = tempfile::tempdir().unwrap();
+    let file = results.path().join("series.json");
+    let json = file.to_str().unwrap();
+    let short = ["--duration=0.2", "--warmup=0.1", "--clients=4", "--repeat=3"];
+    let only = ["ablate", "--only=base,unreplicated", "--json", json];
+    let output = run(&[&only[..], &short].concat());
+    expect_success(&output);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("ratios to base (3 runs)") && text.contains("unreplicated "), "{text}");
+    let output = run(&["compare", json, "--json", "-"]);
+    expect_success(&output);
+    let report: CompareReport = serde_json::from_slice(&output.stdout).unwrap();
+    let ratio = report.others[0].throughput.unwrap();
+    assert!(ratio.ratio > 0.0 && ratio.low <= Some(ratio.ratio) && ratio.high >= Some(ratio.ratio));
+    assert!(report.others[0].differences.iter().any(|d| d == "unreplicated true for false"));
 }
 
 #[test]
@@ -275,7 +454,10 @@ fn a_profile_adds_up_to_its_samples() {
         println!("skipped: {reason}");
         return;
     }
-    expect_success(&output);
+    // Without inferno nothing is drawn, which is told and is no success.
+    if !stderr.contains("inferno is not installed") {
+        expect_success(&output);
+    }
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("sum of samples") && text.contains("measured (/proc)"), "{text}");
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
@@ -290,6 +472,10 @@ fn a_profile_adds_up_to_its_samples() {
         assert!((sum - sampled).abs() <= sampled * 1e-6, "{process}");
     }
     assert!(out.join("replica-0.script").is_file() && out.join("load.script").is_file());
+    let folded = std::fs::read_to_string(out.join("replica-0.folded")).unwrap();
+    let samples: u64 =
+        folded.lines().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+    assert!(samples >= processes[0]["samples"].as_u64().unwrap(), "{samples}");
 }
 
 #[test]
@@ -311,7 +497,7 @@ fn a_killed_leader_loses_nothing() {
     expect_success(&output);
     let report: FaultReport = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     assert!(report.is_clean());
-    assert_eq!((report.lost, report.doubled), (0, 0));
+    assert_eq!((report.lost, report.doubled), (Some(0), Some(0)));
     assert!(report.rounds[0].view_after > report.rounds[0].view_before);
 }
 
@@ -331,20 +517,43 @@ fn a_paused_follower_catches_up() {
     expect_success(&output);
 }
 
-#[test]
-fn an_interrupted_benchmark_takes_its_replicas_with_it() {
+/// It ends in order, and reports what there is so far.
+fn interrupt_while_measuring(signal: rustix::process::Signal) {
     let directory = tempfile::tempdir().unwrap();
-    let guard = start(directory.path(), &["run", "--duration", "600", "--clients", "4"]);
+    let results = tempfile::tempdir().unwrap();
+    let file = results.path().join("report.json");
+    let json = file.to_str().unwrap();
+    let arguments = ["run", "--duration=600", "--warmup=0", "--clients=4", "--json", json];
+    let guard = start(directory.path(), &arguments);
     wait_for_replicas(directory.path(), 3);
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&guard.0),
-        rustix::process::Signal::INT,
-    )
-    .unwrap();
+    let pid = rustix::process::Pid::from_child(&guard.0);
+    // There is nothing to report until the load has begun, which cannot be seen from outside: so it is
+    // asked for late, and it may still have been too early on a very slow machine.
+    std::thread::sleep(Duration::from_secs(4));
+    rustix::process::kill_process(pid, signal).unwrap();
     let output = finish(guard);
-    assert_eq!(output.status.code(), Some(130));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("interrupted"), "{stderr}");
     nothing_stays(directory.path());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "files stay behind");
+    if let Ok(text) = std::fs::read(file) {
+        let report: RunReport = serde_json::from_slice(&text).unwrap();
+        assert!(report.interrupted && report.duration_s < 600.0);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("interrupted  after"));
+    } else {
+        println!("the load had not begun yet");
+    }
+}
+
+#[test]
+fn an_interrupted_benchmark_takes_its_replicas_with_it() {
+    interrupt_while_measuring(rustix::process::Signal::INT);
+}
+
+#[test]
+fn a_terminated_benchmark_takes_its_replicas_with_it() {
+    interrupt_while_measuring(rustix::process::Signal::TERM);
 }
 
 #[test]
@@ -377,11 +586,24 @@ fn wrong_options_are_told_before_anything_starts() {
         (&["sweep", "--over", "pillars", "--csv", "/nonexistent/x.csv"], "give --csv a file"),
         (&["--service", "counter"], "fault"),
         (&["--clients", "20000"], "--connections 2"),
+        (&["--clients", "4294967295"], "1..=4194304"),
+        (&["--reply-size", "1048577"], "the limit, 1048576 bytes"),
+        (&["--request-size", "1048577"], "the limit, 1048576 bytes"),
+        (&["fault", "--kill-leader", "--request-size", "1"], "the counter is only incremented"),
+        (
+            &["sweep", "--over", "pillars", "--values", "many"],
+            "\"many\" is no whole number from 1 to",
+        ),
+        (&["--event", "1s:explode"], "is no event"),
+        (&["--event", "1s:kill 7"], "they are 0 to 2"),
+        (&["--find-knee", "p42<1s"], "is no figure"),
         (&["fault", "--kill-leader", "--replicas", "1"], "f >= 1"),
     ] {
         let output = run(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success());
-        assert!(stderr.contains(text), "{arguments:?}: {stderr}");
+        // Lines are broken between words.
+        let told: Vec<&str> = stderr.split_whitespace().collect();
+        assert!(told.join(" ").contains(text), "{arguments:?}: {stderr}");
     }
 }

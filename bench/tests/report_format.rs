@@ -1,10 +1,13 @@
 //! The JSON form of reports is a contract (bench/REPORT.md): a change of these fixtures is a decision.
 
-use hybster_bench::report::{FORMAT, RunReport, write_json};
+use hybster_bench::report::{FORMAT, RunReport, wrap, write_json};
 use hybster_bench::scenario::FaultReport;
 
 const RUN: &str = include_str!("fixtures/run-report.json");
 const FAULT: &str = include_str!("fixtures/fault-report.json");
+/// Reports of the first form.
+const OLD_RUN: &str = include_str!("fixtures/run-report-1.json");
+const OLD_FAULT: &str = include_str!("fixtures/fault-report-1.json");
 
 #[test]
 fn a_run_report_is_written_as_the_fixture_says() {
@@ -26,6 +29,43 @@ fn a_fault_report_is_written_as_the_fixture_says() {
 }
 
 #[test]
+fn reports_of_the_first_form_can_be_read() {
+    let run: RunReport = serde_json::from_str(OLD_RUN).unwrap();
+    assert_eq!((run.format, run.completed), (1, 4_123_455));
+    assert_eq!(run.latency_us.unwrap().p99, 9000.0);
+    assert!(run.timeline.is_none() && run.events.is_empty() && run.config.load.is_none());
+    assert!(run.to_string().contains("request 0 B, reply 0 B, 0 % reads"));
+    let fault: FaultReport = serde_json::from_str(OLD_FAULT).unwrap();
+    assert_eq!((fault.format, fault.lost, fault.doubled), (1, Some(0), Some(0)));
+}
+
+#[test]
+fn what_is_wrong_with_a_run_is_told_in_sentences() {
+    let run: RunReport = serde_json::from_str(RUN).unwrap();
+    let verdict = run.verdict();
+    let [failed, rate] = &verdict.complaints[..] else { panic!("{verdict:?}") };
+    assert_eq!(failed, "3 operations failed (overloaded 2, unfinished 1)");
+    assert!(rate.starts_with("the rate was not kept: 412,346 operations/s"), "{rate}");
+    let none = RunReport { latency_us: None, completed: 0, ..run };
+    assert!(none.to_string().contains("latency      n/a"));
+    assert!(none.verdict().complaints.iter().any(|c| c.contains("no operation completed")));
+}
+
+/// A terminal of 80 columns suffices.
+#[test]
+fn lines_are_broken_between_words() {
+    for text in [
+        serde_json::from_str::<RunReport>(RUN).unwrap().to_string(),
+        serde_json::from_str::<FaultReport>(FAULT).unwrap().to_string(),
+    ] {
+        let wrapped = wrap(&text, 80);
+        assert!(wrapped.lines().all(|line| line.chars().count() <= 80), "{wrapped}");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(words(&wrapped), words(&text));
+    }
+}
+
+#[test]
 fn the_text_forms_name_what_matters() {
     let run: RunReport = serde_json::from_str(RUN).unwrap();
     let text = run.to_string();
@@ -38,6 +78,13 @@ fn the_text_forms_name_what_matters() {
         "187.5 requests per batch",
         "DID NOT KEEP UP",
         "stolen       0.25 s",
+        "10,000 records of 1000 B (zipfian), 50 % reads, 50 % updates",
+        "open loop (poisson arrivals)",
+        "76,544 of 4,500,000 that were due were never sent",
+        "2.50 s pause 2 for 1s (replica 2), over at 3.50 s: gap 20 ms, full rate (412,000 \
+         operations/s) after 40 ms",
+        "5.00 s kill-leader (replica 0): gap 620 ms, FULL RATE (410,000 operations/s) NOT REACHED",
+        "1: 1,024 clients, 2,000,000 completed",
         "replica 0         5.50     20.0 MiB     24.0 MiB",
         "AMD EPYC, 2 cores",
     ] {

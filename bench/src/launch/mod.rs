@@ -1,10 +1,13 @@
 //! Groups of replica processes that a benchmark starts and stops.
 
 mod child;
+mod directory;
 mod replica;
 
 pub use child::Child;
 pub use replica::run_replica;
+
+use directory::Directory;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -13,7 +16,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hybster::duration::Human;
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 use crate::Error;
 use crate::engine;
@@ -35,7 +37,7 @@ const WRAPPED_START_PATIENCE: Duration = Duration::from_secs(300);
 pub struct Group {
     // Declared first, so that the processes end before their directory is removed.
     replicas: Vec<Child>,
-    directory: TempDir,
+    directory: Directory,
     spec: GroupSpec,
 }
 
@@ -59,10 +61,7 @@ impl Group {
     }
 
     fn launch_once(spec: &GroupSpec, stop: &Stop) -> Result<Self, Error> {
-        let directory = tempfile::Builder::new()
-            .prefix("hybster-bench-")
-            .tempdir()
-            .map_err(|e| Error::new(format!("cannot make a temporary directory: {e}")))?;
+        let directory = Directory::new()?;
         let mut group = Self { replicas: Vec::new(), directory, spec: spec.clone() };
         let addresses = free_addresses(spec.replicas)?;
         engine::create_group(&group.path(), spec, &addresses)?;
@@ -187,13 +186,35 @@ impl Group {
         Ok(list)
     }
 
+    /// CPU time so far and memory of one replica, if it runs.
+    #[must_use]
+    pub fn usage_of(&self, replica: u16) -> Option<ProcessReport> {
+        let child = self.replicas.get(usize::from(replica))?;
+        usage_of(child.name(), child.pid()).ok()
+    }
+
     /// Stops all replicas in order.
     ///
     /// # Errors
     /// If one ended with an error or had to be killed; the others are stopped nevertheless.
-    pub fn shutdown(mut self) -> Result<(), Error> {
-        self.replicas.iter_mut().for_each(Child::ask_to_stop);
-        let results: Vec<_> = self.replicas.iter_mut().map(Child::wait_stopped).collect();
+    pub fn shutdown(self) -> Result<(), Error> {
+        self.shutdown_except(&[])
+    }
+
+    /// Stops all replicas in order, except for some that were killed.
+    ///
+    /// # Errors
+    /// As [`Group::shutdown`].
+    pub fn shutdown_except(mut self, dead: &[u16]) -> Result<(), Error> {
+        let mut alive: Vec<&mut Child> = self
+            .replicas
+            .iter_mut()
+            .enumerate()
+            .filter(|(replica, _)| !dead.iter().any(|d| usize::from(*d) == *replica))
+            .map(|(_, child)| child)
+            .collect();
+        alive.iter_mut().for_each(|child| child.ask_to_stop());
+        let results: Vec<_> = alive.iter_mut().map(|child| child.wait_stopped()).collect();
         results.into_iter().collect()
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Access, Failure, Outcome, Pace, Recorder, Sessions, Workload};
+use super::{Access, Answer, Failure, Outcome, Pace, Recorder, Sessions, Workload};
 use crate::Error;
 use crate::stop::Stop;
 
@@ -13,6 +13,12 @@ use crate::stop::Stop;
 const PENALTY_NS: u64 = 20_000_000;
 /// Longest poll: the loop looks at the time and the stop flag at least this often.
 const LONGEST_POLL: Duration = Duration::from_millis(20);
+/// Whoever is in a hurry waits no longer than this for outstanding operations.
+const HURRIED_DRAIN_NS: u64 = 1_000_000_000;
+
+/// What [`Tallies::finish`] and [`Tallies::hurry`] ask for.
+const FINISH: u8 = 1;
+const HURRY: u8 = 2;
 
 /// The schedule of a load, in time from its `origin`.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +31,9 @@ pub struct Plan {
     pub measured: Duration,
     /// Longest wait for the operations that are outstanding at the end of the interval.
     pub drain: Duration,
+    /// How many operations to start in the measured interval, which then ends when all of them have
+    /// ended; without it, the interval has its length.
+    pub operations: Option<u64>,
 }
 
 impl Plan {
@@ -43,13 +52,25 @@ impl Plan {
 pub struct Tallies {
     completed: AtomicU64,
     failed: AtomicU64,
-    finish: AtomicBool,
+    finish: AtomicU8,
+    done: AtomicBool,
 }
 
 impl Tallies {
     /// Ends the measured interval now, before its planned end.
     pub fn finish(&self) {
-        self.finish.store(true, Ordering::Relaxed);
+        self.finish.fetch_max(FINISH, Ordering::Relaxed);
+    }
+
+    /// Ends the measured interval now, and waits only a moment for what is outstanding.
+    pub fn hurry(&self) {
+        self.finish.fetch_max(HURRY, Ordering::Relaxed);
+    }
+
+    /// Whether the thread has ended its interval by itself.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
     }
 
     /// Acknowledged operations so far, warm-up included.
@@ -80,12 +101,18 @@ pub struct Run<W> {
     pub failed: u64,
     /// Operations still outstanding when the drain ended.
     pub unfinished: u64,
+    /// Of an open loop: operations that were due in the measured interval.
+    pub due: u64,
+    /// Of an open loop: those of them that were never sent, as no session was free until the drain ended.
+    pub never_sent: u64,
+    /// Length of the measured interval.
+    pub length: Duration,
 }
 
 /// An operation's end, kept until the poll is over so that the time is taken once.
 struct Ended {
     session: u32,
-    failure: Option<Failure>,
+    end: Result<Answer, Failure>,
 }
 
 /// Runs one thread's load to its end: warm-up, measured interval, drain.
@@ -101,7 +128,7 @@ pub fn drive<S: Sessions, P: Pace, W: Workload>(
     stop: &Stop,
 ) -> Result<Run<W>, Error> {
     let mut load = Load::new(sessions.count(), pace, workload, plan);
-    let drain = plan.drain.as_nanos() as u64;
+    let mut drain = plan.drain.as_nanos() as u64;
     std::thread::sleep(plan.origin.saturating_duration_since(Instant::now()));
     let mut now = elapsed(plan.origin);
     loop {
@@ -109,16 +136,21 @@ pub fn drive<S: Sessions, P: Pace, W: Workload>(
         load.poll(sessions, now)?;
         now = elapsed(plan.origin);
         load.account(now, tallies);
-        if tallies.finish.load(Ordering::Relaxed) {
-            load.end = load.end.min(now);
+        let asked = tallies.finish.load(Ordering::Relaxed);
+        if asked >= FINISH || load.is_all_done() {
+            load.end = load.end.min(now.max(load.from));
+        }
+        if asked >= HURRY {
+            drain = drain.min(HURRIED_DRAIN_NS);
         }
         if now >= load.end {
             load.close();
+            tallies.done.store(true, Ordering::Relaxed);
             if load.outstanding == 0 || now >= load.end.saturating_add(drain) {
                 return Ok(load.into_run());
             }
         }
-        stop.check()?;
+        stop.check_urgent()?;
     }
 }
 
@@ -137,6 +169,12 @@ struct Load<P, W> {
     started: Vec<u64>,
     /// What the last poll completed.
     ended: Vec<Ended>,
+    /// Sessions whose operation has a further step.
+    continuing: Vec<u32>,
+    /// Operations that may still start in the measured interval.
+    left: Option<u64>,
+    /// Operations that were due in the measured interval and have started.
+    due: u64,
     /// Sessions whose operation failed, with the time from which they may submit again.
     penalised: VecDeque<(u64, u32)>,
     outstanding: u64,
@@ -148,17 +186,20 @@ struct Load<P, W> {
 impl<P: Pace, W: Workload> Load<P, W> {
     fn new(count: u32, mut pace: P, workload: W, plan: &Plan) -> Self {
         // The first operations are spread over the polls by the driver's own batching.
-        (0..count).rev().for_each(|session| pace.idle(session));
+        (0..count).rev().for_each(|session| pace.idle(session, 0));
         Self {
             pace,
             workload,
-            recorder: Recorder::starting_at(plan.begin_ns()),
+            recorder: Recorder::starting_at(plan.begin_ns(), plan.measured),
             from: plan.begin_ns(),
             end: plan.end_ns(),
             is_closed: false,
             operation: Vec::with_capacity(4096),
             started: vec![0; count as usize],
             ended: Vec::with_capacity(count as usize),
+            continuing: Vec::with_capacity(count as usize),
+            left: plan.operations,
+            due: 0,
             penalised: VecDeque::with_capacity(count as usize),
             outstanding: 0,
             acknowledged: 0,
@@ -167,20 +208,43 @@ impl<P: Pace, W: Workload> Load<P, W> {
         }
     }
 
+    /// Whether all operations that were to start have started and ended.
+    fn is_all_done(&self) -> bool {
+        self.left == Some(0) && self.outstanding == 0
+    }
+
+    /// Whether an operation that counts from this time belongs to the measured interval.
+    fn is_measured(&self, since: u64) -> bool {
+        since >= self.from && since < self.end
+    }
+
     /// Submits what is due.
     fn submit(&mut self, sessions: &mut impl Sessions, now: u64) -> Result<(), Error> {
+        while let Some(session) = self.continuing.pop() {
+            self.send(sessions, session)?;
+        }
         while self.penalised.front().is_some_and(|&(at, _)| at <= now) {
             let (_, session) = self.penalised.pop_front().expect("just seen");
-            self.pace.idle(session);
+            self.pace.idle(session, now);
         }
-        while let Some((session, since)) = self.pace.next(now, self.end) {
-            self.operation.clear();
-            let access: Access = self.workload.next(session, &mut self.operation);
-            sessions.submit(session, access, &self.operation)?;
+        while self.left != Some(0)
+            && let Some((session, since)) = self.pace.next(now, self.end)
+        {
+            if self.is_measured(since) {
+                self.due += 1;
+                self.left = self.left.map(|left| left - 1);
+            }
             self.started[session as usize] = since;
             self.outstanding += 1;
+            self.send(sessions, session)?;
         }
         Ok(())
+    }
+
+    fn send(&mut self, sessions: &mut impl Sessions, session: u32) -> Result<(), Error> {
+        self.operation.clear();
+        let access: Access = self.workload.next(session, &mut self.operation);
+        sessions.submit(session, access, &self.operation)
     }
 
     /// Lets the driver work until an operation has ended or the pace wants to act.
@@ -188,37 +252,47 @@ impl<P: Pace, W: Workload> Load<P, W> {
         let wait = self.pace.wait(now).map_or(LONGEST_POLL, Duration::from_nanos);
         let Self { workload, ended, .. } = self;
         sessions.poll(wait.min(LONGEST_POLL), &mut |session, outcome| {
-            let failure = match outcome {
-                Outcome::Done(result) if workload.acknowledged(session, result) => None,
-                Outcome::Done(_) => Some(Failure::WrongResult),
+            let end = match outcome {
+                Outcome::Done(result) => match workload.acknowledged(session, result) {
+                    Answer::Wrong => Err(Failure::WrongResult),
+                    answer => Ok(answer),
+                },
                 Outcome::Failed(failure) => {
                     workload.failed(session);
-                    Some(failure)
+                    Err(failure)
                 }
             };
-            ended.push(Ended { session, failure });
+            ended.push(Ended { session, end });
         })
     }
 
     /// Counts what the last poll completed, and lets its sessions go on.
     fn account(&mut self, now: u64, tallies: &Tallies) {
         let inside = now >= self.from && now < self.end;
-        let mut progress = false;
-        self.outstanding -= self.ended.len() as u64;
-        for Ended { session, failure } in self.ended.drain(..) {
+        // What was due during the warm-up and is answered only now has waited: it counts as well.
+        let backlog = inside && self.pace.is_open();
+        let mut acknowledged = 0;
+        let mut acknowledged_inside = 0;
+        for Ended { session, end } in self.ended.drain(..) {
             let since = self.started[session as usize];
-            let counts = since >= self.from && since < self.end;
-            match failure {
-                None => {
-                    progress = true;
-                    self.acknowledged += 1;
-                    self.acknowledged_inside += u64::from(inside);
+            let measured = since >= self.from && since < self.end;
+            let counts = measured || backlog;
+            match end {
+                Ok(Answer::Continue) => {
+                    self.continuing.push(session);
+                    continue;
+                }
+                Ok(_) => {
+                    acknowledged += 1;
+                    // Of a number of operations, those that started in the interval are meant.
+                    let is_inside = if self.left.is_some() { measured } else { inside };
+                    acknowledged_inside += u32::from(is_inside);
                     if counts {
                         self.recorder.completed(now - since);
                     }
-                    self.pace.idle(session);
+                    self.pace.idle(session, now);
                 }
-                Some(kind) => {
+                Err(kind) => {
                     self.failed += 1;
                     if counts {
                         self.recorder.failed(kind);
@@ -229,12 +303,18 @@ impl<P: Pace, W: Workload> Load<P, W> {
                     }
                 }
             }
+            self.outstanding -= 1;
         }
-        if progress {
+        if acknowledged > 0 {
+            self.acknowledged += acknowledged;
             if inside {
                 self.recorder.progress(now);
             }
             tallies.completed.store(self.acknowledged, Ordering::Relaxed);
+        }
+        if acknowledged_inside > 0 {
+            self.acknowledged_inside += u64::from(acknowledged_inside);
+            self.recorder.acknowledged(now - self.from, acknowledged_inside);
         }
         if self.failed > 0 {
             tallies.failed.store(self.failed, Ordering::Relaxed);
@@ -250,7 +330,11 @@ impl<P: Pace, W: Workload> Load<P, W> {
     }
 
     fn into_run(self) -> Run<W> {
+        let never_sent = self.pace.never_sent(self.from, self.end);
         Run {
+            due: if self.pace.is_open() { self.due + never_sent } else { 0 },
+            never_sent,
+            length: Duration::from_nanos(self.end.saturating_sub(self.from)),
             recorder: self.recorder,
             workload: self.workload,
             acknowledged: self.acknowledged,
@@ -352,9 +436,9 @@ mod tests {
             Access::Order
         }
 
-        fn acknowledged(&mut self, _: u32, _: &[u8]) -> bool {
+        fn acknowledged(&mut self, _: u32, _: &[u8]) -> Answer {
             self.0 += 1;
-            true
+            Answer::Right
         }
     }
 
@@ -364,6 +448,7 @@ mod tests {
             warmup: Duration::from_millis(warmup_ms),
             measured: Duration::from_millis(measured_ms),
             drain: Duration::from_secs(60),
+            operations: None,
         }
     }
 
@@ -371,7 +456,7 @@ mod tests {
     fn the_closed_loop_counts_what_the_workload_saw_and_leaves_warm_up_out() {
         let mut sessions = Loopback::new(8);
         let tallies = Tallies::default();
-        let pace = ClosedLoop::new(8);
+        let pace = ClosedLoop::new(8, Duration::ZERO);
         let run =
             drive(&mut sessions, pace, Any(0), &plan(20, 30), &tallies, &Stop::new()).unwrap();
         assert_eq!(run.acknowledged, run.workload.0);
@@ -384,7 +469,7 @@ mod tests {
     #[test]
     fn warm_up_is_not_recorded() {
         let mut sessions = Loopback::new(8);
-        let (pace, tallies) = (ClosedLoop::new(8), Tallies::default());
+        let (pace, tallies) = (ClosedLoop::new(8, Duration::ZERO), Tallies::default());
         let run = drive(&mut sessions, pace, Any(0), &plan(30, 0), &tallies, &Stop::new()).unwrap();
         assert!(run.acknowledged > 0);
         assert_eq!((run.acknowledged_inside, Recorder::merge([run.recorder]).completed()), (0, 0));
@@ -405,12 +490,57 @@ mod tests {
         assert!(recorded <= 800 && recorded <= run.acknowledged, "{recorded}");
     }
 
+    /// Answers nothing for a while.
+    struct Stalling {
+        inner: Loopback,
+        begun: Instant,
+        stall: std::ops::Range<Duration>,
+    }
+
+    impl Sessions for Stalling {
+        fn count(&self) -> u32 {
+            self.inner.count()
+        }
+
+        fn submit(&mut self, session: u32, access: Access, bytes: &[u8]) -> Result<(), Error> {
+            self.inner.submit(session, access, bytes)
+        }
+
+        fn poll(
+            &mut self,
+            wait: Duration,
+            done: &mut impl FnMut(u32, Outcome<'_>),
+        ) -> Result<(), Error> {
+            if self.stall.contains(&self.begun.elapsed()) {
+                std::thread::sleep(Duration::from_millis(1));
+                return Ok(());
+            }
+            self.inner.poll(wait, done)
+        }
+    }
+
+    /// Whoever counted from the submission would see only as many slow operations as there are sessions. A
+    /// slow machine makes latencies longer, never shorter.
+    #[test]
+    fn a_stall_shows_in_the_percentiles_of_an_open_loop() {
+        let stall = Duration::from_millis(200)..Duration::from_millis(1200);
+        let mut sessions = Stalling { inner: Loopback::new(2), begun: Instant::now(), stall };
+        let (pace, tallies) = (OpenLoop::new(2, 1000.0), Tallies::default());
+        let run = drive(&mut sessions, pace, Any(0), &plan(0, 2000), &tallies, &Stop::new());
+        let latency = Recorder::merge([run.unwrap().recorder]).latency_ns;
+        // Half of the time nothing was answered: of what was due then, one in two waited half a second.
+        let at = |quantile| Duration::from_nanos(latency.value_at_quantile(quantile));
+        assert!(at(0.9) >= Duration::from_millis(700), "{:?}", at(0.9));
+        assert!(at(0.75) >= Duration::from_millis(400), "{:?}", at(0.75));
+        assert_eq!(latency.len(), 2000);
+    }
+
     #[test]
     fn failed_operations_are_counted_and_their_sessions_come_back() {
         let mut sessions = Loopback::new(2);
         sessions.fail_every = 2;
         let tallies = Tallies::default();
-        let pace = ClosedLoop::new(2);
+        let pace = ClosedLoop::new(2, Duration::ZERO);
         let run =
             drive(&mut sessions, pace, Any(0), &plan(0, 100), &tallies, &Stop::new()).unwrap();
         assert!(run.failed > 0 && run.acknowledged > 0);

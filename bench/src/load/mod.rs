@@ -9,11 +9,13 @@ mod closed;
 mod drive;
 mod open;
 mod record;
+mod timeline;
 
 pub use closed::ClosedLoop;
 pub use drive::{Part, Plan, Run, Tallies, drive, measure};
 pub use open::OpenLoop;
 pub use record::{Measured, Recorder};
+pub use timeline::{BUCKET, Timeline};
 
 use std::time::Duration;
 
@@ -93,13 +95,26 @@ pub trait Sessions {
     ) -> Result<(), Error>;
 }
 
+/// What a workload says about an acknowledged result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The operation has ended.
+    Right,
+    /// No correct service can return this.
+    Wrong,
+    /// The operation has a further step, which the session submits at once: the time of all steps is the
+    /// latency of one operation.
+    Continue,
+}
+
 /// The operations that clients submit, and the answers that they expect.
 pub trait Workload: Send {
-    /// Writes the next operation of a session into the empty buffer.
+    /// Writes the next operation of a session, or the next step of its present one, into the empty
+    /// buffer.
     fn next(&mut self, session: u32, operation: &mut Vec<u8>) -> Access;
 
-    /// Takes note of an acknowledged result. Returns `false` if no correct service can return it.
-    fn acknowledged(&mut self, session: u32, result: &[u8]) -> bool;
+    /// Takes note of an acknowledged result.
+    fn acknowledged(&mut self, session: u32, result: &[u8]) -> Answer;
 
     /// Takes note that a session's operation failed; it may have been executed or not.
     fn failed(&mut self, session: u32) {
@@ -113,11 +128,67 @@ pub trait Pace {
     fn wait(&self, now: u64) -> Option<u64>;
 
     /// A session is idle (at the start, and whenever its operation has ended).
-    fn idle(&mut self, session: u32);
+    fn idle(&mut self, session: u32, now: u64);
 
     /// The next session to submit now and the time that its latency counts from; `None` if nothing
     /// is due. After `end` nothing new is due.
     fn next(&mut self, now: u64, end: u64) -> Option<(u32, u64)>;
+
+    /// Whether operations are due by the clock, so that they may be due long before they are sent.
+    fn is_open(&self) -> bool {
+        false
+    }
+
+    /// Operations that were due from `from` to before `end`, and that no session has taken.
+    fn never_sent(&self, from: u64, end: u64) -> u64 {
+        let _ = (from, end);
+        0
+    }
+}
+
+/// Either loop.
+#[derive(Debug)]
+pub enum AnyPace {
+    /// Closed.
+    Closed(ClosedLoop),
+    /// Open.
+    Open(OpenLoop),
+}
+
+impl Pace for AnyPace {
+    fn wait(&self, now: u64) -> Option<u64> {
+        match self {
+            Self::Closed(pace) => pace.wait(now),
+            Self::Open(pace) => pace.wait(now),
+        }
+    }
+
+    #[inline]
+    fn idle(&mut self, session: u32, now: u64) {
+        match self {
+            Self::Closed(pace) => pace.idle(session, now),
+            Self::Open(pace) => pace.idle(session, now),
+        }
+    }
+
+    #[inline]
+    fn next(&mut self, now: u64, end: u64) -> Option<(u32, u64)> {
+        match self {
+            Self::Closed(pace) => pace.next(now, end),
+            Self::Open(pace) => pace.next(now, end),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
+    }
+
+    fn never_sent(&self, from: u64, end: u64) -> u64 {
+        match self {
+            Self::Closed(pace) => pace.never_sent(from, end),
+            Self::Open(pace) => pace.never_sent(from, end),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -133,12 +204,20 @@ pub(crate) mod testing {
         pub fail_every: u64,
         pub submitted: u64,
         pub echo: Vec<u8>,
+        /// The operations, in the order in which they were submitted.
+        pub operations: Vec<Vec<u8>>,
     }
 
     impl Loopback {
         pub(crate) fn new(sessions: u32) -> Self {
-            let pending = Vec::new();
-            Self { pending, sessions, fail_every: u64::MAX, submitted: 0, echo: Vec::new() }
+            Self {
+                pending: Vec::new(),
+                sessions,
+                fail_every: u64::MAX,
+                submitted: 0,
+                echo: Vec::new(),
+                operations: Vec::new(),
+            }
         }
     }
 
@@ -147,9 +226,10 @@ pub(crate) mod testing {
             self.sessions
         }
 
-        fn submit(&mut self, session: u32, _: Access, _: &[u8]) -> Result<(), Error> {
+        fn submit(&mut self, session: u32, _: Access, operation: &[u8]) -> Result<(), Error> {
             assert!(!self.pending.contains(&session), "one outstanding operation per session");
             self.pending.push(session);
+            self.operations.push(operation.to_vec());
             Ok(())
         }
 

@@ -1,23 +1,29 @@
-//! Open loop: operations arrive at a fixed rate, whether the group keeps up or not.
+//! Open loop: operations arrive at a rate, whether the group keeps up or not.
 //!
-//! Each operation has an *intended* time on a fixed grid, and its latency counts from that time. If
-//! the group stalls, operations that arrive during the stall wait for a free session, and this wait
-//! is part of their latency. So no operation is left out because the generator was blocked (the
-//! mistake called coordinated omission).
+//! Each operation has an *intended* time, on a fixed grid or at random (a Poisson process), and its latency
+//! counts from that time. If the group stalls, operations that arrive during the stall wait for a free
+//! session, and this wait is part of their latency. So no operation is left out because the generator was
+//! blocked (the mistake called coordinated omission).
 
 use super::Pace;
+use crate::workload::Random;
 
 /// The open loop of one thread.
 #[derive(Debug)]
 pub struct OpenLoop {
     idle: Vec<u32>,
-    /// Nanoseconds between two operations, as a fraction to keep the rate exact.
     rate_per_s: f64,
-    /// The number of the next operation, counted from 0.
-    next: u64,
+    arrivals: Grid,
     next_at: u64,
-    /// Number of operations whose intended time is before the end.
-    intended: u64,
+}
+
+/// When operations are due.
+#[derive(Debug)]
+enum Grid {
+    /// At equal distances; the number of the next one keeps the rate exact.
+    Constant { next: u64 },
+    /// At random and independent of each other; the time of the next one in nanoseconds.
+    Poisson { at: f64, random: Random },
 }
 
 impl OpenLoop {
@@ -25,11 +31,32 @@ impl OpenLoop {
     #[must_use]
     pub fn new(sessions: u32, rate_per_s: f64) -> Self {
         let idle = Vec::with_capacity(sessions as usize);
-        Self { idle, rate_per_s, next: 0, next_at: 0, intended: 0 }
+        Self { idle, rate_per_s, arrivals: Grid::Constant { next: 0 }, next_at: 0 }
     }
 
-    fn time_of(&self, index: u64) -> u64 {
-        (index as f64 / self.rate_per_s * 1e9) as u64
+    /// The same at random times.
+    #[must_use]
+    pub fn poisson(sessions: u32, rate_per_s: f64, random: Random) -> Self {
+        let mut pace = Self::new(sessions, rate_per_s);
+        pace.arrivals = Grid::Poisson { at: 0.0, random };
+        pace.advance();
+        pace
+    }
+
+    /// Goes on to the next operation.
+    #[inline]
+    fn advance(&mut self) {
+        let apart_ns = 1e9 / self.rate_per_s;
+        self.next_at = match &mut self.arrivals {
+            Grid::Constant { next } => {
+                *next += 1;
+                (*next as f64 * apart_ns) as u64
+            }
+            Grid::Poisson { at, random } => {
+                *at -= random.unit().ln() * apart_ns;
+                *at as u64
+            }
+        };
     }
 }
 
@@ -40,7 +67,7 @@ impl Pace for OpenLoop {
     }
 
     #[inline]
-    fn idle(&mut self, session: u32) {
+    fn idle(&mut self, session: u32, _: u64) {
         self.idle.push(session);
     }
 
@@ -52,10 +79,27 @@ impl Pace for OpenLoop {
         }
         let session = self.idle.pop()?;
         let intended_at = self.next_at;
-        self.next += 1;
-        self.intended += 1;
-        self.next_at = self.time_of(self.next);
+        self.advance();
         Some((session, intended_at))
+    }
+
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    /// At random times: as many as are due on average, as drawing them all could take long.
+    fn never_sent(&self, from: u64, end: u64) -> u64 {
+        let from = from.max(self.next_at);
+        if from >= end {
+            return 0;
+        }
+        match self.arrivals {
+            Grid::Constant { next } => {
+                let before = |time: u64| (time as f64 / 1e9 * self.rate_per_s).ceil() as u64;
+                before(end).saturating_sub(before(from).max(next))
+            }
+            Grid::Poisson { .. } => ((end - from) as f64 / 1e9 * self.rate_per_s).round() as u64,
+        }
     }
 }
 
@@ -66,17 +110,48 @@ mod tests {
     #[test]
     fn operations_keep_their_intended_times_when_sessions_are_late() {
         let mut pace = OpenLoop::new(1, 1e6);
-        pace.idle(7);
+        pace.idle(7, 0);
         assert_eq!(pace.next(0, 10_000), Some((7, 0)));
         assert_eq!(pace.next(5000, 10_000), None);
         // The session comes back late: the operation of microsecond 1 counts from there.
-        pace.idle(7);
+        pace.idle(7, 5000);
         assert_eq!(pace.next(5000, 10_000), Some((7, 1000)));
-        pace.idle(7);
+        pace.idle(7, 5000);
         assert_eq!(pace.wait(1500), Some(500));
         // Late, but intended before the end.
         assert_eq!(pace.next(20_000, 2001), Some((7, 2000)));
-        pace.idle(7);
+        pace.idle(7, 20_000);
         assert_eq!(pace.next(20_000, 2001), None);
+    }
+
+    #[test]
+    fn what_no_session_took_is_counted() {
+        let mut pace = OpenLoop::new(2, 1e6);
+        assert_eq!(pace.never_sent(0, 10_000), 10);
+        pace.idle(0, 0);
+        pace.idle(1, 0);
+        assert!(pace.next(9000, 10_000).is_some() && pace.next(9000, 10_000).is_some());
+        assert_eq!(pace.never_sent(0, 10_000), 8);
+        // Of those that were due from microsecond 7 on.
+        assert_eq!(pace.never_sent(7000, 10_000), 3);
+        assert_eq!((pace.never_sent(0, 2000), pace.never_sent(0, 2001)), (0, 1));
+    }
+
+    /// Arrivals of a Poisson process: the mean distance is the rate's, and the deviation is the mean.
+    #[test]
+    fn random_arrivals_have_the_rate_and_are_independent() {
+        let mut pace = OpenLoop::poisson(1, 1e6, Random::new(4));
+        let mut times = Vec::new();
+        for _ in 0..100_000 {
+            pace.idle(0, 0);
+            times.push(pace.next(u64::MAX, u64::MAX).unwrap().1 as f64);
+        }
+        let apart: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let mean = apart.iter().sum::<f64>() / apart.len() as f64;
+        let variance = apart.iter().map(|ns| (ns - mean).powi(2)).sum::<f64>() / apart.len() as f64;
+        assert!((mean - 1000.0).abs() < 20.0, "{mean}");
+        assert!((variance.sqrt() - 1000.0).abs() < 20.0, "{}", variance.sqrt());
+        let again = OpenLoop::poisson(1, 1e6, Random::new(4));
+        assert_eq!(again.next_at as f64, times[0]);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::Failure;
+use super::{Failure, Timeline};
 
 /// Longest latency that is recorded; longer ones count as this.
 const LONGEST_NS: u64 = 1_000_000_000_000;
@@ -17,6 +17,7 @@ pub struct Recorder {
     last_completion: Option<u64>,
     longest_gap: u64,
     longest_gap_at: u64,
+    timeline: Timeline,
 }
 
 /// The merged measurements of all load threads.
@@ -30,6 +31,8 @@ pub struct Measured {
     pub longest_gap: Duration,
     /// When that gap began, nanoseconds from the start of the load.
     pub longest_gap_at: Duration,
+    /// Acknowledged operations over time.
+    pub timeline: Timeline,
 }
 
 impl Default for Recorder {
@@ -40,15 +43,31 @@ impl Default for Recorder {
             last_completion: None,
             longest_gap: 0,
             longest_gap_at: 0,
+            timeline: Timeline::default(),
         }
     }
 }
 
 impl Recorder {
-    /// A recorder whose first gap begins here, in nanoseconds from the start of the load.
+    /// A recorder whose first gap begins here, in nanoseconds from the start of the load, with memory for
+    /// a timeline of this length.
     #[must_use]
-    pub fn starting_at(begin: u64) -> Self {
-        Self { last_completion: Some(begin), ..Self::default() }
+    pub fn starting_at(begin: u64, length: Duration) -> Self {
+        let timeline = Timeline::with_room_for(length);
+        Self { last_completion: Some(begin), timeline, ..Self::default() }
+    }
+
+    /// Takes note of operations that were acknowledged inside the interval, `at` nanoseconds from its
+    /// begin.
+    #[inline]
+    pub fn acknowledged(&mut self, at: u64, operations: u32) {
+        self.timeline.add(at, operations);
+    }
+
+    /// The latencies so far, in nanoseconds.
+    #[must_use]
+    pub fn latency_ns(&self) -> &Histogram<u64> {
+        &self.latency_ns
     }
 
     /// Counts an acknowledged operation.
@@ -92,6 +111,7 @@ impl Recorder {
             for (sum, count) in all.failures.iter_mut().zip(recorder.failures) {
                 *sum += count;
             }
+            all.timeline.merge(&recorder.timeline);
             if recorder.longest_gap > all.longest_gap {
                 all.longest_gap = recorder.longest_gap;
                 all.longest_gap_at = recorder.longest_gap_at;
@@ -102,6 +122,7 @@ impl Recorder {
             failures: all.failures,
             longest_gap: Duration::from_nanos(all.longest_gap),
             longest_gap_at: Duration::from_nanos(all.longest_gap_at),
+            timeline: all.timeline,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
-use super::RunOptions;
+use super::{MOST_CLIENTS, RunOptions};
 use crate::Error;
 
 /// The option that a sweep changes, by its name.
@@ -33,6 +33,12 @@ pub enum Axis {
     Layout,
     /// `--durability`
     Durability,
+    /// `--read-percent`
+    ReadPercent,
+    /// `--rate`: the curve of latency over throughput
+    Rate,
+    /// What a part of the system costs or gains: it is left out, or exchanged (also: `ablate`)
+    Ablation,
 }
 
 impl Axis {
@@ -51,6 +57,9 @@ impl Axis {
             Self::Transport => "transport",
             Self::Layout => "layout",
             Self::Durability => "durability",
+            Self::ReadPercent => "read-percent",
+            Self::Rate => "rate",
+            Self::Ablation => "ablation",
         }
     }
 
@@ -72,6 +81,9 @@ impl Axis {
             Self::Transport => &["epoll", "io-uring"],
             Self::Layout => &["fused", "split"],
             Self::Durability => &["none", "async", "sync"],
+            Self::ReadPercent => &["0", "10", "50", "90", "100"],
+            Self::Rate => &["1000", "2000", "5000", "10000", "20000", "50000"],
+            Self::Ablation => &ABLATIONS,
         };
         list.iter().map(|value| (*value).to_owned()).collect()
     }
@@ -86,8 +98,8 @@ impl Axis {
         match self {
             Self::Pillars => group.pillars = self.number(value, 1..=256)?,
             Self::Batch => group.batch_max = self.number(value, 1..=65_536)?,
-            Self::Clients => group.clients = self.number(value, 1..=u32::MAX)?,
-            Self::RequestSize => group.request_size = self.number(value, 0..=u32::MAX)?,
+            Self::Clients => group.clients = self.number(value, 1..=MOST_CLIENTS)?,
+            Self::RequestSize => group.request_size = Some(self.number(value, 0..=u32::MAX)?),
             Self::Replicas => group.replicas = self.number(value, 1..=64)?,
             Self::Authenticator => group.authenticator = self.parse(value)?,
             Self::RequestAuthenticator => group.request_authenticator = self.parse(value)?,
@@ -95,26 +107,76 @@ impl Axis {
             Self::Transport => group.transport = self.parse(value)?,
             Self::Layout => group.layout = self.parse(value)?,
             Self::Durability => group.durability = self.parse(value)?,
+            Self::Ablation => ablate(&mut options, value)?,
+            Self::ReadPercent => options.load.read_percent = Some(self.number(value, 0..=100)?),
+            Self::Rate => {
+                options.load.rate = Some(self.number::<u32>(value, 1..=1_000_000_000)?.into())
+            }
         }
         Ok(options)
     }
 
     fn parse<T: FromStr<Err: Display>>(self, value: &str) -> Result<T, Error> {
-        value.parse().map_err(|e| Error::new(format!("--values for {}: {e}", self.name())))
+        let name = self.name();
+        value.parse().map_err(|e| Error::new(format!("--values for {name}: \"{value}\": {e}")))
     }
 
-    fn number<T: FromStr<Err: Display> + PartialOrd + Display>(
+    fn number<T: FromStr + PartialOrd + Display>(
         self,
         value: &str,
         range: std::ops::RangeInclusive<T>,
     ) -> Result<T, Error> {
-        let number = self.parse(value)?;
-        if range.contains(&number) {
-            return Ok(number);
+        match value.parse() {
+            Ok(number) if range.contains(&number) => Ok(number),
+            _ => {
+                let (low, high, name) = (range.start(), range.end(), self.name());
+                Err(Error::new(format!(
+                    "--values for {name}: \"{value}\" is no whole number from {low} to {high}"
+                )))
+            }
         }
-        let (low, high, name) = (range.start(), range.end(), self.name());
-        Err(Error::new(format!("--values for {name}: {value} is not from {low} to {high}")))
     }
+}
+
+/// The first is the base, everything as the other options say.
+const ABLATIONS: [&str; 13] = [
+    "base",
+    "unreplicated",
+    "one-pillar",
+    "no-batching",
+    "mac-blake3",
+    "mac-hmac-sha256",
+    "signed-requests",
+    "aes-128-gcm",
+    "gmac",
+    "epoll",
+    "no-busy-poll",
+    "durability-async",
+    "durability-sync",
+];
+
+/// Leaves out or exchanges one part.
+fn ablate(options: &mut RunOptions, value: &str) -> Result<(), Error> {
+    let group = &mut options.group;
+    let told = |e: &dyn Display| Error::new(format!("--values for ablation: \"{value}\": {e}"));
+    match value {
+        "base" => {}
+        "unreplicated" => group.unreplicated = true,
+        "one-pillar" => group.pillars = 1,
+        "no-batching" => group.batch_max = 1,
+        "mac-blake3" => group.authenticator = "blake3".parse().map_err(|e| told(&e))?,
+        "mac-hmac-sha256" => group.authenticator = "hmac-sha256".parse().map_err(|e| told(&e))?,
+        "signed-requests" => {
+            group.request_authenticator = "ed25519".parse().map_err(|e| told(&e))?;
+        }
+        "aes-128-gcm" | "gmac" => group.link_cipher = value.parse().map_err(|e| told(&e))?,
+        "epoll" => group.transport = value.parse().map_err(|e| told(&e))?,
+        "no-busy-poll" => group.busy_poll = std::time::Duration::ZERO,
+        "durability-async" => group.durability = "async".parse().map_err(|e| told(&e))?,
+        "durability-sync" => group.durability = "sync".parse().map_err(|e| told(&e))?,
+        _ => return Err(told(&format!("this is none of {}", ABLATIONS.join(", ")))),
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -130,7 +192,8 @@ mod tests {
         for axis in Axis::value_variants() {
             for value in axis.values_or_default(&[]) {
                 let changed = axis.apply(&run, &value).unwrap();
-                assert_eq!(changed.group.pillars == 3, *axis != Axis::Pillars);
+                let is_other = *axis == Axis::Pillars || value == "one-pillar";
+                assert_eq!(changed.group.pillars == 3, !is_other);
             }
         }
         let five = Axis::Replicas.apply(&run, "5").unwrap();
@@ -147,10 +210,24 @@ mod tests {
     #[test]
     fn wrong_values_are_reported_with_the_option() {
         let run = Cli::parse_from(["hybster-bench"]).run;
-        for (axis, value) in [(Axis::Pillars, "0"), (Axis::Batch, "many"), (Axis::Layout, "cubist")]
-        {
+        for (axis, value, allowed) in [
+            (Axis::Pillars, "0", "1 to 256"),
+            (Axis::Batch, "many", "1 to 65536"),
+            (Axis::Clients, "4294967296", "1 to 4194304"),
+            (Axis::Replicas, "-3", "1 to 64"),
+            (Axis::ReadPercent, "101", "0 to 100"),
+            (Axis::Layout, "cubist", "fused"),
+            (Axis::Authenticator, "rot13", "blake3"),
+            (Axis::LinkCipher, "rot13", "gmac"),
+            (Axis::RequestAuthenticator, "rot13", "ed25519"),
+            (Axis::Transport, "pigeon", "epoll"),
+            (Axis::Durability, "perhaps", "sync"),
+            (Axis::Ablation, "everything", "no-batching"),
+        ] {
             let error = axis.apply(&run, value).unwrap_err().to_string();
-            assert!(error.contains(axis.name()), "{error}");
+            for part in [axis.name(), value, allowed] {
+                assert!(error.contains(part), "{part} is missing: {error}");
+            }
         }
     }
 }

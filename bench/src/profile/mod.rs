@@ -7,8 +7,10 @@
 //! same stacks comes a table of the cost of one operation by activity ([`shares`]), in nanoseconds
 //! that add up, next to the CPU time that `/proc` reports.
 //!
-//! perf and inferno are programs that are run, not linked.
+//! perf and inferno are programs that are run, not linked: the licence of inferno is not one that packages
+//! of this project may have (`deny.toml`).
 
+mod fold;
 mod idle;
 mod perf;
 mod report;
@@ -23,13 +25,14 @@ use crate::Error;
 use crate::launch::Group;
 use crate::options::ProfileOptions;
 use crate::report::{FORMAT, RunReport};
-use crate::run::run_observed;
+use crate::run::{Observer, run_observed};
 use crate::stop::Stop;
 use perf::{Recorder, Tools};
 use shares::{Kind, Shares};
 
-/// Time for perf to attach, by which the load runs longer than the sampling.
-const MARGIN: Duration = Duration::from_secs(1);
+/// How much longer than the sampling the load runs at most: perf needs time to attach. The load ends when
+/// all samples are taken.
+const MARGIN: Duration = Duration::from_secs(60);
 /// The shortest sampling.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -46,11 +49,12 @@ pub fn profile(options: &ProfileOptions, stop: &Stop) -> Result<ProfileReport, E
         .map_err(|e| Error::new(format!("cannot make {}: {e}", options.out.display())))?;
     let mut run = options.run.clone();
     run.duration = options.seconds + MARGIN;
-    let mut recorders: Vec<Recorder> = Vec::new();
-    let report = run_observed(&run, stop, &mut |group: &mut Group| {
-        recorders = record(&tools, options, group)?;
-        Ok(())
-    })?;
+    let mut sampling = Sampling { tools: &tools, options, recorders: Vec::new() };
+    let report = run_observed(&run, stop, &mut sampling)?;
+    let recorders = sampling.recorders;
+    if report.interrupted {
+        return Err(Error::interrupted());
+    }
     // perf reads the symbols of a process from its file, so the processes need not be alive.
     let processes = recorders
         .into_iter()
@@ -68,19 +72,31 @@ pub fn profile(options: &ProfileOptions, stop: &Stop) -> Result<ProfileReport, E
     })
 }
 
-fn record(
-    tools: &Tools,
-    options: &ProfileOptions,
-    group: &mut Group,
-) -> Result<Vec<Recorder>, Error> {
-    let replicas = group.children().iter().map(|c| (c.name().to_owned(), c.pid()));
-    let load = ("load".to_owned(), std::process::id());
-    let all: Vec<_> = replicas.chain([load]).collect();
-    all.into_iter()
-        .map(|(name, pid)| {
-            tools.record(&options.out, &name, pid, options.seconds, options.frequency)
-        })
-        .collect()
+/// perf at work while the load runs.
+struct Sampling<'a> {
+    tools: &'a Tools,
+    options: &'a ProfileOptions,
+    recorders: Vec<Recorder>,
+}
+
+impl Observer for Sampling<'_> {
+    fn begin(&mut self, group: &mut Group) -> Result<(), Error> {
+        let replicas = group.children().iter().map(|c| (c.name().to_owned(), c.pid()));
+        let load = ("load".to_owned(), std::process::id());
+        let all: Vec<_> = replicas.chain([load]).collect();
+        let Self { tools, options, .. } = self;
+        self.recorders = all
+            .into_iter()
+            .map(|(name, pid)| {
+                tools.record(&options.out, &name, pid, options.seconds, options.frequency)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    fn is_done(&mut self) -> bool {
+        self.recorders.iter_mut().all(Recorder::has_ended)
+    }
 }
 
 fn finish(

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::Error;
@@ -12,8 +13,8 @@ use crate::Error;
 const STACK_BYTES: u32 = 8192;
 /// How to install perf.
 const PERF_MISSING: &str = "perf is not installed: on Debian, apt-get install linux-perf";
-const INFERNO_MISSING: &str = "inferno is not installed, so no stacks were folded and no flamegraph \
-    was drawn: cargo install inferno, then start again (the stacks are in the .script files)";
+const INFERNO_MISSING: &str = "inferno is not installed, so no flamegraph was drawn: cargo install inferno, \
+    then run inferno-flamegraph on the .folded files (the stacks), or start again";
 
 /// The programs that are installed.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ impl Tools {
                     let mut command = Command::new(program);
                     command.arg("--version").stdin(Stdio::null()).output().is_ok()
                 };
-                let inferno = runs("inferno-collapse-perf") && runs("inferno-flamegraph");
+                let inferno = runs("inferno-flamegraph");
                 Ok(Self { inferno })
             }
         }
@@ -116,14 +117,15 @@ impl Tools {
         Ok(Recorder { name: name.into(), stem, record, count })
     }
 
-    /// Folds the stacks and draws them, if inferno is there.
+    /// Writes the folded stacks, and draws them if inferno is there.
     pub(super) fn draw(&self, recorded: &Recorded) -> Result<(), Error> {
+        let (folded, svg) =
+            (recorded.stem.with_extension("folded"), recorded.stem.with_extension("svg"));
+        std::fs::write(&folded, super::fold::fold(&recorded.stacks))
+            .map_err(|e| Error::new(format!("cannot write {}: {e}", folded.display())))?;
         if !self.inferno {
             return Ok(());
         }
-        let (folded, svg) =
-            (recorded.stem.with_extension("folded"), recorded.stem.with_extension("svg"));
-        filter("inferno-collapse-perf", &[], &recorded.stem.with_extension("script"), &folded)?;
         let title = format!("{} (CPU time)", recorded.name);
         filter("inferno-flamegraph", &["--title", &title], &folded, &svg)
     }
@@ -132,6 +134,12 @@ impl Tools {
 impl Recorder {
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether perf has taken its samples and written them.
+    pub(super) fn has_ended(&mut self) -> bool {
+        // What cannot be asked is told by `finish`.
+        !matches!(self.record.try_wait(), Ok(None)) && !matches!(self.count.try_wait(), Ok(None))
     }
 
     /// Waits for perf and reads its samples.
@@ -144,7 +152,8 @@ impl Recorder {
         let status = self.record.wait().map_err(failed)?;
         if !status.success() {
             let name = &self.name;
-            return Err(Error::new(format!("perf failed at {name} ({status}):\n{}", told.trim())));
+            let why = reason(&told, status);
+            return Err(Error::new(format!("perf record failed at {name} ({status}): {why}")));
         }
         self.count.wait().map_err(failed)?;
         let calls = std::fs::read_to_string(self.stem.with_extension("calls")).unwrap_or_default();
@@ -172,6 +181,18 @@ impl Drop for Recorder {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// Why perf has failed. It says nothing where it dies of a signal: it does when the process that it samples
+/// ends, as it then ends its own timer and itself in the same way.
+fn reason(told: &str, status: ExitStatus) -> String {
+    match (told.trim(), status.signal()) {
+        ("", Some(_)) => "it said nothing. The process that it sampled may have ended before the \
+            sampling did, or something else has stopped perf: try again, or with shorter --seconds"
+            .into(),
+        ("", None) => "it said nothing".into(),
+        (told, _) => format!("it said:\n{told}"),
     }
 }
 
@@ -216,5 +237,13 @@ mod tests {
         assert_eq!(count_of(text), Some(5675));
         assert_eq!(count_of("<not supported>;;raw_syscalls:sys_enter;0;100.00;;\n"), None);
         assert_eq!(count_of(""), None);
+    }
+
+    #[test]
+    fn a_failure_has_a_reason() {
+        let killed = ExitStatus::from_raw(15);
+        assert!(reason("", killed).contains("ended before the sampling"));
+        assert!(reason(" no such event\n", killed).contains("no such event"));
+        assert_eq!(reason("", ExitStatus::from_raw(0x100)), "it said nothing");
     }
 }

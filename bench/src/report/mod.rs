@@ -1,25 +1,29 @@
 //! The report of a measurement: one structure, printed as text and written as JSON.
 //!
 //! The JSON form is a contract, described in `bench/REPORT.md` and pinned by a fixture. Fields may
-//! be added; renaming or removing one raises [`FORMAT`].
+//! be added; renaming or removing one raises [`FORMAT`]. Reports of older forms can be read.
 
+mod output;
+mod recovery;
 mod text;
+mod wrap;
 
+pub use output::{check_directory, check_writable, is_stdout, write_json, write_text};
+pub use recovery::Recovery;
 pub use text::{bytes, count};
-pub(crate) use text::{machine as machine_line, plural, processes as process_table};
+pub(crate) use text::{machine as machine_line, micros, plural, processes as process_table};
+pub use wrap::{width_of, wrap};
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::load::{Failure, Measured};
 use crate::machine::Machine;
 
 /// Version of the JSON form.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The report of `hybster-bench run`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,8 +42,16 @@ pub struct RunReport {
     pub errors_by_kind: BTreeMap<String, u64>,
     /// Length of the measured interval.
     pub duration_s: f64,
-    /// Latencies of the operations that started in the measured interval.
-    pub latency_us: LatencyUs,
+    /// Whether the user ended it early: the figures are those of the time until then.
+    #[serde(default)]
+    pub interrupted: bool,
+    /// Latencies of the operations that started in the measured interval; in an open loop also of those
+    /// that were due before it and completed in it. Absent if there are none.
+    pub latency_us: Option<LatencyUs>,
+    /// The distribution of the same latencies, in ever smaller steps towards the largest. Older reports
+    /// lack it.
+    #[serde(default)]
+    pub latency_distribution: Vec<LatencyPoint>,
     /// Longest time between two completions.
     pub longest_gap_ms: f64,
     /// CPU seconds that the host of a virtual machine gave to others in the interval. Older reports
@@ -54,6 +66,15 @@ pub struct RunReport {
     pub replicas: Vec<ReplicaReport>,
     /// Only in an open loop.
     pub open_loop: Option<OpenLoopReport>,
+    /// Each connection, if there are several. Older reports lack it.
+    #[serde(default)]
+    pub connections: Vec<ConnectionReport>,
+    /// What was caused while measuring. Older reports lack it.
+    #[serde(default)]
+    pub events: Vec<EventReport>,
+    /// Acknowledged operations over time. Older reports lack it.
+    #[serde(default)]
+    pub timeline: Option<TimelineReport>,
     /// The configuration of the measurement.
     pub config: Config,
     /// The machine it ran on.
@@ -75,6 +96,37 @@ pub struct LatencyUs {
     pub max: f64,
     /// Arithmetic mean.
     pub mean: f64,
+}
+
+/// A point of the distribution of latencies.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LatencyPoint {
+    /// This part of all operations had at most this latency.
+    pub quantile: f64,
+    /// The latency.
+    pub latency_us: f64,
+    /// Operations with at most this latency.
+    pub count: u64,
+}
+
+/// Steps of a distribution for each halving of what is left above it, as in HdrHistogram's own output.
+const STEPS_PER_HALVING: u32 = 5;
+
+impl LatencyPoint {
+    /// The distribution of a histogram in nanoseconds.
+    #[must_use]
+    pub fn all(histogram: &Histogram<u64>) -> Vec<Self> {
+        let mut count = 0;
+        let points = histogram.iter_quantiles(STEPS_PER_HALVING).map(|step| {
+            count += step.count_since_last_iteration();
+            Self {
+                quantile: step.quantile_iterated_to(),
+                latency_us: step.value_iterated_to() as f64 / 1e3,
+                count,
+            }
+        });
+        points.collect()
+    }
 }
 
 /// The resources that one process used.
@@ -113,10 +165,54 @@ pub struct ReplicaReport {
 pub struct OpenLoopReport {
     /// The rate asked for.
     pub rate_ops_s: f64,
-    /// Operations intended in the measured interval that never got an answer.
+    /// Operations that were sent and never got an answer.
     pub unfinished: u64,
-    /// Whether the group kept up (throughput at least 99 % of the rate).
+    /// Operations that were due in the measured interval. Older reports lack it.
+    #[serde(default)]
+    pub due: u64,
+    /// Those of them that were never sent: no client was free until 10 s after the interval.
+    #[serde(default)]
+    pub never_sent: u64,
+    /// Whether the group kept up: in the interval it completed at least 99 % of what was due in it, and
+    /// nothing was left at the end.
     pub kept_up: bool,
+}
+
+/// What the clients of one connection saw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionReport {
+    /// The connection's number.
+    pub connection: u32,
+    /// Its clients.
+    pub clients: u32,
+    /// Operations acknowledged in the measured interval.
+    pub completed: u64,
+    /// Their latencies, as in the whole report.
+    pub latency_us: Option<LatencyUs>,
+}
+
+/// Something that was caused while measuring, and what clients noticed of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventReport {
+    /// What, as on the command line: `kill-leader`.
+    pub event: String,
+    /// The replica that it happened to.
+    pub replica: u16,
+    /// When it happened, from the begin of the measured interval.
+    pub at_s: f64,
+    /// When it was over: the replica was resumed, or ready again. Absent if it never was.
+    pub over_s: Option<f64>,
+    /// What clients noticed, until the next event or the end.
+    pub recovery: Recovery,
+}
+
+/// Acknowledged operations over time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimelineReport {
+    /// Length of a bucket.
+    pub bucket_ms: u64,
+    /// Operations acknowledged in each, from the begin of the measured interval.
+    pub completed: Vec<u32>,
 }
 
 /// The configuration of a measurement.
@@ -169,6 +265,49 @@ pub struct Config {
     pub link_cipher: String,
     /// One server and no protocol.
     pub unreplicated: bool,
+    /// The operations and when they were due. Absent without a load, and in older reports.
+    #[serde(default)]
+    pub load: Option<LoadConfig>,
+}
+
+/// The operations of a load and when they were due.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadConfig {
+    /// The workload's name.
+    pub workload: String,
+    /// The seed of all random choices.
+    pub seed: u64,
+    /// `closed`, or `constant` or `poisson` arrivals of an open loop.
+    pub arrivals: String,
+    /// How long a client of a closed loop waited after an answer, in microseconds.
+    pub think_time_us: u64,
+    /// The share of the first connection, if it was hotter than others.
+    pub hot_client_percent: Option<u8>,
+    /// The number of operations, if it and not a time was given.
+    pub operations: Option<u64>,
+    /// Only of workloads over records.
+    pub records: Option<RecordsConfig>,
+}
+
+/// The records that a workload is about, and what it does to them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordsConfig {
+    /// Records at the start.
+    pub keys: u32,
+    /// Which are popular.
+    pub distribution: String,
+    /// Percent of operations that read a record.
+    pub reads: u8,
+    /// Percent that write a record which is there.
+    pub updates: u8,
+    /// Percent that write a new record.
+    pub inserts: u8,
+    /// Percent that read records in the order of their keys.
+    pub scans: u8,
+    /// Most records of a scan.
+    pub scan_length: u32,
+    /// Percent that read a record and then write it.
+    pub read_modify_writes: u8,
 }
 
 fn without_choice() -> String {
@@ -184,18 +323,54 @@ fn before_choice() -> String {
 }
 
 impl LatencyUs {
-    /// Percentiles of a histogram in nanoseconds.
+    /// Percentiles of a histogram in nanoseconds; `None` if it is empty.
     #[must_use]
-    pub fn of(histogram: &Histogram<u64>) -> Self {
+    pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
         let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-        Self {
+        (!histogram.is_empty()).then(|| Self {
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
             p999: at(0.999),
             max: histogram.max() as f64 / 1e3,
             mean: histogram.mean() / 1e3,
+        })
+    }
+}
+
+/// How a measurement ended, for the exit status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// What is wrong with it, one sentence each.
+    pub complaints: Vec<String>,
+    /// Whether the user ended it early.
+    pub interrupted: bool,
+}
+
+impl RunReport {
+    /// Whether all operations succeeded and the rate was kept.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let mut complaints = Vec::new();
+        if self.errors > 0 {
+            complaints.push(format!(
+                "{} operations failed{}",
+                count(self.errors),
+                text::kinds(self)
+            ));
         }
+        if self.completed == 0 {
+            complaints.push("no operation completed in the measured interval".into());
+        }
+        if let Some(open) = self.open_loop.filter(|open| !open.kept_up) {
+            complaints.push(format!(
+                "the rate was not kept: {} operations/s completed where {} were asked for; latencies \
+                 are those of the operations that completed, all others had to wait longer",
+                count(self.throughput_ops_s.round() as u64),
+                count(open.rate_ops_s.round() as u64),
+            ));
+        }
+        Verdict { complaints, interrupted: self.interrupted }
     }
 }
 
@@ -217,28 +392,6 @@ pub fn errors_by_kind(measured: &Measured, unfinished: u64) -> BTreeMap<String, 
 #[must_use]
 pub fn per_million(cpu_s: f64, completed: u64) -> f64 {
     if completed == 0 { 0.0 } else { cpu_s / completed as f64 * 1e6 }
-}
-
-/// Writes a report as JSON, whole or not at all.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn write_json(path: &Path, report: &impl Serialize) -> Result<(), Error> {
-    let mut text = serde_json::to_string_pretty(report)
-        .map_err(|e| Error::new(format!("cannot put the report into JSON: {e}")))?;
-    text.push('\n');
-    let failed = |e: std::io::Error| Error::new(format!("cannot write {}: {e}", path.display()));
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)
-        .map_err(failed)?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
 }
 
 fn nothing_kept() -> String {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{Config, ProcessReport, ReplicaReport, RunReport};
+use super::{
+    Config, ConnectionReport, EventReport, LatencyUs, ProcessReport, ReplicaReport, RunReport,
+};
 use crate::machine::Machine;
 
 /// A number with separators: `1 234 567`.
@@ -31,7 +33,7 @@ pub fn bytes(value: u64) -> String {
 }
 
 /// A time given in microseconds, in the unit that suits it.
-fn micros(value: f64) -> String {
+pub(crate) fn micros(value: f64) -> String {
     if value < 1e3 {
         format!("{value:.1} us")
     } else if value < 1e6 {
@@ -47,6 +49,8 @@ impl fmt::Display for RunReport {
         writeln!(f)?;
         figures(f, self)?;
         warnings(f, self)?;
+        events(f, &self.events)?;
+        connections(f, &self.connections)?;
         replicas(f, &self.replicas)?;
         writeln!(f)?;
         processes(f, &self.processes)?;
@@ -63,16 +67,10 @@ fn setting(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
         let (n, faults, p) = (config.replicas, config.faults, config.pillars);
         write!(f, "{n} replicas (f = {faults}), {}", plural(p.into(), "pillar"))?;
     }
-    writeln!(
-        f,
-        ", {} clients over {}, {} service, request {} B, reply {} B, {} % reads",
-        count(config.clients.into()),
-        plural(config.connections.into(), "connection"),
-        config.service,
-        config.request_size,
-        config.reply_size,
-        config.read_percent,
-    )?;
+    let (clients, connections) =
+        (count(config.clients.into()), plural(config.connections.into(), "connection"));
+    writeln!(f, ", {clients} clients over {connections}")?;
+    work(f, config)?;
     let signed = match config.request_authenticator.as_str() {
         "mac" => String::new(),
         form => format!(", each signed ({form})"),
@@ -92,28 +90,83 @@ fn setting(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
     )
 }
 
+/// What the clients did.
+fn work(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
+    write!(f, "{} service", config.service)?;
+    let Some(load) = &config.load else {
+        return writeln!(
+            f,
+            ", request {} B, reply {} B, {} % reads",
+            config.request_size, config.reply_size, config.read_percent
+        );
+    };
+    if load.workload != config.service {
+        write!(f, ", workload {}", load.workload)?;
+    }
+    match &load.records {
+        Some(records) => {
+            let (keys, size) = (count(records.keys.into()), config.request_size);
+            write!(f, ", {keys} records of {size} B ({})", records.distribution)?;
+            let shares = [
+                (records.reads, "reads"),
+                (records.updates, "updates"),
+                (records.inserts, "inserts"),
+                (records.scans, "scans"),
+                (records.read_modify_writes, "read-modify-writes"),
+            ];
+            for (percent, what) in shares.into_iter().filter(|(percent, _)| *percent > 0) {
+                write!(f, ", {percent} % {what}")?;
+            }
+        }
+        None if config.service == "counter" => {}
+        None => write!(
+            f,
+            ", request {} B, reply {} B, {} % reads",
+            config.request_size, config.reply_size, config.read_percent
+        )?,
+    }
+    match load.arrivals.as_str() {
+        "closed" if load.think_time_us > 0 => {
+            write!(f, ", closed loop, {} of thought", micros(load.think_time_us as f64))?;
+        }
+        "closed" => write!(f, ", closed loop")?,
+        arrivals => write!(f, ", open loop ({arrivals} arrivals)")?,
+    }
+    if let Some(percent) = load.hot_client_percent {
+        write!(f, ", connection 0 has {percent} %")?;
+    }
+    writeln!(f, ", seed {}", load.seed)
+}
+
 /// What clients saw, and what it cost.
 fn figures(f: &mut fmt::Formatter<'_>, report: &RunReport) -> fmt::Result {
     let throughput = count(report.throughput_ops_s.round() as u64);
     writeln!(f, "  throughput   {throughput} operations/s")?;
     write!(f, "  completed    {} in {:.1} s", count(report.completed), report.duration_s)?;
     writeln!(f, ", {} errors{}", count(report.errors), kinds(report))?;
-    let l = &report.latency_us;
-    writeln!(
-        f,
-        "  latency      p50 {}   p90 {}   p99 {}   p99.9 {}   max {}   mean {}",
-        micros(l.p50),
-        micros(l.p90),
-        micros(l.p99),
-        micros(l.p999),
-        micros(l.max),
-        micros(l.mean),
-    )?;
+    write!(f, "  latency      ")?;
+    match &report.latency_us {
+        Some(latency) => write_latency(f, latency)?,
+        None => writeln!(f, "n/a: no operation that counts has completed")?,
+    }
     writeln!(f, "  longest gap  {} without a completion", micros(report.longest_gap_ms * 1e3))?;
     writeln!(
         f,
         "  CPU          {:.2} s per million operations, all processes",
         report.cpu_s_per_mop
+    )
+}
+
+fn write_latency(f: &mut fmt::Formatter<'_>, latency: &LatencyUs) -> fmt::Result {
+    writeln!(
+        f,
+        "p50 {}   p90 {}   p99 {}   p99.9 {}   max {}   mean {}",
+        micros(latency.p50),
+        micros(latency.p90),
+        micros(latency.p99),
+        micros(latency.p999),
+        micros(latency.max),
+        micros(latency.mean),
     )
 }
 
@@ -128,12 +181,59 @@ fn warnings(f: &mut fmt::Formatter<'_>, report: &RunReport) -> fmt::Result {
     }
     if let Some(open) = &report.open_loop {
         let verdict = if open.kept_up { "kept up" } else { "DID NOT KEEP UP" };
-        writeln!(
+        write!(
             f,
             "  open loop    {} operations/s asked for: {verdict}, {} unfinished",
             count(open.rate_ops_s.round() as u64),
             count(open.unfinished),
         )?;
+        if open.never_sent > 0 {
+            let (never, due) = (count(open.never_sent), count(open.due));
+            write!(f, ", {never} of {due} that were due were never sent")?;
+        }
+        writeln!(f)?;
+    }
+    if report.interrupted {
+        let so_far = report.duration_s;
+        writeln!(f, "  interrupted  after {so_far:.1} s: these are the figures until then")?;
+    }
+    Ok(())
+}
+
+/// What each connection saw, if there are several.
+fn connections(f: &mut fmt::Formatter<'_>, list: &[ConnectionReport]) -> fmt::Result {
+    for connection in list {
+        let (number, clients) = (connection.connection, count(connection.clients.into()));
+        let completed = count(connection.completed);
+        write!(f, "  connection   {number}: {clients} clients, {completed} completed")?;
+        match &connection.latency_us {
+            Some(l) => writeln!(f, ", p50 {}, p99 {}", micros(l.p50), micros(l.p99))?,
+            None => writeln!(f)?,
+        }
+    }
+    Ok(())
+}
+
+/// What was caused, and what clients noticed of it.
+fn events(f: &mut fmt::Formatter<'_>, list: &[EventReport]) -> fmt::Result {
+    for event in list {
+        let (what, replica, recovery) = (&event.event, event.replica, &event.recovery);
+        write!(f, "  event        {:.2} s {what} (replica {replica})", event.at_s)?;
+        if let Some(over) = event.over_s {
+            write!(f, ", over at {over:.2} s")?;
+        }
+        write!(f, ": gap {} ms", recovery.gap_ms)?;
+        match (recovery.before_ops_s, recovery.full_rate_after_ms) {
+            (None, _) => writeln!(f, ", no rate before to compare with")?,
+            (Some(rate), Some(ms)) => {
+                let rate = count(rate.round() as u64);
+                writeln!(f, ", full rate ({rate} operations/s) after {ms} ms")?;
+            }
+            (Some(rate), None) => {
+                let rate = count(rate.round() as u64);
+                writeln!(f, ", FULL RATE ({rate} operations/s) NOT REACHED AGAIN")?;
+            }
+        }
     }
     Ok(())
 }
@@ -144,14 +244,25 @@ fn replicas(f: &mut fmt::Formatter<'_>, list: &[ReplicaReport]) -> fmt::Result {
         if let Some(size) = replica.requests_per_batch {
             write!(f, ", {size:.1} requests per batch")?;
         }
-        let rejections = count(replica.rejections);
         let (layout, transport) = (&replica.layout, &replica.transport);
-        writeln!(f, ", {rejections} messages rejected, {layout} layout, {transport}")?;
+        write!(f, ", {layout} layout, {transport}")?;
+        // In a healthy run there is nothing to say about them.
+        match replica.rejections {
+            0 => writeln!(f)?,
+            rejections => writeln!(f, ", {} messages rejected", count(rejections))?,
+        }
+    }
+    if list.iter().any(|replica| replica.rejections > 0) {
+        writeln!(
+            f,
+            "  rejected     are messages whose content a replica did not accept since it started, such \
+             as ones of another view; `hybster status` tells kinds and reasons"
+        )?;
     }
     Ok(())
 }
 
-fn kinds(report: &RunReport) -> String {
+pub(super) fn kinds(report: &RunReport) -> String {
     if report.errors_by_kind.is_empty() {
         return String::new();
     }

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::Round;
 use super::round::{Script, play};
+use super::{Round, Target};
 use crate::Error;
 use crate::options::FaultOptions;
-use crate::spec::GroupSpec;
 use crate::stop::Stop;
 
 /// Time from the start of the recording to the fault, so that some operation completes before it.
@@ -16,14 +15,9 @@ const LEAD: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// See [`super::fault`].
-pub(super) fn round(
-    options: &FaultOptions,
-    spec: &GroupSpec,
-    connections: u32,
-    stop: &Stop,
-) -> Result<Round, Error> {
+pub(super) fn round(options: &FaultOptions, target: &Target, stop: &Stop) -> Result<Round, Error> {
     let at = options.at + LEAD;
-    play(options, spec, connections, stop, |stage| {
+    play(options, target, stop, |stage| {
         let begin = stage.settled(at)?;
         let (view_before, killed) = stage.leader()?;
         let now = stage.origin.elapsed();

@@ -2,7 +2,7 @@
 
 use hybster::services::counter;
 
-use crate::load::{Access, Run, Workload};
+use crate::load::{Access, Answer, Workload};
 
 /// The workload of one load thread: add 1 and remember the result.
 #[derive(Clone, Debug, Default)]
@@ -71,15 +71,10 @@ impl Ledger {
         self.uncertain += other.uncertain;
     }
 
-    /// The ledger of finished load threads.
-    #[must_use]
-    pub fn of(runs: &[Run<Increments>]) -> Self {
-        let mut all = Self::default();
-        for run in runs {
-            all.merge(&run.workload.ledger);
-            all.note_uncertain(run.unfinished);
-        }
-        all
+    /// Adds what a finished load thread noted; of its `unfinished` operations nothing is known.
+    pub fn add_run(&mut self, thread: &Increments, unfinished: u64) {
+        self.merge(&thread.ledger);
+        self.note_uncertain(unfinished);
     }
 
     /// Compares with the counter's value after all operations.
@@ -103,9 +98,10 @@ impl Workload for Increments {
     }
 
     #[inline]
-    fn acknowledged(&mut self, _: u32, result: &[u8]) -> bool {
+    fn acknowledged(&mut self, _: u32, result: &[u8]) -> Answer {
         let value = counter::decode_reply(result).and_then(|value| u64::try_from(value).ok());
-        value.is_some_and(|value| self.ledger.note(value))
+        let is_right = value.is_some_and(|value| self.ledger.note(value));
+        if is_right { Answer::Right } else { Answer::Wrong }
     }
 
     fn failed(&mut self, _: u32) {

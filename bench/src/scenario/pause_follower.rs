@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::round::{Script, Stage, play};
-use super::{PauseRound, Round};
+use super::{PauseRound, Round, Target};
 use crate::Error;
 use crate::options::FaultOptions;
-use crate::spec::GroupSpec;
 use crate::stop::Stop;
 
 /// Longest wait for the follower to catch up under load.
@@ -21,12 +20,11 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) fn round(
     options: &FaultOptions,
     length: Duration,
-    spec: &GroupSpec,
-    connections: u32,
+    target: &Target,
     stop: &Stop,
 ) -> Result<Round, Error> {
-    let at = options.at;
-    play(options, spec, connections, stop, |stage| {
+    let (spec, at) = (&target.spec, options.at);
+    play(options, target, stop, |stage| {
         let begin = stage.settled(at)?;
         let (view_before, leader) = stage.leader()?;
         let paused = (leader + 1) % spec.replicas;

@@ -5,7 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
-use crate::report::{Config, ProcessReport, bytes, count, machine_line, plural, process_table};
+use crate::report::{
+    Config, ProcessReport, Verdict, bytes, count, machine_line, plural, process_table,
+};
 
 /// The report of `hybster-bench fault`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,14 +18,17 @@ pub struct FaultReport {
     pub kind: String,
     /// Longest times without a completion, over the rounds.
     pub gap_ms: Gaps,
-    /// Acknowledged increments of all rounds.
+    /// Acknowledged operations of all rounds.
     pub acknowledged: u64,
     /// Operations that failed or were never answered.
     pub errors: u64,
-    /// Acknowledged increments that the counter lacks at the end.
-    pub lost: u64,
-    /// Increments counted more than once.
-    pub doubled: u64,
+    /// Acknowledged increments that the counter lacks at the end. Absent if it is another service.
+    pub lost: Option<u64>,
+    /// Increments counted more than once. Absent if it is another service.
+    pub doubled: Option<u64>,
+    /// Whether the user ended it early: these are the rounds until then.
+    #[serde(default)]
+    pub interrupted: bool,
     /// Each round.
     pub rounds: Vec<Round>,
     /// The configuration of the measurement.
@@ -56,14 +61,17 @@ pub struct Round {
     pub gap_ms: f64,
     /// Longest latency of an operation.
     pub latency_max_ms: f64,
-    /// Acknowledged increments.
+    /// Acknowledged operations.
     pub acknowledged: u64,
     /// Operations that failed or were never answered.
     pub errors: u64,
-    /// Acknowledged increments that the counter lacks.
-    pub lost: u64,
-    /// Increments counted more than once.
-    pub doubled: u64,
+    /// Acknowledged increments that the counter lacks. Absent if it is another service.
+    pub lost: Option<u64>,
+    /// Increments counted more than once. Absent if it is another service.
+    pub doubled: Option<u64>,
+    /// Of an open loop: whether in the end every operation that was due had been sent and answered.
+    #[serde(default)]
+    pub kept_up: Option<bool>,
     /// Throughput before the fault, in the second half of that time.
     pub before_ops_s: f64,
     /// Throughput after it, once settled.
@@ -126,16 +134,15 @@ impl Round {
     #[must_use]
     pub fn line(&self) -> String {
         let mut line = format!(
-            "replica {}, view {} -> {}, gap {:.0} ms, {} acknowledged, {} errors, {} lost, \
-             {} doubled, {} -> {} operations/s",
+            "replica {}, view {} -> {}, gap {:.0} ms, {} acknowledged, {} errors, {}, \
+             {} -> {} operations/s",
             self.replica,
             self.view_before,
             self.view_after,
             self.gap_ms,
             count(self.acknowledged),
             self.errors,
-            self.lost,
-            self.doubled,
+            fate(self.lost, self.doubled),
             count(self.before_ops_s as u64),
             count(self.after_ops_s as u64),
         );
@@ -165,14 +172,33 @@ impl Round {
 
     fn is_clean(&self) -> bool {
         self.acknowledged > 0
-            && (self.errors, self.lost, self.doubled) == (0, 0, 0)
+            && self.errors == 0
+            && self.lost.unwrap_or(0) == 0
+            && self.doubled.unwrap_or(0) == 0
+            && self.kept_up != Some(false)
             && self.after_ops_s > 0.0
             && self.diverged.is_empty()
             && self.pause.is_none_or(|p| p.caught_up)
     }
 }
 
+/// What became of operations, as far as the service shows it.
+fn fate(lost: Option<u64>, doubled: Option<u64>) -> String {
+    match (lost, doubled) {
+        (Some(lost), Some(doubled)) => format!("{lost} lost, {doubled} doubled"),
+        _ => "lost and doubled ones not counted (only the counter service shows them)".into(),
+    }
+}
+
 impl FaultReport {
+    /// Whether every promise was kept, and whether the user ended it early.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let broken = "not all promises were kept: see the rounds above";
+        let complaints = if self.is_clean() { Vec::new() } else { vec![broken.to_owned()] };
+        Verdict { complaints, interrupted: self.interrupted }
+    }
+
     /// Whether every promise was kept: nothing was lost, repeated or failed, clients continued, and
     /// all running replicas reached the same state.
     #[must_use]
@@ -186,8 +212,9 @@ impl fmt::Display for FaultReport {
         let config = &self.config;
         writeln!(
             f,
-            "{}: {} replicas (f = {}), {}, {} clients, layout {}, {}",
+            "{}: {} service, {} replicas (f = {}), {}, {} clients, layout {}, {}",
             self.kind,
+            config.service,
             config.replicas,
             config.faults,
             plural(config.pillars.into(), "pillar"),
@@ -203,12 +230,14 @@ impl fmt::Display for FaultReport {
         )?;
         writeln!(
             f,
-            "  operations   {} acknowledged, {} lost, {} doubled, {} errors",
+            "  operations   {} acknowledged, {}, {} errors",
             count(self.acknowledged),
-            self.lost,
-            self.doubled,
+            fate(self.lost, self.doubled),
             self.errors,
         )?;
+        if self.interrupted {
+            writeln!(f, "  interrupted  these are the rounds until then")?;
+        }
         for (number, round) in self.rounds.iter().enumerate() {
             writeln!(f, "  round {:<6} {}", number + 1, round.line())?;
         }
@@ -236,8 +265,9 @@ mod tests {
             latency_max_ms: gap_ms,
             acknowledged: 10,
             errors: 0,
-            lost: 0,
-            doubled: 0,
+            lost: Some(0),
+            doubled: Some(0),
+            kept_up: None,
             before_ops_s: 1.0,
             after_ops_s: 1.0,
             diverged: vec![],
@@ -258,8 +288,10 @@ mod tests {
     #[test]
     fn one_broken_promise_is_told() {
         assert!(round(1.0).is_clean());
-        assert!(!Round { lost: 1, ..round(1.0) }.is_clean());
-        assert!(!Round { doubled: 1, ..round(1.0) }.is_clean());
+        assert!(!Round { lost: Some(1), ..round(1.0) }.is_clean());
+        assert!(!Round { doubled: Some(1), ..round(1.0) }.is_clean());
+        assert!(!Round { kept_up: Some(false), ..round(1.0) }.is_clean());
+        assert!(Round { lost: None, doubled: None, ..round(1.0) }.is_clean());
         assert!(!Round { diverged: vec![2], ..round(1.0) }.is_clean());
         assert!(!Round { after_ops_s: 0.0, ..round(1.0) }.is_clean());
     }

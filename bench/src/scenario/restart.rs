@@ -3,10 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::round::{Script, play};
-use super::{RestartRound, Round};
+use super::{RestartRound, Round, Target};
 use crate::Error;
 use crate::options::{FaultOptions, RestartHow};
-use crate::spec::GroupSpec;
 use crate::stop::Stop;
 use crate::workload::Random;
 
@@ -26,12 +25,11 @@ const SETTLED: Duration = Duration::from_secs(2);
 pub(super) fn round(
     options: &FaultOptions,
     how: RestartHow,
-    spec: &GroupSpec,
-    connections: u32,
+    target: &Target,
     stop: &Stop,
 ) -> Result<Round, Error> {
-    let at = options.at;
-    play(options, spec, connections, stop, |stage| {
+    let (spec, at) = (&target.spec, options.at);
+    play(options, target, stop, |stage| {
         let begin = stage.settled(at)?;
         let (view_before, first) = stage.leader()?;
         let before_ops_s = stage.rate_since(begin);

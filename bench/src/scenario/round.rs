@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Increments, Ledger, PauseRound, RestartRound, Round};
+use super::{Ledger, PauseRound, RestartRound, Round, Target};
 use crate::Error;
 use crate::engine::{self, Monitor, Status};
 use crate::launch::Group;
-use crate::load::{ClosedLoop, Part, Plan, Recorder, Run, Sessions, Tallies, drive, measure};
+use crate::load::{Plan, Recorder, Run, Tallies, measure};
 use crate::options::FaultOptions;
-use crate::run::connect_all;
-use crate::spec::GroupSpec;
+use crate::run::{connect_all, load_parts, prefill};
 use crate::stop::Stop;
+use crate::workload::{AnyWorkload, Operations};
 
 /// Longest wait for the operations that are outstanding at the end.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -115,31 +115,29 @@ impl Stage<'_> {
 /// If the group does not start, a replica ends unexpectedly, or the user interrupts.
 pub(super) fn play(
     options: &FaultOptions,
-    spec: &GroupSpec,
-    connections: u32,
+    target: &Target,
     stop: &Stop,
     script: impl FnOnce(&mut Stage<'_>) -> Result<Script, Error>,
 ) -> Result<Round, Error> {
+    let Target { spec, setting, connections } = target;
     let mut group = Group::launch(spec, stop)?;
-    let drivers = connect_all(&group.path(), &options.group, stop)?;
-    let mut monitor = Monitor::open(&group.path(), connections)?;
+    let mut drivers = connect_all(&group.path(), &options.group, setting, stop)?;
+    if let Operations::Records(mix) = &setting.operations {
+        drivers = prefill(drivers, mix, &spec.cores.loads, stop)?;
+    }
+    let mut monitor = Monitor::open(&group.path(), *connections)?;
     let plan = Plan {
         origin: Instant::now() + RUN_UP,
         warmup: options.at,
         // The load ends with the script.
         measured: Duration::from_secs(24 * 3600),
         drain: DRAIN,
+        operations: None,
     };
-    let parts = drivers.into_iter().map(|mut sessions| {
-        let part: Part<Run<Increments>> = Box::new(move |tallies, stop| {
-            let pace = ClosedLoop::new(sessions.count());
-            drive(&mut sessions, pace, Increments::default(), &plan, tallies, stop)
-        });
-        part
-    });
+    let parts = load_parts(drivers, setting, &plan, None);
     let mut dead = Vec::new();
     let cores = spec.cores.loads.clone();
-    let (runs, script) = measure(parts.collect(), &cores, stop, |tallies| {
+    let (runs, script) = measure(parts, &cores, stop, |tallies| {
         let mut stage = Stage {
             group: &mut group,
             monitor: &mut monitor,
@@ -153,16 +151,22 @@ pub(super) fn play(
         tallies.iter().for_each(|t| t.finish());
         result
     })?;
-    let value = engine::counter_value(&group.path(), connections, stop)?;
     let errors = runs.iter().map(|r| r.failed + r.unfinished).sum();
-    let verdict = Ledger::of(&runs).verdict(value);
+    let kept_up = setting.rate.map(|_| runs.iter().all(|r| r.never_sent + r.unfinished == 0));
+    let acknowledged = runs.iter().map(|r| r.acknowledged).sum();
+    let verdict = match ledger_of(&runs) {
+        Some(ledger) => {
+            Some(ledger.verdict(engine::counter_value(&group.path(), *connections, stop)?))
+        }
+        None => None,
+    };
     let running: Vec<u16> = (0..spec.replicas).filter(|r| !dead.contains(r)).collect();
     let (diverged, statuses) = settle(&mut monitor, &running, stop)?;
     group.expect_running(&dead)?;
     let processes = group.usage()?;
     dead.iter().for_each(|r| group.kill(*r));
     let measured = Recorder::merge(runs.into_iter().map(|r| r.recorder));
-    stop_survivors(group, &dead)?;
+    group.shutdown_except(&dead)?;
     let Script { replica, view_before, before_ops_s, after_ops_s, pause, restart } = script;
     Ok(Round {
         replica,
@@ -170,10 +174,11 @@ pub(super) fn play(
         view_after: statuses.iter().map(|s| s.view).max().unwrap_or(view_before),
         gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
         latency_max_ms: measured.latency_ns.max() as f64 / 1e6,
-        acknowledged: verdict.acknowledged,
+        acknowledged: verdict.map_or(acknowledged, |verdict| verdict.acknowledged),
         errors,
-        lost: verdict.lost,
-        doubled: verdict.doubled,
+        lost: verdict.map(|verdict| verdict.lost),
+        doubled: verdict.map(|verdict| verdict.doubled),
+        kept_up,
         before_ops_s,
         after_ops_s,
         diverged,
@@ -183,14 +188,14 @@ pub(super) fn play(
     })
 }
 
-fn stop_survivors(mut group: Group, dead: &[u16]) -> Result<(), Error> {
-    let mut result = Ok(());
-    for (replica, child) in group.children().iter_mut().enumerate() {
-        if !dead.iter().any(|d| usize::from(*d) == replica) {
-            result = result.and(child.wait_stopped());
-        }
+/// What the counter must show; `None` of another service.
+fn ledger_of(runs: &[Run<AnyWorkload>]) -> Option<Ledger> {
+    let mut all = Ledger::default();
+    for run in runs {
+        let AnyWorkload::Increments(increments) = &run.workload else { return None };
+        all.add_run(increments, run.unfinished);
     }
-    result
+    Some(all)
 }
 
 /// Waits until all replicas that run have executed the same and agree on the stable checkpoint.

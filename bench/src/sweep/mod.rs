@@ -24,26 +24,45 @@ pub fn sweep(options: &SweepOptions, stop: &Stop) -> Result<SweepReport, Error> 
         .map(|value| options.over.apply(&options.run, value))
         .collect::<Result<Vec<RunOptions>, _>>()?;
     let mut runs: Vec<Vec<RunReport>> = vec![Vec::new(); values.len()];
-    for round in 1..=options.repeat {
-        for ((value, setting), of_value) in values.iter().zip(&settings).zip(&mut runs) {
+    'rounds: for round in 1..=options.repeat {
+        for (at, (value, setting)) in values.iter().zip(&settings).enumerate() {
             let name = options.over.name();
-            let report = crate::run(setting, stop)
-                .map_err(|e| e.context(format!("{name} {value}, round {round}")))?;
+            let report = match crate::run(setting, stop) {
+                // The runs so far are worth a report; half a run is not one of them.
+                Err(e) if e.is_interrupted() && !is_empty(&runs) => break 'rounds,
+                Ok(report) if report.interrupted => break 'rounds,
+                measured => {
+                    measured.map_err(|e| e.context(format!("{name} {value}, round {round}")))?
+                }
+            };
             eprintln!(
                 "round {round} of {}: {name} {value}: {} operations/s",
                 options.repeat,
                 count(report.throughput_ops_s.round() as u64)
             );
-            of_value.push(report);
+            runs[at].push(report);
         }
     }
-    let points = values.into_iter().zip(runs).map(|(value, runs)| Point::new(value, runs));
+    let interrupted = stop.is_raised();
+    if interrupted && is_empty(&runs) {
+        return Err(Error::interrupted());
+    }
+    let points = values
+        .into_iter()
+        .zip(runs)
+        .filter(|(_, runs)| !runs.is_empty())
+        .map(|(value, runs)| Point::new(value, runs));
     Ok(SweepReport {
         format: FORMAT,
         kind: "sweep".into(),
         over: options.over.name().into(),
         repeat: options.repeat,
+        interrupted,
         points: points.collect(),
         machine: Machine::here(),
     })
+}
+
+fn is_empty(runs: &[Vec<RunReport>]) -> bool {
+    runs.iter().all(Vec::is_empty)
 }

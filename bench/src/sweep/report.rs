@@ -6,8 +6,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::Error;
+use crate::compare::Group;
 use crate::machine::Machine;
-use crate::report::{RunReport, count, machine_line};
+use crate::report::{LatencyUs, RunReport, Verdict, count, machine_line, plural, write_text};
 
 /// The report of `hybster-bench sweep`.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +21,8 @@ pub struct SweepReport {
     pub over: String,
     /// Runs per value.
     pub repeat: u32,
+    /// Whether the user ended it early: these are the complete runs until then.
+    pub interrupted: bool,
     /// One point per value, in the order asked for.
     pub points: Vec<Point>,
     /// The machine it ran on.
@@ -33,10 +36,10 @@ pub struct Point {
     pub value: String,
     /// Operations per second.
     pub throughput_ops_s: Spread,
-    /// Median latency.
-    pub latency_p50_us: Spread,
+    /// Median latency; absent if in no run an operation completed.
+    pub latency_p50_us: Option<Spread>,
     /// 99th percentile of the latency.
-    pub latency_p99_us: Spread,
+    pub latency_p99_us: Option<Spread>,
     /// CPU microseconds per operation of all processes.
     pub cpu_us_per_op: Spread,
     /// CPU microseconds per operation of replica 0, the leader (or of the server).
@@ -108,12 +111,17 @@ impl Point {
     #[must_use]
     pub fn new(value: String, runs: Vec<RunReport>) -> Self {
         let over = |of: fn(&RunReport) -> f64| Spread::of(runs.iter().map(of));
+        let latency = |of: fn(&LatencyUs) -> f64| {
+            let values: Vec<f64> =
+                runs.iter().filter_map(|r| r.latency_us.as_ref().map(of)).collect();
+            (!values.is_empty()).then(|| Spread::of(values))
+        };
         let batches: Vec<f64> = runs.iter().filter_map(batch).collect();
         Self {
             value,
             throughput_ops_s: over(|r| r.throughput_ops_s),
-            latency_p50_us: over(|r| r.latency_us.p50),
-            latency_p99_us: over(|r| r.latency_us.p99),
+            latency_p50_us: latency(|l| l.p50),
+            latency_p99_us: latency(|l| l.p99),
             cpu_us_per_op: over(|r| r.cpu_s_per_mop),
             leader_cpu_us_per_op: over(|r| Cost::of(r).leader),
             follower_cpu_us_per_op: over(|r| Cost::of(r).follower),
@@ -126,11 +134,25 @@ impl Point {
 }
 
 impl SweepReport {
-    /// Whether every run completed operations and none failed.
+    /// The runs of each value, to be compared with each other.
     #[must_use]
-    pub fn is_clean(&self) -> bool {
-        let mut runs = self.points.iter().flat_map(|point| &point.runs);
-        runs.all(|run| run.errors == 0 && run.completed > 0)
+    pub fn groups(&self) -> Vec<Group> {
+        let group = |point: &Point| Group { name: point.value.clone(), runs: point.runs.clone() };
+        self.points.iter().map(group).collect()
+    }
+
+    /// What is wrong with the runs, and whether the user ended the series early.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let mut complaints = Vec::new();
+        for point in &self.points {
+            for (round, run) in point.runs.iter().enumerate() {
+                let (over, value, round) = (&self.over, &point.value, round + 1);
+                let of_run = run.verdict().complaints.into_iter();
+                complaints.extend(of_run.map(|c| format!("{over} {value}, round {round}: {c}")));
+            }
+        }
+        Verdict { complaints, interrupted: self.interrupted }
     }
 
     /// One line per run, the values in the order of the series.
@@ -144,16 +166,19 @@ impl SweepReport {
         );
         for point in &self.points {
             for (round, run) in point.runs.iter().enumerate() {
-                let (cost, latency) = (Cost::of(run), &run.latency_us);
+                let cost = Cost::of(run);
+                let latency = |of: fn(&LatencyUs) -> f64| {
+                    run.latency_us.as_ref().map_or(String::new(), |l| format!("{:.2}", of(l)))
+                };
                 let batch = batch(run).map_or(String::new(), |b| format!("{b:.2}"));
                 let _ = writeln!(
                     text,
-                    "{},{},{:.0},{:.2},{:.2},{:.4},{:.4},{:.4},{:.4},{batch},{}",
+                    "{},{},{:.0},{},{},{:.4},{:.4},{:.4},{:.4},{batch},{}",
                     point.value,
                     round + 1,
                     run.throughput_ops_s,
-                    latency.p50,
-                    latency.p99,
+                    latency(|l| l.p50),
+                    latency(|l| l.p99),
                     run.cpu_s_per_mop,
                     cost.leader,
                     cost.follower,
@@ -171,45 +196,49 @@ impl SweepReport {
 /// # Errors
 /// If the file cannot be written.
 pub fn write_csv(path: &Path, report: &SweepReport) -> Result<(), Error> {
-    let failed = |e| Error::new(format!("cannot write {}: {e}", path.display()));
-    std::fs::write(path, report.csv()).map_err(failed)
+    write_text(path, &report.csv())
 }
 
 impl fmt::Display for SweepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "median of {} runs each, lowest and highest in brackets", self.repeat)?;
-        writeln!(f, "CPU in microseconds per operation: all, leader, follower (mean), load\n")?;
+        let runs = plural(self.repeat.into(), "run");
+        writeln!(f, "median of {runs} each, lowest and highest in brackets\n")?;
+        if self.interrupted {
+            writeln!(f, "interrupted: these are the complete runs until then\n")?;
+        }
+        let width = self.points.iter().map(|p| p.value.len()).max().unwrap_or(0);
+        let width = width.max(self.over.len());
         writeln!(
             f,
-            "  {:>12} {:>34} {:>10} {:>10} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7}",
-            self.over,
-            "operations/s",
-            "p50 us",
-            "p99 us",
-            "CPU",
-            "leader",
-            "follow",
-            "load",
-            "batch",
-            "errors"
+            "  {:<width$} {:>27} {:>10} {:>10} {:>6}",
+            self.over, "operations/s", "p50 us", "p99 us", "errors"
         )?;
         for p in &self.points {
             let t = &p.throughput_ops_s;
             let whole = |value: f64| count(value.round() as u64);
+            let spread = format!("{} [{} {}]", whole(t.median), whole(t.min), whole(t.max));
+            let latency =
+                |of: Option<Spread>| of.map_or("n/a".into(), |of| format!("{:.1}", of.median));
+            let (p50, p99) = (latency(p.latency_p50_us), latency(p.latency_p99_us));
+            writeln!(f, "  {:<width$} {spread:>27} {p50:>10} {p99:>10} {:>6}", p.value, p.errors)?;
+        }
+        writeln!(f, "\nCPU in microseconds per operation; requests per batch at the leader\n")?;
+        writeln!(
+            f,
+            "  {:<width$} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            self.over, "all", "leader", "follower", "load", "batch"
+        )?;
+        for p in &self.points {
             let batch =
-                p.requests_per_batch.map_or("-".into(), |batch| format!("{:.1}", batch.median));
+                p.requests_per_batch.map_or("n/a".into(), |batch| format!("{:.1}", batch.median));
             writeln!(
                 f,
-                "  {:>12} {:>34} {:>10.1} {:>10.1} {:>7.3} {:>7.3} {:>7.3} {:>7.3} {batch:>8} {:>7}",
+                "  {:<width$} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {batch:>9}",
                 p.value,
-                format!("{} [{} {}]", whole(t.median), whole(t.min), whole(t.max)),
-                p.latency_p50_us.median,
-                p.latency_p99_us.median,
                 p.cpu_us_per_op.median,
                 p.leader_cpu_us_per_op.median,
                 p.follower_cpu_us_per_op.median,
                 p.load_cpu_us_per_op.median,
-                p.errors,
             )?;
         }
         writeln!(f)?;
@@ -244,6 +273,7 @@ mod tests {
             kind: "sweep".into(),
             over: "request-size".into(),
             repeat: 2,
+            interrupted: false,
             points: vec![Point::new("64".into(), runs)],
             machine: Machine::here(),
         };
@@ -252,6 +282,11 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert!(lines[0].starts_with("request_size,round,") && lines[2].starts_with("64,2,"));
         assert!(lines.iter().all(|line| line.matches(',').count() == 10), "{csv}");
-        assert!(sweep.to_string().contains("request-size"));
+        let text = sweep.to_string();
+        assert!(text.contains("request-size"));
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80 || line.contains("core")),
+            "{text}"
+        );
     }
 }

@@ -1,0 +1,365 @@
+//! `hybster-bench compare A B…`: ratios of measurements with intervals, never bare times.
+//!
+//! The samples are whole runs: what differs between two runs of the same thing (the state of the machine,
+//! which core a thread got) does not show within one. So with fewer than three runs on a side there is a
+//! ratio, but no interval.
+
+mod bootstrap;
+
+pub use bootstrap::{LEAST_SAMPLES, Ratio};
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::report::{FORMAT, RunReport, count, plural};
+
+/// The report of a comparison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CompareReport {
+    /// Version of this form.
+    pub format: u32,
+    /// `compare`.
+    pub kind: String,
+    /// What all others are compared with.
+    pub base: Compared,
+    /// The others.
+    pub others: Vec<Compared>,
+}
+
+/// Runs of one thing, compared with those of the base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// The file, and of a series the value.
+    pub name: String,
+    /// Number of runs.
+    pub runs: u64,
+    /// Failed operations of all runs.
+    pub errors: u64,
+    /// Operations per second.
+    pub throughput: Option<Ratio>,
+    /// Median latency.
+    pub latency_p50: Option<Ratio>,
+    /// 99th percentile of the latency.
+    pub latency_p99: Option<Ratio>,
+    /// CPU seconds per operation, of all processes.
+    pub cpu: Option<Ratio>,
+    /// What of configuration and machine is not as in the base.
+    pub differences: Vec<String>,
+}
+
+/// Runs of one thing.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The file, and of a series the value.
+    pub name: String,
+    /// The runs.
+    pub runs: Vec<RunReport>,
+}
+
+/// What is read of a report file, of whatever kind.
+#[derive(Deserialize)]
+struct AnyReport {
+    format: u32,
+    kind: String,
+    #[serde(default)]
+    points: Vec<AnyPoint>,
+}
+
+#[derive(Deserialize)]
+struct AnyPoint {
+    value: String,
+    runs: Vec<RunReport>,
+}
+
+/// Compares report files. Each stands for itself; the values of a series are compared with each other, and of
+/// a directory all runs in it are taken together.
+///
+/// # Errors
+/// If a file cannot be read or is no report of `run` or `sweep`, or there is only one thing to compare.
+pub fn compare(paths: &[PathBuf]) -> Result<CompareReport, Error> {
+    let mut groups = Vec::new();
+    for path in paths {
+        groups.extend(read(path)?);
+    }
+    of_groups(&groups)
+}
+
+/// Compares groups of runs with the first.
+///
+/// # Errors
+/// If there are fewer than two.
+pub fn of_groups(groups: &[Group]) -> Result<CompareReport, Error> {
+    let [base, others @ ..] = groups else {
+        return Err(Error::new("nothing to compare: give report files"));
+    };
+    if others.is_empty() {
+        let name = &base.name;
+        return Err(Error::new(format!(
+            "{name} is one thing only: give another report to compare it with, or a series"
+        )));
+    }
+    Ok(CompareReport {
+        format: FORMAT,
+        kind: "compare".into(),
+        base: compared(base, base),
+        others: others.iter().map(|group| compared(group, base)).collect(),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<Group>, Error> {
+    let failed = |e: &dyn fmt::Display| Error::new(format!("cannot read {}: {e}", path.display()));
+    let name = path.display().to_string();
+    if path.is_dir() {
+        let mut files: Vec<PathBuf> = std::fs::read_dir(path)
+            .map_err(|e| failed(&e))?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|file| file.extension().is_some_and(|ending| ending == "json"))
+            .collect();
+        files.sort();
+        let mut runs = Vec::new();
+        for file in &files {
+            runs.extend(read(file)?.into_iter().flat_map(|group| group.runs));
+        }
+        if runs.is_empty() {
+            return Err(failed(&"there is no report in it: they end with .json"));
+        }
+        return Ok(vec![Group { name, runs }]);
+    }
+    let text = std::fs::read(path).map_err(|e| failed(&e))?;
+    let wrong = |e: serde_json::Error| failed(&format!("it is no report of hybster-bench: {e}"));
+    let any: AnyReport = serde_json::from_slice(&text).map_err(wrong)?;
+    if any.format > FORMAT {
+        let version = any.format;
+        return Err(failed(&format!(
+            "its form is version {version}, and this program knows {FORMAT}: take a newer one"
+        )));
+    }
+    match any.kind.as_str() {
+        "run" | "unreplicated" => {
+            let run = serde_json::from_slice(&text).map_err(wrong)?;
+            Ok(vec![Group { name, runs: vec![run] }])
+        }
+        "sweep" => {
+            let group = |point: AnyPoint| {
+                let name = format!("{name}: {}", point.value);
+                Group { name, runs: point.runs }
+            };
+            Ok(any.points.into_iter().map(group).collect())
+        }
+        kind => {
+            let text = format!("its kind is {kind}; reports of run and of sweep can be compared");
+            Err(failed(&text))
+        }
+    }
+}
+
+fn compared(group: &Group, base: &Group) -> Compared {
+    let ratio = |of: fn(&RunReport) -> Option<f64>| {
+        let samples = |group: &Group| group.runs.iter().filter_map(of).collect::<Vec<f64>>();
+        Ratio::of(&samples(group), &samples(base))
+    };
+    Compared {
+        name: group.name.clone(),
+        runs: group.runs.len() as u64,
+        errors: group.runs.iter().map(|run| run.errors).sum(),
+        throughput: ratio(|run| Some(run.throughput_ops_s)),
+        latency_p50: ratio(|run| run.latency_us.map(|latency| latency.p50)),
+        latency_p99: ratio(|run| run.latency_us.map(|latency| latency.p99)),
+        cpu: ratio(|run| (run.completed > 0).then_some(run.cpu_s_per_mop)),
+        differences: differences(group, base),
+    }
+}
+
+/// What of configuration and machine differs between two groups, by the names in the reports.
+fn differences(group: &Group, base: &Group) -> Vec<String> {
+    let (Some(one), Some(other)) = (group.runs.first(), base.runs.first()) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    let value = |run: &RunReport| {
+        let mut machine = run.machine.clone();
+        machine.date.clear();
+        serde_json::json!({ "config": run.config, "machine": machine, "duration_s": run.duration_s.round() })
+    };
+    diff("", &value(one), &value(other), &mut found);
+    found
+}
+
+fn diff(name: &str, one: &serde_json::Value, other: &serde_json::Value, found: &mut Vec<String>) {
+    use serde_json::Value;
+
+    if let (Value::Object(one), Value::Object(other)) = (one, other) {
+        for (key, value) in one {
+            diff(key, value, other.get(key).unwrap_or(&Value::Null), found);
+        }
+    } else if one != other {
+        // What an older report lacks is unknown, and not different.
+        if !one.is_null() && !other.is_null() {
+            found.push(format!("{name} {} for {}", plain(one), plain(other)));
+        }
+    }
+}
+
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+impl fmt::Display for CompareReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base = &self.base;
+        writeln!(
+            f,
+            "ratios to {} ({}), with intervals of 95 % in brackets\n",
+            base.name,
+            plural(base.runs, "run")
+        )?;
+        let longest = self.others.iter().map(|other| other.name.chars().count()).max().unwrap_or(0);
+        let width = longest.clamp(4, WIDEST_NAME);
+        let columns: [Column; 4] = [
+            ("throughput", |c| c.throughput),
+            ("CPU per operation", |c| c.cpu),
+            ("latency p50", |c| c.latency_p50),
+            ("latency p99", |c| c.latency_p99),
+        ];
+        for pair in columns.chunks(2) {
+            write!(f, "  {:<width$} {:>5} {:>7}", "", "runs", "errors")?;
+            pair.iter().try_for_each(|(name, _)| write!(f, " {name:>20}"))?;
+            writeln!(f)?;
+            for other in &self.others {
+                let (name, runs, errors) = (end_of(&other.name, width), other.runs, other.errors);
+                write!(f, "  {name:<width$} {runs:>5} {:>7}", count(errors))?;
+                pair.iter().try_for_each(|(_, of)| write!(f, " {:>20}", text_of(of(other))))?;
+                writeln!(f)?;
+            }
+            writeln!(f)?;
+        }
+        let all = || std::iter::once(base).chain(&self.others);
+        if all().any(|compared| compared.runs < LEAST_SAMPLES as u64) {
+            writeln!(
+                f,
+                "  no interval  with fewer than {LEAST_SAMPLES} runs on a side: one run does not show how much \
+                 runs differ. `sweep` and `ablate` repeat; of a directory all runs are taken together."
+            )?;
+        }
+        for other in self.others.iter().filter(|other| !other.differences.is_empty()) {
+            writeln!(f, "  {}: {}", other.name, other.differences.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// A figure with its name.
+type Column = (&'static str, fn(&Compared) -> Option<Ratio>);
+
+/// Most columns of a name.
+const WIDEST_NAME: usize = 20;
+
+/// The end of a name, where files and values differ.
+fn end_of(name: &str, width: usize) -> String {
+    let length = name.chars().count();
+    match length.checked_sub(width) {
+        None | Some(0) => name.to_owned(),
+        Some(beyond) => format!("…{}", name.chars().skip(beyond + 1).collect::<String>()),
+    }
+}
+
+fn text_of(ratio: Option<Ratio>) -> String {
+    match ratio {
+        None => "n/a".into(),
+        Some(Ratio { ratio, low: Some(low), high: Some(high) }) => {
+            format!("{ratio:.3} [{low:.3} {high:.3}]")
+        }
+        Some(Ratio { ratio, .. }) => format!("{ratio:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEW: &str = include_str!("../../tests/fixtures/run-report.json");
+    const OLD: &str = include_str!("../../tests/fixtures/run-report-1.json");
+
+    fn directory_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
+        directory
+    }
+
+    #[test]
+    fn reports_of_old_and_new_forms_are_compared() {
+        let faster = NEW.replace("412345.5", "824691.0");
+        let directory = directory_with(&[("old.json", OLD), ("new.json", &faster)]);
+        let [old, new] = ["old.json", "new.json"].map(|name| directory.path().join(name));
+        let report = compare(&[old, new]).unwrap();
+        let other = &report.others[0];
+        assert_eq!(other.throughput.unwrap(), Ratio { ratio: 2.0, low: None, high: None });
+        assert_eq!(other.latency_p99.unwrap().ratio, 1.0);
+        let differences = other.differences.join("; ");
+        assert!(differences.contains("service kv for null"), "{differences}");
+        assert!(!differences.contains("load"), "{differences}");
+        let text = report.to_string();
+        assert!(text.contains("2.000") && text.contains("no interval"), "{text}");
+    }
+
+    #[test]
+    fn the_runs_of_a_directory_and_of_a_series_are_samples() {
+        let run = |ops: &str| NEW.replace("412345.5", ops);
+        let one = directory_with(&[
+            ("1.json", &run("100.0")),
+            ("2.json", &run("100.0")),
+            ("3.json", &run("100.0")),
+        ]);
+        let point = |value: &str, ops: &str| {
+            let runs = [run(ops), run(ops), run(ops)].join(",");
+            format!(r#"{{ "value": "{value}", "runs": [{runs}] }}"#)
+        };
+        let points = [point("4", "150.0"), point("8", "50.0")].join(",");
+        let series = format!(r#"{{ "format": 2, "kind": "sweep", "points": [{points}] }}"#);
+        let other = directory_with(&[("series.json", &series)]);
+        let paths = [one.path().to_owned(), other.path().join("series.json")];
+        let report = compare(&paths).unwrap();
+        let ratios: Vec<_> = report.others.iter().map(|c| c.throughput.unwrap()).collect();
+        let exact = |ratio| Ratio { ratio, low: Some(ratio), high: Some(ratio) };
+        assert_eq!(ratios, [exact(1.5), exact(0.5)]);
+        assert!(report.others[1].name.ends_with("series.json: 8"));
+        let text = report.to_string();
+        assert!(text.contains("1.500 [1.500 1.500]") && !text.contains("no interval"), "{text}");
+        // A series by itself is compared with its first value.
+        let alone = compare(&paths[1..]).unwrap();
+        assert!((alone.others[0].throughput.unwrap().ratio - 1.0 / 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_told() {
+        let newer = NEW.replacen("\"format\": 2", "\"format\": 99", 1);
+        let fault = include_str!("../../tests/fixtures/fault-report.json");
+        let directory = directory_with(&[
+            ("newer.json", &newer),
+            ("fault.json", fault),
+            ("nonsense.json", "nonsense"),
+            ("one.json", NEW),
+        ]);
+        for (name, text) in [
+            ("newer.json", "take a newer one"),
+            ("fault.json", "its kind is pause-follower"),
+            ("nonsense.json", "no report of hybster-bench"),
+            ("one.json", "one thing only"),
+            ("missing.json", "cannot read"),
+        ] {
+            let error = compare(&[directory.path().join(name)]).unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn long_names_keep_their_ends() {
+        assert_eq!(end_of("short", 20), "short");
+        assert_eq!(end_of("/a/long/path/series.json: 8", 10), "…s.json: 8");
+    }
+}

@@ -1,0 +1,195 @@
+//! The options of a load: which operations, and when.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+/// A service that can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ServiceKind {
+    /// Does nothing; requests and replies of any size.
+    Null,
+    /// Adds to one number, so that lost and repeated operations show.
+    Counter,
+    /// A key-value store.
+    Kv,
+}
+
+impl ServiceKind {
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Counter => "counter",
+            Self::Kv => "kv",
+        }
+    }
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WorkloadKind {
+    /// Requests of --request-size and replies of --reply-size: of the null service.
+    Null,
+    /// Increments: of the counter.
+    Counter,
+    /// Reads and writes of records in the shares of --read-percent.
+    Kv,
+    /// 50 % reads, 50 % updates.
+    YcsbA,
+    /// 95 % reads, 5 % updates.
+    YcsbB,
+    /// Reads only.
+    YcsbC,
+    /// 95 % reads of the latest records, 5 % inserts.
+    YcsbD,
+    /// 95 % short scans, 5 % inserts.
+    YcsbE,
+    /// 50 % reads, 50 % read-modify-writes.
+    YcsbF,
+    /// A coordination service: nodes of 128 bytes, 90 % reads unless --read-percent says otherwise.
+    Coordination,
+}
+
+impl WorkloadKind {
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Counter => "counter",
+            Self::Kv => "kv",
+            Self::YcsbA => "ycsb-a",
+            Self::YcsbB => "ycsb-b",
+            Self::YcsbC => "ycsb-c",
+            Self::YcsbD => "ycsb-d",
+            Self::YcsbE => "ycsb-e",
+            Self::YcsbF => "ycsb-f",
+            Self::Coordination => "coordination",
+        }
+    }
+
+    /// The service that executes it.
+    #[must_use]
+    pub fn service(self) -> ServiceKind {
+        match self {
+            Self::Null => ServiceKind::Null,
+            Self::Counter => ServiceKind::Counter,
+            _ => ServiceKind::Kv,
+        }
+    }
+}
+
+/// Which records are popular.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Distribution {
+    /// None.
+    Uniform,
+    /// A few, by Zipf's law with the exponent 0.99.
+    Zipfian,
+    /// Those that were inserted last, by the same law.
+    Latest,
+}
+
+impl Distribution {
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::Zipfian => "zipfian",
+            Self::Latest => "latest",
+        }
+    }
+}
+
+/// When operations of an open loop are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arrivals {
+    /// At equal distances.
+    Constant,
+    /// At random and independent of each other.
+    Poisson,
+}
+
+impl Arrivals {
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Constant => "constant",
+            Self::Poisson => "poisson",
+        }
+    }
+}
+
+/// The operations, and when they are due.
+#[derive(Clone, Debug, Args)]
+pub struct LoadOptions {
+    /// The service; by default that of the workload.
+    #[arg(long, value_enum)]
+    pub service: Option<ServiceKind>,
+    /// What clients do; by default the plain workload of the service.
+    #[arg(long, value_enum)]
+    pub workload: Option<WorkloadKind>,
+    /// Reads in percent of operations; the null service calls an unordered request a read.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub read_percent: Option<u8>,
+    /// Records of the kv service, all written before the measurement; by default 10000.
+    #[arg(long, visible_alias = "records", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
+    pub keys: Option<u32>,
+    /// Which records are popular; by default what the workload says.
+    #[arg(long, value_enum)]
+    pub distribution: Option<Distribution>,
+    /// Most records of a scan; each asks for 1 to so many.
+    #[arg(long, default_value_t = 100, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub scan_length: u32,
+    /// The same seed and settings give the same sequence of requests on each connection.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Open loop with this many operations per second; latency counts from the intended time.
+    #[arg(long, value_name = "OPS", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// When operations of an open loop are due.
+    #[arg(long, value_enum, default_value = "constant")]
+    pub arrivals: Arrivals,
+    /// How long a client of a closed loop waits after an answer.
+    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = super::seconds,
+          hide_default_value = true)]
+    pub think_time: Duration,
+    /// One client is hotter than the others: the first connection has this share of all clients, or in an
+    /// open loop of the rate.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=99))]
+    pub hot_client: Option<u8>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (1.0..=1e9).contains(&value) => Ok(value),
+        _ => Err("give operations per second, from 1 to 1000000000".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_command_line() {
+        for kind in WorkloadKind::value_variants() {
+            assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
+        }
+        for kind in ServiceKind::value_variants() {
+            assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
+        }
+        for kind in Distribution::value_variants() {
+            assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
+        }
+        for kind in Arrivals::value_variants() {
+            assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
+        }
+    }
+}
