@@ -288,7 +288,7 @@ fn what_helps_on_wires_that_become_much_slower() {
     for (mutant, cases) in [
         (Mutant::ShrinksBlindly, vec![crash(2), long(2), long(4)]),
         (Mutant::BusyWireIgnored, vec![short(1), short(2)]),
-        (Mutant::NothingAhead, vec![crash(2), crash(1), crash(3), crash(4)]),
+        (Mutant::NothingAhead, (1..=40).map(crash).collect()),
         (Mutant::OwnProposalsIgnored, vec![crash(1), crash(2)]),
         (Mutant::AloneWaitsLonger, vec![long(2), long(1), long(3), long(4), crash(1)]),
     ] {
