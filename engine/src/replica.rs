@@ -78,6 +78,7 @@ impl Replica {
             cores: None,
             listen: None,
             data: None,
+            is_first: false,
             is_replicated: true,
             trace: None,
         }
@@ -97,6 +98,7 @@ pub struct ReplicaBuilder<S> {
     cores: Option<Vec<usize>>,
     listen: Option<PeerAddress>,
     data: Option<PathBuf>,
+    is_first: bool,
     is_replicated: bool,
     trace: Option<Trace>,
 }
@@ -121,6 +123,7 @@ impl<S> ReplicaBuilder<S> {
             cores: self.cores,
             listen: self.listen,
             data: self.data,
+            is_first: self.is_first,
             is_replicated: self.is_replicated,
             trace: self.trace,
         }
@@ -168,9 +171,20 @@ impl<S> ReplicaBuilder<S> {
     }
 
     /// The directory for the replica's log and checkpoints, if the group keeps any. By default it lies
-    /// beside the replica's key file: `replica-N.epoch-E.data`.
+    /// beside the replica's key file: `replica-N.epoch-E.data`. Keys that are in no file need it named.
     pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
         self.data = Some(directory.into());
+        self
+    }
+
+    /// Says that the replica has never been started with its keys, anywhere. It is needed, once, for
+    /// keys from a text ([`ReplicaKeys::from_text`], [`ReplicaKeys::from_env`]), of which nothing else
+    /// tells; a start that finds data of an earlier one refuses it.
+    ///
+    /// **Never say it of a replica that has run.** Its trusted counters would begin again, and the
+    /// group could break its agreement.
+    pub fn first_start(mut self) -> Self {
+        self.is_first = true;
         self
     }
 
@@ -324,16 +338,32 @@ impl<S: Service> ReplicaBuilder<S> {
 
     /// Opens the replica's data, if it keeps any, and takes the right to run with it.
     fn open_data(&self) -> Result<Option<Opened>, StartError> {
+        let id = self.keys.id.0;
         if !self.is_durable() {
             if self.must_claim() {
+                if self.keys.has_started()?.is_none() && !self.is_first {
+                    return Err(StartError::PerhapsStarted { id });
+                }
                 self.keys.claim_start()?;
             }
             return Ok(None);
         }
-        let path = self.data.clone().unwrap_or_else(|| self.keys.data_directory());
-        let (mode, has_run) = (self.group.durability(), self.keys.has_started()?);
-        let opened = durable::open(&path, mode, self.group.config(), self.keys.id, has_run)?;
-        if self.must_claim() && !has_run {
+        let path = self.data.clone().or_else(|| self.keys.data_directory());
+        let path = path.ok_or(StartError::NoDataDirectory { id })?;
+        let told = self.keys.has_started()?;
+        let has_run = told.unwrap_or(!self.is_first);
+        let mode = self.group.durability();
+        let opened = durable::open(&path, mode, self.group.config(), self.keys.id, has_run);
+        let opened = match opened {
+            Err(DataError::Lost { .. }) if told.is_none() => {
+                return Err(StartError::PerhapsStarted { id });
+            }
+            opened => opened?,
+        };
+        if self.is_first && opened.found.is_some() {
+            return Err(StartError::NotTheFirst { path, id });
+        }
+        if self.must_claim() && told != Some(true) {
             // The log is there, so that from here on it has everything.
             self.keys.claim_start()?;
         }
