@@ -59,10 +59,12 @@ pub mod group;
 pub mod heap;
 pub mod logging;
 pub mod memory;
+pub mod paged;
 pub mod replica;
 pub mod runtime;
 pub mod services;
 pub mod testing;
+pub mod typed;
 
 pub use group::{ClientKeys, Group, GroupError, ReplicaKeys};
 pub use hybster_net::{LinkCipher, NoTransport, PeerAddress, TransportKind};
