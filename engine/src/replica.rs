@@ -1,6 +1,7 @@
 //! Starting, watching and stopping a replica.
 
 mod error;
+mod guarded;
 mod listen;
 mod running;
 mod stages;
@@ -23,7 +24,10 @@ use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
 
 pub use error::{ReplicaError, StartError};
+pub use guarded::ServiceCall;
 pub use running::{RunningReplica, Stopper};
+
+use guarded::{Guarded, ServicePanic};
 
 use crate::durable::{self, DataError, Disks, Durability, Durable, Found, Opened, Saver, Teller};
 #[cfg(doc)]
@@ -262,7 +266,8 @@ impl<S: Service> ReplicaBuilder<S> {
         let peers = self.peers().map(|(peer, _)| peer).collect();
         let limits = EgressLimits::default();
         let mut network = Some(Network::new(hub, Arc::clone(&shared), peers, limits));
-        let (mut stages, mut first) = self.stages(found, &shared)?;
+        let panic = ServicePanic::default();
+        let (mut stages, mut first) = self.stages(found, &shared, &panic)?;
         if let Some(durable) = &shared.durable {
             first
                 .iter_mut()
@@ -289,7 +294,7 @@ impl<S: Service> ReplicaBuilder<S> {
         log::info!("at most {bytes} bytes in buffers that are bounded; {open} are not bounded yet");
         let mode = if is_replicated { "replica" } else { "unreplicated server" };
         log::info!("{mode} {} listens on {local_address}, {layout} layout, {transport_kind}", id.0);
-        Ok(RunningReplica::new(shared, threads, local_address, disks, trace_file))
+        Ok(RunningReplica::new(shared, threads, local_address, disks, panic, trace_file))
     }
 
     fn open_trace(
@@ -432,8 +437,14 @@ impl<S: Service> ReplicaBuilder<S> {
     }
 
     /// All stages with their roles, and what they do first.
-    fn stages(self, found: Option<Found>, shared: &Shared) -> Result<stages::Begun, StartError> {
+    fn stages(
+        self,
+        found: Option<Found>,
+        shared: &Shared,
+        panic: &ServicePanic,
+    ) -> Result<stages::Begun, StartError> {
         let Self { group, keys, service, is_replicated, .. } = self;
+        let service = Guarded::new(service, Arc::clone(panic));
         let output = || Output {
             tracing: shared.trace.is_some(),
             logging: shared.durable.is_some(),

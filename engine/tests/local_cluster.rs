@@ -2,16 +2,20 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Scratch, free_addresses};
-use hybster::client::{Client, ClientOptions, RequestKind};
+use common::{Scratch, free_addresses, wait_until};
+use hybster::client::{CallError, Client, ClientOptions, RequestKind};
 use hybster::durable::Durability;
 use hybster::group::{Addresses, CreateOptions, Generated, generate};
+use hybster::replica::ServiceCall;
 use hybster::services::CounterService;
 use hybster::services::counter::{decode_reply, encode_add, encode_get};
 use hybster::testing::{ClusterError, LocalCluster};
-use hybster::{ClientId, Replica, ReplicaId, ReplicaKeys, StartError};
+use hybster::{ClientId, Context, OrderNumber, Replica, ReplicaError, ReplicaId, ReplicaKeys};
+use hybster::{RestoreError, Service, Snapshot, StartError};
 
 fn add(client: &Client, amount: i64) -> i64 {
     decode_reply(&client.call(&encode_add(amount)).unwrap()).unwrap()
@@ -105,10 +109,92 @@ fn who_is_paused_or_cut_off_is_not_needed_and_comes_back() {
 fn a_cluster_may_have_more_faults() {
     let mut cluster = LocalCluster::builder().faults(2).start(CounterService::new).unwrap();
     assert_eq!(cluster.replicas().len(), 5);
+    fn may_be_shared_by_threads(_: &(impl Send + Sync)) {}
+    may_be_shared_by_threads(&cluster);
     let client = cluster.client().unwrap();
     cluster.stop(ReplicaId(0)).unwrap();
     cluster.cut(ReplicaId(4)).unwrap();
     assert_eq!(add(&client, 9), 9);
+}
+
+/// Says the same as the counter, but for one operation.
+#[derive(Default)]
+struct Brittle(CounterService);
+
+impl Service for Brittle {
+    fn execute(&mut self, context: &Context, operation: &[u8], reply: &mut Vec<u8>) {
+        assert_ne!(operation, b"break", "this service is brittle");
+        self.0.execute(context, operation, reply);
+    }
+
+    fn snapshot(&mut self) -> Arc<dyn Snapshot> {
+        self.0.snapshot()
+    }
+
+    fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
+        self.0.restore(source)
+    }
+}
+
+#[test]
+fn a_panic_of_the_service_is_told_as_its_own() {
+    let mut cluster = LocalCluster::start(Brittle::default).unwrap();
+    let client = cluster.client().unwrap();
+    add(&client, 1);
+    client.submit(b"break").detach();
+    // When so many have stopped that no quorum is left, others may never come to it.
+    let stopped = || cluster.replicas().into_iter().find(|it| !cluster.is_running(*it));
+    wait_until("one stops", || stopped().is_some());
+    let stopped = stopped().unwrap();
+    let error = cluster.stop(stopped).unwrap_err();
+    let ClusterError::Replica(ReplicaError::ServicePanicked { replica, service, call }) = &error
+    else {
+        panic!("{error}");
+    };
+    assert!(*replica == stopped.0 && service.ends_with("Brittle"), "{service}");
+    assert!(matches!(call, ServiceCall::Execute { order: OrderNumber(2..), .. }), "{call}");
+    let text = error.to_string();
+    assert!(text.contains("of session c0/") && !text.contains("bug"), "{text}");
+}
+
+/// Every replica says something else, though their states are the same.
+#[derive(Default)]
+struct Talkative(CounterService);
+
+impl Service for Talkative {
+    fn execute(&mut self, _: &Context, _: &[u8], reply: &mut Vec<u8>) {
+        static SAID: AtomicU64 = AtomicU64::new(0);
+        reply.extend(SAID.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+    }
+
+    fn snapshot(&mut self) -> Arc<dyn Snapshot> {
+        self.0.snapshot()
+    }
+
+    fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
+        self.0.restore(source)
+    }
+}
+
+#[test]
+fn replies_that_differ_and_replicas_that_are_away_are_different_errors() {
+    let cluster = LocalCluster::start(Talkative::default).unwrap();
+    // On a busy machine a short time may pass before two have answered.
+    let mut within = Duration::from_millis(250);
+    let call = |request_timeout| {
+        let options = ClientOptions { request_timeout, ..ClientOptions::default() };
+        cluster.client_with(ClientId(1), options).unwrap().call(b"").unwrap_err()
+    };
+    while !matches!(call(within), CallError::RepliesDiffer) {
+        assert!(within < Duration::from_secs(60));
+        within *= 2;
+    }
+    let options = ClientOptions { request_timeout: within, ..ClientOptions::default() };
+    let client = cluster.client_with(ClientId(2), options).unwrap();
+    (0..2).for_each(|replica| cluster.cut(ReplicaId(replica)).unwrap());
+    let error = client.call(b"").unwrap_err();
+    let CallError::Unreachable(unreachable) = &error else { panic!("{error}") };
+    assert_eq!((unreachable.connected, unreachable.needed), (1, 2));
 }
 
 /// As on machines that get their keys from an environment or a store of secrets.

@@ -9,6 +9,7 @@ use hybster_net::hub::HubError;
 use hybster_net::{NoTransport, PeerAddress, TransportError};
 use hybster_proto::output::Fatal;
 
+use super::ServiceCall;
 use crate::durable::DataError;
 use crate::group::GroupError;
 
@@ -170,6 +171,19 @@ pub enum ReplicaError {
         replica: u16,
         /// The thread.
         thread: String,
+    },
+    /// The service panicked, and the replica with it. The panic's own message is on standard error.
+    #[error(
+        "replica {replica} stopped: its service {service} panicked {call}. A service must have a result for every \
+         operation: other replicas that do the same stop in the same way"
+    )]
+    ServicePanicked {
+        /// The replica.
+        replica: u16,
+        /// The type of the service.
+        service: &'static str,
+        /// What it did.
+        call: ServiceCall,
     },
     /// A thread did not end in time.
     #[error("thread \"{thread}\" did not end within {seconds} s; the service may be blocking it")]

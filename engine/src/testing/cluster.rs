@@ -110,12 +110,14 @@ pub struct LocalCluster {
     group: Group,
     clients: Vec<ClientKeys>,
     members: Vec<Member>,
-    start: Box<dyn Fn(ReplicaBuilder<()>) -> Result<RunningReplica, StartError> + Send>,
+    start: Box<Start>,
     options: Options,
     // In this order: replicas end before their wires do, and these before the data goes.
     wires: Vec<Wire>,
     data: Option<Scratch>,
 }
+
+type Start = dyn Fn(ReplicaBuilder<()>) -> Result<RunningReplica, StartError> + Send + Sync;
 
 struct Member {
     keys: ReplicaKeys,
@@ -202,7 +204,7 @@ impl ClusterBuilder {
     pub fn start<S, F>(mut self, make: F) -> Result<LocalCluster, ClusterError>
     where
         S: Service,
-        F: Fn() -> S + Send + 'static,
+        F: Fn() -> S + Send + Sync + 'static,
     {
         let count = self.create.config.replicas;
         let placeholders = (0..count).map(|id| loopback(NO_PORT.saturating_add(id)));
@@ -255,7 +257,7 @@ impl LocalCluster {
     pub fn start<S, F>(make: F) -> Result<Self, ClusterError>
     where
         S: Service,
-        F: Fn() -> S + Send + 'static,
+        F: Fn() -> S + Send + Sync + 'static,
     {
         Self::builder().start(make)
     }
@@ -332,6 +334,13 @@ impl LocalCluster {
     pub fn status(&self, replica: ReplicaId) -> Option<Status> {
         let member = self.members.get(usize::from(replica.0))?;
         member.running.as_ref().map(RunningReplica::status)
+    }
+
+    /// Whether a replica runs: it was not stopped, and has not stopped by itself.
+    #[must_use]
+    pub fn is_running(&self, replica: ReplicaId) -> bool {
+        let member = self.members.get(usize::from(replica.0));
+        member.and_then(|it| it.running.as_ref()).is_some_and(RunningReplica::is_running)
     }
 
     /// Stops a replica, as the crash of a process looks to the others.
