@@ -15,7 +15,7 @@ use super::worker::{Shared, Worker};
 use super::{Client, ClientDriver, ClientError, ClientOptions, Inner};
 use crate::group::{ClientKeys, Group};
 
-/// A client that connects: await it, or wait for it. Dropping it ends the attempt.
+/// A client that connects: await it, or wait for it. Dropping it ends the attempt, a moment later.
 #[must_use = "the client comes through it"]
 pub struct Connecting {
     cell: Arc<Cell<Result<Arc<Shared>, ClientError>>>,
@@ -32,7 +32,7 @@ impl Connecting {
             (Arc::clone(group.config()), options.request_timeout, options.queue);
         let (told, group, keys) = (Arc::clone(&cell), group.clone(), keys.clone());
         let thread = thread::Builder::new().name(format!("client {}", keys.id.0)).spawn(
-            move || match connect(&group, &keys, options) {
+            move || match connect(&group, &keys, options, || told.is_wanted()) {
                 Err(error) => drop(told.answer(Err(error))),
                 // Nobody wants it any more if it comes back.
                 Ok(worker) if told.answer(Ok(worker.shared())).is_none() => worker.run(),
@@ -52,6 +52,11 @@ impl Connecting {
         self.client(connected)
     }
 
+    #[cfg(test)]
+    pub(super) fn take_thread(&mut self) -> Option<JoinHandle<()>> {
+        self.thread.take()
+    }
+
     fn client(
         &mut self,
         connected: Result<Arc<Shared>, ClientError>,
@@ -67,9 +72,10 @@ fn connect(
     group: &Group,
     keys: &ClientKeys,
     options: ClientOptions,
+    is_wanted: impl Fn() -> bool,
 ) -> Result<Worker, ClientError> {
     let mut driver = ClientDriver::connect(group, keys, &options)?;
-    driver.await_links(options.connect_timeout)?;
+    driver.await_links_while(options.connect_timeout, is_wanted)?;
     let shared = Shared::new(options.queue, driver.waker());
     Ok(Worker::new(shared, driver, group.clone(), keys.clone(), options))
 }

@@ -119,6 +119,36 @@ impl ClientOptions {
 }
 
 /// A client of a group. Clones share one client; it ends with the last of them.
+///
+/// ```
+/// use hybster::client::Client;
+/// use hybster::services::{CounterService, counter};
+/// use hybster::testing::LocalCluster;
+///
+/// /// Runs on any executor.
+/// async fn add_both(client: &Client) -> Option<i64> {
+///     // Both are under way before the first is awaited.
+///     let (one, two) = (counter::encode_add(1), counter::encode_add(2));
+///     let (one, two) = (client.submit(&one), client.submit(&two));
+///     one.await.ok()?;
+///     counter::decode_reply(&two.await.ok()?)
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cluster = LocalCluster::start(CounterService::new)?;
+/// let client = cluster.client()?;
+/// # let task = std::pin::pin!(add_both(&client));
+/// # let waker = std::task::Waker::noop();
+/// # let mut context = std::task::Context::from_waker(waker);
+/// # let mut task = task;
+/// # while task.as_mut().poll(&mut context).is_pending() {
+/// #     std::thread::sleep(std::time::Duration::from_millis(1));
+/// # }
+/// let value = client.query(&counter::encode_get())?;
+/// assert_eq!(counter::decode_reply(&value), Some(3));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,

@@ -82,6 +82,11 @@ impl<T> Cell<T> {
         state.result.take()
     }
 
+    /// Whether somebody may ask for the outcome.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.lock().is_abandoned
+    }
+
     pub(super) fn wait(&self) -> T {
         let mut state = self.lock();
         loop {

@@ -547,7 +547,19 @@ fn a_client_can_be_awaited_and_an_attempt_dropped() {
     let connecting = Client::connect_async(&world.group, &world.keys(), options());
     let client = run_all([connecting]).remove(0).unwrap();
     assert_eq!(client.call(b"x").unwrap(), b"x");
-    drop(Client::connect_async(&world.group, &world.keys(), options()));
+    let mut dropped = Client::connect_async(&world.group, &world.keys(), options());
+    let thread = dropped.take_thread().unwrap();
+    drop(dropped);
+    // With or without replicas, it does not wait for the end of its time.
+    thread.join().unwrap();
+    (0..3).for_each(|r| world.order(Order::Stop(r)));
+    let mut dropped = Client::connect_async(&world.group, &world.keys(), options());
+    let thread = dropped.take_thread().unwrap();
+    fn may_go_to_another_task(_: &(impl Send + Sync + Unpin)) {}
+    may_go_to_another_task(&dropped);
+    may_go_to_another_task(&client.submit(b"x"));
+    drop(dropped);
+    thread.join().unwrap();
     let wrong = ClientOptions { queue: 0, ..options() };
     let error = Client::connect_async(&world.group, &world.keys(), wrong).wait().unwrap_err();
     assert!(matches!(error, ClientError::Options { option: "queue", .. }), "{error}");
