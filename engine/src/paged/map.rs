@@ -361,8 +361,8 @@ where
     where
         K: Borrow<Q>,
     {
-        let below = self.chunks.range::<Q, _>((Unbounded, Included(key)));
-        below.rev().next().map_or(0, |(_, page)| *page)
+        let mut below = self.chunks.range::<Q, _>((Unbounded, Included(key)));
+        below.next_back().map_or(0, |(_, page)| *page)
     }
 
     fn chunk(&self, page: u64) -> &Chunk<K, V> {
