@@ -11,6 +11,7 @@ use hybster_net::{PeerAddress, TransportKind};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, ReplicaId};
 use hybster_proto::service::Service;
+use parking_lot::Mutex;
 
 use super::wires::{Mode, Wire};
 use crate::client::{Client, ClientError, ClientOptions};
@@ -112,6 +113,8 @@ pub struct LocalCluster {
     members: Vec<Member>,
     start: Box<Start>,
     options: Options,
+    /// What the wires of each replica do.
+    modes: Mutex<Vec<Mode>>,
     // In this order: replicas end before their wires do, and these before the data goes.
     wires: Vec<Wire>,
     data: Option<Scratch>,
@@ -239,6 +242,7 @@ impl ClusterBuilder {
             members,
             start: Box::new(move |builder| builder.service(make()).start()),
             options: self.options,
+            modes: Mutex::new(vec![Mode::Open; usize::from(count)]),
             wires,
             data,
         };
@@ -390,7 +394,7 @@ impl LocalCluster {
         self.set_mode(replica, Mode::Paused)
     }
 
-    /// Lets go on what [`Self::pause`] has held.
+    /// Lets go on what [`Self::pause`] has held, and ends a [`cut`](Self::cut) as well.
     ///
     /// # Errors
     /// If there is no such replica.
@@ -406,7 +410,7 @@ impl LocalCluster {
         self.set_mode(replica, Mode::Cut)
     }
 
-    /// Joins a replica again that was cut off. Links come up by themselves.
+    /// Joins a replica again that was cut off, or paused. Links come up by themselves.
     ///
     /// # Errors
     /// If there is no such replica.
@@ -480,7 +484,12 @@ impl LocalCluster {
         if usize::from(replica.0) >= count {
             return Err(ClusterError::NoSuchReplica { replica: replica.0, count });
         }
-        self.wires.iter().filter(|it| it.touches(replica)).for_each(|wire| wire.set_mode(mode));
+        let mut modes = self.modes.lock();
+        modes[usize::from(replica.0)] = mode;
+        for wire in self.wires.iter().filter(|it| it.touches(replica)) {
+            let of_other_end = wire.from.map_or(Mode::Open, |from| modes[usize::from(from.0)]);
+            wire.set_mode(of_other_end.max(modes[usize::from(wire.to.0)]));
+        }
         Ok(())
     }
 }

@@ -17,8 +17,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Bytes that are carried at a time.
 const PIECE: usize = 64 << 10;
 
-/// What the wires of a replica do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the wires of a replica do. A wire does the worse of what its two ends do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mode {
     #[default]
     Open,
