@@ -1,7 +1,7 @@
 //! Services and clients with types: operations, replies and state as a Rust program has them.
 //!
 //! A [`TypedService`] gets decoded operations, answers with values, and names the [containers](crate::paged)
-//! that its state is in. [`Typed`] makes a [`Service`](crate::Service) of it; [`TypedClient`] calls it.
+//! that its state is in. [`Typed`] makes a [`Service`] of it; [`TypedClient`] calls it.
 //!
 //! ```
 //! use hybster::paged::{Paged, PagedMap};
