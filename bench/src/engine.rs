@@ -218,7 +218,9 @@ impl Sessions for DriverSessions {
                 EngineOutcome::Done => Outcome::Done(completion.result),
                 EngineOutcome::Overloaded => Outcome::Failed(Failure::Overloaded),
                 EngineOutcome::Evicted => Outcome::Failed(Failure::Evicted),
-                EngineOutcome::TimedOut => Outcome::Failed(Failure::TimedOut),
+                EngineOutcome::TimedOut | EngineOutcome::RepliesDiffer => {
+                    Outcome::Failed(Failure::TimedOut)
+                }
                 EngineOutcome::Stale
                 | EngineOutcome::TooLong
                 | EngineOutcome::NumberTaken

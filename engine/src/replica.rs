@@ -1,6 +1,7 @@
 //! Starting, watching and stopping a replica.
 
 mod error;
+mod guarded;
 mod listen;
 mod running;
 mod stages;
@@ -23,7 +24,10 @@ use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
 
 pub use error::{ReplicaError, StartError};
+pub use guarded::ServiceCall;
 pub use running::{RunningReplica, Stopper};
+
+use guarded::{Guarded, ServicePanic};
 
 use crate::durable::{self, DataError, Disks, Durability, Durable, Found, Opened, Saver, Teller};
 #[cfg(doc)]
@@ -78,6 +82,7 @@ impl Replica {
             cores: None,
             listen: None,
             data: None,
+            is_first: false,
             is_replicated: true,
             trace: None,
         }
@@ -97,6 +102,7 @@ pub struct ReplicaBuilder<S> {
     cores: Option<Vec<usize>>,
     listen: Option<PeerAddress>,
     data: Option<PathBuf>,
+    is_first: bool,
     is_replicated: bool,
     trace: Option<Trace>,
 }
@@ -121,6 +127,7 @@ impl<S> ReplicaBuilder<S> {
             cores: self.cores,
             listen: self.listen,
             data: self.data,
+            is_first: self.is_first,
             is_replicated: self.is_replicated,
             trace: self.trace,
         }
@@ -168,9 +175,20 @@ impl<S> ReplicaBuilder<S> {
     }
 
     /// The directory for the replica's log and checkpoints, if the group keeps any. By default it lies
-    /// beside the replica's key file: `replica-N.epoch-E.data`.
+    /// beside the replica's key file: `replica-N.epoch-E.data`. Keys that are in no file need it named.
     pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
         self.data = Some(directory.into());
+        self
+    }
+
+    /// Says that the replica has never been started with its keys, anywhere. It is needed, once, for
+    /// keys from a text ([`ReplicaKeys::from_text`], [`ReplicaKeys::from_env`]), of which nothing else
+    /// tells; a start that finds data of an earlier one refuses it.
+    ///
+    /// **Never say it of a replica that has run.** Its trusted counters would begin again, and the
+    /// group could break its agreement.
+    pub fn first_start(mut self) -> Self {
+        self.is_first = true;
         self
     }
 
@@ -248,7 +266,8 @@ impl<S: Service> ReplicaBuilder<S> {
         let peers = self.peers().map(|(peer, _)| peer).collect();
         let limits = EgressLimits::default();
         let mut network = Some(Network::new(hub, Arc::clone(&shared), peers, limits));
-        let (mut stages, mut first) = self.stages(found, &shared)?;
+        let panic = ServicePanic::default();
+        let (mut stages, mut first) = self.stages(found, &shared, &panic)?;
         if let Some(durable) = &shared.durable {
             first
                 .iter_mut()
@@ -275,7 +294,7 @@ impl<S: Service> ReplicaBuilder<S> {
         log::info!("at most {bytes} bytes in buffers that are bounded; {open} are not bounded yet");
         let mode = if is_replicated { "replica" } else { "unreplicated server" };
         log::info!("{mode} {} listens on {local_address}, {layout} layout, {transport_kind}", id.0);
-        Ok(RunningReplica::new(shared, threads, local_address, disks, trace_file))
+        Ok(RunningReplica::new(shared, threads, local_address, disks, panic, trace_file))
     }
 
     fn open_trace(
@@ -324,16 +343,32 @@ impl<S: Service> ReplicaBuilder<S> {
 
     /// Opens the replica's data, if it keeps any, and takes the right to run with it.
     fn open_data(&self) -> Result<Option<Opened>, StartError> {
+        let id = self.keys.id.0;
         if !self.is_durable() {
             if self.must_claim() {
+                if self.keys.has_started()?.is_none() && !self.is_first {
+                    return Err(StartError::PerhapsStarted { id });
+                }
                 self.keys.claim_start()?;
             }
             return Ok(None);
         }
-        let path = self.data.clone().unwrap_or_else(|| self.keys.data_directory());
-        let (mode, has_run) = (self.group.durability(), self.keys.has_started()?);
-        let opened = durable::open(&path, mode, self.group.config(), self.keys.id, has_run)?;
-        if self.must_claim() && !has_run {
+        let path = self.data.clone().or_else(|| self.keys.data_directory());
+        let path = path.ok_or(StartError::NoDataDirectory { id })?;
+        let told = self.keys.has_started()?;
+        let has_run = told.unwrap_or(!self.is_first);
+        let mode = self.group.durability();
+        let opened = durable::open(&path, mode, self.group.config(), self.keys.id, has_run);
+        let opened = match opened {
+            Err(DataError::Lost { .. }) if told.is_none() => {
+                return Err(StartError::PerhapsStarted { id });
+            }
+            opened => opened?,
+        };
+        if self.is_first && opened.found.is_some() {
+            return Err(StartError::NotTheFirst { path, id });
+        }
+        if self.must_claim() && told != Some(true) {
             // The log is there, so that from here on it has everything.
             self.keys.claim_start()?;
         }
@@ -402,8 +437,14 @@ impl<S: Service> ReplicaBuilder<S> {
     }
 
     /// All stages with their roles, and what they do first.
-    fn stages(self, found: Option<Found>, shared: &Shared) -> Result<stages::Begun, StartError> {
+    fn stages(
+        self,
+        found: Option<Found>,
+        shared: &Shared,
+        panic: &ServicePanic,
+    ) -> Result<stages::Begun, StartError> {
         let Self { group, keys, service, is_replicated, .. } = self;
+        let service = Guarded::new(service, Arc::clone(panic));
         let output = || Output {
             tracing: shared.trace.is_some(),
             logging: shared.durable.is_some(),

@@ -1,5 +1,10 @@
 //! Tests of a service before it is deployed.
 //!
+//! [`LocalCluster`] is a whole group in one process, whose replicas can be stopped, paused and cut off.
+//! [`check_deterministic`] finds a service that must not be replicated as it is.
+//!
+//! # Whether a service is deterministic
+//!
 //! The one promise that a [`Service`] gives is that it is deterministic. One that is not works, in
 //! every test with one process, and stops the group some day: replicas execute the same operations
 //! and come to different states, so that no checkpoint becomes stable. [`check_deterministic`] runs a
@@ -58,6 +63,9 @@
 //! assert!(matches!(found, Nondeterminism::Page { page: 0, .. }), "{found}");
 //! ```
 
+mod cluster;
+mod wires;
+
 use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -66,6 +74,8 @@ use std::thread;
 use bytes::Bytes;
 use hybster_proto::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
 use hybster_proto::service::{Context, MAX_PAGE_BYTES, Pages, RestoreError, Service};
+
+pub use cluster::{ClusterBuilder, ClusterError, LocalCluster};
 
 /// Operations that share an order number, as those of a batch do.
 const PER_BATCH: u64 = 3;

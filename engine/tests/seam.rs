@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What serves every ordering protocol, below the workspace's root.
-const GENERAL: [&str; 33] = [
+const GENERAL: [&str; 36] = [
     "engine/proto/src/admission.rs",
     "engine/proto/src/bounds.rs",
     "engine/proto/src/client",
@@ -37,9 +37,12 @@ const GENERAL: [&str; 33] = [
     "engine/src/lib.rs",
     "engine/src/logging.rs",
     "engine/src/memory.rs",
+    "engine/src/paged",
     "engine/src/runtime",
     "engine/src/services",
+    "engine/src/testing",
     "engine/src/testing.rs",
+    "engine/src/typed",
 ];
 
 /// Names of Hybster's types that are also variants of general ones, such as `Input::Pillar`,

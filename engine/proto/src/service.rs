@@ -17,7 +17,9 @@ use crate::ids::{OrderNumber, RequestNumber, SessionId};
 /// of a clock and of a random source.
 ///
 /// ```
-/// use hybster_proto::service::Context;
+/// # mod hybster { pub use hybster_proto::service::Context; }
+/// # fn main() {}
+/// use hybster::Context;
 ///
 /// /// Leases that end by agreed time and are drawn by agreed chance.
 /// struct Leases {
@@ -115,6 +117,46 @@ impl Context {
 /// equal replies and equal pages, on every replica, also on one that got its state by
 /// [`Service::restore`]. No clock and no random source but the [`Context`], no iteration over
 /// unordered maps.
+///
+/// ```
+/// # mod hybster { pub use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot}; }
+/// # fn main() {}
+/// use std::sync::Arc;
+///
+/// use hybster::{Context, Pages, RestoreError, Service, Snapshot};
+///
+/// /// A log of lines, which a query counts.
+/// #[derive(Default)]
+/// struct Lines(Vec<Vec<u8>>);
+///
+/// impl Service for Lines {
+///     /// Appends a line; an empty one is refused.
+///     fn execute(&mut self, _: &Context, operation: &[u8], reply: &mut Vec<u8>) {
+///         if !operation.is_empty() {
+///             self.0.push(operation.to_vec());
+///             reply.extend_from_slice(&self.0.len().to_le_bytes());
+///         }
+///     }
+///
+///     fn query(&self, operation: &[u8], reply: &mut Vec<u8>) -> bool {
+///         let counts = operation == b"count";
+///         if counts {
+///             reply.extend_from_slice(&self.0.len().to_le_bytes());
+///         }
+///         counts
+///     }
+///
+///     /// A page for each line. It copies all of them, which does for small states only.
+///     fn snapshot(&mut self) -> Arc<dyn Snapshot> {
+///         Arc::new(Pages(self.0.iter().map(|line| line.clone().into()).collect()))
+///     }
+///
+///     fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
+///         self.0 = (0..source.page_count()).map(|page| source.page(page).to_vec()).collect();
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait Service: Send + 'static {
     /// Executes one operation and appends its result to `reply` (empty on entry, reused).
     ///
@@ -161,6 +203,38 @@ pub trait Service: Send + 'static {
 }
 
 /// An immutable state as pages.
+///
+/// [`Pages`] is one that is made of bytes. One that shares what it has with the service, and says which
+/// pages have changed, makes checkpoints of a large state cheap:
+///
+/// ```
+/// # mod hybster { pub use hybster_proto::service::Snapshot; }
+/// # fn main() {}
+/// use std::sync::Arc;
+///
+/// use hybster::Snapshot;
+///
+/// /// Registers of 4 KiB, each with the number of its last change. The service changes one by
+/// /// `Arc::make_mut`, which copies it if a snapshot has it, and gives it the next number.
+/// #[derive(Clone)]
+/// struct Registers(Vec<(u64, Arc<[u8; 4096]>)>);
+///
+/// impl Snapshot for Registers {
+///     fn page_count(&self) -> u64 {
+///         self.0.len() as u64
+///     }
+///
+///     fn page(&self, index: u64) -> bytes::Bytes {
+///         let register = usize::try_from(index).ok().and_then(|index| self.0.get(index));
+///         register.map_or_else(bytes::Bytes::new, |(_, register)| register.to_vec().into())
+///     }
+///
+///     fn page_version(&self, index: u64) -> Option<u64> {
+///         let register = self.0.get(usize::try_from(index).ok()?);
+///         register.map(|(last_change, _)| *last_change)
+///     }
+/// }
+/// ```
 pub trait Snapshot: Send + Sync {
     /// Number of pages; page indices are `0..page_count()`.
     fn page_count(&self) -> u64;

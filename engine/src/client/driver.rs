@@ -25,6 +25,8 @@ use crate::group::{ClientKeys, Group};
 const PIECE_BYTES: usize = 128 << 10;
 /// How long to wait for the other replicas once f+1 are connected.
 const GRACE: Duration = Duration::from_millis(100);
+/// How long to wait, at most, before another look at whether anybody still wants the links.
+const LOOK: Duration = Duration::from_millis(100);
 /// Bits of a session's number that hold the incarnation.
 const INCARNATION_BITS: u32 = 64 - SessionId::INDEX_BITS;
 /// Bits of an incarnation that are random.
@@ -207,6 +209,15 @@ impl<T: Transport> ClientDriver<T> {
     /// If fewer than f+1 replicas can be reached in time, or a configuration rules out that they
     /// ever are.
     pub fn await_links(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        self.await_links_while(timeout, || true)
+    }
+
+    /// As [`Self::await_links`], unless somebody says soon that it is of no interest any more.
+    pub(super) fn await_links_while(
+        &mut self,
+        timeout: Duration,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<(), ClientError> {
         let needed = self.core.config().replies_needed();
         let give_up = Instant::now() + timeout;
         let mut enough_since: Option<Instant> = None;
@@ -219,13 +230,14 @@ impl<T: Transport> ClientDriver<T> {
                 if up + lost >= self.peers.len() || now >= since + GRACE {
                     return Ok(());
                 }
-            } else if self.peers.len() - lost < needed || now >= give_up {
+            } else if self.peers.len() - lost < needed || now >= give_up || !is_wanted() {
                 return Err(ClientError::Unreachable(self.unreachable()));
             } else {
                 enough_since = None;
             }
             let until = enough_since.map_or(give_up, |since| since + GRACE);
-            self.poll(until.saturating_duration_since(now).max(Duration::from_millis(1)))?;
+            let wait = until.saturating_duration_since(now).min(LOOK);
+            self.poll(wait.max(Duration::from_millis(1)))?;
         }
     }
 

@@ -57,6 +57,14 @@ pub enum CallError {
     /// Too few replicas can be reached. The operation may have been executed or may still be.
     #[error("{0}")]
     Unreachable(Arc<Unreachable>),
+    /// Replicas that can be reached gave different results until the time was over, and no f+1 the same
+    /// one: the service is not deterministic, replicas run different versions of it, or one lies and others
+    /// do not answer. The operation may have been executed.
+    #[error(
+        "the replicas' results differ, and no f+1 agree: is the service deterministic, and the same \
+         everywhere? The operation may or may not be executed"
+    )]
+    RepliesDiffer,
     /// The group evicted the session, because this client identity opened too many others. The
     /// operation may have been executed. Later requests use another session.
     #[error("the group evicted the session; raise max_sessions_per_client or open fewer sessions")]
@@ -80,7 +88,7 @@ pub enum CallError {
     #[error("the group is overloaded and refuses the request; try again later")]
     Overloaded,
     /// Too many requests wait in this client already; the request was not sent.
-    #[error("{limit} requests wait in this client already; wait, or raise the option `queue`")]
+    #[error("{limit} requests wait in this client already; `submit` waits for room")]
     Busy {
         /// The value of the option `queue`.
         limit: usize,

@@ -296,8 +296,7 @@ fn calls_queries_and_tickets_bring_results() {
     let long = vec![7; 1 << 20];
     assert_eq!(client.call(&long).unwrap(), long);
     // More than sessions and their windows can take at a time.
-    let all: Vec<_> =
-        (0..200u8).map(|i| client.submit(&vec![i; usize::from(i) * 20]).unwrap()).collect();
+    let all: Vec<_> = (0..200u8).map(|i| client.submit(&vec![i; usize::from(i) * 20])).collect();
     for (i, pending) in all.into_iter().enumerate() {
         assert_eq!(pending.wait().unwrap(), vec![i as u8; i * 20]);
     }
@@ -311,24 +310,10 @@ fn calls_queries_and_tickets_bring_results() {
 
 #[test]
 fn a_ticket_is_a_future() {
-    struct Unpark(thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
     let world = World::new(1, &[0]);
     let client = world.client();
-    let mut pending = std::pin::pin!(client.submit(b"x").unwrap());
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = std::task::Context::from_waker(&waker);
-    let result = loop {
-        match pending.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(result) => break result,
-            std::task::Poll::Pending => thread::park(),
-        }
-    };
-    assert_eq!(result.unwrap(), b"x");
+    let results = run_all([client.submit(b"x")]);
+    assert_eq!(results[0].as_ref().unwrap(), b"x");
 }
 
 #[test]
@@ -339,7 +324,7 @@ fn a_query_that_not_all_answer_equally_is_ordered() {
     assert_eq!(client.query(b"q").unwrap(), b"q");
     world.order(Order::Stop(2));
     // With a liar and a stopped replica nothing is certain.
-    let pending = client.submit_query(b"q").unwrap();
+    let pending = client.submit_query(b"q");
     let pending = pending.wait_timeout(Duration::from_millis(300)).unwrap_err();
     world.order(Order::Start(2));
     assert_eq!(pending.wait().unwrap(), b"q");
@@ -358,7 +343,7 @@ fn clients_survive_stopped_and_restarted_replicas_and_a_new_leader() {
     }
     // All stop, and come back.
     (1..3).for_each(|r| world.order(Order::Stop(r)));
-    let pending = client.submit(b"later").unwrap();
+    let pending = client.submit(b"later");
     let pending = pending.wait_timeout(Duration::from_millis(200)).unwrap_err();
     (0..3).for_each(|r| world.order(Order::Start(r)));
     assert_eq!(pending.wait().unwrap(), b"later");
@@ -415,7 +400,7 @@ fn errors_say_what_is_wrong() {
     let error = quick.call(b"x").unwrap_err();
     assert!(matches!(&error, CallError::Unreachable(u) if u.missing.len() == 3), "{error}");
     // It would wait for an answer much longer.
-    let pending = client.submit(b"x").unwrap();
+    let pending = client.submit(b"x");
     client.shutdown();
     assert!(matches!(pending.wait(), Err(CallError::Shutdown)));
     assert!(matches!(client.call(b"x"), Err(CallError::Shutdown)));
@@ -449,16 +434,146 @@ fn an_evicted_client_begins_again() {
 }
 
 #[test]
-fn a_full_queue_is_busy_or_blocks() {
+fn a_full_queue_is_busy_or_waits() {
     let world = World::new(1, &[0]);
     let small = ClientOptions { sessions: 1, queue: 2, ..options() };
     let client = Client::connect(&world.group, &world.keys(), small).unwrap();
     world.order(Order::Answer(None, 0));
     // Four in the session's window, then two that wait.
-    let mut all: Vec<_> = (0..6).map(|_| client.submit(b"x").unwrap()).collect();
+    let mut all: Vec<_> = (0..6).map(|_| client.submit(b"x")).collect();
     let refused = client.try_submit(b"x", RequestKind::Ordered);
     assert!(matches!(refused, Err(CallError::Busy { limit: 2 })));
     world.order(Order::Answer(Some(ReplyStatus::Done), 0));
-    all.push(client.submit(b"x").unwrap());
+    all.push(client.submit(b"x"));
     all.into_iter().for_each(|pending| assert_eq!(pending.wait().unwrap(), b"x"));
+}
+
+struct Unpark(thread::Thread);
+
+impl std::task::Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls all of them until they have ended; on this thread, as a runtime would.
+fn run_all<F: Future + Unpin>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut running: Vec<_> = futures.into_iter().map(Some).collect();
+    let mut outcomes = Vec::new();
+    while outcomes.len() < running.len() {
+        let before = outcomes.len();
+        for slot in &mut running {
+            if let Some(future) = slot
+                && let std::task::Poll::Ready(outcome) =
+                    std::pin::Pin::new(future).poll(&mut context)
+            {
+                outcomes.push(outcome);
+                *slot = None;
+            }
+        }
+        if outcomes.len() == before {
+            thread::park_timeout(PATIENCE);
+        }
+    }
+    outcomes
+}
+
+/// As so many tasks on one client: more than its queue, its sessions and their windows take.
+#[test]
+fn of_ten_thousand_futures_none_is_busy_and_none_is_lost() {
+    let world = World::new(3, &[0, 1, 2]);
+    let client = world.client();
+    let numbers = 0..10_000u32;
+    let outcomes = run_all(numbers.clone().map(|number| client.submit(&number.to_le_bytes())));
+    let mut results: Vec<u32> = outcomes
+        .into_iter()
+        .map(|outcome| u32::from_le_bytes(outcome.unwrap().try_into().unwrap()))
+        .collect();
+    results.sort_unstable();
+    assert!(results.into_iter().eq(numbers));
+    assert_eq!(client.waiting(), 0);
+}
+
+/// A program that gives up by itself, again and again, while the group does not answer.
+#[test]
+fn what_nobody_waits_for_any_more_is_withdrawn() {
+    let world = World::new(1, &[0]);
+    let small = ClientOptions { sessions: 1, ..options() };
+    let client = Client::connect(&world.group, &world.keys(), small).unwrap();
+    world.order(Order::Answer(None, 0));
+    let first: Vec<_> = (0..4).map(|_| client.submit(b"under way")).collect();
+    let kept = client.submit(b"kept");
+    let deadline = Instant::now() + PATIENCE;
+    while client.waiting() > 1 {
+        assert!(Instant::now() < deadline, "four have sessions");
+        thread::sleep(Duration::from_millis(1));
+    }
+    for _ in 0..20_000 {
+        drop(client.submit(&[7; 1000]));
+    }
+    let inner = client.inner.shared.lengths();
+    assert!(inner.0 == 1 && inner.1 < 200, "{inner:?}");
+    client.submit(b"goes on").detach();
+    assert_eq!(client.waiting(), 2);
+    world.order(Order::Answer(Some(ReplyStatus::Done), 0));
+    assert_eq!(kept.wait().unwrap(), b"kept");
+    first.into_iter().for_each(|pending| assert_eq!(pending.wait().unwrap(), b"under way"));
+}
+
+#[test]
+fn a_request_ends_at_its_own_deadline_in_the_queue_and_under_way() {
+    let world = World::new(1, &[0]);
+    let small = ClientOptions { sessions: 1, ..options() };
+    let client = Client::connect(&world.group, &world.keys(), small).unwrap();
+    world.order(Order::Answer(None, 0));
+    let soon = Duration::from_millis(50);
+    let ended = client.request(b"alone").timeout(soon).call();
+    assert!(matches!(ended, Err(CallError::Timeout)), "{ended:?}");
+    // Behind others that have all sessions, and more time.
+    let others: Vec<_> = (0..9).map(|_| client.submit(b"other")).collect();
+    let ended = run_all([client.request(b"behind").read_only().timeout(soon).submit()]);
+    assert!(matches!(ended[..], [Err(CallError::Timeout)]), "{ended:?}");
+    world.order(Order::Answer(Some(ReplyStatus::Done), 0));
+    others.into_iter().for_each(|pending| assert_eq!(pending.wait().unwrap(), b"other"));
+    assert_eq!(client.request(b"in time").timeout(PATIENCE).call().unwrap(), b"in time");
+    assert_eq!(client.inner.shared.lengths(), (0, 0, 0));
+}
+
+#[test]
+fn a_client_can_be_awaited_and_an_attempt_dropped() {
+    let world = World::new(3, &[0, 1, 2]);
+    let connecting = Client::connect_async(&world.group, &world.keys(), options());
+    let client = run_all([connecting]).remove(0).unwrap();
+    assert_eq!(client.call(b"x").unwrap(), b"x");
+    let mut dropped = Client::connect_async(&world.group, &world.keys(), options());
+    let thread = dropped.take_thread().unwrap();
+    drop(dropped);
+    // With or without replicas, it does not wait for the end of its time.
+    thread.join().unwrap();
+    (0..3).for_each(|r| world.order(Order::Stop(r)));
+    let mut dropped = Client::connect_async(&world.group, &world.keys(), options());
+    let thread = dropped.take_thread().unwrap();
+    fn may_go_to_another_task(_: &(impl Send + Sync + Unpin)) {}
+    may_go_to_another_task(&dropped);
+    may_go_to_another_task(&client.submit(b"x"));
+    drop(dropped);
+    thread.join().unwrap();
+    let wrong = ClientOptions { queue: 0, ..options() };
+    let error = Client::connect_async(&world.group, &world.keys(), wrong).wait().unwrap_err();
+    assert!(matches!(error, ClientError::Options { option: "queue", .. }), "{error}");
+}
+
+#[test]
+fn results_that_differ_are_told_from_silence() {
+    let world = World::new(3, &[0, 1]);
+    world.order(Order::Liar(1));
+    let call_within = |request_timeout| {
+        let quick = ClientOptions { request_timeout, ..options() };
+        let client = Client::connect(&world.group, &world.keys(), quick).unwrap();
+        client.call(b"x").unwrap_err()
+    };
+    let differ = |error: &CallError| matches!(error, CallError::RepliesDiffer);
+    with_time_enough(call_within, differ);
 }

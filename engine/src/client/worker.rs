@@ -1,19 +1,21 @@
 //! The thread of a [`Client`](super::Client), which runs a driver and feeds it from the inbox.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hybster_net::Waker;
 use hybster_proto::client::{Completions, Outcome, RequestKind, SubmitError};
 use hybster_proto::ids::RequestNumber;
 
-use super::pending::Responder;
+use super::pending::{CallResult, Cell, Responder};
 use super::{CallError, ClientDriver, ClientError, ClientOptions};
 use crate::group::{ClientKeys, Group};
 
 /// How long to wait when nothing has a deadline.
 const IDLE: Duration = Duration::from_secs(3600);
+/// So many commands that were withdrawn may lie between the others, if those are not more.
+const WITHDRAWN: usize = 64;
 
 /// A request that waits for a session.
 pub(super) struct Command {
@@ -27,18 +29,41 @@ pub(super) struct Command {
 /// The state that handles and the thread share.
 pub(super) struct Shared {
     inbox: Mutex<Inbox>,
-    /// Signalled when the inbox has room, or has closed.
-    room: Condvar,
     limit: usize,
 }
 
 struct Inbox {
-    commands: VecDeque<Command>,
+    /// In the order of their numbers. Those that were withdrawn are empty.
+    commands: VecDeque<(u64, Option<Command>)>,
+    /// How many of them were withdrawn.
+    withdrawn: usize,
+    next: u64,
+    /// When requests end that have deadlines of their own, by their numbers.
+    deadlines: BTreeMap<(Instant, u64), Arc<Cell<CallResult>>>,
     /// Whether it refuses further commands.
     closed: bool,
     /// Why it was closed, if the client failed.
     failure: Option<Arc<ClientError>>,
     waker: Waker,
+}
+
+impl Inbox {
+    fn waiting(&self) -> usize {
+        self.commands.len() - self.withdrawn
+    }
+
+    /// Takes the content of a command away, if it is there. It is dropped outside of the lock, because
+    /// somebody may be told.
+    fn withdraw(&mut self, number: u64) -> Option<Command> {
+        let at = self.commands.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        let command = self.commands[at].1.take()?;
+        self.withdrawn += 1;
+        if self.withdrawn > WITHDRAWN && self.withdrawn > self.commands.len() / 2 {
+            self.commands.retain(|(_, command)| command.is_some());
+            self.withdrawn = 0;
+        }
+        Some(command)
+    }
 }
 
 /// Why a command was not taken. The command is returned.
@@ -49,8 +74,16 @@ pub(super) enum Refused {
 
 impl Shared {
     pub(super) fn new(limit: usize, waker: Waker) -> Arc<Self> {
-        let inbox = Inbox { commands: VecDeque::new(), closed: false, failure: None, waker };
-        Arc::new(Self { inbox: Mutex::new(inbox), room: Condvar::new(), limit })
+        let inbox = Inbox {
+            commands: VecDeque::new(),
+            withdrawn: 0,
+            next: 0,
+            deadlines: BTreeMap::new(),
+            closed: false,
+            failure: None,
+            waker,
+        };
+        Arc::new(Self { inbox: Mutex::new(inbox), limit })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
@@ -58,26 +91,54 @@ impl Shared {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands over a command. With `block`, waits for room until the command expires.
-    pub(super) fn push(&self, command: Command, block: bool) -> Result<(), Refused> {
+    /// Hands over a command; returns its number. One that is `limited` is refused if many wait.
+    pub(super) fn push(&self, command: Command, limited: bool) -> Result<u64, Refused> {
         let mut inbox = self.lock();
-        while !inbox.closed && inbox.commands.len() >= self.limit {
-            let left = command.expires.saturating_duration_since(Instant::now());
-            if !block || left.is_zero() {
-                return Err(Refused::Full(command));
-            }
-            let waited = self.room.wait_timeout(inbox, left);
-            inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
         if inbox.closed {
             let error = inbox.failure.clone().map_or(CallError::Shutdown, CallError::Failed);
             return Err(Refused::Closed(command, error));
         }
-        inbox.commands.push_back(command);
+        if limited && inbox.waiting() >= self.limit {
+            return Err(Refused::Full(command));
+        }
+        let number = inbox.next;
+        inbox.next += 1;
+        inbox.commands.push_back((number, Some(command)));
         let waker = inbox.waker.clone();
         drop(inbox);
         waker.wake();
-        Ok(())
+        Ok(number)
+    }
+
+    /// Removes a command that nobody waits for, if it was not sent yet.
+    pub(super) fn withdraw(&self, number: u64) {
+        let withdrawn = self.lock().withdraw(number);
+        drop(withdrawn);
+    }
+
+    /// How many commands wait for a session.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiting()
+    }
+
+    /// Commands that wait, all that are kept, and deadlines.
+    #[cfg(test)]
+    pub(super) fn lengths(&self) -> (usize, usize, usize) {
+        let inbox = self.lock();
+        (inbox.waiting(), inbox.commands.len(), inbox.deadlines.len())
+    }
+
+    /// The request with this number ends with a timeout at the deadline.
+    pub(super) fn set_deadline(&self, at: Instant, number: u64, cell: &Arc<Cell<CallResult>>) {
+        let mut inbox = self.lock();
+        inbox.deadlines.insert((at, number), Arc::clone(cell));
+        let waker = inbox.waker.clone();
+        drop(inbox);
+        waker.wake();
+    }
+
+    pub(super) fn forget_deadline(&self, at: Instant, number: u64) {
+        self.lock().deadlines.remove(&(at, number));
     }
 
     /// Refuses further commands and wakes all waiting threads.
@@ -91,7 +152,6 @@ impl Shared {
         inbox.failure = inbox.failure.take().or(failure);
         let waker = inbox.waker.clone();
         drop(inbox);
-        self.room.notify_all();
         waker.wake();
     }
 }
@@ -132,6 +192,11 @@ impl Worker {
         }
     }
 
+    /// What handles share with it.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Runs until the inbox is closed. Requests under way then end with a shutdown, or with the
     /// failure that closed it, as do all later calls.
     pub(super) fn run(mut self) {
@@ -144,9 +209,13 @@ impl Worker {
         for (_, responder) in self.outstanding.drain() {
             responder.answer(Err(error.clone()));
         }
-        let commands = std::mem::take(&mut self.shared.lock().commands);
+        let mut inbox = self.shared.lock();
+        inbox.withdrawn = 0;
+        inbox.deadlines.clear();
+        let commands = std::mem::take(&mut inbox.commands);
+        drop(inbox);
         // Outside the lock: callbacks may use the client.
-        for command in commands {
+        for command in commands.into_iter().filter_map(|(_, command)| command) {
             command.responder.answer(Err(error.clone()));
         }
     }
@@ -172,24 +241,43 @@ impl Worker {
                 return None;
             }
             let now = Instant::now();
-            let Some(first) = inbox.commands.front() else {
-                return Some(IDLE);
-            };
-            let expired = first.expires <= now;
-            if !expired && self.permits.is_empty() {
-                return Some(first.expires - now);
+            if let Some(first) = inbox.deadlines.first_entry()
+                && first.key().0 <= now
+            {
+                let ((_, number), cell) = first.remove_entry();
+                let withdrawn = inbox.withdraw(number);
+                drop(inbox);
+                cell.answer(Err(self.timeout()));
+                drop(withdrawn);
+                continue;
             }
-            let command = inbox.commands.pop_front().expect("there is a first one");
+            let deadline = inbox.deadlines.first_key_value().map(|((at, _), _)| *at);
+            let until = |at: Instant| deadline.map_or(at, |deadline| deadline.min(at)) - now;
+            let Some((_, first)) = inbox.commands.front() else {
+                return Some(until(now + IDLE));
+            };
+            let expires = first.as_ref().map(|command| command.expires);
+            let expired = expires.is_some_and(|expires| expires <= now);
+            if let Some(expires) = expires
+                && !expired
+                && self.permits.is_empty()
+            {
+                return Some(until(expires));
+            }
+            let (number, command) = inbox.commands.pop_front().expect("there is a first one");
+            let Some(command) = command else {
+                inbox.withdrawn -= 1;
+                continue;
+            };
             drop(inbox);
-            self.shared.room.notify_one();
             if expired {
                 command.responder.answer(Err(self.timeout()));
             } else if let Some(command) = self.submit(command) {
                 // No session can take it until an older request has ended, or a new incarnation
                 // began.
-                let left = command.expires - now;
-                self.shared.lock().commands.push_front(command);
-                return Some(if self.outstanding.is_empty() { Duration::ZERO } else { left });
+                let wait = until(command.expires);
+                self.shared.lock().commands.push_front((number, Some(command)));
+                return Some(if self.outstanding.is_empty() { Duration::ZERO } else { wait });
             }
         }
     }
@@ -248,6 +336,10 @@ impl Worker {
                 Outcome::TooLong => Err(CallError::ResultTooLong),
                 Outcome::Overloaded => Err(CallError::Overloaded),
                 Outcome::TimedOut => Err(self.timeout()),
+                Outcome::RepliesDiffer if self.driver.can_reach_group() => {
+                    Err(CallError::RepliesDiffer)
+                }
+                Outcome::RepliesDiffer => Err(self.timeout()),
             });
         }
         self.completions = completions;
@@ -293,7 +385,7 @@ mod tests {
         let (_pending, responder) = Pending::new();
         let (kind, expires) = (RequestKind::Ordered, Instant::now());
         let command = Command { operation: Vec::new(), kind, expires, responder };
-        match shared.push(command, true) {
+        match shared.push(command, false) {
             Err(Refused::Closed(_, CallError::Failed(error))) => {
                 assert!(error.to_string().contains("epoll failed: out of memory"), "{error}");
             }

@@ -1,4 +1,4 @@
-//! Making a group directory.
+//! Making a group, in memory or as a directory.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
@@ -9,10 +9,8 @@ use std::sync::Arc;
 use hybster_net::{LinkCipher, PeerAddress, StaticKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ClientId;
-use hybster_tss::keyfile::StartRight;
 use hybster_tss::{ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey};
 
-use super::keys::Home;
 use super::{
     ClientEntry, ClientKeys, GROUP_FILE, Group, GroupError, ReplicaEntry, ReplicaKeys, file, hex,
     request_keys,
@@ -68,28 +66,50 @@ impl Default for CreateOptions {
 /// # Errors
 /// If the options contradict each other, files of a group are there already, or the disk refuses.
 pub fn create(dir: impl AsRef<Path>, options: &CreateOptions) -> Result<Group, GroupError> {
-    let dir = dir.as_ref();
-    let (group, replicas, clients) = generate(dir, options)?;
-    fs::create_dir_all(dir).map_err(|error| GroupError::Write { file: dir.to_owned(), error })?;
-    let mut made = Made::default();
-    refuse_existing(&group.path)?;
-    for keys in &replicas {
-        made.file(&ReplicaKeys::path(dir, keys.id), |_| keys.write())?;
-    }
-    for keys in &clients {
-        made.file(&ClientKeys::path(dir, keys.id), |_| keys.write(&group, dir))?;
-    }
-    // Last, so that a directory with this file is complete.
-    made.file(&group.path, |path| write_public(path, &file::write(&group)))?;
-    made.complete();
-    Ok(group)
+    generate(options)?.write(dir)
 }
 
-/// All entries and keys of a new group, in memory.
-fn generate(
-    dir: &Path,
-    options: &CreateOptions,
-) -> Result<(Group, Vec<ReplicaKeys>, Vec<ClientKeys>), GroupError> {
+/// A new group with all its keys.
+#[derive(Debug)]
+pub struct Generated {
+    /// What all members may know.
+    pub group: Group,
+    /// The secrets of each replica, in order from 0.
+    pub replicas: Vec<ReplicaKeys>,
+    /// The secrets of each client, in order from 0.
+    pub clients: Vec<ClientKeys>,
+}
+
+impl Generated {
+    /// Writes a group directory, which takes the place of these keys. Overwrites nothing.
+    ///
+    /// # Errors
+    /// If files of a group are there already, or the disk refuses.
+    pub fn write(self, dir: impl AsRef<Path>) -> Result<Group, GroupError> {
+        let (dir, Self { mut group, replicas, clients }) = (dir.as_ref(), self);
+        group.path = dir.join(GROUP_FILE);
+        fs::create_dir_all(dir)
+            .map_err(|error| GroupError::Write { file: dir.to_owned(), error })?;
+        let mut made = Made::default();
+        refuse_existing(&group.path)?;
+        for keys in &replicas {
+            made.file(&ReplicaKeys::path(dir, keys.id), |path| keys.write(path))?;
+        }
+        for keys in &clients {
+            made.file(&ClientKeys::path(dir, keys.id), |path| keys.write(&group, path))?;
+        }
+        // Last, so that a directory with this file is complete.
+        made.file(&group.path, |path| write_public(path, &file::write(&group)))?;
+        made.complete();
+        Ok(group)
+    }
+}
+
+/// Makes a group with all its keys, in memory. Nothing is written.
+///
+/// # Errors
+/// If the options contradict each other.
+pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     let mut config = options.config.clone();
     getrandom::fill(&mut config.group).map_err(|error| GroupError::Random(error.to_string()))?;
     config
@@ -106,9 +126,9 @@ fn generate(
     for (id, address) in config.all_replicas().zip(addresses) {
         let link = StaticKey::generate().map_err(|error| random(&error))?;
         replicas.push(ReplicaEntry { id, address, public_key: link.public() });
-        let (dir, epoch, right) = (dir.to_owned(), config.epoch, StartRight::Unused);
-        let home = Home { dir, group: hex::encode(&config.group).to_string(), epoch, right };
-        replica_keys.push(ReplicaKeys { id, link, group_key: group_key.clone(), home });
+        let name = hex::encode(&config.group).to_string();
+        let group_key = group_key.clone();
+        replica_keys.push(ReplicaKeys::generated(id, link, group_key, name, config.epoch));
     }
     let (mut clients, mut client_keys) = (Vec::new(), Vec::new());
     for id in (0..options.clients).map(ClientId) {
@@ -127,7 +147,7 @@ fn generate(
         config.request_keys = request_keys(&clients).digest();
     }
     let group = Group {
-        path: dir.join(GROUP_FILE),
+        path: GROUP_FILE.into(),
         config: Arc::new(config),
         link_cipher: options.link_cipher,
         layout: options.layout,
@@ -135,11 +155,11 @@ fn generate(
         replicas,
         clients,
     };
-    Ok((group, replica_keys, client_keys))
+    Ok(Generated { group, replicas: replica_keys, clients: client_keys })
 }
 
 fn addresses(options: &CreateOptions, replicas: u16) -> Result<Vec<PeerAddress>, GroupError> {
-    let fail = |cure: String| Err(GroupError::Options { option: "addresses", cure });
+    let fail = |cure: String| Err(bad_addresses(cure));
     let list = match &options.addresses {
         Addresses::List(list) => &list.iter().map(|it| PeerAddress::Ip(*it)).collect(),
         Addresses::Named(list) => list,
@@ -147,12 +167,7 @@ fn addresses(options: &CreateOptions, replicas: u16) -> Result<Vec<PeerAddress>,
     };
     match &options.addresses {
         Addresses::List(_) | Addresses::Named(_) => {
-            if list.len() != usize::from(replicas) {
-                return fail(format!("give {replicas} addresses, one per replica"));
-            }
-            if let Some(twice) = (1..list.len()).find(|i| list[..*i].contains(&list[*i])) {
-                return fail(format!("{} is there twice", list[twice]));
-            }
+            check_addresses(list, replicas)?;
             Ok(list.clone())
         }
         Addresses::Loopback(base) => {
@@ -163,6 +178,21 @@ fn addresses(options: &CreateOptions, replicas: u16) -> Result<Vec<PeerAddress>,
             Ok((0..replicas).map(|i| SocketAddr::new(ip, base + i).into()).collect())
         }
     }
+}
+
+/// One address for each replica.
+pub(super) fn check_addresses(list: &[PeerAddress], replicas: u16) -> Result<(), GroupError> {
+    if list.len() != usize::from(replicas) {
+        return Err(bad_addresses(format!("give {replicas} addresses, one per replica")));
+    }
+    if let Some(twice) = (1..list.len()).find(|i| list[..*i].contains(&list[*i])) {
+        return Err(bad_addresses(format!("{} is there twice", list[twice])));
+    }
+    Ok(())
+}
+
+fn bad_addresses(cure: String) -> GroupError {
+    GroupError::Options { option: "addresses", cure }
 }
 
 fn refuse_existing(path: &Path) -> Result<(), GroupError> {

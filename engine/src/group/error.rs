@@ -121,6 +121,14 @@ pub enum GroupError {
         /// What would be right.
         cure: String,
     },
+    /// An environment variable cannot be read.
+    #[error("the environment variable {variable} {what}")]
+    Environment {
+        /// Its name.
+        variable: String,
+        /// What is the matter with it.
+        what: &'static str,
+    },
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes: {0}; allow getrandom and try again")]
     Random(String),

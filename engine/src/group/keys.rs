@@ -1,6 +1,8 @@
-//! Key files: `replica-N.key` and `client-N.key`, readable by their owner only.
+//! Keys, and their files `replica-N.key` and `client-N.key`, readable by their owner only.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use hybster_net::{PublicKey, StaticKey};
 use hybster_proto::ids::{ClientId, ReplicaId};
@@ -14,7 +16,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::{Group, GroupError, hex};
+use super::{Group, GroupError, environment, hex};
 
 /// An older copy of a replica's key file says that it may start.
 const REPLICA_CURE: &str = "if the replica has never started, copy the file again from where \
@@ -80,32 +82,109 @@ impl ReplicaKeys {
     /// # Errors
     /// If the file is missing, open to other users, damaged, or made for another replica or group.
     pub fn load(group: &Group, dir: impl AsRef<Path>, id: ReplicaId) -> Result<Self, GroupError> {
-        let entry = group.replicas.get(usize::from(id.0)).ok_or_else(|| GroupError::Unknown {
-            file: group.path.clone(),
-            whose: format!("replica {}", id.0),
-            count: group.replicas.len(),
-        })?;
-        let (dir, epoch) = (dir.as_ref().to_owned(), group.config.epoch);
-        let mut home = Home { dir, group: group.name(), epoch, right: StartRight::Unused };
-        let opened = home.open(id)?;
-        let link = opened.file.link_key(&opened.link_key_seed, &entry.public_key)?;
-        home.right = opened.unsealed.right;
+        Self::load_file(group, Self::path(dir.as_ref(), id), id)
+    }
+
+    /// Reads a replica's key file that may have any name. The mark of the first start is made beside
+    /// it, and there the replica's data is unless another place is named.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_file(
+        group: &Group,
+        path: impl Into<PathBuf>,
+        id: ReplicaId,
+    ) -> Result<Self, GroupError> {
+        let path = path.into();
+        // An unknown replica is an error of the group file, also if there is no key file.
+        entry(group, id)?;
+        let file = KeyFile::of_replica(path.clone(), id, &group.name());
+        let bytes = read_private(&path)?;
+        let opened = file.open(&bytes, id, group.config.epoch, &group.name())?;
+        let place = Place::File { path, right: opened.unsealed.right };
+        Self::checked(group, id, opened, place)
+    }
+
+    /// The keys from the text of a key file, wherever it comes from.
+    ///
+    /// No file can then be marked as used, and nothing tells whether the replica has run before: its
+    /// data does, if the group keeps any, and its very first start must be called that
+    /// ([`ReplicaBuilder::first_start`](crate::ReplicaBuilder::first_start)).
+    ///
+    /// # Errors
+    /// If it is malformed, or made for another replica or group.
+    pub fn from_text(group: &Group, text: &str, id: ReplicaId) -> Result<Self, GroupError> {
+        Self::of_text(group, Self::path(Path::new("text of "), id), text, id)
+    }
+
+    /// As [`Self::from_text`], with the text of an environment variable.
+    ///
+    /// # Errors
+    /// As [`Self::from_text`], and if there is no such variable.
+    pub fn from_env(group: &Group, variable: &str, id: ReplicaId) -> Result<Self, GroupError> {
+        let text = Zeroizing::new(environment(variable)?);
+        Self::of_text(group, format!("${variable}").into(), &text, id)
+    }
+
+    fn of_text(
+        group: &Group,
+        name: PathBuf,
+        text: &str,
+        id: ReplicaId,
+    ) -> Result<Self, GroupError> {
+        entry(group, id)?;
+        let file = KeyFile::of_replica(name, id, &group.name());
+        let opened = file.open(text.as_bytes(), id, group.config.epoch, &group.name())?;
+        let has_started = opened.unsealed.right == StartRight::Used;
+        let has_started = Arc::new(AtomicBool::new(has_started));
+        Self::checked(group, id, opened, Place::Memory { is_new: false, has_started })
+    }
+
+    fn checked(
+        group: &Group,
+        id: ReplicaId,
+        opened: Opened,
+        place: Place,
+    ) -> Result<Self, GroupError> {
+        let link = opened.file.link_key(&opened.link_key_seed, &entry(group, id)?.public_key)?;
+        let home = Home { group: group.name(), epoch: group.config.epoch, place };
         Ok(Self { id, link, group_key: opened.unsealed.group_key, home })
     }
 
-    /// The content of the key file as it is now.
-    pub(super) fn reopen(&self) -> Result<Opened, GroupError> {
-        self.home.open(self.id)
+    /// Keys that were just made.
+    pub(super) fn generated(
+        id: ReplicaId,
+        link: StaticKey,
+        group_key: GroupKey,
+        group: String,
+        epoch: u32,
+    ) -> Self {
+        let place = Place::Memory { is_new: true, has_started: Arc::default() };
+        Self { id, link, group_key, home: Home { group, epoch, place } }
     }
 
-    /// Writes the file for a new group.
-    pub(super) fn write(&self) -> Result<(), GroupError> {
+    /// The content of the key file as it is now.
+    pub(super) fn reopen(&self, path: &Path) -> Result<Opened, GroupError> {
+        let file = KeyFile::of_replica(path.to_owned(), self.id, &self.home.group);
+        file.open(&read_private(path)?, self.id, self.home.epoch, &self.home.group)
+    }
+
+    /// The text of a new key file, for [`Self::from_text`] or a file of mode 0600. It says that the
+    /// replica has never started: give it to one place only, and use these keys no more.
+    ///
+    /// # Errors
+    /// If the operating system gives no random bytes.
+    pub fn to_text(&self) -> Result<Zeroizing<String>, GroupError> {
         let (home, right) = (&self.home, StartRight::Unused);
         let secret =
             SealingSecret::generate().map_err(|error| GroupError::Random(error.to_string()))?;
         let sealed = seal(&self.group_key, right, &secret, self.id.0, home.epoch, &home.group)?;
-        let text = self.text(right, &secret, &sealed);
-        Ok(write_private(&Self::path(&home.dir, self.id), text.as_bytes())?)
+        Ok(self.text(right, &secret, &sealed))
+    }
+
+    /// Writes the file for a new group.
+    pub(super) fn write(&self, path: &Path) -> Result<(), GroupError> {
+        Ok(write_private(path, self.to_text()?.as_bytes())?)
     }
 
     /// The text of the file.
@@ -157,13 +236,33 @@ fn replica_text(
     ))
 }
 
-/// Where the keys of a replica come from, and what stood there about the right to start.
+fn entry(group: &Group, id: ReplicaId) -> Result<&super::ReplicaEntry, GroupError> {
+    group.replicas.get(usize::from(id.0)).ok_or_else(|| GroupError::Unknown {
+        file: group.path.clone(),
+        whose: format!("replica {}", id.0),
+        count: group.replicas.len(),
+    })
+}
+
+/// Where the keys of a replica come from, and what is known there about the right to start.
 #[derive(Clone, Debug)]
 pub(super) struct Home {
-    pub(super) dir: PathBuf,
     pub(super) group: String,
     pub(super) epoch: u32,
-    pub(super) right: StartRight,
+    pub(super) place: Place,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// A file, and the right that it held when it was read.
+    File { path: PathBuf, right: StartRight },
+    /// The memory of this process.
+    Memory {
+        /// Whether they were made here, so that no other process can have used them.
+        is_new: bool,
+        /// Shared by all copies.
+        has_started: Arc<AtomicBool>,
+    },
 }
 
 /// A replica's key file, read and unsealed.
@@ -172,38 +271,6 @@ pub(super) struct Opened {
     link_key_seed: Zeroizing<String>,
     pub(super) secret: SealingSecret,
     pub(super) unsealed: Unsealed,
-}
-
-impl Home {
-    fn open(&self, id: ReplicaId) -> Result<Opened, GroupError> {
-        let (right, sealed) = (StartRight::Unused, [0; SEALED_BYTES]);
-        let sample = replica_text(id, &self.group, right, &[0; 32], &[0; 32], &sealed);
-        let path = ReplicaKeys::path(&self.dir, id);
-        let file = KeyFile {
-            path,
-            whose: format!("replica {}", id.0),
-            is_replica: true,
-            bytes: sample.len(),
-        };
-        let table: ReplicaKeyFile = file.read()?;
-        file.check(table.replica == id.0, || {
-            format!("holds the keys of replica {}", table.replica)
-        })?;
-        file.check_group(&self.group, &table.group)?;
-        let secret =
-            SealingSecret::from_bytes(file.secret("sealing_secret", &table.sealing_secret)?);
-        let sealed = hex::decode(&table.sealed_group_key)
-            .ok_or_else(|| file.bad_digits("sealed_group_key", &(2 * SEALED_BYTES).to_string()))?;
-        let unsealed =
-            unseal(&sealed, &secret, id.0, self.epoch, &self.group).map_err(|error| {
-                GroupError::WrongKeys {
-                    file: file.path.clone(),
-                    what: format!("sealed_group_key: {}", error.problem()),
-                    whose: file.whose.clone(),
-                }
-            })?;
-        Ok(Opened { file, link_key_seed: table.link_key_seed, secret, unsealed })
-    }
 }
 
 impl ClientKeys {
@@ -218,15 +285,54 @@ impl ClientKeys {
     /// # Errors
     /// If the file is missing, open to other users, damaged, or made for another client or group.
     pub fn load(group: &Group, dir: impl AsRef<Path>, id: ClientId) -> Result<Self, GroupError> {
+        Self::load_file(group, Self::path(dir.as_ref(), id), id)
+    }
+
+    /// Reads a client's key file that may have any name.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_file(
+        group: &Group,
+        path: impl Into<PathBuf>,
+        id: ClientId,
+    ) -> Result<Self, GroupError> {
+        let path = path.into();
+        Self::read(group, path.clone(), id, || Ok(read_private(&path)?))
+    }
+
+    /// The keys from the text of a key file, wherever it comes from.
+    ///
+    /// # Errors
+    /// If it is malformed, or made for another client or group.
+    pub fn from_text(group: &Group, text: &str, id: ClientId) -> Result<Self, GroupError> {
+        let name = Self::path(Path::new("text of "), id);
+        Self::read(group, name, id, || Ok(Zeroizing::new(text.as_bytes().to_vec())))
+    }
+
+    /// As [`Self::from_text`], with the text of an environment variable.
+    ///
+    /// # Errors
+    /// As [`Self::from_text`], and if there is no such variable.
+    pub fn from_env(group: &Group, variable: &str, id: ClientId) -> Result<Self, GroupError> {
+        let read = || Ok(Zeroizing::new(environment(variable)?.into_bytes()));
+        Self::read(group, format!("${variable}").into(), id, read)
+    }
+
+    fn read(
+        group: &Group,
+        path: PathBuf,
+        id: ClientId,
+        read: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, GroupError>,
+    ) -> Result<Self, GroupError> {
         let whose = format!("client {}", id.0);
         let entry = group.clients.iter().find(|entry| entry.id == id).ok_or_else(|| {
             let count = group.clients.len();
             GroupError::Unknown { file: group.path.clone(), whose: whose.clone(), count }
         })?;
         let sample = Self::text(id, group, &[0; 32], &[0; 32]);
-        let path = Self::path(dir.as_ref(), id);
         let file = KeyFile { path, whose, is_replica: false, bytes: sample.len() };
-        let table: ClientKeyFile = file.read()?;
+        let table: ClientKeyFile = file.parse(&read()?)?;
         file.check(table.client == id.0, || format!("holds the keys of client {}", table.client))?;
         file.check_group(&group.name(), &table.group)?;
         let link = file.link_key(&table.link_key_seed, &entry.public_key)?;
@@ -241,11 +347,15 @@ impl ClientKeys {
         Ok(Self { id, link, requests })
     }
 
+    /// The text of a key file, for [`Self::from_text`] or a file of mode 0600.
+    #[must_use]
+    pub fn to_text(&self, group: &Group) -> Zeroizing<String> {
+        Self::text(self.id, group, self.link.seed(), self.requests.expose_bytes())
+    }
+
     /// Writes the file for a new group.
-    pub(super) fn write(&self, group: &Group, dir: &Path) -> Result<(), GroupError> {
-        let (link, requests) = (self.link.seed(), self.requests.expose_bytes());
-        let text = Self::text(self.id, group, link, requests);
-        Ok(write_private(&Self::path(dir, self.id), text.as_bytes())?)
+    pub(super) fn write(&self, group: &Group, path: &Path) -> Result<(), GroupError> {
+        Ok(write_private(path, self.to_text(group).as_bytes())?)
     }
 
     /// The text of the file.
@@ -288,14 +398,46 @@ struct KeyFile {
 }
 
 impl KeyFile {
-    fn read<T: DeserializeOwned>(&self) -> Result<T, GroupError> {
-        let bytes = read_private(&self.path)?;
+    fn of_replica(path: PathBuf, id: ReplicaId, group: &str) -> Self {
+        let (right, sealed) = (StartRight::Unused, [0; SEALED_BYTES]);
+        let sample = replica_text(id, group, right, &[0; 32], &[0; 32], &sealed);
+        Self { path, whose: format!("replica {}", id.0), is_replica: true, bytes: sample.len() }
+    }
+
+    /// What the key file of a replica has, unsealed.
+    fn open(
+        self,
+        bytes: &[u8],
+        id: ReplicaId,
+        epoch: u32,
+        group: &str,
+    ) -> Result<Opened, GroupError> {
+        let table: ReplicaKeyFile = self.parse(bytes)?;
+        self.check(table.replica == id.0, || {
+            format!("holds the keys of replica {}", table.replica)
+        })?;
+        self.check_group(group, &table.group)?;
+        let secret =
+            SealingSecret::from_bytes(self.secret("sealing_secret", &table.sealing_secret)?);
+        let sealed = hex::decode(&table.sealed_group_key)
+            .ok_or_else(|| self.bad_digits("sealed_group_key", &(2 * SEALED_BYTES).to_string()))?;
+        let unsealed = unseal(&sealed, &secret, id.0, epoch, group).map_err(|error| {
+            GroupError::WrongKeys {
+                file: self.path.clone(),
+                what: format!("sealed_group_key: {}", error.problem()),
+                whose: self.whose.clone(),
+            }
+        })?;
+        Ok(Opened { file: self, link_key_seed: table.link_key_seed, secret, unsealed })
+    }
+
+    fn parse<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, GroupError> {
         // A file system that lost its last writes leaves zeros.
         if bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace()) {
             return Err(self.damaged(bytes.len(), "is empty"));
         }
         let syntax = |message: String| GroupError::Syntax { file: self.path.clone(), message };
-        let text = std::str::from_utf8(&bytes)
+        let text = std::str::from_utf8(bytes)
             .map_err(|_| syntax(format!("is not text; {}", self.cure())))?;
         // The parser's message would quote the line, which may hold a secret.
         toml::from_str(text).map_err(|error| {

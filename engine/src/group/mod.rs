@@ -1,4 +1,4 @@
-//! The group directory: the members of a replica group, its constants, and all keys.
+//! The members of a replica group, its constants, and all keys: in a directory, or in memory.
 //!
 //! ```text
 //! DIR/group.toml      constants, addresses and public keys; the same file for all members
@@ -9,6 +9,29 @@
 //!
 //! [`create()`] makes such a directory; [`Group::load`], [`ReplicaKeys::load`] and
 //! [`ClientKeys::load`] read it and check everything before anything is started.
+//!
+//! Nothing needs that directory. [`generate()`] makes a group in memory; texts of groups and keys go
+//! anywhere and come back from there ([`Group::to_text`], [`Group::from_text`], [`Group::from_env`],
+//! and the same of keys):
+//!
+//! ```
+//! use hybster::group::{CreateOptions, Generated, generate};
+//! use hybster::{ClientId, ClientKeys, Group, ReplicaId, ReplicaKeys};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let Generated { group, replicas, clients } = generate(&CreateOptions::default())?;
+//! // Into a store of secrets, an environment, a command line …
+//! let (public, secret) = (group.to_text(), replicas[1].to_text()?);
+//! let secret_of_client = clients[0].to_text(&group);
+//! // … and on the machines that they are for:
+//! let group = Group::from_text(&public)?;
+//! let keys = ReplicaKeys::from_text(&group, &secret, ReplicaId(1))?;
+//! let client_keys = ClientKeys::from_text(&group, &secret_of_client, ClientId(0))?;
+//! # assert_eq!(keys.link.public(), group.replicas()[1].public_key);
+//! # assert_eq!(client_keys.link.public(), group.clients()[0].public_key);
+//! # Ok(())
+//! # }
+//! ```
 
 mod address;
 mod create;
@@ -27,7 +50,7 @@ use hybster_proto::ids::{ClientId, ReplicaId};
 use hybster_tss::{ClientPublicKey, ClientPublicKeys, RequestAuthenticator};
 
 pub use address::{BadAddress, parse as parse_address};
-pub use create::{Addresses, CreateOptions, create};
+pub use create::{Addresses, CreateOptions, Generated, create, generate};
 pub use error::GroupError;
 pub use keys::{ClientKeys, ReplicaKeys};
 
@@ -106,7 +129,43 @@ impl Group {
         file::parse(path, text)
     }
 
-    /// The file that the group was read from.
+    /// Reads the text of a `group.toml`, wherever it comes from.
+    ///
+    /// # Errors
+    /// If it is malformed, or has a value that the protocol cannot work with.
+    pub fn from_text(text: &str) -> Result<Self, GroupError> {
+        Self::parse(Path::new(GROUP_FILE), text)
+    }
+
+    /// As [`Self::from_text`], with the text of an environment variable.
+    ///
+    /// # Errors
+    /// As [`Self::from_text`], and if there is no such variable.
+    pub fn from_env(variable: &str) -> Result<Self, GroupError> {
+        Self::parse(Path::new(&format!("${variable}")), &environment(variable)?)
+    }
+
+    /// The text of the group's `group.toml`, every key explained. It holds no secret.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        file::write(self)
+    }
+
+    /// The same group for a member that reaches the replicas at other addresses, such as those of
+    /// tunnels or of a port mapping. Addresses are no part of what members compare.
+    ///
+    /// # Errors
+    /// If there is not one address for each replica, or one is there twice.
+    pub fn reached_at(&self, addresses: Vec<PeerAddress>) -> Result<Self, GroupError> {
+        create::check_addresses(&addresses, self.config.replicas)?;
+        let mut group = self.clone();
+        for (entry, address) in group.replicas.iter_mut().zip(addresses) {
+            entry.address = address;
+        }
+        Ok(group)
+    }
+
+    /// The file that the group was read from; of a group that was in none, what errors call it.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -204,6 +263,16 @@ impl Group {
         }
         Ok(ring)
     }
+}
+
+fn environment(variable: &str) -> Result<String, GroupError> {
+    std::env::var(variable).map_err(|error| GroupError::Environment {
+        variable: variable.to_owned(),
+        what: match error {
+            std::env::VarError::NotPresent => "is not set",
+            std::env::VarError::NotUnicode(_) => "is not text",
+        },
+    })
 }
 
 fn request_keys(clients: &[ClientEntry]) -> ClientPublicKeys {

@@ -15,38 +15,56 @@
 //! right still there, cannot be: each step is durable before the next. The mark alone would not do, because
 //! somebody might remove it; the key file alone would not, because somebody might restore it from a backup.
 //! Who puts both back as they were (a snapshot of the whole disk) cannot be told from a first start.
+//!
+//! Keys that were made in this process and are in no file are used up in memory, for all copies of them.
+//! Of keys that were read from a text nobody knows whether they were used: the caller must say so.
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use hybster_tss::keyfile::{Replacement, StartRight, seal};
 
 use super::GroupError;
-use super::keys::ReplicaKeys;
+use super::keys::{Place, ReplicaKeys};
 
 impl ReplicaKeys {
-    /// Whether the replica was started before, as far as its files here tell.
-    pub(crate) fn has_started(&self) -> Result<bool, GroupError> {
+    /// Whether the replica was started before, as far as its files here tell; `None` if nothing tells.
+    pub(crate) fn has_started(&self) -> Result<Option<bool>, GroupError> {
+        if let Place::Memory { is_new, has_started } = &self.home.place {
+            let has_started = has_started.load(Ordering::Acquire);
+            return Ok((*is_new || has_started).then_some(has_started));
+        }
         match self.refuse_second_start() {
-            Ok(()) => Ok(false),
-            Err(GroupError::StartedBefore { .. }) => Ok(true),
+            Ok(()) => Ok(Some(false)),
+            Err(GroupError::StartedBefore { .. }) => Ok(Some(true)),
             Err(error) => Err(error),
         }
     }
 
-    /// The replica's directory for its data, unless another one is named.
-    pub(crate) fn data_directory(&self) -> PathBuf {
+    /// The replica's directory for its data, unless another one is named; `None` if the keys lie in none.
+    pub(crate) fn data_directory(&self) -> Option<PathBuf> {
+        let Place::File { path, .. } = &self.home.place else { return None };
         let epoch = self.home.epoch;
-        self.home.dir.join(format!("replica-{}.epoch-{epoch}.data", self.id.0))
+        Some(directory(path).join(format!("replica-{}.epoch-{epoch}.data", self.id.0)))
     }
 
     /// Refuses a start that [`Self::claim_start`] would refuse, and changes nothing.
     pub(crate) fn refuse_second_start(&self) -> Result<(), GroupError> {
-        if self.home.right == StartRight::Used {
-            return Err(self.started_before(self.key_file()));
+        let (path, right) = match &self.home.place {
+            Place::File { path, right } => (path, *right),
+            Place::Memory { has_started, .. } => {
+                return match has_started.load(Ordering::Acquire) {
+                    true => Err(self.started_before("the keys in memory".into())),
+                    false => Ok(()),
+                };
+            }
+        };
+        if right == StartRight::Used {
+            return Err(self.started_before(path.clone()));
         }
-        let mark = self.mark();
+        let mark = self.mark(path);
         match mark.try_exists() {
             Ok(false) => Ok(()),
             Ok(true) => Err(self.started_before(mark)),
@@ -59,23 +77,32 @@ impl ReplicaKeys {
     /// # Errors
     /// If it was used before, or the files cannot be written and made durable.
     pub(crate) fn claim_start(&self) -> Result<(), GroupError> {
+        let path = match &self.home.place {
+            Place::File { path, .. } => path,
+            Place::Memory { has_started, .. } => {
+                return match has_started.swap(true, Ordering::AcqRel) {
+                    true => Err(self.started_before("the keys in memory".into())),
+                    false => Ok(()),
+                };
+            }
+        };
         // As it is now: it may have been used since it was loaded.
-        let opened = self.reopen()?;
+        let opened = self.reopen(path)?;
         if opened.unsealed.right == StartRight::Used {
-            return Err(self.started_before(self.key_file()));
+            return Err(self.started_before(path.clone()));
         }
         let (id, home) = (self.id.0, &self.home);
         let (group_key, secret) = (&opened.unsealed.group_key, &opened.secret);
         let sealed = seal(group_key, StartRight::Used, secret, id, home.epoch, &home.group)?;
         let text = self.text(StartRight::Used, secret, &sealed);
-        let replacement = Replacement::prepare(&self.key_file(), text.as_bytes())
-            .map_err(GroupError::NotClaimed)?;
-        self.make_mark()?;
+        let replacement =
+            Replacement::prepare(path, text.as_bytes()).map_err(GroupError::NotClaimed)?;
+        self.make_mark(path)?;
         replacement.commit().map_err(GroupError::NotClaimed)
     }
 
-    fn make_mark(&self) -> Result<(), GroupError> {
-        let file = self.mark();
+    fn make_mark(&self, path: &Path) -> Result<(), GroupError> {
+        let file = self.mark(path);
         match File::create_new(&file).and_then(|mark| mark.sync_all()) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -83,22 +110,26 @@ impl ReplicaKeys {
             }
             Err(error) => return Err(GroupError::Write { file, error }),
         }
-        let dir = self.home.dir.clone();
+        let dir = directory(path).to_owned();
         let synced = File::open(&dir).and_then(|dir| dir.sync_all());
         synced.map_err(|error| GroupError::Write { file: dir, error })
     }
 
-    fn mark(&self) -> PathBuf {
+    fn mark(&self, path: &Path) -> PathBuf {
         let epoch = self.home.epoch;
-        self.home.dir.join(format!("replica-{}.epoch-{epoch}.started", self.id.0))
-    }
-
-    fn key_file(&self) -> PathBuf {
-        Self::path(&self.home.dir, self.id)
+        directory(path).join(format!("replica-{}.epoch-{epoch}.started", self.id.0))
     }
 
     fn started_before(&self, file: PathBuf) -> GroupError {
         GroupError::StartedBefore { file, id: self.id.0 }
+    }
+}
+
+/// The directory that a file is in.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 
@@ -168,7 +199,7 @@ mod tests {
         expect_refused(&keys(&group, dir));
         assert!(first.claim_start().is_err());
         // Without the mark, here and in a copy of the directory.
-        fs::remove_file(first.mark()).unwrap();
+        fs::remove_file(first.mark(&path)).unwrap();
         expect_refused(&keys(&group, dir));
         assert!(first.claim_start().is_err(), "the keys in memory are not believed");
         let copy = Scratch::new("copy");
@@ -190,7 +221,7 @@ mod tests {
         keys(&group, dir).refuse_second_start().unwrap();
         // After 2: the mark, and the key as it was.
         let at_work = keys(&group, dir);
-        at_work.make_mark().unwrap();
+        at_work.make_mark(&path).unwrap();
         assert_eq!(fs::read(&path).unwrap(), unused);
         expect_refused(&keys(&group, dir));
         assert_eq!(fs::read(&path).unwrap(), unused, "a refused start changes nothing");
@@ -226,7 +257,7 @@ mod tests {
         let loaded = keys(&group, &scratch.0);
         let error = loaded.claim_start().unwrap_err();
         assert!(matches!(error, GroupError::NotClaimed(_)), "{error}");
-        assert!(!loaded.mark().exists());
+        assert!(!loaded.mark(&path).exists());
         // With a shorter name, the file that the link leads to is the one that changes.
         let short = scratch.0.join("kept elsewhere");
         fs::rename(&long, &short).unwrap();

@@ -239,3 +239,76 @@ fn empty_and_truncated_files_are_called_so() {
     let error = Group::load(&scratch.0).unwrap_err().to_string();
     assert!(error.contains("group.toml: is empty"), "{error}");
 }
+
+#[test]
+fn a_group_in_memory_survives_the_round_trip_through_texts() {
+    for request_authenticator in [RequestAuthenticator::Mac, RequestAuthenticator::Ed25519] {
+        let config = GroupConfig { request_authenticator, ..GroupConfig::default() };
+        let options = CreateOptions { config, clients: 2, ..CreateOptions::default() };
+        let Generated { group, replicas, clients } = generate(&options).unwrap();
+        let read = Group::from_text(&group.to_text()).unwrap();
+        assert_eq!(read.config(), group.config());
+        assert_eq!((read.replicas(), read.clients()), (group.replicas(), group.clients()));
+        for keys in &replicas {
+            let text = keys.to_text().unwrap();
+            let read = ReplicaKeys::from_text(&group, &text, keys.id).unwrap();
+            assert_eq!(read.group_key.expose_bytes(), keys.group_key.expose_bytes());
+            let other = ReplicaId((keys.id.0 + 1) % 3);
+            let error = ReplicaKeys::from_text(&group, &text, other).unwrap_err().to_string();
+            assert!(error.contains("text of") && error.contains("holds the keys of"), "{error}");
+        }
+        let text = clients[1].to_text(&group);
+        let read = ClientKeys::from_text(&group, &text, ClientId(1)).unwrap();
+        assert_eq!(read.requests.expose_bytes(), clients[1].requests.expose_bytes());
+        assert!(ClientKeys::from_text(&group, &text[..text.len() / 2], ClientId(1)).is_err());
+    }
+}
+
+#[test]
+fn keys_in_files_of_any_name_and_in_variables_are_read() {
+    let (scratch, group) = sample("any-name");
+    let path = scratch.0.join("tls.key");
+    fs::rename(scratch.0.join("replica-1.key"), &path).unwrap();
+    let keys = ReplicaKeys::load_file(&group, &path, ReplicaId(1)).unwrap();
+    keys.claim_start().unwrap();
+    assert!(scratch.0.join("replica-1.epoch-0.started").exists());
+    assert_eq!(keys.has_started().unwrap(), Some(true));
+    let client = ClientKeys::load_file(&group, scratch.0.join("client-1.key"), ClientId(1));
+    assert_eq!(client.unwrap().id, ClientId(1));
+    // One that every environment has, and that is no group.
+    let error = Group::from_env("PATH").unwrap_err().to_string();
+    assert!(error.starts_with("$PATH: "), "{error}");
+    let error = ClientKeys::from_env(&group, "HYBSTER_NOT_SET", ClientId(0)).unwrap_err();
+    assert_eq!(error.to_string(), "the environment variable HYBSTER_NOT_SET is not set");
+    let error = ReplicaKeys::from_env(&group, "HYBSTER_NOT_SET", ReplicaId(0)).unwrap_err();
+    assert!(matches!(error, GroupError::Environment { .. }), "{error}");
+}
+
+#[test]
+fn keys_in_memory_start_once_in_all_their_copies() {
+    let Generated { group, mut replicas, .. } = generate(&CreateOptions::default()).unwrap();
+    let keys = replicas.remove(0);
+    let copy = keys.clone();
+    assert_eq!((keys.has_started().unwrap(), keys.data_directory()), (Some(false), None));
+    keys.claim_start().unwrap();
+    assert!(matches!(copy.claim_start(), Err(GroupError::StartedBefore { .. })));
+    assert!(matches!(copy.refuse_second_start(), Err(GroupError::StartedBefore { .. })));
+    assert_eq!(copy.has_started().unwrap(), Some(true));
+    // Of keys from a text nothing tells, until they have started here.
+    let text = replicas[0].to_text().unwrap();
+    let keys = ReplicaKeys::from_text(&group, &text, ReplicaId(1)).unwrap();
+    assert_eq!(keys.has_started().unwrap(), None);
+    keys.claim_start().unwrap();
+    assert_eq!(keys.has_started().unwrap(), Some(true));
+}
+
+#[test]
+fn a_member_may_reach_the_others_elsewhere() {
+    let (_scratch, group) = sample("elsewhere");
+    let at = |port: u16| PeerAddress::from(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+    let seen = group.reached_at(vec![at(1), at(2), at(3)]).unwrap();
+    assert_eq!(seen.replicas()[1].address, at(2));
+    assert_eq!(seen.config().digest(), group.config().digest());
+    assert!(group.reached_at(vec![at(1), at(2)]).is_err());
+    assert!(group.reached_at(vec![at(1), at(2), at(1)]).is_err());
+}

@@ -9,6 +9,7 @@ use hybster_net::hub::HubError;
 use hybster_net::{NoTransport, PeerAddress, TransportError};
 use hybster_proto::output::Fatal;
 
+use super::ServiceCall;
 use crate::durable::DataError;
 use crate::group::GroupError;
 
@@ -79,6 +80,36 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// The keys are in no file, so nothing says where the replica's data is to be.
+    #[error(
+        "the keys of replica {id} are in no file, so it has no directory for its data: name one with \
+         `ReplicaBuilder::data`"
+    )]
+    NoDataDirectory {
+        /// The replica.
+        id: u16,
+    },
+    /// The keys are in no file, and nothing else says that the replica has never started.
+    #[error(
+        "nothing tells whether replica {id} has run before, since its keys are in no file and it has no data. If \
+         this is its very first start, say so (`ReplicaBuilder::first_start`); if it is not, go on without it (a \
+         group does with up to f replicas less): its trusted counters are lost"
+    )]
+    PerhapsStarted {
+        /// The replica.
+        id: u16,
+    },
+    /// A start is called the first one, and is not.
+    #[error(
+        "{}: here is what replica {id} has done, so this is not its first start: leave out \
+         `ReplicaBuilder::first_start`", path.display()
+    )]
+    NotTheFirst {
+        /// The directory.
+        path: PathBuf,
+        /// The replica.
+        id: u16,
+    },
     /// The keys are those of a replica that the group does not have.
     #[error("the group has no replica {0}; use the keys and the group file of one directory")]
     UnknownReplica(u16),
@@ -140,6 +171,19 @@ pub enum ReplicaError {
         replica: u16,
         /// The thread.
         thread: String,
+    },
+    /// The service panicked, and the replica with it. The panic's own message is on standard error.
+    #[error(
+        "replica {replica} stopped: its service {service} panicked {call}. A service must have a result for every \
+         operation: other replicas that do the same stop in the same way"
+    )]
+    ServicePanicked {
+        /// The replica.
+        replica: u16,
+        /// The type of the service.
+        service: &'static str,
+        /// What it did.
+        call: ServiceCall,
     },
     /// A thread did not end in time.
     #[error("thread \"{thread}\" did not end within {seconds} s; the service may be blocking it")]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use hybster_proto::ids::ReplicaId;
 
 use super::ReplicaError;
+use super::guarded::ServicePanic;
 use crate::durable::Disks;
 use crate::runtime::{Failure, Shared, Status, TraceFile};
 
@@ -22,6 +23,7 @@ pub struct RunningReplica {
     local_address: SocketAddr,
     /// Closed when the threads have ended.
     disks: Option<Disks>,
+    panic: ServicePanic,
     /// Dropped last, when the threads have handed over all their events.
     _trace: Option<TraceFile>,
 }
@@ -51,9 +53,10 @@ impl RunningReplica {
         threads: Vec<JoinHandle<()>>,
         local_address: SocketAddr,
         disks: Option<Disks>,
+        panic: ServicePanic,
         trace: Option<TraceFile>,
     ) -> Self {
-        Self { shared, threads, local_address, disks, _trace: trace }
+        Self { shared, threads, local_address, disks, panic, _trace: trace }
     }
 
     /// The replica's number.
@@ -134,7 +137,10 @@ impl RunningReplica {
             Some(Failure::Fatal(fatal)) => ReplicaError::Fatal { replica, fatal },
             Some(Failure::Transport(error)) => ReplicaError::Transport { replica, error },
             Some(Failure::Disk(what)) => ReplicaError::Disk { replica, what },
-            Some(Failure::Panicked(thread)) => ReplicaError::Panicked { replica, thread },
+            Some(Failure::Panicked(thread)) => match self.panic.get() {
+                Some(&(service, call)) => ReplicaError::ServicePanicked { replica, service, call },
+                None => ReplicaError::Panicked { replica, thread },
+            },
         })
     }
 }

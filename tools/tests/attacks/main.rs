@@ -94,7 +94,7 @@ impl Scene {
         let mut under_way = VecDeque::new();
         loop {
             while under_way.len() < UNDER_WAY && more(begun) {
-                under_way.push_back(self.client.submit(&put(self.written % KEYS)).unwrap());
+                under_way.push_back(self.client.submit(&put(self.written % KEYS)));
                 self.written += 1;
                 begun += 1;
             }

@@ -44,6 +44,8 @@ pub enum Outcome {
     ///
     /// [`ClientCore::give_up_after`]: super::ClientCore::give_up_after
     TimedOut,
+    /// The same, and replicas had given different results.
+    RepliesDiffer,
 }
 
 /// A request was not taken; nothing was sent.

@@ -7,6 +7,7 @@ use super::{ClientCore, ClientOutput, Outcome};
 use crate::ids::ReplicaId;
 use crate::mutants::{self, Mutant};
 use crate::time::{Time, earliest};
+use crate::wire::ReplyStatus;
 
 /// Transmissions after which f+1 refusals for full buffers end a request.
 const OVERLOAD_ATTEMPTS: u8 = 8;
@@ -33,7 +34,8 @@ impl ClientCore {
                     break;
                 }
                 if self.is_given_up(index, now) {
-                    self.finish(index, Outcome::TimedOut, &[], out);
+                    let outcome = self.given_up(index);
+                    self.finish(index, outcome, &[], out);
                     continue;
                 }
                 if queue < LEVELS && self.is_held(index, now, &outstanding) {
@@ -100,6 +102,16 @@ impl ClientCore {
             return now < self.due(index);
         }
         self.timing.hold(level, sent_at, left, now)
+    }
+
+    /// How a request ends that is given up.
+    fn given_up(&mut self, index: u32) -> Outcome {
+        let (slot, rare) = self.table.parts_mut(index);
+        let is_result = |votes: u64, status| votes != 0 && status == ReplyStatus::Done;
+        let differing = rare.others.iter().filter(|other| is_result(other.votes, other.status));
+        // A query that was not answered is ordered, and begins again without votes.
+        let results = usize::from(is_result(slot.votes, slot.status)) + differing.count();
+        if slot.queue != QUERY && results > 1 { Outcome::RepliesDiffer } else { Outcome::TimedOut }
     }
 
     fn is_given_up(&self, index: u32, now: Time) -> bool {

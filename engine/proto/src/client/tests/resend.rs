@@ -118,6 +118,31 @@ fn requests_are_given_up_after_the_limit() {
 }
 
 #[test]
+fn a_request_that_is_given_up_says_whether_results_differed() {
+    for (second, expected) in [(&b"y"[..], Outcome::RepliesDiffer), (b"x", Outcome::Done)] {
+        let mut c = Client::new(3, 1, 1);
+        c.core.give_up_after(Some(1_000_000));
+        let number = c.submit(0, b"op");
+        c.done(0, 0, number, b"x");
+        c.done(1, 0, number, second);
+        while c.out.completions.is_empty() {
+            c.next_tick();
+        }
+        assert_eq!(c.finished()[0].2, expected);
+    }
+    // One that says two things is one voice less, and no second result.
+    let mut c = Client::new(3, 1, 1);
+    c.core.give_up_after(Some(1_000_000));
+    let number = c.submit(0, b"op");
+    c.done(0, 0, number, b"x");
+    c.done(0, 0, number, b"y");
+    while c.out.completions.is_empty() {
+        c.next_tick();
+    }
+    assert_eq!(c.finished()[0].2, Outcome::TimedOut);
+}
+
+#[test]
 fn an_overloaded_leader_gets_time_and_cannot_stop_a_request() {
     let mut c = Client::new(3, 1, 1);
     let number = c.submit(0, b"");

@@ -1,0 +1,140 @@
+//! A panic of the user's service, told from one of this engine.
+
+use std::any::type_name;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use hybster_proto::ids::{OrderNumber, RequestNumber, SessionId};
+use hybster_proto::service::{Context, RestoreError, Service, Snapshot};
+
+/// What a service did when it panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServiceCall {
+    /// [`Service::execute`]: every replica that executes the operation stops like this one.
+    Execute {
+        /// The order number of the operation.
+        order: OrderNumber,
+        /// Whose it is.
+        session: SessionId,
+        /// The session's number for it.
+        number: RequestNumber,
+    },
+    /// [`Service::query`].
+    Query,
+    /// [`Service::snapshot`].
+    Snapshot,
+    /// [`Service::restore`] or [`Service::restore_changed`].
+    Restore,
+}
+
+impl fmt::Display for ServiceCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Execute { order, session, number } => write!(
+                f,
+                "while it executed request {} of session {session} at order number {}",
+                number.0, order.0,
+            ),
+            Self::Query => f.write_str("while it answered a query"),
+            Self::Snapshot => f.write_str("while it made a snapshot"),
+            Self::Restore => f.write_str("while it restored its state"),
+        }
+    }
+}
+
+/// A service's type and what it did when it panicked, once it has.
+pub(super) type ServicePanic = Arc<OnceLock<(&'static str, ServiceCall)>>;
+
+/// A service of which it is noted what it did when it panicked. It costs nothing before.
+pub(super) struct Guarded<S> {
+    service: S,
+    panic: ServicePanic,
+}
+
+impl<S> Guarded<S> {
+    pub(super) fn new(service: S, panic: ServicePanic) -> Self {
+        Self { service, panic }
+    }
+}
+
+/// A call that is going on. It is forgotten when the call returns, and dropped only by a panic.
+struct Call<'a, S> {
+    panic: &'a ServicePanic,
+    what: What<'a>,
+    service: std::marker::PhantomData<S>,
+}
+
+enum What<'a> {
+    Execute(&'a Context),
+    Other(ServiceCall),
+}
+
+impl<'a, S> Call<'a, S> {
+    #[inline]
+    fn begin(panic: &'a ServicePanic, what: What<'a>) -> Self {
+        Self { panic, what, service: std::marker::PhantomData }
+    }
+
+    #[inline]
+    fn end(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<S> Drop for Call<'_, S> {
+    #[cold]
+    fn drop(&mut self) {
+        let call = match self.what {
+            What::Execute(&Context { session, number, order, .. }) => {
+                ServiceCall::Execute { order, session, number }
+            }
+            What::Other(call) => call,
+        };
+        log::error!("the service {} panicked {call}", type_name::<S>());
+        let _ = self.panic.set((type_name::<S>(), call));
+    }
+}
+
+impl<S: Service> Service for Guarded<S> {
+    #[inline]
+    fn execute(&mut self, context: &Context, operation: &[u8], reply: &mut Vec<u8>) {
+        let call = Call::<S>::begin(&self.panic, What::Execute(context));
+        self.service.execute(context, operation, reply);
+        call.end();
+    }
+
+    #[inline]
+    fn query(&self, operation: &[u8], reply: &mut Vec<u8>) -> bool {
+        let call = Call::<S>::begin(&self.panic, What::Other(ServiceCall::Query));
+        let is_answered = self.service.query(operation, reply);
+        call.end();
+        is_answered
+    }
+
+    fn snapshot(&mut self) -> Arc<dyn Snapshot> {
+        let call = Call::<S>::begin(&self.panic, What::Other(ServiceCall::Snapshot));
+        let snapshot = self.service.snapshot();
+        call.end();
+        snapshot
+    }
+
+    fn restore(&mut self, source: &dyn Snapshot) -> Result<(), RestoreError> {
+        let call = Call::<S>::begin(&self.panic, What::Other(ServiceCall::Restore));
+        let restored = self.service.restore(source);
+        call.end();
+        restored
+    }
+
+    fn restore_changed(
+        &mut self,
+        source: &dyn Snapshot,
+        base: &dyn Snapshot,
+        changed: &[u64],
+    ) -> Result<(), RestoreError> {
+        let call = Call::<S>::begin(&self.panic, What::Other(ServiceCall::Restore));
+        let restored = self.service.restore_changed(source, base, changed);
+        call.end();
+        restored
+    }
+}
