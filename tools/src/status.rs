@@ -348,7 +348,8 @@ mod tests {
                 { "pillar": 0, "prepared": 303, "committed": 301, "window_base": 256 },
                 { "pillar": 1, "prepared": 302, "committed": 302, "window_base": 256 },
             ],
-            "disk": { "durability": "sync", "checkpoint": 256, "log_bytes": 4096, "is_short": true, "sync_p99_us": 2048 },
+            "disk": { "durability": "sync", "checkpoint": 256, "log_bytes": 4096, "is_short": true, "holds_clients": true,
+                "sync_p99_us": 2048 },
             "peers": [{ "replica": 1, "up": false, "queued_bytes": 0, "throttled": 7 }],
         }))
         .unwrap();
@@ -383,7 +384,8 @@ mod tests {
             "299/301",
             "300/300",
             "1 (down)",
-            "short: clients wait",
+            "2.0 ms",
+            "full: clients wait",
             "unreachable",
             "connection refused",
         ] {
