@@ -300,15 +300,20 @@ impl Monitor {
         // A late answer to an earlier question must not count as one to this question.
         let _ = self.driver.poll(Duration::ZERO);
         drop(self.driver.take_statuses());
+        // A link may have broken since the last question, and come back while this one waits.
+        let mut unasked: Vec<u16> = replicas.collect();
         let mut waiting: Vec<u16> = Vec::new();
-        for replica in replicas {
-            if self.driver.request_status(ReplicaId(replica)).is_ok() {
-                waiting.push(replica);
-            }
-        }
-        let mut answers = Vec::with_capacity(waiting.len());
+        let mut answers = Vec::with_capacity(unasked.len());
         let deadline = Instant::now() + STATUS_PATIENCE;
-        while !waiting.is_empty() && Instant::now() < deadline {
+        while Instant::now() < deadline {
+            unasked.retain(|replica| {
+                let is_asked = self.driver.request_status(ReplicaId(*replica)).is_ok();
+                waiting.extend(is_asked.then_some(*replica));
+                !is_asked
+            });
+            if waiting.is_empty() && (unasked.is_empty() || !answers.is_empty()) {
+                break;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if self.driver.poll(left.min(LONG)).is_err() {
                 break;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{Scratch, free_addresses, wait_until};
-use hybster::client::{CallError, Client, ClientOptions, RequestKind};
+use hybster::client::{CallError, Client, ClientDriver, ClientOptions, RequestKind};
 use hybster::durable::Durability;
 use hybster::group::{Addresses, CreateOptions, Generated, generate};
 use hybster::replica::ServiceCall;
@@ -226,4 +226,20 @@ fn replicas_with_keys_from_texts_start_only_when_somebody_knows_that_they_may() 
     assert!(matches!(error, StartError::NotTheFirst { id: 0, .. }), "{error}");
     let _running: Vec<_> = (0..3).map(|id| builder(id).data(data(id)).start().unwrap()).collect();
     assert_eq!(decode_reply(&client.query(&encode_get()).unwrap()), Some(6));
+}
+
+/// Whoever connects and then does something else for a while has its links still: the last message of the handshakes
+/// has left.
+#[test]
+fn a_driver_that_has_connected_need_not_be_polled_at_once() {
+    let cluster = LocalCluster::start(CounterService::new).unwrap();
+    let (group, keys) = (cluster.group(), cluster.client_keys(ClientId(1)).unwrap());
+    let mut driver = ClientDriver::connect(group, keys, &ClientOptions::default()).unwrap();
+    driver.await_links(Duration::from_secs(60)).unwrap();
+    // Longer than a replica waits for a handshake.
+    std::thread::sleep(Duration::from_secs(6));
+    // What the system has of them is seen at once: nobody connects again so soon.
+    (0..3).for_each(|_| driver.poll(Duration::from_millis(1)).unwrap());
+    let up = cluster.replicas().into_iter().filter(|it| driver.request_status(*it).is_ok());
+    assert!(up.count() >= 2, "replicas have given the driver up");
 }
