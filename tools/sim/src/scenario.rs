@@ -129,6 +129,19 @@ pub enum Fault {
     NoFilters,
 }
 
+impl Fault {
+    /// The ends that it is about, if it is about links.
+    fn ends(&self) -> [Option<End>; 2] {
+        match self {
+            Self::Cut(a, b) | Self::Mend(a, b) | Self::Break(a, b) | Self::Reconnect(a, b) => {
+                [Some(*a), Some(*b)]
+            }
+            Self::Filter(filter) => [filter.from, filter.to],
+            _ => [None, None],
+        }
+    }
+}
+
 /// A fault and its time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TimedFault {
@@ -368,6 +381,13 @@ impl Scenario {
         plan.operations = plan.operations.min(COPIED_OPERATIONS);
         let copy = ClientPlan { copy_of: Some(of), ..plan.clone() };
         self.clients.push(copy);
+    }
+
+    /// Drops faults on the links of clients that a shrunk scenario has lost.
+    pub(crate) fn drop_faults_of_nobody(&mut self) {
+        let clients = self.clients.len();
+        let is_there = |end: &End| !matches!(end, End::Client(c) if usize::from(*c) >= clients);
+        self.faults.retain(|fault| fault.fault.ends().iter().flatten().all(is_there));
     }
 
     /// The client of whose machine one is a copy, if it is one.

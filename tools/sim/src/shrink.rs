@@ -22,7 +22,8 @@ struct Search {
 
 impl Search {
     /// Keeps a smaller scenario if it fails in the same way.
-    fn attempt(&mut self, scenario: Scenario) -> bool {
+    fn attempt(&mut self, mut scenario: Scenario) -> bool {
+        scenario.drop_faults_of_nobody();
         if self.runs >= self.limit || scenario == self.best {
             return false;
         }

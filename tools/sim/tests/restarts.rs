@@ -178,6 +178,15 @@ fn bad_disks_lose_nothing() {
     assert!(syncs > 50 && logs > 50);
 }
 
+/// Seeds whose replicas refused their own logs once: a batch was named again for a later slot, and the earlier one was
+/// forgotten; a view that was passed was acknowledged.
+#[test]
+fn a_replica_does_not_refuse_its_own_log() {
+    for seed in [1_617_252_841, 1_122_992_643] {
+        good(Shape { restarts: true, ..Shape::default() }.scenario(seed));
+    }
+}
+
 /// Whoever restores an older copy of a replica's data, where the others are up, is told; and no counter value is used
 /// twice before that.
 #[test]

@@ -30,6 +30,8 @@ pub(crate) struct Named {
 struct Body {
     batch: Bytes,
     requests: u32,
+    /// The last slot for which the replica's log has it.
+    logged: Option<u64>,
 }
 
 /// The batches that one message names.
@@ -134,14 +136,27 @@ impl Bodies {
         named.map(|named| named.digest).collect()
     }
 
-    /// The log is emptied: batches in it that messages name are held here from now on.
-    pub(crate) fn keep(&mut self, logged: impl Iterator<Item = (Digest, u32, Bytes)>) {
+    /// Slots are emptied: batches in them that messages name are held here from now on. The last part of an item is
+    /// the slot, if the replica's log has the batch.
+    pub(crate) fn keep(&mut self, all: impl Iterator<Item = (Digest, u32, Bytes, Option<u64>)>) {
         let named = self.named();
-        for (digest, requests, batch) in logged {
-            if named.contains(&digest) {
-                self.bodies.insert(digest, Body { batch, requests });
-            }
+        for (digest, requests, batch, logged) in all.filter(|(digest, ..)| named.contains(digest)) {
+            let body = self.bodies.entry(digest).or_insert(Body { batch, requests, logged });
+            body.logged = body.logged.max(logged);
         }
+    }
+
+    /// A batch that is held here and that the replica's log is to have for this slot, if it has it for earlier ones
+    /// only: who reads a log drops batches of slots before the window.
+    pub(crate) fn logs(&mut self, digest: &Digest, slot: u64) -> Option<Bytes> {
+        let body = self.bodies.get_mut(digest).filter(|body| body.logged < Some(slot))?;
+        body.logged = Some(slot);
+        Some(body.batch.clone())
+    }
+
+    /// Batches that are held here and that the replica's log has, with the last slot for which it does.
+    pub(crate) fn logged(&self) -> impl Iterator<Item = (u64, &Bytes)> {
+        self.bodies.values().filter_map(|body| Some((body.logged?, &body.batch)))
     }
 
     /// A batch that is held here.
@@ -203,10 +218,12 @@ impl Bodies {
         missing.filter(|missing| missing.digest == *digest).map(|missing| missing.slot).max()
     }
 
-    /// Batches that are held before any message names them: those of a log.
-    pub(crate) fn recovered(&mut self, batches: impl Iterator<Item = (Digest, u32, Bytes)>) {
-        self.bodies
-            .extend(batches.map(|(digest, requests, batch)| (digest, Body { batch, requests })));
+    /// Batches that are held before any message names them: those of a log, with the last slot for which it has
+    /// them.
+    pub(crate) fn recovered(&mut self, batches: impl Iterator<Item = (Digest, u32, Bytes, u64)>) {
+        self.bodies.extend(batches.map(|(digest, requests, batch, slot)| {
+            (digest, Body { batch, requests, logged: Some(slot) })
+        }));
     }
 
     /// A batch that is missed arrived. `checked` says what is wrong with its requests, of which
@@ -224,8 +241,10 @@ impl Bodies {
         out: &mut Output,
     ) -> Vec<Held> {
         if checked.is_ok() {
+            // The pillar has just logged it for that slot.
+            let logged = self.missed_for(&digest);
             let batch = Bytes::copy_from_slice(batch);
-            self.bodies.insert(digest, Body { batch, requests });
+            self.bodies.insert(digest, Body { batch, requests, logged });
         }
         let mut known = Vec::new();
         let mut holds = std::mem::take(&mut self.holds);
@@ -381,9 +400,27 @@ mod tests {
     fn what_the_log_forgets_is_kept_if_a_message_names_it() {
         let (mut bodies, mut out) = (Bodies::new(ME, PillarId(0)), Output::default());
         bodies.hold(1, ME, vec![named(4, 1)], |_| Some(1), Time(0), &mut out);
-        let log = [named(3, 1), named(4, 1)];
-        bodies
-            .keep(log.into_iter().map(|one| (one.digest, one.requests, Bytes::from_static(b"x"))));
+        let slots = [named(3, 1), named(4, 1)];
+        let batch = Bytes::from_static(b"x");
+        let all = slots.map(|one| (one.digest, one.requests, batch.clone(), Some(one.slot)));
+        bodies.keep(all.into_iter());
         assert!(bodies.get(&named(4, 1).digest).is_some() && bodies.all().count() == 1);
+    }
+
+    #[test]
+    fn the_log_has_a_batch_for_the_last_slot_that_it_is_named_for() {
+        let (mut bodies, mut out) = (Bodies::new(ME, PillarId(0)), Output::default());
+        let Named { digest, .. } = named(4, 1);
+        bodies.hold(1, ME, vec![named(4, 1)], |_| Some(1), Time(0), &mut out);
+        let batch = Bytes::from_static(b"x");
+        bodies.keep([(digest, 1, batch.clone(), None)].into_iter());
+        assert_eq!(bodies.logged().count(), 0);
+        assert_eq!(bodies.logs(&digest, 4), Some(batch.clone()));
+        assert_eq!(bodies.logs(&digest, 4), None, "the log has it");
+        // From a slot in front, it is of no use to who names it for this one.
+        bodies.keep([(digest, 1, batch.clone(), Some(2))].into_iter());
+        assert_eq!(bodies.logs(&digest, 6), Some(batch.clone()));
+        assert_eq!(bodies.logged().collect::<Vec<_>>(), [(6, &batch)]);
+        assert_eq!(bodies.logs(&named(5, 1).digest, 5), None, "it is not here");
     }
 }

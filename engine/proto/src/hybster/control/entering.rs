@@ -127,7 +127,8 @@ impl<V: Verifier> Control<V> {
         out.execution(ToExecution::View(view));
         if current == view {
             self.phase = Phase::Stable;
-            self.own_ack = None;
+            // Nobody needs to hear of an earlier view that was entered belatedly, be it certified or not.
+            (self.own_ack, self.unsigned_ack) = (None, None);
             self.resend_due = None;
             if let Some(due) = self.new_view_due.take() {
                 let took_us = wait_us.saturating_sub(due.since_us(now));

@@ -30,6 +30,8 @@ impl<V: Verifier> Control<V> {
         );
         let established = self.established.as_ref().map_or(View(0), |new_view| new_view.view);
         assert_eq!(established, stable, "the NEW-VIEW of the stable view is at hand");
+        let acknowledged = self.unsigned_ack.as_ref().map_or(stable, |ack| ack.view);
+        assert_eq!(acknowledged, stable, "what is acknowledged is the view that was entered last");
         // Keys are the peers of links, which are replicas of the group.
         assert!(self.pending.len() < usize::from(self.config.replicas), "one NEW-VIEW per peer");
         let beyond = self.pending.values().all(|pending| pending.new_view.view > stable);

@@ -185,11 +185,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
 
     /// Empties the log, but for the batches that messages of later views name.
     fn keep_bodies(&mut self) {
-        let logged = self.slots.drain().into_iter().map(|stored| {
-            let PrepareHeader { batch, requests, .. } = stored.header;
-            (batch, requests, stored.batch())
+        let config = &self.config;
+        let all = self.slots.drain().into_iter().map(|stored| {
+            let PrepareHeader { batch, requests, first, .. } = stored.header;
+            let logged = (stored.logged > Logged::Nothing).then(|| config.slot_of(first));
+            (batch, requests, stored.batch(), logged)
         });
-        self.bodies.keep(logged);
+        self.bodies.keep(all);
     }
 
     /// Handles the messages that came before the NEW-VIEW did.
@@ -266,18 +268,25 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
     }
 
-    /// What rests on a message of a view change can be shown after a restart only with its batches.
+    /// What rests on a message of a view change can be shown after a restart only with its batches: the log
+    /// has each for the last slot that a message names it for.
     fn log_named(&mut self, named: &[Named], out: &mut Output) {
         if !out.logging {
             return;
         }
         for Named { digest, slot, .. } in named {
             let stored = self.slots.get_mut(*slot).and_then(|entry| entry.prepare.as_mut());
-            let unlogged =
-                stored.filter(|it| it.header.batch == *digest && it.logged == Logged::Nothing);
-            if let Some(stored) = unlogged {
-                out.log(|| record::body(self.pillar, *slot, stored.batch()));
-                stored.logged = Logged::Batch;
+            match stored.filter(|stored| stored.header.batch == *digest) {
+                Some(stored) if stored.logged == Logged::Nothing => {
+                    out.log(|| record::body(self.pillar, *slot, stored.batch()));
+                    stored.logged = Logged::Batch;
+                }
+                Some(_) => {}
+                None => {
+                    if let Some(batch) = self.bodies.logs(digest, *slot) {
+                        out.log(|| record::body(self.pillar, *slot, batch));
+                    }
+                }
             }
         }
     }

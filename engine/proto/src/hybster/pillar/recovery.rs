@@ -63,9 +63,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             entry.own = logged.own;
         }
         let bodies = std::mem::take(&mut recovered.bodies).into_iter();
-        it.bodies.recovered(bodies.map(|(digest, (_, batch))| {
+        it.bodies.recovered(bodies.map(|(digest, (slot, batch))| {
             let requests = Requests::new(&batch).count() as u32;
-            (digest, requests, batch)
+            (digest, requests, batch, slot)
         }));
         it
     }
@@ -111,7 +111,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             let Some(stored) = &entry.prepare else { continue };
             if stored.logged == Logged::Proposal || entry.own.is_some() || slot < self.committed {
                 out.log(|| record::kept(&stored.message, entry.own.as_ref()));
+            } else if stored.logged == Logged::Batch {
+                out.log(|| record::body(self.pillar, slot, stored.batch()));
             }
+        }
+        // A message that is held names them, and a NEW-VIEW may.
+        for (slot, batch) in self.bodies.logged() {
+            out.log(|| record::body(self.pillar, slot, batch.clone()));
         }
         out.summarized = Some(self.window_base());
     }
