@@ -69,6 +69,9 @@ fn a_replica_comes_back_from_a_checkpoint() {
     eventually("each has a checkpoint on disk", || {
         (0..3).all(|id| saved(&group, id) >= 8).then_some(())
     });
+    let disk = &group.status()["replicas"][0]["status"]["disk"];
+    let took = |name: &str| disk[name].as_u64().unwrap();
+    assert!(took("sync_longest_us") > 0 && took("sync_p50_us") <= took("sync_p99_us"), "{disk}");
     let before = (0..3).map(|id| saved(&group, id)).min().unwrap();
     (0..3).for_each(|id| group.kill(id));
     (0..3).for_each(|id| group.start_replica(id));

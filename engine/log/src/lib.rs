@@ -123,18 +123,16 @@ mod recovery;
 mod ring;
 mod sync;
 mod thread;
-mod times;
 mod writer;
 
 pub use directory::Directory;
 pub use disk::Disk;
 pub use error::{AppendError, Damage, LogError};
 pub use gate::Gate;
-pub use log::{Appender, Counters, Cursor, Log, Space};
+pub use log::{Appender, Counters, Cursor, Log, Space, SyncTimes};
 pub use options::{Durability, Options, WhenFull};
 pub use recovery::{Cut, Record, Recovery, Report};
 pub use thread::WriterThread;
-pub use times::SyncTimes;
 pub use writer::{Step, Writer};
 
 /// For the fuzz target of this repository only.

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
+
 use crate::doorbell::Doorbell;
 use crate::format::{record_bytes, record_word};
 use crate::gate::Gate;
 use crate::options::{Options, WhenFull};
 use crate::ring::Ring;
-use crate::times::{SyncTimes, Times};
 use crate::{AppendError, LogError};
 
 /// How long somebody who waits for the writer sleeps before looking again by itself: a bound on what
@@ -48,6 +49,17 @@ pub struct Counters {
     pub waits: u64,
 }
 
+/// What syncs of the log took since it was opened, in microseconds; 0 if there was none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SyncTimes {
+    /// Half of them took no longer, to a hundredth.
+    pub p50_us: u64,
+    /// 99 of 100 took no longer, to a hundredth.
+    pub p99_us: u64,
+    /// None took longer.
+    pub longest_us: u64,
+}
+
 /// Shared by all handles of a log.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -69,11 +81,16 @@ pub(crate) struct Shared {
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) segments: AtomicU64,
-    pub(crate) sync_times: Times,
+    sync_times: Mutex<Histogram<u32>>,
     waits: AtomicU64,
     /// Threads that sleep until something moves.
     waiting: AtomicU64,
     moved: (Mutex<()>, Condvar),
+}
+
+/// Up to an hour, in microseconds.
+fn sync_times() -> Histogram<u32> {
+    Histogram::new_with_max(3_600_000_000, 2).expect("the bounds are in order")
 }
 
 impl Shared {
@@ -95,11 +112,21 @@ impl Shared {
             syncs: zero(),
             bytes: zero(),
             segments: zero(),
-            sync_times: Times::default(),
+            sync_times: Mutex::new(sync_times()),
             waits: zero(),
             waiting: zero(),
             moved: (Mutex::new(()), Condvar::new()),
         }
+    }
+
+    fn sync_times(&self) -> MutexGuard<'_, Histogram<u32>> {
+        self.sync_times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A sync has taken so long.
+    pub(crate) fn has_synced_in(&self, time: Duration) {
+        // Saturating: a longer one counts as the longest.
+        self.sync_times().saturating_record(time.as_micros() as u64);
     }
 
     /// Stops everything, for the first reason that is given.
@@ -241,7 +268,9 @@ impl Log {
     /// How long syncs took, where a [`crate::WriterThread`] writes.
     #[must_use]
     pub fn sync_times(&self) -> SyncTimes {
-        self.shared.sync_times.read()
+        let times = self.shared.sync_times();
+        let (p50_us, p99_us) = (times.value_at_quantile(0.5), times.value_at_quantile(0.99));
+        SyncTimes { p50_us, p99_us, longest_us: times.max() }
     }
 
     /// What the writer has done.

@@ -71,7 +71,7 @@ fn run<D: Disk>(mut writer: Writer<D>, moved: impl Fn()) -> Result<(), Arc<LogEr
         let synced = shared.syncs.load(Ordering::Relaxed);
         if synced != syncs {
             // A step syncs at most once, unless it begins a segment.
-            shared.sync_times.add(now.saturating_sub(before));
+            shared.has_synced_in(now.saturating_sub(before));
             syncs = synced;
         }
         match step {
