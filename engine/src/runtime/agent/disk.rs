@@ -3,6 +3,7 @@
 use hybster_net::Transport;
 use hybster_proto::ids::OrderNumber;
 use hybster_proto::output::{Input, Output, ToControl, ToState};
+use hybster_proto::time::{Time, earliest};
 
 use super::{Agent, NETWORK_AGENT};
 use crate::durable::RECORD;
@@ -59,6 +60,14 @@ impl<T: Transport> Agent<T> {
         if begins {
             self.post(Input::Control(ToControl::Summarize));
         }
+    }
+
+    /// When [`Self::look_at_disk`] is due though nothing happens.
+    pub(super) fn disk_due(&self) -> Option<Time> {
+        let durable = self.shared.durable.as_ref().filter(|_| self.index == NETWORK_AGENT)?;
+        let save = durable.is_saving().then_some(self.saver_due);
+        let truncation = durable.is_truncating().then_some(self.truncation_due);
+        earliest(save, truncation)
     }
 
     /// Whether the service waits until what was certified can leave.
