@@ -4,7 +4,7 @@ use crate::bounds::FilledBy::{Clients, Leader, Peers};
 use crate::bounds::{Buffer, buffer, prepare_bytes, product};
 use crate::config::GroupConfig;
 use crate::hybster::control::MAX_CHANGES;
-use crate::hybster::pillar::{SLOT_BYTES, VOTE_BYTES};
+use crate::hybster::pillar::{SEEN_BYTES, SLOT_BYTES, VOTE_BYTES};
 use crate::hybster::wire::checkpoint::CHECKPOINT_BYTES;
 use crate::hybster::wire::ordering::PREPARE_HEAD;
 use crate::hybster::wire::view::{LINK_BYTES, MAX_LINKS};
@@ -42,6 +42,13 @@ fn of_pillars(config: &GroupConfig) -> Option<Vec<Buffer>> {
             Peers,
             product(&[LOG_WINDOWS, window, SLOT_BYTES + n * VOTE_BYTES])?,
             "refused: outside the log, or there already",
+        ),
+        buffer(
+            "certificates that peers are told of",
+            "engine/proto/src/hybster/pillar/last_seen.rs",
+            Peers,
+            product(&[n, pillars, SEEN_BYTES])?,
+            "the highest takes the place of the one before",
         ),
         // What arrives before the NEW-VIEW that it belongs to, not checked yet.
         buffer(

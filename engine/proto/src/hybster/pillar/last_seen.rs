@@ -1,9 +1,9 @@
 //! A guard against an older copy of a log (DEVIATIONS 32): peers tell a replica the last certificate that they have
 //! had from it. Whoever learns of one of its own beyond its counter stops.
 //!
-//! A pillar that comes back certifies nothing with O before f peers have told it, so one of them is correct if the
-//! copy is the only fault. Until then it asks (ORDER-REQUEST). A liar can keep silent, but cannot stop a
-//! replica: the certificate is its own, and a log that is not a copy has all of these.
+//! A pillar that comes back proposes and acknowledges nothing before f peers have told it: correct ones, if the copy is
+//! the only fault. Until then it asks (ORDER-REQUEST). It may leave its view meanwhile. A liar can keep silent,
+//! but cannot stop a replica: the certificate is its own, and a log that is not a copy has all of these.
 
 use std::collections::BTreeSet;
 
@@ -14,6 +14,9 @@ use crate::hybster::wire::last_seen::LastSeen;
 use crate::ids::ReplicaId;
 use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Fatal, Output, Reject, SendTag};
+
+/// Bytes that are kept of each peer.
+pub(crate) const SEEN_BYTES: u64 = size_of::<LastSeen>() as u64;
 
 /// What peers have seen.
 #[derive(Debug, Default)]
@@ -50,8 +53,8 @@ impl Seen {
 }
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
-    /// Whether this pillar may certify: not while it is coming back.
-    pub(super) fn may_certify(&self) -> bool {
+    /// Whether this pillar may propose and acknowledge: not while it is coming back.
+    pub(super) fn may_take_part(&self) -> bool {
         !self.seen.is_returning() || mutants::active(Mutant::CopyTrusted)
     }
 

@@ -52,6 +52,7 @@ use crate::timeouts::AdaptiveTimeout;
 use crate::wire::kind;
 
 use digests::Digests;
+pub(crate) use last_seen::SEEN_BYTES;
 use last_seen::Seen;
 use preferred_quorum::PreferredQuorum;
 pub(crate) use slots::{SLOT_BYTES, VOTE_BYTES};

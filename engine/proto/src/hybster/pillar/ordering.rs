@@ -95,7 +95,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     pub(super) fn propose_ready(&mut self, out: &mut Output) -> u32 {
         let mut taken = 0;
         while self.is_leader()
-            && self.may_certify()
+            && self.may_take_part()
             && self.prepared < self.window_end()
             && out.fatal.is_none()
         {
@@ -293,7 +293,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let refused = self.timing.refused.take();
         while self.active
             && !self.is_leader()
-            && self.may_certify()
+            && self.may_take_part()
             && self.prepared < self.window_end()
             && out.fatal.is_none()
         {
