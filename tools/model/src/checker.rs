@@ -8,9 +8,9 @@ use stateright::{Model, Property};
 
 use crate::faulty::{Craft, Host};
 use crate::group::{Bounds, Group, MAX_REPLICAS};
-use crate::replica::{Ran, Seen, Stimulus, facts};
+use crate::replica::{Life, Ran, Seen, Stimulus, facts};
 use crate::schedule::{Schedule, Step};
-use crate::world::{Body, Event, MessageId, World};
+use crate::world::{Body, Cause, Event, MessageId, World};
 
 /// A global state: a number for what each replica has become, and the messages that exist.
 ///
@@ -146,15 +146,18 @@ impl CoreModel {
     }
 
     /// Enumerates what may happen at a correct replica, besides the arrival of messages.
-    fn local_events(&self, world: &World, replica: u16, state: &State, actions: &mut Vec<Action>) {
+    fn local_causes(&self, world: &World, replica: u16, state: &State, causes: &mut Vec<Cause>) {
         let bounds = &self.group.bounds;
         let local = world.local(replica, state.replicas[usize::from(replica)]);
         let (stable, current) = local.views;
         if current.0 < bounds.views {
-            let event = if stable == current { Event::Suspect } else { Event::Timeout };
-            actions.push(Action::At(replica, event));
+            causes.push(if stable == current { Cause::Suspect } else { Cause::Timeout });
         }
         if stable != current || self.group.config.leader(stable) != ReplicaId(replica) {
+            return;
+        }
+        // What is handed to a leader that returns waits until it was told.
+        if local.life == Life::Returning {
             return;
         }
         let used = state.messages.iter().fold(0u8, |used, m| used | world.message(*m).requests);
@@ -166,11 +169,11 @@ impl CoreModel {
             }
             // All requests that have not been used yet are alike.
             for request in 0..bounds.requests.min(fresh) {
-                actions.push(Action::At(replica, Event::Submit(pillar, request)));
+                causes.push(Cause::Submit(pillar, request));
             }
             let through = if bounds.noops { bounds.slots } else { next };
             for through in next..through {
-                actions.push(Action::At(replica, Event::Fill(pillar, through as u8)));
+                causes.push(Cause::Fill(pillar, through as u8));
             }
         }
     }
@@ -188,13 +191,27 @@ impl Model for CoreModel {
         let mut reached = self.reached();
         let (world, host) = &mut *reached;
         for replica in self.group.correct() {
-            for message in state.messages.iter() {
-                let stable = world.local(replica, state.replicas[usize::from(replica)]).views.0;
-                if self.may_arrive(world, replica, stable, *message) {
-                    actions.push(Action::At(replica, Event::Deliver(*message)));
+            let at = state.replicas[usize::from(replica)];
+            let stable = world.local(replica, at).views.0;
+            let arriving = state.messages.iter().copied();
+            let arriving = arriving.filter(|m| self.may_arrive(world, replica, stable, *m));
+            let mut causes: Vec<Cause> = arriving.map(Cause::Deliver).collect();
+            self.local_causes(world, replica, state, &mut causes);
+            let life = world.local(replica, at).life;
+            for cause in causes {
+                let event = Event::Is(cause);
+                actions.push(Action::At(replica, event));
+                if life == Life::First {
+                    let logged = world.step(replica, at, event).logged;
+                    let cuts = (0..logged).map(|kept| Event::Cut(cause, kept));
+                    actions.extend(cuts.map(|event| Action::At(replica, event)));
                 }
             }
-            self.local_events(world, replica, state, actions);
+            match life {
+                Life::First => actions.push(Action::At(replica, Event::Is(Cause::Restart))),
+                Life::Returning => actions.push(Action::At(replica, Event::Is(Cause::Told))),
+                Life::Only | Life::Second => {}
+            }
         }
         if let Some(faulty) = self.group.bounds.faulty {
             let at = state.replicas[usize::from(faulty)];
@@ -289,6 +306,14 @@ impl Model for CoreModel {
         if u64::from(bounds.pillars) * bounds.slots > 1 {
             let name = "a request is ordered twice and runs once";
             all.push(Property::sometimes(name, |m: &Self, _| m.has(facts::DUPLICATE)));
+        }
+        if bounds.restarts.is_some() {
+            all.push(Property::sometimes("a log ends in the middle of an event", |m: &Self, _| {
+                m.has(facts::CUT)
+            }));
+            all.push(Property::sometimes("a request runs after a restart", |m: &Self, _| {
+                m.has(facts::RAN_AGAIN)
+            }));
         }
         if bounds.checkpoints {
             all.push(Property::sometimes("a checkpoint is stable", |m: &Self, _| {

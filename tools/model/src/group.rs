@@ -8,7 +8,10 @@ use hybster_proto::internals::mutants::Mutant;
 use hybster_proto::protocol::Protocol;
 use hybster_proto::wire;
 use hybster_proto::wire::request::append_request;
-use hybster_tss::{Digest, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId, RandomnessKey};
+use hybster_tss::{
+    Counter, CounterValue, Digest, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId,
+    RandomnessKey,
+};
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,6 +41,8 @@ pub struct Bounds {
     pub early: bool,
     /// How many VIEW-CHANGEs the faulty host may certify.
     pub faulty_changes: u8,
+    /// The correct replica that may stop once, at any record of its log, and be started again.
+    pub restarts: Option<u16>,
     /// A rule of the protocol that is broken.
     pub mutant: Option<Mutant>,
 }
@@ -58,6 +63,7 @@ impl Bounds {
             slow_batches: false,
             early: false,
             faulty_changes: u8::MAX,
+            restarts: None,
             mutant: None,
         }
     }
@@ -138,6 +144,19 @@ impl Group {
         let instance =
             InstanceId { replica: replica.0, pillar: pillar.0, epoch: self.config.epoch };
         InProcessTrInX::new(&self.key, self.config.mac, self.digest, instance)
+    }
+
+    /// An instance that comes back with the counters that its log has.
+    #[must_use]
+    pub fn restored(
+        &self,
+        replica: ReplicaId,
+        pillar: PillarId,
+        counters: [CounterValue; Counter::ALL.len()],
+    ) -> InProcessTrInX {
+        let instance =
+            InstanceId { replica: replica.0, pillar: pillar.0, epoch: self.config.epoch };
+        InProcessTrInX::restored(&self.key, self.config.mac, self.digest, instance, counters)
     }
 
     /// A verifier.

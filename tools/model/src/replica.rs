@@ -1,5 +1,7 @@
 //! A correct replica as a local automaton: the real stages, run to rest after every event.
 
+mod restart;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +10,9 @@ use hybster_proto::egress::{Egress, EgressLimits, LinkState, Links};
 use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use hybster_proto::internals::fingerprint::Fingerprint;
-use hybster_proto::internals::{NewView, Pillar, mutants};
+use hybster_proto::internals::{
+    Checkpoint, Commit, LastSeen, NewView, NewViewAck, Pillar, PrepareHeader, ViewChange, mutants,
+};
 use hybster_proto::output::{
     Destination, Input, Network, Output, Rejection, ToControl, ToExecution, ToPillar,
     route_peer_message,
@@ -22,6 +26,7 @@ use hybster_proto::wire::{kind, kind_of};
 use hybster_tss::{Counter, CounterValue, Digest, InProcessTrInX, InProcessVerifier, TrInX};
 
 use crate::group::Group;
+use restart::output;
 
 /// All events but time-outs happen at this time: nothing depends on it.
 const NOW: Time = Time(0);
@@ -41,6 +46,12 @@ pub enum Stimulus {
     Suspect,
     /// A NEW-VIEW does not come.
     Timeout,
+    /// The replica stops and is started again with all that it logged.
+    Restart,
+    /// As [`Stimulus::Restart`], but of what this does it has logged only so many records.
+    Cut(Box<Stimulus>, usize),
+    /// A peer tells the replica that came back that it has nothing of it (LAST-SEEN), as any host may.
+    Told,
 }
 
 /// A request that ran.
@@ -91,6 +102,10 @@ pub mod facts {
     pub const WITH_ACKS: u16 = 512;
     /// A request was ordered again and did not run again.
     pub const DUPLICATE: u16 = 1024;
+    /// A request ran at a replica that had come back.
+    pub const RAN_AGAIN: u16 = 2048;
+    /// A replica came back with less than what it had done, as its log ended before.
+    pub const CUT: u16 = 4096;
 }
 
 /// A replica's reaction to a stimulus.
@@ -102,6 +117,10 @@ pub struct Effects {
     pub rejections: Vec<Rejection>,
     /// Remarkable things that happened, see the constants of [`facts`].
     pub facts: u16,
+    /// How many records it logged, if it may be started again.
+    pub logged: usize,
+    /// For each of `sent`, how many records the log has when it leaves.
+    sent_at: Vec<usize>,
 }
 
 /// What left an egress.
@@ -135,6 +154,19 @@ impl Links<()> for Left {
     }
 }
 
+/// Whether a replica was started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It runs since the beginning, and never stops.
+    Only,
+    /// It runs since the beginning, and may stop.
+    First,
+    /// It came back, and no peer has told it what it has seen of it.
+    Returning,
+    /// It came back and takes part.
+    Second,
+}
+
 /// A correct replica.
 pub struct Automaton {
     id: ReplicaId,
@@ -147,6 +179,11 @@ pub struct Automaton {
     /// Inputs to the state stage and those to the execution stage that are no batches.
     others: Fingerprint,
     seen: Seen,
+    life: Life,
+    /// What it logged, if it may be started again.
+    log: Vec<Bytes>,
+    /// What it committed in the present step, each with how many records the log has before.
+    committed: Vec<(usize, u64, Digest)>,
 }
 
 impl Automaton {
@@ -159,16 +196,26 @@ impl Automaton {
         let service = Recorder(Arc::clone(&record));
         let agreement = Hybster::agreement(&config, id, trinx, || group.verifier());
         let stages = Stages::new(config, id, agreement, service, Group::randomness());
+        let may_restart = group.bounds.restarts == Some(id.0);
         Self {
             id,
             stages,
-            out: Output { tracing: true, ..Output::default() },
+            out: output(may_restart),
             record,
             handed: vec![Fingerprint::default(); usize::from(group.config.pillars)],
             others: Fingerprint::default(),
             seen: Seen::default(),
+            life: if may_restart { Life::First } else { Life::Only },
+            log: Vec::new(),
+            committed: Vec::new(),
             group,
         }
+    }
+
+    /// Whether it was started again.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life
     }
 
     /// What an observer saw so far.
@@ -207,7 +254,16 @@ impl Automaton {
         }
         let group = Arc::clone(&self.group);
         mutants_of(&group);
-        let before = self.counters();
+        let stimulus = match stimulus {
+            Stimulus::Restart => {
+                self.restart(self.seen.clone(), &mut effects);
+                return effects;
+            }
+            Stimulus::Cut(cause, kept) => return self.cut(*cause, kept),
+            stimulus => stimulus,
+        };
+        self.committed.clear();
+        let (before, logged) = (self.counters(), self.log.len());
         let mut line = VecDeque::new();
         match stimulus {
             Stimulus::Message(from, message) => {
@@ -233,33 +289,43 @@ impl Automaton {
                 self.settle(&mut line, &mut effects);
                 // Until the inputs are handled, these are messages that were sent before.
                 effects.sent.clear();
+                effects.sent_at.clear();
             }
-        }
-        while let Some(input) = line.pop_front() {
-            self.handle(input);
-            self.settle(&mut line, &mut effects);
-            if let Some(fatal) = self.out.fatal.take() {
-                self.seen.breach = Some(format!("{} stops: {fatal}", self.id));
-                return effects;
+            Stimulus::Told => {
+                let peer = ReplicaId(u16::from(self.id.0 == 0));
+                for pillar in group.config.all_pillars() {
+                    let message = LastSeen::Nothing.encode(pillar);
+                    line.extend(route_peer_message(peer, message, &group.config));
+                }
+                self.life = Life::Second;
             }
+            Stimulus::Restart | Stimulus::Cut(..) => unreachable!("done above"),
         }
+        self.run(line, &mut effects);
+        effects.logged = self.log.len() - logged;
         if self.counters().iter().zip(&before).any(|(now, before)| now < before) {
             self.seen.breach = Some(format!("a counter of {} went back", self.id));
         }
         effects
     }
 
+    /// Handles inputs until there are none.
+    fn run(&mut self, mut line: VecDeque<Input>, effects: &mut Effects) {
+        while let Some(input) = line.pop_front() {
+            self.handle(input);
+            self.settle(&mut line, effects);
+            if let Some(fatal) = self.out.fatal.take() {
+                self.seen.breach = Some(format!("{} stops: {fatal}", self.id));
+                return;
+            }
+        }
+    }
+
     fn handle(&mut self, input: Input) {
         match &input {
             // What clients do is modelled by stimuli.
             Input::Intake(_) => return,
-            Input::Execution(ToExecution::Committed { pillar, first_slot, last_slot, batch }) => {
-                let handed = &mut self.handed[usize::from(pillar.0)];
-                handed.number(*first_slot);
-                handed.number(*last_slot);
-                handed.number(batch.time_ms);
-                handed.bytes(batch.records());
-            }
+            Input::Execution(input @ ToExecution::Committed { .. }) => self.note_handed(input),
             // Only replies contain the view.
             Input::Execution(ToExecution::View(_)) => {}
             Input::Execution(_) | Input::State(_) => {
@@ -274,8 +340,25 @@ impl Automaton {
         }
     }
 
+    fn note_handed(&mut self, input: &ToExecution) {
+        if let ToExecution::Committed { pillar, first_slot, last_slot, batch } = input {
+            let handed = &mut self.handed[usize::from(pillar.0)];
+            handed.number(*first_slot);
+            handed.number(*last_slot);
+            handed.number(batch.time_ms);
+            handed.bytes(batch.records());
+        }
+    }
+
     /// Sorts the outputs of a stage.
     fn settle(&mut self, line: &mut VecDeque<Input>, effects: &mut Effects) {
+        // Records come first, as with every driver: what leaves waits for them.
+        let records = self.out.records.drain(..);
+        if self.life == Life::First {
+            self.log.extend(records.map(|record| Bytes::from(record.parts().concat())));
+        } else {
+            records.for_each(drop);
+        }
         for event in std::mem::take(&mut self.out.trace) {
             effects.facts |= self.observe(&event);
         }
@@ -286,11 +369,13 @@ impl Automaton {
             let Network::Send { to, message, .. } = &network else {
                 continue;
             };
+            let is_to_all = matches!(to, Destination::AllPeers | Destination::Thrifty(_));
             match kind_of(message) {
                 kind::BATCH_REQUEST => batches.push(message.clone()),
                 // What goes to one peer only was sent to all before, by this replica or by the one
-                // that certified it: messages stay in the network, so it adds nothing.
-                _ if !matches!(to, Destination::AllPeers | Destination::Thrifty(_)) => {}
+                // that certified it: messages stay in the network, so it adds nothing. A replica that
+                // came back may have logged what it had not sent.
+                _ if !is_to_all && !self.is_repeated(message) => {}
                 kind::CHECKPOINT if !self.group.bounds.checkpoints => {}
                 kind::VIEW_CHANGE
                 | kind::NEW_VIEW
@@ -299,8 +384,11 @@ impl Automaton {
                 | kind::COMMIT
                 | kind::CHECKPOINT => {
                     let message = message.clone();
-                    self.check_egress(network, &message);
+                    if is_to_all {
+                        self.check_egress(network, &message);
+                    }
                     effects.sent.push(message);
+                    effects.sent_at.push(self.log.len());
                 }
                 // Requests for help.
                 _ => {}
@@ -310,6 +398,21 @@ impl Automaton {
         for request in batches {
             self.answer(&request, line, effects);
         }
+    }
+
+    /// Whether this replica came back and made the message: it may have logged what it had not sent.
+    /// Not so NEW-VIEWs: which VIEW-CHANGEs it has put into one does not matter to a state.
+    fn is_repeated(&self, message: &Bytes) -> bool {
+        let config = &self.group.config;
+        let sender = match kind_of(message) {
+            kind::VIEW_CHANGE => ViewChange::parse(message, config).map(|change| change.sender),
+            kind::NEW_VIEW_ACK => NewViewAck::parse(message, config).map(|ack| ack.sender),
+            kind::PREPARE => PrepareHeader::parse(message).map(|it| config.leader(it.view)),
+            kind::COMMIT => Commit::parse(message).map(|commit| commit.sender),
+            kind::CHECKPOINT => Checkpoint::parse(message, config).map(|it| it.sender),
+            _ => return false,
+        };
+        matches!(self.life, Life::Returning | Life::Second) && sender == Ok(self.id)
     }
 
     /// Notes a breach if the egress does not bring a message to each peer, sooner or later, once.
@@ -339,6 +442,7 @@ impl Automaton {
             let message = encode_batch(pillar, &self.group.requests[known].record);
             if self.group.bounds.slow_batches {
                 effects.sent.push(message);
+                effects.sent_at.push(0);
             } else {
                 line.extend(route_peer_message(self.id, message, &self.group.config));
             }
@@ -353,6 +457,7 @@ impl Automaton {
                 let Proposal { first, last, batch, .. } = proposal;
                 let step = usize::from(self.group.config.pillars);
                 for order in (first.0..=last.0).step_by(step) {
+                    self.committed.push((self.log.len(), order, batch));
                     let known = *self.seen.commits.entry(order).or_insert(batch);
                     if known != batch {
                         let story = format!("{} commits two batches at o{order}, {view}", self.id);
@@ -371,6 +476,7 @@ impl Automaton {
                 return match (requests, ran) {
                     (0, _) => facts::NOOP,
                     (_, 0) => facts::DUPLICATE,
+                    _ if self.life == Life::Second => facts::RAN_AGAIN,
                     _ if stable == View(0) => facts::RAN_IN_VIEW_0,
                     _ => facts::RAN_LATER,
                 };
@@ -418,6 +524,10 @@ impl Automaton {
             print.bytes(&handed.0);
         }
         print.bytes(&self.others.0);
+        // What it will come back with.
+        print.number(self.life as u64);
+        print.number(self.log.len() as u64);
+        self.log.iter().for_each(|record| print.bytes(record));
         print.number(self.seen.commits.len() as u64);
         for (order, batch) in &self.seen.commits {
             print.number(*order);

@@ -16,14 +16,14 @@ use hybster_proto::wire::{kind, kind_of};
 use hybster_tss::CounterValue;
 
 use crate::group::Group;
-use crate::replica::{Automaton, Seen, Stimulus};
+use crate::replica::{Automaton, Effects, Life, Seen, Stimulus};
 
 /// Number of a message.
 pub type MessageId = u16;
 
-/// An event at a correct replica, with the message by number.
+/// What happens at a correct replica, with the message by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
+pub enum Cause {
     /// A message arrives.
     Deliver(MessageId),
     /// A request is handed to a pillar of the leader.
@@ -34,6 +34,19 @@ pub enum Event {
     Suspect,
     /// The NEW-VIEW does not come.
     Timeout,
+    /// The replica is started again.
+    Restart,
+    /// A peer tells the replica that came back that it knows nothing of it.
+    Told,
+}
+
+/// An event at a correct replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// All of it happens.
+    Is(Cause),
+    /// Only so many records of what it does are logged, and the replica is started again.
+    Cut(Cause, u8),
 }
 
 /// A message and its meaning.
@@ -84,6 +97,8 @@ pub struct Local {
     pub next_slots: Vec<u64>,
     /// Counters.
     pub counters: Vec<CounterValue>,
+    /// Whether it was started again.
+    pub life: Life,
 }
 
 /// What an event did.
@@ -93,6 +108,8 @@ pub struct Done {
     pub state: u32,
     /// Messages sent, rising.
     pub sent: Arc<[MessageId]>,
+    /// Records logged, by a replica that may be started again.
+    pub logged: u8,
 }
 
 #[derive(Default)]
@@ -182,25 +199,26 @@ impl World {
         }
         let mut automaton = self.automaton(replica, state);
         self.work.0 += 1;
-        let (sent, facts) = self.apply(&mut automaton, event);
+        let Effects { sent, facts, logged, .. } = self.apply(&mut automaton, event);
         self.facts |= facts;
+        let logged = u8::try_from(logged).expect("an event logs a few records");
         let mut sent: Vec<MessageId> = sent.iter().map(|bytes| self.message_id(bytes)).collect();
         sent.sort_unstable();
         sent.dedup();
         let after = self.intern(replica, automaton, Some((state, event)));
-        let done = Done { state: after, sent: sent.into() };
+        let done = Done { state: after, sent: sent.into(), logged };
         self.locals[usize::from(replica)].done.insert((state, event), done.clone());
         done
     }
 
-    fn apply(&self, automaton: &mut Automaton, event: Event) -> (Vec<Bytes>, u16) {
+    fn apply(&self, automaton: &mut Automaton, event: Event) -> Effects {
         let before = automaton.views().0;
         let mut effects = automaton.step(self.stimulus(event));
         if automaton.views().0 > before {
             let own = effects.sent.iter().find(|m| kind_of(m) == kind::NEW_VIEW);
             let own = own.and_then(|m| NewView::parse(m, &self.group.config).ok());
             let delivered = match event {
-                Event::Deliver(id) => match &self.message(id).body {
+                Event::Is(Cause::Deliver(id)) => match &self.message(id).body {
                     Body::NewView(new_view) => Some(NewView::clone(new_view)),
                     _ => None,
                 },
@@ -210,23 +228,34 @@ impl World {
                 effects.facts |= automaton.facts_of(&new_view);
             }
         }
-        (effects.sent, effects.facts)
+        effects
     }
 
     /// An event with its message.
     #[must_use]
     pub fn stimulus(&self, event: Event) -> Stimulus {
         match event {
-            Event::Deliver(id) => {
+            Event::Is(cause) => self.stimulus_of(cause),
+            Event::Cut(cause, kept) => {
+                Stimulus::Cut(Box::new(self.stimulus_of(cause)), usize::from(kept))
+            }
+        }
+    }
+
+    fn stimulus_of(&self, cause: Cause) -> Stimulus {
+        match cause {
+            Cause::Deliver(id) => {
                 let message = self.message(id);
                 Stimulus::Message(message.from, message.bytes.clone())
             }
-            Event::Submit(pillar, request) => {
+            Cause::Submit(pillar, request) => {
                 Stimulus::Submit(PillarId(pillar), usize::from(request))
             }
-            Event::Fill(pillar, through) => Stimulus::Fill(PillarId(pillar), u64::from(through)),
-            Event::Suspect => Stimulus::Suspect,
-            Event::Timeout => Stimulus::Timeout,
+            Cause::Fill(pillar, through) => Stimulus::Fill(PillarId(pillar), u64::from(through)),
+            Cause::Suspect => Stimulus::Suspect,
+            Cause::Timeout => Stimulus::Timeout,
+            Cause::Restart => Stimulus::Restart,
+            Cause::Told => Stimulus::Told,
         }
     }
 
@@ -266,6 +295,7 @@ impl World {
                 views: automaton.views(),
                 next_slots: automaton.next_slots(),
                 counters: automaton.counters(),
+                life: automaton.life(),
             });
             u32::try_from(locals.all.len() - 1).expect("fewer than 2^32 local states")
         });

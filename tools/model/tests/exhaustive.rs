@@ -48,5 +48,18 @@ bounds! {
     p2_checkpoints_faulty_2:
         Bounds { pillars: 2, checkpoints: true, requests: 1, ..small(2) }, 1_632_232;
 
+    restart_untimely_faulty_0:
+        Bounds { restarts: Some(1), early: true, slow_batches: true, ..small(0) }, 26_247;
+    restart_untimely_faulty_1:
+        Bounds { restarts: Some(0), early: true, slow_batches: true, ..small(1) }, 62_635;
+    restart_slots_2_faulty_0: Bounds { restarts: Some(2), slots: 2, ..small(0) }, 352_578;
+    restart_slots_2_faulty_2: Bounds { restarts: Some(0), slots: 2, ..small(2) }, 326_655;
+    restart_p2_faulty_0:
+        Bounds { restarts: Some(1), pillars: 2, requests: 1, ..small(0) }, 327_347;
+    restart_p2_faulty_2:
+        Bounds { restarts: Some(0), pillars: 2, requests: 1, ..small(2) }, 449_366;
+    restart_checkpoints_faulty_0:
+        Bounds { restarts: Some(1), checkpoints: true, requests: 1, ..small(0) }, 1_454_454;
+
     p2_slots_2_faulty_0: Bounds { pillars: 2, slots: 2, requests: 1, ..small(0) }, 5_246_306;
 }

@@ -22,3 +22,10 @@ fn p2_slots_2_faulty_2() {
     let bounds = Bounds { pillars: 2, slots: 2, requests: 1, ..Bounds::small(Some(2)) };
     safe(&bounds, 8_172_924);
 }
+
+#[test]
+#[ignore = "minutes and gibibytes; run with --release"]
+fn restart_checkpoints_faulty_2() {
+    let small = Bounds::small(Some(2));
+    safe(&Bounds { restarts: Some(0), checkpoints: true, ..small }, 1_433_236);
+}

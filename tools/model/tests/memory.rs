@@ -59,6 +59,8 @@ fn remembered_states_do_what_replicas_do() {
             Bounds { slots: 2, views: 2, noops: true, ..small.clone() },
             Bounds { pillars: 2, views: 2, early: true, ..small.clone() },
             Bounds { slots: 2, checkpoints: true, ..small.clone() },
+            Bounds { slots: 2, restarts: Some(u16::from(faulty == Some(0))), ..small.clone() },
+            Bounds { views: 2, restarts: Some(1 + u16::from(faulty == Some(1))), ..small.clone() },
         ] {
             let model = CoreModel::new(bounds);
             let mut random = Random(7);

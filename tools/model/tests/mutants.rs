@@ -45,6 +45,8 @@ mutants! {
     nobody_vouches_for_the_last_view: NoVouching, Bounds { views: 2, ..faulty(0) }, 8;
     the_last_link_alone: LastLinkAlone, Bounds { views: 2, ..faulty(0) }, 9;
     links_are_not_verified: LinkUnverified, Bounds { views: 2, ..faulty(0) }, 9;
+    messages_do_not_wait_for_the_log: MessagesUngated, Bounds { restarts: Some(1), ..faulty(2) }, 9;
+    leaving_a_view_is_not_logged: LeavingUnlogged, Bounds { restarts: Some(1), ..faulty(0) }, 2;
     executed_twice: DuplicateExecution, Bounds { slots: 2, requests: 1, ..faulty(0) }, 4;
     a_noop_covers_what_was_certified: NoopPrevious,
         Bounds { slots: 2, noops: true, requests: 1, views: 0, ..faulty(0) }, 4;

@@ -69,7 +69,7 @@ const CHECKS: [Check; 16] = [
     Check { name: "loom", about: "queues and wake-ups in all interleavings", run: commands::loom },
     Check {
         name: "model",
-        about: "model checking of the core (three minutes, 2 GiB)",
+        about: "model checking of the core (four minutes, 2 GiB)",
         run: commands::model,
     },
     Check {

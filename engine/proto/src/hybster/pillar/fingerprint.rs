@@ -47,9 +47,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             answered: _,
             unlogged: _,
             summary_due: _,
-            // Of links that come up and replicas that come back, of which there are none in a model.
-            seen: _,
+            seen,
         } = self;
+        // What it has seen of peers concerns links that come up, of which there are none in a model.
+        into.flag(seen.is_returning());
         for counter in Counter::ALL {
             into.wide(trinx.current(counter).as_u128());
         }
