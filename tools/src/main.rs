@@ -1,5 +1,5 @@
 //! The command `hybster`: make a group, run its replicas, use the key-value store, show the group's
-//! status, simulate groups.
+//! status, find what is wrong with it, simulate groups.
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,7 @@ mod simulate;
 mod status;
 mod survey;
 mod systemd;
+mod top;
 mod trace;
 mod words;
 
@@ -66,6 +67,8 @@ enum Command {
     Kv(kv::KvArgs),
     /// Show the status of every replica.
     Status(status::StatusArgs),
+    /// Show all replicas in a terminal, again and again.
+    Top(top::TopArgs),
     /// Look at this machine and the group, and say what to change.
     Doctor(doctor::DoctorArgs),
     /// Run groups in simulated time, with faults and liars, and check their guarantees.
@@ -158,6 +161,7 @@ fn main() -> ExitCode {
         Command::Replica(args) => replica::replica(&args),
         Command::Kv(args) => kv::kv(&args),
         Command::Status(args) => status::status(&args),
+        Command::Top(args) => top::top(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Trace(args) => trace::trace(&args),

@@ -91,13 +91,14 @@ fn busy_poll(text: &str) -> Result<Duration, DurationError> {
 /// Runs the replica.
 pub(crate) fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
     hybster::heap::keep_freed_memory();
+    let group = Group::load(&args.group)?;
+    // Before any thread, which takes memory too.
+    crate::exhaustion::prepare(&args.group, &group)?;
     let (stop, stopped) = mpsc::sync_channel::<()>(1);
     let signal = stop.clone();
     ctrlc::set_handler(move || {
         let _ = signal.try_send(());
     })?;
-    let group = Group::load(&args.group)?;
-    crate::exhaustion::prepare(&args.group, &group)?;
     crate::loudness::follow_signals()?;
     // Before the start, so that an address that is taken costs nothing; and it answers while the
     // replica reads its log.

@@ -4,9 +4,17 @@ use hybster_net::Reason;
 use hybster_proto::output::Reject;
 use hybster_proto::wire::kind;
 
+/// Of a reason that a newer replica tells.
+pub(crate) const UNKNOWN: &str = "a reason that this program does not know";
+
 /// A reason of `rejections[].reason`; one that this program does not know is none.
 pub(crate) fn reject(name: &str) -> Option<Reject> {
     Reject::ALL.iter().copied().find(|reason| format!("{reason:?}") == name)
+}
+
+/// A reason of `refusals[].reason`; one that this program does not know is none.
+pub(crate) fn refusal(name: &str) -> Option<Reason> {
+    Reason::ALL.iter().copied().find(|reason| reason.name() == name)
 }
 
 /// What was the matter with the messages.
@@ -16,29 +24,17 @@ pub(crate) const fn of_reject(reason: Reject) -> &'static str {
         Reject::WrongSender => "the sender may not send such: a faulty sender",
         Reject::WrongView => "of another view than the present: usual around a view change",
         Reject::OutOfWindow => "too old or too far ahead: usual when a replica catches up",
-        Reject::BadCertificate => {
-            "its certificate is not valid: a faulty sender, or another group's key"
-        }
-        Reject::BadRequest => {
-            "a client's request is not authentic: a faulty client, or a faulty replica"
-        }
+        Reject::BadCertificate => "its certificate is not valid: a faulty sender, or another key",
+        Reject::BadRequest => "a request is not authentic: a faulty client or replica",
         Reject::BadBatch => "a batch is not the one that was announced: a faulty sender",
-        Reject::BadPreparedSet => {
-            "a view change leaves out what its counter discloses: a faulty sender"
-        }
-        Reject::BadChain => "counter steps of a view change are missing: a faulty sender",
+        Reject::BadPreparedSet => "a view change that leaves something out: a faulty sender",
+        Reject::BadChain => "a view change with steps missing: a faulty sender",
         Reject::BadQuorum => "too few replicas vouch for it: a faulty sender",
-        Reject::BadTransition => {
-            "a new view does not go on where the old one ended: a faulty leader"
-        }
-        Reject::Untimely => {
-            "the time of a batch is too far from this replica's clock: compare the clocks"
-        }
-        Reject::Irrelevant => "known already, or come too late: usual, since others were faster",
-        Reject::Overload => {
-            "more than there is room for: a flood, or a replica that cannot keep up"
-        }
-        _ => "a reason that this program does not know: it is older than the replica",
+        Reject::BadTransition => "a new view that does not continue the old: a faulty leader",
+        Reject::Untimely => "the time of a batch is far from this clock: compare clocks",
+        Reject::Irrelevant => "known already, or come too late: usual, others are faster",
+        Reject::Overload => "more than there is room for: a flood, or a slow replica",
+        _ => UNKNOWN,
     }
 }
 
@@ -66,7 +62,7 @@ pub(crate) const fn of_refusal(reason: Reason) -> &'static str {
         Reason::RefusedByPeer => "the other side refused this one: its log says why",
         Reason::BadRequest => "a client sent what is malformed, not its own, or not proved",
         Reason::Unresolved => "the name of a host could not be looked up: ask the name service",
-        _ => "a reason that this program does not know",
+        _ => UNKNOWN,
     }
 }
 
@@ -120,10 +116,12 @@ mod tests {
     fn every_reason_and_kind_has_words_of_its_own() {
         for reason in Reject::ALL {
             assert_eq!(reject(&format!("{reason:?}")), Some(*reason));
-            assert!(!of_reject(*reason).contains("does not know"), "{reason:?}");
+            let words = of_reject(*reason);
+            assert!(words != UNKNOWN && words.len() <= 61, "{words} has no room in `hybster top`");
         }
         for reason in Reason::ALL {
-            assert!(!of_refusal(*reason).contains("does not know"), "{reason:?}");
+            assert_eq!(refusal(reason.name()), Some(*reason));
+            assert_ne!(of_refusal(*reason), UNKNOWN, "{reason:?}");
         }
         let names: std::collections::BTreeSet<_> =
             (1..=kind::LAST_SEEN).map(message_name).collect();
