@@ -15,6 +15,7 @@ use clap::Args;
 use hybster::{Group, ReplicaId};
 use serde::Serialize;
 
+use crate::words::printable;
 use crate::{Done, Failure};
 
 /// Options of `hybster doctor`.
@@ -174,7 +175,9 @@ fn table(report: &Report) -> String {
             Some(replica) => format!("replica {replica}: "),
             None => String::new(),
         };
-        let _ = writeln!(text, "{verdict:<8} {:<width$}  {about}{}", finding.check, finding.found);
+        // Replicas wrote some of it.
+        let found = printable(&finding.found);
+        let _ = writeln!(text, "{verdict:<8} {:<width$}  {about}{found}", finding.check);
         if let Some(advice) = &finding.advice {
             let _ = writeln!(text, "{:<8} {:<width$}  -> {advice}", "", "");
         }

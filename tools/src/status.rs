@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::health::{Health, judge};
 use crate::survey::{self, Answer};
+use crate::words::printable;
 use crate::{Done, Failure};
 
 /// Options of `hybster status`.
@@ -133,6 +134,7 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
     }
     for entry in &answer.replicas {
         if let Some(problem) = &entry.problem {
+            let problem = printable(problem);
             let _ = writeln!(text, "\nreplica {} at {}: {problem}", entry.replica, entry.address);
         }
         if let Some(count) = entry.status.as_ref().map(|s| s.divergences).filter(|n| *n > 0) {
@@ -274,7 +276,8 @@ pub(crate) fn columns(text: &mut String, rows: &[Vec<String>]) {
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ");
+            // Replicas wrote some of it.
+            let _ = write!(line, "{:<width$}  ", printable(cell));
         }
         text.push_str(line.trim_end());
         text.push('\n');

@@ -1,4 +1,5 @@
-//! Why a replica dropped messages or refused links, in words that say what to do.
+//! What replicas tell, in words for people: reasons of dropped messages and refused links, and text that
+//! is safe to print.
 
 use hybster_net::Reason;
 use hybster_proto::output::Reject;
@@ -6,6 +7,11 @@ use hybster_proto::wire::kind;
 
 /// Of a reason that a newer replica tells.
 pub(crate) const UNKNOWN: &str = "a reason that this program does not know";
+
+/// Text that somebody else wrote, without what would speak to the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
 
 /// A reason of `rejections[].reason`; one that this program does not know is none.
 pub(crate) fn reject(name: &str) -> Option<Reject> {
@@ -110,6 +116,11 @@ mod tests {
             .iter()
             .map(|reason| format!("| `{}` | {} |\n", reason.name(), of_refusal(*reason)));
         document::has_part("OPERATIONS.md", "refusals", &refusals.collect::<String>());
+    }
+
+    #[test]
+    fn what_others_wrote_does_not_speak_to_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\nc \u{e4}"), "a\u{fffd}[2Jb\u{fffd}c \u{e4}");
     }
 
     #[test]

@@ -5,8 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use hybster_proto::output::Reject;
 use serde_json::{Value, json};
 use yaml_rust2::{Yaml, YamlLoader};
+
+#[path = "../src/document.rs"]
+mod document;
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
@@ -87,6 +91,65 @@ fn the_operations_guide_alarms_only_on_metrics_that_exist() {
     let asked: BTreeSet<&str> = names(guide).into_iter().collect();
     let unknown: Vec<_> = asked.difference(&known).collect();
     assert!(asked.len() > 15 && unknown.is_empty(), "METRICS.md has no {unknown:?}");
+}
+
+fn alerts() -> Vec<Value> {
+    let rules = YamlLoader::load_from_str(&text("prometheus-alerts.yaml")).unwrap();
+    let rules = plain(&rules[0]);
+    rules["groups"][0]["rules"].as_array().unwrap().clone()
+}
+
+#[test]
+fn alerts_ask_for_metrics_that_exist_and_say_what_to_do() {
+    let known = metrics();
+    let mut table = String::from(
+        "| Alarm | If, and for how long | Meaning | What to do |\n|---|---|---|---|\n",
+    );
+    let alerts = alerts();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for alert in &alerts {
+        fields(alert, &["alert", "expr", "labels", "annotations"], &["for"]);
+        fields(&alert["annotations"], &["summary", "action"], &[]);
+        fields(&alert["labels"], &["severity"], &[]);
+        let of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let expression = of(&alert["expr"]);
+        let unknown: Vec<_> =
+            names(&expression).into_iter().filter(|name| !known.contains(name)).collect();
+        assert!(unknown.is_empty(), "METRICS.md has no {unknown:?}");
+        let wait = match of(&alert["for"]) {
+            wait if wait.is_empty() => wait,
+            wait => format!(", {wait}"),
+        };
+        table += &format!(
+            "| {} | `{}`{wait} | {} | {} |\n",
+            of(&alert["alert"]).trim_start_matches("Hybster"),
+            expression.replace('|', "\\|"),
+            of(&alert["annotations"]["summary"]),
+            of(&alert["annotations"]["action"]),
+        );
+    }
+    document::has_part("OPERATIONS.md", "alarms", &table);
+    // What only a faulty sender sends, by the code.
+    let faults: Vec<String> = Reject::ALL
+        .iter()
+        .filter(|reason| reason.is_fault())
+        .map(|reason| format!("{reason:?}"))
+        .collect();
+    let of_faults = format!("reason=~\"{}\"", faults.join("|"));
+    assert!(
+        alerts.iter().any(|it| it["expr"].as_str().unwrap().contains(&of_faults)),
+        "{of_faults}"
+    );
+}
+
+/// By Prometheus itself, where it is installed.
+#[test]
+fn prometheus_takes_the_alerts() {
+    let file = file("prometheus-alerts.yaml");
+    match Command::new("promtool").args(["check", "rules", file.to_str().unwrap()]).output() {
+        Err(_) => println!("SKIPPED: promtool is not installed"),
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+    }
 }
 
 /// The settings of a unit, sections apart.

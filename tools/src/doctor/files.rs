@@ -127,7 +127,7 @@ fn room_is_enough(shown: &str, free: u64, in_memory: bool, durability: Durabilit
                   used up";
     match free {
         ..NO_ROOM_BYTES => Finding::wrong("data", found, advice),
-        ..LITTLE_ROOM_BYTES => Finding::warning("data", found, advice),
+        NO_ROOM_BYTES..LITTLE_ROOM_BYTES => Finding::warning("data", found, advice),
         _ => Finding::ok("data", found),
     }
 }

@@ -208,7 +208,7 @@ fn short(value: f64) -> String {
 fn time(us: u64) -> String {
     match us {
         ..1_000 => format!("{us} us"),
-        ..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
         _ => format!("{:.1} s", us as f64 / 1e6),
     }
 }
