@@ -192,8 +192,8 @@ mod tests {
             "hybster_rejected_messages_total{from=\"clients\",message=\"REQUESTS\",reason=\"BadRequest\"} 9",
             "hybster_rejected_messages_total{from=\"1\",message=\"COMMIT\",reason=\"Irrelevant\"} 2",
             "hybster_refused_links_total{reason=\"garbage\"} 3",
-            "hybster_log_sync_seconds{quantile=\"0.5\"} 0.00025",
-            "hybster_log_sync_seconds{quantile=\"1\"} 2.0",
+            "hybster_log_sync_seconds{percentile=\"50\"} 0.00025",
+            "hybster_log_sync_seconds{percentile=\"100\"} 2.0",
             "hybster_agent_inputs_total{agent=\"net\"} 11",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");

@@ -50,7 +50,7 @@ pub(crate) const fn of_refusal(reason: Reason) -> &'static str {
         Reason::Garbage => "no link of this protocol: a scanner, or a wrong port",
         Reason::TooLong => "a frame longer than its limit: a faulty program",
         Reason::BadMac => "a frame was forged or damaged on its way",
-        Reason::HandshakeFailed => "the handshake failed: another program, or a faulty one",
+        Reason::HandshakeFailed => "the handshake failed: a client that ended, or another program",
         Reason::UnknownKey => "a key that is not in group.toml: another group's, or an older file",
         Reason::ConfigurationMismatch => "another group.toml: give every machine the same",
         Reason::Version => "another version of the link protocol: upgrade all",

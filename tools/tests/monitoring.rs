@@ -5,6 +5,7 @@ mod harness;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::{Group, PATIENCE, eventually, free_addresses, hybster};
@@ -82,10 +83,10 @@ fn expected(row: &Row, status: &Value) -> BTreeMap<String, f64> {
         _ => 1.0,
     };
     if row.name == "hybster_log_sync_seconds" {
-        let quantiles = [("0.5", "p50"), ("0.99", "p99"), ("1", "longest")];
+        let percentiles = [("50", "p50"), ("99", "p99"), ("100", "longest")];
         let value = |of: &str| status["disk"][format!("sync_{of}_us")].as_f64().unwrap() / scale;
-        let name = |quantile| format!("{}{{quantile=\"{quantile}\"}}", row.name);
-        return quantiles.iter().map(|(it, of)| (name(it), value(of))).collect();
+        let name = |percentile| format!("{}{{percentile=\"{percentile}\"}}", row.name);
+        return percentiles.iter().map(|(it, of)| (name(it), value(of))).collect();
     }
     if let Some((array, value)) = field.split_once("[].") {
         let (label, key) = match array {
@@ -232,6 +233,61 @@ fn a_replica_is_ready_while_it_can_take_part() {
     }
     group.goes_on("again");
     assert_eq!(get(metrics[0], "/").0, 404);
+}
+
+/// As OPERATIONS.md says: one after the other, the leader last, each once the one before is ready.
+#[test]
+fn a_rolling_upgrade_fails_no_operation() {
+    let mut group = Group::init(&[]);
+    let metrics = free_addresses(3);
+    start(&mut group, &[0, 1, 2], &metrics);
+    let all_are_ready = || {
+        for address in &metrics {
+            eventually("all are ready", || (get(*address, "/ready").0 == 200).then_some(()));
+        }
+    };
+    all_are_ready();
+    let loaded = hybster::Group::load(group.path()).unwrap();
+    let keys = ClientKeys::load(&loaded, group.path(), ClientId(0)).unwrap();
+    let options = ClientOptions { sessions: 1, request_timeout: PATIENCE, ..Default::default() };
+    let client = Client::connect(&loaded, &keys, options).unwrap();
+    let done = AtomicBool::new(false);
+    let operations = std::thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            let mut operations = 0_u32;
+            while !done.load(Ordering::Relaxed) {
+                let mut operation = Vec::new();
+                let value = operations.to_be_bytes();
+                KvOperation::Put { key: b"k", value: &value }.encode(&mut operation).unwrap();
+                client.call(&operation).unwrap();
+                operations += 1;
+            }
+            operations
+        });
+        let end = EndOnDrop(&done);
+        let leader = group.status()["replicas"][0]["status"]["leader"].as_u64().unwrap() as usize;
+        let followers = (0..3).filter(|id| *id != leader);
+        for id in followers.chain([leader]) {
+            let process = group.replicas[id].as_mut().unwrap();
+            process.signal(Signal::TERM);
+            assert!(process.wait().success());
+            start(&mut group, &[id], &metrics);
+            all_are_ready();
+        }
+        drop(end);
+        running.join().unwrap()
+    });
+    assert!(operations > 0);
+    group.goes_on("after the upgrade");
+}
+
+/// So that a test that fails does not wait for its thread.
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]

@@ -186,7 +186,7 @@ pub(crate) static METRICS: &[Metric] = &[
     counter("log_syncs", "disk.syncs",
         "syncs of the log since the start", |s| disk(s, |it| it.syncs)),
     gauge("log_sync_seconds", "disk.sync_p50_us, disk.sync_p99_us, disk.sync_longest_us",
-        "how long syncs took since the start; quantile 1 is the longest", syncs).labelled(&["quantile"]).seconds(),
+        "how long syncs took since the start; percentile 100 is the longest", syncs).labelled(&["percentile"]).seconds(),
     counter("log_written_bytes", "disk.written_bytes",
         "bytes written to the log since the start", |s| disk(s, |it| it.written_bytes)),
     counter("log_waits", "disk.waits",
@@ -306,11 +306,11 @@ fn syncs(status: &Status) -> Vec<Sample> {
     let Some(disk) = &status.disk else {
         return Vec::new();
     };
-    let quantiles =
-        [("0.5", disk.sync_p50_us), ("0.99", disk.sync_p99_us), ("1", disk.sync_longest_us)];
-    let sample = |(quantile, value): (&str, u64)| Sample {
-        labels: vec![("quantile", quantile.to_owned())],
+    let percentiles =
+        [("50", disk.sync_p50_us), ("99", disk.sync_p99_us), ("100", disk.sync_longest_us)];
+    let sample = |(percentile, value): (&str, u64)| Sample {
+        labels: vec![("percentile", percentile.to_owned())],
         value,
     };
-    quantiles.into_iter().map(sample).collect()
+    percentiles.into_iter().map(sample).collect()
 }
