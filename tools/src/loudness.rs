@@ -1,8 +1,9 @@
-//! Which log lines a running replica writes: SIGUSR1 is one level more, SIGUSR2 what it was started with.
+//! Which log lines a running replica writes: SIGUSR1 is one level more, SIGUSR2 what it was started
+//! with.
 //!
 //! Signals and not the address of `--metrics`: the system lets only the replica's own user and root
-//! send one, while that address has no password, and whoever reached it could have every frame logged until the disk
-//! is full.
+//! send one, while that address has no password, and whoever reached it could have every frame
+//! logged until the disk is full.
 
 use std::io;
 

@@ -1,7 +1,7 @@
 //! What a service manager is told: that the replica is ready, that it still runs, that it stops.
 //!
-//! The protocol is a datagram of text to the socket named by `NOTIFY_SOCKET` (`man sd_notify`), so it is a page
-//! here and no package. Without the variable nothing is sent.
+//! The protocol is a datagram of text to the socket named by `NOTIFY_SOCKET` (`man sd_notify`), so
+//! it is a page here and no package. Without the variable nothing is sent.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
