@@ -216,8 +216,12 @@ fn a_replica_is_ready_while_it_can_take_part() {
     signal(Signal::STOP);
     let mut operation = Vec::new();
     KvOperation::Put { key: b"a", value: b"b" }.encode(&mut operation).unwrap();
-    assert!(client.call(&operation).is_err(), "one replica alone orders nothing");
-    not_ready(metrics[2], "out of view");
+    eventually("replica 2 is out of view", || {
+        // A client asks all replicas only after a while.
+        assert!(client.call(&operation).is_err(), "one replica alone orders nothing");
+        let (code, body) = get(metrics[2], "/ready");
+        (code == 503 && body.contains("out of view")).then_some(())
+    });
     assert_eq!(scrape(metrics[2])["hybster_ready"], 0.0);
     assert_eq!(get(metrics[2], "/health").0, 200, "it is well, though it can do nothing");
     signal(Signal::CONT);
