@@ -7,9 +7,11 @@
 //! here uses.
 //!
 //! ```text
-//! 22:11:15.162 INFO  replica 0 listens on 127.0.0.1:7100, fused layout, io-uring
+//! 2026-11-28T22:11:15.162Z INFO  replica 0 listens on 127.0.0.1:7100, fused layout, io-uring
 //! {"time":"2026-11-28T22:11:15.162Z","level":"info","target":"hybster::replica","thread":"main","message":"…"}
 //! ```
+//!
+//! [`set_filter`] changes which lines are written while the program runs.
 
 use std::fmt;
 use std::io::Write as _;
@@ -18,6 +20,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::{LevelFilter, Log, Metadata, Record};
+use parking_lot::RwLock;
 use serde::Serialize;
 
 /// The environment variable with the filter, if no option has one.
@@ -45,7 +48,7 @@ pub struct Filter {
 /// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Time of day (UTC), level, message.
+    /// Date and time (RFC 3339, UTC), level, message.
     #[default]
     Text,
     /// An object per line: `time` (RFC 3339, UTC), `level`, `target`, `thread`, `message`.
@@ -76,6 +79,9 @@ pub enum LogError {
     /// The program has a logger already.
     #[error("this program has a logger already")]
     InstalledAlready,
+    /// The program's logger is not the one of this module.
+    #[error("this program does not log by hybster::logging: call its `init` first")]
+    NotInstalled,
 }
 
 impl Filter {
@@ -83,6 +89,27 @@ impl Filter {
     #[must_use]
     pub const fn level(level: LevelFilter) -> Self {
         Self { otherwise: level, parts: Vec::new() }
+    }
+
+    /// The same with one level more everywhere, but for what is off.
+    ///
+    /// ```
+    /// use hybster::logging::Filter;
+    ///
+    /// let filter: Filter = "info,hybster_net=trace,hybster_log=off".parse().unwrap();
+    /// assert_eq!(filter.louder().to_string(), "debug,hybster_net=trace,hybster_log=off");
+    /// ```
+    #[must_use]
+    pub fn louder(&self) -> Self {
+        let next = |level: LevelFilter| match level {
+            LevelFilter::Off => LevelFilter::Off,
+            LevelFilter::Error => LevelFilter::Warn,
+            LevelFilter::Warn => LevelFilter::Info,
+            LevelFilter::Info => LevelFilter::Debug,
+            LevelFilter::Debug | LevelFilter::Trace => LevelFilter::Trace,
+        };
+        let parts = self.parts.iter().map(|(part, level)| (part.clone(), next(*level)));
+        Self { otherwise: next(self.otherwise), parts: parts.collect() }
     }
 
     fn of(&self, target: &str) -> LevelFilter {
@@ -117,6 +144,15 @@ impl FromStr for Filter {
         }
         filter.parts.sort_by_key(|(target, _)| std::cmp::Reverse(target.len()));
         Ok(filter)
+    }
+}
+
+impl fmt::Display for Filter {
+    /// As [`FromStr`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |level: LevelFilter| level.as_str().to_ascii_lowercase();
+        f.write_str(&name(self.otherwise))?;
+        self.parts.iter().try_for_each(|(part, level)| write!(f, ",{part}={}", name(*level)))
     }
 }
 
@@ -156,8 +192,26 @@ pub fn init(
         None => variable(FORMAT_VARIABLE)?.unwrap_or_default(),
     };
     let most = filter.most();
-    log::set_logger(LINES.get_or_init(|| Lines { filter, format }))
+    log::set_logger(LINES.get_or_init(|| Lines { filter: RwLock::new(filter), format }))
         .map_err(|_| LogError::InstalledAlready)?;
+    log::set_max_level(most);
+    Ok(())
+}
+
+/// Which lines are written; `None` before [`init`].
+#[must_use]
+pub fn filter() -> Option<Filter> {
+    LINES.get().map(|lines| lines.filter.read().clone())
+}
+
+/// Writes other lines from now on.
+///
+/// # Errors
+/// If [`init`] was not called.
+pub fn set_filter(filter: Filter) -> Result<(), LogError> {
+    let lines = LINES.get().ok_or(LogError::NotInstalled)?;
+    let most = filter.most();
+    *lines.filter.write() = filter;
     log::set_max_level(most);
     Ok(())
 }
@@ -175,13 +229,14 @@ static LINES: OnceLock<Lines> = OnceLock::new();
 
 #[derive(Debug)]
 struct Lines {
-    filter: Filter,
+    /// Read for each line that the greatest level lets through: no line is written per request.
+    filter: RwLock<Filter>,
     format: Format,
 }
 
 impl Log for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.filter.of(metadata.target())
+        metadata.level() <= self.filter.read().of(metadata.target())
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -201,7 +256,7 @@ fn line(format: Format, now: Duration, record: &Record<'_>) -> String {
     let message = record.args().to_string();
     match format {
         Format::Text => {
-            format!("{} {:<5} {}\n", TimeOfDay(now), record.level(), OneLine(&message))
+            format!("{} {:<5} {}\n", Timestamp(now), record.level(), OneLine(&message))
         }
         Format::Json => {
             #[derive(Serialize)]
@@ -214,7 +269,7 @@ fn line(format: Format, now: Duration, record: &Record<'_>) -> String {
             }
             let thread = std::thread::current();
             let line = Line {
-                time: format!("{}T{}Z", Date(now), TimeOfDay(now)),
+                time: Timestamp(now).to_string(),
                 level: &record.level().as_str().to_ascii_lowercase(),
                 target: record.target(),
                 thread: thread.name().unwrap_or_default(),
@@ -240,6 +295,15 @@ impl fmt::Display for OneLine<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A time since 1970 by RFC 3339, in UTC, with milliseconds.
+struct Timestamp(Duration);
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}T{}Z", Date(self.0), TimeOfDay(self.0))
     }
 }
 
@@ -299,6 +363,16 @@ mod tests {
         assert!("xml".parse::<Format>().unwrap_err().to_string().contains("text or json"));
     }
 
+    #[test]
+    fn a_filter_is_written_as_it_is_read() {
+        for text in ["info", "off", "warn,hybster_net::hub=off,hybster_net=debug"] {
+            assert_eq!(text.parse::<Filter>().unwrap().to_string(), text);
+        }
+        let loud = Filter::level(LevelFilter::Trace);
+        assert_eq!(loud.louder(), loud);
+        assert_eq!("warn,a=error".parse::<Filter>().unwrap().louder().to_string(), "info,a=warn");
+    }
+
     fn written(format: Format, seconds: u64, message: &str) -> String {
         let arguments = format_args!("{message}");
         let mut record = Record::builder();
@@ -312,7 +386,7 @@ mod tests {
             written(Format::Text, 3_661, "the peer says \"no\"\n00:00:00.000 INFO  all is well");
         assert_eq!(
             text,
-            "01:01:01.007 WARN  the peer says \"no\"\\n00:00:00.000 INFO  all is well\n"
+            "1970-01-01T01:01:01.007Z WARN  the peer says \"no\"\\n00:00:00.000 INFO  all is well\n"
         );
         let json = written(Format::Json, 3_661, "the peer says \"no\"\nand more");
         assert_eq!(json.matches('\n').count(), 1);

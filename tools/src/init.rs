@@ -24,6 +24,7 @@ pub(crate) struct InitArgs {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     replicas: Option<u16>,
     /// Tolerated faults, f; by default as many as the replicas allow: (n-1)/2 with hybster.
+    /// A group that tolerates none is only made with `--faults 0`.
     #[arg(long)]
     faults: Option<u16>,
     /// Pillars, P: state machines that agree in parallel.
@@ -81,8 +82,9 @@ pub(crate) fn init(args: &InitArgs) -> Result<Done, Failure> {
 
 fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
     let listed = u16::try_from(args.addresses.len())
-        .map_err(|_| Failure::new("--addresses: too many addresses; at most 64 replicas"))?;
+        .map_err(|_| Failure::options("--addresses: too many addresses; at most 64 replicas"))?;
     let replicas = args.replicas.unwrap_or(if listed > 0 { listed } else { 3 });
+    let faults = faults(args, replicas)?;
     let defaults = GroupConfig::default();
     let pillars = u64::from(args.pillars);
     let checkpoint_interval = args
@@ -91,7 +93,7 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
     let config = GroupConfig {
         replicas,
         protocol: args.protocol,
-        faults: args.faults.unwrap_or_else(|| args.protocol.rules().most_faults(replicas)),
+        faults,
         pillars: args.pillars,
         checkpoint_interval,
         window: checkpoint_interval.saturating_mul(4),
@@ -107,6 +109,21 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
     };
     let InitArgs { clients, link_cipher, layout, durability, .. } = *args;
     Ok(CreateOptions { config, addresses, clients, link_cipher, layout, durability })
+}
+
+/// The faults that the group is to tolerate. None is a choice that nobody makes by miscounting addresses.
+fn faults(args: &InitArgs, replicas: u16) -> Result<u16, Failure> {
+    let rules = args.protocol.rules();
+    match (args.faults, rules.most_faults(replicas)) {
+        (Some(faults), _) => Ok(faults),
+        (None, 0) => Err(Failure::options(format!(
+            "{replicas} replicas tolerate no fault (f = 0): when one fails, the group stops. One fault needs \
+             {} replicas with {}. If that is what you want, say --faults 0",
+            rules.least_replicas(1),
+            args.protocol,
+        ))),
+        (None, most) => Ok(most),
+    }
 }
 
 fn next_steps(args: &InitArgs, group: &Group) -> String {
@@ -135,6 +152,9 @@ fn next_steps(args: &InitArgs, group: &Group) -> String {
         config.pillars,
         group.clients().len(),
     );
+    if config.faults == 0 {
+        text = format!("This group tolerates no fault: when one replica fails, it stops.\n{text}");
+    }
     for replica in group.replicas() {
         text += &format!("    hybster replica --group {dir} --id {}", replica.id.0);
         if args.service != ServiceName::Kv {

@@ -1,6 +1,7 @@
 //! `hybster kv`: the key-value store from the command line.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -61,7 +62,9 @@ enum KvCommand {
         #[arg(long)]
         absent: bool,
     },
-    /// Print keys and values in the order of the keys, separated by a tab.
+    /// Print keys and values in the order of the keys, an entry a line, separated by a tab. In
+    /// them, a tab is written as \\t, the end of a line as \\n, a backslash as \\\\, and other
+    /// bytes that are no text as \\xNN.
     Scan {
         /// The first key; by default the first in the store.
         #[arg(default_value = "")]
@@ -148,7 +151,7 @@ fn scan(start: &[u8], end: Option<&[u8]>, mut limit: u32, call: Call<'_>) -> Res
         let more = entries.more();
         let mut last = None;
         for (key, value) in entries {
-            if print_line(&[key, b"\t", value]).is_err() {
+            if print_line(&[&escaped(key), b"\t", &escaped(value)]).is_err() {
                 // The reader of the pipe has closed it.
                 return Ok(Done::Yes);
             }
@@ -189,6 +192,35 @@ fn print_line(parts: &[&[u8]]) -> Result<Done, Failure> {
     out.write_all(b"\n")?;
     out.flush()?;
     Ok(Done::Yes)
+}
+
+/// Bytes as text of one line without tabs, from which the bytes can be had again: what is in the store
+/// cannot look like another entry, nor speak to the terminal.
+fn escaped(bytes: &[u8]) -> Vec<u8> {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\t' => text.push_str("\\t"),
+                '\n' => text.push_str("\\n"),
+                '\r' => text.push_str("\\r"),
+                '\\' => text.push_str("\\\\"),
+                c if c.is_control() => {
+                    let mut buffer = [0; 4];
+                    hexadecimal(&mut text, c.encode_utf8(&mut buffer).as_bytes());
+                }
+                c => text.push(c),
+            }
+        }
+        hexadecimal(&mut text, chunk.invalid());
+    }
+    text.into_bytes()
+}
+
+fn hexadecimal(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        let _ = write!(text, "\\x{byte:02x}");
+    }
 }
 
 fn value_or_input(value: &OsString) -> Result<Vec<u8>, Failure> {
@@ -248,6 +280,19 @@ mod tests {
             store.execute(&Context::new(session, number, order), &bytes, &mut reply);
         }
         reply
+    }
+
+    #[test]
+    fn what_a_scan_prints_is_a_line_per_entry_whatever_the_bytes() {
+        for (bytes, text) in [
+            (&b"plain"[..], "plain"),
+            (b"a\tb\nc\rd", "a\\tb\\nc\\rd"),
+            (b"\\t", "\\\\t"),
+            ("\u{e4}\u{85}".as_bytes(), "\u{e4}\\xc2\\x85"),
+            (b"\x1b[2J\xff", "\\x1b[2J\\xff"),
+        ] {
+            assert_eq!(escaped(bytes), text.as_bytes());
+        }
     }
 
     #[test]

@@ -1,25 +1,37 @@
 //! The command `hybster`: make a group, run its replicas, use the key-value store, show the group's
-//! status, simulate groups.
+//! status, find what is wrong with it, simulate groups.
 
 #![forbid(unsafe_code)]
 
 mod client;
+mod doctor;
+#[cfg(test)]
+mod document;
 mod exhaustion;
 mod health;
 mod init;
 mod kv;
+mod loudness;
 mod memory;
+mod metrics;
+#[cfg(test)]
+mod reference;
 mod replica;
 mod service;
 mod simulate;
 mod status;
+mod survey;
+mod systemd;
+mod top;
 mod trace;
+mod words;
 
 use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use hybster::logging::{self, Filter, Format};
+use hybster::{GroupError, StartError};
 use log::LevelFilter;
 
 #[global_allocator]
@@ -29,7 +41,8 @@ static HEAP: hybster::heap::Heap = hybster::heap::Heap;
 #[derive(Debug, Parser)]
 #[command(name = "hybster", version)]
 #[command(after_help = "Exit status: 0 done, 1 failed (the message says what to do), 2 wrong \
-    options, 3 the key is absent or holds another value, 4 not all replicas are well.")]
+    options, 3 the key is absent or holds another value, 4 not all replicas are well, or the doctor \
+    found something wrong.")]
 struct Cli {
     /// Log lines on standard error: off, error, warn, info, debug or trace, or a list such as
     /// info,hybster_net=debug. By default HYBSTER_LOG, else info (or RUST_LOG) for a replica and off
@@ -54,6 +67,10 @@ enum Command {
     Kv(kv::KvArgs),
     /// Show the status of every replica.
     Status(status::StatusArgs),
+    /// Show all replicas in a terminal, again and again.
+    Top(top::TopArgs),
+    /// Look at this machine and the group, and say what to change.
+    Doctor(doctor::DoctorArgs),
     /// Run groups in simulated time, with faults and liars, and check their guarantees.
     Simulate(simulate::SimulateArgs),
     /// Print the protocol events that `hybster replica --trace` wrote.
@@ -73,16 +90,42 @@ enum Done {
 
 /// A command failed; the text says what happened and what to do.
 #[derive(Debug)]
-struct Failure(String);
+struct Failure {
+    text: String,
+    /// Whether it did nothing, because an option has a value that cannot be used.
+    of_options: bool,
+}
 
 impl Failure {
     fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), of_options: false }
+    }
+
+    /// An option has a value that cannot be used. Only what clap cannot know comes here.
+    fn options(text: impl Into<String>) -> Self {
+        Self { text: text.into(), of_options: true }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        if self.of_options { ExitCode::from(2) } else { ExitCode::FAILURE }
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+/// Whether an error is about the value of an option, which clap took.
+fn is_of_options(error: &(dyn std::error::Error + 'static)) -> bool {
+    let of_group = |error: &GroupError| {
+        matches!(error, GroupError::Options { .. } | GroupError::Unknown { .. })
+    };
+    match error.downcast_ref::<StartError>() {
+        Some(StartError::Group(error)) => of_group(error),
+        Some(error) => matches!(error, StartError::Core { .. } | StartError::UnknownReplica(_)),
+        None => error.downcast_ref().is_some_and(of_group),
+    }
+}
+
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
+        let of_options = is_of_options(&error);
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -93,13 +136,13 @@ impl<E: std::error::Error> From<E> for Failure {
             }
             source = cause.source();
         }
-        Self(text)
+        Self { text, of_options }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -118,6 +161,8 @@ fn main() -> ExitCode {
         Command::Replica(args) => replica::replica(&args),
         Command::Kv(args) => kv::kv(&args),
         Command::Status(args) => status::status(&args),
+        Command::Top(args) => top::top(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Trace(args) => trace::trace(&args),
     };
@@ -127,7 +172,7 @@ fn main() -> ExitCode {
         Ok(Done::NotWell) => ExitCode::from(4),
         Err(failure) => {
             eprintln!("hybster: {failure}");
-            ExitCode::FAILURE
+            failure.exit_code()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `hybster replica`: runs one replica until it is told to stop.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use hybster::{
     Group, Layout, PeerAddress, Replica, ReplicaId, ReplicaKeys, RunningReplica, TransportKind,
 };
 
+use crate::metrics::Monitoring;
 use crate::service::ServiceName;
+use crate::systemd::Manager;
 use crate::{Done, Failure};
 
 /// Time between two checks that the replica still runs.
@@ -23,7 +26,8 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Debug, Args)]
 #[command(
     after_help = "The log goes to standard error, from level info up; --log and --log-format, or the \
-    environment variables HYBSTER_LOG and HYBSTER_LOG_FORMAT, change that. When the replica listens, \
+    environment variables HYBSTER_LOG and HYBSTER_LOG_FORMAT, change that; SIGUSR1 raises the level by \
+    one, SIGUSR2 sets it back. When the replica listens, \
     it prints `ready replica N on ADDRESS` to standard output."
 )]
 pub(crate) struct ReplicaArgs {
@@ -56,6 +60,11 @@ pub(crate) struct ReplicaArgs {
     /// replica-N.epoch-E.data in the group directory.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Answer /metrics (Prometheus), /health and /ready over HTTP on this address; by default there
+    /// is none. Whoever reaches it can read them: choose one that only monitoring reaches. The
+    /// metrics are documented in tools/METRICS.md.
+    #[arg(long, value_name = "IP:PORT")]
+    metrics: Option<SocketAddr>,
     /// Pin each thread to its own core.
     #[arg(long)]
     pin: bool,
@@ -82,13 +91,27 @@ fn busy_poll(text: &str) -> Result<Duration, DurationError> {
 /// Runs the replica.
 pub(crate) fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
     hybster::heap::keep_freed_memory();
+    let group = Group::load(&args.group)?;
+    // Before any thread, which takes memory too.
+    crate::exhaustion::prepare(&args.group, &group)?;
     let (stop, stopped) = mpsc::sync_channel::<()>(1);
     let signal = stop.clone();
     ctrlc::set_handler(move || {
         let _ = signal.try_send(());
     })?;
-    let replica = start(args)?;
+    crate::loudness::follow_signals()?;
+    // Before the start, so that an address that is taken costs nothing; and it answers while the
+    // replica reads its log.
+    let listen = |address| Monitoring::listen(address, args.id);
+    let monitoring = args.metrics.map(listen).transpose()?;
+    let peers_needed = group.config().quorum() - 1;
+    let replica = start(args, group)?;
+    if let Some(monitoring) = &monitoring {
+        monitoring.watch(replica.stopper(), peers_needed);
+    }
     announce(&replica)?;
+    let mut manager = Manager::from_environment();
+    manager.ready(&format!("replica {} listens on {}", args.id, replica.local_address()));
     if args.exit_with_parent {
         std::thread::Builder::new().name("parent".into()).spawn(move || {
             let mut input = std::io::stdin();
@@ -102,7 +125,7 @@ pub(crate) fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
     loop {
         match stopped.recv_timeout(LOOK) {
             Ok(()) => break,
-            Err(_) if replica.is_running() => {}
+            Err(_) if replica.is_running() => manager.alive(),
             Err(_) => {
                 // It ended by itself; `wait` returns why.
                 replica.wait()?;
@@ -110,13 +133,12 @@ pub(crate) fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
             }
         }
     }
+    manager.stopping();
     replica.shutdown()?;
     Ok(Done::Yes)
 }
 
-fn start(args: &ReplicaArgs) -> Result<RunningReplica, Failure> {
-    let group = Group::load(&args.group)?;
-    crate::exhaustion::prepare(&args.group, &group)?;
+fn start(args: &ReplicaArgs, group: Group) -> Result<RunningReplica, Failure> {
     let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id))?;
     let layout = args.layout.unwrap_or(group.layout());
     let mut builder = Replica::builder(group, keys)

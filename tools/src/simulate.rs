@@ -26,7 +26,7 @@ const MOST_FAILURES: usize = 5;
 #[command(
     after_help = "Each seed decides topology, pillars, windows, workload, faults and timing \
     of one run; the same options and seed give the same run, bit by bit. Exit status: 0 all \
-    properties held, 1 some run failed."
+    properties held, 1 some run failed, 2 wrong options."
 )]
 pub(crate) struct SimulateArgs {
     /// How many seeds to run, one after the other [default: 1000; 1 with --seed; no limit with
@@ -115,7 +115,7 @@ pub(crate) fn simulate(args: &SimulateArgs) -> Result<Done, Failure> {
     let told = args.trace.is_some() || args.record.is_some();
     if told && (args.seed.is_none() || count != 1) {
         let text = "--trace and --record tell a single run: give --seed S and no --seeds";
-        return Err(Failure::new(text));
+        return Err(Failure::options(text));
     }
     let first = args.seed.unwrap_or_else(fresh_seed);
     let shape = Shape {

@@ -3,20 +3,18 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use hybster::client::{ClientDriver, ClientOptions};
-use hybster::{ClientId, ClientKeys, Group, ReplicaId, Status};
+use hybster::group::ReplicaEntry;
+use hybster::{ClientId, ClientKeys, Group, Status};
 use serde::Serialize;
 
 use crate::health::{Health, judge};
+use crate::survey::{self, Answer};
+use crate::words::printable;
 use crate::{Done, Failure};
-
-/// Longest sleep of a poll.
-const POLL: Duration = Duration::from_millis(20);
-/// A request without an answer is sent again after this time.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Options of `hybster status`.
 #[derive(Debug, Args)]
@@ -77,7 +75,7 @@ pub(crate) fn status(args: &StatusArgs) -> Result<Done, Failure> {
     let keys = ClientKeys::load(&group, group.directory(), ClientId(args.client))?;
     let options = ClientOptions { sessions: 1, ..ClientOptions::default() };
     let mut driver = ClientDriver::connect(&group, &keys, &options)?;
-    let entries = ask(&group, &mut driver, args.timeout)?;
+    let entries = entries(&group, survey::ask(&group, &mut driver, args.timeout)?);
     let healthy = entries.iter().all(|entry| entry.health == Health::Ok);
     let answer = GroupStatus { format: 1, group: group.name(), healthy, replicas: entries };
     let text = if args.json {
@@ -106,63 +104,19 @@ fn print(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-fn ask(
-    group: &Group,
-    driver: &mut ClientDriver,
-    patience: Duration,
-) -> Result<Vec<Entry>, Failure> {
-    let count = group.replicas().len();
-    let mut answers: Vec<Option<Status>> = (0..count).map(|_| None).collect();
-    let mut asked: Vec<Option<Instant>> = vec![None; count];
-    let deadline = Instant::now() + patience;
-    while answers.iter().any(Option::is_none) {
-        let now = Instant::now();
-        // Does not wait for replicas that can never be reached.
-        let unreachable = driver.unreachable();
-        let hopeless = |r: usize| {
-            let mut missing = unreachable.missing.iter();
-            missing.any(|m| usize::from(m.replica.0) == r && m.is_lasting())
-        };
-        if now >= deadline || (0..count).all(|r| answers[r].is_some() || hopeless(r)) {
-            break;
-        }
-        for entry in group.replicas() {
-            let at = usize::from(entry.id.0);
-            let due = asked[at].is_none_or(|then| now - then >= ASK_AGAIN);
-            if answers[at].is_none() && due && driver.request_status(entry.id).is_ok() {
-                asked[at] = Some(now);
-            }
-        }
-        driver.poll(POLL.min(deadline - now))?;
-        for (ReplicaId(from), message) in driver.take_statuses() {
-            // STATUS is a kind byte, then JSON.
-            let body = message.get(1..).unwrap_or_default();
-            if let Some(answer) = answers.get_mut(usize::from(from)) {
-                *answer = serde_json::from_slice(body).ok();
-            }
-        }
-    }
-    let unreachable = driver.unreachable();
-    let known: Vec<Option<&Status>> = answers.iter().map(Option::as_ref).collect();
+fn entries(group: &Group, answers: Vec<Answer>) -> Vec<Entry> {
+    let known: Vec<Option<&Status>> = answers.iter().map(|it| it.status.as_ref()).collect();
     let health = judge(&known, group.config().faults);
     let replicas = group.replicas().iter().zip(answers).zip(health);
-    let entries = replicas.map(|((entry, status), health)| {
-        let missing = unreachable.missing.iter().find(|m| m.replica == entry.id);
-        let problem = match (&status, missing) {
-            (Some(_), _) => None,
-            (None, Some(missing)) => Some(missing.message.clone()),
-            (None, None) => Some("connected, but does not answer".into()),
-        };
-        Entry {
-            replica: entry.id.0,
-            address: entry.address.to_string(),
-            reachable: status.is_some(),
-            health,
-            problem,
-            status,
-        }
-    });
-    Ok(entries.collect())
+    let entry = |((entry, answer), health): ((&ReplicaEntry, Answer), Health)| Entry {
+        replica: entry.id.0,
+        address: entry.address.to_string(),
+        reachable: answer.status.is_some(),
+        health,
+        problem: answer.problem,
+        status: answer.status,
+    };
+    replicas.map(entry).collect()
 }
 
 fn table(answer: &GroupStatus, pillars: u16) -> String {
@@ -180,6 +134,7 @@ fn table(answer: &GroupStatus, pillars: u16) -> String {
     }
     for entry in &answer.replicas {
         if let Some(problem) = &entry.problem {
+            let problem = printable(problem);
             let _ = writeln!(text, "\nreplica {} at {}: {problem}", entry.replica, entry.address);
         }
         if let Some(count) = entry.status.as_ref().map(|s| s.divergences).filter(|n| *n > 0) {
@@ -321,7 +276,8 @@ pub(crate) fn columns(text: &mut String, rows: &[Vec<String>]) {
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ");
+            // Replicas wrote some of it.
+            let _ = write!(line, "{:<width$}  ", printable(cell));
         }
         text.push_str(line.trim_end());
         text.push('\n');

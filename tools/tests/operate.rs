@@ -59,6 +59,12 @@ fn status_exits_with_0_when_all_is_well_and_with_4_when_a_replica_is_missing() {
     assert!(none.stderr.contains("no replica can be reached"), "{}", none.stderr);
 }
 
+#[test]
+fn what_draws_on_a_terminal_says_what_else_there_is() {
+    let group = Group::init(&[]);
+    hybster(&["top", "--group", &group.path_text()]).fails_with(&["terminal", "hybster status"]);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn io_uring_that_is_named_and_forbidden_is_an_error_with_the_reason() {

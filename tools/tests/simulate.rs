@@ -46,7 +46,8 @@ fn what_is_fixed_is_fixed() {
 
 #[test]
 fn wrong_options_are_explained() {
-    hybster(&["simulate", "--seeds", "3", "--trace", "x"]).fails_with(&["--trace", "--seed S"]);
+    hybster(&["simulate", "--seeds", "3", "--trace", "x"])
+        .refuses_options(&["--trace", "--seed S"]);
     let wrong = hybster(&["simulate", "--faults", "loss,meteor"]);
     assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
     assert!(wrong.stderr.contains("\"meteor\"") && wrong.stderr.contains("partition"), "{wrong:?}");

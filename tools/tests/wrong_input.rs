@@ -47,11 +47,11 @@ fn missing_and_unreadable_files_are_named_with_a_cure() {
     let copy = group.copy("open");
     fs::set_permissions(copy.join("replica-0.key"), Permissions::from_mode(0o644)).unwrap();
     replica(&copy, "0").fails_with(&["replica-0.key", "0644", "chmod 600"]);
-    replica(&group.path(), "3").fails_with(&["there is no replica 3", "numbered from 0"]);
+    replica(&group.path(), "3").refuses_options(&["there is no replica 3", "numbered from 0"]);
 
     let path = group.path();
     let arguments = ["replica", "--group", path.to_str().unwrap(), "--id", "0", "--cores", "9999"];
-    hybster(&arguments).fails_with(&["core 9999 cannot be used", "usable cores"]);
+    hybster(&arguments).refuses_options(&["core 9999 cannot be used", "usable cores"]);
 
     let copy = group.copy("garbled");
     edit(&copy.join("group.toml"), |text| text.replace("pillars = 2", "pillars = \"many\""));
@@ -109,11 +109,17 @@ fn options_that_contradict_each_other_are_told() {
     let path = dir.path().join("group");
     let path = path.to_str().unwrap();
     hybster(&["init", path, "--replicas", "4", "--faults", "2"])
-        .fails_with(&["replicas", "at least 5"]);
+        .refuses_options(&["replicas", "at least 5"]);
     hybster(&["init", path, "--replicas", "3", "--addresses", "127.0.0.1:1,127.0.0.1:2"])
-        .fails_with(&["addresses", "3"]);
+        .refuses_options(&["addresses", "3"]);
+    // A group without a fault to give is made by nobody who does not say so.
+    hybster(&["init", path, "--addresses", "127.0.0.1:1,127.0.0.1:2"]).refuses_options(&[
+        "f = 0",
+        "3 replicas",
+        "--faults 0",
+    ]);
     hybster(&["init", path, "--addresses", "127.0.0.1:1,127.0.0.1:2,127.0.0.1:1"])
-        .fails_with(&["127.0.0.1:1", "twice"]);
+        .refuses_options(&["127.0.0.1:1", "twice"]);
     for wrong in [
         ["--authenticator", "rot13"],
         ["--request-authenticator", "rot13"],
@@ -125,6 +131,8 @@ fn options_that_contradict_each_other_are_told() {
         assert!(result.stderr.contains(wrong[1]), "{}", result.stderr);
     }
     assert!(!Path::new(path).exists(), "a refused init leaves nothing");
+    let told = hybster(&["init", path, "--faults", "0", "--addresses", "127.0.0.1:1,127.0.0.1:2"]);
+    assert!(told.ok().contains("tolerates no fault"));
 }
 
 #[test]
@@ -163,7 +171,7 @@ fn a_client_that_the_replicas_do_not_know_is_refused_with_the_reason() {
         group.start_replica_from(id, &replicas);
     }
     group.kv(&["--client", "1", "get", "k"]).fails_with(&["key"]);
-    group.kv(&["--client", "7", "get", "k"]).fails_with(&["no client 7", "numbered from 0"]);
+    group.kv(&["--client", "7", "get", "k"]).refuses_options(&["no client 7", "numbered from 0"]);
     group.goes_on("client 0 is served");
     // The client may have given up on the first refusal, from any replica.
     eventually("a refusal is counted", || {

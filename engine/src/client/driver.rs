@@ -378,12 +378,14 @@ impl<T: Transport> ClientDriver<T> {
                 }
             }
             Event::PeerUp { peer } => {
+                log::info!("the link to replica {peer} is up");
                 let state = &mut self.peers[usize::from(peer)];
                 state.up = true;
                 state.missing.reason = None;
                 self.core.replica_up(ReplicaId(peer), self.now, &mut self.out);
             }
             Event::PeerDown { peer, reason } => {
+                log::info!("the link to replica {peer} is down: {reason}");
                 let state = &mut self.peers[usize::from(peer)];
                 state.up = false;
                 state.missing.message = format!("the link broke: {reason}");

@@ -45,6 +45,12 @@ impl Stopper {
     pub fn status(&self) -> Status {
         self.shared.status()
     }
+
+    /// Whether all threads still run.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.shared.is_stopping()
+    }
 }
 
 impl RunningReplica {

@@ -1,6 +1,6 @@
 //! The clocks that stages see.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use hybster_proto::time::{Time, WallClock};
 
@@ -26,7 +26,15 @@ impl Clock {
 
     /// The time of day, read at `now`. One before 1970 counts as 1970.
     pub(crate) fn wall(now: Time) -> WallClock {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        WallClock::new(since_epoch.map_or(0, |since| since.as_micros() as u64), now)
+        WallClock::new(since_1970().as_micros() as u64, now)
     }
+
+    /// The time of day, in milliseconds since 1970.
+    pub(crate) fn wall_ms() -> u64 {
+        since_1970().as_millis() as u64
+    }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

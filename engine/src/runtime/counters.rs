@@ -12,7 +12,7 @@ use hybster_proto::execution::ExecutionStatus;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::{Reject, Rejection};
 use hybster_proto::protocol::Rules;
-use hybster_proto::wire::kind::RELAYED;
+use hybster_proto::wire::kind::LAST_SEEN;
 
 /// What checking a message costs that no correct replica or client sends, in nanoseconds of work, at most.
 /// Whoever sends such is read the more slowly.
@@ -231,7 +231,7 @@ pub(crate) fn cost_ns(rejection: &Rejection) -> u64 {
 }
 
 /// Number of message kinds: those of [`hybster_proto::wire::kind`], and 0 for all others.
-const KINDS: usize = 1 + RELAYED as usize;
+const KINDS: usize = 1 + LAST_SEEN as usize;
 
 const REASONS: usize = Reject::ALL.len();
 
@@ -316,10 +316,10 @@ mod tests {
         let counters = RejectionCounters::new(3);
         for (times, reason) in Reject::ALL.iter().enumerate() {
             assert_eq!(reason.index(), times);
-            let rejection = Rejection { from: None, kind: RELAYED, bytes: 1, reason: *reason };
+            let rejection = Rejection { from: None, kind: LAST_SEEN, bytes: 1, reason: *reason };
             (0..=times).for_each(|_| counters.add(&rejection));
         }
-        let expected = Reject::ALL.iter().zip(1..).map(|(r, count)| (None, RELAYED, *r, count));
+        let expected = Reject::ALL.iter().zip(1..).map(|(r, count)| (None, LAST_SEEN, *r, count));
         assert!(counters.iter().eq(expected));
     }
 }

@@ -145,6 +145,8 @@ impl Shared {
             group: self.config.group.iter().map(|byte| format!("{byte:02x}")).collect(),
             replicated: self.replicated,
             uptime_us: self.clock.now().0,
+            clock_ms: Clock::wall_ms(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             view,
             current_view: counters.control.current.get(),
             leader: self.config.leader(View(view)).0,

@@ -16,6 +16,10 @@ pub struct Status {
     pub replicated: bool,
     /// Microseconds since the replica was started.
     pub uptime_us: u64,
+    /// The replica's clock when the counters were read, in milliseconds since 1970 (UTC).
+    pub clock_ms: u64,
+    /// The version of the engine.
+    pub version: String,
     /// The last stable view, v_stab.
     pub view: u64,
     /// The current view, v_cur; larger while a view change is under way.

@@ -211,7 +211,6 @@ impl<T: Transport> Hub<T> {
                 if let Some(it) = find_peer(&mut self.peers, peer) {
                     it.up(id);
                 }
-                log::info!("the link to replica {peer} is up");
                 self.pending.push(Event::PeerUp { peer });
                 self.mark_dirty(id);
             }

@@ -428,7 +428,6 @@ impl<T: Transport> Hub<T> {
                     it.queue.clear();
                     it.retry(false, &self.limits, &mut self.jitter);
                 }
-                log::info!("the link to replica {peer} is down: {reason}");
                 self.pending.push(Event::PeerDown { peer, reason });
             }
             Source::Client { client, link } => {

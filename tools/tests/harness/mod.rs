@@ -42,7 +42,18 @@ impl Finished {
     /// Expects failure with a message that holds all of these; gives the message.
     #[track_caller]
     pub(crate) fn fails_with(self, parts: &[&str]) -> String {
-        assert_eq!(self.status.code(), Some(1), "{self:?}");
+        self.ends_with(1, parts)
+    }
+
+    /// The same for options that cannot be used.
+    #[track_caller]
+    pub(crate) fn refuses_options(self, parts: &[&str]) -> String {
+        self.ends_with(2, parts)
+    }
+
+    #[track_caller]
+    fn ends_with(self, status: i32, parts: &[&str]) -> String {
+        assert_eq!(self.status.code(), Some(status), "{self:?}");
         for part in parts {
             assert!(self.stderr.contains(part), "{part:?} is missing in: {}", self.stderr);
         }
