@@ -1,7 +1,5 @@
 //! Opening a replica's directory: what is in it, and whether the replica may come back with it.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,15 +10,11 @@ use hybster_log::{Directory, Log, LogError, Options, Recovery, Report, WhenFull,
 use hybster_net::Limits;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{OrderNumber, ReplicaId};
-use hybster_proto::output::TakenSnapshot;
-use hybster_proto::service::Pages;
-use hybster_proto::state::{TransferredState, checkpoint_id};
 use hybster_proto::truncation::Truncation;
-use hybster_proto::wire::CheckpointId;
 use hybster_store::{Store, StoreError};
 
 use super::Durability;
-use super::saver::{BOOKKEEPING, SERVICE};
+use super::restored::Restored;
 
 /// The kind of the log's first record, which says whose it is.
 const OWNER: u16 = 1;
@@ -135,7 +129,7 @@ pub(crate) struct Opened {
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
     /// The last durable checkpoint.
-    pub(crate) checkpoint: Option<(CheckpointId, TransferredState)>,
+    pub(crate) checkpoint: Option<Restored>,
     /// What the stages have logged.
     pub(crate) records: Vec<Bytes>,
     /// Whether that is all they ever have.
@@ -164,10 +158,10 @@ pub(crate) fn open(
     refuse(path, id, has_run, report.as_ref())?;
     let (mut store, manifest) = Store::open(states, hybster_store::Options::default(), random()?)?;
     let checkpoint = match &manifest {
-        Some(_) => Some(checkpoint(&mut store)?),
+        Some(_) => Some(Restored::read(&mut store, directory(&path.join("state"))?)?),
         None => None,
     };
-    let durable = checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);
+    let durable = checkpoint.as_ref().map_or(OrderNumber(0), |it| it.id.order);
     if is_new && checkpoint.is_some() {
         return Err(DataError::Apart { path: path.to_owned(), order: durable.0 });
     }
@@ -281,38 +275,6 @@ fn refuse(
         return Err(DataError::Behind { path, id });
     }
     Ok(())
-}
-
-/// The checkpoint on disk, all of it in memory, with the digest that was certified.
-fn checkpoint(
-    store: &mut Store<Directory>,
-) -> Result<(CheckpointId, TransferredState), StoreError> {
-    let parts: RefCell<[BTreeMap<u64, Bytes>; 2]> = RefCell::default();
-    let mut found = None;
-    store.verify(
-        |page, content| {
-            if let Some(part) = parts.borrow_mut().get_mut(usize::from(page.part)) {
-                part.insert(page.index, Bytes::copy_from_slice(content));
-            }
-            // The digests of pages are part of what is computed below.
-            [0; 32]
-        },
-        |manifest, _| {
-            let pages = parts.take().map(|pages| Pages(pages.into_values().collect()));
-            let taken = TakenSnapshot {
-                order: OrderNumber(manifest.order),
-                bookkeeping: Arc::new(pages[usize::from(BOOKKEEPING)].clone()),
-                service: Arc::new(pages[usize::from(SERVICE)].clone()),
-                installed: true,
-            };
-            let id = checkpoint_id(taken);
-            found = Some((id, pages));
-            id.digest.0
-        },
-    )?;
-    let (id, [bookkeeping, service]) = found.expect("a checkpoint that is verified was read");
-    let state = TransferredState { bookkeeping: bookkeeping.into(), service: service.into() };
-    Ok((id, state))
 }
 
 #[cfg(test)]
