@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     /// What the owner needs no more.
     pub(crate) needed_from: AtomicU64,
     pub(crate) space_left: AtomicU64,
+    /// What long records may still take once clients are held: [`Options::long_bytes`].
+    long: AtomicU64,
     pub(crate) space_short: AtomicBool,
     pub(crate) stopping: AtomicBool,
     failed: AtomicBool,
@@ -104,6 +106,7 @@ impl Shared {
             synced: AtomicU64::new(cursor),
             needed_from: zero(),
             space_left: zero(),
+            long: zero(),
             space_short: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -117,6 +120,12 @@ impl Shared {
             waiting: zero(),
             moved: (Mutex::new(()), Condvar::new()),
         }
+    }
+
+    /// How many segments are kept in reserve.
+    pub(crate) fn spares(&self) -> u64 {
+        let reserve = self.options.reserve_for(self.long.load(Ordering::Relaxed));
+        reserve.div_ceil(self.options.segment_bytes).max(1)
     }
 
     fn sync_times(&self) -> MutexGuard<'_, Histogram<u32>> {
@@ -241,7 +250,21 @@ impl Log {
     #[must_use]
     pub fn lacks_room(&self) -> bool {
         let Space { is_short, left } = self.space();
-        is_short && left < self.shared.options.reserve_bytes / 2
+        let long = self.shared.long.load(Ordering::Relaxed);
+        is_short && left < (self.shared.options.reserve_bytes / 2).saturating_add(long)
+    }
+
+    /// Tells that so many records as long as this one may have to be appended after clients are held. Where
+    /// that is more than [`crate::Options::reserve_bytes`] has room for, more space is taken ahead, and clients are held
+    /// earlier; for good, as long records come again.
+    ///
+    /// The log takes no more ahead than what it is told of: a group that allows long records and has none
+    /// needs no space for them.
+    pub fn expect(&self, records: u64, bytes: u64) {
+        let long = self.shared.options.long_bytes(records, bytes);
+        if long > self.shared.long.load(Ordering::Relaxed) {
+            self.shared.long.fetch_max(long, Ordering::Relaxed);
+        }
     }
 
     /// Why the log takes nothing more, if so. The owner must stop then.

@@ -22,8 +22,16 @@ const OWNER: u16 = 1;
 pub(crate) const RECORD: u16 = 2;
 /// The version of the records' form.
 const FORMAT: u32 = 1;
+/// What a record of a batch has besides the PREPARE.
+const HEAD_ROOM: u64 = 128;
 /// What a record has besides a message that a peer could send.
 const RECORD_ROOM: u64 = 1 << 20;
+
+/// Records of an order number: a PREPARE, a COMMIT, that it is committed, and its share of what is logged for
+/// windows and views. Each may be alone in a batch.
+const RECORDS_OF_AN_ORDER: u64 = 4;
+/// What a batch of the log takes on disk at least.
+const BLOCK_BYTES: u64 = 4096;
 
 /// Why a replica cannot start with its directory.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +174,7 @@ pub(crate) fn open(
         return Err(DataError::Apart { path: path.to_owned(), order: durable.0 });
     }
     let has_found = !records.is_empty() || checkpoint.is_some();
+    tell_reserve(path, mode, config);
     let (path, is_whole) = (path.to_owned(), first == 0);
     let found = has_found.then_some(Found { path, checkpoint, records, is_whole, since });
     let (log, writer, _) = recovery.finish()?;
@@ -195,13 +204,33 @@ pub(super) fn options(mode: Durability, config: &GroupConfig) -> Options {
     let record = (config.rules().longest_record)(config).min(frame);
     let longest = record.max(hybster_proto::bounds::prepare_bytes(config)) + RECORD_ROOM;
     let buffer = (4 * longest).next_power_of_two().max(16 << 20);
+    // What may be logged after clients are held is half of the reserve. Batches that are longer than a block come
+    // on top, once there are any: `Log::expect`.
+    let held = config.window.saturating_mul(RECORDS_OF_AN_ORDER * BLOCK_BYTES);
     Options {
         durability: mode.of_log(),
         buffer_bytes: buffer,
         segment_bytes: buffer.max(64 << 20),
-        reserve_bytes: buffer.max(64 << 20),
+        reserve_bytes: held.saturating_mul(2).max(buffer).max(64 << 20),
         longest_record: longest,
         when_full: WhenFull::Wait,
+    }
+}
+
+/// Tells if the disk has less than the log may come to keep in reserve. It may start all the same: most groups never have
+/// such batches.
+fn tell_reserve(path: &Path, mode: Durability, config: &GroupConfig) {
+    let longest = hybster_proto::bounds::prepare_bytes(config) + HEAD_ROOM;
+    let most = options(mode, config).most_reserve(config.window, longest);
+    // Where the system does not say how much there is, nothing can be told.
+    let Ok(free) = Directory::free_bytes(path) else { return };
+    if free < most {
+        log::warn!(
+            "{}: {free} bytes are free. If clients fill a window of {} batches with {} bytes each, which this group              allows, the log needs up to {most} bytes in reserve: without them clients wait while the disk is full, and              a change of leaders then may stop this replica",
+            path.display(),
+            config.window,
+            config.batch_max_bytes.max(config.max_operation_bytes),
+        );
     }
 }
 
