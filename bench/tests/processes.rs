@@ -523,7 +523,10 @@ fn replicas_with_damaged_disks_are_refused_or_come_back() {
 
     let output = run(&["fault", "--kill-leader", "--older-copy=1"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("need --restart random"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // Lines are broken between words.
+    let told = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("--full-disk need --restart random"), "{told}");
 }
 
 #[test]

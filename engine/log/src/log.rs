@@ -72,7 +72,9 @@ pub(crate) struct Shared {
     pub(crate) synced: AtomicU64,
     /// What the owner needs no more.
     pub(crate) needed_from: AtomicU64,
-    pub(crate) space_left: AtomicU64,
+    space_left: AtomicU64,
+    /// The most that `space_left` has been.
+    most_left: AtomicU64,
     /// What long records may still take once clients are held: [`Options::long_bytes`].
     long: AtomicU64,
     pub(crate) space_short: AtomicBool,
@@ -106,6 +108,7 @@ impl Shared {
             synced: AtomicU64::new(cursor),
             needed_from: zero(),
             space_left: zero(),
+            most_left: zero(),
             long: zero(),
             space_short: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -120,6 +123,22 @@ impl Shared {
             waiting: zero(),
             moved: (Mutex::new(()), Condvar::new()),
         }
+    }
+
+    /// The writer has so many bytes left.
+    pub(crate) fn tell_left(&self, left: u64) {
+        self.most_left.fetch_max(left, Ordering::Relaxed);
+        self.space_left.store(left, Ordering::Relaxed);
+    }
+
+    /// With less than this left, clients are held if there is no more to be had.
+    fn least_left(&self) -> u64 {
+        let half = self.options.reserve_bytes / 2;
+        let long = self.long.load(Ordering::Relaxed);
+        // A disk that is too small for long records holds no clients for them from the start: it has half of what
+        // there was for what makes room, and half for what cannot be held.
+        let most = (self.most_left.load(Ordering::Relaxed) / 2).saturating_sub(half);
+        half + long.min(most)
     }
 
     /// How many segments are kept in reserve.
@@ -250,13 +269,12 @@ impl Log {
     #[must_use]
     pub fn lacks_room(&self) -> bool {
         let Space { is_short, left } = self.space();
-        let long = self.shared.long.load(Ordering::Relaxed);
-        is_short && left < (self.shared.options.reserve_bytes / 2).saturating_add(long)
+        is_short && left < self.shared.least_left()
     }
 
     /// Tells that so many records as long as this one may have to be appended after clients are held. Where
     /// that is more than [`crate::Options::reserve_bytes`] has room for, more space is taken ahead, and clients are held
-    /// earlier; for good, as long records come again.
+    /// earlier; for good, as long records come again. If the disk has not as much, half of what it has is kept.
     ///
     /// The log takes no more ahead than what it is told of: a group that allows long records and has none
     /// needs no space for them.

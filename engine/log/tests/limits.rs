@@ -107,6 +107,23 @@ fn long_records_have_clients_held_while_a_window_of_them_still_fits() {
     }
 }
 
+/// Clients would be held for ever, as what makes room needs some of them to be served first.
+#[test]
+fn a_disk_that_is_too_small_for_long_records_holds_no_clients_before_half_of_it_is_used() {
+    let mut world = World::with(1, options());
+    world.disk.set_capacity(5 * SEGMENT);
+    let mut open = world.try_open().unwrap().unwrap();
+    open.log.expect(1_000, 9_000);
+    assert!(append_and_settle(&mut world, &mut open));
+    let most = open.log.space().left;
+    assert!(open.log.space().is_short && !open.log.lacks_room());
+    while !open.log.lacks_room() {
+        assert!(append_and_settle(&mut world, &mut open));
+    }
+    let left = open.log.space().left;
+    assert!(left >= most / 2 - 2 * 4096 && left <= most / 2, "{left} of {most}");
+}
+
 #[test]
 fn space_is_asked_for_again_when_some_was_freed_by_others() {
     let mut world = World::with(1, options());

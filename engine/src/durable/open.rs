@@ -226,7 +226,9 @@ fn tell_reserve(path: &Path, mode: Durability, config: &GroupConfig) {
     let Ok(free) = Directory::free_bytes(path) else { return };
     if free < most {
         log::warn!(
-            "{}: {free} bytes are free. If clients fill a window of {} batches with {} bytes each, which this group              allows, the log needs up to {most} bytes in reserve: without them clients wait while the disk is full, and              a change of leaders then may stop this replica",
+            "{}: {free} bytes are free. If clients fill a window of {} batches with {} bytes each, which this group \
+             allows, the log needs up to {most} bytes in reserve: without them a change of leaders may stop this \
+             replica when the disk is full",
             path.display(),
             config.window,
             config.batch_max_bytes.max(config.max_operation_bytes),

@@ -174,7 +174,7 @@ impl<D: Disk> Writer<D> {
         let spares = self.spares.names.len() as u64;
         let left =
             self.current.left() + spares * (self.shared.options.segment_bytes - BLOCK as u64);
-        self.shared.space_left.store(left, Ordering::Relaxed);
+        self.shared.tell_left(left);
     }
 }
 
