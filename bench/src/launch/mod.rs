@@ -188,12 +188,7 @@ impl Group {
     ///
     /// # Errors
     /// If the stop flag is raised.
-    pub fn see_end(
-        &mut self,
-        replica: u16,
-        patience: Duration,
-        stop: &Stop,
-    ) -> Result<End, Error> {
+    pub fn see_end(&mut self, replica: u16, patience: Duration, stop: &Stop) -> Result<End, Error> {
         self.replicas[usize::from(replica)].see_end(patience, stop)
     }
 

@@ -135,7 +135,8 @@ fn full_disk(stage: &mut Stage<'_>, victim: u16, done: &mut RestartRound) -> Res
     let taken = copy(&data, &small);
     let taken = taken.map_err(|e| failed("copying its data to a small disk", &e))?;
     // The replica begins a segment when it starts; for the next one there is no room until the filler is gone.
-    disk.fill(size - taken - segment - segment / SPARE_PART).map_err(|e| failed("filling a small disk", &e))?;
+    disk.fill(size - taken - segment - segment / SPARE_PART)
+        .map_err(|e| failed("filling a small disk", &e))?;
     done.full_disk.done += 1;
     let mut stopped = match stage.group.start_and_see(victim, Some(&small), PATIENCE, stage.stop)? {
         End::Runs => false,

@@ -33,7 +33,9 @@ pub(super) fn round(
 ) -> Result<Round, Error> {
     let (spec, at) = (&target.spec, options.at);
     let shares = options.disks.shares().ok_or_else(|| {
-        Error::new("--torn-tail, --damaged-log, --older-copy and --full-disk are more than 100 percent")
+        Error::new(
+            "--torn-tail, --damaged-log, --older-copy and --full-disk are more than 100 percent",
+        )
     })?;
     play(options, target, stop, |stage| {
         let begin = stage.settled(at)?;
