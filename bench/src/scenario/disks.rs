@@ -8,6 +8,7 @@
 //! A torn tail is no fault: nobody relies on what was never synced. So it may happen to any number of replicas,
 //! also to all of them, as when a building loses power.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,10 +30,10 @@ const DAMAGED: &str = "The log is damaged";
 const OLDER: &str = "the replica's data is an older copy";
 /// What it says when it stops for want of room.
 const FULL: &str = "the disk is full";
-/// Longest wait for a replica to take part again, or to find its disk full.
+/// Longest wait for replicas to be in step, for one to find its disk full, or to be refused.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Orders that a replica executes as they come before it is sure that others have heard from each of its pillars.
-const TAKES_PART: u64 = 64;
+/// Orders that all replicas execute before it is sure that they have heard from each of the leader's pillars.
+const IN_STEP: u64 = 128;
 /// How long a disk stays full.
 const FULL_FOR: Duration = Duration::from_secs(2);
 /// Longer than the log waits before it asks a full disk again.
@@ -94,27 +95,34 @@ fn damaged_log(
     stage.comes_back(victim)
 }
 
-/// Only others can tell that a copy is an older one, from certificates of this replica that they have had
-/// since. They do not log these. So between copy and refusal all of them run without a break, and the replica has
-/// taken part again for a while: each of them has heard from each of its pillars.
-fn older_copy(stage: &mut Stage<'_>, victim: u16, done: &mut RestartRound) -> Result<(), Error> {
-    let data = stage.group.data(victim);
+/// Only others can tell that a copy is an older one, from certificates of the replica that they have had
+/// since. They do not log these, and a replica that comes back listens to the first f that tell it something. So each of
+/// the others must have heard from it: all of them run without a break from the copy to the refusal, and the copy is the
+/// leader's, as nobody orders anything without its PREPAREs. The COMMITs of a follower who is late are withdrawn, so that
+/// perhaps nobody has heard from one since. The leader stands still while it is copied: that is as good as a crash.
+fn older_copy(stage: &mut Stage<'_>, killed: u16, done: &mut RestartRound) -> Result<(), Error> {
+    stage.comes_back(killed)?;
+    let Some(view) = in_step(stage)? else { return Ok(()) };
+    let leader = (view % u64::from(stage.group.spec().replicas)) as u16;
+    let data = stage.group.data(leader);
     let older = data.with_extension("older");
-    copy(&data, &older).map_err(|e| failed("copying its data", &e))?;
-    stage.comes_back(victim)?;
-    done.restarts += 1;
-    if takes_part(stage, victim)? {
-        done.older_copy.done += 1;
-        stage.kill(victim);
-        let aside = Aside::put(data)?;
-        fs::rename(&older, &aside.data).map_err(|e| failed("putting an older copy", &e))?;
-        done.older_copy.refused += u64::from(is_refused(stage, victim, OLDER)?);
-        aside.put_back()?;
-        stage.comes_back(victim)?;
-        done.older_copy.came_back += 1;
-        return Ok(());
+    stage.group.pause(leader)?;
+    let copied = copy(&data, &older);
+    stage.group.resume(leader)?;
+    copied.map_err(|e| failed("copying its data", &e))?;
+    if in_step(stage)? != Some(view) {
+        return fs::remove_dir_all(&older).map_err(|e| failed("removing an older copy", &e));
     }
-    fs::remove_dir_all(&older).map_err(|e| failed("removing an older copy", &e))
+    done.older_copy.done += 1;
+    stage.kill(leader);
+    let aside = Aside::put(data)?;
+    fs::rename(&older, &aside.data).map_err(|e| failed("putting an older copy", &e))?;
+    done.older_copy.refused += u64::from(is_refused(stage, leader, OLDER)?);
+    aside.put_back()?;
+    stage.comes_back(leader)?;
+    done.older_copy.came_back += 1;
+    done.restarts += 1;
+    Ok(())
 }
 
 /// It may go on, holding clients if it has to, or stop and say why. What others order meanwhile is not
@@ -137,18 +145,25 @@ fn full_disk(stage: &mut Stage<'_>, victim: u16, done: &mut RestartRound) -> Res
     // The replica begins a segment when it starts; for the next one there is no room until the filler is gone.
     disk.fill(size - taken - segment - segment / SPARE_PART)
         .map_err(|e| failed("filling a small disk", &e))?;
-    done.full_disk.done += 1;
     let mut stopped = match stage.group.start_and_see(victim, Some(&small), PATIENCE, stage.stop)? {
         End::Runs => false,
         End::Ended(said) if said.contains(FULL) => true,
         other => return Err(Error::new(format!("on a full disk it {other}"))),
     };
     done.restarts += u64::from(!stopped);
+    let was_full = Cell::new(stopped);
     if !stopped {
-        let short = |status: &Status| status.disk.as_ref().is_some_and(|disk| disk.is_short);
-        stopped = stays(stage, victim, PATIENCE, |status| short(status))?;
+        let sees_it = |status: &Status| {
+            was_full.set(status.disk.as_ref().is_some_and(|disk| disk.is_short));
+            was_full.get()
+        };
+        stopped = stays(stage, victim, PATIENCE, sees_it)?;
         stopped = stopped || stays(stage, victim, FULL_FOR, |_| false)?;
     }
+    if !stopped && !was_full.get() {
+        return Err(Error::new("it has not noticed that its disk is full"));
+    }
+    done.full_disk.done += 1;
     disk.free().map_err(|e| failed("freeing a small disk", &e))?;
     done.full_disk.refused += u64::from(stopped);
     if stopped {
@@ -204,26 +219,30 @@ fn is_refused(stage: &mut Stage<'_>, victim: u16, saying: &str) -> Result<bool, 
     }
 }
 
-/// Waits until a replica that has come back orders with the others; whether it does in time.
-fn takes_part(stage: &mut Stage<'_>, victim: u16) -> Result<bool, Error> {
+/// Waits until all replicas have ordered with each other for a while, and returns their view; `None` if that takes too
+/// long.
+fn in_step(stage: &mut Stage<'_>) -> Result<Option<u64>, Error> {
     let deadline = Instant::now() + PATIENCE;
-    let mut since = None;
+    // The view, and what all have executed that far.
+    let mut since: Option<(u64, u64)> = None;
     while Instant::now() < deadline {
         stage.run_until(stage.origin.elapsed() + Duration::from_millis(50))?;
         let all = stage.monitor.all();
-        let Some(own) = all.iter().find(|status| status.replica == victim) else { continue };
+        let Some(Status { view, .. }) = all.first() else { continue };
         let is_one = all.len() == usize::from(stage.group.spec().replicas)
-            && all.iter().all(|other| {
-                other.view == own.view && other.executed.abs_diff(own.executed) < TAKES_PART
-            });
+            && all.iter().all(|status| status.view == *view);
+        let least = all.iter().map(|status| status.executed).min().unwrap_or(0);
+        let most = all.iter().map(|status| status.executed).max().unwrap_or(0);
         match since {
-            _ if !is_one => since = None,
-            None => since = Some(own.executed),
-            Some(since) if own.executed > since + TAKES_PART => return Ok(true),
-            Some(_) => {}
+            Some((before, executed)) if is_one && before == *view => {
+                if least > executed + IN_STEP {
+                    return Ok(Some(*view));
+                }
+            }
+            _ => since = is_one.then_some((*view, most)),
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Lets the load run for a time, or until the replica's status is as wanted; whether the replica has stopped
