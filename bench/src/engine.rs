@@ -1,7 +1,7 @@
 //! The boundary to the engine: the only code of this crate that knows the engine's interface.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hybster::client::{
@@ -75,6 +75,12 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
     create(path, &options).map(|_| ()).map_err(|e| Error::new(e.to_string()))
 }
 
+/// Where a replica of a group of this benchmark has its log and checkpoints, unless it is told another place.
+#[must_use]
+pub fn data_directory(group: &Path, replica: u16) -> PathBuf {
+    group.join(format!("replica-{replica}.epoch-0.data"))
+}
+
 /// Starts the replica (or unreplicated server) of a child process.
 ///
 /// # Errors
@@ -90,6 +96,10 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
         .busy_poll(args.busy_poll);
     let builder = if args.unreplicated { builder.unreplicated() } else { builder };
     let builder = if args.cores.is_empty() { builder } else { builder.cores(args.cores.clone()) };
+    let builder = match &args.data {
+        Some(directory) => builder.data(directory),
+        None => builder,
+    };
     let builder = match &args.trace {
         Some(file) => builder.trace_file(file),
         None => builder,

@@ -2,11 +2,13 @@
 //! so that every other one may depend on it.
 
 mod axis;
+mod disks;
 mod event;
 mod knee;
 mod workload;
 
 pub use axis::Axis;
+pub use disks::{DiskEvent, DiskOptions};
 pub use event::{Action, Event};
 pub use knee::{Measure, Objective};
 pub use workload::{Arrivals, Distribution, LoadOptions, ServiceKind, WorkloadKind};
@@ -210,6 +212,13 @@ pub struct FaultOptions {
     /// and now and then all (random), one after the other (rolling), or all each time (all).
     #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "random")]
     pub restart: Option<RestartHow>,
+    /// What happens to disks meanwhile.
+    #[command(flatten)]
+    pub disks: DiskOptions,
+    /// What --restart random draws from: the same number gives the same kills and disk faults, though not at the
+    /// same operations. By default another one each time; the report has it.
+    #[arg(long, value_name = "N")]
+    pub fault_seed: Option<u64>,
     /// How long to load before the fault.
     #[arg(long, default_value = "3s", value_name = "DURATION", value_parser = seconds)]
     pub at: Duration,
@@ -339,6 +348,9 @@ pub struct ReplicaArgs {
     /// Bytes of a null service's reply.
     #[arg(long, default_value_t = 0)]
     pub reply_size: u32,
+    /// The place of its log and checkpoints, if it is another one than usual.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
     /// The server without a protocol.
     #[arg(long)]
     pub unreplicated: bool,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hybster_bench::compare::CompareReport;
 use hybster_bench::knee::KneeReport;
 use hybster_bench::report::RunReport;
-use hybster_bench::scenario::FaultReport;
+use hybster_bench::scenario::{DiskEvents, FaultReport};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hybster-bench");
 /// Much longer than any of these runs takes on any machine.
@@ -499,6 +499,34 @@ fn a_killed_leader_loses_nothing() {
     assert!(report.is_clean());
     assert_eq!((report.lost, report.doubled), (Some(0), Some(0)));
     assert!(report.rounds[0].view_after > report.rounds[0].view_before);
+}
+
+/// The seed has an older copy, a full disk, a damaged log and a torn tail, of which happens what this machine has
+/// time for.
+#[test]
+fn replicas_with_damaged_disks_are_refused_or_come_back() {
+    let results = tempfile::tempdir().unwrap();
+    let file = results.path().join("report.json");
+    let shares = ["--torn-tail=25", "--damaged-log=25", "--older-copy=25", "--full-disk=25"];
+    let restarts = ["fault", "--restart=random", "--durability=sync", "--fault-seed=742"];
+    let times = ["--at=0.5", "--after=8", "--clients=16", "--json", file.to_str().unwrap()];
+    let output = run(&[&restarts[..], &times, &shares].concat());
+    expect_success(&output);
+    let report: FaultReport = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!((report.lost, report.doubled), (Some(0), Some(0)));
+    let restart = report.rounds[0].restart.as_ref().unwrap();
+    let DiskEvents { done, refused, came_back } = restart.damaged_log;
+    assert!(done == refused && done == came_back, "{restart:?}");
+    let events = [restart.torn_tail, restart.damaged_log, restart.older_copy, restart.full_disk];
+    assert!(events.iter().any(|event| event.done > 0), "{restart:?}");
+    assert_eq!((restart.seed, restart.restarts > 0), (742, true));
+
+    let output = run(&["fault", "--kill-leader", "--older-copy=1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // Lines are broken between words.
+    let told = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("--full-disk need --restart random"), "{told}");
 }
 
 #[test]

@@ -17,6 +17,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a child's log that an error shows.
 const LOG_TAIL: usize = 2000;
 
+/// Whether a child has ended by itself.
+#[derive(Debug)]
+pub enum End {
+    /// It has not.
+    Runs,
+    /// It has, with this status and log.
+    Ended(String),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Runs => f.write_str("runs"),
+            Self::Ended(said) => write!(f, "ended: {said}"),
+        }
+    }
+}
+
 /// A running child.
 ///
 /// It is stopped in three ways: by an end of file on its standard input (also when this process
@@ -130,6 +148,25 @@ impl Child {
                 Err(self.failure(&format!("ended unexpectedly ({status})")))
             }
             Err(e) => Err(Error::new(format!("cannot ask for the state of {}: {e}", self.name))),
+        }
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Errors
+    /// If the stop flag is raised.
+    pub fn see_end(&mut self, patience: Duration, stop: &Stop) -> Result<End, Error> {
+        let deadline = Instant::now() + patience;
+        loop {
+            stop.check()?;
+            let slice = deadline.min(Instant::now() + Duration::from_millis(50));
+            if let Some(status) = self.wait_until(slice) {
+                let said = self.failure(&format!("has ended ({status})"));
+                return Ok(End::Ended(said.to_string()));
+            }
+            if Instant::now() >= deadline {
+                return Ok(End::Runs);
+            }
         }
     }
 

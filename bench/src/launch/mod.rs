@@ -4,13 +4,13 @@ mod child;
 mod directory;
 mod replica;
 
-pub use child::Child;
+pub use child::{Child, End};
 pub use replica::run_replica;
 
 use directory::Directory;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -66,7 +66,7 @@ impl Group {
         let addresses = free_addresses(spec.replicas)?;
         engine::create_group(&group.path(), spec, &addresses)?;
         for replica in 0..spec.replicas {
-            let child = group.spawn(replica)?;
+            let child = group.spawn(replica, None)?;
             group.replicas.push(child);
         }
         let patience = match spec.replica_wrapper {
@@ -79,7 +79,7 @@ impl Group {
         Ok(group)
     }
 
-    fn spawn(&self, replica: u16) -> Result<Child, Error> {
+    fn spawn(&self, replica: u16, data: Option<&Path>) -> Result<Child, Error> {
         let program = std::env::current_exe()
             .map_err(|e| Error::new(format!("cannot find this program itself: {e}")))?;
         let spec = &self.spec;
@@ -99,6 +99,9 @@ impl Group {
         if let Some(cores) = spec.cores.replicas.get(usize::from(replica)) {
             let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
             command.args(["--cores", &cores.join(",")]);
+        }
+        if let Some(data) = data {
+            command.arg("--data").arg(data);
         }
         if spec.unreplicated {
             command.arg("--unreplicated");
@@ -138,10 +141,61 @@ impl Group {
     /// # Errors
     /// With its log.
     pub fn restart(&mut self, replica: u16, stop: &Stop) -> Result<(), Error> {
-        let mut child = self.spawn(replica)?;
+        self.restart_with(replica, None, stop)
+    }
+
+    /// The same, with its data in another place.
+    ///
+    /// # Errors
+    /// With its log.
+    pub fn restart_with(
+        &mut self,
+        replica: u16,
+        data: Option<&Path>,
+        stop: &Stop,
+    ) -> Result<(), Error> {
+        let mut child = self.spawn(replica, data)?;
         child.wait_ready(START_PATIENCE, stop)?;
         self.replicas[usize::from(replica)] = child;
         Ok(())
+    }
+
+    /// Starts a replica again that was killed and perhaps refuses to start: waits until it is ready or has
+    /// ended.
+    ///
+    /// # Errors
+    /// If it is neither in time, or the stop flag is raised.
+    pub fn start_and_see(
+        &mut self,
+        replica: u16,
+        data: Option<&Path>,
+        patience: Duration,
+        stop: &Stop,
+    ) -> Result<End, Error> {
+        let child = self.spawn(replica, data)?;
+        self.replicas[usize::from(replica)] = child;
+        let child = &mut self.replicas[usize::from(replica)];
+        match child.wait_ready(patience, stop) {
+            Ok(()) => Ok(End::Runs),
+            Err(error) => match child.see_end(Duration::ZERO, stop)? {
+                End::Runs => Err(error),
+                ended => Ok(ended),
+            },
+        }
+    }
+
+    /// Waits for a replica to end by itself.
+    ///
+    /// # Errors
+    /// If the stop flag is raised.
+    pub fn see_end(&mut self, replica: u16, patience: Duration, stop: &Stop) -> Result<End, Error> {
+        self.replicas[usize::from(replica)].see_end(patience, stop)
+    }
+
+    /// Where a replica's log and checkpoints are.
+    #[must_use]
+    pub fn data(&self, replica: u16) -> PathBuf {
+        engine::data_directory(&self.path(), replica)
     }
 
     /// Pauses a replica with SIGSTOP.

@@ -5,21 +5,24 @@
 //! result, and the final value shows what was lost or repeated ([`Ledger`]). Of other services only what
 //! clients notice is reported.
 
+mod copy;
+mod disks;
 mod kill_leader;
 mod ledger;
 mod pause_follower;
 mod report;
 mod restart;
 mod round;
+mod small_disk;
 
 pub use ledger::{Increments, Ledger, Verdict};
-pub use report::{FaultReport, Gaps, PauseRound, RestartRound, Round};
+pub use report::{DiskEvents, FaultReport, Gaps, PauseRound, RestartRound, Round};
 
 use hybster::durable::Durability;
 
 use crate::Error;
 use crate::machine::Machine;
-use crate::options::{FaultOptions, ServiceKind};
+use crate::options::{FaultOptions, RestartHow, ServiceKind};
 use crate::report::FORMAT;
 use crate::run::config_of_load;
 use crate::spec::GroupSpec;
@@ -51,13 +54,18 @@ pub fn fault(options: &FaultOptions, stop: &Stop) -> Result<FaultReport, Error> 
             "replicas that keep nothing cannot start again: add --durability sync or async",
         ));
     }
+    if options.disks.is_any_given() && options.restart != Some(RestartHow::Random) {
+        return Err(Error::new(
+            "--torn-tail, --damaged-log, --older-copy and --full-disk need --restart random",
+        ));
+    }
     let target = Target { spec, setting, connections };
     let mut rounds = Vec::new();
     let mut interrupted = false;
     for number in 1..=options.repeat {
         let played = match (options.pause_follower, options.restart) {
             (Some(length), _) => pause_follower::round(options, length, &target, stop),
-            (None, Some(how)) => restart::round(options, how, &target, stop),
+            (None, Some(how)) => restart::round(options, how, number, &target, stop),
             (None, None) => kill_leader::round(options, &target, stop),
         };
         let round = match played {

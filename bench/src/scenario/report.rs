@@ -107,12 +107,76 @@ pub struct PauseRound {
 }
 
 /// Figures about replicas that were killed and started again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RestartRound {
     /// Replicas that were started again.
     pub restarts: u64,
     /// How often all were killed together.
     pub of_all: u64,
+    /// What the round was drawn from. Older reports lack it, and what follows.
+    #[serde(default)]
+    pub seed: u64,
+    /// Logs with part of a batch behind their end.
+    #[serde(default)]
+    pub torn_tail: DiskEvents,
+    /// Logs with another bit.
+    #[serde(default)]
+    pub damaged_log: DiskEvents,
+    /// Data of an earlier time.
+    #[serde(default)]
+    pub older_copy: DiskEvents,
+    /// Full disks.
+    #[serde(default)]
+    pub full_disk: DiskEvents,
+    /// Why no disk was made full, though it was due.
+    #[serde(default)]
+    pub full_disk_left_out: Option<String>,
+}
+
+/// What happened to disks of replicas that were down, and what the replicas did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskEvents {
+    /// How often it happened.
+    pub done: u64,
+    /// How often the replica did not start, or stopped, and said the right thing. On a full disk it need not.
+    pub refused: u64,
+    /// How often it came back: at once with a torn tail, else when its disk was right again.
+    pub came_back: u64,
+}
+
+impl RestartRound {
+    /// Whether replicas were refused that had to be, and each came back.
+    fn is_clean(&self) -> bool {
+        let Self { torn_tail, damaged_log, older_copy, full_disk, .. } = self;
+        let all = [torn_tail, damaged_log, older_copy, full_disk];
+        all.iter().all(|it| it.came_back == it.done)
+            && [damaged_log, older_copy].iter().all(|it| it.refused == it.done)
+            && torn_tail.refused == 0
+    }
+
+    fn line(&self) -> String {
+        let Self { torn_tail, damaged_log, older_copy, full_disk, .. } = self;
+        let replicas = plural(self.restarts, "replica");
+        let mut line = format!("{replicas} started again, {} times all of them", self.of_all);
+        for (name, events) in [
+            ("torn tail", torn_tail),
+            ("damaged log", damaged_log),
+            ("older copy", older_copy),
+            ("full disk", full_disk),
+        ] {
+            let DiskEvents { done, refused, came_back } = events;
+            if *done > 0 {
+                line += &format!(", {name} {done} ({refused} refused, {came_back} came back)");
+            }
+        }
+        if let Some(why) = &self.full_disk_left_out {
+            line += &format!(", full disk left out ({why})");
+        }
+        if !self.is_clean() {
+            line += ", NOT ALL AS IT SHOULD BE";
+        }
+        line + &format!(", seed {}", self.seed)
+    }
 }
 
 impl Gaps {
@@ -147,11 +211,7 @@ impl Round {
             count(self.after_ops_s as u64),
         );
         if let Some(restart) = &self.restart {
-            line += &format!(
-                "; {} started again, {} times all of them",
-                plural(restart.restarts, "replica"),
-                restart.of_all
-            );
+            line += &format!("; {}", restart.line());
         }
         if let Some(pause) = &self.pause {
             let verdict = if pause.caught_up { "caught up after" } else { "NOT CAUGHT UP after" };
@@ -179,6 +239,7 @@ impl Round {
             && self.after_ops_s > 0.0
             && self.diverged.is_empty()
             && self.pause.is_none_or(|p| p.caught_up)
+            && self.restart.as_ref().is_none_or(RestartRound::is_clean)
     }
 }
 
@@ -294,5 +355,15 @@ mod tests {
         assert!(Round { lost: None, doubled: None, ..round(1.0) }.is_clean());
         assert!(!Round { diverged: vec![2], ..round(1.0) }.is_clean());
         assert!(!Round { after_ops_s: 0.0, ..round(1.0) }.is_clean());
+        let restarted = |events: DiskEvents| {
+            let restart = RestartRound { older_copy: events, ..RestartRound::default() };
+            let round = Round { restart: Some(restart), ..round(1.0) };
+            assert_eq!(round.line().contains("NOT ALL"), !round.is_clean());
+            round.is_clean()
+        };
+        let events = DiskEvents { done: 2, refused: 2, came_back: 2 };
+        assert!(restarted(events));
+        assert!(!restarted(DiskEvents { refused: 1, ..events }));
+        assert!(!restarted(DiskEvents { came_back: 1, ..events }));
     }
 }

@@ -60,6 +60,24 @@ pub(super) struct Script {
 }
 
 impl Stage<'_> {
+    /// Kills a replica.
+    pub(super) fn kill(&mut self, replica: u16) {
+        self.group.kill(replica);
+        if !self.dead.contains(&replica) {
+            self.dead.push(replica);
+        }
+    }
+
+    /// Starts a replica again that was killed.
+    ///
+    /// # Errors
+    /// With its log, if it does not come back.
+    pub(super) fn comes_back(&mut self, replica: u16) -> Result<(), Error> {
+        self.group.restart(replica, self.stop)?;
+        self.dead.retain(|dead| *dead != replica);
+        Ok(())
+    }
+
     /// Lets the load run until a time from its origin.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
 use crate::Disk;
@@ -42,6 +42,15 @@ impl Directory {
             Ok(handle) => Ok(Self { path: path.to_owned(), handle, lock: None }),
             Err(e) => Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
         }
+    }
+
+    /// Bytes that are free on the disk of a directory, for users that are not privileged.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn free_bytes(path: impl AsRef<Path>) -> io::Result<u64> {
+        let disk = statvfs(path.as_ref())?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     fn options() -> OpenOptions {

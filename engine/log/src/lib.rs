@@ -96,8 +96,8 @@
 //! by windows. When it is half full the log [is congested](Log::is_congested): clients are not
 //! read. If it gets full all the same an append waits, for the disk and no longer; with a buffer twice as
 //! large as what windows allow it never does. Disk: space is taken ahead, and told ([`Log::space`]). When no more
-//! is to be had clients are held, and the reserve takes what was accepted. When that is used up the log
-//! fails ([`LogError::Full`]).
+//! is to be had clients are held, and the reserve takes what was accepted. It grows with the longest records that the owner
+//! tells of ([`Log::expect`]). When it is used up the log fails ([`LogError::Full`]).
 //!
 //! # Why own code
 //!
@@ -107,6 +107,8 @@
 //! with trusted counters needs and others do not.
 #![forbid(unsafe_code)]
 
+#[doc(hidden)]
+pub mod damage;
 mod directory;
 mod disk;
 mod doorbell;

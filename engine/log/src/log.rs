@@ -72,7 +72,11 @@ pub(crate) struct Shared {
     pub(crate) synced: AtomicU64,
     /// What the owner needs no more.
     pub(crate) needed_from: AtomicU64,
-    pub(crate) space_left: AtomicU64,
+    space_left: AtomicU64,
+    /// The most that `space_left` has been.
+    most_left: AtomicU64,
+    /// What long records may still take once clients are held: [`Options::long_bytes`].
+    long: AtomicU64,
     pub(crate) space_short: AtomicBool,
     pub(crate) stopping: AtomicBool,
     failed: AtomicBool,
@@ -104,6 +108,8 @@ impl Shared {
             synced: AtomicU64::new(cursor),
             needed_from: zero(),
             space_left: zero(),
+            most_left: zero(),
+            long: zero(),
             space_short: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -117,6 +123,28 @@ impl Shared {
             waiting: zero(),
             moved: (Mutex::new(()), Condvar::new()),
         }
+    }
+
+    /// The writer has so many bytes left.
+    pub(crate) fn tell_left(&self, left: u64) {
+        self.most_left.fetch_max(left, Ordering::Relaxed);
+        self.space_left.store(left, Ordering::Relaxed);
+    }
+
+    /// With less than this left, clients are held if there is no more to be had.
+    fn least_left(&self) -> u64 {
+        let half = self.options.reserve_bytes / 2;
+        let long = self.long.load(Ordering::Relaxed);
+        // A disk that is too small for long records holds no clients for them from the start: it has half of what
+        // there was for what makes room, and half for what cannot be held.
+        let most = (self.most_left.load(Ordering::Relaxed) / 2).saturating_sub(half);
+        half + long.min(most)
+    }
+
+    /// How many segments are kept in reserve.
+    pub(crate) fn spares(&self) -> u64 {
+        let reserve = self.options.reserve_for(self.long.load(Ordering::Relaxed));
+        reserve.div_ceil(self.options.segment_bytes).max(1)
     }
 
     fn sync_times(&self) -> MutexGuard<'_, Histogram<u32>> {
@@ -241,7 +269,20 @@ impl Log {
     #[must_use]
     pub fn lacks_room(&self) -> bool {
         let Space { is_short, left } = self.space();
-        is_short && left < self.shared.options.reserve_bytes / 2
+        is_short && left < self.shared.least_left()
+    }
+
+    /// Tells that so many records as long as this one may have to be appended after clients are held. Where
+    /// that is more than [`crate::Options::reserve_bytes`] has room for, more space is taken ahead, and clients are held
+    /// earlier; for good, as long records come again. If the disk has not as much, half of what it has is kept.
+    ///
+    /// The log takes no more ahead than what it is told of: a group that allows long records and has none
+    /// needs no space for them.
+    pub fn expect(&self, records: u64, bytes: u64) {
+        let long = self.shared.options.long_bytes(records, bytes);
+        if long > self.shared.long.load(Ordering::Relaxed) {
+            self.shared.long.fetch_max(long, Ordering::Relaxed);
+        }
     }
 
     /// Why the log takes nothing more, if so. The owner must stop then.

@@ -1,7 +1,7 @@
 //! What a log may be told: sizes, and what is promised.
 
 use crate::LogError;
-use crate::format::{BLOCK, BLOCK_PAYLOAD};
+use crate::format::{BLOCK, BLOCK_PAYLOAD, record_bytes};
 
 /// What must be on disk before something is released that depends on a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,8 +58,8 @@ pub struct Options {
     /// Space that is taken from the file system ahead of need, beyond the segment in use. If no more
     /// can be taken the log says so ([`crate::Space`], where it is also said how much fits). Clients are held
     /// when half of it is used ([`crate::Log::lacks_room`]), and what was accepted by then must still fit into
-    /// the other half: 4,096 bytes for each record and 16/15 of what they have in all, for all that can be
-    /// appended after that.
+    /// the other half: 4,096 bytes for each record. For records that are longer than a block the log takes more,
+    /// once it is told of them ([`crate::Log::expect`]).
     pub reserve_bytes: u64,
     /// The longest content of a record, in bytes.
     pub longest_record: u64,
@@ -101,9 +101,30 @@ impl Options {
         Ok(())
     }
 
-    /// How many segments are kept in reserve.
-    pub(crate) fn spares(&self) -> u64 {
-        self.reserve_bytes.div_ceil(self.segment_bytes).max(1)
+    /// The space that is taken ahead of need at most, in bytes, where the log is told of no more and no longer records
+    /// than these ([`crate::Log::expect`]).
+    #[must_use]
+    pub fn most_reserve(&self, records: u64, bytes: u64) -> u64 {
+        self.reserve_for(self.long_bytes(records, bytes))
+    }
+
+    /// The space that is taken ahead of need, if long records take so much of it.
+    pub(crate) fn reserve_for(&self, long: u64) -> u64 {
+        // Twice: what makes room, so that clients need not be held, may take as much before.
+        self.reserve_bytes.saturating_add(long.saturating_mul(2))
+    }
+
+    /// What so many records of this length take on disk, each in a batch of its own, but for a block of each:
+    /// that is what [`Self::reserve_bytes`] is for.
+    pub(crate) fn long_bytes(&self, records: u64, bytes: u64) -> u64 {
+        let blocks = record_bytes(bytes).div_ceil(BLOCK_PAYLOAD as u64);
+        if blocks <= 1 {
+            return 0;
+        }
+        // What does not fit into the rest of a segment goes into the next one, from the one in use on.
+        let in_a_segment = (self.segment_bytes / BLOCK as u64 - 1) / blocks;
+        let in_segments = (records + 1).saturating_mul(self.segment_bytes) / in_a_segment.max(1);
+        in_segments.saturating_sub(records.saturating_mul(BLOCK as u64))
     }
 }
 
@@ -120,7 +141,6 @@ mod tests {
     fn only_sizes_that_fit_together_are_taken() {
         let valid = Options::default();
         assert!(valid.validate().is_ok());
-        assert_eq!(valid.spares(), 1);
         let invalid = [
             Options { buffer_bytes: 3 << 20, ..valid },
             Options { segment_bytes: 5000, ..valid },

@@ -70,6 +70,60 @@ fn a_full_disk_is_told_before_the_log_is_full_and_truncation_ends_it() {
     world.try_open().unwrap().unwrap();
 }
 
+/// What was accepted when clients are held may be a window of the longest batches, and a change of views has a
+/// window of them logged once more.
+#[test]
+fn long_records_have_clients_held_while_a_window_of_them_still_fits() {
+    const WINDOW: u64 = 12;
+    for (length, segments) in [(9_000, 60), (9_000, 30), (5_000, 30), (3_800, 20)] {
+        // The record after which clients are held is one more.
+        let reserve_bytes = 2 * (WINDOW + 1) * 4096;
+        let options =
+            Options { buffer_bytes: 1 << 15, longest_record: 9_000, reserve_bytes, ..options() };
+        let mut world = World::with(1, options);
+        world.disk.set_capacity(segments * SEGMENT);
+        let mut open = world.try_open().unwrap().unwrap();
+        let appender = open.log.appender(0);
+        let mut append = || {
+            open.log.expect(WINDOW, length);
+            appender.append(1, &[&vec![7; length as usize]]).unwrap();
+            for _ in 0..200 {
+                match open.writer.step(0) {
+                    Ok(Step::Idle { .. }) => return true,
+                    Ok(Step::Moved | Step::Worked) => {}
+                    Err(_) => return false,
+                }
+            }
+            panic!("the writer finds no end");
+        };
+        while !open.log.lacks_room() {
+            assert!(append(), "{length}: full before clients are held");
+        }
+        for number in 0..WINDOW {
+            assert!(append(), "{length}: full after {number} of {WINDOW}");
+        }
+        let most = options.most_reserve(WINDOW, length);
+        assert!(most >= 2 * WINDOW * length && most <= segments * SEGMENT, "{length}: {most}");
+    }
+}
+
+/// Clients would be held for ever, as what makes room needs some of them to be served first.
+#[test]
+fn a_disk_that_is_too_small_for_long_records_holds_no_clients_before_half_of_it_is_used() {
+    let mut world = World::with(1, options());
+    world.disk.set_capacity(5 * SEGMENT);
+    let mut open = world.try_open().unwrap().unwrap();
+    open.log.expect(1_000, 9_000);
+    assert!(append_and_settle(&mut world, &mut open));
+    let most = open.log.space().left;
+    assert!(open.log.space().is_short && !open.log.lacks_room());
+    while !open.log.lacks_room() {
+        assert!(append_and_settle(&mut world, &mut open));
+    }
+    let left = open.log.space().left;
+    assert!(left >= most / 2 - 2 * 4096 && left <= most / 2, "{left} of {most}");
+}
+
 #[test]
 fn space_is_asked_for_again_when_some_was_freed_by_others() {
     let mut world = World::with(1, options());

@@ -1,5 +1,5 @@
 //! A state that was transferred: pages fetched from peers, on top of those of an earlier
-//! checkpoint.
+//! checkpoint. One that a replica reads from its disk looks the same to the execution stage.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub struct TransferredState {
 pub struct TransferredPages {
     count: u64,
     base: Option<Arc<dyn Snapshot>>,
+    /// Where pages are read that are neither fetched nor in a base.
+    source: Option<Arc<dyn Snapshot>>,
     fetched: BTreeMap<u64, Bytes>,
 }
 
@@ -29,7 +31,15 @@ impl TransferredPages {
     /// The pages of a tree, each either in `fetched` or the same as in `base`.
     #[must_use]
     pub fn new(count: u64, base: Option<Arc<dyn Snapshot>>, fetched: BTreeMap<u64, Bytes>) -> Self {
-        Self { count, base, fetched }
+        Self { count, base, source: None, fetched }
+    }
+
+    /// All pages of a source, which is asked for each of them only when somebody wants it: a state that is
+    /// on disk need not be in memory as well.
+    #[must_use]
+    pub fn read_from(source: Arc<dyn Snapshot>) -> Self {
+        let (count, fetched) = (source.page_count(), BTreeMap::new());
+        Self { count, base: None, source: Some(source), fetched }
     }
 
     /// This replica's checkpoint that pages were taken from.
@@ -51,8 +61,11 @@ impl Snapshot for TransferredPages {
     }
 
     fn page(&self, index: u64) -> Bytes {
-        let of_base = || self.base.as_ref().filter(|_| index < self.count).map(|b| b.page(index));
-        self.fetched.get(&index).cloned().or_else(of_base).unwrap_or_default()
+        let rest = || {
+            let rest = self.base.as_ref().or(self.source.as_ref());
+            rest.filter(|_| index < self.count).map(|rest| rest.page(index))
+        };
+        self.fetched.get(&index).cloned().or_else(rest).unwrap_or_default()
     }
 }
 
@@ -84,5 +97,14 @@ mod tests {
         let read: Vec<Bytes> = (0..4).map(|index| pages.page(index)).collect();
         assert_eq!(read, ["a", "B", "", ""].map(|page| Bytes::from(page.to_owned())));
         assert_eq!((pages.page_count(), pages.changed()), (2, vec![1]));
+    }
+
+    #[test]
+    fn a_source_is_no_base() {
+        let source = Pages(["a", "b"].map(|page| Bytes::from(page.to_owned())).to_vec());
+        let pages = TransferredPages::read_from(Arc::new(source));
+        let read: Vec<Bytes> = (0..3).map(|index| pages.page(index)).collect();
+        assert_eq!(read, ["a", "b", ""].map(|page| Bytes::from(page.to_owned())));
+        assert!(pages.base().is_none() && pages.changed().is_empty());
     }
 }

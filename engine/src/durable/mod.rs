@@ -2,7 +2,8 @@
 //!
 //! The stages say what the log must keep ([`hybster_proto::output::Output::records`]), agents append it,
 //! and the network holds back what rests on it ([`hybster_proto::egress::Gate`]). Here is what is
-//! around that: opening a directory (`open`), and checkpoints on their way to the disk (`saver`).
+//! around that: opening a directory (`open`), the checkpoint that is found in it (`restored`), and checkpoints on their
+//! way to the disk (`saver`).
 //!
 //! A directory has `log/` ([`hybster_log`]) and `state/` ([`hybster_store`]), both for one replica in
 //! one epoch. It holds no secret, but the replica's promises: what is in the log decides where its
@@ -10,6 +11,7 @@
 //! never be put in its place.
 
 mod open;
+mod restored;
 mod saver;
 
 use std::fmt;
@@ -28,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use open::DataError;
 pub(crate) use open::{Found, Opened, RECORD, log_bytes, open};
+pub(crate) use restored::Restored;
 pub(crate) use saver::{Outcome, Saver};
 
 use crate::runtime::{Failure, Shared};

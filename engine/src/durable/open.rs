@@ -1,7 +1,5 @@
 //! Opening a replica's directory: what is in it, and whether the replica may come back with it.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,15 +10,11 @@ use hybster_log::{Directory, Log, LogError, Options, Recovery, Report, WhenFull,
 use hybster_net::Limits;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{OrderNumber, ReplicaId};
-use hybster_proto::output::TakenSnapshot;
-use hybster_proto::service::Pages;
-use hybster_proto::state::{TransferredState, checkpoint_id};
 use hybster_proto::truncation::Truncation;
-use hybster_proto::wire::CheckpointId;
 use hybster_store::{Store, StoreError};
 
 use super::Durability;
-use super::saver::{BOOKKEEPING, SERVICE};
+use super::restored::Restored;
 
 /// The kind of the log's first record, which says whose it is.
 const OWNER: u16 = 1;
@@ -28,8 +22,16 @@ const OWNER: u16 = 1;
 pub(crate) const RECORD: u16 = 2;
 /// The version of the records' form.
 const FORMAT: u32 = 1;
+/// What a record of a batch has besides the PREPARE.
+const HEAD_ROOM: u64 = 128;
 /// What a record has besides a message that a peer could send.
 const RECORD_ROOM: u64 = 1 << 20;
+
+/// Records of an order number: a PREPARE, a COMMIT, that it is committed, and its share of what is logged for
+/// windows and views. Each may be alone in a batch.
+const RECORDS_OF_AN_ORDER: u64 = 4;
+/// What a batch of the log takes on disk at least.
+const BLOCK_BYTES: u64 = 4096;
 
 /// Why a replica cannot start with its directory.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +137,7 @@ pub(crate) struct Opened {
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
     /// The last durable checkpoint.
-    pub(crate) checkpoint: Option<(CheckpointId, TransferredState)>,
+    pub(crate) checkpoint: Option<Restored>,
     /// What the stages have logged.
     pub(crate) records: Vec<Bytes>,
     /// Whether that is all they ever have.
@@ -164,14 +166,15 @@ pub(crate) fn open(
     refuse(path, id, has_run, report.as_ref())?;
     let (mut store, manifest) = Store::open(states, hybster_store::Options::default(), random()?)?;
     let checkpoint = match &manifest {
-        Some(_) => Some(checkpoint(&mut store)?),
+        Some(_) => Some(Restored::read(&mut store, directory(&path.join("state"))?)?),
         None => None,
     };
-    let durable = checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);
+    let durable = checkpoint.as_ref().map_or(OrderNumber(0), |it| it.id.order);
     if is_new && checkpoint.is_some() {
         return Err(DataError::Apart { path: path.to_owned(), order: durable.0 });
     }
     let has_found = !records.is_empty() || checkpoint.is_some();
+    tell_reserve(path, mode, config);
     let (path, is_whole) = (path.to_owned(), first == 0);
     let found = has_found.then_some(Found { path, checkpoint, records, is_whole, since });
     let (log, writer, _) = recovery.finish()?;
@@ -201,13 +204,35 @@ pub(super) fn options(mode: Durability, config: &GroupConfig) -> Options {
     let record = (config.rules().longest_record)(config).min(frame);
     let longest = record.max(hybster_proto::bounds::prepare_bytes(config)) + RECORD_ROOM;
     let buffer = (4 * longest).next_power_of_two().max(16 << 20);
+    // What may be logged after clients are held is half of the reserve. Batches that are longer than a block come
+    // on top, once there are any: `Log::expect`.
+    let held = config.window.saturating_mul(RECORDS_OF_AN_ORDER * BLOCK_BYTES);
     Options {
         durability: mode.of_log(),
         buffer_bytes: buffer,
         segment_bytes: buffer.max(64 << 20),
-        reserve_bytes: buffer.max(64 << 20),
+        reserve_bytes: held.saturating_mul(2).max(buffer).max(64 << 20),
         longest_record: longest,
         when_full: WhenFull::Wait,
+    }
+}
+
+/// Tells if the disk has less than the log may come to keep in reserve. It may start all the same: most groups never have
+/// such batches.
+fn tell_reserve(path: &Path, mode: Durability, config: &GroupConfig) {
+    let longest = hybster_proto::bounds::prepare_bytes(config) + HEAD_ROOM;
+    let most = options(mode, config).most_reserve(config.window, longest);
+    // Where the system does not say how much there is, nothing can be told.
+    let Ok(free) = Directory::free_bytes(path) else { return };
+    if free < most {
+        log::warn!(
+            "{}: {free} bytes are free. If clients fill a window of {} batches with {} bytes each, which this group \
+             allows, the log needs up to {most} bytes in reserve: without them a change of leaders may stop this \
+             replica when the disk is full",
+            path.display(),
+            config.window,
+            config.batch_max_bytes.max(config.max_operation_bytes),
+        );
     }
 }
 
@@ -281,38 +306,6 @@ fn refuse(
         return Err(DataError::Behind { path, id });
     }
     Ok(())
-}
-
-/// The checkpoint on disk, all of it in memory, with the digest that was certified.
-fn checkpoint(
-    store: &mut Store<Directory>,
-) -> Result<(CheckpointId, TransferredState), StoreError> {
-    let parts: RefCell<[BTreeMap<u64, Bytes>; 2]> = RefCell::default();
-    let mut found = None;
-    store.verify(
-        |page, content| {
-            if let Some(part) = parts.borrow_mut().get_mut(usize::from(page.part)) {
-                part.insert(page.index, Bytes::copy_from_slice(content));
-            }
-            // The digests of pages are part of what is computed below.
-            [0; 32]
-        },
-        |manifest, _| {
-            let pages = parts.take().map(|pages| Pages(pages.into_values().collect()));
-            let taken = TakenSnapshot {
-                order: OrderNumber(manifest.order),
-                bookkeeping: Arc::new(pages[usize::from(BOOKKEEPING)].clone()),
-                service: Arc::new(pages[usize::from(SERVICE)].clone()),
-                installed: true,
-            };
-            let id = checkpoint_id(taken);
-            found = Some((id, pages));
-            id.digest.0
-        },
-    )?;
-    let (id, [bookkeeping, service]) = found.expect("a checkpoint that is verified was read");
-    let state = TransferredState { bookkeeping: bookkeeping.into(), service: service.into() };
-    Ok((id, state))
 }
 
 #[cfg(test)]

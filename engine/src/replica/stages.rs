@@ -14,7 +14,7 @@ use hybster_proto::time::Time;
 use hybster_proto::{Stages, Unreplicated};
 use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId, RandomnessKey};
 
-use crate::durable::{DataError, Found};
+use crate::durable::{DataError, Found, Restored};
 use crate::group::{Group, ReplicaKeys};
 use crate::runtime::{Clients, Control, Pillar, Role, Stage};
 
@@ -56,13 +56,14 @@ pub(super) fn recovered<S: Service>(
 ) -> Result<Begun, DataError> {
     let (config, id) = (group.config(), keys.id);
     let Found { path, checkpoint, records, is_whole, since } = found;
-    let durable = checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);
+    let durable = checkpoint.as_ref().map_or(OrderNumber(0), |it| it.id.order);
     let count = records.len();
     let mut recovered = Recovered::read(Arc::clone(config), id, durable, is_whole, records)
         .map_err(|error| DataError::Records { path: path.clone(), story: error.to_string() })?;
     let (replay, stable) = (recovered.take_replay(), recovered.stable_checkpoint());
     let view = recovered.current_view().0;
-    let beginning = Beginning { checkpoint, replay, stable };
+    let state = checkpoint.as_ref().map(|it| (it.id, it.state()));
+    let beginning = Beginning { checkpoint: state, replay, stable };
     let digest = config.digest();
     let trinx = config.all_pillars().map(|pillar| {
         let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
@@ -74,7 +75,10 @@ pub(super) fn recovered<S: Service>(
     let randomness = randomness(group, keys);
     let start = Start { config: Arc::clone(config), id, agreement, service, randomness };
     let mut first = vec![output()];
-    let mut stages = Stages::recover(start, beginning, now, &mut first[0])?;
+    let stages = Stages::recover(start, beginning, now, &mut first[0]);
+    // Of a page that could not be read the service was given nothing, whatever it made of that.
+    checkpoint.map_or(Ok(()), Restored::checked)?;
+    let mut stages = stages?;
     // Each acts on what those before it have put out, as if all had just done so.
     let mut resume = |with: &mut dyn FnMut(&mut Output)| {
         let mut out = output();

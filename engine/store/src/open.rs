@@ -1,5 +1,7 @@
 //! A start: which checkpoint is there, and whether it is whole.
 
+use std::sync::Arc;
+
 use hybster_log::Disk;
 
 use crate::format::{
@@ -55,7 +57,7 @@ impl<D: Disk> Store<D> {
             options,
             id: random,
             sequence: 0,
-            table: Table::empty(),
+            table: Arc::new(Table::empty()),
             space: Space::empty(u32::try_from(length / BLOCK).unwrap_or(u32::MAX)),
             update: None,
             unsynced: 0,
@@ -72,7 +74,7 @@ impl<D: Disk> Store<D> {
         let superblock = self.newest()?;
         (self.id, self.sequence) = (superblock.id, superblock.sequence);
         if superblock.sequence > NO_CHECKPOINT {
-            self.table = self.read_table(&superblock)?;
+            self.table = Arc::new(self.read_table(&superblock)?);
         }
         let end = self.space.end();
         let used = self.table.used();

@@ -1,14 +1,11 @@
-//! Pages of the last checkpoint: one by one, all of them at the speed of the disk, and whether they
-//! have the digest that was certified.
+//! Pages of the last checkpoint: one by one, and all of them at the speed of the disk.
 
 use hybster_log::Disk;
 
 use crate::format::blocks_of;
-use crate::mutants::{self, Mutant};
 use crate::space::Extent;
-use crate::store::FILE;
 use crate::table::{Entry, PageId, Place};
-use crate::{Damage, Manifest, Store, StoreError};
+use crate::{Damage, Store, StoreError};
 
 /// So much is read at once, in blocks.
 const WINDOW: u32 = 256;
@@ -38,7 +35,7 @@ impl<D: Disk> Store<D> {
     }
 
     fn check(&self, page: PageId, entry: &Entry, content: &[u8]) -> Result<(), StoreError> {
-        if crc32c::crc32c(content) == entry.checksum || mutants::active(Mutant::PageUnchecked) {
+        if entry.is_right(content) {
             return Ok(());
         }
         let start = entry.extents().next().map_or(0, |extent| extent.start);
@@ -60,36 +57,6 @@ impl<D: Disk> Store<D> {
         order.sort_unstable();
         let window = Extent { start: 0, blocks: 0 };
         Scan { sequence: self.sequence, order, next: 0, buffer: Vec::new(), window }
-    }
-
-    /// Reads all pages, in the order of the file, and compares their digest with that of the manifest. `page`
-    /// is called with each page and makes its digest (it may keep the content, too); `root` gets
-    /// the digests of each part's pages and makes that of the checkpoint. 32 bytes of memory are used for
-    /// each page.
-    ///
-    /// # Errors
-    /// A page is damaged, the digest is another one, or there is no checkpoint.
-    pub fn verify(
-        &mut self,
-        mut page: impl FnMut(PageId, &[u8]) -> [u8; 32],
-        root: impl FnOnce(&Manifest, &[Vec<[u8; 32]>]) -> [u8; 32],
-    ) -> Result<(), StoreError> {
-        if self.manifest().is_none() {
-            return Err(StoreError::Misuse("a store without a checkpoint has nothing to verify"));
-        }
-        let parts = self.table.parts.iter();
-        let mut digests: Vec<Vec<[u8; 32]>> =
-            parts.map(|entries| vec![[0; 32]; entries.len()]).collect();
-        let mut scan = self.scan();
-        while let Some((id, content)) = scan.next(self)? {
-            digests[usize::from(id.part)][id.index as usize] = page(id, content);
-        }
-        let manifest = &self.table.manifest;
-        if root(manifest, &digests) != manifest.root {
-            let file = self.disk.path(FILE);
-            return Err(StoreError::Digest { file, order: manifest.order });
-        }
-        Ok(())
     }
 }
 

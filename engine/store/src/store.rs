@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use hybster_log::Disk;
 
@@ -59,7 +60,8 @@ pub struct Store<D: Disk> {
     pub(crate) id: [u8; 16],
     /// Of the last commit, [`NO_CHECKPOINT`] if there was none.
     pub(crate) sequence: u64,
-    pub(crate) table: Table,
+    /// Shared with those who read it meanwhile.
+    pub(crate) table: Arc<Table>,
     pub(crate) space: Space,
     pub(crate) update: Option<Update>,
     /// Bytes written since the last sync.
@@ -189,17 +191,8 @@ impl<D: Disk> Store<D> {
         extents: impl Iterator<Item = Extent>,
         buffer: &mut [u8],
     ) -> Result<(), StoreError> {
-        let mut rest = buffer;
-        for extent in extents {
-            let room = rest.len().min(bytes_of_blocks(extent.blocks.into()) as usize);
-            let (now, behind) = rest.split_at_mut(room);
-            let start = u64::from(extent.start);
-            if self.disk.read(&self.file, now, bytes_of_blocks(start)).is_err() {
-                return Err(self.damaged(start, Damage::Unreadable));
-            }
-            rest = behind;
-        }
-        Ok(())
+        read_extents(&mut self.disk, &self.file, extents, buffer)
+            .map_err(|start| self.damaged(start.into(), Damage::Unreadable))
     }
 
     /// Everything that has been written is durable when this returns.
@@ -227,6 +220,23 @@ impl<D: Disk> Store<D> {
             }
         }
     }
+}
+
+/// Reads the extents, one behind the other; the error is the first block of the one that cannot be read.
+pub(crate) fn read_extents<D: Disk>(
+    disk: &mut D,
+    file: &D::File,
+    extents: impl Iterator<Item = Extent>,
+    buffer: &mut [u8],
+) -> Result<(), u32> {
+    let mut rest = buffer;
+    for extent in extents {
+        let room = rest.len().min(bytes_of_blocks(extent.blocks.into()) as usize);
+        let (now, behind) = rest.split_at_mut(room);
+        disk.read(file, now, bytes_of_blocks(extent.start.into())).map_err(|_| extent.start)?;
+        rest = behind;
+    }
+    Ok(())
 }
 
 pub(crate) fn is_full(error: &io::Error) -> bool {

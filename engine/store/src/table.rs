@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::format::{BLOCK, blocks_of, entry_bytes};
+use crate::mutants::{self, Mutant};
 use crate::space::Extent;
 use crate::{Manifest, StoreError};
 
@@ -56,6 +57,11 @@ impl Entry {
         one.into_iter().chain(many.iter().copied())
     }
 
+    /// Whether this is what was written.
+    pub(crate) fn is_right(&self, content: &[u8]) -> bool {
+        crc32c::crc32c(content) == self.checksum || mutants::active(Mutant::PageUnchecked)
+    }
+
     /// The block behind its last one.
     pub(crate) fn end(&self) -> u64 {
         self.extents().map(Extent::end).max().unwrap_or(0)
@@ -63,7 +69,7 @@ impl Entry {
 }
 
 /// A checkpoint: its manifest, and where its pages and its table are.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Table {
     pub(crate) manifest: Manifest,
     pub(crate) parts: Vec<Vec<Entry>>,

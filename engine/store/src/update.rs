@@ -1,5 +1,7 @@
 //! A new checkpoint beside the old one: pages, then the table, then the superblock.
 
+use std::sync::Arc;
+
 use hybster_log::Disk;
 
 use crate::format::{
@@ -353,7 +355,8 @@ impl<D: Disk> Store<D> {
         }
         self.sequence += 1;
         self.counters.commits += 1;
-        let freed = apply(&mut self.table, manifest, changes, writer.extents);
+        let table = Arc::make_mut(&mut self.table);
+        let freed = apply(table, manifest, changes, writer.extents);
         if !mutants::active(Mutant::NeverFreed) {
             freed.into_iter().for_each(|extent| self.space.give(extent));
         }

@@ -264,3 +264,44 @@ fn pages_are_compared_with_the_digest_of_the_manifest() {
     let other = store.verify(|_, _| [0; 32], |_, parts| root(parts)).unwrap_err();
     assert!(matches!(other, StoreError::Digest { order: told, .. } if told == order), "{other}");
 }
+
+/// Pages of all sizes, empty ones and some that are longer than what is digested at a time; also damaged ones.
+#[test]
+fn digests_made_beside_are_those_made_at_once() {
+    let disk = VirtualDisk::new(8);
+    let options = Options { longest_page: 4 << 20, ..Options::default() };
+    let (mut store, _) = Store::open(disk.clone(), options, [3; 16]).unwrap();
+    let verified = |store: &mut Store<VirtualDisk>| {
+        let mut parts = [Vec::new(), Vec::new()];
+        let beside = store.verify_beside(digest, |_, digests| {
+            parts[0] = digests.to_vec();
+            root(digests)
+        });
+        let at_once = store.verify(digest, |_, digests| {
+            parts[1] = digests.to_vec();
+            root(digests)
+        });
+        assert_eq!(parts[0], parts[1]);
+        (beside, at_once)
+    };
+    let none = verified(&mut store);
+    assert!(matches!(none, (Err(StoreError::Misuse(_)), Err(StoreError::Misuse(_)))));
+    let many = (0..900).map(|n| n * 7 % 9_000).chain([3 << 20, 0, 1_000_000]).collect();
+    for (order, lengths) in [(1, vec![]), (2, vec![0]), (3, vec![1 << 20, 1]), (4, many)] {
+        let lengths: Vec<usize> = lengths;
+        let contents = || (0..).zip(&lengths).map(|(n, length)| (page(n), vec![n as u8; *length]));
+        let digests = contents().map(|(page, content)| digest(page, &content)).collect();
+        let root = root(&[digests]);
+        store.begin(Manifest { root, ..manifest(order, lengths.len() as u64) }).unwrap();
+        contents().for_each(|(page, content)| store.put_page(page, &content).unwrap());
+        store.commit().unwrap();
+        let (beside, at_once) = verified(&mut store);
+        assert!(beside.is_ok() && at_once.is_ok(), "{order}: {beside:?}, {at_once:?}");
+    }
+    disk.flip("pages.store", 8 * (2 << 20));
+    let (beside, at_once) = verified(&mut store);
+    let is_damage = |outcome: Result<(), StoreError>| {
+        matches!(outcome, Err(StoreError::Damaged { damage: Damage::Page(_), .. }))
+    };
+    assert!(is_damage(beside) && is_damage(at_once));
+}

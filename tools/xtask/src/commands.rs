@@ -123,10 +123,13 @@ pub(crate) fn smoke() -> Result<Outcome, String> {
         ["run", "--release", "--locked", "-p", "hybster-bench", "--", "run", "--warmup", "1"];
     run(cargo().args(bench).args(["--duration", "3", "--json"]).arg(&report))?;
     run_cargo(bench.iter().chain(&["--duration", "2", "--unreplicated"]))?;
-    // Kills of one replica and of all, under load: nothing lost or doubled, or it is an error.
+    // Kills of one replica and of all, under load, with disks that fail: nothing lost or doubled and everybody
+    // refused who has to be, or it is an error. The seed has each kind of fault among the first ten.
     let fault = ["run", "--release", "--locked", "-p", "hybster-bench", "--", "fault"];
     let restarts = ["--restart", "random", "--durability", "sync", "--clients", "64"];
-    run_cargo(fault.iter().chain(&restarts).chain(&["--at", "1s", "--after", "15s"]))?;
+    let disks = ["--fault-seed=995", "--torn-tail=25", "--damaged-log=20", "--older-copy=20"];
+    let faults = restarts.iter().chain(&disks).chain(&["--full-disk=10"]);
+    run_cargo(fault.iter().chain(faults).chain(&["--at", "1s", "--after", "18s"]))?;
     let text = fs::read_to_string(&report).map_err(|e| format!("{}: {e}", report.display()))?;
     let json: Value =
         serde_json::from_str(&text).map_err(|e| format!("{}: {e}", report.display()))?;

@@ -48,7 +48,7 @@ impl<D: Disk> Writer<D> {
             self.truncate()?;
             return Ok(true);
         }
-        let lacks = (self.spares.names.len() as u64) < self.shared.options.spares();
+        let lacks = (self.spares.names.len() as u64) < self.shared.spares();
         if !lacks || self.spares.retry_at.is_some_and(|at| now_ms < at) {
             return Ok(false);
         }
@@ -91,7 +91,7 @@ impl<D: Disk> Writer<D> {
         }
         // What was given up may be what a full disk lacked.
         self.spares.retry_at = None;
-        let lacks = (self.spares.names.len() as u64) < self.shared.options.spares();
+        let lacks = (self.spares.names.len() as u64) < self.shared.spares();
         self.shared.space_short.fetch_and(lacks, Ordering::Relaxed);
         self.tell_space();
         Ok(())
@@ -100,7 +100,7 @@ impl<D: Disk> Writer<D> {
     /// Whether a segment's file is to be used again: only one that has all of its space.
     fn is_wanted(&mut self, name: &str) -> Result<bool, LogError> {
         let options = &self.shared.options;
-        if self.spares.names.len() as u64 >= options.spares() {
+        if self.spares.names.len() as u64 >= self.shared.spares() {
             return Ok(false);
         }
         let length = self.disk.open(name).and_then(|file| self.disk.length(&file));
@@ -174,7 +174,7 @@ impl<D: Disk> Writer<D> {
         let spares = self.spares.names.len() as u64;
         let left =
             self.current.left() + spares * (self.shared.options.segment_bytes - BLOCK as u64);
-        self.shared.space_left.store(left, Ordering::Relaxed);
+        self.shared.tell_left(left);
     }
 }
 

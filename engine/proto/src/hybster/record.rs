@@ -176,12 +176,12 @@ pub(crate) fn kept(message: &Bytes, own: Option<&Commit>) -> LogRecord {
 
 fn proposal(plain: u8, acknowledged: u8, message: &Bytes, own: Option<&Commit>) -> LogRecord {
     match own {
-        None => LogRecord::new(&[plain], message.clone()),
+        None => LogRecord::new(&[plain], message.clone()).with_batch(),
         Some(own) => {
             let mut head = [0; 1 + COMMIT_BYTES];
             head[0] = acknowledged;
             head[1..].copy_from_slice(&own.encoded());
-            LogRecord::new(&head, message.clone())
+            LogRecord::new(&head, message.clone()).with_batch()
         }
     }
 }
@@ -231,7 +231,7 @@ pub(crate) fn commit(own: &Commit) -> LogRecord {
 
 /// A batch named by a message of a view change.
 pub(crate) fn body(pillar: PillarId, slot: u64, batch: Bytes) -> LogRecord {
-    LogRecord::new(&pillar_head::<11>(kind::BODY, pillar, &[slot]), batch)
+    LogRecord::new(&pillar_head::<11>(kind::BODY, pillar, &[slot]), batch).with_batch()
 }
 
 /// Slots that are committed.

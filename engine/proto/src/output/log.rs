@@ -14,6 +14,7 @@ const HEAD_BYTES: usize = 110;
 pub struct LogRecord {
     head: [u8; HEAD_BYTES],
     head_bytes: u8,
+    has_batch: bool,
     body: Bytes,
 }
 
@@ -24,9 +25,22 @@ impl LogRecord {
     /// If the head is longer than 110 bytes.
     pub(crate) fn new(head: &[u8], body: Bytes) -> Self {
         assert!(head.len() <= HEAD_BYTES, "heads of records are short");
-        let mut record = Self { head: [0; HEAD_BYTES], head_bytes: head.len() as u8, body };
+        let head_bytes = head.len() as u8;
+        let mut record = Self { head: [0; HEAD_BYTES], head_bytes, has_batch: false, body };
         record.head[..head.len()].copy_from_slice(head);
         record
+    }
+
+    /// The same record, whose body is a batch or has one.
+    pub(crate) fn with_batch(self) -> Self {
+        Self { has_batch: true, ..self }
+    }
+
+    /// How long it is, if it has a batch: there may be as many more as the window has order numbers.
+    #[must_use]
+    pub fn batch_bytes(&self) -> Option<u64> {
+        let bytes = || u64::from(self.head_bytes) + self.body.len() as u64;
+        self.has_batch.then(bytes)
     }
 
     /// Its bytes, in two parts.

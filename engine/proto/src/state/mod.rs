@@ -6,6 +6,7 @@
 
 mod comparison;
 mod invariants;
+mod named;
 mod transfer;
 mod tree;
 mod vouching;
@@ -30,6 +31,7 @@ use crate::wire::{CheckpointId, kind};
 
 pub use crate::transferred::{TransferredPages, TransferredState};
 use comparison::{Comparison, Step};
+pub use named::{checkpoint_id, page_digest};
 use transfer::Transfer;
 use tree::{FANOUT, Group, ROOT, ROOT_LEVEL, RootRecord, TREES, Tree, content_digest, node, place};
 use vouching::Vouching;
@@ -534,17 +536,6 @@ fn dropped_snapshots(count: usize, out: &mut Output) {
     if count > 0 {
         out.execution(ToExecution::SnapshotsDropped { count });
     }
-}
-
-/// The name of a checkpoint with this state: each page is read and digested.
-///
-/// For a replica that reads a checkpoint from its disk.
-#[must_use]
-pub fn checkpoint_id(taken: TakenSnapshot) -> CheckpointId {
-    let mut job = Job::new(taken);
-    let is_digested = job.advance(None, &mut { usize::MAX });
-    debug_assert!(is_digested, "the budget is not used up");
-    job.finish(None).id
 }
 
 impl Job {

@@ -18,6 +18,9 @@ impl<T: Transport> Agent<T> {
         let Self { appender, output, has_appended, shared, .. } = self;
         *has_appended |= !output.records.is_empty();
         for record in output.records.drain(..) {
+            if let (Some(bytes), Some(durable)) = (record.batch_bytes(), &shared.durable) {
+                durable.log.expect(shared.config.window, bytes);
+            }
             let appended = appender.as_ref().map(|it| it.append(RECORD, &record.parts()));
             if let Some(Err(error)) = appended {
                 shared.fail(Failure::Disk(error.to_string()));

@@ -121,6 +121,20 @@ pub(crate) fn read(store: &mut Virtual) -> Result<Option<State>, StoreError> {
     Ok(Some(State { manifest, pages }))
 }
 
+/// As [`read`], by a reader beside the store.
+fn read_beside(store: &Virtual, disk: VirtualDisk) -> Result<Option<State>, StoreError> {
+    let Some(manifest) = store.manifest().cloned() else { return Ok(None) };
+    let mut reader = store.reader(disk)?;
+    let mut pages = BTreeMap::new();
+    for part in 0..manifest.pages.len() as u8 {
+        for index in 0..reader.pages_of(part) {
+            let page = PageId { part, index };
+            pages.insert(page, reader.page(page)?.to_vec());
+        }
+    }
+    Ok(Some(State { manifest, pages }))
+}
+
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x5eed);
@@ -150,6 +164,13 @@ impl World {
             Err(_) if self.disk.has_crashed() => return Ok(None),
             found => found.map_err(|error| format!("not read: {error}"))?,
         };
+        match read_beside(&store, self.disk.clone()) {
+            Err(_) if self.disk.has_crashed() => return Ok(None),
+            beside => {
+                let beside = beside.map_err(|error| format!("not read: {error}"))?;
+                assert_eq!(beside, found, "a reader beside the store reads what the store does");
+            }
+        }
         self.check(found, manifest)?;
         self.disk_failed = false;
         Ok(Some(store))
