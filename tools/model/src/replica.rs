@@ -49,7 +49,7 @@ pub enum Stimulus {
     /// The replica stops and is started again with all that it logged.
     Restart,
     /// As [`Stimulus::Restart`], but of what this does it has logged only so many records.
-    Cut(Box<Stimulus>, usize),
+    Cut(Box<Self>, usize),
     /// A peer tells the replica that came back that it has nothing of it (LAST-SEEN), as any host may.
     Told,
 }
