@@ -482,12 +482,12 @@ mod tests {
         let tallies = Tallies::default();
         let run =
             drive(&mut sessions, pace, Any(0), &plan(10, 40), &tallies, &Stop::new()).unwrap();
-        // 50 ms at 20,000 a second, the last 40 ms recorded; fewer if this thread did not get to
-        // run in time, never more.
+        // 50 ms at 20,000 a second, of which the last 40 ms are recorded, and those due before that are
+        // answered only then; fewer if this thread did not get to run in time.
         let recorded = Recorder::merge([run.recorder]).completed();
         assert_eq!(run.acknowledged, sessions.submitted);
         assert!(run.acknowledged > 0 && run.acknowledged <= 1000, "{}", run.acknowledged);
-        assert!(recorded <= 800 && recorded <= run.acknowledged, "{recorded}");
+        assert!(recorded > 0 && recorded <= run.acknowledged, "{recorded}");
     }
 
     /// Answers nothing for a while.
