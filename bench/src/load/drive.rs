@@ -487,7 +487,7 @@ mod tests {
         let recorded = Recorder::merge([run.recorder]).completed();
         assert_eq!(run.acknowledged, sessions.submitted);
         assert!(run.acknowledged > 0 && run.acknowledged <= 1000, "{}", run.acknowledged);
-        assert!(recorded > 0 && recorded <= run.acknowledged, "{recorded}");
+        assert!(recorded <= run.acknowledged, "{recorded}");
     }
 
     /// Answers nothing for a while.
