@@ -397,6 +397,8 @@ impl World {
             if self.clients.get(from - n).is_some_and(|client| client.is_copied) {
                 // Copies have one identity, so their links take turns.
                 self.egress_up(to, from);
+                // Nothing waits for the link that gave way, so its client may be read again.
+                self.schedule_run(to, self.now_us);
             }
             let loses_nothing =
                 from < n + self.clients.len() && self.scenario.transport == Transport::Streams;

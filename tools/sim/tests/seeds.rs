@@ -28,6 +28,16 @@ fn thousand_seeds() {
     assert!(sum.checkpoints > 5_000 && sum.transfers > 100);
 }
 
+/// Runs that ended badly once, and why.
+#[test]
+fn seeds_that_failed() {
+    // Who lost a NEW-VIEW, and then had no room left for messages of that view, asked no more for it.
+    // In the simulator only: the copy of a client took over its link, and nobody saw that it could be read.
+    for seed in [6871872825100, 862122506] {
+        run(seed, &Options::default()).assert_good();
+    }
+}
+
 /// `HYBSTER_FRESH_SEEDS=500 cargo test -p hybster-sim fresh_seeds -- --nocapture`
 #[test]
 fn fresh_seeds() {

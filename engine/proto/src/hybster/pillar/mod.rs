@@ -439,7 +439,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
     }
 
-    /// Keeps an ordering message of a later view until that view is entered, if there is room for it.
+    /// Keeps an ordering message of a later view until that view is entered, if there is room for it. Whether
+    /// there is or not, peers are ahead: who lost the NEW-VIEW has no room soon, and must ask again.
     fn keep_for_later(
         &mut self,
         from: ReplicaId,
@@ -448,11 +449,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         now: Time,
         out: &mut Output,
     ) -> Result<(), Reject> {
-        if !self.later.keep(from, view, message) {
-            return Err(Reject::Overload);
-        }
         self.hint_stuck(now, out);
-        Ok(())
+        if self.later.keep(from, view, message) { Ok(()) } else { Err(Reject::Overload) }
     }
 
     /// Tells the control stage, at a limited rate, that peers seem to be ahead.
