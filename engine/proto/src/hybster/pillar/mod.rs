@@ -439,8 +439,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
     }
 
-    /// Keeps an ordering message of a later view until that view is entered, if there is room for it. Whether
-    /// there is or not, peers are ahead: who lost the NEW-VIEW has no room soon, and must ask again.
+    /// Keeps an ordering message of a later view until that view is entered, if there is room for it. With or
+    /// without room, it shows that peers are ahead, so this replica asks for their state (TR listing 20,
+    /// requestState): one that lost the NEW-VIEW soon has no room left, and would otherwise never ask again.
     fn keep_for_later(
         &mut self,
         from: ReplicaId,
