@@ -3,7 +3,6 @@
 
 use hybster_net::Reason;
 use hybster_proto::output::Reject;
-use hybster_proto::wire::kind;
 
 /// Of a reason that a newer replica tells.
 pub(crate) const UNKNOWN: &str = "a reason that this program does not know";
@@ -72,36 +71,11 @@ pub(crate) const fn of_refusal(reason: Reason) -> &'static str {
     }
 }
 
-/// A kind of message by its name in the protocol.
-pub(crate) const fn message_name(kind: u8) -> &'static str {
-    match kind {
-        kind::REQUESTS => "REQUESTS",
-        kind::REPLIES => "REPLIES",
-        kind::PREPARE => "PREPARE",
-        kind::COMMIT => "COMMIT",
-        kind::CHECKPOINT => "CHECKPOINT",
-        kind::VIEW_CHANGE => "VIEW-CHANGE",
-        kind::NEW_VIEW => "NEW-VIEW",
-        kind::NEW_VIEW_ACK => "NEW-VIEW-ACK",
-        kind::STATE_REQUEST => "STATE-REQUEST",
-        kind::STATE => "STATE",
-        kind::ORDER_REQUEST => "ORDER-REQUEST",
-        kind::BATCH_REQUEST => "BATCH-REQUEST",
-        kind::BATCH => "BATCH",
-        kind::FETCH => "FETCH",
-        kind::FETCHED => "FETCHED",
-        kind::QUERIES => "QUERIES",
-        kind::STATUS_REQUEST => "STATUS-REQUEST",
-        kind::STATUS => "STATUS",
-        kind::RELAY => "RELAY",
-        kind::RELAYED => "RELAYED",
-        kind::LAST_SEEN => "LAST-SEEN",
-        _ => "unknown",
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use hybster_proto::wire::kind;
+    use hybster_sim::display::kind_name;
+
     use super::*;
     use crate::document;
 
@@ -134,8 +108,7 @@ mod tests {
             assert_eq!(refusal(reason.name()), Some(*reason));
             assert_ne!(of_refusal(*reason), UNKNOWN, "{reason:?}");
         }
-        let names: std::collections::BTreeSet<_> =
-            (1..=kind::LAST_SEEN).map(message_name).collect();
+        let names: std::collections::BTreeSet<_> = (1..=kind::LAST_SEEN).map(kind_name).collect();
         assert_eq!(names.len(), usize::from(kind::LAST_SEEN), "a kind has no name: {names:?}");
         assert!(!names.contains("unknown"), "a kind has no name");
     }

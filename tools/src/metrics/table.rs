@@ -3,8 +3,6 @@
 use hybster::Status;
 use hybster::runtime::{AgentStatus, DiskStatus, PeerStatus, PillarStatus, RejectionCount};
 
-use crate::words::message_name;
-
 /// What a metric is to Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -447,7 +445,7 @@ fn rejections(status: &Status) -> Vec<Sample> {
     let sample = |it: &RejectionCount| Sample {
         labels: vec![
             ("from", it.from.map_or("clients".to_owned(), |from| from.to_string())),
-            ("message", message_name(it.kind).to_owned()),
+            ("message", hybster_sim::display::kind_name(it.kind).to_owned()),
             ("reason", it.reason.clone()),
         ],
         value: it.count,
