@@ -226,7 +226,9 @@ impl Sessions for DriverSessions {
         for completion in self.completions.iter() {
             let outcome = match completion.outcome {
                 EngineOutcome::Done => Outcome::Done(completion.result),
-                EngineOutcome::Overloaded => Outcome::Failed(Failure::Overloaded),
+                EngineOutcome::Overloaded | EngineOutcome::DiskFull => {
+                    Outcome::Failed(Failure::Overloaded)
+                }
                 EngineOutcome::Evicted => Outcome::Failed(Failure::Evicted),
                 EngineOutcome::TimedOut | EngineOutcome::RepliesDiffer => {
                     Outcome::Failed(Failure::TimedOut)

@@ -179,7 +179,7 @@ fn disks(answer: &GroupStatus) -> Vec<Vec<String>> {
             milliseconds(disk.sync_p99_us),
             milliseconds(disk.sync_longest_us),
             match (disk.holds_clients, disk.is_short) {
-                (true, _) => "full: clients wait",
+                (true, _) => "full: clients refused",
                 (false, true) => "short",
                 (false, false) => "ok",
             }
@@ -341,7 +341,7 @@ mod tests {
             "300/300",
             "1 (down)",
             "2.0 ms",
-            "full: clients wait",
+            "full: clients refused",
             "unreachable",
             "connection refused",
         ] {

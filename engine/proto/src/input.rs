@@ -142,6 +142,11 @@ pub enum ToIntake {
         /// Whether nothing can be ordered.
         halted: bool,
     },
+    /// The disk has no room for what clients ask for, but for what peers send; or it has again.
+    DiskFull {
+        /// Whether clients are refused.
+        is_full: bool,
+    },
     /// The replica left its view (TR listing 15, leaveViewFor).
     ViewLeft {
         /// The view that it left for.

@@ -35,6 +35,7 @@ use crate::output::{Output, Reject, Source, ToIntake, ToPillar};
 use crate::shared::requests::is_admissible;
 use crate::time::{Time, earliest};
 use crate::timeouts::AdaptiveTimeout;
+use crate::wire::ReplyStatus;
 use crate::wire::request::{REQUESTS_HEAD, is_retransmission, requests_body};
 use crate::wire::{RequestRef, RequestTag, Requests};
 
@@ -98,6 +99,8 @@ pub struct Intake<V: RequestVerifier> {
     patience: Patience,
     /// Nothing can be ordered any more, in no view: the states of the replicas differ.
     halted: bool,
+    /// The disk has no room for what clients ask for.
+    disk_full: bool,
     /// When a pillar that this replica leads proposed something last.
     proposed_at: Time,
     /// When the wait for a request proved too short last. Many may have waited equally long.
@@ -187,6 +190,7 @@ impl<V: RequestVerifier> Intake<V> {
             timeout: AdaptiveTimeout::new(config.request_timeout_us),
             patience: Patience::new(config.pillars, config.window),
             halted: false,
+            disk_full: false,
             proposed_at: Time(0),
             expired_at: None,
             config,
@@ -219,6 +223,7 @@ impl<V: RequestVerifier> Intake<V> {
                 }
             }
             ToIntake::StatesDiffer { halted } => self.halted = halted,
+            ToIntake::DiskFull { is_full } => self.disk_full = is_full,
             ToIntake::Committed { pillar, round, next } => {
                 if self.patience.committed(pillar, round, next) {
                     self.ask_last(now, out);
@@ -232,7 +237,9 @@ impl<V: RequestVerifier> Intake<V> {
                     self.lanes.answered(session.client);
                 }
                 if self.halted {
-                    self.refuse_halted(session, number, out);
+                    self.refuse_stored((session, number), ReplyStatus::StatesDiffer, out);
+                } else if self.disk_full && self.is_of_client((session, number)) {
+                    self.refuse_stored((session, number), ReplyStatus::DiskFull, out);
                 } else {
                     self.stored_is_new((session, number), out);
                     self.not_executed((session, number), executed, now, out);

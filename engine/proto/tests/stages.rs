@@ -673,3 +673,36 @@ fn what_a_replica_has_not_certified_does_not_stop_it() {
         group.run(1, input.unwrap());
     }
 }
+
+/// A full disk is no reason to refuse what a peer forwards, nor the result of what was executed.
+#[test]
+fn a_replica_whose_disk_is_full_refuses_its_clients_only() {
+    let mut group = Group::new(1);
+    let full = |is_full| Input::Intake(ToIntake::DiskFull { is_full });
+    let again = |group: &Group, number: u64| {
+        let fresh = group.requests(number..number + 1, false);
+        Bytes::from([&retransmission_head()[..], &fresh[REQUESTS_HEAD..]].concat())
+    };
+    group.client_sends(0, group.requests(1..2, false));
+    group.settle();
+    group.replies.clear();
+    group.run(0, full(true));
+    group.client_sends(0, group.requests(2..3, false));
+    group.client_sends(0, again(&group, 3));
+    group.client_sends(0, again(&group, 1));
+    group.settle();
+    let (refused, done) = (ReplyStatus::DiskFull, ReplyStatus::Done);
+    let said = [(2, refused), (3, refused), (1, done)].map(|(n, it)| (0, RequestNumber(n), it));
+    let mut replies = std::mem::take(&mut group.replies);
+    replies.sort_by_key(|(_, number, _)| number.0);
+    assert_eq!(replies, [said[2], said[0], said[1]]);
+    assert_eq!(group.executed(0).0, OrderNumber(1));
+    let forwarded = group.requests(4..5, false);
+    group.run(0, route_peer_message(ReplicaId(1), forwarded, &group.config).unwrap());
+    group.settle();
+    assert_eq!(group.executed(0).0, OrderNumber(2));
+    group.run(0, full(false));
+    group.client_sends(0, again(&group, 2));
+    group.settle();
+    assert_eq!(group.executed(0).0, OrderNumber(3));
+}

@@ -87,6 +87,12 @@ pub enum CallError {
     /// f+1 replicas keep refusing the request, which was not executed.
     #[error("the group is overloaded and refuses the request; try again later")]
     Overloaded,
+    /// f+1 replicas keep refusing the request because their disks are full.
+    #[error(
+        "the replicas' disks are full, so nothing new is ordered: `hybster status` says where to make room; \
+         the operation may or may not be executed"
+    )]
+    DiskFull,
     /// Too many requests wait in this client already; the request was not sent.
     #[error("{limit} requests wait in this client already; `submit` waits for room")]
     Busy {

@@ -335,6 +335,7 @@ impl Worker {
                 Outcome::Stale => Err(CallError::Stale),
                 Outcome::TooLong => Err(CallError::ResultTooLong),
                 Outcome::Overloaded => Err(CallError::Overloaded),
+                Outcome::DiskFull => Err(CallError::DiskFull),
                 Outcome::TimedOut => Err(self.timeout()),
                 Outcome::RepliesDiffer if self.driver.can_reach_group() => {
                     Err(CallError::RepliesDiffer)

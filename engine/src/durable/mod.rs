@@ -179,11 +179,12 @@ impl Durable {
 
     /// Whether clients have to wait for the disk.
     pub(crate) fn is_congested(&self) -> bool {
-        self.log.is_congested() || self.lacks_room()
+        self.log.is_congested()
     }
 
-    /// Whether what the log has taken from the disk is kept for what peers send. As soon as the disk has no
-    /// more a round of summaries begins; it ends once windows have moved, so only while clients are read.
+    /// Whether what the log has taken from the disk is kept for what peers send, so that clients are refused. As soon
+    /// as the disk has no more a round of summaries begins; it ends once windows have moved, so only while something
+    /// is ordered.
     pub(crate) fn lacks_room(&self) -> bool {
         self.log.lacks_room()
     }

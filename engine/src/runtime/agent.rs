@@ -82,6 +82,8 @@ pub(crate) struct Agent<T: Transport> {
     has_appended: bool,
     /// The last durable checkpoint that the stages were told of.
     saved: u64,
+    /// Whether the disk has no room for what clients ask for, as the intake knows it.
+    lacks_room: bool,
     /// When to look whether the next checkpoint can be written.
     saver_due: Time,
     /// When to look whether the beginning of the log can be removed.
@@ -161,6 +163,7 @@ impl<T: Transport> Agent<T> {
             appender: durable.map(|durable| durable.log.appender(index as u16)),
             has_appended: false,
             saved: durable.map_or(0, Durable::saved),
+            lacks_room: false,
             saver_due: Time(0),
             truncation_due: Time(0),
             first: Vec::new(),

@@ -121,7 +121,7 @@ pub struct DiskStatus {
     pub is_short: bool,
     /// Bytes that the log has taken from the disk and not yet written.
     pub room: u64,
-    /// Whether clients are not read because the disk is short of room.
+    /// Whether clients are refused because the disk is short of room.
     pub holds_clients: bool,
 }
 

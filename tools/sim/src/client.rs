@@ -47,6 +47,10 @@ pub(crate) struct Client {
     may_halt: bool,
     /// Requests that ended as the group has halted.
     pub(crate) states_differ: u64,
+    /// Disks have so little room that requests may be refused for it.
+    disks_are_small: bool,
+    /// Requests that were.
+    pub(crate) refused_by_disks: u64,
 }
 
 /// An operation that was submitted.
@@ -102,6 +106,8 @@ impl Client {
             longest_call_us: scenario.longest_call_us.unwrap_or(u64::MAX),
             may_halt: scenario.different_services() > usize::from(config.faults),
             states_differ: 0,
+            disks_are_small: scenario.disk.is_some_and(|disk| disk.segments.is_some()),
+            refused_by_disks: 0,
             plan,
         }
     }
@@ -206,6 +212,11 @@ impl Client {
                 Outcome::StatesDiffer if self.may_halt => {
                     self.history.push(call);
                     self.states_differ += 1;
+                    continue;
+                }
+                Outcome::DiskFull if self.disks_are_small => {
+                    self.unsure.push(submitted);
+                    self.refused_by_disks += 1;
                     continue;
                 }
                 // It ran: with which answer, nobody says.

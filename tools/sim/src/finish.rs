@@ -91,6 +91,7 @@ impl World {
         let peaks = self.replicas.iter().map(|r| r.peak_waiting as u64);
         self.counters.peak_inputs = peaks.max().unwrap_or(0);
         self.counters.results_gone = self.clients.iter().map(|c| c.results_gone).sum();
+        self.counters.refused_by_disks = self.clients.iter().map(|c| c.refused_by_disks).sum();
         self.counters.states_differ = self.clients.iter().map(|c| c.states_differ).sum();
         self.counters.numbers_taken = self.clients.iter().map(|c| c.numbers_taken).sum();
         Report {

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use hybster_proto::ids::ClientId;
+use hybster_proto::input::ToIntake;
+use hybster_proto::output::Input;
 
+use crate::replica::Stage;
 use crate::world::World;
 
 /// Bytes of a client that the system takes for a replica that does not read it.
@@ -16,8 +19,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 #[derive(Default)]
 pub(crate) struct Unread {
     paused: BTreeSet<ClientId>,
-    /// None is read, as the disk is full.
-    all: bool,
+    /// The disk is full: clients are refused.
+    refuses: bool,
     waiting: BTreeMap<ClientId, (usize, VecDeque<(usize, Bytes)>)>,
 }
 
@@ -30,7 +33,7 @@ impl Unread {
         message: &Bytes,
         loses_nothing: bool,
     ) -> bool {
-        if !self.all && !self.paused.contains(&client) {
+        if !self.paused.contains(&client) {
             return false;
         }
         let (bytes, waiting) = self.waiting.entry(client).or_default();
@@ -58,7 +61,7 @@ impl World {
     /// What a client sent while it was not read arrives, if it is read now.
     fn read_again(&mut self, replica: usize, client: ClientId) {
         let unread = &mut self.replicas[replica].unread;
-        if unread.all || unread.paused.contains(&client) {
+        if unread.paused.contains(&client) {
             return;
         }
         let (_, waiting) = unread.waiting.remove(&client).unwrap_or_default();
@@ -67,16 +70,15 @@ impl World {
         }
     }
 
-    /// A replica whose disk is full reads no client.
+    /// A replica whose disk is full refuses what clients ask for.
     pub(crate) fn look_at_room(&mut self, replica: usize) {
         let disk = self.replicas[replica].disk.as_ref();
         let lacks_room = disk.is_some_and(|disk| disk.holds_clients());
-        let unread = &mut self.replicas[replica].unread;
-        let before = std::mem::replace(&mut unread.all, lacks_room);
+        let before = std::mem::replace(&mut self.replicas[replica].unread.refuses, lacks_room);
         self.counters.full_disks += u64::from(lacks_room && !before);
-        if before && !lacks_room {
-            let clients: Vec<ClientId> = unread.waiting.keys().copied().collect();
-            clients.into_iter().for_each(|client| self.read_again(replica, client));
+        if before != lacks_room {
+            let told = ToIntake::DiskFull { is_full: lacks_room };
+            self.replicas[replica].post(Stage::Network, Input::Intake(told));
         }
     }
 }

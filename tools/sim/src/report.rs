@@ -48,6 +48,8 @@ pub struct Counters {
     pub numbers_taken: u64,
     /// Operations whose result was not kept until their client asked again.
     pub results_gone: u64,
+    /// Requests that ended as f+1 replicas' disks were full.
+    pub refused_by_disks: u64,
     /// Operations that ended as the replicas' states differ.
     pub states_differ: u64,
     /// What replicas told their operators about states that differ, by replica.
@@ -204,6 +206,7 @@ impl Counters {
         self.answered += other.answered;
         self.numbers_taken += other.numbers_taken;
         self.results_gone += other.results_gone;
+        self.refused_by_disks += other.refused_by_disks;
         self.view = self.view.max(other.view);
         self.views_entered += other.views_entered;
         self.belated_views += other.belated_views;

@@ -154,7 +154,7 @@ fn disk(status: &Status) -> Option<Finding> {
     let disk = status.disk.as_ref()?;
     let advice = "make room on its disk";
     Some(match (disk.holds_clients, disk.is_short) {
-        (true, _) => Finding::wrong("disk", "it is full, and clients are not read", advice),
+        (true, _) => Finding::wrong("disk", "it is full, and clients are refused", advice),
         (false, true) => Finding::warning("disk", "it has no more room for the log", advice),
         (false, false) => Finding::ok("disk", "it has room"),
     })

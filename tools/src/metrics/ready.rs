@@ -29,7 +29,7 @@ pub(super) fn why_not_ready(status: &Status, peers_needed: usize) -> Vec<String>
         format!("links to {up} peers are up, and a quorum needs {peers_needed}"),
     );
     let full = status.disk.as_ref().is_some_and(|disk| disk.holds_clients);
-    refuse(full, "the disk is full: clients are not read until there is room".to_owned());
+    refuse(full, "the disk is full: clients are refused until there is room".to_owned());
     reasons
 }
 

@@ -332,7 +332,7 @@ pub(crate) static METRICS: &[Metric] = &[
     gauge(
         "disk_holds_clients",
         "disk.holds_clients",
-        "1 while clients are not read because the disk is short of room",
+        "1 while clients are refused because the disk is short of room",
         |s| disk(s, |it| it.holds_clients.into()),
     ),
     counter(

@@ -38,9 +38,10 @@
 //! # Errors
 //! Evicted, Stale, TooLong, NumberTaken, ResultGone and StatesDiffer end a request like a result does:
 //! when f+1 replicas say so, so that a correct one does.
-//! Overloaded is the advice of one replica about its own buffers. It makes the core wait and ask
-//! again; after several rounds, if f+1 replicas say so since the last transmission, the request
-//! ends with [`Outcome::Overloaded`]. A single replica can make no request fail.
+//! Overloaded and DiskFull are the advice of one replica about its own buffers and its disk. They make the core wait
+//! and ask again; after several rounds, if f+1 replicas say so since the last transmission, the request
+//! ends with [`Outcome::Overloaded`], or [`Outcome::DiskFull`] if f+1 replicas have no room on disk. A single replica
+//! can make no request fail.
 
 mod output;
 mod proofs;

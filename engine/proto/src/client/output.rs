@@ -39,6 +39,8 @@ pub enum Outcome {
     StatesDiffer,
     /// f+1 replicas keep refusing it because their buffers are full.
     Overloaded,
+    /// f+1 replicas keep refusing it because their disks are full. It may still be executed.
+    DiskFull,
     /// No certificate within the limit that [`ClientCore::give_up_after`] set. It may still be
     /// executed.
     ///
@@ -302,7 +304,8 @@ pub struct ClientStats {
     pub fallbacks: u64,
     /// Requests sent again, each counted once per time and not per replica.
     pub retransmissions: u64,
-    /// Replies that say [`Overloaded`](crate::wire::ReplyStatus::Overloaded).
+    /// Replies that say [`Overloaded`](crate::wire::ReplyStatus::Overloaded) or
+    /// [`DiskFull`](crate::wire::ReplyStatus::DiskFull).
     pub overloads: u64,
     /// Replies about requests of another client that uses this one's sessions and numbers. There
     /// should be none: see [`Outcome::NumberTaken`].

@@ -96,7 +96,9 @@ impl ClientCore {
             self.handle_answer(slot, replica, entry, now, out);
         } else {
             match entry.status {
-                ReplyStatus::Overloaded => self.handle_overload(slot, replica, now),
+                ReplyStatus::Overloaded | ReplyStatus::DiskFull => {
+                    self.handle_overload(slot, replica, entry.status, now);
+                }
                 // Only queries are answered so.
                 ReplyStatus::OrderIt => self.stats.mismatching[replica] += 1,
                 _ => self.handle_result(slot, replica, entry, now, out),
@@ -243,7 +245,9 @@ impl ClientCore {
             ReplyStatus::NumberTaken => Outcome::NumberTaken,
             ReplyStatus::ResultGone => Outcome::ResultGone,
             ReplyStatus::StatesDiffer => Outcome::StatesDiffer,
-            ReplyStatus::OrderIt | ReplyStatus::Overloaded => unreachable!("never a vote"),
+            ReplyStatus::OrderIt | ReplyStatus::Overloaded | ReplyStatus::DiskFull => {
+                unreachable!("never a vote")
+            }
         };
         let slot = self.table.slot(index);
         let is_first = slot.attempts == 0;
@@ -378,13 +382,14 @@ impl ClientCore {
         }
     }
 
-    /// A replica's buffers are full: the leader is asked again a little later.
-    fn handle_overload(&mut self, index: u32, replica: usize, now: Time) {
+    /// A replica's buffers or its disk are full: the leader is asked again a little later.
+    fn handle_overload(&mut self, index: u32, replica: usize, status: ReplyStatus, now: Time) {
         self.stats.overloads += 1;
         let leader = replica == self.leader;
         let (slot, rare) = self.table.parts_mut(index);
         slot.unusual = true;
         rare.overloaded |= 1 << replica;
+        rare.full_disks |= u64::from(status == ReplyStatus::DiskFull) << replica;
         let only_leader_asked = slot.queue == 0 || (OVERLOAD..QUERY).contains(&slot.queue);
         if !leader || !only_leader_asked || slot.queue >= OVERLOAD {
             return;

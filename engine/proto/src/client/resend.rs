@@ -131,8 +131,11 @@ impl ClientCore {
             return self.order_query(index, now, out);
         }
         let overloaded = std::mem::take(&mut rare.overloaded).count_ones() as usize;
+        let full_disks = std::mem::take(&mut rare.full_disks).count_ones() as usize;
         if overloaded >= self.config.acknowledging() && slot.attempts >= OVERLOAD_ATTEMPTS {
-            self.finish(index, Outcome::Overloaded, &[], out);
+            let are_disks = full_disks >= self.config.acknowledging();
+            let outcome = if are_disks { Outcome::DiskFull } else { Outcome::Overloaded };
+            self.finish(index, outcome, &[], out);
             return 0;
         }
         slot.attempts = slot.attempts.saturating_add(1);

@@ -65,8 +65,10 @@ pub(super) struct Candidate {
 pub(super) struct Rare {
     /// Replies that differ from the first: at most one per replica and status.
     pub(super) others: Vec<Candidate>,
-    /// Replicas that said since the last transmission that their buffers are full.
+    /// Replicas that said since the last transmission that their buffers or their disks are full.
     pub(super) overloaded: u64,
+    /// Those of them that said so of their disks.
+    pub(super) full_disks: u64,
     /// Replicas that gave no result to a query, or two different ones.
     pub(super) spoiled: u64,
 }

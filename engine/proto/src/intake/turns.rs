@@ -27,13 +27,17 @@ impl<V: RequestVerifier> Intake<V> {
         now: Time,
         out: &mut Output,
     ) {
+        if self.disk_full && !is_retransmission(&message) {
+            // One that is sent again may have been executed. Who has its result is told.
+            return self.refuse(&message, ReplyStatus::DiskFull, out);
+        }
         let waiting = Waiting::new(link, message);
         if self.has_room() && self.lanes.may_pass(link.client) {
             if let Some(rest) = self.take_in(waiting, now, out) {
                 self.lanes.put_back(rest);
             }
         } else if let Err(refused) = self.lanes.push(waiting, out) {
-            self.refuse(&refused.message, out);
+            self.refuse(&refused.message, ReplyStatus::Overloaded, out);
         }
     }
 
@@ -77,9 +81,9 @@ impl<V: RequestVerifier> Intake<V> {
         (waiting.done < waiting.message.len()).then_some(waiting)
     }
 
-    /// A client sent more than may wait: it is told to come later.
+    /// A client sent more than may wait, or than the disk has room for: it is told to come later.
     #[cold]
-    fn refuse(&self, message: &[u8], out: &mut Output) {
+    fn refuse(&self, message: &[u8], status: ReplyStatus, out: &mut Output) {
         out.reject(None, message, Reject::Overload);
         let body = requests_body(message).unwrap_or_default();
         for request in Requests::new(body).flatten() {
@@ -89,7 +93,7 @@ impl<V: RequestVerifier> Intake<V> {
                 tag: request.tag(),
                 view: self.view,
                 cause: Cause::AskedAgain,
-                status: ReplyStatus::Overloaded,
+                status,
                 result: &[],
             });
         }

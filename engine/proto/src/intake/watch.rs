@@ -147,15 +147,16 @@ impl<V: RequestVerifier> Intake<V> {
         }
     }
 
-    /// A stored request was not executed, and none can be: its client is told. A leader is not
-    /// suspected for it, since no other could go on either.
-    pub(super) fn refuse_halted(
-        &mut self,
-        session: SessionId,
-        number: RequestNumber,
-        out: &mut Output,
-    ) {
-        let Some(stored) = self.forget((session, number)) else { return };
+    /// Whether a stored request has come from its client, and is not a peer's to watch over.
+    pub(super) fn is_of_client(&self, key: Key) -> bool {
+        self.stored.get(&key).is_some_and(|stored| stored.is_own && !stored.is_proposed)
+    }
+
+    /// A stored request was not executed, and is not going to be now: its client is told why. A leader is not
+    /// suspected for it.
+    pub(super) fn refuse_stored(&mut self, key: Key, status: ReplyStatus, out: &mut Output) {
+        let Some(stored) = self.forget(key) else { return };
+        let (session, number) = key;
         out.execution(ToExecution::Unwatch { session, number });
         out.replies.push(&Reply {
             session,
@@ -163,7 +164,7 @@ impl<V: RequestVerifier> Intake<V> {
             tag: stored.tag,
             view: self.view,
             cause: Cause::AskedAgain,
-            status: ReplyStatus::StatesDiffer,
+            status,
             result: &[],
         });
     }

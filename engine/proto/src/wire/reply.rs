@@ -41,6 +41,8 @@ pub enum ReplyStatus {
     /// Not executed so far, and nothing is: the states of the replicas differ, so that nothing can be
     /// ordered. It may still be executed if that comes to an end.
     StatesDiffer = 8,
+    /// Refused without being ordered: the replica's disk is full; try again later.
+    DiskFull = 9,
 }
 
 impl ReplyStatus {
@@ -55,6 +57,7 @@ impl ReplyStatus {
             6 => Self::NumberTaken,
             7 => Self::ResultGone,
             8 => Self::StatesDiffer,
+            9 => Self::DiskFull,
             _ => return None,
         })
     }

@@ -2,6 +2,7 @@
 
 use hybster_net::Transport;
 use hybster_proto::ids::OrderNumber;
+use hybster_proto::input::ToIntake;
 use hybster_proto::output::{Input, Output, ToControl, ToState};
 use hybster_proto::time::{Time, earliest};
 
@@ -39,7 +40,7 @@ impl<T: Transport> Agent<T> {
         }
     }
 
-    /// Tells the stages which checkpoint is durable, and has the next one written; the agent with
+    /// Tells the stages which checkpoint is durable, and whether there is room for more, and has the next one written; the agent with
     /// the network does.
     pub(super) fn look_at_disk(&mut self) {
         let Some(durable) = self.shared.durable.as_ref().filter(|_| self.index == NETWORK_AGENT)
@@ -50,6 +51,7 @@ impl<T: Transport> Agent<T> {
             let again = durable.go_on().unwrap_or_default();
             self.saver_due = self.host.after_us(again.as_micros() as u64);
         }
+        let lacks_room = durable.lacks_room();
         let saved = durable.saved();
         let is_due = self.host >= self.truncation_due;
         let begins = is_due && durable.truncate(&self.shared.config, self.shared.replica);
@@ -62,6 +64,10 @@ impl<T: Transport> Agent<T> {
         }
         if begins {
             self.post(Input::Control(ToControl::Summarize));
+        }
+        if lacks_room != self.lacks_room {
+            self.lacks_room = lacks_room;
+            self.post(Input::Intake(ToIntake::DiskFull { is_full: lacks_room }));
         }
     }
 

@@ -183,6 +183,27 @@ fn lasting_overload_is_reported() {
     }
 }
 
+/// Full disks are named as such only if f+1 replicas have one.
+#[test]
+fn full_disks_are_told_from_full_buffers() {
+    use ReplyStatus::{DiskFull, Overloaded};
+    let cases = [
+        ([DiskFull, DiskFull, Overloaded], Outcome::DiskFull),
+        ([DiskFull, Overloaded, Overloaded], Outcome::Overloaded),
+    ];
+    for (says, expected) in cases {
+        let mut c = Client::new(3, 1, 1);
+        let number = c.submit(0, b"");
+        while c.out.completions.is_empty() {
+            for r in c.targets() {
+                c.reply(r, 0, number, says[usize::from(r)], b"");
+            }
+            c.next_tick();
+        }
+        assert_eq!(c.finished(), [(0, number, expected, vec![])]);
+    }
+}
+
 #[test]
 fn a_broken_link_to_the_leader_is_worked_round_and_its_return_is_used() {
     let mut c = Client::new(3, 1, 1);
