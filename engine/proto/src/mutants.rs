@@ -127,6 +127,14 @@ pub enum Mutant {
     VotesUnlogged,
     /// A replica that comes back does not wait for what its peers have seen of it.
     CopyTrusted,
+    /// Who keeps messages of a later view asks for it only when one comes.
+    AsksOnceForLater,
+    /// It waits for the first f peers only.
+    FirstTellersSuffice,
+    /// It leaves its view before it is told.
+    LeavesUntold,
+    /// Peers do not tell it for which view it has left.
+    LeavingUntold,
     /// A replica does not log its VIEW-CHANGEs.
     LeavingUnlogged,
     /// A leader is suspected although its window was full.
@@ -141,7 +149,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 65] = [
+    pub const ALL: [Self; 69] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -202,6 +210,10 @@ impl Mutant {
         Self::MessagesUngated,
         Self::VotesUnlogged,
         Self::CopyTrusted,
+        Self::AsksOnceForLater,
+        Self::FirstTellersSuffice,
+        Self::LeavesUntold,
+        Self::LeavingUntold,
         Self::LeavingUnlogged,
         Self::FullWindowCounts,
         Self::FullWindowExcuses,

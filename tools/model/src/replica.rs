@@ -292,8 +292,11 @@ impl Automaton {
                 effects.sent_at.clear();
             }
             Stimulus::Told => {
-                let peer = ReplicaId(u16::from(self.id.0 == 0));
-                for pillar in group.config.all_pillars() {
+                let peers =
+                    (0..group.config.replicas).map(ReplicaId).filter(|peer| *peer != self.id);
+                for (peer, pillar) in
+                    peers.flat_map(|p| group.config.all_pillars().map(move |it| (p, it)))
+                {
                     let message = LastSeen::Nothing.encode(pillar);
                     line.extend(route_peer_message(peer, message, &group.config));
                 }

@@ -47,12 +47,12 @@ bounds! {
     two_slots_follower_faulty: Bounds { slots: 2, ..small(2) }, 46_757;
 
     // One correct replica stops once, at any record of its log, and comes back.
-    restart_of_the_leader_of_view_0: Bounds { restarts: Some(0), ..small(2) }, 6_090;
-    restart_of_the_leader_of_view_1: Bounds { restarts: Some(1), ..small(0) }, 6_711;
-    restart_of_a_follower: Bounds { restarts: Some(2), ..small(0) }, 6_855;
-    restart_of_a_follower_before_a_faulty_leader: Bounds { restarts: Some(2), ..small(1) }, 26_960;
-    restart_where_all_are_correct: Bounds { restarts: Some(0), ..Bounds::small(None) }, 19_748;
-    restart_of_the_leader_before_a_faulty_one: Bounds { restarts: Some(0), ..small(1) }, 21_828;
+    restart_of_the_leader_of_view_0: Bounds { restarts: Some(0), ..small(2) }, 6_183;
+    restart_of_the_leader_of_view_1: Bounds { restarts: Some(1), ..small(0) }, 6_788;
+    restart_of_a_follower: Bounds { restarts: Some(2), ..small(0) }, 6_885;
+    restart_of_a_follower_before_a_faulty_leader: Bounds { restarts: Some(2), ..small(1) }, 26_484;
+    restart_where_all_are_correct: Bounds { restarts: Some(0), ..Bounds::small(None) }, 19_967;
+    restart_of_the_leader_before_a_faulty_one: Bounds { restarts: Some(0), ..small(1) }, 22_026;
 
     two_pillars_leader_of_view_0_faulty: Bounds { pillars: 2, requests: 1, ..small(0) }, 37_800;
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use hybster_disk::{Faults, VirtualDisk};
 use hybster_log::{AppendError, Appender, Cursor, Log, Options, Recovery, Step, WhenFull, Writer};
+use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::Gate;
 use hybster_proto::ids::{OrderNumber, PillarId};
 use hybster_proto::output::{DurableCheckpoint, LogRecord, TakenSnapshot};
@@ -96,6 +97,8 @@ pub(crate) struct Disk {
     /// What was removed, though a segment may still have it.
     removed: u64,
     pillars: u16,
+    /// Order numbers of a window.
+    window: u64,
     /// What the replica did, each with the end of the log after which it counts.
     deeds: VecDeque<(u64, Deed)>,
     /// What its service executed with it.
@@ -137,7 +140,8 @@ impl Disk {
     ///
     /// # Panics
     /// If the log cannot be made on it.
-    pub(crate) fn new(pillars: u16, plan: &DiskPlan, random: &mut Random) -> Self {
+    pub(crate) fn new(group: &GroupConfig, plan: &DiskPlan, random: &mut Random) -> Self {
+        let (pillars, window) = (group.pillars, group.window);
         let device = VirtualDisk::new(random.next());
         let options = options(plan);
         if let Some(segments) = plan.segments {
@@ -164,6 +168,7 @@ impl Disk {
             truncation: Truncation::new(pillars, round_bytes, 0),
             removed: 0,
             pillars,
+            window,
             deeds: VecDeque::new(),
             executions: Vec::new(),
         };
@@ -208,6 +213,9 @@ impl Disk {
     /// # Panics
     /// If the log fails though the device works.
     pub(crate) fn append(&mut self, record: &LogRecord) {
+        if let (Some(bytes), Some(running)) = (record.batch_bytes(), &self.running) {
+            running.log.expect(self.window, bytes);
+        }
         while let Some(Running { appender, .. }) = &self.running {
             match appender.append(0, &record.parts()) {
                 Ok(_) => return,

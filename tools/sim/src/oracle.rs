@@ -98,7 +98,7 @@ impl Oracles {
 
     /// A replica was started again from its log.
     pub(crate) fn restarted(&mut self, at: ReplicaId, now: Restarted) {
-        let Restarted { executed, stable, bases, view, in_view } = now;
+        let Restarted { executed, stable, bases, view, in_view, counters: _ } = now;
         let bases = bases.into_iter().map(|base| base.0).collect();
         let (frontier, stable) = (executed.0, stable.0);
         self.seen[usize::from(at.0)] = Seen { frontier, stable, bases, view, in_view };

@@ -1,5 +1,6 @@
 //! What correct replicas have bound to the values of their counters, as others see it: a value is used
-//! once, however often the replica is started again.
+//! once, however often the replica is started again. One that was started from an older copy of its log certifies
+//! nothing where it had been: the same message this time is another one the next.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,12 @@ type Account = (ReplicaId, Option<PillarId>);
 
 /// Messages that left correct replicas, by the counter value that they used.
 #[derive(Default)]
-pub(crate) struct Released(BTreeMap<(Account, CounterValue), Digest>);
+pub(crate) struct Released {
+    used: BTreeMap<(Account, CounterValue), Digest>,
+    /// Of replicas that were started from a copy of their log: the values that the copy lacks, from behind the first to
+    /// the second.
+    lacking: BTreeMap<Account, (CounterValue, CounterValue)>,
+}
 
 impl Released {
     /// A message leaves a correct replica.
@@ -43,6 +49,7 @@ impl Released {
                 }
                 for (pillar, part) in config.all_pillars().zip(&change.parts) {
                     for link in &part.chain {
+                        self.follows((by, pillar), link.previous)?;
                         let value = CounterValue::new(link.to.0, 0);
                         self.note((by, Some(pillar)), value, link.digest)?;
                     }
@@ -60,12 +67,34 @@ impl Released {
         Ok(())
     }
 
+    /// A replica is started from a copy of its log, which puts O of a pillar here.
+    pub(crate) fn copied(&mut self, replica: ReplicaId, pillar: PillarId, at: CounterValue) {
+        let of = (replica, Some(pillar));
+        let all = (of, CounterValue::ZERO)..=(of, CounterValue::MAX);
+        let last = self.used.range(all).next_back().map_or(CounterValue::ZERO, |((_, at), _)| *at);
+        self.lacking.insert(of, (at, last));
+    }
+
+    /// Who leaves a view discloses what it has certified before: with a copy, too little.
+    fn follows(&self, (by, pillar): (ReplicaId, PillarId), previous: CounterValue) -> Checked {
+        let lacking = self.lacking.get(&(by, Some(pillar)));
+        if lacking.is_some_and(|(from, to)| previous >= *from && previous < *to) {
+            let story = format!("{by} disclosed {previous} of {pillar}, and had been beyond it");
+            return Err(("an older copy certifies nothing", story, vec![by.0]));
+        }
+        Ok(())
+    }
+
     fn note(&mut self, of: Account, value: CounterValue, digest: Digest) -> Checked {
-        let known = *self.0.entry((of, value)).or_insert(digest);
+        let (replica, pillar) = of;
+        if self.lacking.get(&of).is_some_and(|(from, to)| value > *from && value <= *to) {
+            let story = format!("{replica} used {value} of {pillar:?}, where it had been before");
+            return Err(("an older copy certifies nothing", story, vec![replica.0]));
+        }
+        let known = *self.used.entry((of, value)).or_insert(digest);
         if known == digest {
             return Ok(());
         }
-        let (replica, pillar) = of;
         let story = format!("{replica} used {value} of {pillar:?} for two messages");
         Err(("a counter value is used once", story, vec![replica.0]))
     }

@@ -17,7 +17,7 @@ use hybster_proto::output::{Input, Output, ToExecution};
 use hybster_proto::protocol::Rules;
 use hybster_proto::replica::{Stages, Start};
 use hybster_proto::time::{StageClock, Time, WallClock, earliest};
-use hybster_tss::{Counter, CounterValue, InProcessTrInX, InProcessVerifier, InstanceId};
+use hybster_tss::{Counter, CounterValue, InProcessTrInX, InProcessVerifier, InstanceId, TrInX};
 
 use crate::behaviour::{Archive, Departure, Host, Scene, Workshop};
 use crate::clock::{Clock, DayClock};
@@ -211,7 +211,7 @@ impl Replica {
             day: scenario.day_clock(id),
             crashed: false,
             is_down: false,
-            disk: scenario.disk.map(|plan| Disk::new(config.pillars, &plan, &mut random)),
+            disk: scenario.disk.map(|plan| Disk::new(config, &plan, &mut random)),
             paused: false,
             buffered: VecDeque::new(),
             slow: 1,
@@ -278,6 +278,7 @@ impl Replica {
             executed: durable,
             stable: self.core.control.status().stable_checkpoint,
             bases: self.core.pillars.iter().map(|pillar| pillar.window_base()).collect(),
+            counters: self.trinx.iter().map(|it| it.current(Counter::Ordering)).collect(),
             view: current,
             in_view: stable == current,
         };

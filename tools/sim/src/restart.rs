@@ -5,6 +5,7 @@ use std::mem;
 use hybster_proto::ids::{OrderNumber, ReplicaId};
 use hybster_proto::input::ToState;
 use hybster_proto::output::{Input, Output, ToControl};
+use hybster_tss::CounterValue;
 
 use crate::agenda::Event;
 use crate::disk::{Deed, Stop};
@@ -268,6 +269,11 @@ impl World {
         let Self { scenario, keys, ledger, config, replicas, .. } = self;
         let seen =
             replicas[index].recover((records, is_whole), scenario, config, keys, ledger, now)?;
+        if self.has_older_copy(index) {
+            for (pillar, at) in self.config.all_pillars().zip(&seen.counters) {
+                self.released.copied(ReplicaId(index as u16), pillar, *at);
+            }
+        }
         self.oracles.restarted(ReplicaId(index as u16), seen);
         self.drain(index, Stage::Execution);
         let replica = &mut self.replicas[index];
@@ -292,6 +298,8 @@ pub(crate) struct Restarted {
     pub(crate) stable: OrderNumber,
     /// Per pillar, the base of its window.
     pub(crate) bases: Vec<OrderNumber>,
+    /// Per pillar, where its counter O is.
+    pub(crate) counters: Vec<CounterValue>,
     pub(crate) view: hybster_proto::ids::View,
     pub(crate) in_view: bool,
 }

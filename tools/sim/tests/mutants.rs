@@ -108,7 +108,11 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
         Mutant::PeersUnlimited => staged::resources::flood(seed, Flood::Batches),
         Mutant::VouchesUnsaved => staged::restarts::after_a_transfer(seed),
         Mutant::RepliesUngated => staged::restarts::without_the_leader(seed),
+        Mutant::AsksOnceForLater => staged::away::away(seed),
         Mutant::CopyTrusted => staged::restarts::from_a_copy(seed),
+        Mutant::FirstTellersSuffice => staged::restarts::from_a_copy_that_one_knows(seed),
+        Mutant::LeavesUntold => staged::restarts::from_a_copy_that_hears_nothing(seed),
+        Mutant::LeavingUntold => staged::restarts::from_a_copy_of_an_earlier_view(seed),
         Mutant::MessagesUngated
         | Mutant::LeavingUnlogged
         | Mutant::TruncatesEarly
@@ -296,6 +300,10 @@ mutants! {
     messages_ungated: MessagesUngated in 500;
     votes_unlogged: VotesUnlogged in 500;
     copy_trusted: CopyTrusted in 500;
+    asks_once_for_later: AsksOnceForLater in 500;
+    first_tellers_suffice: FirstTellersSuffice in 500;
+    leaves_untold: LeavesUntold in 500;
+    leaving_untold: LeavingUntold in 500;
     leaving_unlogged: LeavingUnlogged in 500;
     full_window_counts: FullWindowCounts in 20;
     full_window_excuses: FullWindowExcuses in 20;

@@ -1,5 +1,8 @@
 //! Hand-made scenarios, each with the proof that it happened.
 
+#[path = "staged/away.rs"]
+mod staged;
+
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::Reject;
 use hybster_proto::wire::kind;
@@ -449,5 +452,14 @@ fn a_follower_whose_clock_is_wrong_by_an_hour_does_no_harm() {
                 assert_eq!(report.counters.alone_at_end, 0, "seed {seed}: {report}");
             }
         }
+    }
+}
+
+/// Who keeps messages of a view that it has not entered asks again, though nobody speaks any more.
+#[test]
+fn who_was_away_asks_for_the_view_until_it_is_told() {
+    for seed in SEEDS {
+        let report = good(staged::away(seed));
+        assert!(report.counters.view > 0, "seed {seed}: {report}");
     }
 }

@@ -126,6 +126,20 @@ fn with_little_room(seed: u64) -> Scenario {
     scenario
 }
 
+/// As [`with_little_room`], but batches are as long as a replica's disk has room for a few windows of.
+fn with_long_batches(seed: u64) -> Scenario {
+    let mut scenario = with_little_room(seed);
+    scenario.name = "with long batches".into();
+    (scenario.group.max_operation_bytes, scenario.group.kept_result_bytes) = (16 << 10, 64 << 10);
+    // One that takes longer to save than the others to fill its disk would be left behind.
+    scenario.disk = Some(DiskPlan { sync_us: 500, save_us: 5_000, segments: Some(5) });
+    for client in &mut scenario.clients {
+        (client.operations, client.operations_after) = (150, 20);
+        (client.least_padding, client.padding) = (8 << 10, 7 << 10);
+    }
+    scenario
+}
+
 /// The disks of up to f replicas are damaged while these are down, after syncs that failed on any.
 fn on_bad_disks(seed: u64) -> Scenario {
     let mut random = Random::new(seed ^ 0x57a6_ed05);
@@ -161,8 +175,19 @@ fn a_group_goes_on_within_the_room_that_its_disks_have() {
         held += report.counters.full_disks;
         truncations += report.counters.truncations;
     }
-    println!("clients were held {held} times, the log was shortened {truncations} times");
+    println!("clients were refused {held} times, the log was shortened {truncations} times");
     assert!(truncations > 8 * 3);
+}
+
+/// What is kept for peers is measured by the batches that there are: long ones use up no disk.
+#[test]
+fn long_batches_leave_room_for_what_peers_send() {
+    let mut truncations = 0;
+    for seed in 0..12 {
+        truncations += good(with_long_batches(seed)).counters.truncations;
+    }
+    println!("the log was shortened {truncations} times");
+    assert!(truncations > 12 * 3);
 }
 
 /// A sync that fails stops a replica, which comes back with what was released. A log that is damaged is refused, or the
@@ -193,6 +218,33 @@ fn a_replica_does_not_refuse_its_own_log() {
 fn an_older_copy_is_refused() {
     for seed in 0..60 {
         let report = good(staged::from_a_copy(seed));
+        assert_eq!(report.counters.older_copies, 1, "{report}");
+    }
+}
+
+/// The first peer that tells a replica what it has seen of it may be the one that has seen nothing.
+#[test]
+fn an_older_copy_is_refused_though_only_one_peer_knows() {
+    for seed in 0..60 {
+        let report = good(staged::from_a_copy_that_one_knows(seed));
+        assert_eq!(report.counters.older_copies, 1, "{report}");
+    }
+}
+
+/// A replica that hears from nobody leaves no view with what a copy has.
+#[test]
+fn an_older_copy_leaves_no_view() {
+    for seed in 0..60 {
+        let report = good(staged::from_a_copy_that_hears_nothing(seed));
+        assert_eq!(report.counters.older_copies, 1, "{report}");
+    }
+}
+
+/// Who has left a view does not take part in it again with a copy that does not know.
+#[test]
+fn an_older_copy_of_an_earlier_view_is_refused() {
+    for seed in 0..60 {
+        let report = good(staged::from_a_copy_of_an_earlier_view(seed));
         assert_eq!(report.counters.older_copies, 1, "{report}");
     }
 }

@@ -4,7 +4,7 @@ use hybster_tss::{Digest, Proof};
 use std::sync::Arc;
 
 use super::wire::ordering::PrepareHeader;
-use super::wire::view::Part;
+use super::wire::view::{Link, Part};
 use crate::hybster::wire::checkpoint::CheckpointCertificate;
 use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
 use crate::input::{ToControl, ToPillar};
@@ -31,6 +31,8 @@ pub enum PillarInput {
         source: ReplicaId,
         /// The headers.
         headers: Vec<PrepareHeader>,
+        /// Of a peer's VIEW-CHANGE: who left, and the last step of its counter.
+        left: Option<Box<(ReplicaId, Link)>>,
     },
     /// The batches of a [`PillarInput::Hold`] are not needed any more.
     Release {
@@ -128,6 +130,8 @@ pub enum ControlInput {
         /// The proof.
         proof: Proof,
     },
+    /// A pillar of a replica that comes back has been told what peers have seen of it.
+    Told(PillarId),
     /// A pillar has a certificate of a stable checkpoint.
     CheckpointStable(CheckpointCertificate),
     /// A peer vouches for another state than this replica does.

@@ -16,12 +16,14 @@ pub(crate) struct Later {
     queues: Vec<VecDeque<(View, Bytes)>>,
     /// Messages of one sender, at most.
     room: usize,
+    /// Messages of all senders.
+    kept: usize,
 }
 
 impl Later {
     /// Room for a number of messages of each of `replicas`.
     pub(crate) fn new(replicas: u16, room: usize) -> Self {
-        Self { queues: vec![VecDeque::new(); usize::from(replicas)], room }
+        Self { queues: vec![VecDeque::new(); usize::from(replicas)], room, kept: 0 }
     }
 
     /// Keeps a message; `false` if there is no room for it.
@@ -34,12 +36,16 @@ impl Later {
             // The nearest view is the likeliest.
             let farthest = (0..queue.len()).max_by_key(|at| queue[*at].0);
             match farthest.filter(|at| queue[*at].0 > view) {
-                Some(at) => bytes -= queue.remove(at).map_or(0, |(_, kept)| kept.len()),
+                Some(at) => {
+                    bytes -= queue.remove(at).map_or(0, |(_, kept)| kept.len());
+                    self.kept -= 1;
+                }
                 None => return false,
             }
         }
         // A copy, so that what is kept does not pin a receive buffer.
         queue.push_back((view, Bytes::copy_from_slice(message)));
+        self.kept += 1;
         true
     }
 
@@ -47,6 +53,7 @@ impl Later {
     pub(crate) fn take(&mut self, from: ReplicaId, view: View) -> VecDeque<Bytes> {
         let mut due = VecDeque::new();
         if let Some(queue) = self.queues.get_mut(usize::from(from.0)) {
+            self.kept -= queue.len();
             for (of, message) in std::mem::take(queue) {
                 if of > view {
                     queue.push_back((of, message));
@@ -54,8 +61,15 @@ impl Later {
                     due.push_back(message);
                 }
             }
+            self.kept += queue.len();
         }
         due
+    }
+
+    /// Whether none is kept.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept == 0
     }
 
     /// Stops the process if a sender has more than its room. It looks at all messages, which takes
@@ -66,6 +80,8 @@ impl Later {
             let bounded = queue.len() <= self.room && bytes <= SENDER_BYTES;
             assert!(bounded, "messages of later views are bounded");
         }
+        let kept: usize = self.queues.iter().map(VecDeque::len).sum();
+        assert_eq!(self.kept, kept, "messages of later views are counted");
     }
 
     /// What is kept, per sender.
@@ -94,7 +110,10 @@ mod tests {
         // One of view 1 is worth nothing any more.
         assert_eq!(later.take(A, View(1)), [""; 0]);
         assert_eq!(later.take(A, View(3)), ["three"]);
+        assert!(!later.is_empty());
         assert_eq!(later.take(B, View(2)), ["of b"]);
+        assert!(later.is_empty());
+        later.check_all_invariants();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Attacks staged by hand: schedules that random draws hardly reach, in which breaking a single
 //! rule of the view change costs agreement. Seeds vary pillars, timing and who lies.
 
+pub(crate) mod away;
 pub(crate) mod clients;
 pub(crate) mod resources;
 pub(crate) mod restarts;

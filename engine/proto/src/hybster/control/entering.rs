@@ -52,7 +52,8 @@ impl<V: Verifier> Control<V> {
         let ticket = self.messages.ticket(Subject::NewView(from, view));
         for (pillar, prepares) in self.config.all_pillars().zip(&new_view.prepares) {
             let headers = prepares.clone();
-            out.pillar(pillar, PillarInput::Hold { ticket, source: from, headers });
+            let hold = PillarInput::Hold { ticket, source: from, headers, left: None };
+            out.pillar(pillar, hold);
         }
         self.drop_pending(|sender, _| sender == from);
         let new_view = Arc::new(new_view);
@@ -178,7 +179,8 @@ impl<V: Verifier> Control<V> {
         let view = ack.view;
         let ticket = self.messages.ticket(Subject::Ack(self.id, view));
         for (pillar, headers) in self.config.all_pillars().zip(ack.prepared.clone()) {
-            out.pillar(pillar, PillarInput::Hold { ticket, source: self.id, headers });
+            let hold = PillarInput::Hold { ticket, source: self.id, headers, left: None };
+            out.pillar(pillar, hold);
         }
         self.messages.store_ack(Arc::clone(&ack), ticket);
         self.own_ack = Some(ack);
@@ -204,7 +206,8 @@ impl<V: Verifier> Control<V> {
         let ticket = self.messages.ticket(Subject::Ack(from, ack.view));
         for (pillar, prepared) in self.config.all_pillars().zip(&ack.prepared) {
             let headers = prepared.clone();
-            out.pillar(pillar, PillarInput::Hold { ticket, source: from, headers });
+            let hold = PillarInput::Hold { ticket, source: from, headers, left: None };
+            out.pillar(pillar, hold);
         }
         self.messages.store_ack(Arc::new(ack), ticket);
         Ok(())

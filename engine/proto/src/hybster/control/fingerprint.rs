@@ -40,6 +40,7 @@ impl<V: Verifier> Control<V> {
             early,
             resumed: _,
             summary_due: _,
+            untold,
         } = self;
         let settled = matches!(phase, Phase::Stable | Phase::Waiting) && unsigned_ack.is_none();
         assert!(settled, "inputs between the stages are under way");
@@ -47,6 +48,7 @@ impl<V: Verifier> Control<V> {
         into.number(current.0);
         into.flag(matches!(phase, Phase::Stable));
         into.flag(new_view_due.is_some());
+        into.number(untold.len() as u64);
         into.number(*left_since_stable as u64);
         early.iter().for_each(|view| into.number(view.0));
         let mut names = BTreeMap::new();

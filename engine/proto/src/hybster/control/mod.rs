@@ -31,7 +31,7 @@ mod view_change;
 
 use bytes::Bytes;
 use hybster_tss::Verifier;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::GroupConfig;
@@ -40,6 +40,7 @@ use crate::hybster::wire::checkpoint::{CheckpointCertificate, parse_state};
 use crate::hybster::wire::ordering::PrepareHeader;
 use crate::hybster::wire::view::{NewView, NewViewAck, Part};
 use crate::ids::{PillarId, ReplicaId, View};
+use crate::mutants::{self, Mutant};
 use crate::notice::Departure;
 use crate::output::{Output, Reject, ToControl};
 use crate::protocol::ControlStatus;
@@ -122,6 +123,9 @@ pub struct Control<V: Verifier> {
     resumed: Option<Resumed>,
     /// A summary is to be logged when this replica is in its view.
     summary_due: bool,
+    /// Pillars that have come back and were not told yet what peers have seen of them. While there are
+    /// any, this replica leaves no view and establishes none (DEVIATIONS 32).
+    untold: BTreeSet<PillarId>,
 }
 
 impl<V: Verifier> Control<V> {
@@ -154,6 +158,7 @@ impl<V: Verifier> Control<V> {
             early: vec![View(0); usize::from(config.replicas)],
             resumed: None,
             summary_due: false,
+            untold: BTreeSet::new(),
             config,
         }
     }
@@ -200,7 +205,8 @@ impl<V: Verifier> Control<V> {
                 }
             }
             ToControl::Suspect { view } => {
-                if self.is_stable() && view == self.stable_view {
+                // Requests that wait are named again.
+                if self.is_stable() && view == self.stable_view && self.may_certify() {
                     self.leave_for(self.current.next(), Departure::Suspected, now, out);
                 }
             }
@@ -218,6 +224,9 @@ impl<V: Verifier> Control<V> {
             }
             ToControl::Hybster(ControlInput::AckCertified { view, proof }) => {
                 self.ack_certified(view, proof, out)
+            }
+            ToControl::Hybster(ControlInput::Told(pillar)) => {
+                self.untold.remove(&pillar);
             }
             ToControl::Hybster(ControlInput::CheckpointStable(certificate)) => {
                 self.learn_stable(certificate, false, now, out);
@@ -349,7 +358,13 @@ impl<V: Verifier> Control<V> {
         if !self.is_settled() || out.fatal.is_some() {
             return;
         }
-        if self.enter_pending(now, out) || self.establish_ready(now, out) {
+        if self.enter_pending(now, out) {
+            return;
+        }
+        if !self.may_certify() {
+            return self.expect_new_view(now);
+        }
+        if self.establish_ready(now, out) {
             return;
         }
         if self.view_missed(now, out)
@@ -359,6 +374,11 @@ impl<V: Verifier> Control<V> {
             return;
         }
         self.expect_new_view(now);
+    }
+
+    /// Whether pillars may certify with O what this stage asks of them.
+    fn may_certify(&self) -> bool {
+        self.untold.is_empty() || mutants::active(Mutant::LeavesUntold)
     }
 
     /// Tells the pillars which messages they need not hold batches for any more.

@@ -68,6 +68,9 @@ impl<V: Verifier> Control<V> {
     /// To be called when [`Control::outside_deadline`] has passed.
     pub(super) fn step_up_view(&mut self, now: Time, out: &mut Output) {
         self.outside.since = None;
+        if !self.may_certify() {
+            return;
+        }
         self.outside.times = self.outside.times.saturating_add(1);
         self.leave_for(self.current.next(), Departure::PeerOutside, now, out);
     }

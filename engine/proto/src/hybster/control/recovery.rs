@@ -38,6 +38,9 @@ impl<V: Verifier> Control<V> {
         it.established = recovered.established;
         it.left_since_stable = recovered.left_since_stable;
         it.catch_up.recover(recovered.stable);
+        if it.config.faults > 0 {
+            it.untold = it.config.all_pillars().collect();
+        }
         if it.current > it.stable_view {
             it.phase = Phase::Waiting;
             // From the first moment on, when it is given the time.

@@ -32,6 +32,7 @@ impl<V: Verifier> Control<V> {
     /// TR listing 19, leaveViewFor: all pillars stop and hand over their parts.
     pub(super) fn leave_for(&mut self, to: View, cause: Departure, now: Time, out: &mut Output) {
         assert!(self.is_settled() && to > self.current, "views rise, one step after the other");
+        assert!(self.may_certify(), "a replica that comes back is told before it leaves a view");
         out.notice(|| Notice::ViewLeft { from: self.current, to, cause });
         self.left_at.get_or_insert(now);
         out.trace(|| TraceEvent::ViewLeft { from: self.stable_view, to });
@@ -95,7 +96,8 @@ impl<V: Verifier> Control<V> {
         let ticket = self.messages.ticket(Subject::ViewChange(self.id, change.to));
         for (pillar, part) in self.config.all_pillars().zip(&change.parts) {
             let headers = part.prepared.clone();
-            out.pillar(pillar, PillarInput::Hold { ticket, source: self.id, headers });
+            let hold = PillarInput::Hold { ticket, source: self.id, headers, left: None };
+            out.pillar(pillar, hold);
         }
         self.messages.store_change(change, ticket, self.current);
     }
@@ -131,7 +133,9 @@ impl<V: Verifier> Control<V> {
         let ticket = self.messages.ticket(Subject::ViewChange(sender, to));
         for (pillar, part) in self.config.all_pillars().zip(&change.parts) {
             let headers = part.prepared.clone();
-            out.pillar(pillar, PillarInput::Hold { ticket, source: sender, headers });
+            let step = part.chain.last().filter(|_| !mutants::active(Mutant::LeavingUntold));
+            let left = step.map(|link| Box::new((sender, *link)));
+            out.pillar(pillar, PillarInput::Hold { ticket, source: sender, headers, left });
         }
         self.messages.store_change(Arc::new(change), ticket, self.current);
         Ok(())
@@ -183,7 +187,7 @@ impl<V: Verifier> Control<V> {
     pub(super) fn new_view_overdue(&mut self, now: Time, out: &mut Output) {
         self.new_view_due = None;
         let waiting = matches!(self.phase, Phase::Waiting) && self.has_quorum_for_current();
-        if waiting && self.may_leave() {
+        if waiting && self.may_leave() && self.may_certify() {
             self.new_view_timeout.expired(now);
             self.leave_for(self.current.next(), Departure::NewViewOverdue, now, out);
         }

@@ -15,6 +15,7 @@ use crate::hybster::wire::checkpoint::CheckpointCertificate;
 use crate::hybster::wire::ordering::{PREPARE_HEAD, PrepareHeader};
 use crate::hybster::wire::view::{Link, Part, PartScope};
 use crate::ids::{ReplicaId, View};
+use crate::mutants::{self, Mutant};
 use crate::output::{Answerer, Destination, Fatal, Output, Reject, SendTag};
 use crate::shared::bodies::{BATCHES_PER_REQUEST, Held, Named};
 use crate::time::Time;
@@ -35,6 +36,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         out: &mut Output,
     ) {
         assert_eq!(from, self.view, "a replica leaves the view that it is in");
+        let may_leave = self.may_take_part() || mutants::active(Mutant::LeavesUntold);
+        assert!(may_leave, "a replica that comes back is told before it leaves a view");
         self.forward_window(checkpoint.id.order, out);
         self.active = false;
         self.proposals.clear();
@@ -68,6 +71,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// TR listing 16, createViewTransition: certifies what the abort states demand again, in a
     /// view that this replica is to lead.
     pub(super) fn establish(&mut self, view: View, prepared: &[PrepareHeader], out: &mut Output) {
+        assert!(self.may_take_part(), "a replica that comes back is told before it leads a view");
         self.active = false;
         // TR listing 16, abortView(v'): a leader that was not on its way to the view jumps.
         if self.counter() < CounterValue::new(view.0, 0) {
@@ -157,6 +161,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         // The chain of later VIEW-CHANGEs starts at the step that reaches beyond this view.
         self.chain.retain(|link| link.to > view);
         out.log(|| record::entered(self.pillar, view, current));
+        self.note_prepared(prepares.last());
         self.view = view;
         self.active = current == view;
         self.proposals.clear();

@@ -51,6 +51,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         } = self;
         // What it has seen of peers concerns links that come up, of which there are none in a model.
         into.flag(seen.is_returning());
+        into.number(seen.told_by().unwrap_or(0) as u64);
         for counter in Counter::ALL {
             into.wide(trinx.current(counter).as_u128());
         }

@@ -32,6 +32,7 @@ use crate::hybster::control::MAX_CHANGES;
 use crate::hybster::input::PillarInput;
 use crate::hybster::record;
 use crate::hybster::wire::checkpoint::Checkpoint;
+use crate::hybster::wire::last_seen::LastSeen;
 use crate::hybster::wire::ordering::PrepareHeader;
 use crate::hybster::wire::view::Link;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
@@ -245,7 +246,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             ToPillar::Hybster(PillarInput::Abort { from, to, checkpoint }) => {
                 self.abort(from, to, &checkpoint, out)
             }
-            ToPillar::Hybster(PillarInput::Hold { ticket, source, headers }) => {
+            ToPillar::Hybster(PillarInput::Hold { ticket, source, headers, left }) => {
+                if let Some((peer, link)) = left.map(|left| *left) {
+                    self.seen.note(peer, LastSeen::Left(self.pillar, link));
+                }
                 self.hold(ticket, source, &headers, now, out);
             }
             ToPillar::Hybster(PillarInput::Release { ticket }) => self.bodies.release(ticket),
@@ -321,6 +325,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             out.control(ToControl::Suspect { view: self.view });
         }
         self.bodies.tick(now, resend_us, out);
+        if self.told_deadline().is_some_and(|at| at <= now) {
+            self.returned(out);
+            self.note_progress(now);
+            self.tell_window(out);
+        }
         self.check_invariants(out);
     }
 
@@ -330,6 +339,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         let resend_us = self.config.resend_us;
         let own = earliest(self.outstanding_deadline(), self.checkpoints.deadline(resend_us));
         let waits = earliest(self.early_deadline(), self.commit_deadline());
+        let waits = earliest(waits, self.told_deadline());
         earliest(own, earliest(self.bodies.deadline(resend_us), waits))
     }
 
@@ -358,7 +368,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// Starts, stops or restarts the wait for the next commitment.
     #[inline]
     fn note_progress(&mut self, now: Time) {
-        if self.active && (self.committed < self.prepared || self.timing.refused.is_some()) {
+        let waits = self.committed < self.prepared || self.timing.refused.is_some();
+        // While it may not acknowledge, it is perhaps its own fault that nothing is committed.
+        if self.active && waits && self.may_take_part() {
             if self.uncommitted_since.is_none() {
                 (self.uncommitted_since, self.longest_way_us) = (Some(now), self.path.takes_us);
             }
@@ -383,7 +395,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     }
 
     fn has_outstanding(&self) -> bool {
-        if self.committed < self.prepared || self.seen.is_returning() {
+        // Who keeps messages of a later view does not know that it is established, and the one that told it so may
+        // have been the last. A liar that makes them up is asked about them, less and less often.
+        let asks_later = !self.later.is_empty() && !mutants::active(Mutant::AsksOnceForLater);
+        if self.committed < self.prepared || self.seen.is_returning() || asks_later {
             return true;
         }
         // A gap: a later slot is known but the next one is not. Only the nearest slots are searched:

@@ -55,6 +55,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         for (slot, logged) in std::mem::take(&mut recovered.slots) {
             let (header, message) = (logged.header, logged.message);
             let digest = header.digest();
+            it.note_prepared(Some(&header));
             it.store(
                 slot,
                 StoredPrepare { header, digest, message, late: false, logged: Logged::Proposal },

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use hybster_tss::{CounterValue, Verifier};
 
 use super::ordering::{COMMIT_BYTES, Commit, PREPARE_HEAD, PrepareHeader};
+use super::view::Link;
 use crate::config::GroupConfig;
 use crate::hybster::verify::{instance, verify_prepare};
 use crate::ids::{PillarId, ReplicaId};
@@ -23,6 +24,8 @@ pub enum LastSeen {
     Prepare(PrepareHeader),
     /// That of a COMMIT.
     Commit(Commit),
+    /// That of its part of a VIEW-CHANGE.
+    Left(PillarId, Link),
 }
 
 impl LastSeen {
@@ -34,6 +37,7 @@ impl LastSeen {
             Self::Nothing => 0,
             Self::Prepare(_) => kind::PREPARE,
             Self::Commit(_) => kind::COMMIT,
+            Self::Left(..) => kind::VIEW_CHANGE,
         };
         out.extend_from_slice(&[kind::LAST_SEEN, what]);
         out.put_u16(pillar.0);
@@ -42,6 +46,7 @@ impl LastSeen {
             Self::Nothing => {}
             Self::Prepare(header) => out.extend_from_slice(&header.encode()),
             Self::Commit(commit) => out.extend_from_slice(&commit.encoded()),
+            Self::Left(_, link) => link.put(&mut out),
         }
         out.into()
     }
@@ -65,6 +70,7 @@ impl LastSeen {
                 let commit = Commit::parse(reader.take(COMMIT_BYTES)?)?;
                 (Self::Commit(commit), commit.pillar)
             }
+            kind::VIEW_CHANGE => (Self::Left(pillar, Link::read(&mut reader)?), pillar),
             _ => return Err(WireError::Field("what was seen")),
         };
         reader.end()?;
@@ -78,6 +84,7 @@ impl LastSeen {
             Self::Nothing => CounterValue::ZERO,
             Self::Prepare(header) => header.value(),
             Self::Commit(commit) => CounterValue::new(commit.view.0, commit.last.0),
+            Self::Left(_, link) => CounterValue::new(link.to.0, 0),
         }
     }
 
@@ -99,6 +106,10 @@ impl LastSeen {
                 let certificate = commit.certificate(instance(config, replica, commit.pillar));
                 commit.sender == replica
                     && verifier.verify_independent(&certificate, &commit.digest())
+            }
+            Self::Left(pillar, link) => {
+                let certificate = link.certificate(instance(config, replica, *pillar));
+                verifier.verify_continuing(&certificate, &link.digest)
             }
         }
     }
@@ -134,7 +145,14 @@ mod tests {
             previous: CounterValue::new(2, 4),
             proof: Proof([9; 32]),
         };
-        let all = [LastSeen::Nothing, LastSeen::Prepare(header), LastSeen::Commit(commit)];
+        let link = Link {
+            to: View(3),
+            previous: CounterValue::new(2, 12),
+            digest: Digest([8; 32]),
+            proof: Proof([4; 32]),
+        };
+        let left = LastSeen::Left(PillarId(3), link);
+        let all = [LastSeen::Nothing, LastSeen::Prepare(header), LastSeen::Commit(commit), left];
         for seen in all {
             let message = seen.encode(PillarId(3));
             assert_eq!(LastSeen::parse(&message).unwrap(), seen);
@@ -142,7 +160,7 @@ mod tests {
             assert!(LastSeen::parse(&message[..message.len() - 1]).is_err());
             assert!(LastSeen::parse(&[&message[..], &[0]].concat()).is_err());
         }
-        assert_eq!(all.map(|seen| seen.value().as_u128() >> 64), [0, 2, 2]);
+        assert_eq!(all.map(|seen| seen.value().as_u128() >> 64), [0, 2, 2, 3]);
         let elsewhere = LastSeen::Commit(commit).encode(PillarId(4));
         assert_eq!(LastSeen::parse(&elsewhere), Err(WireError::Field("pillar")));
     }

@@ -27,14 +27,14 @@ pub struct Link {
 pub const LINK_BYTES: usize = 88;
 
 impl Link {
-    fn put(&self, out: &mut Vec<u8>) {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
         out.put_u64(self.to.0);
         out.bytes(&self.previous.as_u128().to_le_bytes());
         out.bytes(&self.digest.0);
         out.bytes(&self.proof.0);
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         Ok(Self {
             to: reader.view()?,
             previous: reader.counter()?,
