@@ -67,6 +67,13 @@ impl<T: Transport> Agent<T> {
         }
         if lacks_room != self.lacks_room {
             self.lacks_room = lacks_room;
+            let id = self.shared.replica.0;
+            match lacks_room {
+                true => log::warn!(
+                    "replica {id}: its disk is full: clients are refused until there is room"
+                ),
+                false => log::info!("replica {id}: its disk has room: clients are served again"),
+            }
             self.post(Input::Intake(ToIntake::DiskFull { is_full: lacks_room }));
         }
     }
