@@ -183,6 +183,7 @@ impl MissingReplica {
                     | Reason::ConfigurationMismatch
                     | Reason::Version
                     | Reason::CipherMismatch
+                    | Reason::ServiceMismatch
                     | Reason::RefusedByPeer
             )
         )

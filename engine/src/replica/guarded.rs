@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use hybster_proto::ids::{OrderNumber, RequestNumber, SessionId};
-use hybster_proto::service::{Context, RestoreError, Service, Snapshot};
+use hybster_proto::service::{Context, RestoreError, Service, ServiceIdentity, Snapshot};
 
 /// What a service did when it panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +102,10 @@ impl<S: Service> Service for Guarded<S> {
         let call = Call::<S>::begin(&self.panic, What::Execute(context));
         self.service.execute(context, operation, reply);
         call.end();
+    }
+
+    fn identity(&self) -> Option<ServiceIdentity> {
+        self.service.identity()
     }
 
     #[inline]
