@@ -6,6 +6,7 @@ mod identity;
 mod listen;
 mod running;
 mod stages;
+mod stopwatch;
 
 use std::fmt;
 use std::io;
@@ -448,7 +449,8 @@ impl<S: Service> ReplicaBuilder<S> {
         panic: &ServicePanic,
     ) -> Result<stages::Begun, StartError> {
         let Self { group, keys, service, is_replicated, .. } = self;
-        let service = Guarded::new(service, Arc::clone(panic));
+        let timeout_us = group.config().request_timeout_us;
+        let service = Guarded::new(service, Arc::clone(panic), timeout_us);
         let output = || Output {
             tracing: shared.trace.is_some(),
             logging: shared.durable.is_some(),
