@@ -73,11 +73,13 @@
 //!
 //! # Testing
 //!
-//! Three steps, from quick to thorough:
+//! Four steps, from quick to thorough:
 //!
 //! 1. The service alone: it is a struct with functions.
 //! 2. [`check_deterministic`] over a few thousand operations of every kind, malformed ones too.
 //! 3. [`LocalCluster`]: a whole group in the test's process, with faults at will.
+//! 4. `testing::simulate`, with the feature `simulator`: thousands of simulated groups, with every fault that the engine's own
+//!    simulator knows, each run from a seed that reproduces it.
 //!
 //! ```
 //! # use hybster::{Context, paged::{Paged, PagedMap}};

@@ -11,6 +11,10 @@ mod queue;
 #[path = "../examples/rate_limiter.rs"]
 mod rate_limiter;
 
+#[cfg(feature = "simulator")]
+#[path = "../examples/simulated.rs"]
+mod simulated;
+
 #[test]
 fn accounts() {
     accounts::main().unwrap();
@@ -34,4 +38,10 @@ fn queue() {
 #[test]
 fn rate_limiter() {
     rate_limiter::main().unwrap();
+}
+
+#[cfg(feature = "simulator")]
+#[test]
+fn simulated() {
+    simulated::main().unwrap();
 }
