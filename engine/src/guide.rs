@@ -68,6 +68,10 @@
 //! # assert!(!is_open(&PagedMap::new(), "x", &context));
 //! ```
 //!
+//! Something that shall *happen* at a time is a timer ([`PagedTimers`](crate::paged::PagedTimers)): each operation begins with those
+//! that are due, in the same order on all replicas. A timer fires with the first operation after its time; where
+//! nobody may ask for anything for long, a client of the service's own sends an operation that does nothing, now and then.
+//!
 //! What an external thing must not do twice needs a number as well: the lock service among the examples
 //! gives fencing tokens. [`Context::randomness`] has 32 bytes for each batch that no client can foresee.
 //!
