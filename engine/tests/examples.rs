@@ -10,6 +10,8 @@ mod locks;
 mod queue;
 #[path = "../examples/rate_limiter.rs"]
 mod rate_limiter;
+#[path = "../examples/web.rs"]
+mod web;
 
 #[cfg(feature = "simulator")]
 #[path = "../examples/simulated.rs"]
@@ -44,4 +46,9 @@ fn rate_limiter() {
 #[test]
 fn simulated() {
     simulated::main().unwrap();
+}
+
+#[test]
+fn web() {
+    web::main().unwrap();
 }
