@@ -9,11 +9,14 @@ use hybster_proto::service::{Context, RestoreError, Service, Snapshot};
 
 use crate::random::Random;
 
+type Make = dyn Fn() -> Box<dyn Service> + Send + Sync;
+type Draw = dyn Fn(&mut Random) -> Vec<u8> + Send + Sync;
+
 /// A service from outside, and a way to make operations for it.
 #[derive(Clone)]
 pub struct Workload {
-    make: Arc<dyn Fn() -> Box<dyn Service> + Send + Sync>,
-    operation: Arc<dyn Fn(&mut Random) -> Vec<u8> + Send + Sync>,
+    make: Arc<Make>,
+    operation: Arc<Draw>,
 }
 
 impl Workload {
