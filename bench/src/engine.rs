@@ -71,6 +71,7 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
         link_cipher: spec.link_cipher,
         layout: spec.layout,
         durability: spec.durability,
+        ..CreateOptions::default()
     };
     create(path, &options).map(|_| ()).map_err(|e| Error::new(e.to_string()))
 }

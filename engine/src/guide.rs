@@ -68,16 +68,22 @@
 //! # assert!(!is_open(&PagedMap::new(), "x", &context));
 //! ```
 //!
+//! Something that shall *happen* at a time is a timer ([`PagedTimers`](crate::paged::PagedTimers)): each operation begins with those
+//! that are due, in the same order on all replicas. A timer fires with the first operation after its time; where
+//! nobody may ask for anything for long, a client of the service's own sends an operation that does nothing, now and then.
+//!
 //! What an external thing must not do twice needs a number as well: the lock service among the examples
 //! gives fencing tokens. [`Context::randomness`] has 32 bytes for each batch that no client can foresee.
 //!
 //! # Testing
 //!
-//! Three steps, from quick to thorough:
+//! Four steps, from quick to thorough:
 //!
 //! 1. The service alone: it is a struct with functions.
 //! 2. [`check_deterministic`] over a few thousand operations of every kind, malformed ones too.
 //! 3. [`LocalCluster`]: a whole group in the test's process, with faults at will.
+//! 4. `testing::simulate`, with the feature `simulator`: thousands of simulated groups, with every fault that the engine's own
+//!    simulator knows, each run from a seed that reproduces it.
 //!
 //! ```
 //! # use hybster::{Context, paged::{Paged, PagedMap}};
@@ -137,9 +143,31 @@
 //! as you like: a replica whose service panics stops either way, and in the latter case says what it did
 //! ([`ReplicaError::ServicePanicked`](crate::ReplicaError::ServicePanicked)).
 //!
-//! All replicas must run the same service. A new version that replies or pages differently is deployed to a
-//! group that was stopped, or decides by something in the state, which an operation sets, from when on it does
-//! the new thing.
+//! # Names and versions
+//!
+//! All replicas must run the same service. So let it say what it is
+//! ([`Service::identity`](crate::Service::identity),
+//! [`TypedService::identity`](crate::typed::TypedService::identity)):
+//!
+//! ```
+//! use hybster::ServiceIdentity;
+//!
+//! const BANK: ServiceIdentity = ServiceIdentity::new("bank", 4).compatible_from(3);
+//! ```
+//!
+//! Replicas compare it when they connect, and refuse another service or a version that is not compatible
+//! (`service_mismatch` in [`Status::refusals`](crate::Status::refusals) and in the log). A
+//! group file that has the name ([`GroupConfig::service`](crate::GroupConfig::service)) lets no other service start, and
+//! with a version ([`Group::service_version`](crate::Group::service_version)) no version that is not compatible.
+//!
+//! The version stands for what operations lead to and for the form of the pages; what changes neither keeps it.
+//! A new version replies or pages differently. It is deployed to a group that was stopped, or one
+//! replica after the other if it is compatible: then it does as the old one did, until something in
+//! the state, which an operation sets when all replicas are upgraded, says that it does the new thing from here on.
+//! The newer of two versions says whether they are compatible, since it knows the older one.
+//!
+//! The name is one of the group's constants, which the certificates of the trusted counters cover. The version is
+//! not: it rises while the group lives, and files may differ in it during an upgrade.
 //!
 //! # What may change
 //!

@@ -102,7 +102,8 @@ pub use hybster_proto::config::GroupConfig;
 pub use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId, RequestNumber, SessionId, View};
 pub use hybster_proto::protocol::Protocol;
 pub use hybster_proto::service::{
-    Context, MAX_PAGE_BYTES, PAGES_PER_GROUP, Pages, RestoreError, Service, Snapshot,
+    BadServiceName, Context, MAX_PAGE_BYTES, PAGES_PER_GROUP, Pages, RestoreError, Service,
+    ServiceIdentity, ServiceName, Snapshot,
 };
 pub use hybster_proto::time::Time;
 pub use hybster_proto::trace::TraceEvent;

@@ -2,9 +2,11 @@
 
 mod error;
 mod guarded;
+mod identity;
 mod listen;
 mod running;
 mod stages;
+mod stopwatch;
 
 use std::fmt;
 use std::io;
@@ -19,7 +21,7 @@ use hybster_net::files::Files;
 use hybster_net::{AnyTransport, HubConfig, Identity, Limits, PeerAddress, TransportKind};
 use hybster_proto::egress::EgressLimits;
 use hybster_proto::output::Output;
-use hybster_proto::service::Service;
+use hybster_proto::service::{Service, ServiceIdentity};
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
 
@@ -222,6 +224,7 @@ impl<S: Service> ReplicaBuilder<S> {
     pub fn start(mut self) -> Result<RunningReplica, StartError> {
         let config = Arc::clone(self.group.config());
         self.check()?;
+        let identity = identity::check(&self.group, &self.service)?;
         let memory = Memory::of(&self.group);
         let cores = self.resolve_cores()?;
         let available = match &cores {
@@ -235,7 +238,7 @@ impl<S: Service> ReplicaBuilder<S> {
         if let Some(advice) = files.warning() {
             log::info!("{advice}");
         }
-        let (hub, transport_kind) = listen::open_hub(self.transport, self.hub_config()?)?;
+        let (hub, transport_kind) = listen::open_hub(self.transport, self.hub_config(identity)?)?;
         let (trace, trace_file) = self.open_trace(plans.len())?;
         let mut opened = self.open_data()?;
         let found = opened.as_mut().and_then(|opened| opened.found.take());
@@ -251,6 +254,7 @@ impl<S: Service> ReplicaBuilder<S> {
             None => (None, None),
         };
         let shared = Shared::new(id, config, layout, transport_kind, is_replicated, plans, trace)
+            .with_service(identity)
             .with_disk(durable.clone());
         let shared = Arc::new(shared);
         teller.is_for(&shared);
@@ -418,7 +422,7 @@ impl<S: Service> ReplicaBuilder<S> {
         others.map(|entry| (entry.id.0, entry.address.clone()))
     }
 
-    fn hub_config(&self) -> Result<HubConfig, StartError> {
+    fn hub_config(&self, service: Option<ServiceIdentity>) -> Result<HubConfig, StartError> {
         let config = self.group.config();
         let own = &self.group.replicas()[usize::from(self.keys.id.0)];
         Ok(HubConfig {
@@ -427,6 +431,7 @@ impl<S: Service> ReplicaBuilder<S> {
             keyring: Arc::new(self.group.key_ring()?),
             group_digest: config.digest().0,
             pillars: config.pillars,
+            application: service.and_then(|service| identity::told(&service)),
             incarnation: 0,
             cipher: self.group.link_cipher(),
             listen: Some(listen::own_address(self.listen.as_ref().unwrap_or(&own.address))?),
@@ -444,7 +449,8 @@ impl<S: Service> ReplicaBuilder<S> {
         panic: &ServicePanic,
     ) -> Result<stages::Begun, StartError> {
         let Self { group, keys, service, is_replicated, .. } = self;
-        let service = Guarded::new(service, Arc::clone(panic));
+        let timeout_us = group.config().request_timeout_us;
+        let service = Guarded::new(service, Arc::clone(panic), timeout_us);
         let output = || Output {
             tracing: shared.trace.is_some(),
             logging: shared.durable.is_some(),

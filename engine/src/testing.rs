@@ -64,6 +64,8 @@
 //! ```
 
 mod cluster;
+#[cfg(feature = "simulator")]
+mod simulator;
 mod wires;
 
 use std::fmt;
@@ -76,6 +78,8 @@ use hybster_proto::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
 use hybster_proto::service::{Context, MAX_PAGE_BYTES, Pages, RestoreError, Service};
 
 pub use cluster::{ClusterBuilder, ClusterError, LocalCluster};
+#[cfg(feature = "simulator")]
+pub use simulator::{Random, Simulated, SimulationFailed, simulate};
 
 /// Operations that share an order number, as those of a batch do.
 const PER_BATCH: u64 = 3;

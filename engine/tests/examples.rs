@@ -10,6 +10,12 @@ mod locks;
 mod queue;
 #[path = "../examples/rate_limiter.rs"]
 mod rate_limiter;
+#[path = "../examples/web.rs"]
+mod web;
+
+#[cfg(feature = "simulator")]
+#[path = "../examples/simulated.rs"]
+mod simulated;
 
 #[test]
 fn accounts() {
@@ -34,4 +40,15 @@ fn queue() {
 #[test]
 fn rate_limiter() {
     rate_limiter::main().unwrap();
+}
+
+#[cfg(feature = "simulator")]
+#[test]
+fn simulated() {
+    simulated::main().unwrap();
+}
+
+#[test]
+fn web() {
+    web::main().unwrap();
 }

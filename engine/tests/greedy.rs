@@ -33,6 +33,7 @@ fn flood(group: &Group, keys: &ClientKeys, ends: &AtomicBool, sent: &AtomicU64) 
         group_digest: group.config().digest().0,
         pillars: group.config().pillars,
         incarnation,
+        application: None,
         cipher: group.link_cipher(),
         listen: None,
         peers: replicas.map(|entry| (entry.id.0, entry.address.clone())).collect(),

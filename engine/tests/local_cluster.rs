@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Scratch, free_addresses, wait_until};
 use hybster::client::{CallError, Client, ClientDriver, ClientOptions, RequestKind};
@@ -242,4 +242,26 @@ fn a_driver_that_has_connected_need_not_be_polled_at_once() {
     (0..3).for_each(|_| driver.poll(Duration::from_millis(1)).unwrap());
     let up = cluster.replicas().into_iter().filter(|it| driver.request_status(*it).is_ok());
     assert!(up.count() >= 2, "replicas have given the driver up");
+}
+
+/// A result needs two replicas of three, so it takes as long as their links do if two are slow, and no longer
+/// than usual if one is; that one catches up.
+#[test]
+fn a_slow_replica_is_waited_for_only_where_it_is_needed() {
+    let cluster = LocalCluster::start(CounterService::new).unwrap();
+    let client = cluster.client().unwrap();
+    assert_eq!(add(&client, 1), 1);
+    let delay = Duration::from_millis(100);
+    cluster.slow(ReplicaId(2), delay).unwrap();
+    assert_eq!(add(&client, 1), 2);
+    cluster.slow(ReplicaId(1), delay).unwrap();
+    let asked = Instant::now();
+    assert_eq!(add(&client, 1), 3);
+    // A bound from below only: a busy machine makes nothing quicker.
+    assert!(asked.elapsed() >= delay, "a result came without a slow replica");
+    cluster.heal(ReplicaId(1)).unwrap();
+    cluster.heal(ReplicaId(2)).unwrap();
+    assert_eq!(add(&client, 1), 4);
+    cluster.await_equal().unwrap();
+    cluster.shutdown().unwrap();
 }

@@ -100,6 +100,7 @@ fn hub(identity: Identity, cipher: LinkCipher, peers: &[(u16, SocketAddr)]) -> H
         group_digest: [0; 32],
         pillars: 1,
         incarnation: 0,
+        application: None,
         cipher,
         listen: (identity == SERVER).then(|| SocketAddr::from(([127, 0, 0, 1], 0))),
         peers: peers.iter().map(|(id, address)| (*id, (*address).into())).collect(),

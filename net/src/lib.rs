@@ -51,6 +51,7 @@ pub use address::{AddressError, PeerAddress};
 pub use any::{AnyTransport, NoTransport, TransportKind, UnknownTransport};
 pub use cipher::{LinkCipher, UnknownLinkCipher};
 pub use frame::Messages;
+pub use handshake::Application;
 pub use hub::{DownReason, Event, Hub, HubConfig, LinkId, SendError, Source};
 pub use keys::{Identity, KeyRing, PublicKey, StaticKey};
 pub use limits::Limits;

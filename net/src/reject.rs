@@ -58,6 +58,8 @@ reasons! {
     BadRequest = "bad_request",
     /// The name of a host could not be looked up.
     Unresolved = "unresolved",
+    /// The other side runs another service, or a version of it that does not go with this one.
+    ServiceMismatch = "service_mismatch",
 }
 
 impl Reason {
@@ -80,6 +82,7 @@ impl Reason {
                 | Self::ConfigurationMismatch
                 | Self::Version
                 | Self::CipherMismatch
+                | Self::ServiceMismatch
                 | Self::Direction
                 | Self::RefusedByPeer
         )

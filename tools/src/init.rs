@@ -41,7 +41,7 @@ pub(crate) struct InitArgs {
     /// Client identities that get keys.
     #[arg(long, default_value_t = 1)]
     clients: u32,
-    /// The service that the printed commands start (the group file does not fix it).
+    /// The service that replicas run. Its name and version are in the group file.
     #[arg(long, value_enum, default_value = "kv")]
     service: ServiceName,
     /// MAC algorithm of certificates, and of client requests unless they are signed: aegis-128l,
@@ -93,6 +93,7 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
     let config = GroupConfig {
         replicas,
         protocol: args.protocol,
+        service: args.service.identity().name().parse().ok(),
         faults,
         pillars: args.pillars,
         checkpoint_interval,
@@ -108,7 +109,16 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
         Addresses::Named(args.addresses.clone())
     };
     let InitArgs { clients, link_cipher, layout, durability, .. } = *args;
-    Ok(CreateOptions { config, addresses, clients, link_cipher, layout, durability })
+    let service_version = Some(args.service.identity().version());
+    Ok(CreateOptions {
+        config,
+        addresses,
+        clients,
+        link_cipher,
+        layout,
+        durability,
+        service_version,
+    })
 }
 
 /// The faults that the group is to tolerate. None is a choice that nobody makes by miscounting addresses.

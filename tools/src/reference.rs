@@ -8,9 +8,9 @@
 use std::fmt::Write as _;
 
 use clap::CommandFactory;
-use hybster::Group;
 use hybster::group::{CreateOptions, generate};
 use hybster::logging::{FILTER_VARIABLE, FORMAT_VARIABLE};
+use hybster::{Group, GroupConfig};
 use hybster_net::Limits;
 
 use crate::document;
@@ -64,6 +64,18 @@ const SETTINGS: &[Setting] = &[
         "replicas",
         Words("2f+1 at most the replicas", "1", "2"),
         "each fault more needs two replicas more: traffic and signatures grow with their number",
+    ),
+    setting(
+        "service",
+        "",
+        Words("1 to 64 letters, digits, dots, hyphens, underscores", "\"bank-2\"", "\"a bank\""),
+        "nothing; without the line any service may run, and replicas compare what theirs say",
+    ),
+    setting(
+        "service_version",
+        "",
+        Range(0, 4_294_967_295),
+        "nothing; without the line any version may run, and replicas compare what theirs say",
     ),
     setting(
         "pillars",
@@ -226,7 +238,10 @@ fn written(text: &str) -> Vec<Written> {
 }
 
 fn usual_group() -> Group {
-    generate(&CreateOptions::default()).unwrap().group
+    let service = "kv".parse().ok();
+    let config = GroupConfig { service, ..GroupConfig::default() };
+    let options = CreateOptions { config, service_version: Some(1), ..CreateOptions::default() };
+    generate(&options).unwrap().group
 }
 
 fn cell(text: &str) -> String {
@@ -244,6 +259,7 @@ fn group_file() -> String {
         };
         let default = match written.key.as_str() {
             "group" => "random".to_owned(),
+            "service" | "service_version" => "of `--service`".to_owned(),
             _ => format!("`{}`", written.value.trim_matches('"')),
         };
         let _ = writeln!(

@@ -1,6 +1,8 @@
 //! The services that `hybster replica` can run.
 
 use clap::ValueEnum;
+use hybster::ServiceIdentity;
+use hybster::services::{CounterService, KvService, NullService};
 
 /// A service by name. All replicas of a group must run the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -20,6 +22,15 @@ impl ServiceName {
             Self::Null => "null",
             Self::Counter => "counter",
             Self::Kv => "kv",
+        }
+    }
+
+    /// What it says of itself.
+    pub(crate) const fn identity(self) -> ServiceIdentity {
+        match self {
+            Self::Null => NullService::IDENTITY,
+            Self::Counter => CounterService::IDENTITY,
+            Self::Kv => KvService::IDENTITY,
         }
     }
 }

@@ -66,6 +66,7 @@ pub(crate) const fn of_refusal(reason: Reason) -> &'static str {
         }
         Reason::RefusedByPeer => "the other side refused this one: its log says why",
         Reason::BadRequest => "a client sent what is malformed, not its own, or not proved",
+        Reason::ServiceMismatch => "another service, or a version that is not compatible",
         Reason::Unresolved => "the name of a host could not be looked up: ask the name service",
         _ => UNKNOWN,
     }

@@ -235,3 +235,21 @@ fn levels_and_form_of_the_log_are_set_by_options_and_by_the_environment() {
     });
     assert!(of_others.status.success() && of_others.stderr.is_empty(), "{of_others:?}");
 }
+
+#[test]
+fn a_group_is_for_one_service_and_no_other_starts_in_it() {
+    let group = Group::init(&[]);
+    let path = group.path_text();
+    let other = hybster(&["replica", "--group", &path, "--id", "0", "--service", "counter"]);
+    other.fails_with(&[
+        "group.toml",
+        "for the service hybster-kv version 1",
+        "this program's is hybster-counter version 1",
+    ]);
+    // An older program in a group that was upgraded.
+    let file = group.path().join("group.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("service_version = 1\n", "service_version = 2\n")).unwrap();
+    let older = hybster(&["replica", "--group", &path, "--id", "0"]);
+    older.fails_with(&["hybster-kv version 2", "hybster-kv version 1", "start a program with"]);
+}

@@ -245,6 +245,7 @@ fn authenticated(group: &Group, replica: u16) -> TcpStream {
         group_digest: loaded.config().digest().0,
         pillars: loaded.config().pillars,
         incarnation: 1,
+        application: None,
         cipher: loaded.link_cipher(),
         peer_frame_bytes: limits.peer_frame_bytes,
         client_frame_bytes: limits.client_frame_bytes,

@@ -5,6 +5,7 @@ use hybster_tss::{Digest, MacAlgorithm, RequestAuthenticator};
 use crate::bounds;
 use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
 use crate::protocol::{Protocol, Rules, Threshold};
+use crate::service::ServiceName;
 
 /// The constants of a replica group.
 ///
@@ -18,6 +19,9 @@ pub struct GroupConfig {
     pub epoch: u32,
     /// What orders the requests.
     pub protocol: Protocol,
+    /// The service that the group is for; `None` if any may run. Its version is no constant: it rises while
+    /// the group lives.
+    pub service: Option<ServiceName>,
     /// Number of replicas n; the protocol says how many f faults need.
     pub replicas: u16,
     /// Tolerated faults f.
@@ -84,6 +88,7 @@ impl Default for GroupConfig {
             group: [0; 16],
             epoch: 0,
             protocol: Protocol::default(),
+            service: None,
             replicas: 3,
             faults: 1,
             pillars: 2,
@@ -298,6 +303,12 @@ impl GroupConfig {
             hasher.update(b"protocol");
             hasher.update(self.protocol.name().as_bytes());
         }
+        // Nor do groups whose file names no service have another digest.
+        if let Some(service) = &self.service {
+            hasher.update(b"service");
+            hasher.update(&[service.as_str().len() as u8]);
+            hasher.update(service.as_str().as_bytes());
+        }
         // Groups made before there were agreed times have the default, and the digest that they had.
         if self.max_clock_skew_ms != DEFAULT_CLOCK_SKEW_MS {
             hasher.update(b"max_clock_skew_ms");
@@ -462,6 +473,9 @@ mod tests {
         assert_ne!(base.digest(), other.digest());
         let other = GroupConfig { max_clock_skew_ms: 1, ..base.clone() };
         assert_ne!(base.digest(), other.digest());
+        let named = |name: &str| GroupConfig { service: name.parse().ok(), ..base.clone() };
+        assert_ne!(base.digest(), named("bank").digest());
+        assert_ne!(named("shop").digest(), named("bank").digest());
         let signed = GroupConfig { request_authenticator: RequestAuthenticator::Ed25519, ..base };
         let other = GroupConfig { request_keys: Digest([1; 32]), ..signed.clone() };
         assert_ne!(signed.digest(), GroupConfig::default().digest());

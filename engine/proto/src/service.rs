@@ -4,10 +4,14 @@
 //! replica as *pages*: byte strings with stable indices, so that a checkpoint's digest is a Merkle
 //! tree over pages and a state transfer moves only the pages that differ.
 
+mod identity;
+
 use bytes::Bytes;
 use hybster_tss::{Digest, RandomnessKey};
 use std::cell::OnceCell;
 use std::sync::Arc;
+
+pub use identity::{BadServiceName, ServiceIdentity, ServiceName};
 
 use crate::ids::{OrderNumber, RequestNumber, SessionId};
 
@@ -162,6 +166,14 @@ pub trait Service: Send + 'static {
     ///
     /// The function must be total: a malformed operation gets a defined result, never a panic.
     fn execute(&mut self, context: &Context, operation: &[u8], reply: &mut Vec<u8>);
+
+    /// The service's name and version, which replicas compare: one that runs another service, or a version
+    /// that is not compatible, is not let in. `None` says nothing, and is compared with nothing.
+    ///
+    /// Called once, when the replica starts.
+    fn identity(&self) -> Option<ServiceIdentity> {
+        None
+    }
 
     /// Answers a read-only operation without changing the state.
     ///

@@ -440,6 +440,7 @@ fn hub_config(
         group_digest: config.digest().0,
         pillars: config.pillars,
         incarnation,
+        application: None,
         cipher: group.link_cipher(),
         listen: None,
         peers: group.replicas().iter().map(|entry| (entry.id.0, entry.address.clone())).collect(),

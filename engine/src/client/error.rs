@@ -189,6 +189,7 @@ impl MissingReplica {
                     | Reason::ConfigurationMismatch
                     | Reason::Version
                     | Reason::CipherMismatch
+                    | Reason::ServiceMismatch
                     | Reason::RefusedByPeer
             )
         )

@@ -175,6 +175,7 @@ impl Replicas {
             group_digest: self.group.config().digest().0,
             pillars: self.group.config().pillars,
             incarnation: 0,
+            application: None,
             cipher: self.group.link_cipher(),
             listen: self.group.replicas()[usize::from(r)].address.ip(),
             peers: Vec::new(),

@@ -45,6 +45,9 @@ pub struct CreateOptions {
     pub layout: Layout,
     /// What of a replica outlives its process.
     pub durability: Durability,
+    /// The version that services must have, or be compatible with; for a group whose `config` names the
+    /// service.
+    pub service_version: Option<u32>,
 }
 
 impl Default for CreateOptions {
@@ -57,6 +60,7 @@ impl Default for CreateOptions {
             link_cipher: LinkCipher::default(),
             layout: Layout::Auto,
             durability: Durability::default(),
+            service_version: None,
         }
     }
 }
@@ -119,6 +123,10 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
         let cure = format!("at most max_clients ({}) clients", config.max_clients);
         return Err(GroupError::Options { option: "clients", cure });
     }
+    if config.service.is_none() && options.service_version.is_some() {
+        let cure = "a version of a service needs its name: set config.service".to_owned();
+        return Err(GroupError::Options { option: "service_version", cure });
+    }
     let addresses = addresses(options, config.replicas)?;
     let random = |error: &dyn std::error::Error| GroupError::Random(error.to_string());
     let group_key = GroupKey::generate().map_err(|error| random(&error))?;
@@ -152,6 +160,7 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
         link_cipher: options.link_cipher,
         layout: options.layout,
         durability: options.durability,
+        service_version: options.service_version,
         replicas,
         clients,
     };

@@ -8,6 +8,7 @@ use hybster_net::PublicKey;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, ReplicaId};
 use hybster_proto::protocol::{Protocol, UnknownProtocol};
+use hybster_proto::service::BadServiceName;
 use hybster_tss::{ClientPublicKey, Digest, RequestAuthenticator};
 use serde::Deserialize;
 use toml::Spanned;
@@ -27,6 +28,10 @@ struct GroupFile {
     epoch: u32,
     #[serde(default)]
     protocol: Option<String>,
+    #[serde(default)]
+    service: Option<String>,
+    #[serde(default)]
+    service_version: Option<u32>,
     faults: u16,
     pillars: u16,
     window: u64,
@@ -105,6 +110,11 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         // Files of programs that kept nothing.
         None => Durability::None,
     };
+    if let (Some(version), None) = (table.service_version, &table.service) {
+        let cure =
+            "name the service that the version is of (service = \"NAME\"), or remove the line";
+        return Err(bad(path, "service_version", &version, cure));
+    }
     let clients = client_entries(path, &table.client, &config)?;
     if config.request_authenticator == RequestAuthenticator::Ed25519 {
         config.request_keys = request_keys(&clients).digest();
@@ -115,6 +125,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         link_cipher,
         layout,
         durability,
+        service_version: table.service_version,
         replicas: replica_entries(path, text, &table.replica)?,
         clients,
     };
@@ -135,6 +146,11 @@ fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupErro
         // Files of programs that knew no other than the first.
         None => Protocol::default(),
     };
+    let service = table.service.as_ref().map(|name| {
+        name.parse().map_err(|error: BadServiceName| {
+            bad(path, "service", &format!("\"{name}\""), &error.to_string())
+        })
+    });
     let mac = table
         .mac
         .parse()
@@ -149,6 +165,7 @@ fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupErro
         group,
         epoch: table.epoch,
         protocol,
+        service: service.transpose()?,
         replicas,
         faults: table.faults,
         pillars: table.pillars,
@@ -281,7 +298,8 @@ fn parse_public_key(path: &Path, key: String, text: &str) -> Result<PublicKey, G
 /// The text of `group.toml`, every key explained.
 pub(super) fn write(group: &Group) -> String {
     let mut text = String::new();
-    let parts = [header(group), bounds(&group.config), proofs_and_waits(&group.config)];
+    let parts =
+        [header(group), service(group), bounds(&group.config), proofs_and_waits(&group.config)];
     for Entry { comment, name, value } in parts.into_iter().flatten().chain(local(group)) {
         for line in comment.lines() {
             let _ = writeln!(text, "# {line}");
@@ -332,6 +350,27 @@ fn header(group: &Group) -> Vec<Entry> {
             c.faults,
         ),
     ]
+}
+
+/// What the file says of the service, if anything.
+fn service(group: &Group) -> Vec<Entry> {
+    let name = group.config.service.as_ref().map(|name| {
+        quoted(
+            "The service that replicas run. One that runs another is refused, at its start and by the others.",
+            "service",
+            name,
+        )
+    });
+    let version = group.service_version.map(|version| {
+        number(
+            "The version of the service: others start only if they are newer and say that they are\n\
+             compatible with it. It may differ from replica to replica: when all run a newer one, raise it\n\
+             in each file; each start reads it.",
+            "service_version",
+            version,
+        )
+    });
+    name.into_iter().chain(version).collect()
 }
 
 fn bounds(c: &GroupConfig) -> Vec<Entry> {

@@ -75,6 +75,7 @@ pub struct Group {
     link_cipher: LinkCipher,
     layout: Layout,
     durability: Durability,
+    service_version: Option<u32>,
     replicas: Vec<ReplicaEntry>,
     clients: Vec<ClientEntry>,
 }
@@ -202,6 +203,14 @@ impl Group {
     #[must_use]
     pub fn durability(&self) -> Durability {
         self.durability
+    }
+
+    /// The version that services of replicas must have or be compatible with; `None` if any may start. It
+    /// is no part of what members compare, so that it can be raised, one replica after the other, while the
+    /// group lives. The service's name is a constant of the group.
+    #[must_use]
+    pub fn service_version(&self) -> Option<u32> {
+        self.service_version
     }
 
     /// The replicas, in order from 0.

@@ -67,6 +67,7 @@ mod cell;
 mod map;
 mod parts;
 mod table;
+mod timers;
 
 #[cfg(test)]
 mod tests;
@@ -79,6 +80,7 @@ pub use self::bytes::PagedBytes;
 pub use self::cell::PagedCell;
 pub use self::map::PagedMap;
 pub use self::parts::{restore, restore_changed, snapshot};
+pub use self::timers::{PagedTimers, TimerId};
 
 /// The longest page that these containers make, in bytes, but for a short head.
 const PIECE_BYTES: usize = 1 << 20;

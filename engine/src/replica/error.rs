@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hybster_net::files::TooFewFiles;
 use hybster_net::hub::HubError;
 use hybster_net::{NoTransport, PeerAddress, TransportError};
 use hybster_proto::output::Fatal;
+use hybster_proto::service::{BadServiceName, ServiceIdentity, ServiceName};
 
 use super::ServiceCall;
 use crate::durable::DataError;
@@ -80,6 +81,26 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// The service says of itself what none may say.
+    #[error("the service calls itself \"{name}\", which cannot be compared: {error}")]
+    ServiceName {
+        /// What it says.
+        name: &'static str,
+        /// What is the matter with it.
+        error: BadServiceName,
+    },
+    /// The group is for another service, or for a version that this one does not go with.
+    #[error("{}", other_service(file, service, *version, *runs))]
+    OtherService {
+        /// The group's file.
+        file: PathBuf,
+        /// The service that it names.
+        service: ServiceName,
+        /// The version that it asks for.
+        version: Option<u32>,
+        /// The service that was to start, if it says what it is.
+        runs: Option<ServiceIdentity>,
+    },
     /// The keys are in no file, so nothing says where the replica's data is to be.
     #[error(
         "the keys of replica {id} are in no file, so it has no directory for its data: name one with \
@@ -134,6 +155,32 @@ pub enum StartError {
         /// The number of pillars in the group.
         pillars: u16,
     },
+}
+
+fn other_service(
+    file: &Path,
+    service: &ServiceName,
+    version: Option<u32>,
+    runs: Option<ServiceIdentity>,
+) -> String {
+    let file = file.display();
+    let version = version.map_or_else(String::new, |version| format!(" version {version}"));
+    let Some(runs) = runs else {
+        return format!(
+            "{file}: the group is for the service {service}{version}, and this program's service does not say \
+             what it is: let it say so (`Service::identity`), or remove the lines `service` and \
+             `service_version` from the files of all members"
+        );
+    };
+    let cure = if runs.name() != service.as_str() {
+        "start the right program, or use the right group"
+    } else {
+        "start a program with that version, or with a newer one that is compatible with it (`service_version` \
+         may be raised when all replicas run a newer one)"
+    };
+    format!(
+        "{file}: the group is for the service {service}{version}, and this program's is {runs}: {cure}"
+    )
 }
 
 /// Why a replica stopped by itself, or did not stop.

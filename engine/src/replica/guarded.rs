@@ -1,17 +1,20 @@
-//! A panic of the user's service, told from one of this engine.
+//! What is told of the user's service: a panic, which is no panic of this engine, and slow calls.
 
 use std::any::type_name;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use hybster_proto::ids::{OrderNumber, RequestNumber, SessionId};
-use hybster_proto::service::{Context, RestoreError, Service, Snapshot};
+use hybster_proto::service::{Context, RestoreError, Service, ServiceIdentity, Snapshot};
 
-/// What a service did when it panicked.
+use super::stopwatch::{SlowCall, Stopwatch};
+
+/// What a service did when it panicked, or was slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServiceCall {
-    /// [`Service::execute`]: every replica that executes the operation stops like this one.
+    /// [`Service::execute`]: every replica does the same with the operation.
     Execute {
         /// The order number of the operation.
         order: OrderNumber,
@@ -46,16 +49,39 @@ impl fmt::Display for ServiceCall {
 /// A service's type and what it did when it panicked, once it has.
 pub(super) type ServicePanic = Arc<OnceLock<(&'static str, ServiceCall)>>;
 
-/// A service of which it is noted what it did when it panicked. It costs nothing before.
+/// A service of which it is noted what it did when it panicked, which costs nothing before, and logged what
+/// took long.
 pub(super) struct Guarded<S> {
     service: S,
     panic: ServicePanic,
+    watch: Stopwatch,
 }
 
 impl<S> Guarded<S> {
-    pub(super) fn new(service: S, panic: ServicePanic) -> Self {
-        Self { service, panic }
+    /// In a group in which a request may wait for `request_timeout_us` before its leader is suspected.
+    pub(super) fn new(service: S, panic: ServicePanic, request_timeout_us: u64) -> Self {
+        Self { service, panic, watch: Stopwatch::new(request_timeout_us) }
     }
+}
+
+#[cold]
+fn tell<S>(slow: &SlowCall) {
+    let SlowCall { call, calls, took, slow, untold } = *slow;
+    let before = match calls {
+        1 => String::new(),
+        calls => format!(" and the {} operations before it", calls - 1),
+    };
+    let others = match untold {
+        0 => String::new(),
+        untold => format!("; {untold} more calls were slow since the last such line"),
+    };
+    log::warn!(
+        "the service {} took {} ms {call}{before}. All clients wait meanwhile, and a call of {} ms or more is \
+         told, at most every 10 s{others}",
+        type_name::<S>(),
+        took.as_millis(),
+        slow.as_millis(),
+    );
 }
 
 /// A call that is going on. It is forgotten when the call returns, and dropped only by a panic.
@@ -100,8 +126,16 @@ impl<S: Service> Service for Guarded<S> {
     #[inline]
     fn execute(&mut self, context: &Context, operation: &[u8], reply: &mut Vec<u8>) {
         let call = Call::<S>::begin(&self.panic, What::Execute(context));
+        self.watch.begin(context, Instant::now);
         self.service.execute(context, operation, reply);
+        if let Some(slow) = self.watch.end(context, Instant::now) {
+            tell::<S>(&slow);
+        }
         call.end();
+    }
+
+    fn identity(&self) -> Option<ServiceIdentity> {
+        self.service.identity()
     }
 
     #[inline]
@@ -114,8 +148,15 @@ impl<S: Service> Service for Guarded<S> {
 
     fn snapshot(&mut self) -> Arc<dyn Snapshot> {
         let call = Call::<S>::begin(&self.panic, What::Other(ServiceCall::Snapshot));
+        let began = Instant::now();
         let snapshot = self.service.snapshot();
         call.end();
+        let ended = Instant::now();
+        self.watch.calm(ended);
+        let took = ended.saturating_duration_since(began);
+        if let Some(slow) = self.watch.other(ServiceCall::Snapshot, took, ended) {
+            tell::<S>(&slow);
+        }
         snapshot
     }
 

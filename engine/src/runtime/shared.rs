@@ -9,6 +9,7 @@ use hybster_net::{Reason, TransportError, TransportKind};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ReplicaId, View};
 use hybster_proto::output::Fatal;
+use hybster_proto::service::ServiceIdentity;
 use parking_lot::Mutex;
 
 use crate::durable::Durable;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) trace: Option<TraceTarget>,
     /// The disk that the replica can start again from.
     pub(crate) durable: Option<Arc<Durable>>,
+    /// What the service says that it is.
+    service: Option<ServiceIdentity>,
     stop: AtomicBool,
     /// How many agents are congested.
     congested: AtomicU32,
@@ -79,10 +82,17 @@ impl Shared {
             clock: Clock::start(),
             trace,
             durable: None,
+            service: None,
             stop: AtomicBool::new(false),
             congested: AtomicU32::new(0),
             failure: Mutex::new(None),
         }
+    }
+
+    /// The same for a replica whose service says what it is.
+    pub(crate) fn with_service(mut self, service: Option<ServiceIdentity>) -> Self {
+        self.service = service;
+        self
     }
 
     /// The same for a replica that can start again from its disk.
@@ -147,6 +157,8 @@ impl Shared {
             uptime_us: self.clock.now().0,
             clock_ms: Clock::wall_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            service: self.service.map_or_else(String::new, |it| it.name().to_owned()),
+            service_version: self.service.map_or(0, |it| it.version()),
             view,
             current_view: counters.control.current.get(),
             leader: self.config.leader(View(view)).0,

@@ -20,6 +20,10 @@ pub struct Status {
     pub clock_ms: u64,
     /// The version of the engine.
     pub version: String,
+    /// The name of the service; empty if it has none.
+    pub service: String,
+    /// The version of the service; 0 if it does not say what it is.
+    pub service_version: u32,
     /// The last stable view, v_stab.
     pub view: u64,
     /// The current view, v_cur; larger while a view change is under way.

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hybster_proto::service::{Context, RestoreError, Service, Snapshot};
+use hybster_proto::service::{Context, RestoreError, Service, ServiceIdentity, Snapshot};
 
 const ADD: u8 = 1;
 const GET: u8 = 2;
@@ -48,6 +48,9 @@ pub struct CounterService {
 }
 
 impl CounterService {
+    /// What it says of itself.
+    pub const IDENTITY: ServiceIdentity = ServiceIdentity::new("hybster-counter", 1);
+
     /// A counter at zero.
     #[must_use]
     pub fn new() -> Self {
@@ -62,6 +65,10 @@ impl CounterService {
 }
 
 impl Service for CounterService {
+    fn identity(&self) -> Option<ServiceIdentity> {
+        Some(Self::IDENTITY)
+    }
+
     fn execute(&mut self, _context: &Context, operation: &[u8], reply: &mut Vec<u8>) {
         if let Some(amount) = untagged(ADD, operation) {
             self.value = self.value.wrapping_add(amount);

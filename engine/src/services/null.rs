@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hybster_proto::service::{Context, Pages, RestoreError, Service, Snapshot};
+use hybster_proto::service::{Context, Pages, RestoreError, Service, ServiceIdentity, Snapshot};
 
 /// Replies to every operation with a fixed number of zero bytes and counts the operations.
 ///
@@ -16,6 +16,9 @@ pub struct NullService {
 }
 
 impl NullService {
+    /// What it says of itself.
+    pub const IDENTITY: ServiceIdentity = ServiceIdentity::new("hybster-null", 1);
+
     /// A service that replies with `reply_bytes` zero bytes.
     #[must_use]
     pub fn new(reply_bytes: usize) -> Self {
@@ -34,6 +37,10 @@ impl NullService {
 }
 
 impl Service for NullService {
+    fn identity(&self) -> Option<ServiceIdentity> {
+        Some(Self::IDENTITY)
+    }
+
     fn execute(&mut self, _context: &Context, _operation: &[u8], reply: &mut Vec<u8>) {
         self.operations = self.operations.wrapping_add(1);
         self.answer(reply);

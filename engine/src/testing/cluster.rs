@@ -102,7 +102,8 @@ pub enum ClusterError {
 /// ```
 ///
 /// Faults are made at will: [`stop`](Self::stop) and [`restart`](Self::restart),
-/// [`pause`](Self::pause) and [`resume`](Self::resume), [`cut`](Self::cut) and [`heal`](Self::heal).
+/// [`pause`](Self::pause) and [`resume`](Self::resume), [`slow`](Self::slow), [`cut`](Self::cut) and
+/// [`heal`](Self::heal).
 /// While more than f replicas are at fault, clients wait.
 ///
 /// Dropping the cluster ends everything that it started, and removes what it kept.
@@ -394,6 +395,31 @@ impl LocalCluster {
         self.set_mode(replica, Mode::Paused)
     }
 
+    /// Everything that others send to a replica, and it to them, takes longer by `delay` from now on, as if it
+    /// were far away; of two replicas that are slow, by the longer one. [`heal`](Self::heal) ends it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use hybster::ReplicaId;
+    /// use hybster::services::{CounterService, counter};
+    /// use hybster::testing::LocalCluster;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = LocalCluster::start(CounterService::new)?;
+    /// cluster.slow(ReplicaId(2), Duration::from_millis(20))?;
+    /// let value = cluster.client()?.call(&counter::encode_add(3))?; // Two are quick enough.
+    /// assert_eq!(counter::decode_reply(&value), Some(3));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If there is no such replica.
+    pub fn slow(&self, replica: ReplicaId, delay: Duration) -> Result<(), ClusterError> {
+        self.set_mode(replica, Mode::Slow(delay))
+    }
+
     /// Lets go on what [`Self::pause`] has held, and ends a [`cut`](Self::cut) as well.
     ///
     /// # Errors
@@ -410,7 +436,7 @@ impl LocalCluster {
         self.set_mode(replica, Mode::Cut)
     }
 
-    /// Joins a replica again that was cut off, or paused. Links come up by themselves.
+    /// Joins a replica again that was cut off, paused or slow. Links come up by themselves.
     ///
     /// # Errors
     /// If there is no such replica.

@@ -1,13 +1,14 @@
-//! The wires of a local cluster: relays on loopback that can hold what they carry, or break.
+//! The wires of a local cluster: relays on loopback that can delay or hold what they carry, or break.
 //!
 //! Each has a listener of its own that lives as long as the cluster, on a port that the system has
 //! chosen: so no port is looked for, and none is taken by somebody else while its replica is stopped.
 
-use std::io::{self, Read, Write};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hybster_proto::ids::ReplicaId;
 use parking_lot::{Condvar, Mutex};
@@ -16,12 +17,18 @@ use parking_lot::{Condvar, Mutex};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Bytes that are carried at a time.
 const PIECE: usize = 64 << 10;
+/// Pieces that are on their way in one direction of a slow connection, at most.
+const PIECES: usize = 64;
+/// The shortest wait for bytes, since a socket takes none of no length.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// What the wires of a replica do. A wire does the worse of what its two ends do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mode {
     #[default]
     Open,
+    /// What is carried takes this much longer, in each direction.
+    Slow(Duration),
     /// What is on its way stays there.
     Paused,
     /// Connections are broken, and new ones too.
@@ -170,17 +177,62 @@ impl Shared {
         Ok(())
     }
 
-    fn carry(&self, number: u64, mut from: TcpStream, mut to: TcpStream) {
-        let mut piece = vec![0; PIECE];
-        while let Ok(length @ 1..) = from.read(&mut piece) {
-            if !self.may_go_on() || to.write_all(&piece[..length]).is_err() {
-                break;
-            }
-        }
+    fn carry(&self, number: u64, from: TcpStream, to: TcpStream) {
+        // An error is the end of the connection.
+        let _ = self.carry_all(&from, &to);
         // Both directions end with the first.
         let _ = from.shutdown(Shutdown::Both);
         let _ = to.shutdown(Shutdown::Both);
         self.state.lock().open.retain(|(of, _)| *of != number);
+    }
+
+    fn carry_all(&self, mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+        let mut piece = vec![0; PIECE];
+        let mut on_the_way: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
+        let mut patience = None;
+        loop {
+            let delay = self.delay();
+            while let Some((since, bytes)) = on_the_way.front()
+                && since.elapsed() >= delay
+            {
+                if !self.may_go_on() {
+                    return Ok(());
+                }
+                to.write_all(bytes)?;
+                on_the_way.pop_front();
+            }
+            let first = on_the_way.front();
+            let wait = first.map(|(since, _)| delay.saturating_sub(since.elapsed()).max(SHORTEST));
+            if let Some(wait) = wait.filter(|_| on_the_way.len() == PIECES) {
+                self.changed.wait_for(&mut self.state.lock(), wait);
+                continue;
+            }
+            if patience != wait {
+                from.set_read_timeout(wait)?;
+                patience = wait;
+            }
+            match from.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(length) if on_the_way.is_empty() && self.delay().is_zero() => {
+                    if !self.may_go_on() {
+                        return Ok(());
+                    }
+                    to.write_all(&piece[..length])?;
+                }
+                Ok(length) => on_the_way.push_back((Instant::now(), piece[..length].to_vec())),
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// How much longer what is carried takes now.
+    fn delay(&self) -> Duration {
+        match self.state.lock().mode {
+            Mode::Slow(delay) => delay,
+            Mode::Open | Mode::Paused | Mode::Cut => Duration::ZERO,
+        }
     }
 
     /// Waits while the wire is paused; tells whether what was read may be written.

@@ -78,7 +78,7 @@ mod message;
 
 use std::sync::Arc;
 
-use hybster_proto::service::{Context, RestoreError, Service, Snapshot};
+use hybster_proto::service::{Context, RestoreError, Service, ServiceIdentity, Snapshot};
 use serde::{Deserialize, Serialize};
 
 pub use client::{OperationError, TypedClient, TypedPending};
@@ -111,6 +111,11 @@ pub trait TypedService: Send + 'static {
         operation: Self::Operation,
     ) -> Result<Self::Reply, Self::Refusal>;
 
+    /// The service's name and version, which replicas compare: see [`Service::identity`].
+    fn identity(&self) -> Option<ServiceIdentity> {
+        None
+    }
+
     /// Answers an operation that changes nothing, so that it need not be ordered; `None` if it has to
     /// be.
     fn query(&self, operation: &Self::Operation) -> Option<Result<Self::Reply, Self::Refusal>> {
@@ -138,6 +143,10 @@ impl<S: TypedService> Service for Typed<S> {
             Some(operation) => answer(&self.0.execute(context, operation), reply),
             None => reply.push(MALFORMED),
         }
+    }
+
+    fn identity(&self) -> Option<ServiceIdentity> {
+        self.0.identity()
     }
 
     fn query(&self, operation: &[u8], reply: &mut Vec<u8>) -> bool {

@@ -3,12 +3,13 @@
 //! `net/WIRE.md` shows the bytes. The first eight bytes of a hello and the layout of a verdict are
 //! the same in all versions, so that ends of different versions can still say that they differ.
 
+use super::application::{APPLICATION_NAME_BYTES_MAX, Application};
 use crate::cipher::LinkCipher;
 use crate::keys::Identity;
 use crate::reject::Reason;
 
 /// The version of the link protocol: handshake, frames and message lists together.
-pub const LINK_VERSION: u16 = 4;
+pub const LINK_VERSION: u16 = 5;
 
 /// The longest explanation in a verdict, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 512;
@@ -18,7 +19,8 @@ pub(super) const INBOX_BYTES_MAX: usize = 2 * (HEAD_BYTES + BODY_BYTES_MAX + 3 +
 
 const MAGIC: [u8; 4] = *b"HYBN";
 const HEAD_BYTES: usize = 8;
-const BODY_BYTES: usize = 1 + 4 + 1 + 2 + 4 + 8 + 32;
+/// Without the application's name, which ends the body.
+const BODY_BYTES: usize = 1 + 4 + 1 + 2 + 4 + 8 + 32 + 4 + 4 + 1;
 /// A later version may have a longer body, which is skipped to read the verdict after it.
 const BODY_BYTES_MAX: usize = 1024;
 
@@ -31,6 +33,7 @@ pub(super) struct Hello {
     pub frame_bytes_max: u32,
     pub incarnation: u64,
     pub group_digest: [u8; 32],
+    pub application: Option<Application>,
 }
 
 /// The result of reading from the stream.
@@ -49,13 +52,16 @@ pub(super) enum Read<T> {
 impl Hello {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let start = out.len();
+        let application = self.application.as_ref();
+        let name = application.map_or("", Application::name);
+        let length = BODY_BYTES + name.len();
         let (role, id) = match self.identity {
             Identity::Replica(id) => (0, u32::from(id)),
             Identity::Client(id) => (1, id),
         };
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&LINK_VERSION.to_le_bytes());
-        out.extend_from_slice(&(BODY_BYTES as u16).to_le_bytes());
+        out.extend_from_slice(&(length as u16).to_le_bytes());
         out.push(role);
         out.extend_from_slice(&id.to_le_bytes());
         out.push(self.cipher_code);
@@ -63,7 +69,12 @@ impl Hello {
         out.extend_from_slice(&self.frame_bytes_max.to_le_bytes());
         out.extend_from_slice(&self.incarnation.to_le_bytes());
         out.extend_from_slice(&self.group_digest);
-        assert_eq!(out.len() - start, HEAD_BYTES + BODY_BYTES);
+        let versions = application.map_or((0, 0), |it| (it.version(), it.compatible_from()));
+        out.extend_from_slice(&versions.0.to_le_bytes());
+        out.extend_from_slice(&versions.1.to_le_bytes());
+        out.push(name.len() as u8);
+        out.extend_from_slice(name.as_bytes());
+        assert_eq!(out.len() - start, HEAD_BYTES + length);
     }
 
     pub(super) fn read(data: &[u8]) -> Read<Self> {
@@ -77,16 +88,18 @@ impl Hello {
         if version != LINK_VERSION {
             return Read::OtherVersion(version);
         }
-        if usize::from(u16::from_le_bytes([head[6], head[7]])) != BODY_BYTES {
+        let length = usize::from(u16::from_le_bytes([head[6], head[7]]));
+        if !(BODY_BYTES..=BODY_BYTES + APPLICATION_NAME_BYTES_MAX).contains(&length) {
             return Read::Bad;
         }
-        let Some(body) = rest.first_chunk::<BODY_BYTES>() else {
+        let Some(body) = rest.get(..length) else {
             return Read::Partial;
         };
-        Self::read_body(body).map_or(Read::Bad, |it| Read::Whole(it, HEAD_BYTES + BODY_BYTES))
+        let (body, name) = body.split_first_chunk().expect("no body is shorter");
+        Self::read_body(body, name).map_or(Read::Bad, |it| Read::Whole(it, HEAD_BYTES + length))
     }
 
-    fn read_body(body: &[u8; BODY_BYTES]) -> Option<Self> {
+    fn read_body(body: &[u8; BODY_BYTES], name: &[u8]) -> Option<Self> {
         let mut rest = &body[..];
         let role = u8::from_le_bytes(take(&mut rest));
         let id = u32::from_le_bytes(take(&mut rest));
@@ -95,13 +108,30 @@ impl Hello {
             1 => Identity::Client(id),
             _ => return None,
         };
+        let cipher_code = u8::from_le_bytes(take(&mut rest));
+        let pillars = u16::from_le_bytes(take(&mut rest));
+        let frame_bytes_max = u32::from_le_bytes(take(&mut rest));
+        let incarnation = u64::from_le_bytes(take(&mut rest));
+        let group_digest = take(&mut rest);
+        let versions = (u32::from_le_bytes(take(&mut rest)), u32::from_le_bytes(take(&mut rest)));
+        if usize::from(u8::from_le_bytes(take(&mut rest))) != name.len() {
+            return None;
+        }
+        let application = match (name, versions) {
+            ([], (0, 0)) => None,
+            // An empty one is refused here.
+            (name, (version, from)) => {
+                Some(Application::new(std::str::from_utf8(name).ok()?, version, from).ok()?)
+            }
+        };
         Some(Self {
             identity,
-            cipher_code: u8::from_le_bytes(take(&mut rest)),
-            pillars: u16::from_le_bytes(take(&mut rest)),
-            frame_bytes_max: u32::from_le_bytes(take(&mut rest)),
-            incarnation: u64::from_le_bytes(take(&mut rest)),
-            group_digest: take(&mut rest),
+            cipher_code,
+            pillars,
+            frame_bytes_max,
+            incarnation,
+            group_digest,
+            application,
         })
     }
 
@@ -137,6 +167,15 @@ impl Hello {
                 LinkCipher::name_of_code(self.cipher_code)
             );
             return Err((Reason::CipherMismatch, text));
+        }
+        if let (Some(own), Some(other)) = (&self.application, &theirs.application)
+            && !own.goes_with(other)
+        {
+            let text = format!(
+                "peer {peer} runs the service {other}, {own} here; run one service on all replicas, in \
+                 versions that are compatible"
+            );
+            return Err((Reason::ServiceMismatch, text));
         }
         Ok(())
     }
@@ -212,16 +251,27 @@ mod tests {
             frame_bytes_max: 1 << 20,
             incarnation: 99,
             group_digest: [5; 32],
+            application: None,
         }
+    }
+
+    fn bank(version: u32, compatible_from: u32) -> Option<Application> {
+        Application::new("bank", version, compatible_from).ok()
     }
 
     #[test]
     fn a_hello_and_a_verdict_survive_the_wire() {
         let mut wire = Vec::new();
         hello().write(&mut wire);
-        assert_eq!(wire.len(), 60);
-        assert_eq!(Hello::read(&wire), Read::Whole(hello(), 60));
-        assert_eq!(Hello::read(&wire[..59]), Read::Partial);
+        assert_eq!(wire.len(), 69);
+        assert_eq!(Hello::read(&wire), Read::Whole(hello(), 69));
+        assert_eq!(Hello::read(&wire[..68]), Read::Partial);
+        wire.clear();
+        let named = Hello { application: bank(3, 2), ..hello() };
+        named.write(&mut wire);
+        assert_eq!(wire.len(), 73);
+        assert_eq!(Hello::read(&wire), Read::Whole(named, 73));
+        assert_eq!(Hello::read(&wire[..72]), Read::Partial);
         wire.clear();
         let refused = Verdict::Refused(Reason::Capacity, "full".into());
         refused.write(&mut wire);
@@ -231,15 +281,17 @@ mod tests {
     #[test]
     fn the_bytes_on_the_wire_are_as_documented() {
         let mut wire = Vec::new();
-        hello().write(&mut wire);
+        Hello { application: bank(3, 2), ..hello() }.write(&mut wire);
         let expected = [
             &b"HYBN"[..],
-            &[4, 0, 52, 0],
+            &[5, 0, 65, 0],
             &[1, 7, 0, 0, 0],
             &[1, 4, 0],
             &[0, 0, 16, 0],
             &[99, 0, 0, 0, 0, 0, 0, 0],
             &[5; 32],
+            &[3, 0, 0, 0, 2, 0, 0, 0],
+            b"\x04bank",
         ];
         // A change here is a new version of the link protocol: see net/WIRE.md.
         assert_eq!(wire, expected.concat());
@@ -259,6 +311,36 @@ mod tests {
         assert!(text.contains("blake3, gmac here"), "{text}");
         let (reason, _) = check(&Hello { identity: Identity::Client(8), ..hello() });
         assert_eq!(reason, Reason::UnknownKey);
+    }
+
+    #[test]
+    fn services_that_do_not_go_together_are_both_named() {
+        let with = |application| Hello { application, ..hello() };
+        let check = |own, theirs| with(own).check(&with(theirs), Identity::Client(7));
+        let (reason, text) = check(bank(3, 2), bank(1, 1)).unwrap_err();
+        assert_eq!(reason, Reason::ServiceMismatch);
+        assert!(text.contains("bank version 1, bank version 3 (compatible from 2) here"), "{text}");
+        assert_eq!(check(bank(3, 2), bank(2, 2)), Ok(()));
+        // Who says nothing is not compared.
+        assert_eq!(check(bank(3, 2), None), Ok(()));
+        assert_eq!(check(None, bank(3, 2)), Ok(()));
+    }
+
+    #[test]
+    fn a_name_that_is_not_one_and_a_wrong_length_of_it_are_refused() {
+        let mut wire = Vec::new();
+        Hello { application: bank(1, 1), ..hello() }.write(&mut wire);
+        let length = wire.len();
+        for (at, byte) in [(length - 1, b'\n'), (length - 1, 0xff), (length - 5, 3), (6, 64)] {
+            let mut wrong = wire.clone();
+            wrong[at] = byte;
+            assert_eq!(Hello::read(&wrong), Read::Bad, "{at}");
+        }
+        // Versions without a name.
+        wire.clear();
+        hello().write(&mut wire);
+        wire[60] = 1;
+        assert_eq!(Hello::read(&wire), Read::Bad);
     }
 
     #[test]
@@ -284,7 +366,7 @@ mod tests {
             let _ = Hello::read(&data);
             let _ = Verdict::read(&data);
             let mut hello = MAGIC.to_vec();
-            hello.extend_from_slice(&[2, 0, 52, 0]);
+            hello.extend_from_slice(&[5, 0, 65, 0]);
             hello.extend_from_slice(&data);
             let _ = Hello::read(&hello);
         }

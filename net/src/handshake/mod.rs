@@ -2,7 +2,7 @@
 //!
 //! TLS 1.3 with raw public keys proves the identity of both ends and yields fresh link keys from
 //! its exporter. Inside the TLS session, both ends then send a hello (version, group configuration,
-//! identity) and a verdict on the other's hello. An acceptance is the last TLS record of its
+//! identity, application) and a verdict on the other's hello. An acceptance is the last TLS record of its
 //! sender; after it come frames. A refusal says what differs and is logged at both ends.
 //!
 //! ```text
@@ -16,6 +16,7 @@
 //!   frames                  <->          frames
 //! ```
 
+mod application;
 mod hello;
 mod tls;
 
@@ -34,6 +35,7 @@ use crate::keys::{Identity, KeyRing, PublicKey, StaticKey};
 use crate::link::Link;
 use crate::reject::Reason;
 
+pub use self::application::{APPLICATION_NAME_BYTES_MAX, Application, BadApplicationName};
 pub use self::hello::LINK_VERSION;
 
 /// The configuration that all handshakes of a process share.
@@ -49,6 +51,8 @@ pub struct HandshakeConfig {
     pub group_digest: [u8; 32],
     /// P, the number of pillars; both ends must have the same.
     pub pillars: u16,
+    /// What runs over the links, which both ends compare if both say it.
+    pub application: Option<Application>,
     /// Tells several connections of one client apart; zero for a replica.
     pub incarnation: u64,
     /// How frames are protected; both ends must use the same cipher.
@@ -77,6 +81,7 @@ impl HandshakeConfig {
             frame_bytes_max: self.frame_bytes(peer),
             incarnation: self.incarnation,
             group_digest: self.group_digest,
+            application: self.application.clone(),
         }
     }
 }

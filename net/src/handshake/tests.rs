@@ -28,6 +28,7 @@ fn config(identity: Identity) -> HandshakeConfig {
         keyring: ring(&[SERVER, PEER, CLIENT]),
         group_digest: [3; 32],
         pillars: 4,
+        application: None,
         incarnation: 42,
         cipher: LinkCipher::Gmac,
         peer_frame_bytes: 1 << 20,
@@ -136,6 +137,20 @@ fn another_group_configuration_is_named_on_both_sides() {
     let other = HandshakeConfig { cipher: LinkCipher::Blake3, ..config(PEER) };
     let [a, b] = errors(run(other, config(SERVER), 5000));
     assert_eq!((a.reason(), b.reason()), (Reason::CipherMismatch, Reason::CipherMismatch));
+}
+
+#[test]
+fn another_service_is_named_on_both_sides() {
+    let with = |name, version| Application::new(name, version, version).ok();
+    let other = HandshakeConfig { application: with("kv", 1), ..config(PEER) };
+    let own = HandshakeConfig { application: with("bank", 2), ..config(SERVER) };
+    let [a, b] = errors(run(other, own, 5000));
+    assert_eq!((a.reason(), b.reason()), (Reason::ServiceMismatch, Reason::ServiceMismatch));
+    let text = b.to_string();
+    assert!(
+        text.contains("replica 1 runs the service kv version 1, bank version 2 here"),
+        "{text}"
+    );
 }
 
 #[test]

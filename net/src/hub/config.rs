@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::address::PeerAddress;
 use crate::cipher::LinkCipher;
+use crate::handshake::Application;
 use crate::keys::{Identity, KeyRing, StaticKey};
 use crate::limits::Limits;
 
@@ -21,6 +22,8 @@ pub struct HubConfig {
     pub group_digest: [u8; 32],
     /// P, the number of pillars; both ends of a link must have the same.
     pub pillars: u16,
+    /// What runs over the links; both ends of one must go together, if both say what it is.
+    pub application: Option<Application>,
     /// Tells several connections of one client apart. Zero for replicas.
     pub incarnation: u64,
     /// How frames are protected; both ends of a link must have the same.

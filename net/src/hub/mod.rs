@@ -143,6 +143,7 @@ impl<T: Transport> Hub<T> {
             keyring: config.keyring,
             group_digest: config.group_digest,
             pillars: config.pillars,
+            application: config.application,
             incarnation: config.incarnation,
             cipher: config.cipher,
             peer_frame_bytes: config.limits.peer_frame_bytes,

@@ -47,6 +47,7 @@ pub(super) fn config(identity: Identity) -> HubConfig {
         group_digest: [3; 32],
         pillars: 4,
         incarnation: 0,
+        application: None,
         cipher: LinkCipher::Gmac,
         listen: own.map(address),
         peers: (0..3).filter(|&id| Some(id) != own).map(|id| (id, address(id).into())).collect(),

@@ -110,9 +110,10 @@ pub fn hello(data: &[u8]) {
 }
 
 pub fn hello_seeds() -> Vec<Vec<u8>> {
-    let mut hello = b"HYBN\x02\x00\x34\x00".to_vec();
+    let mut hello = b"HYBN\x05\x00\x41\x00".to_vec();
     hello.extend_from_slice(&[1, 7, 0, 0, 0, 1, 4, 0, 0, 0, 16, 0, 99, 0, 0, 0, 0, 0, 0, 0]);
     hello.extend_from_slice(&[5; 32]);
+    hello.extend_from_slice(b"\x03\x00\x00\x00\x02\x00\x00\x00\x04bank");
     vec![hello, vec![0, 0, 0], b"\x03\x04\x00full".to_vec()]
 }
 
@@ -132,6 +133,7 @@ fn handshaker(identity: Identity) -> Handshaker {
         group_digest: [3; 32],
         pillars: 2,
         incarnation: 5,
+        application: None,
         cipher: LinkCipher::Gmac,
         peer_frame_bytes: LIMIT,
         client_frame_bytes: LIMIT,

@@ -220,8 +220,12 @@ impl Shared<'_> {
 /// hook can ask for [`current_seed`].
 #[must_use]
 pub fn run_seed(shape: &Shape, seed: u64) -> Report {
+    caught(seed, || run_scenario(shape.scenario(seed), &Options::default()))
+}
+
+/// A run, or the report of its panic.
+pub(crate) fn caught(seed: u64, run: impl FnOnce() -> Report) -> Report {
     SEED.set(Some(seed));
-    let run = || run_scenario(shape.scenario(seed), &Options::default());
     let report = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|cause| {
         let text = cause.downcast_ref::<String>().map(String::as_str);
         let text = text.or(cause.downcast_ref::<&str>().copied()).unwrap_or("no message");

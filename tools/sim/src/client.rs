@@ -7,6 +7,7 @@ use hybster_proto::client::{ClientCore, ClientOutput, Outcome, RequestKind};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, RequestNumber, SessionId};
 use hybster_proto::output::ClientLink;
+use hybster_tss::Digest;
 
 use crate::clock::Clock;
 use crate::keys::Keys;
@@ -14,6 +15,7 @@ use crate::linear::Call;
 use crate::random::Random;
 use crate::scenario::{ClientPlan, Scenario};
 use crate::store::{Action, Operation, parse_answer};
+use crate::workload::Workload;
 
 pub(crate) struct Client {
     pub(crate) link: ClientLink,
@@ -23,6 +25,9 @@ pub(crate) struct Client {
     pub(crate) clock: Clock,
     pub(crate) wake_us: Option<u64>,
     random: Random,
+    workload: Option<Workload>,
+    /// Ordered operations of such a workload that were answered, and what is known of the result.
+    pub(crate) answered: Vec<(Submitted, Option<Digest>)>,
     keys: u16,
     is_original: bool,
     /// Whether another client uses its sessions as well.
@@ -53,12 +58,16 @@ pub(crate) struct Client {
     pub(crate) refused_by_disks: u64,
 }
 
+/// What operations of another service count as, which nobody checks as registers.
+const NO_REGISTER: Operation = Operation { key: 0, action: Action::Get };
+
 /// An operation that was submitted.
 #[derive(Clone)]
 pub(crate) struct Submitted {
     pub(crate) session: SessionId,
     pub(crate) number: RequestNumber,
     pub(crate) bytes: Vec<u8>,
+    pub(crate) kind: RequestKind,
     pub(crate) call: Call,
 }
 
@@ -71,7 +80,7 @@ pub(crate) struct Pending {
 impl Client {
     pub(crate) fn new(
         index: u32,
-        scenario: &Scenario,
+        (scenario, workload): (&Scenario, Option<&Workload>),
         config: &Arc<GroupConfig>,
         keys: &Keys,
         original: Option<ClientLink>,
@@ -91,6 +100,8 @@ impl Client {
             clock: Clock::new(&mut random, scenario.drift_ppm),
             wake_us: None,
             random,
+            workload: workload.cloned(),
+            answered: Vec::new(),
             keys: scenario.keys,
             is_original: original.is_none(),
             is_copied: scenario.is_copied(index as u16),
@@ -146,18 +157,14 @@ impl Client {
             self.parked[at] += 1;
             return None;
         }
-        let operation = self.operation(stamp);
-        let (least, most) = (u64::from(self.plan.least_padding), u64::from(self.plan.padding));
-        let mut padding = (least + self.random.below(most.saturating_sub(least) + 1)) as usize;
-        if self.is_copied {
-            // Two equal operations would be one request, which nobody could tell from a retransmission.
-            padding = 2 * padding + usize::from(self.is_original);
-        }
-        let bytes = operation.encode(padding);
-        let read_only =
-            operation.action == Action::Get && self.random.chance(self.plan.queries_ppm);
-        let kind = if read_only { RequestKind::ReadOnly } else { RequestKind::Ordered };
         let now = self.clock.local(now_us);
+        let (operation, bytes, kind) = match &self.workload {
+            None => self.register_operation(stamp),
+            Some(workload) => {
+                let bytes = workload.operation(&mut self.random);
+                (NO_REGISTER, bytes, self.kind())
+            }
+        };
         let number = self
             .core
             .submit(session, &bytes, kind, now, &mut self.out)
@@ -166,10 +173,35 @@ impl Client {
         let name = self.core.session_id(session);
         let caller = format!("{name} {number}");
         let call = Call { caller, operation, begin: stamp, end: None };
-        let submitted = Submitted { session: name, number, bytes, call };
+        let submitted = Submitted { session: name, number, bytes, kind, call };
         let pending = Pending { submitted: submitted.clone(), since_us: now_us };
         self.calls.insert((session, number), pending);
         Some(submitted)
+    }
+
+    /// Whether the next operation that may be read-only is sent as a query.
+    fn kind(&mut self) -> RequestKind {
+        match self.random.chance(self.plan.queries_ppm) {
+            true => RequestKind::ReadOnly,
+            false => RequestKind::Ordered,
+        }
+    }
+
+    /// An operation on a register, its bytes, and how it is sent.
+    fn register_operation(&mut self, stamp: u64) -> (Operation, Vec<u8>, RequestKind) {
+        let operation = self.operation(stamp);
+        let (least, most) = (u64::from(self.plan.least_padding), u64::from(self.plan.padding));
+        let mut padding = (least + self.random.below(most.saturating_sub(least) + 1)) as usize;
+        if self.is_copied {
+            // Two equal operations would be one request, which nobody could tell from a retransmission.
+            padding = 2 * padding + usize::from(self.is_original);
+        }
+        let bytes = operation.encode(padding);
+        let kind = match operation.action {
+            Action::Get => self.kind(),
+            _ => RequestKind::Ordered,
+        };
+        (operation, bytes, kind)
     }
 
     fn operation(&mut self, unique: u64) -> Operation {
@@ -221,6 +253,7 @@ impl Client {
                 }
                 // It ran: with which answer, nobody says.
                 Outcome::ResultGone => {
+                    self.answered.extend(self.workload.is_some().then_some((submitted, None)));
                     self.history.push(call);
                     self.results_gone += 1;
                     continue;
@@ -234,15 +267,22 @@ impl Client {
             if done.outcome != Outcome::Done {
                 return Err(format!("{} ended with {:?}", call.caller, done.outcome));
             }
+            *stamp += 1;
+            self.latencies_us.push(now_us - since_us);
+            if self.workload.is_some() {
+                if submitted.kind == RequestKind::Ordered {
+                    self.answered.push((submitted, Some(Digest::of(done.result))));
+                }
+                self.history.push(call);
+                continue;
+            }
             let Some(answer) = parse_answer(done.result) else {
                 return Err(format!("{} got an answer that is none", call.caller));
             };
-            *stamp += 1;
             call.end = Some((*stamp, answer));
             let Operation { key, action } = call.operation;
             self.known.insert(key, action.apply(answer));
             self.history.push(call);
-            self.latencies_us.push(now_us - since_us);
         }
         self.out.completions.clear();
         Ok(turns)

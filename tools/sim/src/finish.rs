@@ -57,8 +57,10 @@ impl World {
     }
 
     pub(crate) fn report(mut self) -> Report {
-        if self.violation.is_none() {
-            self.check_history();
+        match self.violation {
+            Some(_) => {}
+            None if self.is_registers => self.check_history(),
+            None => self.check_results(),
         }
         let n = self.replicas.len();
         let mut last_events = Vec::new();
@@ -110,6 +112,25 @@ impl World {
             latencies_us: self.clients.iter().flat_map(|c| c.latencies_us.clone()).collect(),
             times: self.oracles.times(),
             frontiers: self.oracles.seen.iter().map(|s| s.frontier).collect(),
+        }
+    }
+
+    /// Each ordered operation that was answered was executed, with the result of the answer. That
+    /// nothing was executed twice, or with other results elsewhere, was checked when it was executed.
+    fn check_results(&mut self) {
+        let answered = self.clients.iter().flat_map(|client| &client.answered);
+        let wrong = answered.map(|(submitted, told)| {
+            let name = &submitted.call.caller;
+            match (self.oracles.result_of(submitted), told) {
+                (None, _) => Some(format!("{name} was answered, and nobody executed it")),
+                (Some(result), Some(told)) if result != *told => {
+                    Some(format!("{name} was answered with another result than it had"))
+                }
+                _ => None,
+            }
+        });
+        if let Some(story) = wrong.flatten().next() {
+            self.violate(("answers are results", story, vec![]));
         }
     }
 

@@ -42,9 +42,11 @@ mod room;
 mod scenario;
 pub mod shape;
 pub mod shrink;
+pub mod simulate;
 pub mod store;
 mod uplink;
 mod watched;
+mod workload;
 mod world;
 
 pub use behaviour::{Behaviour, Departure, Flood, Host, Lie, Scene, Trick};
@@ -57,6 +59,7 @@ pub use scenario::{
     Transport,
 };
 pub use watched::{Execution, Ledger, Record, Recorded, Watched};
+pub use workload::Workload;
 pub use world::World;
 
 /// What a run records besides its counters.

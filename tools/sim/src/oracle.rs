@@ -299,14 +299,18 @@ impl Oracles {
 
     /// Whether an operation was executed.
     pub(crate) fn has_run(&self, submitted: &Submitted) -> bool {
+        self.result_of(submitted).is_some()
+    }
+
+    /// The digest of an operation's result, if it was executed.
+    pub(crate) fn result_of(&self, submitted: &Submitted) -> Option<Digest> {
         let Submitted { session, number, bytes, .. } = submitted;
         let place = self.places.get(&(*session, *number));
         let batch = place.and_then(|order| self.executed.get(&order.0));
         let digest = Digest::of(bytes);
-        batch.is_some_and(|(executions, _)| {
-            let is_it = |e: &Execution| (e.session, e.number) == (*session, *number);
-            executions.iter().any(|e| is_it(e) && e.operation == digest)
-        })
+        let is_it =
+            |e: &&Execution| (e.session, e.number) == (*session, *number) && e.operation == digest;
+        batch?.0.iter().find(is_it).map(|execution| execution.result)
     }
 
     fn valid(&mut self, at: ReplicaId, execution: &Execution) -> Checked {
@@ -355,6 +359,7 @@ mod tests {
             session: SessionId::default(),
             number: RequestNumber(number),
             operation: Digest::of(b"op"),
+            result: Digest::default(),
             time_ms: order,
             randomness: Digest::of(&order.to_le_bytes()),
         }

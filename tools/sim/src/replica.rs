@@ -16,6 +16,7 @@ use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId};
 use hybster_proto::output::{Input, Output, ToExecution};
 use hybster_proto::protocol::Rules;
 use hybster_proto::replica::{Stages, Start};
+use hybster_proto::service::MAX_PAGE_BYTES;
 use hybster_proto::time::{StageClock, Time, WallClock, earliest};
 use hybster_tss::{Counter, CounterValue, InProcessTrInX, InProcessVerifier, InstanceId, TrInX};
 
@@ -30,6 +31,7 @@ use crate::room::ClientQueues;
 use crate::scenario::{Layout, Scenario};
 use crate::store::Store;
 use crate::watched::{Ledger, Record, Recorded, Watched};
+use crate::workload::{Simulated, Workload};
 
 /// The longest page of the bookkeeping, in bytes.
 const LONGEST_PAGE: usize = 64 << 10;
@@ -65,19 +67,22 @@ fn trinx_of(
 }
 
 /// The service of a replica, in its initial state.
-fn store_of(id: ReplicaId, scenario: &Scenario) -> Store {
+fn service_of(id: ReplicaId, scenario: &Scenario, workload: Option<&Workload>) -> Simulated {
+    if let Some(workload) = workload {
+        return workload.service();
+    }
     let mut store = Store::default();
     (store.versioned, store.page_bytes) = (scenario.versioned_pages, scenario.page_bytes);
     store.padding = scenario.answer_padding;
     store.salt = scenario.salt(id);
-    store
+    Simulated(Box::new(store))
 }
 
 fn output_of(scenario: &Scenario) -> Output {
     Output { tracing: true, logging: scenario.disk.is_some(), ..Output::default() }
 }
 
-pub(crate) type Core = Stages<Hybster<Watched, InProcessVerifier>, Recorded<Store>>;
+pub(crate) type Core = Stages<Hybster<Watched, InProcessVerifier>, Recorded<Simulated>>;
 
 /// Who sends inputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +121,7 @@ impl Stage {
 pub(crate) struct Replica {
     pub(crate) id: ReplicaId,
     pub(crate) core: Core,
+    workload: Option<Workload>,
     pub(crate) out: Output,
     /// Taken out while it is at work.
     pub(crate) egress: Option<Egress<usize>>,
@@ -175,7 +181,7 @@ pub(crate) struct Replica {
 impl Replica {
     pub(crate) fn new(
         id: ReplicaId,
-        scenario: &Scenario,
+        (scenario, workload): (&Scenario, Option<&Workload>),
         config: &Arc<GroupConfig>,
         keys: &Keys,
         ledger: &Ledger,
@@ -185,7 +191,7 @@ impl Replica {
         let trinx = trinx_of(id, config, keys, ledger, counters);
         let record = Record::default();
         let agreement = Hybster::agreement(config, id, trinx.clone(), || keys.verifier(config));
-        let service = Recorded::new(store_of(id, scenario), record.clone());
+        let service = Recorded::new(service_of(id, scenario, workload), record.clone());
         let core = Stages::new(config.clone(), id, agreement, service, keys.randomness(config));
         let stages = 5 + usize::from(config.pillars);
         let workshop = Workshop { id, config, keys, trinx: &trinx };
@@ -194,6 +200,7 @@ impl Replica {
         Self {
             id,
             core,
+            workload: workload.cloned(),
             out: output_of(scenario),
             egress: Some(Egress::new(config.clone(), id, scenario.egress)),
             admission: Admission::new(config),
@@ -202,7 +209,10 @@ impl Replica {
             client_queues: ClientQueues::default(),
             dealt: vec![Totals::default(); usize::from(config.replicas)],
             rules: config.rules(),
-            longest_page: LONGEST_PAGE.max(scenario.page_bytes),
+            longest_page: match workload {
+                None => LONGEST_PAGE.max(scenario.page_bytes),
+                Some(_) => MAX_PAGE_BYTES,
+            },
             prompt: 0,
             sent_as_new: BTreeSet::new(),
             record,
@@ -263,11 +273,12 @@ impl Replica {
         let trinx = self.trinx.clone();
         let agreement = Hybster::recover(config, self.id, trinx, verifier, &mut recovered);
         self.record = Record::default();
+        let service = service_of(self.id, scenario, self.workload.as_ref());
         let start = Start {
             config: config.clone(),
             id: self.id,
             agreement,
-            service: Recorded::new(store_of(self.id, scenario), self.record.clone()),
+            service: Recorded::new(service, self.record.clone()),
             randomness: keys.randomness(config),
         };
         self.out = output_of(scenario);

@@ -171,6 +171,8 @@ pub struct Execution {
     pub number: RequestNumber,
     /// Digest of the operation.
     pub operation: Digest,
+    /// Digest of its result.
+    pub result: Digest,
     /// The agreed time.
     pub time_ms: u64,
     /// The agreed random bytes.
@@ -203,15 +205,17 @@ impl<S> Recorded<S> {
 
 impl<S: Service> Service for Recorded<S> {
     fn execute(&mut self, context: &Context, operation: &[u8], reply: &mut Vec<u8>) {
+        let from = reply.len();
+        self.inner.execute(context, operation, reply);
         lock(&self.record.0).push(Execution {
             order: context.order,
             session: context.session,
             number: context.number,
             operation: Digest::of(operation),
+            result: Digest::of(&reply[from..]),
             time_ms: context.time_ms,
             randomness: Digest(*context.randomness()),
         });
-        self.inner.execute(context, operation, reply);
     }
 
     fn query(&self, operation: &[u8], reply: &mut Vec<u8>) -> bool {

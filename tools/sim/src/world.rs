@@ -33,6 +33,7 @@ use crate::report::{Counters, NewViewSeen, Report};
 use crate::rogue::Rogue;
 use crate::scenario::{Layout, Scenario, Transport};
 use crate::watched::{Execution, Ledger};
+use crate::workload::Workload;
 
 /// An event of a replica, kept for reports.
 pub(crate) enum What {
@@ -81,6 +82,8 @@ pub struct World {
     pub(crate) random: Random,
     pub(crate) executions: Vec<Execution>,
     pub(crate) installed_us: Vec<u64>,
+    /// Whether the service is the simulator's, so that the history says what is right.
+    pub(crate) is_registers: bool,
 }
 
 impl World {
@@ -90,6 +93,16 @@ impl World {
     /// If the scenario's group constants do not fit together.
     #[must_use]
     pub fn new(scenario: Scenario, options: Options) -> Self {
+        Self::with_workload(scenario, None, options)
+    }
+
+    /// The same, with another service than the simulator's registers.
+    ///
+    /// # Panics
+    /// If the scenario's group constants do not fit together.
+    #[must_use]
+    pub fn with_workload(scenario: Scenario, workload: Option<Workload>, options: Options) -> Self {
+        let workload = workload.as_ref();
         scenario.group.validate().expect("the scenario's group is valid");
         let mut random = Random::new(scenario.seed);
         let mut config = scenario.group.clone();
@@ -99,13 +112,16 @@ impl World {
         let n = usize::from(config.replicas);
         let replicas = config
             .all_replicas()
-            .map(|id| Replica::new(id, &scenario, &config, &keys, &ledger, random.fork()))
+            .map(|id| {
+                Replica::new(id, (&scenario, workload), &config, &keys, &ledger, random.fork())
+            })
             .collect();
         let mut clients: Vec<Client> = Vec::new();
         for index in 0..scenario.clients.len() as u16 {
             let original = scenario.original(index).map(|of| clients[usize::from(of)].link);
             let random = random.fork();
-            clients.push(Client::new(index.into(), &scenario, &config, &keys, original, random));
+            let of = (&scenario, workload);
+            clients.push(Client::new(index.into(), of, &config, &keys, original, random));
         }
         let ends = clients.len() + scenario.rogues.len();
         let Scenario { transport, latency, bytes_per_s, .. } = scenario;
@@ -148,6 +164,7 @@ impl World {
             random,
             executions: Vec::new(),
             installed_us: Vec::new(),
+            is_registers: workload.is_none(),
             scenario,
         }
     }

@@ -14,8 +14,13 @@ use crate::health::{Health, judge};
 use crate::survey::{self, Answer, Offset};
 
 /// Refusals that say that somebody's files are not the group's.
-const OF_OTHER_FILES: [Reason; 4] =
-    [Reason::ConfigurationMismatch, Reason::UnknownKey, Reason::CipherMismatch, Reason::Version];
+const OF_OTHER_FILES: [Reason; 5] = [
+    Reason::ConfigurationMismatch,
+    Reason::UnknownKey,
+    Reason::CipherMismatch,
+    Reason::Version,
+    Reason::ServiceMismatch,
+];
 
 pub(super) fn look(
     group: &Group,

@@ -90,11 +90,11 @@ pub(crate) static METRICS: &[Metric] = &[
         ..metric(
             Kind::Info,
             "replica",
-            "replica, group, version, layout, transport, disk.durability",
-            "what runs: number, group, layout, transport, durability and version",
+            "replica, group, service, service_version, version, layout, transport, disk.durability",
+            "what runs: number, group, service and its version, layout, transport, durability and version",
         )
     }
-    .labelled(&["replica", "group", "layout", "transport", "durability", "version"]),
+    .labelled(&["replica", "group", "service", "service_version", "layout", "transport", "durability", "version"]),
     metric(Kind::Gauge, "ready", "", "1 if `/ready` says yes"),
     gauge(
         "uptime_seconds",
@@ -433,6 +433,8 @@ fn info(status: &Status) -> Vec<Sample> {
     let labels = vec![
         ("replica", status.replica.to_string()),
         ("group", status.group.clone()),
+        ("service", status.service.clone()),
+        ("service_version", status.service_version.to_string()),
         ("layout", status.layout.clone()),
         ("transport", status.transport.clone()),
         ("durability", durability.to_owned()),

@@ -108,6 +108,7 @@ fn hub(
         group_digest: group.config().digest().0,
         pillars: group.config().pillars,
         incarnation,
+        application: None,
         cipher: group.link_cipher(),
         listen: None,
         peers: replicas.map(|entry| (entry.id.0, entry.address.clone())).collect(),

@@ -11,7 +11,7 @@ use crate::workspace::{Workspace, root};
 
 /// Choices of features that somebody uses. Each crate is built by itself, so that no other crate's
 /// features help it along. Those that are not here have no features, and nobody builds them alone.
-const FEATURES: [&[&str]; 16] = [
+const FEATURES: [&[&str]; 17] = [
     &["-p", "hybster-tss", "--no-default-features"],
     &["-p", "hybster-tss", "--no-default-features", "--features", "testing"],
     &["-p", "hybster-tss"],
@@ -27,6 +27,7 @@ const FEATURES: [&[&str]; 16] = [
     &["-p", "hybster-store", "--features", "mutants"],
     &["-p", "hybster-disk"],
     &["-p", "hybster"],
+    &["-p", "hybster", "--features", "simulator"],
     // As the whole workspace, or all packages of others would be built once more.
     &["--workspace", "--benches", "--features", "hybster-perf/icount"],
 ];

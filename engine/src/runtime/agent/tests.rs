@@ -78,6 +78,7 @@ fn lonely_hub() -> HubConfig {
         group_digest: [0; 32],
         pillars: 1,
         incarnation: 0,
+        application: None,
         cipher: LinkCipher::default(),
         listen: None,
         peers: Vec::new(),

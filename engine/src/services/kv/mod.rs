@@ -26,7 +26,7 @@ pub mod wire;
 
 use std::sync::Arc;
 
-use hybster_proto::service::{Context, RestoreError, Service, Snapshot};
+use hybster_proto::service::{Context, RestoreError, Service, ServiceIdentity, Snapshot};
 
 use self::pages::Base;
 use self::store::{Full, Store};
@@ -48,6 +48,9 @@ impl Default for KvService {
 }
 
 impl KvService {
+    /// What it says of itself.
+    pub const IDENTITY: ServiceIdentity = ServiceIdentity::new("hybster-kv", 1);
+
     /// An empty store without a limit on what it holds in all.
     #[must_use]
     pub fn new() -> Self {
@@ -117,6 +120,10 @@ impl KvService {
 }
 
 impl Service for KvService {
+    fn identity(&self) -> Option<ServiceIdentity> {
+        Some(Self::IDENTITY)
+    }
+
     fn execute(&mut self, _context: &Context, operation: &[u8], reply: &mut Vec<u8>) {
         match KvOperation::decode(operation) {
             Ok(KvOperation::Get { key }) => self.answer_get(key, reply),

@@ -17,6 +17,7 @@ use crate::keys::Keys;
 use crate::replica::Core;
 use crate::store::Store;
 use crate::watched::{Record, Recorded, Watched};
+use crate::workload::Simulated;
 
 /// What behaviours are built from.
 pub(crate) struct Workshop<'a> {
@@ -45,7 +46,7 @@ pub(super) struct Twin {
 impl Twin {
     pub(super) fn new(workshop: &Workshop<'_>, trinx: Vec<Watched>) -> Self {
         let Workshop { id, config, keys, .. } = workshop;
-        let service = Recorded::new(Store::default(), Record::default());
+        let service = Recorded::new(Simulated(Box::new(Store::default())), Record::default());
         let verifier = || keys.verifier(config);
         let agreement = Hybster::agreement(config, *id, trinx, verifier);
         let randomness = keys.randomness(config);
