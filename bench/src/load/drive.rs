@@ -107,6 +107,9 @@ pub struct Run<W> {
     pub never_sent: u64,
     /// Length of the measured interval.
     pub length: Duration,
+    /// How much of it the thread spent in polls that completed nothing: it waited for replies or for the next
+    /// operation to be due.
+    pub waited: Duration,
 }
 
 /// An operation's end, kept until the poll is over so that the time is taken once.
@@ -134,7 +137,9 @@ pub fn drive<S: Sessions, P: Pace, W: Workload>(
     loop {
         load.submit(sessions, now)?;
         load.poll(sessions, now)?;
+        let polled_from = now;
         now = elapsed(plan.origin);
+        load.note_waiting(polled_from, now);
         load.account(now, tallies);
         let asked = tallies.finish.load(Ordering::Relaxed);
         if asked >= FINISH || load.is_all_done() {
@@ -181,6 +186,7 @@ struct Load<P, W> {
     acknowledged: u64,
     acknowledged_inside: u64,
     failed: u64,
+    waited: u64,
 }
 
 impl<P: Pace, W: Workload> Load<P, W> {
@@ -205,6 +211,7 @@ impl<P: Pace, W: Workload> Load<P, W> {
             acknowledged: 0,
             acknowledged_inside: 0,
             failed: 0,
+            waited: 0,
         }
     }
 
@@ -264,6 +271,13 @@ impl<P: Pace, W: Workload> Load<P, W> {
             };
             ended.push(Ended { session, end });
         })
+    }
+
+    /// Counts the time of a poll that completed nothing, as far as it is in the measured interval.
+    fn note_waiting(&mut self, from: u64, now: u64) {
+        if self.ended.is_empty() {
+            self.waited += now.min(self.end).saturating_sub(from.max(self.from));
+        }
     }
 
     /// Counts what the last poll completed, and lets its sessions go on.
@@ -341,6 +355,7 @@ impl<P: Pace, W: Workload> Load<P, W> {
             acknowledged_inside: self.acknowledged_inside,
             failed: self.failed,
             unfinished: self.outstanding,
+            waited: Duration::from_nanos(self.waited),
         }
     }
 }
@@ -527,7 +542,10 @@ mod tests {
         let mut sessions = Stalling { inner: Loopback::new(2), begun: Instant::now(), stall };
         let (pace, tallies) = (OpenLoop::new(2, 1000.0), Tallies::default());
         let run = drive(&mut sessions, pace, Any(0), &plan(0, 2000), &tallies, &Stop::new());
-        let latency = Recorder::merge([run.unwrap().recorder]).latency_ns;
+        let run = run.unwrap();
+        // It had nothing to do meanwhile.
+        assert!(run.waited >= Duration::from_millis(500) && run.waited <= run.length);
+        let latency = Recorder::merge([run.recorder]).latency_ns;
         // Half of the time nothing was answered: of what was due then, one in two waited half a second.
         let at = |quantile| Duration::from_nanos(latency.value_at_quantile(quantile));
         assert!(at(0.9) >= Duration::from_millis(700), "{:?}", at(0.9));

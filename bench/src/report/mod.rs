@@ -6,12 +6,16 @@
 mod output;
 mod recovery;
 mod text;
+mod usage;
+mod warning;
 mod wrap;
 
 pub use output::{check_directory, check_writable, is_stdout, write_json, write_text};
 pub use recovery::Recovery;
 pub use text::{bytes, count};
 pub(crate) use text::{machine as machine_line, micros, plural, processes as process_table};
+pub use usage::{ProcessUsage, ThreadReport, UsageReport};
+pub use warning::{Signs, Warning};
 pub use wrap::{width_of, wrap};
 
 use std::collections::BTreeMap;
@@ -66,6 +70,13 @@ pub struct RunReport {
     pub replicas: Vec<ReplicaReport>,
     /// Only in an open loop.
     pub open_loop: Option<OpenLoopReport>,
+    /// The share of the interval in which the busiest load thread had something to do, from 0 to 1: in the
+    /// rest it waited for replies or for the next operation to be due. Older reports lack it.
+    #[serde(default)]
+    pub load_busy: f64,
+    /// What of the machine or of the load generator may have decided the figures. Older reports lack it.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
     /// Each connection, if there are several. Older reports lack it.
     #[serde(default)]
     pub connections: Vec<ConnectionReport>,
@@ -75,6 +86,9 @@ pub struct RunReport {
     /// Acknowledged operations over time. Older reports lack it.
     #[serde(default)]
     pub timeline: Option<TimelineReport>,
+    /// CPU time and memory over time. Older reports lack it.
+    #[serde(default)]
+    pub usage: Option<UsageReport>,
     /// The configuration of the measurement.
     pub config: Config,
     /// The machine it ran on.
@@ -362,14 +376,9 @@ impl RunReport {
         if self.completed == 0 {
             complaints.push("no operation completed in the measured interval".into());
         }
-        if let Some(open) = self.open_loop.filter(|open| !open.kept_up) {
-            complaints.push(format!(
-                "the rate was not kept: {} operations/s completed where {} were asked for; latencies \
-                 are those of the operations that completed, all others had to wait longer",
-                count(self.throughput_ops_s.round() as u64),
-                count(open.rate_ops_s.round() as u64),
-            ));
-        }
+        let rate =
+            self.open_loop.and_then(|open| warning::rate_not_kept(open, self.throughput_ops_s));
+        complaints.extend(rate);
         Verdict { complaints, interrupted: self.interrupted }
     }
 }

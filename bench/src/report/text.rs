@@ -170,8 +170,13 @@ fn write_latency(f: &mut fmt::Formatter<'_>, latency: &LatencyUs) -> fmt::Result
     )
 }
 
-/// Whether the figures can be believed: time taken by the host, and an open loop that fell behind.
+/// Whether the figures can be believed: what else may have decided them, time taken by the host, and an open
+/// loop that fell behind.
 fn warnings(f: &mut fmt::Formatter<'_>, report: &RunReport) -> fmt::Result {
+    // That a rate was not kept is told below, with figures.
+    for warning in report.warnings.iter().filter(|warning| warning.kind != "rate-not-kept") {
+        writeln!(f, "  warning      {}", warning.text)?;
+    }
     if report.stolen_s > 0.0 {
         writeln!(
             f,

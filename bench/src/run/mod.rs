@@ -1,5 +1,9 @@
 //! `hybster-bench run`: throughput and latency of a group under one load.
 
+mod report;
+
+pub use report::{config, config_of_load};
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,18 +12,14 @@ use crate::Error;
 use crate::agenda::Agenda;
 use crate::engine::{self, DriverSessions, Monitor, Status};
 use crate::launch::Group;
-use crate::load::{BUCKET, Part, Plan, Recorder, Run, Sessions, Tallies, drive, measure};
-use crate::machine::Machine;
+use crate::load::{Part, Plan, Run, Sessions, Tallies, drive, measure};
 use crate::options::{GroupOptions, RunOptions, ServiceKind};
 use crate::process::stolen_time;
 use crate::progress::Progress;
-use crate::report::{
-    Config, ConnectionReport, FORMAT, LatencyPoint, LatencyUs, LoadConfig, OpenLoopReport,
-    ProcessReport, RecordsConfig, ReplicaReport, RunReport, TimelineReport, errors_by_kind,
-    per_million,
-};
+use crate::report::{ProcessReport, RunReport, UsageReport};
 use crate::spec::GroupSpec;
 use crate::stop::Stop;
+use crate::usage::Sampler;
 use crate::workload::{AnyWorkload, Operations, Prefill, RecordsMix, Setting};
 
 /// Longest wait for the operations that are outstanding when the interval ends.
@@ -30,8 +30,6 @@ const RUN_UP: Duration = Duration::from_millis(100);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Longest time between two looks at the load while it runs.
 const LOOK: Duration = Duration::from_millis(20);
-/// An open loop keeps up if it completes this share of what is due.
-const KEPT_UP: f64 = 0.99;
 
 /// Runs the measurement that the options ask for. If the user interrupts it while it measures, the report
 /// is about the time until then.
@@ -126,10 +124,11 @@ fn measure_group(
     };
     let parts = load_parts(drivers, setting, &plan, options.operations);
     let cores = group.spec().cores.loads.clone();
-    let mut watch = Watch { plan: &plan, group, monitor: &mut monitor, agenda, observer, stop };
+    let mut watch =
+        Watch { plan: &plan, group, monitor: &mut monitor, agenda, observer, sampler: None, stop };
     let (runs, interval) = measure(parts, &cores, stop, |tallies| watch.measure(tallies))?;
     agenda.resume_all(group)?;
-    Ok(report(options, setting, &clients, group.spec(), agenda, runs, interval))
+    Ok(report::of(options, setting, &clients, group.spec(), agenda, runs, interval))
 }
 
 /// Connects one driver per connection group, with its share of the clients.
@@ -204,7 +203,8 @@ pub fn load_parts(
 struct Interval {
     interrupted: bool,
     stolen: Duration,
-    usage: Vec<ProcessReport>,
+    processes: Vec<ProcessReport>,
+    usage: UsageReport,
     before: Vec<Status>,
     after: Vec<Status>,
 }
@@ -216,6 +216,8 @@ struct Watch<'a> {
     monitor: &'a mut Monitor,
     agenda: &'a mut Agenda,
     observer: &'a mut dyn Observer,
+    /// While measuring.
+    sampler: Option<Sampler>,
     stop: &'a Stop,
 }
 
@@ -238,6 +240,7 @@ impl Watch<'_> {
         let used_before = self.group.usage()?;
         let stolen_before = stolen_time()?;
         let before = self.monitor.all();
+        self.sampler = Some(Sampler::start(begin, &self.group.processes()));
         let end = begin + plan.measured;
         let wake = loop {
             let next = self.agenda.next_at().map(|at| begin + at).filter(|at| *at < end);
@@ -253,13 +256,16 @@ impl Watch<'_> {
             Wake::Done => tallies.iter().for_each(|t| t.finish()),
             Wake::Interrupted => tallies.iter().for_each(|t| t.hurry()),
         }
+        let sampler = self.sampler.take();
+        let usage = sampler.map(|sampler| sampler.finish(&self.group.processes()));
         let used_after = self.group.usage()?;
         let stolen = stolen_time()?.saturating_sub(stolen_before);
         let after = self.monitor.all();
         progress.finish();
-        let usage = used_in_between(&used_before, self.agenda.spent(), used_after);
+        let processes = used_in_between(&used_before, self.agenda.spent(), used_after);
         let interrupted = wake == Wake::Interrupted;
-        Ok(Interval { interrupted, stolen, usage, before, after })
+        let usage = usage.unwrap_or_default();
+        Ok(Interval { interrupted, stolen, processes, usage, before, after })
     }
 
     fn wait(
@@ -289,6 +295,9 @@ impl Watch<'_> {
         let completed = tallies.iter().map(|t| t.completed()).sum();
         let failed = tallies.iter().map(|t| t.failed()).sum();
         progress.show(self.plan.origin.elapsed(), completed, failed);
+        if let Some(sampler) = &mut self.sampler {
+            sampler.look(|| self.group.processes());
+        }
         self.group.expect_running(self.agenda.dead())
     }
 }
@@ -317,166 +326,6 @@ fn used_in_between(
     let place = |name: &str| before.iter().position(|b| b.name == name).unwrap_or(usize::MAX);
     used.sort_by_key(|process| place(&process.name));
     used
-}
-
-fn report(
-    options: &RunOptions,
-    setting: &Setting,
-    clients: &[u32],
-    spec: &GroupSpec,
-    agenda: &Agenda,
-    runs: Vec<Run<AnyWorkload>>,
-    interval: Interval,
-) -> RunReport {
-    let sum = |of: fn(&Run<AnyWorkload>) -> u64| runs.iter().map(of).sum::<u64>();
-    let (completed, unfinished) = (sum(|r| r.acknowledged_inside), sum(|r| r.unfinished));
-    let (due, never_sent) = (sum(|r| r.due), sum(|r| r.never_sent));
-    let length = runs.iter().map(|r| r.length).max().unwrap_or_default();
-    let connections = connections(clients, &runs);
-    let measured = Recorder::merge(runs.into_iter().map(|r| r.recorder));
-    let throughput = completed as f64 / length.as_secs_f64().max(1e-9);
-    let cpu_s = interval.usage.iter().map(|p| p.cpu_s).sum();
-    let open_loop = setting.rate.map(|rate| OpenLoopReport {
-        rate_ops_s: rate,
-        unfinished,
-        due,
-        never_sent,
-        kept_up: unfinished == 0
-            && never_sent == 0
-            && completed as f64 >= (due as f64 * KEPT_UP).floor(),
-    });
-    let (errors, errors_by_kind) =
-        (measured.errors() + unfinished, errors_by_kind(&measured, unfinished));
-    let latency_us = LatencyUs::of(&measured.latency_ns);
-    let latency_distribution = LatencyPoint::all(&measured.latency_ns);
-    let timeline = measured.timeline.over(length);
-    RunReport {
-        format: FORMAT,
-        kind: if spec.unreplicated { "unreplicated" } else { "run" }.into(),
-        throughput_ops_s: throughput,
-        completed,
-        errors,
-        errors_by_kind,
-        duration_s: length.as_secs_f64(),
-        interrupted: interval.interrupted,
-        latency_us,
-        latency_distribution,
-        longest_gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
-        stolen_s: interval.stolen.as_secs_f64(),
-        cpu_s_per_mop: per_million(cpu_s, completed),
-        processes: interval.usage,
-        replicas: replicas(&interval.before, &interval.after),
-        open_loop,
-        connections,
-        events: agenda.reports(&timeline),
-        timeline: Some(TimelineReport {
-            bucket_ms: BUCKET.as_millis() as u64,
-            completed: timeline,
-        }),
-        config: Config {
-            warmup_s: options.warmup.as_secs_f64(),
-            ..config_of_load(&options.group, spec, setting, options.operations)
-        },
-        machine: Machine::here(),
-    }
-}
-
-/// What each connection saw, if there are several.
-fn connections(clients: &[u32], runs: &[Run<AnyWorkload>]) -> Vec<ConnectionReport> {
-    if runs.len() < 2 {
-        return Vec::new();
-    }
-    let report =
-        |((connection, clients), run): ((u32, &u32), &Run<AnyWorkload>)| ConnectionReport {
-            connection,
-            clients: *clients,
-            completed: run.acknowledged_inside,
-            latency_us: LatencyUs::of(run.recorder.latency_ns()),
-        };
-    (0..).zip(clients).zip(runs).map(report).collect()
-}
-
-/// The configuration of a group under a load.
-#[must_use]
-pub fn config_of_load(
-    options: &GroupOptions,
-    spec: &GroupSpec,
-    setting: &Setting,
-    operations: Option<u64>,
-) -> Config {
-    let records = match setting.operations {
-        Operations::Records(mix) => Some(RecordsConfig {
-            keys: mix.keys,
-            distribution: mix.distribution.name().into(),
-            reads: mix.reads,
-            updates: mix.updates,
-            inserts: mix.inserts,
-            scans: mix.scans,
-            scan_length: mix.scan_length,
-            read_modify_writes: mix.read_modify_writes,
-        }),
-        Operations::Null { .. } | Operations::Increments => None,
-    };
-    Config {
-        connections: options.connections.min(options.clients),
-        service: setting.service.name().into(),
-        request_size: setting.request_size(),
-        read_percent: setting.read_percent(),
-        load: Some(LoadConfig {
-            workload: setting.workload.name().into(),
-            seed: setting.seed,
-            arrivals: setting.rate.map_or("closed", |_| setting.arrivals.name()).into(),
-            think_time_us: setting.think_time.as_micros() as u64,
-            hot_client_percent: setting.hot_client,
-            operations,
-            records,
-        }),
-        ..config(options, spec)
-    }
-}
-
-/// The part of the configuration that all subcommands share.
-#[must_use]
-pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
-    Config {
-        protocol: spec.protocol.to_string(),
-        replicas: spec.replicas,
-        faults: spec.faults,
-        pillars: spec.pillars,
-        clients: options.clients,
-        connections: options.connections,
-        service: spec.service.name().into(),
-        request_size: options.request_size.unwrap_or(0),
-        reply_size: options.reply_size,
-        read_percent: 0,
-        warmup_s: 0.0,
-        batch_max: spec.batch_max,
-        layout: spec.layout.to_string(),
-        durability: spec.durability.to_string(),
-        pin: options.pin,
-        transport: spec.transport.to_string(),
-        busy_poll_us: spec.busy_poll.as_micros() as u64,
-        authenticator: spec.authenticator.to_string(),
-        request_authenticator: spec.request_authenticator.to_string(),
-        link_cipher: spec.link_cipher.to_string(),
-        unreplicated: spec.unreplicated,
-        load: None,
-    }
-}
-
-fn replicas(before: &[Status], after: &[Status]) -> Vec<ReplicaReport> {
-    let report = |now: &Status| {
-        let then = before.iter().find(|b| b.replica == now.replica);
-        ReplicaReport {
-            replica: now.replica,
-            view: now.view,
-            requests_per_batch: then.and_then(|then| now.requests_per_batch_since(then)),
-            rejections: engine::rejections(now),
-            layout: now.layout.clone(),
-            transport: now.transport.clone(),
-        }
-    };
-    after.iter().map(report).collect()
 }
 
 #[cfg(test)]
