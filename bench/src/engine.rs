@@ -16,7 +16,7 @@ pub use hybster::Status;
 use crate::Error;
 use crate::load::{Access, Failure, Outcome, Sessions};
 use crate::options::{ReplicaArgs, ServiceKind};
-use crate::spec::GroupSpec;
+use crate::spec::{GroupFacts, GroupSpec};
 use crate::stop::Stop;
 
 /// Longest wait for the links to all replicas.
@@ -73,6 +73,37 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
         durability: spec.durability,
     };
     create(path, &options).map(|_| ()).map_err(|e| Error::new(e.to_string()))
+}
+
+/// What the files of a group say.
+///
+/// # Errors
+/// If there are none in this directory, or they are damaged.
+pub fn read_group(directory: &Path) -> Result<GroupFacts, Error> {
+    let group = Group::load(directory).map_err(|e| Error::new(e.to_string()))?;
+    let config = group.config();
+    Ok(GroupFacts {
+        name: group.name(),
+        protocol: config.protocol,
+        replicas: config.replicas,
+        faults: config.faults,
+        pillars: config.pillars,
+        batch_max: config.batch_max_requests,
+        layout: group.layout(),
+        durability: group.durability(),
+        authenticator: config.mac,
+        request_authenticator: config.request_authenticator,
+        link_cipher: group.link_cipher(),
+        clients: group.clients().len() as u32,
+    })
+}
+
+/// Whether a group has a client with this number, whose key can be read here.
+#[must_use]
+pub fn has_client(directory: &Path, identity: u32) -> bool {
+    Group::load(directory).is_ok_and(|group| {
+        ClientKeys::load(&group, group.directory(), ClientId(identity)).is_ok()
+    })
 }
 
 /// Where a replica of a group of this benchmark has its log and checkpoints, unless it is told another place.

@@ -286,7 +286,11 @@ impl Group {
     }
 }
 
-fn usage_of(name: &str, pid: u32) -> Result<ProcessReport, Error> {
+/// What a process has used so far.
+///
+/// # Errors
+/// If it is gone, or `/proc` cannot be read.
+pub fn usage_of(name: &str, pid: u32) -> Result<ProcessReport, Error> {
     let (cpu, memory) = (cpu_time(pid)?, memory(pid)?);
     Ok(ProcessReport {
         name: name.into(),

@@ -14,7 +14,7 @@ mod timeline;
 pub use closed::ClosedLoop;
 pub use drive::{Part, Plan, Run, Tallies, drive, measure};
 pub use open::OpenLoop;
-pub use record::{Measured, Recorder};
+pub use record::{Measured, Recorder, latency_histogram};
 pub use timeline::{BUCKET, Timeline};
 
 use std::time::Duration;

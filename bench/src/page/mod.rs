@@ -54,7 +54,9 @@ impl Page {
         figures.push(("longest gap".into(), micros(run.longest_gap_ms * 1e3)));
         figures.push(("completed".into(), count(run.completed)));
         figures.push(("errors".into(), count(run.errors)));
-        figures.push(("CPU per million operations".into(), format!("{:.2} s", run.cpu_s_per_mop)));
+        if let Some(cpu) = run.cpu_s_per_mop {
+            figures.push(("CPU per million operations".into(), format!("{cpu:.2} s")));
+        }
         let mut plots = Vec::new();
         let mut files = Vec::new();
         if let Some(timeline) = &run.timeline {

@@ -1,19 +1,20 @@
 //! `hybster-bench run`: throughput and latency of a group under one load.
 
 mod report;
+mod target;
 
 pub use report::{config, config_of_load};
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::Error;
 use crate::agenda::Agenda;
 use crate::engine::{self, DriverSessions, Monitor, Status};
 use crate::launch::Group;
 use crate::load::{Part, Plan, Run, Sessions, Tallies, drive, measure};
-use crate::options::{GroupOptions, RunOptions, ServiceKind};
+use crate::options::{GroupOptions, RunOptions, ServiceKind, WorkloadKind};
 use crate::process::stolen_time;
 use crate::progress::Progress;
 use crate::report::{ProcessReport, RunReport, UsageReport};
@@ -21,6 +22,7 @@ use crate::spec::GroupSpec;
 use crate::stop::Stop;
 use crate::usage::Sampler;
 use crate::workload::{AnyWorkload, Operations, Prefill, RecordsMix, Setting};
+use target::Target;
 
 /// Longest wait for the operations that are outstanding when the interval ends.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -79,20 +81,38 @@ pub fn run_observed(
         let text = "the counter service is for `hybster-bench fault`; run null or kv";
         return Err(Error::new(text));
     }
+    if options.group_directory.is_some() && options.load.service.or(named(options)).is_none() {
+        let text = "--group: say what the group runs, --service null or --service kv: its files do not";
+        return Err(Error::new(text));
+    }
+    // What is wrong with events is told before a group starts.
     let connections = options.group.connections.min(options.group.clients);
-    let spec = GroupSpec::new(&options.group, setting.service, connections + 1)?;
-    let mut agenda = Agenda::new(&options.events, &spec, length_of(options))?;
-    let mut group = Group::launch(&spec, stop)?;
-    let result = measure_group(options, &setting, &mut group, &mut agenda, observer, stop);
+    let mut agenda = match options.events.is_empty() {
+        true => Agenda::default(),
+        false => {
+            let spec = GroupSpec::new(&options.group, setting.service, connections + 1)?;
+            Agenda::new(&options.events, &spec, length_of(options))?
+        }
+    };
+    let mut target = Target::open(options, setting.service, stop)?;
+    let result = measure_target(options, &setting, &mut target, &mut agenda, observer, stop);
     // The group is stopped either way; an error of the measurement takes precedence.
     match result {
-        Ok(report) => group.shutdown_except(agenda.dead()).map(|()| report),
+        Ok(report) => {
+            let group = target.into_started();
+            group.map_or(Ok(()), |group| group.shutdown_except(agenda.dead())).map(|()| report)
+        }
         Err(e) => {
-            let fate = group.expect_running(agenda.dead());
-            drop(group);
+            let fate = target.expect_running(agenda.dead());
+            drop(target);
             Err(if e.is_interrupted() { e } else { fate.err().unwrap_or(e) })
         }
     }
+}
+
+/// The service that the workload is one of, if one is named.
+fn named(options: &RunOptions) -> Option<ServiceKind> {
+    options.load.workload.map(WorkloadKind::service)
 }
 
 /// The length of the measured interval at most.
@@ -100,21 +120,22 @@ fn length_of(options: &RunOptions) -> Duration {
     if options.operations.is_some() { DAY } else { options.duration }
 }
 
-fn measure_group(
+fn measure_target(
     options: &RunOptions,
     setting: &Setting,
-    group: &mut Group,
+    target: &mut Target,
     agenda: &mut Agenda,
     observer: &mut dyn Observer,
     stop: &Stop,
 ) -> Result<RunReport, Error> {
-    let mut drivers = connect_all(&group.path(), &options.group, setting, stop)?;
+    let first = target.first_client;
+    let mut drivers = connect_from(first, target.path(), &options.group, setting, stop)?;
     if let Operations::Records(mix) = &setting.operations {
-        drivers = prefill(drivers, mix, &group.spec().cores.loads, stop)?;
+        drivers = prefill(drivers, mix, &target.spec().cores.loads, stop)?;
     }
     let connections = drivers.len() as u32;
     let clients: Vec<u32> = drivers.iter().map(Sessions::count).collect();
-    let mut monitor = Monitor::open(&group.path(), connections)?;
+    let mut monitor = target.monitor(connections)?;
     let plan = Plan {
         origin: Instant::now() + RUN_UP,
         warmup: options.warmup,
@@ -123,12 +144,16 @@ fn measure_group(
         operations: None,
     };
     let parts = load_parts(drivers, setting, &plan, options.operations);
-    let cores = group.spec().cores.loads.clone();
+    let cores = target.spec().cores.loads.clone();
+    let about = target.report()?;
     let mut watch =
-        Watch { plan: &plan, group, monitor: &mut monitor, agenda, observer, sampler: None, stop };
+        Watch { plan: &plan, target, monitor: &mut monitor, agenda, observer, sampler: None, stop };
     let (runs, interval) = measure(parts, &cores, stop, |tallies| watch.measure(tallies))?;
-    agenda.resume_all(group)?;
-    Ok(report::of(options, setting, &clients, group.spec(), agenda, runs, interval))
+    if let Some(group) = target.started() {
+        agenda.resume_all(group)?;
+    }
+    let about = (target.spec(), about);
+    Ok(report::of(options, setting, &clients, about, agenda, runs, interval))
 }
 
 /// Connects one driver per connection group, with its share of the clients.
@@ -141,11 +166,22 @@ pub fn connect_all(
     setting: &Setting,
     stop: &Stop,
 ) -> Result<Vec<DriverSessions>, Error> {
+    connect_from(0, group, options, setting, stop)
+}
+
+/// The same, with the client identities from `first` on.
+fn connect_from(
+    first: u32,
+    group: &Path,
+    options: &GroupOptions,
+    setting: &Setting,
+    stop: &Stop,
+) -> Result<Vec<DriverSessions>, Error> {
     let GroupOptions { clients, connections, transport, busy_poll, .. } = *options;
     let wait = engine::Wait { transport, busy_poll };
     let shares = setting.clients_of(clients, connections.min(clients));
     let connect = |(index, share)| engine::connect(group, index, share, wait, stop);
-    (0..).zip(shares).map(connect).collect()
+    (first..).zip(shares).map(connect).collect()
 }
 
 /// Writes every record once.
@@ -202,6 +238,7 @@ pub fn load_parts(
 /// What the watching thread read at both ends of the measured interval.
 struct Interval {
     interrupted: bool,
+    begin_unix_ms: u64,
     stolen: Duration,
     processes: Vec<ProcessReport>,
     usage: UsageReport,
@@ -212,8 +249,9 @@ struct Interval {
 /// The watching thread of a measurement.
 struct Watch<'a> {
     plan: &'a Plan,
-    group: &'a mut Group,
-    monitor: &'a mut Monitor,
+    target: &'a mut Target,
+    /// None if nobody can be asked for counters.
+    monitor: &'a mut Option<Monitor>,
     agenda: &'a mut Agenda,
     observer: &'a mut dyn Observer,
     /// While measuring.
@@ -236,17 +274,22 @@ impl Watch<'_> {
         let begin = plan.origin + plan.warmup;
         let mut progress = Progress::new(plan.warmup + plan.measured);
         stop.sleep_until(begin, || self.look(&mut progress, tallies))?;
-        self.observer.begin(self.group)?;
-        let used_before = self.group.usage()?;
+        if let Some(group) = self.target.started() {
+            self.observer.begin(group)?;
+        }
+        let used_before = self.target.usage()?;
         let stolen_before = stolen_time()?;
-        let before = self.monitor.all();
-        self.sampler = Some(Sampler::start(begin, &self.group.processes()));
+        let begin_unix_ms = unix_ms(begin);
+        let before = self.statuses();
+        self.sampler = Some(Sampler::start(begin, &self.target.processes()));
         let end = begin + plan.measured;
         let wake = loop {
             let next = self.agenda.next_at().map(|at| begin + at).filter(|at| *at < end);
             match self.wait(next.unwrap_or(end), &mut progress, tallies)? {
                 Wake::Time if next.is_some() => {
-                    self.agenda.go_on(self.group, self.monitor, begin, stop)?;
+                    if let (Some(group), Some(monitor)) = (self.target.started(), self.monitor.as_mut()) {
+                        self.agenda.go_on(group, monitor, begin, stop)?;
+                    }
                 }
                 wake => break wake,
             }
@@ -257,15 +300,15 @@ impl Watch<'_> {
             Wake::Interrupted => tallies.iter().for_each(|t| t.hurry()),
         }
         let sampler = self.sampler.take();
-        let usage = sampler.map(|sampler| sampler.finish(&self.group.processes()));
-        let used_after = self.group.usage()?;
+        let usage = sampler.map(|sampler| sampler.finish(&self.target.processes()));
+        let used_after = self.target.usage()?;
         let stolen = stolen_time()?.saturating_sub(stolen_before);
-        let after = self.monitor.all();
+        let after = self.statuses();
         progress.finish();
         let processes = used_in_between(&used_before, self.agenda.spent(), used_after);
         let interrupted = wake == Wake::Interrupted;
         let usage = usage.unwrap_or_default();
-        Ok(Interval { interrupted, stolen, processes, usage, before, after })
+        Ok(Interval { interrupted, begin_unix_ms, stolen, processes, usage, before, after })
     }
 
     fn wait(
@@ -291,15 +334,26 @@ impl Watch<'_> {
         }
     }
 
+    fn statuses(&mut self) -> Vec<Status> {
+        self.monitor.as_mut().map_or_else(Vec::new, Monitor::all)
+    }
+
     fn look(&mut self, progress: &mut Progress, tallies: &[Arc<Tallies>]) -> Result<(), Error> {
         let completed = tallies.iter().map(|t| t.completed()).sum();
         let failed = tallies.iter().map(|t| t.failed()).sum();
         progress.show(self.plan.origin.elapsed(), completed, failed);
         if let Some(sampler) = &mut self.sampler {
-            sampler.look(|| self.group.processes());
+            sampler.look(|| self.target.processes());
         }
-        self.group.expect_running(self.agenda.dead())
+        self.target.expect_running(self.agenda.dead())
     }
+}
+
+/// A moment of the past in milliseconds since 1970.
+fn unix_ms(moment: Instant) -> u64 {
+    let ago = Instant::now().saturating_duration_since(moment);
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_1970.saturating_sub(ago).as_millis() as u64
 }
 
 /// What processes used in the interval; `spent` is what those had used that were killed in it.

@@ -7,8 +7,8 @@ use crate::load::{BUCKET, Recorder, Run};
 use crate::machine::Machine;
 use crate::options::{GroupOptions, RunOptions};
 use crate::report::{
-    Config, ConnectionReport, FORMAT, LatencyPoint, LatencyUs, LoadConfig, OpenLoopReport,
-    RecordsConfig, ReplicaReport, RunReport, Signs, TimelineReport, errors_by_kind, per_million,
+    Config, ConnectionReport, FORMAT, HistogramReport, LatencyPoint, LatencyUs, LoadConfig, OpenLoopReport,
+    RecordsConfig, ReplicaReport, RunReport, Signs, TargetReport, TimelineReport, errors_by_kind, per_million,
 };
 use crate::spec::GroupSpec;
 use crate::workload::{AnyWorkload, Operations, Setting};
@@ -20,7 +20,7 @@ pub(super) fn of(
     options: &RunOptions,
     setting: &Setting,
     clients: &[u32],
-    spec: &GroupSpec,
+    (spec, target): (&GroupSpec, TargetReport),
     agenda: &Agenda,
     runs: Vec<Run<AnyWorkload>>,
     interval: Interval,
@@ -38,6 +38,7 @@ pub(super) fn of(
         (measured.errors() + unfinished, errors_by_kind(&measured, unfinished));
     let latency_us = LatencyUs::of(&measured.latency_ns);
     let latency_distribution = LatencyPoint::all(&measured.latency_ns);
+    let latency_histogram = Some(HistogramReport::of(&measured.latency_ns));
     let timeline = measured.timeline.over(length);
     let (stolen_s, machine) = (interval.stolen.as_secs_f64(), Machine::here());
     let signs = Signs {
@@ -57,13 +58,16 @@ pub(super) fn of(
         completed,
         errors,
         errors_by_kind,
+        begin_unix_ms: interval.begin_unix_ms,
         duration_s: length.as_secs_f64(),
         interrupted: interval.interrupted,
         latency_us,
         latency_distribution,
+        latency_histogram,
         longest_gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
         stolen_s,
-        cpu_s_per_mop: per_million(cpu_s, completed),
+        // Of a group elsewhere, only the load's is known.
+        cpu_s_per_mop: (!target.is_elsewhere).then(|| per_million(cpu_s, completed)),
         processes: interval.processes,
         replicas: replicas(&interval.before, &interval.after),
         open_loop,
@@ -76,6 +80,8 @@ pub(super) fn of(
             completed: timeline,
         }),
         usage: Some(interval.usage),
+        target: Some(target),
+        merged: Vec::new(),
         config: Config {
             warmup_s: options.warmup.as_secs_f64(),
             ..config_of_load(&options.group, spec, setting, options.operations)
