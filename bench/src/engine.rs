@@ -101,9 +101,8 @@ pub fn read_group(directory: &Path) -> Result<GroupFacts, Error> {
 /// Whether a group has a client with this number, whose key can be read here.
 #[must_use]
 pub fn has_client(directory: &Path, identity: u32) -> bool {
-    Group::load(directory).is_ok_and(|group| {
-        ClientKeys::load(&group, group.directory(), ClientId(identity)).is_ok()
-    })
+    Group::load(directory)
+        .is_ok_and(|group| ClientKeys::load(&group, group.directory(), ClientId(identity)).is_ok())
 }
 
 /// Where a replica of a group of this benchmark has its log and checkpoints, unless it is told another place.
@@ -161,6 +160,8 @@ pub struct DriverSessions {
     driver: ClientDriver,
     completions: Completions,
     count: u32,
+    /// Time of polls that were to wait for no time, and found nothing.
+    idle: Duration,
 }
 
 /// How a client waits for replies.
@@ -198,7 +199,12 @@ pub fn connect(
         }
         driver.poll(Duration::from_millis(20)).map_err(|e| Error::new(e.to_string()))?;
     }
-    Ok(DriverSessions { driver, completions: Completions::default(), count: sessions })
+    Ok(DriverSessions {
+        driver,
+        completions: Completions::default(),
+        count: sessions,
+        idle: Duration::ZERO,
+    })
 }
 
 fn driver(
@@ -227,6 +233,10 @@ impl Sessions for DriverSessions {
         self.count
     }
 
+    fn waited(&self) -> Duration {
+        self.idle + self.driver.waited()
+    }
+
     #[inline]
     fn submit(&mut self, session: u32, access: Access, operation: &[u8]) -> Result<(), Error> {
         let kind = match access {
@@ -249,10 +259,15 @@ impl Sessions for DriverSessions {
         // sleeps only for whole milliseconds, and polls busily for the rest.
         let exact = if wait < TRANSPORT_TICK { Duration::ZERO } else { wait - TRANSPORT_TICK };
         let wait = if wait >= LONG { wait } else { exact };
+        let seen = self.driver.traffic().messages_in;
+        let start = wait.is_zero().then(Instant::now);
         self.driver.poll(wait).map_err(|e| Error::new(e.to_string()))?;
         self.driver.take_completions(&mut self.completions);
         if self.completions.is_empty() && wait.is_zero() {
             std::thread::yield_now();
+        }
+        if let Some(start) = start.filter(|_| self.driver.traffic().messages_in == seen) {
+            self.idle += start.elapsed();
         }
         for completion in self.completions.iter() {
             let outcome = match completion.outcome {
@@ -283,7 +298,12 @@ const LONG: Duration = Duration::from_millis(20);
 /// If the group does not answer.
 pub fn counter_value(group: &Path, identity: u32, stop: &Stop) -> Result<u64, Error> {
     let (driver, _) = driver(group, identity, 1, Wait::SLEEP)?;
-    let mut sessions = DriverSessions { driver, completions: Completions::default(), count: 1 };
+    let mut sessions = DriverSessions {
+        driver,
+        completions: Completions::default(),
+        count: 1,
+        idle: Duration::ZERO,
+    };
     let links = sessions.driver.await_links(CONNECT);
     links.map_err(|e| Error::new(e.to_string()))?;
     sessions.submit(0, Access::Order, &counter::encode_get())?;

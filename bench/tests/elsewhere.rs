@@ -13,7 +13,7 @@ use hybster_bench::options::{Cli, ServiceKind};
 use hybster_bench::report::RunReport;
 use hybster_bench::spec::GroupSpec;
 use hybster_bench::stop::Stop;
-use support::{PATIENCE, PROGRAM, expect_success, report_of, run};
+use support::{PATIENCE, PROGRAM, expect_success, finish, report_in, report_of, run, start};
 
 /// How often ports are chosen, in case another process takes one.
 const ATTEMPTS: u32 = 5;
@@ -125,4 +125,42 @@ fn what_needs_the_replicas_processes_is_refused() {
         let told = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(told.contains(text), "{arguments:?}: {stderr}");
     }
+}
+
+/// Two load generators at once, each with clients of its own, and what they measured as one report.
+#[test]
+fn reports_of_several_load_generators_become_one() {
+    let group = Group::start(ServiceKind::Null, 4);
+    let results = tempfile::tempdir().unwrap();
+    let files = ["a.json", "b.json"].map(|name| results.path().join(name));
+    let [a, b] = [&files[0], &files[1]].map(|file| file.to_str().unwrap());
+    // They must have measured at the same time: on a machine that was busy, once more and for longer.
+    for seconds in [2, 4, 8, 16] {
+        let duration = format!("--duration={seconds}");
+        let load = |first, file| {
+            let group = ["--group", group.path(), "--service=null", "--clients=8", "--warmup=0.5"];
+            let rest = [duration.as_str(), "--first-client", first, "--json", file];
+            start(results.path(), &[&group[..], &rest].concat())
+        };
+        let both = [load("0", a), load("2", b)];
+        both.into_iter().for_each(|guard| expect_success(&finish(guard)));
+        let output = run(&["merge", a, b, "--json", "-"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if seconds < 16 && stderr.contains("measured together for") {
+            continue;
+        }
+        expect_success(&output);
+        let merged: RunReport = report_of(&output.stdout);
+        let parts = files.each_ref().map(|file| report_in::<RunReport>(file));
+        let latencies =
+            |run: &RunReport| -> u64 { run.latency_histogram.as_ref().unwrap().count.iter().sum() };
+        assert_eq!(latencies(&merged), parts.iter().map(latencies).sum::<u64>());
+        assert!(merged.completed > 0 && merged.duration_s <= f64::from(seconds));
+        assert_eq!((merged.kind.as_str(), merged.config.clients), ("merged", 16));
+        assert_eq!((merged.merged.len(), merged.replicas.len()), (2, 3));
+        break;
+    }
+    let output = run(&["merge", a, a]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("a.json: it has client 0"));
 }

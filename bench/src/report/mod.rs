@@ -17,6 +17,7 @@ pub use recovery::Recovery;
 pub use text::{bytes, count};
 pub(crate) use text::{machine as machine_line, micros, plural, processes as process_table};
 pub use usage::{ProcessUsage, ThreadReport, UsageReport};
+pub(crate) use warning::rate_not_kept;
 pub use warning::{Signs, Warning};
 pub use wrap::{width_of, wrap};
 
@@ -418,8 +419,7 @@ impl RunReport {
         if self.completed == 0 {
             complaints.push("no operation completed in the measured interval".into());
         }
-        let rate =
-            self.open_loop.and_then(|open| warning::rate_not_kept(open, self.throughput_ops_s));
+        let rate = self.open_loop.and_then(|open| rate_not_kept(open, self.throughput_ops_s));
         complaints.extend(rate);
         Verdict { complaints, interrupted: self.interrupted }
     }

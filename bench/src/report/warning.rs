@@ -108,7 +108,7 @@ impl Signs<'_> {
 }
 
 /// What is wrong with an open loop that did not keep its rate.
-pub(super) fn rate_not_kept(open: OpenLoopReport, throughput_ops_s: f64) -> Option<String> {
+pub(crate) fn rate_not_kept(open: OpenLoopReport, throughput_ops_s: f64) -> Option<String> {
     (!open.kept_up).then(|| {
         format!(
             "the rate was not kept: {} operations/s completed where {} were asked for; latencies are those of \

@@ -82,7 +82,8 @@ pub fn run_observed(
         return Err(Error::new(text));
     }
     if options.group_directory.is_some() && options.load.service.or(named(options)).is_none() {
-        let text = "--group: say what the group runs, --service null or --service kv: its files do not";
+        let text =
+            "--group: say what the group runs, --service null or --service kv: its files do not";
         return Err(Error::new(text));
     }
     // What is wrong with events is told before a group starts.
@@ -287,7 +288,9 @@ impl Watch<'_> {
             let next = self.agenda.next_at().map(|at| begin + at).filter(|at| *at < end);
             match self.wait(next.unwrap_or(end), &mut progress, tallies)? {
                 Wake::Time if next.is_some() => {
-                    if let (Some(group), Some(monitor)) = (self.target.started(), self.monitor.as_mut()) {
+                    if let (Some(group), Some(monitor)) =
+                        (self.target.started(), self.monitor.as_mut())
+                    {
                         self.agenda.go_on(group, monitor, begin, stop)?;
                     }
                 }

@@ -7,8 +7,9 @@ use crate::load::{BUCKET, Recorder, Run};
 use crate::machine::Machine;
 use crate::options::{GroupOptions, RunOptions};
 use crate::report::{
-    Config, ConnectionReport, FORMAT, HistogramReport, LatencyPoint, LatencyUs, LoadConfig, OpenLoopReport,
-    RecordsConfig, ReplicaReport, RunReport, Signs, TargetReport, TimelineReport, errors_by_kind, per_million,
+    Config, ConnectionReport, FORMAT, HistogramReport, LatencyPoint, LatencyUs, LoadConfig,
+    OpenLoopReport, RecordsConfig, ReplicaReport, RunReport, Signs, TargetReport, TimelineReport,
+    errors_by_kind, per_million,
 };
 use crate::spec::GroupSpec;
 use crate::workload::{AnyWorkload, Operations, Setting};

@@ -8,6 +8,7 @@ pub(crate) mod schema;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use hybster_bench::report::RunReport;
@@ -41,6 +42,9 @@ pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Guard {
 }
 
 pub(crate) fn finish(mut guard: Guard) -> Output {
+    // Read while it runs: what it writes may be more than a pipe holds.
+    let stdout = read_all(guard.0.stdout.take().unwrap());
+    let stderr = read_all(guard.0.stderr.take().unwrap());
     let deadline = Instant::now() + PATIENCE;
     let status = loop {
         if let Some(status) = guard.0.try_wait().unwrap() {
@@ -49,10 +53,19 @@ pub(crate) fn finish(mut guard: Guard) -> Output {
         assert!(Instant::now() < deadline, "the benchmark does not end");
         std::thread::sleep(Duration::from_millis(20));
     };
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    guard.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
-    guard.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+    let [stdout, stderr] = [stdout, stderr].map(|read| read.recv_timeout(PATIENCE).unwrap());
     Output { status, stdout, stderr }
+}
+
+/// All that comes through a pipe, once it has ended.
+fn read_all(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, all) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        let _ = sender.send(bytes);
+    });
+    all
 }
 
 /// Runs to the end and checks that nothing is left behind.
