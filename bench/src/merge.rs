@@ -154,11 +154,13 @@ fn belongs(run: &RunReport, first: &RunReport, clients: &mut BTreeSet<u32>) -> R
         })
     };
     let (ours, theirs) = (work(run), work(first));
-    let fields = ours.as_object().into_iter().flatten();
-    for (name, value) in fields.filter(|(name, value)| theirs[name] != **value) {
-        return refuse(format!("its {name} is {value}, and the first report's {}", theirs[name]));
+    let mut fields = ours.as_object().into_iter().flatten();
+    match fields.find(|(name, value)| theirs[name.as_str()] != **value) {
+        Some((name, value)) => {
+            refuse(format!("its {name} is {value}, and the first report's {}", theirs[name]))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The time that all measured together.
