@@ -16,7 +16,7 @@ pub use hybster::Status;
 use crate::Error;
 use crate::load::{Access, Failure, Outcome, Sessions};
 use crate::options::{ReplicaArgs, ServiceKind};
-use crate::spec::GroupSpec;
+use crate::spec::{GroupFacts, GroupSpec};
 use crate::stop::Stop;
 
 /// Longest wait for the links to all replicas.
@@ -76,6 +76,36 @@ pub fn create_group(path: &Path, spec: &GroupSpec, addresses: &[SocketAddr]) -> 
     create(path, &options).map(|_| ()).map_err(|e| Error::new(e.to_string()))
 }
 
+/// What the files of a group say.
+///
+/// # Errors
+/// If there are none in this directory, or they are damaged.
+pub fn read_group(directory: &Path) -> Result<GroupFacts, Error> {
+    let group = Group::load(directory).map_err(|e| Error::new(e.to_string()))?;
+    let config = group.config();
+    Ok(GroupFacts {
+        name: group.name(),
+        protocol: config.protocol,
+        replicas: config.replicas,
+        faults: config.faults,
+        pillars: config.pillars,
+        batch_max: config.batch_max_requests,
+        layout: group.layout(),
+        durability: group.durability(),
+        authenticator: config.mac,
+        request_authenticator: config.request_authenticator,
+        link_cipher: group.link_cipher(),
+        clients: group.clients().len() as u32,
+    })
+}
+
+/// Whether a group has a client with this number, whose key can be read here.
+#[must_use]
+pub fn has_client(directory: &Path, identity: u32) -> bool {
+    Group::load(directory)
+        .is_ok_and(|group| ClientKeys::load(&group, group.directory(), ClientId(identity)).is_ok())
+}
+
 /// Where a replica of a group of this benchmark has its log and checkpoints, unless it is told another place.
 #[must_use]
 pub fn data_directory(group: &Path, replica: u16) -> PathBuf {
@@ -131,6 +161,8 @@ pub struct DriverSessions {
     driver: ClientDriver,
     completions: Completions,
     count: u32,
+    /// Time of polls that were to wait for no time, and found nothing.
+    idle: Duration,
 }
 
 /// How a client waits for replies.
@@ -168,7 +200,12 @@ pub fn connect(
         }
         driver.poll(Duration::from_millis(20)).map_err(|e| Error::new(e.to_string()))?;
     }
-    Ok(DriverSessions { driver, completions: Completions::default(), count: sessions })
+    Ok(DriverSessions {
+        driver,
+        completions: Completions::default(),
+        count: sessions,
+        idle: Duration::ZERO,
+    })
 }
 
 fn driver(
@@ -197,6 +234,10 @@ impl Sessions for DriverSessions {
         self.count
     }
 
+    fn waited(&self) -> Duration {
+        self.idle + self.driver.waited()
+    }
+
     #[inline]
     fn submit(&mut self, session: u32, access: Access, operation: &[u8]) -> Result<(), Error> {
         let kind = match access {
@@ -219,10 +260,15 @@ impl Sessions for DriverSessions {
         // sleeps only for whole milliseconds, and polls busily for the rest.
         let exact = if wait < TRANSPORT_TICK { Duration::ZERO } else { wait - TRANSPORT_TICK };
         let wait = if wait >= LONG { wait } else { exact };
+        let seen = self.driver.traffic().messages_in;
+        let start = wait.is_zero().then(Instant::now);
         self.driver.poll(wait).map_err(|e| Error::new(e.to_string()))?;
         self.driver.take_completions(&mut self.completions);
         if self.completions.is_empty() && wait.is_zero() {
             std::thread::yield_now();
+        }
+        if let Some(start) = start.filter(|_| self.driver.traffic().messages_in == seen) {
+            self.idle += start.elapsed();
         }
         for completion in self.completions.iter() {
             let outcome = match completion.outcome {
@@ -255,7 +301,12 @@ const LONG: Duration = Duration::from_millis(20);
 /// If the group does not answer.
 pub fn counter_value(group: &Path, identity: u32, stop: &Stop) -> Result<u64, Error> {
     let (driver, _) = driver(group, identity, 1, Wait::SLEEP)?;
-    let mut sessions = DriverSessions { driver, completions: Completions::default(), count: 1 };
+    let mut sessions = DriverSessions {
+        driver,
+        completions: Completions::default(),
+        count: 1,
+        idle: Duration::ZERO,
+    };
     let links = sessions.driver.await_links(CONNECT);
     links.map_err(|e| Error::new(e.to_string()))?;
     sessions.submit(0, Access::Order, &counter::encode_get())?;

@@ -4,9 +4,9 @@
 //! authenticated clients ([`load`], [`workload`]), and reports what it measured ([`report`]).
 //! [`run()`] measures a group, with events in between if asked for ([`agenda`]), [`scenario`] causes
 //! faults under load and checks what became of each operation, [`sweep`] measures a series, [`knee`] looks
-//! for the highest rate that satisfies a condition, [`compare`] gives ratios of reports, [`page`]
+//! for the highest rate that satisfies a condition, [`compare`] gives ratios of reports, [`merge`] makes one of several, [`page`]
 //! draws them, [`profile`] shows
-//! where the time goes. Only [`engine`] knows the engine's
+//! where the time goes, [`usage`] samples what processes use. Only [`engine`] knows the engine's
 //! interface, and [`options`] and [`spec`] are data that all others may use.
 //!
 //! However the benchmark ends (normally, with an error, by Ctrl-C or kill -9), no process is left
@@ -23,6 +23,7 @@ pub mod knee;
 pub mod launch;
 pub mod load;
 pub mod machine;
+pub mod merge;
 pub mod options;
 pub mod page;
 pub mod process;
@@ -34,6 +35,7 @@ pub mod scenario;
 pub mod spec;
 pub mod stop;
 pub mod sweep;
+pub mod usage;
 pub mod workload;
 
 pub use error::Error;

@@ -10,9 +10,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use hybster_bench::compare::{compare, of_groups};
 use hybster_bench::knee::find_knee;
+use hybster_bench::merge::merge;
 use hybster_bench::options::{
-    AblateOptions, Axis, Cli, Command, CompareOptions, FaultOptions, IdleOptions, ProfileOptions,
-    RunOptions, SweepOptions,
+    AblateOptions, Axis, Cli, Command, CompareOptions, FaultOptions, IdleOptions, MergeOptions,
+    ProfileOptions, RunOptions, SweepOptions,
 };
 use hybster_bench::page::Page;
 use hybster_bench::profile::{idle, profile};
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Some(Command::Sweep(options)) => sweep_command(&options),
         Some(Command::Ablate(options)) => ablate_command(&options),
         Some(Command::Compare(options)) => compare_command(&options),
+        Some(Command::Merge(options)) => merge_command(&options),
         Some(Command::Flamegraph(options)) => profile_command(&options),
         Some(Command::Idle(options)) => idle_command(&options),
         Some(Command::Replica(args)) => launch::run_replica(&args).map(|()| Verdict::default()),
@@ -142,6 +144,17 @@ fn compare_command(options: &CompareOptions) -> Result<Verdict, Error> {
     let report = compare(&options.reports)?;
     publish(&report, options.json.as_deref())?;
     Ok(Verdict::default())
+}
+
+fn merge_command(options: &MergeOptions) -> Result<Verdict, Error> {
+    check_writable("--json", options.json.as_deref())?;
+    check_directory(options.report.as_deref())?;
+    let report = merge(&options.reports)?;
+    publish(&report, options.json.as_deref())?;
+    if let Some(directory) = &options.report {
+        Page::of_run(&report)?.write(directory, &report)?;
+    }
+    Ok(report.verdict())
 }
 
 fn profile_command(options: &ProfileOptions) -> Result<Verdict, Error> {

@@ -58,6 +58,8 @@ pub enum Command {
     Ablate(AblateOptions),
     /// Compare report files: ratios to the first, with confidence intervals.
     Compare(CompareOptions),
+    /// Make one report of those of several load generators that loaded the same group at the same time.
+    Merge(MergeOptions),
     /// Profile a load: flamegraphs, and where the nanoseconds of an operation go.
     Flamegraph(ProfileOptions),
     /// Watch a group without load: its CPU use.
@@ -184,6 +186,17 @@ pub struct RunOptions {
     /// 10s:kill-leader. The option may be given again.
     #[arg(long = "event", value_name = "TIME:WHAT")]
     pub events: Vec<Event>,
+    /// Put the load on a group that runs already, here or elsewhere: the directory with its group.toml and the
+    /// keys of clients, as `hybster init` makes it. --service says what it runs. Nothing is known then of the
+    /// replicas' processes. Each connection is a client of the group, and one more asks for counters if there
+    /// is one.
+    #[arg(long = "group", value_name = "DIRECTORY", conflicts_with_all = ["protocol", "replicas", "faults",
+          "pillars", "batch_max", "layout", "durability", "authenticator", "request_authenticator",
+          "link_cipher", "unreplicated", "trace", "replica_wrapper", "events"])]
+    pub group_directory: Option<PathBuf>,
+    /// The number of the first of those clients; others may load the same group at the same time.
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "group_directory")]
+    pub first_client: u32,
     /// Find the highest rate at which this holds, such as "p99<5ms" (p50, p90, p99, p999, mean or max), by
     /// an open loop of --duration at each step. Without --rate, the steps follow from what a closed loop
     /// reaches.
@@ -290,6 +303,20 @@ pub struct CompareOptions {
     pub json: Option<PathBuf>,
 }
 
+/// Options of `merge`.
+#[derive(Clone, Debug, Args)]
+pub struct MergeOptions {
+    /// Reports (--json) of `run --group`, each with clients of its own (--first-client).
+    #[arg(required = true, num_args = 2.., value_name = "FILE")]
+    pub reports: Vec<PathBuf>,
+    /// Write a directory with report.html, plots, report.json, CSV and the distribution of latencies too.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub report: Option<PathBuf>,
+    /// Write the report as JSON to this file too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
 /// Options of `flamegraph`.
 #[derive(Clone, Debug, Args)]
 pub struct ProfileOptions {
@@ -384,6 +411,16 @@ mod tests {
         let cli = Cli::parse_from(["hybster-bench", "run", "--rate", "1000"]);
         let Some(Command::Run(run)) = cli.command else { panic!("not run") };
         assert_eq!(run.load.rate, Some(1000.0));
+    }
+
+    #[test]
+    fn a_group_that_runs_already_is_taken_as_it_is() {
+        let group = ["hybster-bench", "--group", "/tmp/group"];
+        assert!(Cli::try_parse_from(group).is_ok());
+        for conflict in ["--pillars=2", "--unreplicated", "--event=1s:kill-leader", "--faults=1"] {
+            assert!(Cli::try_parse_from([&group[..], &[conflict]].concat()).is_err(), "{conflict}");
+        }
+        assert!(Cli::try_parse_from(["hybster-bench", "--first-client=1"]).is_err());
     }
 
     #[test]

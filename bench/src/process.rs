@@ -20,6 +20,64 @@ pub fn cpu_time(pid: u32) -> Result<Duration, Error> {
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
+/// What a process has used so far, and has now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Used {
+    /// CPU seconds, user and system, over all threads.
+    pub cpu_s: f64,
+    /// Resident memory.
+    pub rss_bytes: u64,
+}
+
+/// CPU time and memory of a process by one small file, for who asks often.
+///
+/// # Errors
+/// If the process is gone or `/proc` is not mounted.
+pub fn used(pid: u32) -> Result<Used, Error> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).map_err(|e| Error::new(format!("{path}: {e}")))?;
+    let (ticks, pages) = cpu_ticks(&text)
+        .zip(resident_pages(&text))
+        .ok_or_else(|| Error::new(format!("{path} is not laid out as proc(5) says")))?;
+    Ok(Used {
+        cpu_s: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        rss_bytes: pages * rustix::param::page_size() as u64,
+    })
+}
+
+/// A thread, and how it has spent its time so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadTime {
+    /// The kernel's number of it.
+    pub id: u32,
+    /// Its name, of which the kernel keeps 15 bytes.
+    pub name: String,
+    /// On a core.
+    pub cpu: Duration,
+    /// Ready to run, without a core.
+    pub waited: Duration,
+}
+
+/// The threads of a process. Empty if the process is gone, or its kernel keeps no such times.
+#[must_use]
+pub fn threads(pid: u32) -> Vec<ThreadTime> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let thread = |task: fs::DirEntry| {
+        let read = |name: &str| fs::read_to_string(task.path().join(name)).ok();
+        let (cpu, waited) = scheduled(&read("schedstat")?)?;
+        let id = task.file_name().to_str()?.parse().ok()?;
+        Some(ThreadTime { id, name: read("comm")?.trim().to_owned(), cpu, waited })
+    };
+    tasks.filter_map(thread).collect()
+}
+
+/// `cpu wait slices` of a `schedstat`, in nanoseconds.
+fn scheduled(text: &str) -> Option<(Duration, Duration)> {
+    let mut fields = text.split_ascii_whitespace().map(str::parse);
+    let mut next = || Some(Duration::from_nanos(fields.next()?.ok()?));
+    Some((next()?, next()?))
+}
+
 /// CPU time that the host of this virtual machine has given to others while this one had work,
 /// summed over its cores since it started; 0 on a physical machine.
 ///
@@ -48,6 +106,12 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)
+}
+
+/// rss of the same line: its field 24, in pages.
+fn resident_pages(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(24 - 3)?.parse().ok()
 }
 
 /// Memory of a process.
@@ -104,6 +168,7 @@ mod tests {
     fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
         let line = "42 (a) b (c) R 1 42 42 0 -1 4194304 100 0 0 0 700 50 0 0 20 0 4 0 1 2 3";
         assert_eq!(cpu_ticks(line), Some(750));
+        assert_eq!(resident_pages(line), Some(3));
         assert_eq!(cpu_ticks("nonsense"), None);
     }
 
@@ -114,6 +179,18 @@ mod tests {
         assert!(memory.rss_bytes > 0 && memory.peak_rss_bytes >= memory.rss_bytes / 2);
         assert!(cpu_time(pid).is_ok());
         assert!(is_running(pid));
+        assert!(used(pid).unwrap().rss_bytes > 0);
+        // The kernel may keep no such times; if it does, this thread is among them.
+        let threads = threads(pid);
+        assert!(threads.is_empty() || threads.iter().any(|thread| !thread.cpu.is_zero()));
+    }
+
+    #[test]
+    fn a_thread_has_run_and_waited() {
+        let times = (Duration::from_nanos(1500), Duration::from_nanos(20));
+        assert_eq!(scheduled("1500 20 7\n"), Some(times));
+        assert_eq!(scheduled("1500"), None);
+        assert_eq!(scheduled("a b c"), None);
     }
 
     #[test]

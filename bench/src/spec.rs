@@ -55,6 +55,35 @@ pub struct GroupSpec {
     pub replica_wrapper: Option<PathBuf>,
 }
 
+/// What the files of a group say.
+#[derive(Clone, Debug)]
+pub struct GroupFacts {
+    /// The group's identifier.
+    pub name: String,
+    /// What orders the requests.
+    pub protocol: Protocol,
+    /// Number of replicas.
+    pub replicas: u16,
+    /// Tolerated faults.
+    pub faults: u16,
+    /// Pillars.
+    pub pillars: u16,
+    /// Requests per batch, at most.
+    pub batch_max: u32,
+    /// Layout of replicas that choose no other.
+    pub layout: Layout,
+    /// What of a replica outlives its process.
+    pub durability: Durability,
+    /// MAC algorithm.
+    pub authenticator: MacAlgorithm,
+    /// What proves a client's request.
+    pub request_authenticator: RequestAuthenticator,
+    /// Protection of links.
+    pub link_cipher: LinkCipher,
+    /// Client identities.
+    pub clients: u32,
+}
+
 impl GroupSpec {
     /// The group that the options ask for, with `identities` client identities.
     ///
@@ -73,14 +102,7 @@ impl GroupSpec {
         };
         // All identities except one, the monitor's, belong to connection groups.
         let connections = identities.saturating_sub(1).max(1);
-        let room = CLIENTS_PER_CONNECTION.saturating_mul(connections);
-        if options.clients > room {
-            let needed = options.clients.div_ceil(CLIENTS_PER_CONNECTION);
-            return Err(Error::new(format!(
-                "one connection serves at most {CLIENTS_PER_CONNECTION} clients: give --connections \
-                 {needed} or more, or fewer --clients",
-            )));
-        }
+        check_clients(options.clients, connections)?;
         let least = rules.least_replicas(faults);
         if !options.unreplicated && u32::from(replicas) < least {
             let most = rules.most_faults(replicas);
@@ -89,14 +111,7 @@ impl GroupSpec {
                  --faults {most}",
             )));
         }
-        let cores = if options.pin {
-            let usable = core_affinity::get_core_ids()
-                .ok_or_else(|| Error::new("--pin: this system does not tell its cores; omit it"))?;
-            let usable: Vec<usize> = usable.iter().map(|core| core.id).collect();
-            Cores::divide(&usable, replicas.into(), connections as usize)
-        } else {
-            Cores::default()
-        };
+        let cores = cores(options.pin, replicas, connections)?;
         Ok(Self {
             protocol: options.protocol,
             replicas,
@@ -120,4 +135,60 @@ impl GroupSpec {
             replica_wrapper: options.replica_wrapper.clone(),
         })
     }
+    /// The group that runs already, for a load of so many connections over these options.
+    ///
+    /// # Errors
+    /// If the options ask for what cannot be had.
+    pub fn of_group(
+        options: &GroupOptions,
+        group: &GroupFacts,
+        service: ServiceKind,
+        connections: u32,
+    ) -> Result<Self, Error> {
+        check_clients(options.clients, connections)?;
+        Ok(Self {
+            protocol: group.protocol,
+            replicas: group.replicas,
+            faults: group.faults,
+            pillars: group.pillars,
+            batch_max: group.batch_max,
+            layout: group.layout,
+            durability: group.durability,
+            cores: cores(options.pin, 0, connections)?,
+            transport: options.transport,
+            busy_poll: options.busy_poll,
+            authenticator: group.authenticator,
+            request_authenticator: group.request_authenticator,
+            link_cipher: group.link_cipher,
+            service,
+            reply_size: options.reply_size,
+            identities: group.clients,
+            unreplicated: false,
+            trace: None,
+            replica_wrapper: None,
+        })
+    }
+}
+
+/// Fails if so many connections cannot serve all clients.
+fn check_clients(clients: u32, connections: u32) -> Result<(), Error> {
+    if clients > CLIENTS_PER_CONNECTION.saturating_mul(connections) {
+        let needed = clients.div_ceil(CLIENTS_PER_CONNECTION);
+        return Err(Error::new(format!(
+            "one connection serves at most {CLIENTS_PER_CONNECTION} clients: give --connections \
+             {needed} or more, or fewer --clients",
+        )));
+    }
+    Ok(())
+}
+
+/// The cores of each process that is pinned.
+fn cores(pin: bool, replicas: u16, connections: u32) -> Result<Cores, Error> {
+    if !pin {
+        return Ok(Cores::default());
+    }
+    let usable = core_affinity::get_core_ids()
+        .ok_or_else(|| Error::new("--pin: this system does not tell its cores; omit it"))?;
+    let usable: Vec<usize> = usable.iter().map(|core| core.id).collect();
+    Ok(Cores::divide(&usable, replicas.into(), connections as usize))
 }

@@ -1,121 +1,17 @@
 //! `hybster-bench` as a process, with the processes that it starts. Nothing here looks at speed.
 
-use std::io::Read;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+mod support;
+
 use std::time::{Duration, Instant};
 
 use hybster_bench::compare::CompareReport;
 use hybster_bench::knee::KneeReport;
 use hybster_bench::report::RunReport;
 use hybster_bench::scenario::{DiskEvents, FaultReport};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_hybster-bench");
-/// Much longer than any of these runs takes on any machine.
-const PATIENCE: Duration = Duration::from_secs(180);
-
-/// A process that is killed when the test ends, however it ends.
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A directory for the temporary group directories of one run, to check that none is left behind.
-fn start(directory: &Path, arguments: &[&str]) -> Guard {
-    let child = Command::new(PROGRAM)
-        .args(arguments)
-        .env("TMPDIR", directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    Guard(child)
-}
-
-fn finish(mut guard: Guard) -> Output {
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = guard.0.try_wait().unwrap() {
-            break status;
-        }
-        assert!(Instant::now() < deadline, "the benchmark does not end");
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    guard.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
-    guard.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
-    Output { status, stdout, stderr }
-}
-
-/// Runs to the end and checks that nothing is left behind.
-fn run(arguments: &[&str]) -> Output {
-    let directory = tempfile::tempdir().unwrap();
-    let guard = start(directory.path(), arguments);
-    let output = finish(guard);
-    nothing_stays(directory.path());
-    output
-}
-
-/// No process runs that was given a group in this directory, and no file lies there.
-fn nothing_stays(directory: &Path) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let left = processes_of(directory);
-        if left.is_empty() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "processes stay behind: {left:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn processes_of(directory: &Path) -> Vec<u32> {
-    let needle = directory.to_str().unwrap();
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(needle)
-        })
-        .collect()
-}
-
-fn expect_success(output: &Output) {
-    assert!(
-        output.status.success(),
-        "{}\nstdout:\n{}\nstderr:\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-}
-
-fn measure(arguments: &[&str]) -> RunReport {
-    let short = ["--duration", "0.5", "--warmup", "0.2", "--clients", "16"];
-    measure_with(&[&short[..], arguments].concat())
-}
-
-/// A slow machine may not keep a rate, and that is not what these tests are about.
-fn measure_with(arguments: &[&str]) -> RunReport {
-    let results = tempfile::tempdir().unwrap();
-    let file = results.path().join("report.json");
-    let mut all = vec!["run", "--json", file.to_str().unwrap()];
-    all.extend(arguments);
-    let output = run(&all);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let is_slow = output.status.code() == Some(3) && stderr.contains("the rate was not kept");
-    if !is_slow {
-        expect_success(&output);
-    }
-    assert!(String::from_utf8_lossy(&output.stdout).contains("operations/s"));
-    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
-}
+use support::{
+    PATIENCE, expect_success, finish, measure, measure_with, nothing_stays, processes_of,
+    report_in, report_of, run, start, wait_for_replicas,
+};
 
 #[test]
 fn a_group_is_measured_and_nothing_stays_behind() {
@@ -271,7 +167,7 @@ fn an_overloaded_open_loop_says_so() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{stderr}");
     assert!(stderr.contains("the rate was not kept"), "{stderr}");
-    let report: RunReport = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let report: RunReport = report_in(&file);
     let (open, latency) = (report.open_loop.unwrap(), report.latency_us.unwrap());
     assert!(!open.kept_up && open.due == 10_000_000 && open.never_sent > 0, "{open:?}");
     assert!(latency.p50 > 0.0);
@@ -321,7 +217,7 @@ fn the_knee_is_looked_for() {
     // No group is so fast.
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stdout).contains("p99<1us: held at no rate"));
-    let report: KneeReport = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let report: KneeReport = report_in(&file);
     assert_eq!((report.kind.as_str(), report.rate_ops_s), ("knee", None));
     assert!(report.steps.len() > 1 && report.steps.iter().all(|step| !step.good));
 }
@@ -330,7 +226,7 @@ fn the_knee_is_looked_for() {
 fn a_report_may_go_to_standard_output() {
     let output = run(&["--json", "-", "--duration=0.2", "--warmup=0.1", "--clients=4"]);
     expect_success(&output);
-    let report: RunReport = serde_json::from_slice(&output.stdout).unwrap();
+    let report: RunReport = report_of(&output.stdout);
     assert!(report.completed > 0);
     assert!(String::from_utf8_lossy(&output.stderr).contains("operations/s"));
 }
@@ -340,8 +236,7 @@ fn a_directory_with_a_page_is_written() {
     let results = tempfile::tempdir().unwrap();
     let directory = results.path().join("new");
     let report = measure(&["--report", directory.to_str().unwrap()]);
-    let json = std::fs::read(directory.join("report.json")).unwrap();
-    assert_eq!(serde_json::from_slice::<RunReport>(&json).unwrap(), report);
+    assert_eq!(report_in::<RunReport>(&directory.join("report.json")), report);
     let page = std::fs::read_to_string(directory.join("report.html")).unwrap();
     assert!(page.contains("Throughput over time") && page.contains("Latency by percentile"));
 }
@@ -365,7 +260,7 @@ fn a_fault_happens_to_any_service_and_load() {
         file.to_str().unwrap(),
     ]);
     expect_success(&output);
-    let report: FaultReport = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let report: FaultReport = report_in(&file);
     assert_eq!((report.lost, report.doubled, report.errors), (None, None, 0));
     assert_eq!((report.config.service.as_str(), report.config.request_size), ("kv", 50));
     assert!(report.acknowledged > 0);
@@ -390,7 +285,7 @@ fn a_series_takes_turns_and_is_written_as_json_and_csv() {
     all.extend(short);
     all.extend(files);
     expect_success(&run(&all));
-    let series: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let series: serde_json::Value = report_in(&json);
     let points = series["points"].as_array().unwrap();
     let values: Vec<_> = points.iter().map(|p| p["value"].as_str().unwrap()).collect();
     assert_eq!(values, ["1", "2"]);
@@ -410,9 +305,11 @@ fn what_is_left_out_takes_turns_with_the_base_and_is_compared() {
     expect_success(&output);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("ratios to base (3 runs)") && text.contains("unreplicated "), "{text}");
+    let series: serde_json::Value = report_in(&file);
+    assert_eq!(series["over"], "ablation");
     let output = run(&["compare", json, "--json", "-"]);
     expect_success(&output);
-    let report: CompareReport = serde_json::from_slice(&output.stdout).unwrap();
+    let report: CompareReport = report_of(&output.stdout);
     let ratio = report.others[0].throughput.unwrap();
     assert!(ratio.ratio > 0.0 && ratio.low <= Some(ratio.ratio) && ratio.high >= Some(ratio.ratio));
     assert!(report.others[0].differences.iter().any(|d| d == "unreplicated true for false"));
@@ -420,9 +317,11 @@ fn what_is_left_out_takes_turns_with_the_base_and_is_compared() {
 
 #[test]
 fn a_group_without_load_is_watched() {
-    let output = run(&["idle", "--seconds", "0.5"]);
+    let output = run(&["idle", "--seconds", "0.5", "--json", "-"]);
     expect_success(&output);
-    let text = String::from_utf8_lossy(&output.stdout);
+    let report: serde_json::Value = report_of(&output.stdout);
+    assert_eq!(report["processes"].as_array().unwrap().len(), 3);
+    let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("replica 2") && text.contains("of a core"), "{text}");
 }
 
@@ -460,7 +359,7 @@ fn a_profile_adds_up_to_its_samples() {
     }
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("sum of samples") && text.contains("measured (/proc)"), "{text}");
-    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let report: serde_json::Value = report_in(&json);
     let processes = report["processes"].as_array().unwrap();
     let names: Vec<_> = processes.iter().map(|p| p["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["replica 0", "replica 1", "replica 2", "load"]);
@@ -495,7 +394,7 @@ fn a_killed_leader_loses_nothing() {
         file.to_str().unwrap(),
     ]);
     expect_success(&output);
-    let report: FaultReport = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let report: FaultReport = report_in(&file);
     assert!(report.is_clean());
     assert_eq!((report.lost, report.doubled), (Some(0), Some(0)));
     assert!(report.rounds[0].view_after > report.rounds[0].view_before);
@@ -512,7 +411,7 @@ fn replicas_with_damaged_disks_are_refused_or_come_back() {
     let times = ["--at=0.5", "--after=8", "--clients=16", "--json", file.to_str().unwrap()];
     let output = run(&[&restarts[..], &times, &shares].concat());
     expect_success(&output);
-    let report: FaultReport = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let report: FaultReport = report_in(&file);
     assert_eq!((report.lost, report.doubled), (Some(0), Some(0)));
     let restart = report.rounds[0].restart.as_ref().unwrap();
     let DiskEvents { done, refused, came_back } = restart.damaged_log;
@@ -565,8 +464,8 @@ fn interrupt_while_measuring(signal: rustix::process::Signal) {
     assert!(stderr.contains("interrupted"), "{stderr}");
     nothing_stays(directory.path());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "files stay behind");
-    if let Ok(text) = std::fs::read(file) {
-        let report: RunReport = serde_json::from_slice(&text).unwrap();
+    if file.exists() {
+        let report: RunReport = report_in(&file);
         assert!(report.interrupted && report.duration_s < 600.0);
         assert!(String::from_utf8_lossy(&output.stdout).contains("interrupted  after"));
     } else {
@@ -591,14 +490,6 @@ fn a_killed_benchmark_takes_its_replicas_with_it() {
     wait_for_replicas(directory.path(), 3);
     drop(guard);
     nothing_stays(directory.path());
-}
-
-fn wait_for_replicas(directory: &Path, count: usize) {
-    let deadline = Instant::now() + PATIENCE;
-    while processes_of(directory).len() < count {
-        assert!(Instant::now() < deadline, "the replicas do not start");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

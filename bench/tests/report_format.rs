@@ -5,6 +5,9 @@ use hybster_bench::scenario::FaultReport;
 
 const RUN: &str = include_str!("fixtures/run-report.json");
 const FAULT: &str = include_str!("fixtures/fault-report.json");
+/// Reports of the second form.
+const RUN_2: &str = include_str!("fixtures/run-report-2.json");
+const FAULT_2: &str = include_str!("fixtures/fault-report-2.json");
 /// Reports of the first form.
 const OLD_RUN: &str = include_str!("fixtures/run-report-1.json");
 const OLD_FAULT: &str = include_str!("fixtures/fault-report-1.json");
@@ -37,6 +40,27 @@ fn reports_of_the_first_form_can_be_read() {
     assert!(run.to_string().contains("request 0 B, reply 0 B, 0 % reads"));
     let fault: FaultReport = serde_json::from_str(OLD_FAULT).unwrap();
     assert_eq!((fault.format, fault.lost, fault.doubled), (1, Some(0), Some(0)));
+}
+
+#[test]
+fn reports_of_the_second_form_can_be_read() {
+    let run: RunReport = serde_json::from_str(RUN_2).unwrap();
+    assert_eq!((run.format, run.cpu_s_per_mop), (2, Some(4.75)));
+    assert!(run.usage.is_none() && run.warnings.is_empty() && run.target.is_none());
+    let fault: FaultReport = serde_json::from_str(FAULT_2).unwrap();
+    assert_eq!((fault.format, fault.is_clean()), (2, true));
+}
+
+/// Of a group elsewhere, nothing is known of the replicas' processes.
+#[test]
+fn a_group_elsewhere_is_called_that() {
+    let mut run: RunReport = serde_json::from_str(RUN).unwrap();
+    assert!(!run.to_string().contains("there already"));
+    run.cpu_s_per_mop = None;
+    run.target.as_mut().unwrap().is_elsewhere = true;
+    let text = run.to_string();
+    assert!(text.contains("CPU          n/a: the replicas run elsewhere"), "{text}");
+    assert!(text.contains("which was there already, clients from 0 on"), "{text}");
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn read(path: &Path) -> Result<Vec<Group>, Error> {
         )));
     }
     match any.kind.as_str() {
-        "run" | "unreplicated" => {
+        "run" | "unreplicated" | "merged" => {
             let run = serde_json::from_slice(&text).map_err(wrong)?;
             Ok(vec![Group { name, runs: vec![run] }])
         }
@@ -168,7 +168,7 @@ fn compared(group: &Group, base: &Group) -> Compared {
         throughput: ratio(|run| Some(run.throughput_ops_s)),
         latency_p50: ratio(|run| run.latency_us.map(|latency| latency.p50)),
         latency_p99: ratio(|run| run.latency_us.map(|latency| latency.p99)),
-        cpu: ratio(|run| (run.completed > 0).then_some(run.cpu_s_per_mop)),
+        cpu: ratio(|run| run.cpu_s_per_mop.filter(|_| run.completed > 0)),
         differences: differences(group, base),
     }
 }
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compared_is_told() {
-        let newer = NEW.replacen("\"format\": 2", "\"format\": 99", 1);
+        let newer = NEW.replacen("\"format\": 3", "\"format\": 99", 1);
         let fault = include_str!("../../tests/fixtures/fault-report.json");
         let directory = directory_with(&[
             ("newer.json", &newer),

@@ -90,6 +90,12 @@ impl Child {
         self.process.id()
     }
 
+    /// Its process id until it is known to have ended; then the kernel may give it to another process.
+    #[must_use]
+    pub fn pid_while_running(&self) -> Option<u32> {
+        (!self.reaped).then(|| self.pid())
+    }
+
     /// The name in reports.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -258,6 +264,9 @@ mod tests {
         child.wait_ready(Duration::from_secs(60), &Stop::new()).unwrap();
         let pid = child.pid();
         assert!(crate::process::is_running(pid));
+        assert_eq!(child.pid_while_running(), Some(pid));
+        child.kill();
+        assert_eq!(child.pid_while_running(), None);
         drop(child);
         assert!(!crate::process::is_running(pid));
     }

@@ -32,6 +32,9 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 /// The same of one that another program runs, and may slow down many times.
 const WRAPPED_START_PATIENCE: Duration = Duration::from_secs(300);
 
+/// The name of this process in reports.
+pub const LOAD: &str = "load";
+
 /// A running group in a temporary directory; dropping it kills its processes.
 #[derive(Debug)]
 pub struct Group {
@@ -236,8 +239,18 @@ impl Group {
                 list.push(usage);
             }
         }
-        list.push(usage_of("load", std::process::id())?);
+        list.push(usage_of(LOAD, std::process::id())?);
         Ok(list)
+    }
+
+    /// Name and process id of every replica that runs, and of this process.
+    #[must_use]
+    pub fn processes(&self) -> Vec<(String, u32)> {
+        let replicas = self.replicas.iter();
+        replicas
+            .filter_map(|child| Some((child.name().to_owned(), child.pid_while_running()?)))
+            .chain([(LOAD.to_owned(), std::process::id())])
+            .collect()
     }
 
     /// CPU time so far and memory of one replica, if it runs.
@@ -273,7 +286,11 @@ impl Group {
     }
 }
 
-fn usage_of(name: &str, pid: u32) -> Result<ProcessReport, Error> {
+/// What a process has used so far.
+///
+/// # Errors
+/// If it is gone, or `/proc` cannot be read.
+pub fn usage_of(name: &str, pid: u32) -> Result<ProcessReport, Error> {
     let (cpu, memory) = (cpu_time(pid)?, memory(pid)?);
     Ok(ProcessReport {
         name: name.into(),

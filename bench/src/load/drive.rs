@@ -107,6 +107,8 @@ pub struct Run<W> {
     pub never_sent: u64,
     /// Length of the measured interval.
     pub length: Duration,
+    /// How much of it the thread had nothing to do: it waited for replies or for the next operation to be due.
+    pub waited: Duration,
 }
 
 /// An operation's end, kept until the poll is over so that the time is taken once.
@@ -128,6 +130,7 @@ pub fn drive<S: Sessions, P: Pace, W: Workload>(
     stop: &Stop,
 ) -> Result<Run<W>, Error> {
     let mut load = Load::new(sessions.count(), pace, workload, plan);
+    load.waited_before = sessions.waited();
     let mut drain = plan.drain.as_nanos() as u64;
     std::thread::sleep(plan.origin.saturating_duration_since(Instant::now()));
     let mut now = elapsed(plan.origin);
@@ -135,6 +138,7 @@ pub fn drive<S: Sessions, P: Pace, W: Workload>(
         load.submit(sessions, now)?;
         load.poll(sessions, now)?;
         now = elapsed(plan.origin);
+        load.note_waiting(now, sessions.waited());
         load.account(now, tallies);
         let asked = tallies.finish.load(Ordering::Relaxed);
         if asked >= FINISH || load.is_all_done() {
@@ -181,6 +185,9 @@ struct Load<P, W> {
     acknowledged: u64,
     acknowledged_inside: u64,
     failed: u64,
+    /// How long the sessions had waited when the measured interval began, and by now.
+    waited_before: Duration,
+    waited: Duration,
 }
 
 impl<P: Pace, W: Workload> Load<P, W> {
@@ -205,6 +212,8 @@ impl<P: Pace, W: Workload> Load<P, W> {
             acknowledged: 0,
             acknowledged_inside: 0,
             failed: 0,
+            waited_before: Duration::ZERO,
+            waited: Duration::ZERO,
         }
     }
 
@@ -264,6 +273,16 @@ impl<P: Pace, W: Workload> Load<P, W> {
             };
             ended.push(Ended { session, end });
         })
+    }
+
+    /// Takes note of how long the sessions have waited by now; what they waited before the measured interval or
+    /// after it does not count.
+    fn note_waiting(&mut self, now: u64, waited: Duration) {
+        if now < self.from {
+            self.waited_before = waited;
+        } else if !self.is_closed {
+            self.waited = waited;
+        }
     }
 
     /// Counts what the last poll completed, and lets its sessions go on.
@@ -331,16 +350,18 @@ impl<P: Pace, W: Workload> Load<P, W> {
 
     fn into_run(self) -> Run<W> {
         let never_sent = self.pace.never_sent(self.from, self.end);
+        let length = Duration::from_nanos(self.end.saturating_sub(self.from));
         Run {
             due: if self.pace.is_open() { self.due + never_sent } else { 0 },
             never_sent,
-            length: Duration::from_nanos(self.end.saturating_sub(self.from)),
+            length,
             recorder: self.recorder,
             workload: self.workload,
             acknowledged: self.acknowledged,
             acknowledged_inside: self.acknowledged_inside,
             failed: self.failed,
             unfinished: self.outstanding,
+            waited: self.waited.saturating_sub(self.waited_before).min(length),
         }
     }
 }
@@ -506,6 +527,10 @@ mod tests {
             self.inner.submit(session, access, bytes)
         }
 
+        fn waited(&self) -> Duration {
+            self.inner.waited()
+        }
+
         fn poll(
             &mut self,
             wait: Duration,
@@ -513,6 +538,7 @@ mod tests {
         ) -> Result<(), Error> {
             if self.stall.contains(&self.begun.elapsed()) {
                 std::thread::sleep(Duration::from_millis(1));
+                self.inner.waited += Duration::from_millis(1);
                 return Ok(());
             }
             self.inner.poll(wait, done)
@@ -527,7 +553,10 @@ mod tests {
         let mut sessions = Stalling { inner: Loopback::new(2), begun: Instant::now(), stall };
         let (pace, tallies) = (OpenLoop::new(2, 1000.0), Tallies::default());
         let run = drive(&mut sessions, pace, Any(0), &plan(0, 2000), &tallies, &Stop::new());
-        let latency = Recorder::merge([run.unwrap().recorder]).latency_ns;
+        let run = run.unwrap();
+        // It had nothing to do meanwhile.
+        assert!(run.waited > Duration::ZERO && run.waited <= run.length);
+        let latency = Recorder::merge([run.recorder]).latency_ns;
         // Half of the time nothing was answered: of what was due then, one in two waited half a second.
         let at = |quantile| Duration::from_nanos(latency.value_at_quantile(quantile));
         assert!(at(0.9) >= Duration::from_millis(700), "{:?}", at(0.9));

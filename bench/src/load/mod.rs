@@ -14,7 +14,7 @@ mod timeline;
 pub use closed::ClosedLoop;
 pub use drive::{Part, Plan, Run, Tallies, drive, measure};
 pub use open::OpenLoop;
-pub use record::{Measured, Recorder};
+pub use record::{Measured, Recorder, latency_histogram};
 pub use timeline::{BUCKET, Timeline};
 
 use std::time::Duration;
@@ -82,6 +82,9 @@ pub trait Sessions {
     /// # Errors
     /// If the driver cannot take it at all (a bug of the caller or a driver that has ended).
     fn submit(&mut self, session: u32, access: Access, operation: &[u8]) -> Result<(), Error>;
+
+    /// How long it has waited so far with nothing to do: in polls, for something to happen.
+    fn waited(&self) -> Duration;
 
     /// Sends what is queued, waits up to `wait` for something to happen, and reports every session
     /// whose operation has ended.
@@ -195,6 +198,8 @@ impl Pace for AnyPace {
 pub(crate) mod testing {
     //! A client without a network, for tests of the loops.
 
+    use std::time::Instant;
+
     use super::*;
 
     /// Completes every operation at the next poll; every `fail_every`-th fails.
@@ -204,6 +209,7 @@ pub(crate) mod testing {
         pub fail_every: u64,
         pub submitted: u64,
         pub echo: Vec<u8>,
+        pub waited: Duration,
         /// The operations, in the order in which they were submitted.
         pub operations: Vec<Vec<u8>>,
     }
@@ -216,6 +222,7 @@ pub(crate) mod testing {
                 fail_every: u64::MAX,
                 submitted: 0,
                 echo: Vec::new(),
+                waited: Duration::ZERO,
                 operations: Vec::new(),
             }
         }
@@ -224,6 +231,10 @@ pub(crate) mod testing {
     impl Sessions for Loopback {
         fn count(&self) -> u32 {
             self.sessions
+        }
+
+        fn waited(&self) -> Duration {
+            self.waited
         }
 
         fn submit(&mut self, session: u32, _: Access, operation: &[u8]) -> Result<(), Error> {
@@ -239,7 +250,9 @@ pub(crate) mod testing {
             done: &mut impl FnMut(u32, Outcome<'_>),
         ) -> Result<(), Error> {
             if self.pending.is_empty() {
+                let start = Instant::now();
                 std::thread::sleep(wait.min(Duration::from_millis(1)));
+                self.waited += start.elapsed();
             }
             for session in self.pending.drain(..) {
                 self.submitted += 1;

@@ -9,6 +9,12 @@ use super::{Failure, Timeline};
 /// Longest latency that is recorded; longer ones count as this.
 const LONGEST_NS: u64 = 1_000_000_000_000;
 
+/// An empty histogram of latencies in nanoseconds. All have the same bounds, so that they can be added.
+#[must_use]
+pub fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds are in order")
+}
+
 /// Records latencies, failures and the longest silence inside the measured interval.
 #[derive(Clone, Debug)]
 pub struct Recorder {
@@ -38,7 +44,7 @@ pub struct Measured {
 impl Default for Recorder {
     fn default() -> Self {
         Self {
-            latency_ns: Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds are in order"),
+            latency_ns: latency_histogram(),
             failures: [0; Failure::ALL.len()],
             last_completion: None,
             longest_gap: 0,

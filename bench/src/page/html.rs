@@ -11,9 +11,11 @@ const COLUMNS: usize = 80;
 
 const SHEET: &str = "
 :root { color-scheme: light dark; --ink: #1f2328; --paper: #ffffff; --soft: #f3f5f7; --grid: #d8dee4;
-  --event: #b42318; --series-1: #0550ae; --series-2: #9a4a00; --series-3: #116329; }
+  --event: #b42318; --series-1: #0550ae; --series-2: #9a4a00; --series-3: #116329;
+  --series-4: #8250df; --series-5: #bf3989; --series-6: #57606a; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --soft: #171d25;
-  --grid: #343c46; --event: #ff8f85; --series-1: #6cb6ff; --series-2: #f0a35e; --series-3: #6fd58a; } }
+  --grid: #343c46; --event: #ff8f85; --series-1: #6cb6ff; --series-2: #f0a35e; --series-3: #6fd58a;
+  --series-4: #c297ff; --series-5: #ff8fc8; --series-6: #a5b0bb; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1060px; padding: 24px 16px; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
@@ -45,7 +47,7 @@ pub(super) fn page(page: &Page) -> String {
         .verdict
         .interrupted
         .then(|| "It was interrupted: these are the figures until then.".to_owned());
-    for complaint in interrupted.iter().chain(&page.verdict.complaints) {
+    for complaint in interrupted.iter().chain(&page.verdict.complaints).chain(&page.warnings) {
         let _ = writeln!(out, "<p class=\"wrong\" role=\"note\">{}</p>", escape(complaint));
     }
     out.push_str("<dl class=\"figures\">\n");

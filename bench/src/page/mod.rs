@@ -6,6 +6,7 @@
 
 mod html;
 mod plot;
+mod usage;
 
 use std::fmt::{Display, Write as _};
 use std::path::Path;
@@ -27,6 +28,8 @@ pub struct Page {
     /// Names and values, the most important first.
     figures: Vec<(String, String)>,
     verdict: Verdict,
+    /// What else may have decided the figures.
+    warnings: Vec<String>,
     plots: Vec<Plot>,
     /// Further files, with their names.
     files: Vec<(String, String)>,
@@ -51,7 +54,9 @@ impl Page {
         figures.push(("longest gap".into(), micros(run.longest_gap_ms * 1e3)));
         figures.push(("completed".into(), count(run.completed)));
         figures.push(("errors".into(), count(run.errors)));
-        figures.push(("CPU per million operations".into(), format!("{:.2} s", run.cpu_s_per_mop)));
+        if let Some(cpu) = run.cpu_s_per_mop {
+            figures.push(("CPU per million operations".into(), format!("{cpu:.2} s")));
+        }
         let mut plots = Vec::new();
         let mut files = Vec::new();
         if let Some(timeline) = &run.timeline {
@@ -65,6 +70,10 @@ impl Page {
             plots.push(latency(run)?);
             files.push(("latency.hgrm".into(), hgrm(run)));
         }
+        if let Some(usage) = run.usage.as_ref().filter(|usage| !usage.at_s.is_empty()) {
+            plots.extend(usage::plots(run, usage)?);
+            files.push(("usage.csv".into(), usage.csv()));
+        }
         Ok(Self {
             title: format!(
                 "{what}: {} service, {} clients",
@@ -72,6 +81,7 @@ impl Page {
                 count(config.clients.into())
             ),
             figures,
+            warnings: warnings(run),
             verdict: run.verdict(),
             plots,
             files,
@@ -108,7 +118,16 @@ impl Page {
             Vec::new()
         };
         let files = vec![("series.csv".into(), sweep.csv())];
-        Ok(Self { title, figures, verdict: sweep.verdict(), plots, files, text: sweep.to_string() })
+        let warnings = sweep.points.iter().flat_map(|point| &point.runs).flat_map(warnings);
+        Ok(Self {
+            title,
+            figures,
+            warnings: once_each(warnings),
+            verdict: sweep.verdict(),
+            plots,
+            files,
+            text: sweep.to_string(),
+        })
     }
 
     /// Of a search for the knee.
@@ -134,6 +153,7 @@ impl Page {
         Ok(Self {
             title: format!("Highest rate with {}", knee.objective),
             figures,
+            warnings: once_each(knee.steps.iter().flat_map(|step| warnings(&step.run))),
             verdict: knee.verdict(),
             plots,
             files: Vec::new(),
@@ -164,6 +184,20 @@ impl Page {
         }
         write_text(&directory.join("report.html"), &html::page(self))
     }
+}
+
+/// What else may have decided the figures of a run; that its rate was not kept is in its verdict.
+fn warnings(run: &RunReport) -> Vec<String> {
+    let others = run.warnings.iter().filter(|warning| warning.kind != "rate-not-kept");
+    others.map(|warning| warning.text.clone()).collect()
+}
+
+/// Each text once: the runs of a series have much the same warnings.
+fn once_each(warnings: impl Iterator<Item = String>) -> Vec<String> {
+    let mut all: Vec<String> = warnings.collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 fn whole(value: f64) -> String {
@@ -349,13 +383,21 @@ mod tests {
         assert!(
             read("latency.hgrm").contains("       9.000 0.990000000000    4082221         100.00")
         );
-        for name in ["throughput.svg", "latency.svg"] {
+        assert_eq!(read("usage.csv").lines().count(), 1 + 3 * 2);
+        for name in ["throughput.svg", "latency.svg", "cpu.svg", "memory.svg"] {
             let svg = read(name);
             assert!(svg.starts_with("<svg ") && svg.contains("<polyline"), "{svg}");
             assert!(!svg.contains("var(--") && !svg.contains("#0101"), "a colour has no value");
         }
         let page = read("report.html");
-        for part in ["Throughput over time", "kill-leader", "the rate was not kept", "99.9 %"] {
+        for part in [
+            "Throughput over time",
+            "kill-leader",
+            "the rate was not kept",
+            "99.9 %",
+            "On average: replica 0 0.55, load 0.43.",
+            "the load generator was the bottleneck",
+        ] {
             assert!(page.contains(part), "{part} is missing");
         }
         for outside in ["http://", "https://", "<link", "src=", "@import"] {
@@ -363,9 +405,10 @@ mod tests {
             assert!(!page.contains(outside), "the page needs {outside}");
         }
         // A plot has two sizes, a label for whoever cannot see it, and no colour without a value.
-        assert_eq!(page.matches("role=\"img\" aria-label=").count(), 2);
-        assert_eq!(page.matches("<svg ").count(), 4);
-        for n in 1..=6 {
+        assert_eq!(page.matches("role=\"img\" aria-label=").count(), 4);
+        assert_eq!(page.matches("<svg ").count(), 8);
+        assert_eq!(page.matches("the rate was not kept").count(), 1);
+        for n in 1..=9 {
             assert!(!page.contains(&format!("#0{n}0{n}0{n}")));
         }
     }

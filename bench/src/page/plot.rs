@@ -17,16 +17,28 @@ const GRID: RGBColor = RGBColor(2, 2, 2);
 /// Events.
 const EVENT: RGBColor = RGBColor(3, 3, 3);
 /// The lines of a plot.
-const SERIES: [RGBColor; 3] = [RGBColor(4, 4, 4), RGBColor(5, 5, 5), RGBColor(6, 6, 6)];
+const SERIES: [RGBColor; 6] = [
+    RGBColor(4, 4, 4),
+    RGBColor(5, 5, 5),
+    RGBColor(6, 6, 6),
+    RGBColor(7, 7, 7),
+    RGBColor(8, 8, 8),
+    RGBColor(9, 9, 9),
+];
+/// Most lines of a plot that can be told apart.
+pub(super) const MOST_LINES: usize = SERIES.len();
 
 /// Names of colours: in the SVG, of the page's style, and the fixed one.
-const COLOURS: [(&str, &str, &str); 6] = [
+const COLOURS: [(&str, &str, &str); 9] = [
     ("#010101", "var(--ink)", "#1f2328"),
     ("#020202", "var(--grid)", "#d8dee4"),
     ("#030303", "var(--event)", "#b42318"),
     ("#040404", "var(--series-1)", "#0550ae"),
     ("#050505", "var(--series-2)", "#9a4a00"),
     ("#060606", "var(--series-3)", "#116329"),
+    ("#070707", "var(--series-4)", "#8250df"),
+    ("#080808", "var(--series-5)", "#bf3989"),
+    ("#090909", "var(--series-6)", "#57606a"),
 ];
 
 /// A plot in both sizes.
@@ -94,6 +106,14 @@ impl Drawing<'_> {
         Ok(Plot { name, title, description, wide, narrow })
     }
 
+    /// How far the y axis goes beyond the highest point, as a factor: names of lines stand above them.
+    fn headroom(&self, size: Size) -> f64 {
+        let names = if self.lines.len() > 1 { self.lines.len() } else { 0 };
+        let rows = (names as f64 + 0.5) * f64::from(size.letters) * 1.3;
+        let height = f64::from(size.height - 20 - 3 * size.letters);
+        (1.0 / (1.0 - (rows / height).min(0.6))).max(1.12)
+    }
+
     fn at(&self, size: Size) -> Result<String, String> {
         let mut svg = String::new();
         {
@@ -112,6 +132,7 @@ impl Drawing<'_> {
     ) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'_> as DrawingBackend>::ErrorType>> {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let most_y = points().map(|(_, y)| *y).fold(0.0, f64::max).max(1e-9);
+        let top = most_y * self.headroom(size);
         let (least_x, most_x) = self.x_range.unwrap_or_else(|| {
             let least = points().map(|(x, _)| *x).fold(f64::INFINITY, f64::min);
             let most = points().map(|(x, _)| *x).fold(f64::NEG_INFINITY, f64::max);
@@ -123,7 +144,7 @@ impl Drawing<'_> {
             .margin_right(size.letters * 2)
             .x_label_area_size(size.letters * 3)
             .y_label_area_size(size.letters * 5)
-            .build_cartesian_2d(least_x..most_x, 0.0..most_y * 1.12)?;
+            .build_cartesian_2d(least_x..most_x, 0.0..top)?;
         chart
             .configure_mesh()
             .x_desc(self.x_title)
@@ -154,16 +175,13 @@ impl Drawing<'_> {
             }
         }
         for (number, (x, label)) in self.events.iter().enumerate() {
-            chart.draw_series(LineSeries::new(
-                [(*x, 0.0), (*x, most_y * 1.12)],
-                EVENT.stroke_width(1),
-            ))?;
+            chart.draw_series(LineSeries::new([(*x, 0.0), (*x, top)], EVENT.stroke_width(1)))?;
             // Labels of neighbours stand below each other; on the right half, left of their lines.
             let is_right = *x > (least_x + most_x) / 2.0;
             let anchor = if is_right { HPos::Right } else { HPos::Left };
             let beside = (most_x - least_x) * if is_right { -0.006 } else { 0.006 };
             let style = font(EVENT).pos(Pos::new(anchor, VPos::Top));
-            let y = most_y * (1.12 - 0.08 * (number % 4) as f64);
+            let y = top * (1.0 - 0.07 * (number % 4) as f64);
             chart.draw_series([Text::new(label.clone(), (*x + beside, y), style)])?;
         }
         if self.lines.len() > 1 {

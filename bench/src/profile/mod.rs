@@ -44,6 +44,10 @@ pub fn profile(options: &ProfileOptions, stop: &Stop) -> Result<ProfileReport, E
     if options.seconds < SHORTEST {
         return Err(Error::new("--seconds: sample for at least 1 second"));
     }
+    if options.run.group_directory.is_some() {
+        let text = "--group: perf samples processes that were started here; omit it";
+        return Err(Error::new(text));
+    }
     let tools = Tools::find()?;
     std::fs::create_dir_all(&options.out)
         .map_err(|e| Error::new(format!("cannot make {}: {e}", options.out.display())))?;

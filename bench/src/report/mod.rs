@@ -3,15 +3,22 @@
 //! The JSON form is a contract, described in `bench/REPORT.md` and pinned by a fixture. Fields may
 //! be added; renaming or removing one raises [`FORMAT`]. Reports of older forms can be read.
 
+mod histogram;
 mod output;
 mod recovery;
 mod text;
+mod usage;
+mod warning;
 mod wrap;
 
+pub use histogram::HistogramReport;
 pub use output::{check_directory, check_writable, is_stdout, write_json, write_text};
 pub use recovery::Recovery;
 pub use text::{bytes, count};
 pub(crate) use text::{machine as machine_line, micros, plural, processes as process_table};
+pub use usage::{ProcessUsage, ThreadReport, UsageReport};
+pub(crate) use warning::rate_not_kept;
+pub use warning::{Signs, Warning};
 pub use wrap::{width_of, wrap};
 
 use std::collections::BTreeMap;
@@ -23,14 +30,14 @@ use crate::load::{Failure, Measured};
 use crate::machine::Machine;
 
 /// Version of the JSON form.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The report of `hybster-bench run`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunReport {
     /// Version of this form.
     pub format: u32,
-    /// `run` or `unreplicated`.
+    /// `run`, `unreplicated` or `merged`.
     pub kind: String,
     /// Acknowledged operations per second of the measured interval.
     pub throughput_ops_s: f64,
@@ -40,6 +47,10 @@ pub struct RunReport {
     pub errors: u64,
     /// Failures by kind; kinds that did not occur are absent.
     pub errors_by_kind: BTreeMap<String, u64>,
+    /// When the measured interval began, in milliseconds since 1970 (UTC), by this machine's clock. Older reports
+    /// lack it.
+    #[serde(default)]
+    pub begin_unix_ms: u64,
     /// Length of the measured interval.
     pub duration_s: f64,
     /// Whether the user ended it early: the figures are those of the time until then.
@@ -52,20 +63,31 @@ pub struct RunReport {
     /// lack it.
     #[serde(default)]
     pub latency_distribution: Vec<LatencyPoint>,
+    /// Every latency, as far as it is known: to three significant digits. Older reports lack it.
+    #[serde(default)]
+    pub latency_histogram: Option<HistogramReport>,
     /// Longest time between two completions.
     pub longest_gap_ms: f64,
     /// CPU seconds that the host of a virtual machine gave to others in the interval. Older reports
     /// lack it.
     #[serde(default)]
     pub stolen_s: f64,
-    /// CPU seconds of all processes per million completed operations.
-    pub cpu_s_per_mop: f64,
-    /// Per process: CPU time of the measured interval and memory at its end.
+    /// CPU seconds of all processes per million completed operations. Absent if the replicas run elsewhere.
+    pub cpu_s_per_mop: Option<f64>,
+    /// Per process: CPU time of the measured interval and memory at its end. If the replicas run elsewhere,
+    /// only the load generator.
     pub processes: Vec<ProcessReport>,
     /// What the replicas counted.
     pub replicas: Vec<ReplicaReport>,
     /// Only in an open loop.
     pub open_loop: Option<OpenLoopReport>,
+    /// The share of the interval in which the busiest load thread had something to do, from 0 to 1: in the
+    /// rest it waited for replies or for the next operation to be due. Older reports lack it.
+    #[serde(default)]
+    pub load_busy: f64,
+    /// What of the machine or of the load generator may have decided the figures. Older reports lack it.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
     /// Each connection, if there are several. Older reports lack it.
     #[serde(default)]
     pub connections: Vec<ConnectionReport>,
@@ -75,10 +97,45 @@ pub struct RunReport {
     /// Acknowledged operations over time. Older reports lack it.
     #[serde(default)]
     pub timeline: Option<TimelineReport>,
+    /// CPU time and memory over time. Older reports lack it.
+    #[serde(default)]
+    pub usage: Option<UsageReport>,
+    /// The group that the load went to. Older reports lack it.
+    #[serde(default)]
+    pub target: Option<TargetReport>,
+    /// The reports that were merged into this one. Older reports lack it.
+    #[serde(default)]
+    pub merged: Vec<MergedReport>,
     /// The configuration of the measurement.
     pub config: Config,
     /// The machine it ran on.
     pub machine: Machine,
+}
+
+/// A report that was merged with others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MergedReport {
+    /// Its file.
+    pub name: String,
+    /// When its measured interval began, in milliseconds since 1970 (UTC).
+    pub begin_unix_ms: u64,
+    /// Length of its measured interval.
+    pub duration_s: f64,
+    /// Operations acknowledged in it.
+    pub completed: u64,
+    /// The machine of its load generator.
+    pub machine: Machine,
+}
+
+/// The group that a load went to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetReport {
+    /// The group's identifier.
+    pub group: String,
+    /// Whether it was there already (`--group`), and not started for the measurement.
+    pub is_elsewhere: bool,
+    /// The client identity of the first connection; the others have the next ones.
+    pub first_client: u32,
 }
 
 /// Latencies in microseconds.
@@ -362,14 +419,8 @@ impl RunReport {
         if self.completed == 0 {
             complaints.push("no operation completed in the measured interval".into());
         }
-        if let Some(open) = self.open_loop.filter(|open| !open.kept_up) {
-            complaints.push(format!(
-                "the rate was not kept: {} operations/s completed where {} were asked for; latencies \
-                 are those of the operations that completed, all others had to wait longer",
-                count(self.throughput_ops_s.round() as u64),
-                count(open.rate_ops_s.round() as u64),
-            ));
-        }
+        let rate = self.open_loop.and_then(|open| rate_not_kept(open, self.throughput_ops_s));
+        complaints.extend(rate);
         Verdict { complaints, interrupted: self.interrupted }
     }
 }

@@ -46,8 +46,16 @@ pub(crate) fn micros(value: f64) -> String {
 impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         setting(f, &self.config)?;
+        if let Some(target) = self.target.as_ref().filter(|target| target.is_elsewhere) {
+            let (group, client) = (&target.group, target.first_client);
+            writeln!(f, "group {group}, which was there already, clients from {client} on")?;
+        }
         writeln!(f)?;
         figures(f, self)?;
+        for part in &self.merged {
+            let (name, length) = (&part.name, part.duration_s);
+            writeln!(f, "  merged       {name}: {} in {length:.1} s", count(part.completed))?;
+        }
         warnings(f, self)?;
         events(f, &self.events)?;
         connections(f, &self.connections)?;
@@ -150,11 +158,12 @@ fn figures(f: &mut fmt::Formatter<'_>, report: &RunReport) -> fmt::Result {
         None => writeln!(f, "n/a: no operation that counts has completed")?,
     }
     writeln!(f, "  longest gap  {} without a completion", micros(report.longest_gap_ms * 1e3))?;
-    writeln!(
-        f,
-        "  CPU          {:.2} s per million operations, all processes",
-        report.cpu_s_per_mop
-    )
+    match report.cpu_s_per_mop {
+        Some(cpu) => {
+            writeln!(f, "  CPU          {cpu:.2} s per million operations, all processes")
+        }
+        None => writeln!(f, "  CPU          n/a: the replicas run elsewhere"),
+    }
 }
 
 fn write_latency(f: &mut fmt::Formatter<'_>, latency: &LatencyUs) -> fmt::Result {
@@ -170,8 +179,13 @@ fn write_latency(f: &mut fmt::Formatter<'_>, latency: &LatencyUs) -> fmt::Result
     )
 }
 
-/// Whether the figures can be believed: time taken by the host, and an open loop that fell behind.
+/// Whether the figures can be believed: what else may have decided them, time taken by the host, and an open
+/// loop that fell behind.
 fn warnings(f: &mut fmt::Formatter<'_>, report: &RunReport) -> fmt::Result {
+    // That a rate was not kept is told below, with figures.
+    for warning in report.warnings.iter().filter(|warning| warning.kind != "rate-not-kept") {
+        writeln!(f, "  warning      {}", warning.text)?;
+    }
     if report.stolen_s > 0.0 {
         writeln!(
             f,

@@ -18,6 +18,11 @@ use crate::stop::Stop;
 /// # Errors
 /// If a value is wrong (before anything starts), a run fails, or the user interrupts.
 pub fn sweep(options: &SweepOptions, stop: &Stop) -> Result<SweepReport, Error> {
+    if options.run.group_directory.is_some() {
+        let text = "--group: a series starts a group for each of its runs; for a load curve of a group that \
+                    runs already, give `run` --find-knee or another --rate each time";
+        return Err(Error::new(text));
+    }
     let values = options.over.values_or_default(&options.values);
     let settings = values
         .iter()

@@ -296,6 +296,13 @@ impl<T: Transport> ClientDriver<T> {
         self.core.view()
     }
 
+    /// How long polls of this driver have waited for something to happen, busily or asleep. Of those that were to
+    /// wait for no time, none did.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.hub.waited()
+    }
+
     /// Frames, messages and bytes sent and received since the start.
     #[must_use]
     pub fn traffic(&self) -> &Traffic {

@@ -79,9 +79,11 @@ impl<T: Transport> Hub<T> {
                 }
                 if completions.iter().any(Completion::is_incoming) {
                     self.busy_poll.waited(passed);
+                    self.waited += passed;
                     return Ok(());
                 }
                 if passed >= time {
+                    self.waited += passed;
                     break;
                 }
                 std::thread::yield_now();
@@ -96,8 +98,10 @@ impl<T: Transport> Hub<T> {
         debug_assert!(completions.is_empty(), "who waits has dealt with what happened");
         let start = Instant::now();
         let polled = self.transport.poll(timeout, completions);
+        let passed = start.elapsed();
+        self.waited += passed;
         if completions.iter().any(Completion::is_incoming) {
-            self.busy_poll.waited(start.elapsed());
+            self.busy_poll.waited(passed);
         }
         polled
     }

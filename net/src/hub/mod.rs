@@ -41,7 +41,7 @@ mod turns;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -101,6 +101,7 @@ pub struct Hub<T: Transport> {
     jitter: Jitter,
     log: LogLimit,
     busy_poll: BusyPoll,
+    waited: Duration,
     files: Files,
     resolver: Resolver,
 }
@@ -168,6 +169,7 @@ impl<T: Transport> Hub<T> {
             identity: config.identity,
             pool: Pool::new(config.limits.pool_bytes),
             busy_poll: BusyPoll::new(config.limits.busy_poll),
+            waited: Duration::ZERO,
             limits: config.limits,
             handshaker,
             local_address,
@@ -411,6 +413,13 @@ impl<T: Transport> Hub<T> {
     #[must_use]
     pub const fn rejections(&self) -> &Rejections {
         &self.rejections
+    }
+
+    /// How long polls have waited for something to happen since the start, busily or asleep. Polls that were to
+    /// wait for no time have not.
+    #[must_use]
+    pub const fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// Frames, messages and bytes received and sent since the start.

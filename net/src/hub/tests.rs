@@ -146,6 +146,17 @@ fn with_client() -> World {
     world
 }
 
+#[test]
+fn what_a_hub_has_waited_is_counted() {
+    let mut world = with_client();
+    let hub = &mut world.hubs[0];
+    let before = hub.waited();
+    hub.poll(Some(Duration::ZERO), Instant::now(), &mut Vec::new()).unwrap();
+    assert_eq!(hub.waited(), before);
+    hub.poll(Some(Duration::from_millis(2)), Instant::now(), &mut Vec::new()).unwrap();
+    assert!(hub.waited() > before);
+}
+
 /// What a link takes while the hub polls busily makes room for the rest, and nothing else may ever happen.
 #[test]
 fn a_hub_deals_with_what_came_back_before_it_sleeps() {

@@ -1,26 +1,28 @@
 //! `hybster-bench run`: throughput and latency of a group under one load.
 
+mod report;
+mod target;
+
+pub use report::{config, config_of_load};
+
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::Error;
 use crate::agenda::Agenda;
 use crate::engine::{self, DriverSessions, Monitor, Status};
 use crate::launch::Group;
-use crate::load::{BUCKET, Part, Plan, Recorder, Run, Sessions, Tallies, drive, measure};
-use crate::machine::Machine;
-use crate::options::{GroupOptions, RunOptions, ServiceKind};
+use crate::load::{Part, Plan, Run, Sessions, Tallies, drive, measure};
+use crate::options::{GroupOptions, RunOptions, ServiceKind, WorkloadKind};
 use crate::process::stolen_time;
 use crate::progress::Progress;
-use crate::report::{
-    Config, ConnectionReport, FORMAT, LatencyPoint, LatencyUs, LoadConfig, OpenLoopReport,
-    ProcessReport, RecordsConfig, ReplicaReport, RunReport, TimelineReport, errors_by_kind,
-    per_million,
-};
+use crate::report::{ProcessReport, RunReport, UsageReport};
 use crate::spec::GroupSpec;
 use crate::stop::Stop;
+use crate::usage::Sampler;
 use crate::workload::{AnyWorkload, Operations, Prefill, RecordsMix, Setting};
+use target::Target;
 
 /// Longest wait for the operations that are outstanding when the interval ends.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -30,8 +32,6 @@ const RUN_UP: Duration = Duration::from_millis(100);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Longest time between two looks at the load while it runs.
 const LOOK: Duration = Duration::from_millis(20);
-/// An open loop keeps up if it completes this share of what is due.
-const KEPT_UP: f64 = 0.99;
 
 /// Runs the measurement that the options ask for. If the user interrupts it while it measures, the report
 /// is about the time until then.
@@ -81,20 +81,39 @@ pub fn run_observed(
         let text = "the counter service is for `hybster-bench fault`; run null or kv";
         return Err(Error::new(text));
     }
+    if options.group_directory.is_some() && options.load.service.or(named(options)).is_none() {
+        let text =
+            "--group: say what the group runs, --service null or --service kv: its files do not";
+        return Err(Error::new(text));
+    }
+    // What is wrong with events is told before a group starts.
     let connections = options.group.connections.min(options.group.clients);
-    let spec = GroupSpec::new(&options.group, setting.service, connections + 1)?;
-    let mut agenda = Agenda::new(&options.events, &spec, length_of(options))?;
-    let mut group = Group::launch(&spec, stop)?;
-    let result = measure_group(options, &setting, &mut group, &mut agenda, observer, stop);
+    let mut agenda = match options.events.is_empty() {
+        true => Agenda::default(),
+        false => {
+            let spec = GroupSpec::new(&options.group, setting.service, connections + 1)?;
+            Agenda::new(&options.events, &spec, length_of(options))?
+        }
+    };
+    let mut target = Target::open(options, setting.service, stop)?;
+    let result = measure_target(options, &setting, &mut target, &mut agenda, observer, stop);
     // The group is stopped either way; an error of the measurement takes precedence.
     match result {
-        Ok(report) => group.shutdown_except(agenda.dead()).map(|()| report),
+        Ok(report) => {
+            let group = target.into_started();
+            group.map_or(Ok(()), |group| group.shutdown_except(agenda.dead())).map(|()| report)
+        }
         Err(e) => {
-            let fate = group.expect_running(agenda.dead());
-            drop(group);
+            let fate = target.expect_running(agenda.dead());
+            drop(target);
             Err(if e.is_interrupted() { e } else { fate.err().unwrap_or(e) })
         }
     }
+}
+
+/// The service that the workload is one of, if one is named.
+fn named(options: &RunOptions) -> Option<ServiceKind> {
+    options.load.workload.map(WorkloadKind::service)
 }
 
 /// The length of the measured interval at most.
@@ -102,21 +121,22 @@ fn length_of(options: &RunOptions) -> Duration {
     if options.operations.is_some() { DAY } else { options.duration }
 }
 
-fn measure_group(
+fn measure_target(
     options: &RunOptions,
     setting: &Setting,
-    group: &mut Group,
+    target: &mut Target,
     agenda: &mut Agenda,
     observer: &mut dyn Observer,
     stop: &Stop,
 ) -> Result<RunReport, Error> {
-    let mut drivers = connect_all(&group.path(), &options.group, setting, stop)?;
+    let first = target.first_client;
+    let mut drivers = connect_from(first, target.path(), &options.group, setting, stop)?;
     if let Operations::Records(mix) = &setting.operations {
-        drivers = prefill(drivers, mix, &group.spec().cores.loads, stop)?;
+        drivers = prefill(drivers, mix, &target.spec().cores.loads, stop)?;
     }
     let connections = drivers.len() as u32;
     let clients: Vec<u32> = drivers.iter().map(Sessions::count).collect();
-    let mut monitor = Monitor::open(&group.path(), connections)?;
+    let mut monitor = target.monitor(connections)?;
     let plan = Plan {
         origin: Instant::now() + RUN_UP,
         warmup: options.warmup,
@@ -125,11 +145,16 @@ fn measure_group(
         operations: None,
     };
     let parts = load_parts(drivers, setting, &plan, options.operations);
-    let cores = group.spec().cores.loads.clone();
-    let mut watch = Watch { plan: &plan, group, monitor: &mut monitor, agenda, observer, stop };
+    let cores = target.spec().cores.loads.clone();
+    let about = target.report()?;
+    let mut watch =
+        Watch { plan: &plan, target, monitor: &mut monitor, agenda, observer, sampler: None, stop };
     let (runs, interval) = measure(parts, &cores, stop, |tallies| watch.measure(tallies))?;
-    agenda.resume_all(group)?;
-    Ok(report(options, setting, &clients, group.spec(), agenda, runs, interval))
+    if let Some(group) = target.started() {
+        agenda.resume_all(group)?;
+    }
+    let about = (target.spec(), about);
+    Ok(report::of(options, setting, &clients, about, agenda, runs, interval))
 }
 
 /// Connects one driver per connection group, with its share of the clients.
@@ -142,11 +167,22 @@ pub fn connect_all(
     setting: &Setting,
     stop: &Stop,
 ) -> Result<Vec<DriverSessions>, Error> {
+    connect_from(0, group, options, setting, stop)
+}
+
+/// The same, with the client identities from `first` on.
+fn connect_from(
+    first: u32,
+    group: &Path,
+    options: &GroupOptions,
+    setting: &Setting,
+    stop: &Stop,
+) -> Result<Vec<DriverSessions>, Error> {
     let GroupOptions { clients, connections, transport, busy_poll, .. } = *options;
     let wait = engine::Wait { transport, busy_poll };
     let shares = setting.clients_of(clients, connections.min(clients));
     let connect = |(index, share)| engine::connect(group, index, share, wait, stop);
-    (0..).zip(shares).map(connect).collect()
+    (first..).zip(shares).map(connect).collect()
 }
 
 /// Writes every record once.
@@ -203,8 +239,10 @@ pub fn load_parts(
 /// What the watching thread read at both ends of the measured interval.
 struct Interval {
     interrupted: bool,
+    begin_unix_ms: u64,
     stolen: Duration,
-    usage: Vec<ProcessReport>,
+    processes: Vec<ProcessReport>,
+    usage: UsageReport,
     before: Vec<Status>,
     after: Vec<Status>,
 }
@@ -212,10 +250,13 @@ struct Interval {
 /// The watching thread of a measurement.
 struct Watch<'a> {
     plan: &'a Plan,
-    group: &'a mut Group,
-    monitor: &'a mut Monitor,
+    target: &'a mut Target,
+    /// None if nobody can be asked for counters.
+    monitor: &'a mut Option<Monitor>,
     agenda: &'a mut Agenda,
     observer: &'a mut dyn Observer,
+    /// While measuring.
+    sampler: Option<Sampler>,
     stop: &'a Stop,
 }
 
@@ -234,16 +275,24 @@ impl Watch<'_> {
         let begin = plan.origin + plan.warmup;
         let mut progress = Progress::new(plan.warmup + plan.measured);
         stop.sleep_until(begin, || self.look(&mut progress, tallies))?;
-        self.observer.begin(self.group)?;
-        let used_before = self.group.usage()?;
+        if let Some(group) = self.target.started() {
+            self.observer.begin(group)?;
+        }
+        let used_before = self.target.usage()?;
         let stolen_before = stolen_time()?;
-        let before = self.monitor.all();
+        let begin_unix_ms = unix_ms(begin);
+        let before = self.statuses();
+        self.sampler = Some(Sampler::start(begin, &self.target.processes()));
         let end = begin + plan.measured;
         let wake = loop {
             let next = self.agenda.next_at().map(|at| begin + at).filter(|at| *at < end);
             match self.wait(next.unwrap_or(end), &mut progress, tallies)? {
                 Wake::Time if next.is_some() => {
-                    self.agenda.go_on(self.group, self.monitor, begin, stop)?;
+                    if let (Some(group), Some(monitor)) =
+                        (self.target.started(), self.monitor.as_mut())
+                    {
+                        self.agenda.go_on(group, monitor, begin, stop)?;
+                    }
                 }
                 wake => break wake,
             }
@@ -253,13 +302,16 @@ impl Watch<'_> {
             Wake::Done => tallies.iter().for_each(|t| t.finish()),
             Wake::Interrupted => tallies.iter().for_each(|t| t.hurry()),
         }
-        let used_after = self.group.usage()?;
+        let sampler = self.sampler.take();
+        let usage = sampler.map(|sampler| sampler.finish(&self.target.processes()));
+        let used_after = self.target.usage()?;
         let stolen = stolen_time()?.saturating_sub(stolen_before);
-        let after = self.monitor.all();
+        let after = self.statuses();
         progress.finish();
-        let usage = used_in_between(&used_before, self.agenda.spent(), used_after);
+        let processes = used_in_between(&used_before, self.agenda.spent(), used_after);
         let interrupted = wake == Wake::Interrupted;
-        Ok(Interval { interrupted, stolen, usage, before, after })
+        let usage = usage.unwrap_or_default();
+        Ok(Interval { interrupted, begin_unix_ms, stolen, processes, usage, before, after })
     }
 
     fn wait(
@@ -285,12 +337,26 @@ impl Watch<'_> {
         }
     }
 
+    fn statuses(&mut self) -> Vec<Status> {
+        self.monitor.as_mut().map_or_else(Vec::new, Monitor::all)
+    }
+
     fn look(&mut self, progress: &mut Progress, tallies: &[Arc<Tallies>]) -> Result<(), Error> {
         let completed = tallies.iter().map(|t| t.completed()).sum();
         let failed = tallies.iter().map(|t| t.failed()).sum();
         progress.show(self.plan.origin.elapsed(), completed, failed);
-        self.group.expect_running(self.agenda.dead())
+        if let Some(sampler) = &mut self.sampler {
+            sampler.look(|| self.target.processes());
+        }
+        self.target.expect_running(self.agenda.dead())
     }
+}
+
+/// A moment of the past in milliseconds since 1970.
+fn unix_ms(moment: Instant) -> u64 {
+    let ago = Instant::now().saturating_duration_since(moment);
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_1970.saturating_sub(ago).as_millis() as u64
 }
 
 /// What processes used in the interval; `spent` is what those had used that were killed in it.
@@ -317,166 +383,6 @@ fn used_in_between(
     let place = |name: &str| before.iter().position(|b| b.name == name).unwrap_or(usize::MAX);
     used.sort_by_key(|process| place(&process.name));
     used
-}
-
-fn report(
-    options: &RunOptions,
-    setting: &Setting,
-    clients: &[u32],
-    spec: &GroupSpec,
-    agenda: &Agenda,
-    runs: Vec<Run<AnyWorkload>>,
-    interval: Interval,
-) -> RunReport {
-    let sum = |of: fn(&Run<AnyWorkload>) -> u64| runs.iter().map(of).sum::<u64>();
-    let (completed, unfinished) = (sum(|r| r.acknowledged_inside), sum(|r| r.unfinished));
-    let (due, never_sent) = (sum(|r| r.due), sum(|r| r.never_sent));
-    let length = runs.iter().map(|r| r.length).max().unwrap_or_default();
-    let connections = connections(clients, &runs);
-    let measured = Recorder::merge(runs.into_iter().map(|r| r.recorder));
-    let throughput = completed as f64 / length.as_secs_f64().max(1e-9);
-    let cpu_s = interval.usage.iter().map(|p| p.cpu_s).sum();
-    let open_loop = setting.rate.map(|rate| OpenLoopReport {
-        rate_ops_s: rate,
-        unfinished,
-        due,
-        never_sent,
-        kept_up: unfinished == 0
-            && never_sent == 0
-            && completed as f64 >= (due as f64 * KEPT_UP).floor(),
-    });
-    let (errors, errors_by_kind) =
-        (measured.errors() + unfinished, errors_by_kind(&measured, unfinished));
-    let latency_us = LatencyUs::of(&measured.latency_ns);
-    let latency_distribution = LatencyPoint::all(&measured.latency_ns);
-    let timeline = measured.timeline.over(length);
-    RunReport {
-        format: FORMAT,
-        kind: if spec.unreplicated { "unreplicated" } else { "run" }.into(),
-        throughput_ops_s: throughput,
-        completed,
-        errors,
-        errors_by_kind,
-        duration_s: length.as_secs_f64(),
-        interrupted: interval.interrupted,
-        latency_us,
-        latency_distribution,
-        longest_gap_ms: measured.longest_gap.as_secs_f64() * 1e3,
-        stolen_s: interval.stolen.as_secs_f64(),
-        cpu_s_per_mop: per_million(cpu_s, completed),
-        processes: interval.usage,
-        replicas: replicas(&interval.before, &interval.after),
-        open_loop,
-        connections,
-        events: agenda.reports(&timeline),
-        timeline: Some(TimelineReport {
-            bucket_ms: BUCKET.as_millis() as u64,
-            completed: timeline,
-        }),
-        config: Config {
-            warmup_s: options.warmup.as_secs_f64(),
-            ..config_of_load(&options.group, spec, setting, options.operations)
-        },
-        machine: Machine::here(),
-    }
-}
-
-/// What each connection saw, if there are several.
-fn connections(clients: &[u32], runs: &[Run<AnyWorkload>]) -> Vec<ConnectionReport> {
-    if runs.len() < 2 {
-        return Vec::new();
-    }
-    let report =
-        |((connection, clients), run): ((u32, &u32), &Run<AnyWorkload>)| ConnectionReport {
-            connection,
-            clients: *clients,
-            completed: run.acknowledged_inside,
-            latency_us: LatencyUs::of(run.recorder.latency_ns()),
-        };
-    (0..).zip(clients).zip(runs).map(report).collect()
-}
-
-/// The configuration of a group under a load.
-#[must_use]
-pub fn config_of_load(
-    options: &GroupOptions,
-    spec: &GroupSpec,
-    setting: &Setting,
-    operations: Option<u64>,
-) -> Config {
-    let records = match setting.operations {
-        Operations::Records(mix) => Some(RecordsConfig {
-            keys: mix.keys,
-            distribution: mix.distribution.name().into(),
-            reads: mix.reads,
-            updates: mix.updates,
-            inserts: mix.inserts,
-            scans: mix.scans,
-            scan_length: mix.scan_length,
-            read_modify_writes: mix.read_modify_writes,
-        }),
-        Operations::Null { .. } | Operations::Increments => None,
-    };
-    Config {
-        connections: options.connections.min(options.clients),
-        service: setting.service.name().into(),
-        request_size: setting.request_size(),
-        read_percent: setting.read_percent(),
-        load: Some(LoadConfig {
-            workload: setting.workload.name().into(),
-            seed: setting.seed,
-            arrivals: setting.rate.map_or("closed", |_| setting.arrivals.name()).into(),
-            think_time_us: setting.think_time.as_micros() as u64,
-            hot_client_percent: setting.hot_client,
-            operations,
-            records,
-        }),
-        ..config(options, spec)
-    }
-}
-
-/// The part of the configuration that all subcommands share.
-#[must_use]
-pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
-    Config {
-        protocol: spec.protocol.to_string(),
-        replicas: spec.replicas,
-        faults: spec.faults,
-        pillars: spec.pillars,
-        clients: options.clients,
-        connections: options.connections,
-        service: spec.service.name().into(),
-        request_size: options.request_size.unwrap_or(0),
-        reply_size: options.reply_size,
-        read_percent: 0,
-        warmup_s: 0.0,
-        batch_max: spec.batch_max,
-        layout: spec.layout.to_string(),
-        durability: spec.durability.to_string(),
-        pin: options.pin,
-        transport: spec.transport.to_string(),
-        busy_poll_us: spec.busy_poll.as_micros() as u64,
-        authenticator: spec.authenticator.to_string(),
-        request_authenticator: spec.request_authenticator.to_string(),
-        link_cipher: spec.link_cipher.to_string(),
-        unreplicated: spec.unreplicated,
-        load: None,
-    }
-}
-
-fn replicas(before: &[Status], after: &[Status]) -> Vec<ReplicaReport> {
-    let report = |now: &Status| {
-        let then = before.iter().find(|b| b.replica == now.replica);
-        ReplicaReport {
-            replica: now.replica,
-            view: now.view,
-            requests_per_batch: then.and_then(|then| now.requests_per_batch_since(then)),
-            rejections: engine::rejections(now),
-            layout: now.layout.clone(),
-            transport: now.transport.clone(),
-        }
-    };
-    after.iter().map(report).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,117 @@
+//! The group that a load goes to: one that was started for it, or one that runs elsewhere.
+
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::engine::{self, Monitor};
+use crate::launch::{Group, LOAD};
+use crate::options::{RunOptions, ServiceKind};
+use crate::report::{ProcessReport, TargetReport};
+use crate::spec::GroupSpec;
+use crate::stop::Stop;
+
+/// The group that a load goes to.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// The group's files.
+    directory: PathBuf,
+    spec: GroupSpec,
+    /// If it was started for the load.
+    started: Option<Group>,
+    /// The client identity of the first connection.
+    pub(super) first_client: u32,
+}
+
+impl Target {
+    /// Starts a group, or reads the files of the one that the options name.
+    ///
+    /// # Errors
+    /// If the group does not start, or its files are not such a group's.
+    pub(super) fn open(
+        options: &RunOptions,
+        service: ServiceKind,
+        stop: &Stop,
+    ) -> Result<Self, Error> {
+        let connections = options.group.connections.min(options.group.clients);
+        let Some(directory) = &options.group_directory else {
+            let spec = GroupSpec::new(&options.group, service, connections + 1)?;
+            let started = Group::launch(&spec, stop)?;
+            let directory = started.path();
+            return Ok(Self { directory, spec, started: Some(started), first_client: 0 });
+        };
+        let facts = engine::read_group(directory)?;
+        let spec = GroupSpec::of_group(&options.group, &facts, service, connections)?;
+        let first_client = options.first_client;
+        let last = u64::from(first_client) + u64::from(connections) - 1;
+        if last >= facts.clients.into() {
+            let (directory, clients) = (directory.display(), facts.clients);
+            return Err(Error::new(format!(
+                "--group {directory}: {connections} connections need the clients {first_client} to {last}, and \
+                 the group has {clients}, counted from 0: give fewer --connections or another \
+                 --first-client, or make a group with `hybster init --clients {}`",
+                last + 2
+            )));
+        }
+        let directory = directory.clone();
+        Ok(Self { directory, spec, started: None, first_client })
+    }
+
+    /// The group directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(super) fn spec(&self) -> &GroupSpec {
+        &self.spec
+    }
+
+    /// The group, if it was started for the load.
+    pub(super) fn started(&mut self) -> Option<&mut Group> {
+        self.started.as_mut()
+    }
+
+    /// The same, to stop it.
+    pub(super) fn into_started(self) -> Option<Group> {
+        self.started
+    }
+
+    /// What asks the replicas for their counters. A group elsewhere may have no client left for that.
+    pub(super) fn monitor(&self, connections: u32) -> Result<Option<Monitor>, Error> {
+        let identity = self.first_client + connections;
+        if self.started.is_none() && !engine::has_client(&self.directory, identity) {
+            eprintln!(
+                "the replicas' counters are left out: there is no key of client {identity} to ask for them"
+            );
+            return Ok(None);
+        }
+        Monitor::open(&self.directory, identity).map(Some)
+    }
+
+    /// Name and id of every process that can be watched: of a group elsewhere, the load alone.
+    pub(super) fn processes(&self) -> Vec<(String, u32)> {
+        let alone = || vec![(LOAD.to_owned(), std::process::id())];
+        self.started.as_ref().map_or_else(alone, Group::processes)
+    }
+
+    /// What each of these processes has used.
+    pub(super) fn usage(&mut self) -> Result<Vec<ProcessReport>, Error> {
+        match &mut self.started {
+            Some(group) => group.usage(),
+            None => Ok(vec![crate::launch::usage_of(LOAD, std::process::id())?]),
+        }
+    }
+
+    /// Fails if a replica that was started, and is not in `dead`, has ended.
+    pub(super) fn expect_running(&mut self, dead: &[u16]) -> Result<(), Error> {
+        self.started.as_mut().map_or(Ok(()), |group| group.expect_running(dead))
+    }
+
+    /// What the report says of it.
+    pub(super) fn report(&self) -> Result<TargetReport, Error> {
+        Ok(TargetReport {
+            group: engine::read_group(&self.directory)?.name,
+            is_elsewhere: self.started.is_none(),
+            first_client: self.first_client,
+        })
+    }
+}
