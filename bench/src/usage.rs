@@ -29,6 +29,8 @@ pub struct Sampler {
     samples: Vec<Sample>,
     /// By process id and thread id, at the begin.
     threads: BTreeMap<(u32, u32), ThreadTime>,
+    /// The same at the last sample: a load thread ends with the interval, and is not there any more then.
+    last: BTreeMap<(u32, u32), ThreadTime>,
 }
 
 /// What is known under one name; another process may get the name.
@@ -70,6 +72,7 @@ impl Sampler {
             processes: Vec::new(),
             samples: Vec::new(),
             threads: BTreeMap::new(),
+            last: BTreeMap::new(),
         }
     }
 
@@ -84,6 +87,10 @@ impl Sampler {
         let now: Vec<_> =
             processes.iter().map(|(name, pid)| (name.as_str(), *pid, used(*pid).ok())).collect();
         self.note(self.begin.elapsed(), &now);
+        for (_, pid) in processes {
+            let all = threads(*pid).into_iter().map(|thread| ((*pid, thread.id), thread));
+            self.last.extend(all);
+        }
     }
 
     /// Takes note of a sample.
@@ -125,9 +132,9 @@ impl Sampler {
         let length = self.begin.elapsed();
         let mut busy = Vec::new();
         for (process, pid) in processes {
-            for thread in threads(*pid) {
-                let before = self.threads.get(&(*pid, thread.id));
-                busy.extend(busy_thread(process, before, thread, length));
+            for (id, thread) in self.last.iter().filter(|(id, _)| id.0 == *pid) {
+                let before = self.threads.get(id);
+                busy.extend(busy_thread(process, before, thread.clone(), length));
             }
         }
         self.report(busy)
