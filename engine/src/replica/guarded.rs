@@ -3,12 +3,11 @@
 use std::any::type_name;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use hybster_proto::ids::{OrderNumber, RequestNumber, SessionId};
 use hybster_proto::service::{Context, RestoreError, Service, ServiceIdentity, Snapshot};
 
-use super::stopwatch::{SlowCall, Stopwatch};
+use super::stopwatch::{SlowCall, Stopwatch, coarse_now};
 
 /// What a service did when it panicked, or was slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,9 +125,9 @@ impl<S: Service> Service for Guarded<S> {
     #[inline]
     fn execute(&mut self, context: &Context, operation: &[u8], reply: &mut Vec<u8>) {
         let call = Call::<S>::begin(&self.panic, What::Execute(context));
-        self.watch.begin(context, Instant::now);
+        self.watch.begin(context, coarse_now);
         self.service.execute(context, operation, reply);
-        if let Some(slow) = self.watch.end(context, Instant::now) {
+        if let Some(slow) = self.watch.end(context, coarse_now) {
             tell::<S>(&slow);
         }
         call.end();
@@ -148,12 +147,12 @@ impl<S: Service> Service for Guarded<S> {
 
     fn snapshot(&mut self) -> Arc<dyn Snapshot> {
         let call = Call::<S>::begin(&self.panic, What::Other(ServiceCall::Snapshot));
-        let began = Instant::now();
+        let began = coarse_now();
         let snapshot = self.service.snapshot();
         call.end();
-        let ended = Instant::now();
+        let ended = coarse_now();
         self.watch.calm(ended);
-        let took = ended.saturating_duration_since(began);
+        let took = ended.saturating_sub(began);
         if let Some(slow) = self.watch.other(ServiceCall::Snapshot, took, ended) {
             tell::<S>(&slow);
         }
