@@ -29,12 +29,14 @@ const PART_OF_TIMEOUT: u64 = 5;
 #[derive(Debug)]
 pub(super) struct Stopwatch {
     slow: Duration,
-    /// The batch, and how many of its operations there were.
+    /// The batch, and how many of its operations were timed.
     order: OrderNumber,
     count: u32,
     /// When the operation began that is timed, or the first of those that are timed together.
     since: Option<Duration>,
+    /// How many operations are timed together now, and how many of them have not ended.
     together: u32,
+    left: u32,
     alarmed_until: Option<Duration>,
     told: Option<Duration>,
     untold: u32,
@@ -73,7 +75,8 @@ impl Stopwatch {
             order: OrderNumber(0),
             count: 0,
             since: None,
-            together: 0,
+            together: 1,
+            left: 1,
             alarmed_until: None,
             told: None,
             untold: 0,
@@ -84,8 +87,8 @@ impl Stopwatch {
     #[inline]
     pub(super) fn begin(&mut self, context: &Context, now: impl FnOnce() -> Duration) {
         if context.order != self.order {
-            (self.order, self.count, self.together) = (context.order, 0, 0);
-            self.since = Some(now());
+            (self.order, self.count, self.since) = (context.order, 0, Some(now()));
+            (self.together, self.left) = (1, 1);
         }
     }
 
@@ -96,23 +99,24 @@ impl Stopwatch {
         context: &Context,
         now: impl FnOnce() -> Duration,
     ) -> Option<SlowCall> {
-        self.count += 1;
-        self.together += 1;
-        let is_timed =
-            self.count <= ONE_BY_ONE || self.together >= TOGETHER || self.alarmed_until.is_some();
-        if !is_timed {
-            return None;
-        }
-        let ended = now();
-        let began = self.since.replace(ended)?;
-        let calls = std::mem::take(&mut self.together);
+        self.left -= 1;
+        if self.left > 0 { None } else { self.look(context, now()) }
+    }
+
+    /// The clock was read.
+    fn look(&mut self, context: &Context, ended: Duration) -> Option<SlowCall> {
+        let calls = self.together;
+        self.count += calls;
+        let began = self.since.replace(ended).unwrap_or(ended);
         let took = ended.saturating_sub(began);
-        if took < self.slow {
-            return None;
-        }
         let (session, number): (SessionId, RequestNumber) = (context.session, context.number);
         let call = ServiceCall::Execute { order: context.order, session, number };
-        self.slow_call(call, calls, took, ended)
+        let is_slow = took >= self.slow;
+        let slow = if is_slow { self.slow_call(call, calls, took, ended) } else { None };
+        let one_by_one = self.count < ONE_BY_ONE || self.alarmed_until.is_some();
+        self.together = if one_by_one { 1 } else { TOGETHER };
+        self.left = self.together;
+        slow
     }
 
     /// Another call than an operation took so long, until `ended`. What there is to tell.
@@ -150,6 +154,7 @@ impl Stopwatch {
     pub(super) fn calm(&mut self, now: Duration) {
         if self.alarmed_until.is_some_and(|until| until <= now) {
             self.alarmed_until = None;
+            (self.together, self.left) = (TOGETHER, TOGETHER);
         }
     }
 }
