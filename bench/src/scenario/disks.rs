@@ -96,8 +96,8 @@ fn damaged_log(
 }
 
 /// Only others can tell that a copy is an older one, from certificates of the replica that they have had
-/// since. They do not log these, and a replica that comes back listens to the first f that tell it something. So each of
-/// the others must have heard from it: all of them run without a break from the copy to the refusal, and the copy is the
+/// since. They log PREPAREs only, and a replica that comes back waits for all of them for a while. So one of the others
+/// must have heard from it: all of them run without a break from the copy to the refusal, and the copy is the
 /// leader's, as nobody orders anything without its PREPAREs. The COMMITs of a follower who is late are withdrawn, so that
 /// perhaps nobody has heard from one since. The leader stands still while it is copied: that is as good as a crash.
 fn older_copy(stage: &mut Stage<'_>, killed: u16, done: &mut RestartRound) -> Result<(), Error> {
