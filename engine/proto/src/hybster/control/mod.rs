@@ -291,7 +291,7 @@ impl<V: Verifier> Control<V> {
             self.resend(now, out);
         }
         self.catch_up.tick(self.stable_view, now, out);
-        if self.new_view_due.is_some_and(|at| at <= now) {
+        if self.new_view_deadline().is_some_and(|at| at <= now) {
             self.new_view_overdue(now, out);
         }
         if self.outside_deadline().is_some_and(|at| at <= now) {
@@ -306,8 +306,13 @@ impl<V: Verifier> Control<V> {
     /// When [`Control::tick`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let views = earliest(self.resend_due, self.new_view_due);
+        let views = earliest(self.resend_due, self.new_view_deadline());
         earliest(earliest(views, self.outside_deadline()), self.catch_up.deadline())
+    }
+
+    /// When a NEW-VIEW is overdue. A replica that comes back leaves for the next view as soon as it may.
+    fn new_view_deadline(&self) -> Option<Time> {
+        self.new_view_due.filter(|_| self.may_certify())
     }
 
     /// A pillar holds the batches that a message names, or found an invalid one among them.

@@ -62,15 +62,12 @@ impl<V: Verifier> Control<V> {
 
     /// When this replica leaves its view for a peer that is outside.
     pub(super) fn outside_deadline(&self) -> Option<Time> {
-        self.outside.deadline(&self.config)
+        self.outside.deadline(&self.config).filter(|_| self.may_certify())
     }
 
     /// To be called when [`Control::outside_deadline`] has passed.
     pub(super) fn step_up_view(&mut self, now: Time, out: &mut Output) {
         self.outside.since = None;
-        if !self.may_certify() {
-            return;
-        }
         self.outside.times = self.outside.times.saturating_add(1);
         self.leave_for(self.current.next(), Departure::PeerOutside, now, out);
     }

@@ -187,7 +187,7 @@ impl<V: Verifier> Control<V> {
     pub(super) fn new_view_overdue(&mut self, now: Time, out: &mut Output) {
         self.new_view_due = None;
         let waiting = matches!(self.phase, Phase::Waiting) && self.has_quorum_for_current();
-        if waiting && self.may_leave() && self.may_certify() {
+        if waiting && self.may_leave() {
             self.new_view_timeout.expired(now);
             self.leave_for(self.current.next(), Departure::NewViewOverdue, now, out);
         }
