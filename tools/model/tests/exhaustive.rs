@@ -49,17 +49,17 @@ bounds! {
         Bounds { pillars: 2, checkpoints: true, requests: 1, ..small(2) }, 1_632_232;
 
     restart_untimely_faulty_0:
-        Bounds { restarts: Some(1), early: true, slow_batches: true, ..small(0) }, 26_247;
+        Bounds { restarts: Some(1), early: true, slow_batches: true, ..small(0) }, 24_210;
     restart_untimely_faulty_1:
-        Bounds { restarts: Some(0), early: true, slow_batches: true, ..small(1) }, 62_635;
-    restart_slots_2_faulty_0: Bounds { restarts: Some(2), slots: 2, ..small(0) }, 352_578;
-    restart_slots_2_faulty_2: Bounds { restarts: Some(0), slots: 2, ..small(2) }, 326_655;
+        Bounds { restarts: Some(0), early: true, slow_batches: true, ..small(1) }, 63_026;
+    restart_slots_2_faulty_0: Bounds { restarts: Some(2), slots: 2, ..small(0) }, 341_217;
+    restart_slots_2_faulty_2: Bounds { restarts: Some(0), slots: 2, ..small(2) }, 330_269;
     restart_p2_faulty_0:
-        Bounds { restarts: Some(1), pillars: 2, requests: 1, ..small(0) }, 327_347;
+        Bounds { restarts: Some(1), pillars: 2, requests: 1, ..small(0) }, 319_309;
     restart_p2_faulty_2:
-        Bounds { restarts: Some(0), pillars: 2, requests: 1, ..small(2) }, 449_366;
+        Bounds { restarts: Some(0), pillars: 2, requests: 1, ..small(2) }, 453_463;
     restart_checkpoints_faulty_0:
-        Bounds { restarts: Some(1), checkpoints: true, requests: 1, ..small(0) }, 1_454_454;
+        Bounds { restarts: Some(1), checkpoints: true, requests: 1, ..small(0) }, 1_534_956;
 
     p2_slots_2_faulty_0: Bounds { pillars: 2, slots: 2, requests: 1, ..small(0) }, 5_246_306;
 }

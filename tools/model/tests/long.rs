@@ -27,5 +27,5 @@ fn p2_slots_2_faulty_2() {
 #[ignore = "minutes and gibibytes; run with --release"]
 fn restart_checkpoints_faulty_2() {
     let small = Bounds::small(Some(2));
-    safe(&Bounds { restarts: Some(0), checkpoints: true, ..small }, 1_433_236);
+    safe(&Bounds { restarts: Some(0), checkpoints: true, ..small }, 1_392_598);
 }
