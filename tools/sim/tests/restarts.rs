@@ -190,6 +190,20 @@ fn long_batches_leave_room_for_what_peers_send() {
     assert!(truncations > 12 * 3);
 }
 
+/// A replica whose disk fills faster than its checkpoints are saved refuses its clients, and serves them again.
+#[test]
+fn clients_are_refused_while_a_disk_is_full() {
+    let mut refusals = 0;
+    for seed in 0..8 {
+        let mut scenario = with_long_batches(seed);
+        let save_us = *Random::new(seed ^ 0x57a6_ed0a).pick(&[1_000, 20_000]);
+        scenario.disk = Some(DiskPlan { sync_us: 500, save_us, segments: Some(7) });
+        refusals += good(scenario).counters.full_disks;
+    }
+    println!("a full disk refused clients {refusals} times");
+    assert!(refusals > 0);
+}
+
 /// A sync that fails stops a replica, which comes back with what was released. A log that is damaged is refused, or the
 /// damage is where nothing of it is; the others go on.
 #[test]
