@@ -205,7 +205,7 @@ impl<V: Verifier> Control<V> {
                 }
             }
             ToControl::Suspect { view } => {
-                // Requests that wait are named again.
+                // What may not be acted on yet is dropped: a request that still waits raises it again.
                 if self.is_stable() && view == self.stable_view && self.may_certify() {
                     self.leave_for(self.current.next(), Departure::Suspected, now, out);
                 }

@@ -120,8 +120,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         if returning.by.len() >= usize::from(faults) {
             returning.enough_at.get_or_insert(now);
         }
-        if returning.by.len() == usize::from(peers) || mutants::active(Mutant::FirstTellersSuffice)
-        {
+        let suffices =
+            returning.enough_at.is_some() && mutants::active(Mutant::FirstTellersSuffice);
+        if returning.by.len() == usize::from(peers) || suffices {
             self.returned(out);
         }
         Ok(())
