@@ -40,8 +40,8 @@ impl<T: Transport> Agent<T> {
         }
     }
 
-    /// Tells the stages which checkpoint is durable, and whether there is room for more, and has the next one written; the agent with
-    /// the network does.
+    /// Tells the stages which checkpoint is durable, and whether the disk has room for more, and has the next
+    /// checkpoint written; the agent with the network does.
     pub(super) fn look_at_disk(&mut self) {
         let Some(durable) = self.shared.durable.as_ref().filter(|_| self.index == NETWORK_AGENT)
         else {
