@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     most_left: AtomicU64,
     /// What long records may still take once clients are held: [`Options::long_bytes`].
     long: AtomicU64,
+    /// The same for those that were told of since [`Self::forget_long`].
+    long_lately: AtomicU64,
     pub(crate) space_short: AtomicBool,
     pub(crate) stopping: AtomicBool,
     failed: AtomicBool,
@@ -110,6 +112,7 @@ impl Shared {
             space_left: zero(),
             most_left: zero(),
             long: zero(),
+            long_lately: zero(),
             space_short: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -139,6 +142,17 @@ impl Shared {
         // there was for what makes room, and half for what cannot be held.
         let most = (self.most_left.load(Ordering::Relaxed) / 2).saturating_sub(half);
         half + long.min(most)
+    }
+
+    /// What was told of before the last call is not needed any more: less is to be taken ahead, an eighth at a
+    /// time, so that a long record now and then does not have files made and removed each time. Of what was told
+    /// of since then nothing is forgotten.
+    pub(crate) fn forget_long(&self) {
+        let lately = self.long_lately.swap(0, Ordering::AcqRel);
+        let less = |long: u64| Some(lately.max(long - long.div_ceil(8)));
+        let _ = self.long.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        // Who told of more in between has noted it before.
+        self.long.fetch_max(self.long_lately.load(Ordering::Acquire), Ordering::AcqRel);
     }
 
     /// How many segments are kept in reserve.
@@ -274,14 +288,19 @@ impl Log {
 
     /// Tells that so many records as long as this one may have to be appended after clients are held. Where
     /// that is more than [`crate::Options::reserve_bytes`] has room for, more space is taken ahead, and clients are held
-    /// earlier; for good, as long records come again. If the disk has not as much, half of what it has is kept.
+    /// earlier, for as long as such a record is needed and some time more. If the disk has not as much, half of
+    /// what it has is kept.
     ///
     /// The log takes no more ahead than what it is told of: a group that allows long records and has none
     /// needs no space for them.
     pub fn expect(&self, records: u64, bytes: u64) {
-        let long = self.shared.options.long_bytes(records, bytes);
-        if long > self.shared.long.load(Ordering::Relaxed) {
-            self.shared.long.fetch_max(long, Ordering::Relaxed);
+        let Shared { options, long, long_lately, .. } = &*self.shared;
+        let bytes = options.long_bytes(records, bytes);
+        // In this order, see `forget_long`.
+        for most in [long_lately, long] {
+            if bytes > most.load(Ordering::Relaxed) {
+                most.fetch_max(bytes, Ordering::AcqRel);
+            }
         }
     }
 

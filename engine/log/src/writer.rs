@@ -64,6 +64,8 @@ pub struct Writer<D: Disk> {
     batches_since: u32,
     /// In `Async`: the time of the first batch that is not synced.
     unsynced_since: Option<u64>,
+    /// The end of the log when long records were forgotten last.
+    forgot_at: u64,
 }
 
 /// What comes next.
@@ -93,6 +95,7 @@ impl<D: Disk> Writer<D> {
             turn: Turn::Write,
             batches_since: 0,
             unsynced_since: None,
+            forgot_at: header.first_cursor,
             shared,
         };
         writer.tell_space();

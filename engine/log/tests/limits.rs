@@ -107,6 +107,57 @@ fn long_records_have_clients_held_while_a_window_of_them_still_fits() {
     }
 }
 
+/// A client decides how long a batch is, and a single long one must not take a window of such from the disk for
+/// ever. While one is needed, what a change of views takes is kept.
+#[test]
+fn what_was_taken_for_long_records_is_given_back_once_none_is_needed() {
+    const WINDOW: u64 = 12;
+    let options = Options { buffer_bytes: 1 << 15, longest_record: 9_000, ..options() };
+    let mut world = World::with(1, options);
+    let mut open = world.try_open().unwrap().unwrap();
+    let appender = open.log.appender(0);
+    let mut append = |length: u64| {
+        open.log.expect(WINDOW, length);
+        appender.append(1, &[&vec![7; length as usize]]).unwrap();
+        for _ in 0..1_000 {
+            match open.writer.step(0) {
+                Ok(Step::Idle { .. }) => return open.log.space().left,
+                Ok(Step::Moved | Step::Worked) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("the writer finds no end");
+    };
+    let files = |world: &World| world.disk.files().len() as u64;
+    let mut before = Vec::new();
+    for _ in 0..40 {
+        append(3_000);
+        before.push(open.log.synced());
+    }
+    let short = append(100);
+    let long = append(9_000);
+    let at_most = files(&world);
+    assert!(long >= short + WINDOW * 9_000, "{long} bytes ahead, {short} before");
+    // What was before it is given up, segment by segment, but not the long one.
+    for cursor in before {
+        open.log.truncate_below(cursor);
+        let left = append(3_000);
+        assert!(left >= long - 2 * SEGMENT, "{left} bytes ahead, {long} before");
+    }
+    // Now it is not, and nor are those behind it, again and again.
+    for _ in 0..100 {
+        open.log.truncate_below(open.log.synced());
+        for _ in 0..2 * SEGMENT / 3_000 {
+            append(3_000);
+        }
+    }
+    let left = append(100);
+    assert!(left <= short + SEGMENT, "{left} bytes ahead, {short} at first");
+    assert!(files(&world) + 15 < at_most, "{} files, {at_most} at most", files(&world));
+    // And it can be had again.
+    assert!(append(9_000) >= long - 2 * SEGMENT);
+}
+
 /// Clients would be held for ever, as what makes room needs some of them to be served first.
 #[test]
 fn a_disk_that_is_too_small_for_long_records_holds_no_clients_before_half_of_it_is_used() {

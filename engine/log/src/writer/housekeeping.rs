@@ -48,6 +48,10 @@ impl<D: Disk> Writer<D> {
             self.truncate()?;
             return Ok(true);
         }
+        if self.spares.names.len() as u64 > self.shared.spares() {
+            self.give_up_spare()?;
+            return Ok(true);
+        }
         let lacks = (self.spares.names.len() as u64) < self.shared.spares();
         if !lacks || self.spares.retry_at.is_some_and(|at| now_ms < at) {
             return Ok(false);
@@ -91,8 +95,21 @@ impl<D: Disk> Writer<D> {
         }
         // What was given up may be what a full disk lacked.
         self.spares.retry_at = None;
+        if self.shared.needed_from.load(Ordering::Relaxed) >= self.forgot_at {
+            self.shared.forget_long();
+            self.forgot_at = self.cursor;
+        }
         let lacks = (self.spares.names.len() as u64) < self.shared.spares();
         self.shared.space_short.fetch_and(lacks, Ordering::Relaxed);
+        self.tell_space();
+        Ok(())
+    }
+
+    /// Removes a file that is taken ahead no more, since no long records come any more.
+    fn give_up_spare(&mut self) -> Result<(), LogError> {
+        let Some(name) = self.spares.names.pop_back() else { return Ok(()) };
+        self.disk.remove(&name).map_err(|e| self.io("removing", &name, e))?;
+        self.sync_names()?;
         self.tell_space();
         Ok(())
     }
