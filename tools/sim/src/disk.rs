@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use hybster_disk::{Faults, VirtualDisk};
-use hybster_log::{AppendError, Appender, Cursor, Log, Options, Recovery, Step, WhenFull, Writer};
-use hybster_proto::config::GroupConfig;
+use hybster_log::{
+    AppendError, Appender, Cursor, Log, LogError, Options, Recovery, Step, WhenFull, Writer,
+};
 use hybster_proto::egress::Gate;
 use hybster_proto::ids::{OrderNumber, PillarId};
 use hybster_proto::output::{DurableCheckpoint, LogRecord, TakenSnapshot};
@@ -20,7 +21,7 @@ use hybster_proto::truncation::Truncation;
 use hybster_proto::wire::CheckpointId;
 
 use crate::random::Random;
-use crate::scenario::DiskPlan;
+use crate::scenario::{DiskPlan, Scenario};
 use crate::watched::Execution;
 
 /// The longest record: a NEW-VIEW with what all replicas had prepared.
@@ -77,6 +78,11 @@ pub(crate) struct Disk {
     saved: Option<Saved>,
     /// A copy of what was on it, and what was removed by then.
     copy: Option<(VirtualDisk, Option<Saved>, u64)>,
+    /// Bytes that it has room for, if there is a limit.
+    room: Option<u64>,
+    /// The log may be used up: then the replica stops, and room is made.
+    may_be_used_up: bool,
+    is_used_up: bool,
     /// A sync is to fail.
     is_breaking: bool,
     /// The log has failed, and the replica is to stop for it.
@@ -140,12 +146,15 @@ impl Disk {
     ///
     /// # Panics
     /// If the log cannot be made on it.
-    pub(crate) fn new(group: &GroupConfig, plan: &DiskPlan, random: &mut Random) -> Self {
+    pub(crate) fn new(scenario: &Scenario, plan: &DiskPlan, random: &mut Random) -> Self {
+        let Scenario { group, logs_may_be_used_up: may_be_used_up, .. } = scenario;
+        let may_be_used_up = *may_be_used_up;
         let (pillars, window) = (group.pillars, group.window);
         let device = VirtualDisk::new(random.next());
         let options = options(plan);
-        if let Some(segments) = plan.segments {
-            device.set_capacity(segments * options.segment_bytes);
+        let room = plan.segments.map(|segments| segments * options.segment_bytes);
+        if let Some(bytes) = room {
+            device.set_capacity(bytes);
         }
         // As in a replica, where less than a segment cannot be removed.
         let round_bytes = plan.segments.map_or(ROUND_BYTES, |_| options.segment_bytes);
@@ -157,6 +166,9 @@ impl Disk {
             is_syncing: false,
             saved: None,
             copy: None,
+            room,
+            may_be_used_up,
+            is_used_up: false,
             is_breaking: false,
             has_failed: false,
             is_damaged: false,
@@ -181,7 +193,7 @@ impl Disk {
     /// whole; half of the time more is, as if they were as short as they could be.
     fn read(&mut self, random: &mut Random) -> Result<(Vec<Bytes>, bool), String> {
         let removed = if random.chance(500_000) { self.removed } else { 0 };
-        let story = |error: hybster_log::LogError| error.to_string();
+        let story = |error: LogError| error.to_string();
         let id = u128::from(random.next()).to_le_bytes();
         let mut recovery = Recovery::open(self.device.clone(), self.options, id).map_err(story)?;
         let mut records = Vec::new();
@@ -221,7 +233,7 @@ impl Disk {
                 Ok(_) => return,
                 // A stage waits for the disk then.
                 Err(AppendError::Full) => drop(self.step(0)),
-                Err(AppendError::Failed) if self.is_breaking => return,
+                Err(AppendError::Failed) if self.is_breaking || self.is_used_up => return,
                 Err(error) => panic!("the log takes no record: {error}"),
             }
         }
@@ -233,6 +245,10 @@ impl Disk {
             Ok(step) => Some(step),
             Err(_) if self.is_breaking => {
                 self.has_failed = true;
+                None
+            }
+            Err(error) if self.may_be_used_up && matches!(*error, LogError::Full { .. }) => {
+                (self.has_failed, self.is_used_up) = (true, true);
                 None
             }
             Err(error) => panic!("the device works: {error}"),
@@ -249,6 +265,11 @@ impl Disk {
     pub(crate) fn write(&mut self) {
         self.is_syncing = true;
         self.step(0);
+    }
+
+    /// Whether the log has failed as the disk has no room for more.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.is_used_up
     }
 
     /// What was written is synced.
@@ -355,6 +376,13 @@ impl Disk {
                 device
             }
         };
+        if std::mem::take(&mut self.is_used_up)
+            && let Some(room) = &mut self.room
+        {
+            // Somebody makes room before the replica is started again.
+            *room *= 2;
+            self.device.set_capacity(*room);
+        }
         (self.is_breaking, self.has_failed) = (false, false);
         (self.saving, self.next, self.is_syncing) = (None, None, false);
     }

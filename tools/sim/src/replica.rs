@@ -221,7 +221,7 @@ impl Replica {
             day: scenario.day_clock(id),
             crashed: false,
             is_down: false,
-            disk: scenario.disk.map(|plan| Disk::new(config, &plan, &mut random)),
+            disk: scenario.disk.map(|plan| Disk::new(scenario, &plan, &mut random)),
             paused: false,
             buffered: VecDeque::new(),
             slow: 1,

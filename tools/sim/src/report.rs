@@ -90,6 +90,8 @@ pub struct Counters {
     pub truncations: u64,
     /// Times that a replica stopped as its log could not be synced.
     pub failed_syncs: u64,
+    /// Times that a replica stopped as its log was used up.
+    pub used_up_logs: u64,
     /// Replicas whose log was refused at their start, as it was damaged.
     pub damaged_logs: u64,
     /// Replicas that found that they had an older copy of their log, and stopped.
@@ -226,6 +228,7 @@ impl Counters {
         self.full_disks += other.full_disks;
         self.older_copies += other.older_copies;
         self.failed_syncs += other.failed_syncs;
+        self.used_up_logs += other.used_up_logs;
         self.damaged_logs += other.damaged_logs;
         self.paused_clients += other.paused_clients;
         self.refused_replies += other.refused_replies;

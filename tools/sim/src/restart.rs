@@ -54,7 +54,9 @@ impl World {
         if !self.is_alive(index, life) {
             return;
         }
-        self.counters.failed_syncs += 1;
+        let is_used_up = self.replicas[index].disk.as_ref().is_some_and(|disk| disk.is_used_up());
+        self.counters.used_up_logs += u64::from(is_used_up);
+        self.counters.failed_syncs += u64::from(!is_used_up);
         let random = &mut self.replicas[index].random;
         let how = *random.pick(&[Stop::Killed, Stop::PowerLost]);
         let down_us = random.between(1, 10_000);

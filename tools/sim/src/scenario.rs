@@ -230,6 +230,8 @@ pub struct Scenario {
     pub page_bytes: usize,
     /// The replicas' disks; without, a replica that stops has lost everything.
     pub disk: Option<DiskPlan>,
+    /// A log may be used up: then its replica stops, room is made, and it is started again. Else it may not.
+    pub logs_may_be_used_up: bool,
     /// Faults, by rising time.
     pub faults: Vec<TimedFault>,
     /// Faulty hosts; a replica may have several behaviours.
@@ -302,6 +304,7 @@ impl Scenario {
             answer_padding: 0,
             page_bytes: 0,
             disk: None,
+            logs_may_be_used_up: false,
             faults: Vec::new(),
             hosts: Vec::new(),
             rogues: Vec::new(),

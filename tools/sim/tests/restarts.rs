@@ -204,6 +204,24 @@ fn clients_are_refused_while_a_disk_is_full() {
     assert!(refusals > 0);
 }
 
+/// While the disks of f+1 replicas are full, calls end with that reason; a replica whose log is used up stops, and comes
+/// back when somebody has made room. The group serves again when checkpoints are saved.
+#[test]
+fn calls_end_while_too_many_disks_are_full() {
+    let mut sum = Counters::default();
+    for seed in 0..12 {
+        let mut scenario = with_long_batches(seed);
+        scenario.disk = Some(DiskPlan { sync_us: 500, save_us: 10_000_000, segments: Some(7) });
+        scenario.logs_may_be_used_up = true;
+        sum.add(&good(scenario).counters);
+    }
+    let Counters { full_disks, refused_by_disks, used_up_logs, .. } = sum;
+    println!(
+        "{full_disks} disks were full, {refused_by_disks} calls ended, {used_up_logs} logs were used up"
+    );
+    assert!(full_disks > 12 && refused_by_disks > 12 && used_up_logs > 0);
+}
+
 /// A sync that fails stops a replica, which comes back with what was released. A log that is damaged is refused, or the
 /// damage is where nothing of it is; the others go on.
 #[test]
