@@ -111,21 +111,19 @@ impl Operations {
             RequestKind::Ordered
         };
         let longest = MERGED_BYTES.min(self.longest);
-        let fits = |open: &&mut Open| {
+        let fits = |open: &Open| {
             open.kind == kind && (open.parts.is_empty() || open.writer.len() + length <= longest)
         };
-        let open = match self.open.iter_mut().find(fits) {
-            Some(open) => open,
+        let place = match self.open.iter().position(fits) {
+            Some(place) => place,
             None if self.under_way.len() + self.open.len() < options.operations.max(2) => {
-                self.open.push(Open {
-                    writer: Writer::new(self.reply_limit),
-                    parts: Vec::new(),
-                    kind,
-                });
-                self.open.last_mut().expect("one was pushed")
+                let writer = Writer::new(self.reply_limit);
+                self.open.push(Open { writer, parts: Vec::new(), kind });
+                self.open.len() - 1
             }
             None => return Err(part),
         };
+        let open = &mut self.open[place];
         let (resp3, database) = (head.resp3, head.database);
         let place = open.writer.begin_part(resp3, head.is_atomic, database, head.watches);
         open.writer.command(commands);
@@ -261,7 +259,8 @@ impl Shared {
             let input = std::mem::take(&mut connection.input);
             let arguments = request.of(&input[cursor..]);
             let command = arguments.first().and_then(|name| find(name));
-            let is_for_group = !arguments.is_empty() && group_takes(connection, command, &arguments);
+            let is_for_group =
+                !arguments.is_empty() && group_takes(connection, command, &arguments);
             let is_local = !is_for_group || ends.is_empty() && is_answered_here(command);
             if is_local && !ends.is_empty() {
                 connection.input = input;
@@ -270,7 +269,8 @@ impl Shared {
             }
             if is_local {
                 self.commands += u64::from(!arguments.is_empty());
-                let taken = arguments.is_empty() || self.answer(at, connection, command, &arguments, end);
+                let taken =
+                    arguments.is_empty() || self.answer(at, connection, command, &arguments, end);
                 drop(arguments);
                 connection.input = input;
                 goes_on = taken;
@@ -293,9 +293,8 @@ impl Shared {
                 request.clear();
                 break;
             }
-            is_read &= command.is_some_and(|command| {
-                command.is_read() && command.takes(arguments.len())
-            });
+            is_read &=
+                command.is_some_and(|command| command.is_read() && command.takes(arguments.len()));
             self.blocked.note_wakes(command, &arguments, &mut wakes);
             drop(arguments);
             connection.input = input;
@@ -355,11 +354,19 @@ impl Shared {
     }
 
     /// Takes the reply that a connection waits for.
-    pub(super) fn take_reply(&mut self, at: usize, connection: &mut Connection, reply: PartReply<'_>) {
+    pub(super) fn take_reply(
+        &mut self,
+        at: usize,
+        connection: &mut Connection,
+        reply: PartReply<'_>,
+    ) {
         let Some(waiting) = connection.waiting.take() else { return };
         let (executed, bytes) = match reply {
             PartReply::Replies(executed, bytes) => (executed, bytes),
-            PartReply::Refused(text) => return refused(connection, waiting, &text),
+            PartReply::Refused(text) => {
+                self.blocked.is_served(at);
+                return refused(connection, waiting, &text);
+            }
             PartReply::Uncertain(text) => {
                 // What is behind it must not be executed before it, so nothing more is.
                 local::error(connection, &text);
@@ -390,7 +397,7 @@ impl Shared {
             Waiting::Attempt { end } => {
                 connection.output.extend_from_slice(bytes);
                 connection.answered(end);
-                self.blocked.is_served(at, connection);
+                self.blocked.is_served(at);
             }
             waiting @ Waiting::Element { .. } => connection.waiting = Some(waiting),
         }

@@ -48,9 +48,6 @@ impl Blocked {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        if !self.awake.is_empty() {
-            return Some(Instant::now());
-        }
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
@@ -114,7 +111,7 @@ impl Blocked {
     }
 
     /// A connection has ended.
-    pub(super) fn forget(&mut self, at: usize, _: &Connection) {
+    pub(super) fn forget(&mut self, at: usize) {
         if let Some(since) = self.since.get(&at).copied() {
             self.take(since);
         }
@@ -122,7 +119,7 @@ impl Blocked {
     }
 
     /// An attempt has got something.
-    pub(super) fn is_served(&mut self, at: usize, _: &Connection) {
+    pub(super) fn is_served(&mut self, at: usize) {
         self.asking.remove(&at);
     }
 
@@ -217,7 +214,8 @@ impl Shared {
     pub(super) fn block(&mut self, at: usize, connection: &mut Connection, end: usize) {
         let Some((since, deadline)) = self.blocked.asking.remove(&at) else { return };
         let mut request = super::request::Request::default();
-        let Ok(Some(_)) = request.read(&connection.input[connection.start..end], self.bounds) else {
+        let Ok(Some(_)) = request.read(&connection.input[connection.start..end], self.bounds)
+        else {
             return;
         };
         let args = request.of(&connection.input[connection.start..]);
@@ -236,10 +234,13 @@ impl Shared {
         let read = request.read(&input[connection.start..end], self.bounds);
         if let Ok(Some(_)) = read {
             let args = request.of(&input[connection.start..]);
-            if let Some(command) = crate::service::find(args[0])
-                && self.send_attempt(at, connection, command, &args, end)
-                && let Some(waiter) = self.blocked.take(since)
-            {
+            let command = crate::service::find(args[0]);
+            let has_asked =
+                command.is_some_and(|it| self.send_attempt(at, connection, it, &args, end));
+            if !has_asked {
+                // When an operation has ended there is room.
+                self.blocked.awake.insert(since);
+            } else if let Some(waiter) = self.blocked.take(since) {
                 self.blocked.asking.insert(at, (since, waiter.deadline));
             }
         }

@@ -26,18 +26,11 @@ pub(super) enum Waiting {
         database: u8,
     },
     /// The versions of keys that are watched from now on.
-    Versions {
-        end: usize,
-        keys: Vec<Vec<u8>>,
-    },
+    Versions { end: usize, keys: Vec<Vec<u8>> },
     /// The reply to a command that may have to wait.
-    Attempt {
-        end: usize,
-    },
+    Attempt { end: usize },
     /// An element: see `blocked.rs`.
-    Element {
-        end: usize,
-    },
+    Element { end: usize },
 }
 
 /// Commands between MULTI and EXEC.

@@ -154,7 +154,8 @@ impl Shared {
         let mut speaks_resp3 = connection.speaks_resp3;
         if let Some(version) = args.get(1) {
             let version = number::integer(version);
-            let version = version.ok_or("ERR Protocol version is not an integer or out of range")?;
+            let version =
+                version.ok_or("ERR Protocol version is not an integer or out of range")?;
             speaks_resp3 = match version {
                 2 => false,
                 3 => true,
@@ -327,7 +328,9 @@ fn ping(connection: &mut Connection, args: Arguments<'_>) -> crate::service::Don
 
 fn set_name(connection: &mut Connection, name: &[u8]) -> crate::service::Done {
     if !name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
-        return Err("ERR Client names cannot contain spaces, newlines or special characters.".into());
+        return Err(
+            "ERR Client names cannot contain spaces, newlines or special characters.".into()
+        );
     }
     if name.len() > NAME_BYTES {
         return Err(format!("ERR a name has {NAME_BYTES} bytes at most").into());
@@ -426,7 +429,8 @@ fn commands(connection: &mut Connection, args: Arguments<'_>) -> crate::service:
 
 /// The gateway's own clock, not the time that the group agrees on.
 fn time(connection: &mut Connection) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let mut out = replies(connection);
     out.array(2);
     out.bulk(now.as_secs().to_string().as_bytes());

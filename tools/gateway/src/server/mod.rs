@@ -76,7 +76,9 @@ impl Default for GatewayOptions {
 #[non_exhaustive]
 pub enum GatewayError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; is another program, perhaps redis-server, there?")]
+    #[error(
+        "cannot listen on {address}: {source}; is another program, perhaps redis-server, there?"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -160,11 +162,8 @@ impl Gateway {
             .map_err(GatewayError::Poll)?;
         let waker = Arc::new(Waker::new(registry, WAKER).map_err(GatewayError::Poll)?);
         let config = group.config();
-        let operations = Operations::new(
-            config.max_operation_bytes,
-            config.max_reply_bytes,
-            Arc::clone(&waker),
-        );
+        let operations =
+            Operations::new(config.max_operation_bytes, config.max_reply_bytes, Arc::clone(&waker));
         let shared = Shared {
             bounds: Bounds { request_bytes: operations.longest_request() },
             options,
@@ -182,7 +181,16 @@ impl Gateway {
         let (connections, free, listed) = (Vec::new(), Vec::new(), Vec::new());
         let paused_until = None;
         let gateway = Self {
-            poll, listener, address: own, stopper, shared, connections, free, listed, next_id: 1, paused_until,
+            poll,
+            listener,
+            address: own,
+            stopper,
+            shared,
+            connections,
+            free,
+            listed,
+            next_id: 1,
+            paused_until,
         };
         Ok(gateway)
     }
@@ -220,7 +228,8 @@ impl Gateway {
                     LISTENER => accepts = true,
                     WAKER => {}
                     Token(at) => {
-                        if let Some(connection) = self.connections.get_mut(at).and_then(Option::as_mut)
+                        if let Some(connection) =
+                            self.connections.get_mut(at).and_then(Option::as_mut)
                         {
                             connection.is_readable |= event.is_readable() || event.is_read_closed();
                             connection.is_writable |= event.is_writable();
@@ -322,7 +331,9 @@ impl Gateway {
 
     /// Sends what a connection has, and ends it if it has ended.
     fn send(&mut self, at: usize) {
-        let Some(connection) = self.connections.get_mut(at).and_then(Option::as_mut) else { return };
+        let Some(connection) = self.connections.get_mut(at).and_then(Option::as_mut) else {
+            return;
+        };
         connection.is_listed = false;
         let was_full = connection.pending_output() >= OUTPUT_BYTES;
         connection.flush();
@@ -338,11 +349,13 @@ impl Gateway {
     }
 
     fn close(&mut self, at: usize) {
-        let Some(mut connection) = self.connections.get_mut(at).and_then(Option::take) else { return };
+        let Some(mut connection) = self.connections.get_mut(at).and_then(Option::take) else {
+            return;
+        };
         let _ = self.poll.registry().deregister(&mut connection.socket);
         self.shared.held -= connection.counted;
         self.shared.open -= 1;
-        self.shared.blocked.forget(at, &connection);
+        self.shared.blocked.forget(at);
         self.shared.channels.forget(at, &connection);
         self.free.push(at);
     }

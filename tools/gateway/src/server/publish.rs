@@ -123,8 +123,7 @@ impl Shared {
         }
         for name in names {
             let bytes = name.len() + NAME_BYTES;
-            let own =
-                if is_pattern { &mut connection.patterns } else { &mut connection.channels };
+            let own = if is_pattern { &mut connection.patterns } else { &mut connection.channels };
             let by_name = if is_pattern {
                 &mut self.channels.by_pattern
             } else {

@@ -54,7 +54,12 @@ impl Shared {
     }
 
     /// Keeps a command for EXEC.
-    pub(super) fn queue(&mut self, connection: &mut Connection, command: &Command, args: Arguments<'_>) {
+    pub(super) fn queue(
+        &mut self,
+        connection: &mut Connection,
+        command: &Command,
+        args: Arguments<'_>,
+    ) {
         let Some(transaction) = &mut connection.transaction else { return };
         if matches!(command.run, Kindness::Gateway) {
             transaction.is_spoilt = true;
@@ -143,7 +148,12 @@ impl Shared {
     }
 
     /// Takes the versions of keys that are watched from now on.
-    pub(super) fn watched(&mut self, connection: &mut Connection, keys: Vec<Vec<u8>>, reply: &[u8]) {
+    pub(super) fn watched(
+        &mut self,
+        connection: &mut Connection,
+        keys: Vec<Vec<u8>>,
+        reply: &[u8],
+    ) {
         let mut lines = reply.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
         let count = lines.next().and_then(|line| line.strip_prefix(b"*"));
         if count != Some(keys.len().to_string().as_bytes()) {
@@ -164,4 +174,3 @@ impl Shared {
         replies(connection).ok();
     }
 }
-

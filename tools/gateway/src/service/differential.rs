@@ -115,8 +115,18 @@ impl Reply {
         let pairs = matches!(&*name, "HGETALL" | "HSCAN" | "ZSCAN");
         let unordered = matches!(
             &*name,
-            "SMEMBERS" | "HKEYS" | "HVALS" | "KEYS" | "SINTER" | "SUNION" | "SDIFF" | "SCAN" | "SSCAN"
-                | "SPOP" | "SRANDMEMBER" | "HRANDFIELD"
+            "SMEMBERS"
+                | "HKEYS"
+                | "HVALS"
+                | "KEYS"
+                | "SINTER"
+                | "SUNION"
+                | "SDIFF"
+                | "SCAN"
+                | "SSCAN"
+                | "SPOP"
+                | "SRANDMEMBER"
+                | "HRANDFIELD"
         );
         match self {
             Self::Old(frame) if pairs || unordered => Self::Old(sorted_old(frame, pairs)),
@@ -149,7 +159,8 @@ fn sorted_new(frame: New, pairs: bool) -> New {
         let data = vec![data[0].clone(), sorted_new(data[1].clone(), pairs)];
         return New::Array { data, attributes };
     }
-    let mut groups: Vec<Vec<New>> = data.chunks(1 + usize::from(pairs)).map(<[_]>::to_vec).collect();
+    let mut groups: Vec<Vec<New>> =
+        data.chunks(1 + usize::from(pairs)).map(<[_]>::to_vec).collect();
     groups.sort_by_key(|group| format!("{group:?}"));
     New::Array { data: groups.concat(), attributes }
 }
@@ -301,14 +312,28 @@ fn word(random: &mut Random, template: &str) -> String {
             _ => random.of(&["a", "b", "c", "hello world", "\r\n\0", "-7", "x\u{e4}"]).to_owned(),
         },
         "$n" => random
-            .of(&["1", "2", "7", "-3", "0", "1000", "9223372036854775807", "-9223372036854775808", "x", "1.5", ""])
+            .of(&[
+                "1",
+                "2",
+                "7",
+                "-3",
+                "0",
+                "1000",
+                "9223372036854775807",
+                "-9223372036854775808",
+                "x",
+                "1.5",
+                "",
+            ])
             .to_owned(),
         "$i" => random.of(&["0", "1", "2", "3", "-1", "-2", "-4", "100", "-100", "x"]).to_owned(),
         "$r" => random.of(&["0.25", "-1.5", "3", "1e1", "0.5", "x", "2.75", "-0.25"]).to_owned(),
         "$w" => random
             .of(&["1", "2", "2", "3.5", "-1", "0", "inf", "-inf", "1e10", "x", "nan", "0.1", "3.1"])
             .to_owned(),
-        "$b" => random.of(&["1", "(1", "2", "(2", "-inf", "+inf", "(3.5", "0", "x", "(x"]).to_owned(),
+        "$b" => {
+            random.of(&["1", "(1", "2", "(2", "-inf", "+inf", "(3.5", "0", "x", "(x"]).to_owned()
+        }
         "$x" => random.of(&["-", "+", "[m1", "(m1", "[m3", "(m5", "[", "m1", "["]).to_owned(),
         "$t" => random.of(&["99999999999000", "88888888888000", "1000", "-5"]).to_owned(),
         "$c" => random.of(&["0", "1", "2", "3", "5", "-1", "x"]).to_owned(),
@@ -341,9 +366,17 @@ fn compare(seed: u64, count: usize, resp3: bool) {
             let (_, ours, theirs) = difference(&mut redis, &fewer).expect("it differed before");
             let lines: Vec<String> = fewer
                 .iter()
-                .map(|words| words.iter().map(|word| format!("{:?} ", String::from_utf8_lossy(word))).collect())
+                .map(|words| {
+                    words
+                        .iter()
+                        .map(|word| format!("{:?} ", String::from_utf8_lossy(word)))
+                        .collect()
+                })
                 .collect();
-            panic!("after {done} commands of seed {seed}:\n{}\nours:   {ours:?}\nRedis's: {theirs:?}", lines.join("\n"));
+            panic!(
+                "after {done} commands of seed {seed}:\n{}\nours:   {ours:?}\nRedis's: {theirs:?}",
+                lines.join("\n")
+            );
         }
         done += EPISODE;
     }

@@ -132,6 +132,8 @@ pub(super) fn hincrbyfloat(
     args: Arguments<'_>,
     out: &mut Replies<'_>,
 ) -> Done {
+    // Redis looks at the number first.
+    float_sum(None, args[3], super::NOT_A_FLOAT)?;
     let before = field(&edit.view(), args[1], args[2])?;
     let text = float_sum(before, args[3], "ERR hash value is not a float".into())?;
     put_one(edit, args[1], args[2], text.as_bytes())?;

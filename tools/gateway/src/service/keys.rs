@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::store::{DATABASES, Kind};
 use super::view::{Edit, View};
-use super::{Arguments, Done, NO_SUCH_KEY, NOT_AN_INTEGER, Refusal, SYNTAX, integer, is};
+use super::{Arguments, Done, NO_SUCH_KEY, Refusal, SYNTAX, integer, is};
 use crate::glob;
 use crate::reply::Replies;
 
@@ -375,8 +375,8 @@ pub(super) fn positive(argument: &[u8]) -> Result<usize, Refusal> {
 
 /// How many keys follow, of a command with such a number.
 pub(super) fn key_count(argument: &[u8], rest: usize) -> Result<usize, Refusal> {
-    let count = crate::number::integer(argument).ok_or(NOT_AN_INTEGER)?;
-    let count = usize::try_from(count).ok().filter(|count| *count > 0);
+    let count = crate::number::integer(argument).and_then(|count| usize::try_from(count).ok());
+    let count = count.filter(|count| *count > 0);
     let count = count.ok_or("ERR numkeys should be greater than 0")?;
     if count > rest {
         return Err("ERR Number of keys can't be greater than number of args".into());

@@ -74,12 +74,7 @@ impl End {
     }
 }
 
-fn push(
-    edit: &mut Edit<'_>,
-    key: &[u8],
-    elements: &[&[u8]],
-    end: End,
-) -> Result<u64, Refusal> {
+fn push(edit: &mut Edit<'_>, key: &[u8], elements: &[&[u8]], end: End) -> Result<u64, Refusal> {
     let list = match find(&edit.view(), key)? {
         Some(list) => list,
         None => List { elements: edit.collection(key, Kind::List)?, first: 0 },
@@ -325,7 +320,11 @@ pub(super) fn lpos(view: &View<'_>, args: Arguments<'_>, out: &mut Replies<'_>) 
         }
     }
     let Some(list) = find(view, args[1])? else {
-        if count.is_some() { out.array(0) } else { out.null() }
+        if count.is_some() {
+            out.array(0)
+        } else {
+            out.null()
+        }
         return Ok(());
     };
     let wanted = match count {
@@ -364,7 +363,11 @@ fn move_element(
 ) -> Done {
     let view = edit.view();
     if find(&view, keys[0])?.is_none() {
-        if is_waiting { out.null_array() } else { out.null() }
+        if is_waiting {
+            out.null_array()
+        } else {
+            out.null()
+        }
         return Ok(());
     }
     find(&view, keys[1])?;
@@ -396,7 +399,8 @@ pub(super) fn brpoplpush(edit: &mut Edit<'_>, args: Arguments<'_>, out: &mut Rep
 
 /// How long a command waits at most, in milliseconds; 0 is for ever.
 pub(crate) fn wait_of(argument: &[u8]) -> Result<u64, Refusal> {
-    let wait = crate::number::float(argument).ok_or("ERR timeout is not a float or out of range")?;
+    let wait =
+        crate::number::float(argument).ok_or("ERR timeout is not a float or out of range")?;
     if wait < 0.0 {
         return Err("ERR timeout is negative".into());
     }

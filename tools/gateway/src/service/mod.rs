@@ -25,9 +25,9 @@ use hybster::{Context, RestoreError, Service, ServiceIdentity, Snapshot, paged};
 use crate::operation::{self, DONE, MALFORMED, Part, Reader};
 use crate::reply::Replies;
 
+pub(crate) use lists::wait_of;
 pub(crate) use store::DATABASES;
 use store::Store;
-pub(crate) use lists::wait_of;
 pub(crate) use table::{Command, Kindness, VERSIONS, find, table, unknown};
 use view::{Edit, View};
 
@@ -45,8 +45,7 @@ pub(crate) const NOT_AN_INTEGER: Refusal =
     Cow::Borrowed("ERR value is not an integer or out of range");
 pub(crate) const NOT_A_FLOAT: Refusal = Cow::Borrowed("ERR value is not a valid float");
 pub(crate) const NO_SUCH_KEY: Refusal = Cow::Borrowed("ERR no such key");
-pub(crate) const OVERFLOW: Refusal =
-    Cow::Borrowed("ERR increment or decrement would overflow");
+pub(crate) const OVERFLOW: Refusal = Cow::Borrowed("ERR increment or decrement would overflow");
 const TOO_LONG: &str = "ERR the reply is longer than the group's max_reply_bytes allows";
 /// The longest string that a value may become by APPEND and SETRANGE, in bytes. What a client may send at
 /// once is bounded by the group's `max_operation_bytes`.
@@ -117,7 +116,7 @@ impl RedisService {
         let now_ms = self.store.ledger.time_ms;
         let before = replies.len();
         let done = match find(arguments[0]) {
-            None => Err(table::unknown(arguments)),
+            None => Err(unknown(arguments)),
             Some(command) if !command.takes(arguments.len()) => Err(command.wrong_arity()),
             Some(command) => match command.run {
                 Kindness::Read(run) => {

@@ -11,8 +11,7 @@ use crate::number;
 use crate::reply::Replies;
 
 pub(super) const NONE: Collection = Collection { id: 0, len: 0 };
-const NOT_A_NUMBER: Refusal =
-    Refusal::Borrowed("ERR resulting score is not a number (NaN)");
+const NOT_A_NUMBER: Refusal = Refusal::Borrowed("ERR resulting score is not a number (NaN)");
 
 /// Bytes in front of a member in the order of scores: the collection, one byte and the score.
 const SCORE_HEAD: usize = 17;
@@ -90,7 +89,10 @@ struct AddOptions {
     adds_up: bool,
 }
 
-fn add_options<'a>(args: Arguments<'a>, always_adds_up: bool) -> Result<(AddOptions, Arguments<'a>), Refusal> {
+fn add_options<'a>(
+    args: Arguments<'a>,
+    always_adds_up: bool,
+) -> Result<(AddOptions, Arguments<'a>), Refusal> {
     let mut options = AddOptions { adds_up: always_adds_up, ..AddOptions::default() };
     let mut rest = &args[2..];
     while let Some((word, more)) = rest.split_first().filter(|_| !always_adds_up) {
@@ -129,7 +131,11 @@ fn add(edit: &mut Edit<'_>, args: Arguments<'_>, adds_up: bool, out: &mut Replie
     }
     let found = edit.view().collection(args[1], Kind::Sorted)?;
     if found.is_none() && options.only_old {
-        if options.adds_up { out.null() } else { out.integer(0) }
+        if options.adds_up {
+            out.null()
+        } else {
+            out.integer(0)
+        }
         return Ok(());
     }
     if options.adds_up {
@@ -169,7 +175,9 @@ fn add(edit: &mut Edit<'_>, args: Arguments<'_>, adds_up: bool, out: &mut Replie
     match (options.adds_up, last) {
         (true, Some(score)) => out.double(score),
         (true, None) => out.null(),
-        (false, _) => out.integer((added + if options.counts_changes { changed } else { 0 }) as i64),
+        (false, _) => {
+            out.integer((added + if options.counts_changes { changed } else { 0 }) as i64)
+        }
     }
     Ok(())
 }
@@ -249,12 +257,18 @@ pub(super) fn zrevrank(view: &View<'_>, args: Arguments<'_>, out: &mut Replies<'
 }
 
 /// Takes members from an end away, as many as there are but `count` at most.
-fn pop(edit: &mut Edit<'_>, key: &[u8], count: usize, from_end: bool) -> Result<Vec<(f64, Vec<u8>)>, Refusal> {
+fn pop(
+    edit: &mut Edit<'_>,
+    key: &[u8],
+    count: usize,
+    from_end: bool,
+) -> Result<Vec<(f64, Vec<u8>)>, Refusal> {
     let Some(set) = edit.view().collection(key, Kind::Sorted)? else { return Ok(Vec::new()) };
     let count = count.min(set.len as usize);
     let skipped = if from_end { set.len as usize - count } else { 0 };
     let found = members(&edit.view(), set, f64::NEG_INFINITY).skip(skipped).take(count);
-    let mut found: Vec<(f64, Vec<u8>)> = found.map(|(score, name)| (score, name.to_vec())).collect();
+    let mut found: Vec<(f64, Vec<u8>)> =
+        found.map(|(score, name)| (score, name.to_vec())).collect();
     for (_, member) in &found {
         remove(edit, set, member);
     }
@@ -267,7 +281,12 @@ fn pop(edit: &mut Edit<'_>, key: &[u8], count: usize, from_end: bool) -> Result<
     Ok(found)
 }
 
-fn pop_some(edit: &mut Edit<'_>, args: Arguments<'_>, from_end: bool, out: &mut Replies<'_>) -> Done {
+fn pop_some(
+    edit: &mut Edit<'_>,
+    args: Arguments<'_>,
+    from_end: bool,
+    out: &mut Replies<'_>,
+) -> Done {
     let count = match args {
         [_, _] => None,
         [_, _, count] => Some(positive(count)?),
@@ -294,7 +313,12 @@ pub(super) fn zpopmax(edit: &mut Edit<'_>, args: Arguments<'_>, out: &mut Replie
     pop_some(edit, args, true, out)
 }
 
-fn pop_first(edit: &mut Edit<'_>, args: Arguments<'_>, from_end: bool, out: &mut Replies<'_>) -> Done {
+fn pop_first(
+    edit: &mut Edit<'_>,
+    args: Arguments<'_>,
+    from_end: bool,
+    out: &mut Replies<'_>,
+) -> Done {
     let (wait, keys) = args[1..].split_last().ok_or(SYNTAX)?;
     wait_of(wait)?;
     for key in keys {

@@ -146,14 +146,14 @@ fn asked<'a>(
         at += 1;
     }
     if limit.is_some() && by == By::Place {
-        return Err("ERR syntax error, LIMIT is only supported in combination with either BYSCORE \
+        return Err(
+            "ERR syntax error, LIMIT is only supported in combination with either BYSCORE \
             or BYLEX"
-            .into());
+                .into(),
+        );
     }
     if with_scores && by == By::Name {
-        return Err(
-            "ERR syntax error, WITHSCORES not supported in combination with BYLEX".into()
-        );
+        return Err("ERR syntax error, WITHSCORES not supported in combination with BYLEX".into());
     }
     let (low, high) = match is_reversed && by != By::Place {
         true => (args[1], args[0]),

@@ -339,10 +339,7 @@ impl Store {
         while left > 0
             && let Some(id) = self.ledger.unused.front().copied()
         {
-            let from = id.to_be_bytes();
-            let found = self.elements.range::<[u8], _>(&from[..]..).take(left);
-            let found: Vec<Name> =
-                found.take_while(|(name, _)| name.0.starts_with(&from)).map(|(n, _)| n.clone()).collect();
+            let found = beginning_with(&self.elements, &id.to_be_bytes(), left);
             if found.len() < left {
                 self.ledger.unused.pop_front();
             }
@@ -352,10 +349,7 @@ impl Store {
         while left > 0
             && let Some(space) = self.ledger.flushed.front().copied()
         {
-            let from = space.to_be_bytes();
-            let found = self.keys.range::<[u8], _>(&from[..]..).take(left);
-            let found: Vec<Name> =
-                found.take_while(|(name, _)| name.0.starts_with(&from)).map(|(n, _)| n.clone()).collect();
+            let found = beginning_with(&self.keys, &space.to_be_bytes(), left);
             if found.len() < left {
                 self.ledger.flushed.pop_front();
             }
@@ -389,6 +383,15 @@ impl Store {
             }
         }
     }
+}
+
+/// The first names that begin with these bytes.
+fn beginning_with<V>(map: &PagedMap<Name, V>, bytes: &[u8], most: usize) -> Vec<Name>
+where
+    V: Message + Clone + Send + Sync + 'static,
+{
+    let found = map.range::<Name, _>(Name::from(bytes)..).map(|(name, _)| name);
+    found.take_while(|name| name.0.starts_with(bytes)).take(most).cloned().collect()
 }
 
 /// Bytes in front of a key.

@@ -3,9 +3,7 @@
 use super::keys::{Unit, expiry};
 use super::store::Value;
 use super::view::{Edit, View};
-use super::{
-    Arguments, Done, NOT_A_FLOAT, OVERFLOW, Refusal, SYNTAX, TEXT_BYTES, integer, is,
-};
+use super::{Arguments, Done, NOT_A_FLOAT, OVERFLOW, Refusal, SYNTAX, TEXT_BYTES, integer, is};
 use crate::number::{self, Decimal};
 use crate::reply::{Replies, decimal};
 
@@ -31,7 +29,8 @@ pub(super) fn getrange(view: &View<'_>, args: Arguments<'_>, out: &mut Replies<'
     let (start, end) = (integer(args[2])?, integer(args[3])?);
     let text = view.text(args[1])?.unwrap_or_default();
     // Both from the end, and in the wrong order: nothing, wherever they are.
-    let range = if start < 0 && end < 0 && start > end { 0..0 } else { text_range(start, end, text.len()) };
+    let range =
+        if start < 0 && end < 0 && start > end { 0..0 } else { text_range(start, end, text.len()) };
     out.bulk(&text[range]);
     Ok(())
 }
@@ -55,25 +54,30 @@ struct SetOptions {
 
 fn set_options(edit: &Edit<'_>, args: Arguments<'_>) -> Result<SetOptions, Refusal> {
     let mut options = SetOptions::default();
+    let mut time = None;
     let mut at = 3;
     while let Some(word) = args.get(at) {
-        let is_timed = options.keeps_time || options.expires_ms.is_some();
+        let is_timed = options.keeps_time || time.is_some();
         if is(word, "nx") && !options.only_old {
             options.only_new = true;
         } else if is(word, "xx") && !options.only_new {
             options.only_old = true;
         } else if is(word, "get") {
             options.wants_old = true;
-        } else if is(word, "keepttl") && options.expires_ms.is_none() {
+        } else if is(word, "keepttl") && time.is_none() {
             options.keeps_time = true;
-        } else if let (Some(unit), Some(time), false) = (Unit::parse(word), args.get(at + 1), is_timed)
+        } else if let (Some(unit), Some(value), false) =
+            (Unit::parse(word), args.get(at + 1), is_timed)
         {
-            options.expires_ms = Some(expiry(edit.now_ms, unit, time, "set")?);
+            time = Some((unit, *value));
             at += 1;
         } else {
             return Err(SYNTAX);
         }
         at += 1;
+    }
+    if let Some((unit, value)) = time {
+        options.expires_ms = Some(expiry(edit.now_ms, unit, value, "set")?);
     }
     Ok(options)
 }
@@ -148,19 +152,22 @@ pub(super) fn getdel(edit: &mut Edit<'_>, args: Arguments<'_>, out: &mut Replies
 }
 
 pub(super) fn getex(edit: &mut Edit<'_>, args: Arguments<'_>, out: &mut Replies<'_>) -> Done {
-    let expires_ms = match args[2..] {
+    let time = match args[2..] {
         [] => None,
-        [word] if is(word, "persist") => Some(0),
-        [word, time] => {
-            let unit = Unit::parse(word).ok_or(SYNTAX)?;
-            Some(expiry(edit.now_ms, unit, time, "getex")?)
-        }
+        [word] if is(word, "persist") => Some(None),
+        [word, time] => Some(Some((Unit::parse(word).ok_or(SYNTAX)?, time))),
         _ => return Err(SYNTAX),
     };
     let text = edit.view().text(args[1])?;
     out.bulk_or_null(text);
-    let is_there = text.is_some();
-    if let Some(expires_ms) = expires_ms.filter(|_| is_there) {
+    let Some(time) = time.filter(|_| text.is_some()) else { return Ok(()) };
+    let expires_ms = match time {
+        Some((unit, time)) => expiry(edit.now_ms, unit, time, "getex")?,
+        None => 0,
+    };
+    if expires_ms != 0 && expires_ms <= edit.now_ms {
+        edit.delete(args[1]);
+    } else {
         edit.expire(args[1], expires_ms);
     }
     Ok(())

@@ -1,9 +1,7 @@
 //! All commands: their names, how many arguments they take, which of these are keys, and what carries them out.
 
 use super::view::{Edit, View};
-use super::{
-    Arguments, Done, Refusal, hashes, keys, lists, sets, sorted, sorted_ranges, strings,
-};
+use super::{Arguments, Done, Refusal, hashes, keys, lists, sets, sorted, sorted_ranges, strings};
 use crate::reply::Replies;
 
 /// What carries a command out.
@@ -183,7 +181,7 @@ const TABLE: &[Command] = &[
     write("MSET", -3, PAIRS, strings::mset),
     write("MSETNX", -3, PAIRS, strings::msetnx),
     gateway("MULTI", 1),
-    read("OBJECT", -2, (2,2,1), keys::object),
+    read("OBJECT", -2, (2, 2, 1), keys::object),
     write("PERSIST", 2, ONE, keys::persist),
     write("PEXPIRE", -3, ONE, keys::pexpire),
     write("PEXPIREAT", -3, ONE, keys::pexpireat),
@@ -279,7 +277,10 @@ mod tests {
     fn every_command_is_found_by_its_name() {
         assert!(TABLE.is_sorted_by(|a, b| a.name < b.name), "the table is searched by halves");
         for command in TABLE {
-            assert_eq!(find(command.name.to_lowercase().as_bytes()).map(|it| it.name), Some(command.name));
+            assert_eq!(
+                find(command.name.to_lowercase().as_bytes()).map(|it| it.name),
+                Some(command.name)
+            );
         }
         assert!(find(b"").is_none() && find(&[b'x'; 1000]).is_none());
         assert_eq!(TABLE.iter().map(|command| command.name.len()).max(), Some(LONGEST));

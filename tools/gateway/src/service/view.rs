@@ -62,7 +62,10 @@ impl<'a> View<'a> {
     }
 
     /// All fields and their values, or members and what they have, in the order of their hashes.
-    pub(crate) fn elements(&self, of: Collection) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    pub(crate) fn elements(
+        &self,
+        of: Collection,
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         self.elements_from(of, 0).map(|(_, name, value)| (name, value))
     }
 
@@ -88,7 +91,10 @@ impl<'a> View<'a> {
     }
 
     /// All keys from a hash on that are there, with their hashes.
-    pub(crate) fn keys_from(&self, hash: u64) -> impl Iterator<Item = (u64, &'a [u8], &'a Entry)> + '_ {
+    pub(crate) fn keys_from(
+        &self,
+        hash: u64,
+    ) -> impl Iterator<Item = (u64, &'a [u8], &'a Entry)> + '_ {
         let mut from = self.space.to_be_bytes().to_vec();
         let prefix = from.clone();
         from.extend_from_slice(&hash.to_be_bytes());
@@ -248,9 +254,10 @@ impl Edit<'_> {
         if let Some(elements) = value.collection_mut() {
             let id = self.store.new_collection();
             let before = std::mem::replace(&mut elements.id, id).to_be_bytes();
-            let all = self.store.elements.range::<[u8], _>(&before[..]..);
+            let all = self.store.elements.range::<Name, _>(Name::from(&before[..])..);
             let all = all.take_while(|(name, _)| name.0.starts_with(&before));
-            let all: Vec<(Name, Name)> = all.map(|(name, value)| (name.clone(), value.clone())).collect();
+            let all: Vec<(Name, Name)> =
+                all.map(|(name, value)| (name.clone(), value.clone())).collect();
             for (mut name, value) in all {
                 name.0[..8].copy_from_slice(&id.to_be_bytes());
                 self.store.elements.insert(name, value);
