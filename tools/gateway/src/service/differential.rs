@@ -4,6 +4,7 @@
 //! dropping commands, and printed. What is not compared, because it is different for a reason, is listed in the
 //! [crate]'s documentation.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +19,8 @@ use crate::operation::{Writer, encode_command};
 
 /// Commands between two times at which both stores are emptied.
 const EPISODE: usize = 400;
+/// Commands of which a difference is shown.
+const SHOWN: usize = 40;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -358,29 +361,33 @@ fn compare(seed: u64, count: usize, resp3: bool) {
     };
     let templates: Vec<&str> = TEMPLATES.split(['|', '\n']).collect();
     let mut random = Random(seed);
-    let mut done = 0;
-    while done < count {
-        let episode = commands(&mut random, &templates, EPISODE);
-        if difference(&mut redis, &episode).is_some() {
-            let fewer = shrink(&mut redis, episode);
-            let (_, ours, theirs) = difference(&mut redis, &fewer).expect("it differed before");
-            let lines: Vec<String> = fewer
-                .iter()
-                .map(|words| {
-                    words
-                        .iter()
-                        .map(|word| format!("{:?} ", String::from_utf8_lossy(word)))
-                        .collect()
-                })
-                .collect();
-            panic!(
-                "after {done} commands of seed {seed}:\n{}\nours:   {ours:?}\nRedis's: {theirs:?}",
-                lines.join("\n")
-            );
+    let (mut done, mut different) = (0, BTreeSet::new());
+    while done < count && different.len() < SHOWN {
+        let mut episode = commands(&mut random, &templates, EPISODE);
+        done += episode.len();
+        while let Some((at, ..)) = difference(&mut redis, &episode) {
+            // Each command is shown once.
+            if different.insert(episode[at][0].clone()) {
+                show(&mut redis, episode[..=at].to_vec());
+            }
+            episode.remove(at);
         }
-        done += EPISODE;
     }
-    println!("{done} commands of seed {seed}: no difference");
+    println!("{done} commands of seed {seed}");
+    let names: Vec<_> = different.iter().map(|name| String::from_utf8_lossy(name)).collect();
+    assert!(names.is_empty(), "replies to {names:?} differ");
+}
+
+/// Prints the shortest sequence found in which a reply differs.
+fn show(redis: &mut Redis, commands: Vec<Words>) {
+    let fewer = shrink(redis, commands);
+    let Some((_, ours, theirs)) = difference(redis, &fewer) else { return };
+    println!("a difference:");
+    for words in &fewer {
+        let words = words.iter().map(|word| format!("{:?}", String::from_utf8_lossy(word)));
+        println!("    {}", words.collect::<Vec<_>>().join(" "));
+    }
+    println!("  ours:    {ours:?}\n  Redis's: {theirs:?}");
 }
 
 #[test]

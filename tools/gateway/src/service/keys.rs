@@ -24,8 +24,7 @@ pub(super) fn echo(_: &View<'_>, args: Arguments<'_>, out: &mut Replies<'_>) -> 
 
 /// The database that SELECT names.
 pub(crate) fn database(argument: &[u8]) -> Result<u8, Refusal> {
-    let number = crate::number::integer(argument).ok_or("ERR invalid DB index")?;
-    let number = u8::try_from(number).ok().filter(|number| *number < DATABASES);
+    let number = u8::try_from(integer(argument)?).ok().filter(|number| *number < DATABASES);
     number.ok_or_else(|| "ERR DB index is out of range".into())
 }
 
