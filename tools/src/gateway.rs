@@ -88,7 +88,8 @@ pub(crate) fn gateway(args: &GatewayArgs) -> Result<Done, Failure> {
 
 /// The first line of a file.
 fn password(file: &Path) -> Result<String, Failure> {
-    let failed = |what: &str| Failure::options(format!("--password-file {}: {what}", file.display()));
+    let failed =
+        |what: &str| Failure::options(format!("--password-file {}: {what}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| failed(&error.to_string()))?;
     match text.lines().next() {
         Some(password) if !password.is_empty() => Ok(password.to_owned()),

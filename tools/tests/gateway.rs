@@ -34,7 +34,9 @@ fn redis_clients_use_a_group_through_several_gateways_and_over_the_loss_of_one_a
     }
     let addresses: Vec<String> = free_addresses(2).iter().map(ToString::to_string).collect();
     let mut gateways: Vec<_> = (0..2)
-        .map(|client| group.start_gateway(&["--client", &client.to_string(), "--listen", &addresses[client]]))
+        .map(|client| {
+            group.start_gateway(&["--client", &client.to_string(), "--listen", &addresses[client]])
+        })
         .collect();
     let (mut one, mut other) = (connect(&addresses[0]), connect(&addresses[1]));
     assert_eq!(ask(&mut one, "SET greeting hello"), "+OK");

@@ -112,7 +112,7 @@ impl Reply {
         read.map(|(frame, length)| (Self::Old(frame), length))
     }
 
-    /// Without what has no order, and with times to the nearest second or so.
+    /// Without what has no order, and with times to the nearest 100,000.
     fn comparable(self, words: &[Vec<u8>]) -> Self {
         let name = String::from_utf8_lossy(&words[0]).to_uppercase();
         let pairs = matches!(&*name, "HGETALL" | "HSCAN" | "ZSCAN");
@@ -131,14 +131,15 @@ impl Reply {
                 | "SRANDMEMBER"
                 | "HRANDFIELD"
         );
+        let is_time = matches!(&*name, "TTL" | "EXPIRETIME" | "PEXPIRETIME");
         match self {
             Self::Old(frame) if pairs || unordered => Self::Old(sorted_old(frame, pairs)),
             Self::New(frame) if pairs || unordered => Self::New(sorted_new(frame, pairs)),
-            Self::Old(Old::Integer(value)) if name == "TTL" && value > 2 => {
-                Self::Old(Old::Integer((value + 50) / 100))
+            Self::Old(Old::Integer(value)) if is_time && value > 2 => {
+                Self::Old(Old::Integer((value + 50_000) / 100_000))
             }
-            Self::New(New::Number { data, attributes }) if name == "TTL" && data > 2 => {
-                Self::New(New::Number { data: (data + 50) / 100, attributes })
+            Self::New(New::Number { data, attributes }) if is_time && data > 2 => {
+                Self::New(New::Number { data: (data + 50_000) / 100_000, attributes })
             }
             other => other,
         }
@@ -257,14 +258,15 @@ impl Random {
 
 /// A command for each line, in which `$x` is drawn: `$k $h $l $s $z` a key that mostly has a string, hash, list,
 /// set or sorted set, `$a` any key, `$f` a field or member, `$v` a value, `$n` an integer, `$i` an index, `$r` a
-/// number with few decimal places, `$w` a score, `$b` a bound of scores, `$x` one of names, `$t` a time, `$c` a
+/// number with few decimal places, `$q` a key with such a number, `$y` one of a sorted set in which all scores are 0,
+/// `$u` a time that is not over, `$w` a score, `$b` a bound of scores, `$x` one of names, `$t` a time, `$c` a
 /// count, `$p` a pattern.
 const TEMPLATES: &str = "\
 SET $k $v|SET $k $v|SET $k $n|SET $a $v|SET $k $v NX|SET $k $v XX|SET $k $v GET|SET $k $v KEEPTTL|SET $k $v EX $n
-SET $k $v PXAT $t|SET $k $v NX GET|SET $k $v XX KEEPTTL|SET $k $v EX 1000 KEEPTTL|SET $k $v nope|SET $k
-GET $k|GET $k|GET $a|GETDEL $k|GETSET $k $v|GETEX $k|GETEX $k PERSIST|GETEX $k PXAT $t|GETEX $k EX $n|GETEX $k EX
+SET $k $v PXAT $u|SET $k $v NX GET|SET $k $v XX KEEPTTL|SET $k $v EX 1000 KEEPTTL|SET $k $v nope|SET $k
+GET $k|GET $k|GET $a|GETDEL $k|GETSET $k $v|GETEX $k|GETEX $k PERSIST|GETEX $k PXAT $u|GETEX $k EX $n|GETEX $k EX
 MGET $k $a $k|MSET $k $v $a $v|MSET $k $v $k|MSETNX $k $v $k $v|SETNX $k $v|SETEX $k $n $v|PSETEX $k 1000000 $v
-INCR $k|DECR $k|INCRBY $k $n|DECRBY $k $n|INCRBYFLOAT $k $r|APPEND $k $v|STRLEN $k|STRLEN $a
+INCR $k|DECR $k|INCRBY $k $n|DECRBY $k $n|SET $q $r|INCRBYFLOAT $q $r|INCRBYFLOAT $q $r|GET $q|APPEND $k $v|STRLEN $k|STRLEN $a
 GETRANGE $k $i $i|SUBSTR $k $i $i|SETRANGE $k $c $v|SETRANGE $k -1 x
 DEL $a|DEL $a $a|UNLINK $k $h|EXISTS $a $a|TOUCH $a|TYPE $a|KEYS $p|DBSIZE|PERSIST $a|RENAME $a $a|RENAMENX $a $a
 COPY $a $a|COPY $a $a REPLACE|EXPIREAT $a 99999999999|PEXPIREAT $a $t|PEXPIREAT $a $t NX|PEXPIREAT $a $t XX
@@ -272,7 +274,7 @@ PEXPIREAT $a $t GT|PEXPIREAT $a $t LT|PEXPIREAT $a $t NX XX|PEXPIREAT $a $t nope
 EXPIRETIME $a|PEXPIRETIME $a|SCAN 0 COUNT 10000|SCAN 0 MATCH $p COUNT 10000|SCAN 0 TYPE hash COUNT 10000|SCAN x
 HSET $h $f $v|HSET $h $f $v $f $v|HSET $h $f|HSET $a $f $v|HMSET $h $f $v|HSETNX $h $f $v|HGET $h $f|HMGET $h $f $f
 HDEL $h $f|HDEL $h $f $f $f|HEXISTS $h $f|HLEN $h|HLEN $a|HSTRLEN $h $f|HKEYS $h|HVALS $h|HGETALL $h|HGETALL $a
-HINCRBY $h $f $n|HINCRBYFLOAT $h $f $r|HSCAN $h 0 COUNT 10000|HRANDFIELD $h 1000
+HINCRBY $h $f $n|HINCRBYFLOAT $h q1 $r|HGET $h q1|HSCAN $h 0 COUNT 10000|HRANDFIELD $h 1000
 LPUSH $l $v|RPUSH $l $v $v $v|RPUSH $a $v|LPUSHX $l $v|RPUSHX $l $v|LPOP $l|RPOP $l|LPOP $l $c|RPOP $l $c|LPOP $a
 LLEN $l|LLEN $a|LINDEX $l $i|LRANGE $l $i $i|LRANGE $l 0 -1|LSET $l $i $v|LTRIM $l $i $i|LREM $l $i $v
 LINSERT $l BEFORE $v $v|LINSERT $l AFTER $v $v|LINSERT $l NEAR $v $v|LPOS $l $v|LPOS $l $v RANK $i|LPOS $l $v COUNT $c
@@ -285,13 +287,13 @@ SINTERCARD $i $s|SPOP $s 1000|SRANDMEMBER $s 1000|SSCAN $s 0 COUNT 10000
 ZADD $z $w $f|ZADD $z $w $f $w $f|ZADD $z $w|ZADD $a $w $f|ZADD $z NX $w $f|ZADD $z XX $w $f|ZADD $z GT $w $f
 ZADD $z LT CH $w $f|ZADD $z CH $w $f $w $f|ZADD $z INCR $r $f|ZADD $z NX XX $w $f|ZADD $z GT LT $w $f
 ZADD $z XX INCR $r $f|ZADD $z INCR 1 a 2 b|ZINCRBY $z $r $f|ZREM $z $f|ZREM $z $f $f|ZSCORE $z $f|ZMSCORE $z $f $f
-ZCARD $z|ZCARD $a|ZRANK $z $f|ZREVRANK $z $f|ZCOUNT $z $b $b|ZLEXCOUNT $z $x $x|ZRANGE $z $i $i|ZRANGE $z 0 -1
+ZCARD $z|ZCARD $a|ZRANK $z $f|ZREVRANK $z $f|ZCOUNT $z $b $b|ZLEXCOUNT $y $x $x|ZRANGE $z $i $i|ZRANGE $z 0 -1
 ZRANGE $z $i $i WITHSCORES|ZRANGE $z $i $i REV|ZRANGE $z $i $i REV WITHSCORES|ZRANGE $z $b $b BYSCORE
-ZRANGE $z $b $b BYSCORE LIMIT $i $i|ZRANGE $z $b $b BYSCORE REV WITHSCORES|ZRANGE $z $x $x BYLEX
-ZRANGE $z $x $x BYLEX REV|ZRANGE $z 0 1 LIMIT 0 1|ZRANGE $z - + BYLEX WITHSCORES|ZREVRANGE $z $i $i WITHSCORES
+ZRANGE $z $b $b BYSCORE LIMIT $i $i|ZRANGE $z $b $b BYSCORE REV WITHSCORES|ZRANGE $y $x $x BYLEX
+ZRANGE $y $x $x BYLEX REV|ZRANGE $z 0 1 LIMIT 0 1|ZRANGE $z - + BYLEX WITHSCORES|ZREVRANGE $z $i $i WITHSCORES
 ZRANGEBYSCORE $z $b $b|ZRANGEBYSCORE $z $b $b WITHSCORES LIMIT $i $i|ZREVRANGEBYSCORE $z $b $b
-ZRANGEBYLEX $z $x $x|ZREVRANGEBYLEX $z $x $x LIMIT $i $i|ZREMRANGEBYRANK $z $i $i|ZREMRANGEBYSCORE $z $b $b
-ZREMRANGEBYLEX $z $x $x|ZPOPMIN $z|ZPOPMAX $z|ZPOPMIN $z $c|ZPOPMAX $z $c|ZRANGESTORE $z $z $i $i|ZSCAN $z 0
+ZADD $y 0 $f 0 $f|ZREM $y $f|ZRANGEBYLEX $y $x $x|ZREVRANGEBYLEX $y $x $x LIMIT $i $i|ZREMRANGEBYRANK $z $i $i|ZREMRANGEBYSCORE $z $b $b
+ZREMRANGEBYLEX $y $x $x|ZPOPMIN $z|ZPOPMAX $z|ZPOPMIN $z $c|ZPOPMAX $z $c|ZRANGESTORE $z $z $i $i|ZSCAN $z 0
 ZUNIONSTORE $z 2 $z $z|ZUNIONSTORE $z 2 $z $s WEIGHTS 2 3|ZINTERSTORE $z 2 $z $z AGGREGATE MAX
 ZINTERSTORE $z 2 $s $z AGGREGATE MIN|ZUNIONSTORE $z 0 $z|ZUNIONSTORE $z 3 $z|ZINTERSTORE $z 1 $a
 PING|PING x|ECHO $v|NOPE $v $v|GET|GET a b|FLUSHDB ASYNC|SELECT 0|SELECT 99|SELECT x";
@@ -302,6 +304,7 @@ fn word(random: &mut Random, template: &str) -> String {
         format!("{kind}{}", random.below(3))
     };
     match template {
+        "$q" | "$y" => format!("{}{}", &template[1..], random.below(2)),
         "$k" | "$h" | "$l" | "$s" | "$z" => keys(random, &template[1..]),
         "$a" => {
             let kind = random.of(&["k", "h", "l", "s", "z"]);
@@ -339,6 +342,7 @@ fn word(random: &mut Random, template: &str) -> String {
         }
         "$x" => random.of(&["-", "+", "[m1", "(m1", "[m3", "(m5", "[", "m1", "["]).to_owned(),
         "$t" => random.of(&["99999999999000", "88888888888000", "1000", "-5"]).to_owned(),
+        "$u" => random.of(&["99999999999000", "88888888888000", "0", "-5", "x"]).to_owned(),
         "$c" => random.of(&["0", "1", "2", "3", "5", "-1", "x"]).to_owned(),
         "$p" => random.of(&["*", "k*", "?1", "[hl]*", "nope", "*[^0]"]).to_owned(),
         plain => plain.to_owned(),

@@ -368,8 +368,8 @@ pub(super) fn distinct<'a>(keys: &[&'a [u8]]) -> Vec<&'a [u8]> {
 
 /// A count that may not be negative.
 pub(super) fn positive(argument: &[u8]) -> Result<usize, Refusal> {
-    let count = usize::try_from(integer(argument)?);
-    count.map_err(|_| "ERR value is out of range, must be positive".into())
+    let count = crate::number::integer(argument).and_then(|count| usize::try_from(count).ok());
+    count.ok_or_else(|| "ERR value is out of range, must be positive".into())
 }
 
 /// How many keys follow, of a command with such a number.

@@ -68,7 +68,12 @@ pub(crate) fn find(name: &[u8]) -> Option<&'static Command> {
 
 /// Redis's words for a command that there is not.
 pub(crate) fn unknown(args: Arguments<'_>) -> Refusal {
-    let cut = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned();
+    // As a C string.
+    let cut = |bytes: &[u8]| {
+        let bytes = &bytes[..bytes.len().min(128)];
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
+    };
     let mut text = format!("ERR unknown command '{}', with args beginning with: ", cut(args[0]));
     for argument in &args[1..] {
         if text.len() >= 128 + 60 {
