@@ -9,9 +9,13 @@ use clap::Args;
 use hybster::client::{Client, ClientOptions};
 use hybster::{ClientId, ClientKeys, Group};
 use hybster_gateway::{Gateway, GatewayOptions};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::kv::timeout;
 use crate::{Done, Failure};
+
+/// Files that a gateway needs besides its connections.
+const FILES: u64 = 128;
 
 /// Options of `hybster gateway`.
 #[derive(Debug, Args)]
@@ -75,6 +79,7 @@ pub(crate) fn gateway(args: &GatewayArgs) -> Result<Done, Failure> {
         queries: !args.order_reads,
         password,
     };
+    make_room_for_sockets(args.max_connections);
     let mut gateway = Gateway::listen(&group, client, args.listen, options)?;
     let stopper = gateway.stopper();
     ctrlc::set_handler(move || stopper.stop())?;
@@ -84,6 +89,23 @@ pub(crate) fn gateway(args: &GatewayArgs) -> Result<Done, Failure> {
     drop(out);
     gateway.run()?;
     Ok(Done::Yes)
+}
+
+/// Lets this process have as many sockets as connections were asked for, if the system permits so many.
+fn make_room_for_sockets(connections: usize) {
+    let wanted = connections as u64 + FILES;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
+    if raised.is_err() || current < wanted {
+        log::warn!(
+            "this process may have {current} files open, so fewer than {connections} connections: raise \
+             the hard limit (ulimit -Hn), or choose fewer by --max-connections"
+        );
+    }
 }
 
 /// The first line of a file.

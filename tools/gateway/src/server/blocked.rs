@@ -61,7 +61,7 @@ impl Blocked {
         if self.waiting.is_empty() && self.asking.is_empty() {
             return;
         }
-        if !command.is_some_and(|command| !command.is_read()) {
+        if command.is_none_or(Command::is_read) {
             return;
         }
         let wanted = args[1..].iter().filter(|key| self.by_key.contains_key(**key));

@@ -211,7 +211,10 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { request_bytes: 1000 };
 
-    fn read(bytes: &[u8]) -> Result<Option<(Vec<Vec<u8>>, usize)>, String> {
+    /// The arguments of a request, and its length.
+    type Read = (Vec<Vec<u8>>, usize);
+
+    fn read(bytes: &[u8]) -> Result<Option<Read>, String> {
         let mut request = Request::default();
         let length = request.read(bytes, BOUNDS).map_err(|Unreadable(text)| text)?;
         Ok(length.map(|it| (request.of(bytes).iter().map(|word| word.to_vec()).collect(), it)))

@@ -255,17 +255,17 @@ pub(super) fn lrem(edit: &mut Edit<'_>, args: Arguments<'_>, out: &mut Replies<'
     let mut elements: Vec<Box<[u8]>> = list.iter(&edit.view(), 0).map(Box::from).collect();
     let most = if count == 0 { u64::MAX } else { count.unsigned_abs() };
     let mut gone = 0;
-    let mut stays = |element: &Box<[u8]>| {
-        let goes = gone < most && **element == *args[3];
+    let mut stays = |element: &[u8]| {
+        let goes = gone < most && element == args[3];
         gone += u64::from(goes);
         !goes
     };
     if count < 0 {
         elements.reverse();
-        elements.retain(&mut stays);
+        elements.retain(|element| stays(element));
         elements.reverse();
     } else {
-        elements.retain(&mut stays);
+        elements.retain(|element| stays(element));
     }
     if gone > 0 {
         replace(edit, args[1], list, elements);
