@@ -177,6 +177,10 @@ fn next_steps(args: &InitArgs, group: &Group) -> String {
         text += &format!("    hybster kv --group {dir} put greeting hello\n");
         text += &format!("    hybster kv --group {dir} get greeting\n");
     }
+    if args.service == ServiceName::Redis && args.clients > 0 {
+        text +=
+            &format!("    hybster gateway --group {dir}    # then redis-cli set greeting hello\n");
+    }
     text += &format!("    hybster status --group {dir}\n");
     text
 }

@@ -1,5 +1,5 @@
-//! The command `hybster`: make a group, run its replicas, use the key-value store, show the group's
-//! status, find what is wrong with it, simulate groups.
+//! The command `hybster`: make a group, run its replicas, use the key-value store, serve Redis clients,
+//! show the group's status, find what is wrong with it, simulate groups.
 
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ mod doctor;
 #[cfg(test)]
 mod document;
 mod exhaustion;
+mod gateway;
 mod health;
 mod init;
 mod kv;
@@ -65,6 +66,8 @@ enum Command {
     Replica(replica::ReplicaArgs),
     /// Use the replicated key-value store.
     Kv(kv::KvArgs),
+    /// Let Redis clients use a group that runs `--service redis`.
+    Gateway(gateway::GatewayArgs),
     /// Show the status of every replica.
     Status(status::StatusArgs),
     /// Show all replicas in a terminal, again and again.
@@ -149,7 +152,7 @@ impl fmt::Display for Failure {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let usual = match cli.command {
-        Command::Replica(_) => LevelFilter::Info,
+        Command::Replica(_) | Command::Gateway(_) => LevelFilter::Info,
         _ => LevelFilter::Off,
     };
     if let Err(error) = logging::init(cli.log, cli.log_format, usual) {
@@ -160,6 +163,7 @@ fn main() -> ExitCode {
         Command::Init(args) => init::init(&args),
         Command::Replica(args) => replica::replica(&args),
         Command::Kv(args) => kv::kv(&args),
+        Command::Gateway(args) => gateway::gateway(&args),
         Command::Status(args) => status::status(&args),
         Command::Top(args) => top::top(&args),
         Command::Doctor(args) => doctor::doctor(&args),

@@ -13,6 +13,7 @@ use hybster::services::{CounterService, KvService, NullService};
 use hybster::{
     Group, Layout, PeerAddress, Replica, ReplicaId, ReplicaKeys, RunningReplica, TransportKind,
 };
+use hybster_gateway::RedisService;
 
 use crate::metrics::Monitoring;
 use crate::service::ServiceName;
@@ -162,6 +163,7 @@ fn start(args: &ReplicaArgs, group: Group) -> Result<RunningReplica, Failure> {
         ServiceName::Null => builder.service(NullService::new(args.reply_size as usize)).start(),
         ServiceName::Counter => builder.service(CounterService::new()).start(),
         ServiceName::Kv => builder.service(KvService::new()).start(),
+        ServiceName::Redis => builder.service(RedisService::new()).start(),
     }?)
 }
 

@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use hybster::ServiceIdentity;
 use hybster::services::{CounterService, KvService, NullService};
+use hybster_gateway::RedisService;
 
 /// A service by name. All replicas of a group must run the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -13,6 +14,8 @@ pub(crate) enum ServiceName {
     Counter,
     /// The ordered key-value store of `hybster kv`.
     Kv,
+    /// The store of `hybster gateway`, for Redis clients.
+    Redis,
 }
 
 impl ServiceName {
@@ -22,6 +25,7 @@ impl ServiceName {
             Self::Null => "null",
             Self::Counter => "counter",
             Self::Kv => "kv",
+            Self::Redis => "redis",
         }
     }
 
@@ -31,6 +35,7 @@ impl ServiceName {
             Self::Null => NullService::IDENTITY,
             Self::Counter => CounterService::IDENTITY,
             Self::Kv => KvService::IDENTITY,
+            Self::Redis => RedisService::IDENTITY,
         }
     }
 }

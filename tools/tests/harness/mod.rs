@@ -258,6 +258,20 @@ impl Group {
         self.replicas[id] = Some(process);
     }
 
+    /// Starts a gateway with these further options of `hybster gateway`, and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start_gateway(&self, options: &[&str]) -> Process {
+        let path = self.path_text();
+        let mut arguments = vec!["gateway", "--group", &path];
+        arguments.extend(options);
+        let mut process = Process::spawn(&arguments, Stdio::inherit());
+        let mut line = String::new();
+        let stdout = process.child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        assert!(line.starts_with("ready gateway on "), "{line:?}");
+        process
+    }
+
     fn log_path(&self, id: usize) -> PathBuf {
         self.dir.path().join(format!("replica-{id}.log"))
     }
