@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         Some(Command::Flamegraph(options)) => profile_command(&options),
         Some(Command::Idle(options)) => idle_command(&options),
         Some(Command::Replica(args)) => launch::run_replica(&args).map(|()| Verdict::default()),
+        Some(Command::Load(args)) => run::run_load(&args).map(|()| Verdict::default()),
     };
     let verdict = match result {
         Ok(verdict) => verdict,

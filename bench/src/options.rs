@@ -67,6 +67,9 @@ pub enum Command {
     /// One replica, started by this program itself.
     #[command(hide = true)]
     Replica(ReplicaArgs),
+    /// One of several load processes, started by this program itself.
+    #[command(hide = true)]
+    Load(LoadArgs),
 }
 
 /// Which replicas are killed and started again.
@@ -171,11 +174,16 @@ pub struct RunOptions {
     /// The operations, and when they are due.
     #[command(flatten)]
     pub load: LoadOptions,
+    /// So many processes make the load, each with --connections connections: for more than one process of the
+    /// operating system can do. The clients are shared among them.
+    #[arg(long, default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub processes: u32,
     /// How long to measure.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = seconds)]
     pub duration: Duration,
     /// Measure this many operations, and not a time.
-    #[arg(long, value_name = "N", conflicts_with_all = ["duration", "find_knee"],
+    #[arg(long, value_name = "N", conflicts_with_all = ["duration", "find_knee", "processes"],
           value_parser = clap::value_parser!(u64).range(1..))]
     pub operations: Option<u64>,
     /// How long to load before the measurement.
@@ -186,13 +194,18 @@ pub struct RunOptions {
     /// 10s:kill-leader. The option may be given again.
     #[arg(long = "event", value_name = "TIME:WHAT")]
     pub events: Vec<Event>,
+    /// Show where latency goes: one request in N (64 if no number is given) is followed through all stages of
+    /// the load generator, the leader and its followers.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "64",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub stages: Option<u32>,
     /// Put the load on a group that runs already, here or elsewhere: the directory with its group.toml and the
     /// keys of clients, as `hybster init` makes it. --service says what it runs. Nothing is known then of the
     /// replicas' processes. Each connection is a client of the group, and one more asks for counters if there
     /// is one.
     #[arg(long = "group", value_name = "DIRECTORY", conflicts_with_all = ["protocol", "replicas", "faults",
           "pillars", "batch_max", "layout", "durability", "authenticator", "request_authenticator",
-          "link_cipher", "unreplicated", "trace", "replica_wrapper", "events"])]
+          "link_cipher", "unreplicated", "trace", "replica_wrapper", "events", "stages"])]
     pub group_directory: Option<PathBuf>,
     /// The number of the first of those clients; others may load the same group at the same time.
     #[arg(long, default_value_t = 0, value_name = "N", requires = "group_directory")]
@@ -384,6 +397,34 @@ pub struct ReplicaArgs {
     /// The file for its trace.
     #[arg(long)]
     pub trace: Option<PathBuf>,
+    /// One request in so many is followed.
+    #[arg(long, requires = "stage_file")]
+    pub stages: Option<u32>,
+    /// The file for the stamps of these.
+    #[arg(long)]
+    pub stage_file: Option<PathBuf>,
+}
+
+/// Options of the hidden subcommand for a load process.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// Which of them it is.
+    #[arg(long)]
+    pub part: u32,
+    /// Cores that its load threads are pinned to.
+    #[arg(long, value_delimiter = ',')]
+    pub cores: Vec<usize>,
+    /// The load on a group; of `processes`, this is one.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+impl RunOptions {
+    /// The connections of all load processes.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.processes * self.group.connections.min(self.group.clients)
+    }
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -421,6 +462,23 @@ mod tests {
             assert!(Cli::try_parse_from([&group[..], &[conflict]].concat()).is_err(), "{conflict}");
         }
         assert!(Cli::try_parse_from(["hybster-bench", "--first-client=1"]).is_err());
+    }
+
+    #[test]
+    fn a_load_process_is_told_what_its_parent_was() {
+        let loads = [
+            "--workload=ycsb-e --keys=7 --distribution=uniform --scan-length=3 --seed=9 --rate=10.5 \
+             --arrivals=poisson --hot-client=7",
+            "--service=kv --read-percent=5 --think-time=1500us",
+            "",
+        ];
+        for load in loads {
+            let words: Vec<&str> = load.split_whitespace().collect();
+            let run = Cli::parse_from([&["hybster-bench"], &words[..]].concat()).run;
+            let told = run.load.arguments();
+            let again = Cli::parse_from(std::iter::once("hybster-bench".to_owned()).chain(told)).run;
+            assert_eq!(format!("{:?}", again.load), format!("{:?}", run.load));
+        }
     }
 
     #[test]

@@ -112,6 +112,10 @@ impl Group {
         if let Some(directory) = &spec.trace {
             command.arg("--trace").arg(directory.join(format!("replica-{replica}.trace")));
         }
+        if let Some(stages) = &spec.stages {
+            command.args(["--stages", &stages.every.to_string()]);
+            command.arg("--stage-file").arg(stages.file(replica));
+        }
         let name = if spec.unreplicated { "server".into() } else { format!("replica {replica}") };
         let log = self.directory.path().join(format!("replica-{replica}.log"));
         Child::spawn(&name, &mut command, &log)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Access, Answer, Failure, Outcome, Pace, Recorder, Sessions, Workload};
 use crate::Error;
+use crate::stages::Sample;
 use crate::stop::Stop;
 
 /// A failed session waits this long before it submits again.
@@ -67,6 +68,22 @@ impl Tallies {
         self.finish.fetch_max(HURRY, Ordering::Relaxed);
     }
 
+    /// What [`Self::finish`] or [`Self::hurry`] have asked for, as a word; nothing, if neither was called.
+    #[must_use]
+    pub fn asked(&self) -> Option<&'static str> {
+        match self.finish.load(Ordering::Relaxed) {
+            0 => None,
+            FINISH => Some("finish"),
+            _ => Some("hurry"),
+        }
+    }
+
+    /// Takes over what another process has counted.
+    pub fn set(&self, completed: u64, failed: u64) {
+        self.completed.store(completed, Ordering::Relaxed);
+        self.failed.store(failed, Ordering::Relaxed);
+    }
+
     /// Whether the thread has ended its interval by itself.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -109,6 +126,8 @@ pub struct Run<W> {
     pub length: Duration,
     /// How much of it the thread had nothing to do: it waited for replies or for the next operation to be due.
     pub waited: Duration,
+    /// The requests that were followed.
+    pub samples: Vec<Sample>,
 }
 
 /// An operation's end, kept until the poll is over so that the time is taken once.
@@ -245,6 +264,7 @@ impl<P: Pace, W: Workload> Load<P, W> {
             }
             self.started[session as usize] = since;
             self.outstanding += 1;
+            sessions.counts_from(since);
             self.send(sessions, session)?;
         }
         Ok(())
@@ -362,6 +382,7 @@ impl<P: Pace, W: Workload> Load<P, W> {
             failed: self.failed,
             unfinished: self.outstanding,
             waited: self.waited.saturating_sub(self.waited_before).min(length),
+            samples: Vec::new(),
         }
     }
 }

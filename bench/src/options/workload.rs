@@ -166,6 +166,29 @@ pub struct LoadOptions {
     pub hot_client: Option<u8>,
 }
 
+impl LoadOptions {
+    /// These options as they are given on a command line.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        let Self { read_percent, keys, rate, hot_client, .. } = self;
+        let optional = [
+            ("service", self.service.map(|service| service.name().to_owned())),
+            ("workload", self.workload.map(|workload| workload.name().to_owned())),
+            ("read-percent", read_percent.map(|percent| percent.to_string())),
+            ("keys", keys.map(|keys| keys.to_string())),
+            ("distribution", self.distribution.map(|popular| popular.name().to_owned())),
+            ("scan-length", Some(self.scan_length.to_string())),
+            ("seed", Some(self.seed.to_string())),
+            ("rate", rate.map(|rate| rate.to_string())),
+            ("arrivals", Some(self.arrivals.name().to_owned())),
+            ("think-time", Some(format!("{}us", self.think_time.as_micros()))),
+            ("hot-client", hot_client.map(|percent| percent.to_string())),
+        ];
+        let given = optional.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        given.map(|(name, value)| format!("--{name}={value}")).collect()
+    }
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if (1.0..=1e9).contains(&value) => Ok(value),

@@ -6,6 +6,7 @@
 mod histogram;
 mod output;
 mod recovery;
+mod stages;
 mod text;
 mod usage;
 mod warning;
@@ -14,6 +15,7 @@ mod wrap;
 pub use histogram::HistogramReport;
 pub use output::{check_directory, check_writable, is_stdout, write_json, write_text};
 pub use recovery::Recovery;
+pub use stages::{BandReport, StageReport, StagesReport};
 pub use text::{bytes, count};
 pub(crate) use text::{machine as machine_line, micros, plural, processes as process_table};
 pub use usage::{ProcessUsage, ThreadReport, UsageReport};
@@ -100,6 +102,9 @@ pub struct RunReport {
     /// CPU time and memory over time. Older reports lack it.
     #[serde(default)]
     pub usage: Option<UsageReport>,
+    /// Where latency went, if that was asked for. Older reports lack it.
+    #[serde(default)]
+    pub stages: Option<StagesReport>,
     /// The group that the load went to. Older reports lack it.
     #[serde(default)]
     pub target: Option<TargetReport>,

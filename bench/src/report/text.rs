@@ -61,6 +61,9 @@ impl fmt::Display for RunReport {
         connections(f, &self.connections)?;
         replicas(f, &self.replicas)?;
         writeln!(f)?;
+        if let Some(stages) = &self.stages {
+            writeln!(f, "{stages}")?;
+        }
         processes(f, &self.processes)?;
         writeln!(f)?;
         machine(f, &self.machine)

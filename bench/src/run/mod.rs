@@ -19,6 +19,7 @@ use crate::process::stolen_time;
 use crate::progress::Progress;
 use crate::report::{ProcessReport, RunReport, UsageReport};
 use crate::spec::GroupSpec;
+use crate::stages::Sample;
 use crate::stop::Stop;
 use crate::usage::Sampler;
 use crate::workload::{AnyWorkload, Operations, Prefill, RecordsMix, Setting};
@@ -99,9 +100,11 @@ pub fn run_observed(
     let result = measure_target(options, &setting, &mut target, &mut agenda, observer, stop);
     // The group is stopped either way; an error of the measurement takes precedence.
     match result {
-        Ok(report) => {
-            let group = target.into_started();
-            group.map_or(Ok(()), |group| group.shutdown_except(agenda.dead())).map(|()| report)
+        Ok((mut report, samples)) => {
+            target.stop(agenda.dead())?;
+            // Replicas tell what they know when they stop.
+            report.stages = target.stages(&samples)?;
+            Ok(report)
         }
         Err(e) => {
             let fate = target.expect_running(agenda.dead());
@@ -128,7 +131,7 @@ fn measure_target(
     agenda: &mut Agenda,
     observer: &mut dyn Observer,
     stop: &Stop,
-) -> Result<RunReport, Error> {
+) -> Result<(RunReport, Vec<Sample>), Error> {
     let first = target.first_client;
     let mut drivers = connect_from(first, target.path(), &options.group, setting, stop)?;
     if let Operations::Records(mix) = &setting.operations {
@@ -144,17 +147,18 @@ fn measure_target(
         drain: DRAIN,
         operations: None,
     };
-    let parts = load_parts(drivers, setting, &plan, options.operations);
+    let parts = load_parts(drivers, setting, &plan, options.operations, options.stages);
     let cores = target.spec().cores.loads.clone();
     let about = target.report()?;
     let mut watch =
         Watch { plan: &plan, target, monitor: &mut monitor, agenda, observer, sampler: None, stop };
-    let (runs, interval) = measure(parts, &cores, stop, |tallies| watch.measure(tallies))?;
+    let (mut runs, interval) = measure(parts, &cores, stop, |tallies| watch.measure(tallies))?;
     if let Some(group) = target.started() {
         agenda.resume_all(group)?;
     }
     let about = (target.spec(), about);
-    Ok(report::of(options, setting, &clients, about, agenda, runs, interval))
+    let samples = runs.iter_mut().flat_map(|run| std::mem::take(&mut run.samples)).collect();
+    Ok((report::of(options, setting, &clients, about, agenda, runs, interval), samples))
 }
 
 /// Connects one driver per connection group, with its share of the clients.
@@ -208,13 +212,14 @@ pub fn prefill(
     Ok(drivers)
 }
 
-/// The load of each connection group; `operations` are divided among them.
+/// The load of each connection group; `operations` are divided among them. One request in `followed` is followed.
 #[must_use]
 pub fn load_parts(
     drivers: Vec<DriverSessions>,
     setting: &Setting,
     plan: &Plan,
     operations: Option<u64>,
+    followed: Option<u32>,
 ) -> Vec<Part<Run<AnyWorkload>>> {
     let threads = drivers.len() as u32;
     let mut left = operations.unwrap_or(0);
@@ -229,7 +234,13 @@ pub fn load_parts(
         });
         let plan = Plan { operations: share, ..*plan };
         let part: Part<Run<AnyWorkload>> = Box::new(move |tallies, stop| {
-            drive(&mut sessions, pace, workload, &plan, tallies, stop)
+            if let Some(every) = followed {
+                sessions.follow(every, plan.origin);
+            }
+            let mut run = drive(&mut sessions, pace, workload, &plan, tallies, stop)?;
+            let from = plan.warmup.as_nanos() as u64;
+            run.samples = sessions.take_followed(from, from + run.length.as_nanos() as u64);
+            Ok(run)
         });
         part
     };

@@ -81,6 +81,7 @@ pub(super) fn of(
             completed: timeline,
         }),
         usage: Some(interval.usage),
+        stages: None,
         target: Some(target),
         merged: Vec::new(),
         config: Config {

@@ -152,7 +152,7 @@ pub(super) fn play(
         drain: DRAIN,
         operations: None,
     };
-    let parts = load_parts(drivers, setting, &plan, None);
+    let parts = load_parts(drivers, setting, &plan, None, None);
     let mut dead = Vec::new();
     let cores = spec.cores.loads.clone();
     let (runs, script) = measure(parts, &cores, stop, |tallies| {

@@ -19,7 +19,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hybster_proto::ids::{OrderNumber, RequestNumber, SessionId};
+use hybster_proto::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
 use hybster_proto::output::{
     Cause, Input, Network as Effect, Output, ReplyQueue, SendTag, Source, ToExecution, ToIntake,
     ToPillar,
@@ -94,6 +94,23 @@ pub struct Stamp {
     pub order: OrderNumber,
     /// When, as [`now_ns`] tells it.
     pub at_ns: u64,
+}
+
+impl Stamp {
+    /// From its parts; the request as the numbers of its client, its session and itself.
+    #[must_use]
+    pub fn new(point: Point, request: (u32, u64, u64), order: u64, at_ns: u64) -> Self {
+        let (client, session, number) = request;
+        let session = SessionId { client: ClientId(client), session };
+        let (number, order) = (RequestNumber(number), OrderNumber(order));
+        Self { point, session, number, order, at_ns }
+    }
+
+    /// The request, as [`Stamp::new`] takes it.
+    #[must_use]
+    pub fn request(&self) -> (u32, u64, u64) {
+        (self.session.client.0, self.session.session, self.number.0)
+    }
 }
 
 /// Whether a request is one of those that are followed, one in `every`.
@@ -325,8 +342,6 @@ fn sampled(records: &[u8], every: u32) -> impl Iterator<Item = Request> {
 
 #[cfg(test)]
 mod tests {
-    use hybster_proto::ids::ClientId;
-
     use super::*;
 
     fn session(client: u32, index: u32) -> SessionId {
