@@ -217,14 +217,27 @@ impl Followed {
     }
 }
 
+/// A moment by the system's monotonic clock, which all processes of a host share, in nanoseconds.
+#[must_use]
+pub fn ns_of(moment: Instant) -> u64 {
+    let (now, now_ns) = (Instant::now(), now_ns());
+    let (ahead, behind) = (moment.saturating_duration_since(now), now.saturating_duration_since(moment));
+    now_ns + ahead.as_nanos() as u64 - behind.as_nanos() as u64
+}
+
+/// The moment of which another process has told [`ns_of`].
+#[must_use]
+pub fn instant_of(ns: u64) -> Instant {
+    let (now, now_ns) = (Instant::now(), now_ns());
+    now + Duration::from_nanos(ns.saturating_sub(now_ns)) - Duration::from_nanos(now_ns.saturating_sub(ns))
+}
+
 impl DriverSessions {
     /// Follows one ordered request in `every`, in a load with this origin.
     pub fn follow(&mut self, every: u32, origin: Instant) {
-        let (now, now_ns) = (Instant::now(), now_ns());
-        let (ahead, behind) = (origin - now.min(origin), now - origin.min(now));
         self.followed = Some(Box::new(Followed {
             every,
-            origin_ns: now_ns + ahead.as_nanos() as u64 - behind.as_nanos() as u64,
+            origin_ns: ns_of(origin),
             since_ns: None,
             under_way: vec![None; self.count as usize],
             ended: Vec::new(),

@@ -414,6 +414,9 @@ pub struct LoadArgs {
     /// Cores that its load threads are pinned to.
     #[arg(long, value_delimiter = ',')]
     pub cores: Vec<usize>,
+    /// One request in so many is followed.
+    #[arg(long)]
+    pub follow: Option<u32>,
     /// The load on a group; of `processes`, this is one.
     #[command(flatten)]
     pub run: RunOptions,

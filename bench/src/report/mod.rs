@@ -347,6 +347,9 @@ pub struct LoadConfig {
     pub hot_client_percent: Option<u8>,
     /// The number of operations, if it and not a time was given.
     pub operations: Option<u64>,
+    /// How many processes made the load. Older reports lack it; theirs was one.
+    #[serde(default = "one")]
+    pub processes: u32,
     /// Only of workloads over records.
     pub records: Option<RecordsConfig>,
 }
@@ -448,6 +451,10 @@ pub fn errors_by_kind(measured: &Measured, unfinished: u64) -> BTreeMap<String, 
 #[must_use]
 pub fn per_million(cpu_s: f64, completed: u64) -> f64 {
     if completed == 0 { 0.0 } else { cpu_s / completed as f64 * 1e6 }
+}
+
+fn one() -> u32 {
+    1
 }
 
 fn nothing_kept() -> String {

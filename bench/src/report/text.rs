@@ -143,6 +143,9 @@ fn work(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
         "closed" => write!(f, ", closed loop")?,
         arrivals => write!(f, ", open loop ({arrivals} arrivals)")?,
     }
+    if load.processes > 1 {
+        write!(f, ", {} load processes", load.processes)?;
+    }
     if let Some(percent) = load.hot_client_percent {
         write!(f, ", connection 0 has {percent} %")?;
     }

@@ -84,10 +84,7 @@ pub(super) fn of(
         stages: None,
         target: Some(target),
         merged: Vec::new(),
-        config: Config {
-            warmup_s: options.warmup.as_secs_f64(),
-            ..config_of_load(&options.group, spec, setting, options.operations)
-        },
+        config: config_of_run(&options.group, options, spec, setting),
         machine,
     }
 }
@@ -134,6 +131,21 @@ fn connections(clients: &[u32], runs: &[Run<AnyWorkload>]) -> Vec<ConnectionRepo
     (0..).zip(clients).zip(runs).map(report).collect()
 }
 
+/// The configuration of a run, whose group has this shape.
+pub(super) fn config_of_run(
+    group: &GroupOptions,
+    options: &RunOptions,
+    spec: &GroupSpec,
+    setting: &Setting,
+) -> Config {
+    let mut config = config_of_load(group, spec, setting, options.operations);
+    config.warmup_s = options.warmup.as_secs_f64();
+    if let Some(load) = &mut config.load {
+        load.processes = options.processes;
+    }
+    config
+}
+
 /// The configuration of a group under a load.
 #[must_use]
 pub fn config_of_load(
@@ -167,6 +179,7 @@ pub fn config_of_load(
             think_time_us: setting.think_time.as_micros() as u64,
             hot_client_percent: setting.hot_client,
             operations,
+            processes: 1,
             records,
         }),
         ..config(options, spec)
@@ -202,7 +215,7 @@ pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
     }
 }
 
-fn replicas(before: &[Status], after: &[Status]) -> Vec<ReplicaReport> {
+pub(super) fn replicas(before: &[Status], after: &[Status]) -> Vec<ReplicaReport> {
     let report = |now: &Status| {
         let then = before.iter().find(|b| b.replica == now.replica);
         ReplicaReport {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 use crate::engine::{self, Monitor};
-use crate::launch::{Group, LOAD};
+use crate::launch::{Group, LOAD, usage_of};
 use crate::options::{RunOptions, ServiceKind};
 use crate::report::{ProcessReport, StagesReport, TargetReport};
 use crate::spec::{GroupSpec, StagesSpec};
@@ -23,6 +23,8 @@ pub(super) struct Target {
     stamps: Option<tempfile::TempDir>,
     /// The client identity of the first connection.
     pub(super) first_client: u32,
+    /// Names and ids of load processes beside this one.
+    pub(super) loads: Vec<(String, u32)>,
 }
 
 impl Target {
@@ -33,9 +35,9 @@ impl Target {
     pub(super) fn open(
         options: &RunOptions,
         service: ServiceKind,
+        connections: u32,
         stop: &Stop,
     ) -> Result<Self, Error> {
-        let connections = options.group.connections.min(options.group.clients);
         let Some(directory) = &options.group_directory else {
             let mut spec = GroupSpec::new(&options.group, service, connections + 1)?;
             let stamps = options.stages.map(|_| tempfile::tempdir()).transpose();
@@ -45,7 +47,8 @@ impl Target {
             });
             let started = Group::launch(&spec, stop)?;
             let directory = started.path();
-            return Ok(Self { directory, spec, started: Some(started), stamps, first_client: 0 });
+            let (started, loads) = (Some(started), Vec::new());
+            return Ok(Self { directory, spec, started, stamps, first_client: 0, loads });
         };
         let facts = engine::read_group(directory)?;
         let spec = GroupSpec::of_group(&options.group, &facts, service, connections)?;
@@ -61,7 +64,8 @@ impl Target {
             )));
         }
         let directory = directory.clone();
-        Ok(Self { directory, spec, started: None, stamps: None, first_client })
+        let loads = Vec::new();
+        Ok(Self { directory, spec, started: None, stamps: None, first_client, loads })
     }
 
     /// The group directory.
@@ -120,15 +124,21 @@ impl Target {
     /// Name and id of every process that can be watched: of a group elsewhere, the load alone.
     pub(super) fn processes(&self) -> Vec<(String, u32)> {
         let alone = || vec![(LOAD.to_owned(), std::process::id())];
-        self.started.as_ref().map_or_else(alone, Group::processes)
+        let mut processes = self.started.as_ref().map_or_else(alone, Group::processes);
+        processes.extend(self.loads.iter().cloned());
+        processes
     }
 
     /// What each of these processes has used.
     pub(super) fn usage(&mut self) -> Result<Vec<ProcessReport>, Error> {
-        match &mut self.started {
-            Some(group) => group.usage(),
-            None => Ok(vec![crate::launch::usage_of(LOAD, std::process::id())?]),
+        let mut used = match &mut self.started {
+            Some(group) => group.usage()?,
+            None => vec![usage_of(LOAD, std::process::id())?],
+        };
+        for (name, pid) in &self.loads {
+            used.push(usage_of(name, *pid)?);
         }
+        Ok(used)
     }
 
     /// Fails if a replica that was started, and is not in `dead`, has ended.

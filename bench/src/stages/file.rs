@@ -1,8 +1,9 @@
-//! The stamps of a replica in a file, from its process to the one that makes the report. Both are this
-//! program, so the form has no version.
+//! The stamps of a replica, and the samples of a load process, in files, from their processes to the one that makes
+//! the report. All are this program, so the forms have no version.
 
 use std::path::Path;
 
+use super::Sample;
 use crate::Error;
 use crate::engine::{Point, Stamp};
 
@@ -53,9 +54,65 @@ fn stamp(bytes: &[u8; BYTES]) -> Option<Stamp> {
     Some(Stamp::new(point, (u32::from_le_bytes(*client), field(0)?, field(1)?), field(2)?, field(3)?))
 }
 
+/// Bytes of a sample: client, session, number, and three times.
+const SAMPLE_BYTES: usize = 4 + 5 * 8;
+
+/// Writes what a load process knows of the requests that it followed.
+///
+/// # Errors
+/// If the disk refuses.
+pub fn write_samples(path: &Path, samples: &[Sample]) -> Result<(), Error> {
+    let mut bytes = Vec::with_capacity(samples.len() * SAMPLE_BYTES);
+    for sample in samples {
+        let (client, session, number) = sample.request;
+        bytes.extend_from_slice(&client.to_le_bytes());
+        for field in [session, number, sample.since_ns, sample.submitted_ns, sample.completed_ns] {
+            bytes.extend_from_slice(&field.to_le_bytes());
+        }
+    }
+    std::fs::write(path, bytes).map_err(|e| Error::new(format!("{}: {e}", path.display())))
+}
+
+/// Reads what [`write_samples`] has written.
+///
+/// # Errors
+/// If it is not there, or something else.
+pub fn read_samples(path: &Path) -> Result<Vec<Sample>, Error> {
+    let wrong = |e: &dyn std::fmt::Display| Error::new(format!("{}: {e}", path.display()));
+    let bytes = std::fs::read(path).map_err(|e| wrong(&e))?;
+    let (samples, []) = bytes.as_chunks::<SAMPLE_BYTES>() else {
+        return Err(wrong(&"it has no samples"));
+    };
+    samples.iter().map(sample).collect::<Option<_>>().ok_or_else(|| wrong(&"it has no samples"))
+}
+
+fn sample(bytes: &[u8; SAMPLE_BYTES]) -> Option<Sample> {
+    let (client, rest) = bytes.split_first_chunk()?;
+    let (fields, _) = rest.as_chunks::<8>();
+    let field = |at: usize| fields.get(at).map(|bytes| u64::from_le_bytes(*bytes));
+    Some(Sample {
+        request: (u32::from_le_bytes(*client), field(0)?, field(1)?),
+        since_ns: field(2)?,
+        submitted_ns: field(3)?,
+        completed_ns: field(4)?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn samples_are_read_as_they_were_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("samples");
+        let request = (1, 2, u64::MAX);
+        let samples = vec![Sample { request, since_ns: 3, submitted_ns: 4, completed_ns: 5 }; 2];
+        write_samples(&path, &samples).unwrap();
+        assert_eq!(read_samples(&path).unwrap(), samples);
+        std::fs::write(&path, [0; 7]).unwrap();
+        assert!(read_samples(&path).unwrap_err().to_string().contains("no samples"));
+    }
 
     #[test]
     fn stamps_are_read_as_they_were_written() {
