@@ -41,6 +41,12 @@ fn main() -> ExitCode {
         // Help and version.
         Err(error) => error.exit(),
     };
+    if cli.needs_network()
+        && let Err(error) = launch::enter()
+    {
+        tell(&error);
+        return ExitCode::from(error.exit_code());
+    }
     hybster::heap::keep_freed_memory();
     let result = match cli.command {
         None => run_command(&cli.run),

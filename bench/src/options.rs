@@ -9,7 +9,7 @@ mod workload;
 
 pub use axis::Axis;
 pub use disks::{DiskEvent, DiskOptions};
-pub use event::{Action, Event};
+pub use event::{Action, Event, Slow};
 pub use knee::{Measure, Objective};
 pub use workload::{Arrivals, Distribution, LoadOptions, ServiceKind, WorkloadKind};
 
@@ -191,7 +191,9 @@ pub struct RunOptions {
     pub warmup: Duration,
     /// Cause this while measuring, so long after the measurement began: TIME:kill-leader, TIME:kill 1,
     /// TIME:pause 2 for 5s, TIME:pause-leader for 5s, TIME:restart 1 or TIME:restart-leader, as in
-    /// 10s:kill-leader. The option may be given again.
+    /// 10s:kill-leader. With replicas in network namespaces of their own also TIME:partition 2 for 5s,
+    /// TIME:partition-leader for 5s (cut off from everybody), TIME:slow-link 2 20ms 100mbit for 5s (each way;
+    /// without a number the wires of all, without `for` to the end). The option may be given again.
     #[arg(long = "event", value_name = "TIME:WHAT")]
     pub events: Vec<Event>,
     /// Show where latency goes: one request in N (64 if no number is given) is followed through all stages of
@@ -422,7 +424,29 @@ pub struct LoadArgs {
     pub run: RunOptions,
 }
 
+impl Cli {
+    /// Whether replicas need wires of their own.
+    #[must_use]
+    pub fn needs_network(&self) -> bool {
+        let run = match &self.command {
+            None => &self.run,
+            Some(Command::Run(run)) => run,
+            Some(Command::Sweep(options)) => &options.run,
+            Some(Command::Ablate(options)) => &options.run,
+            Some(Command::Flamegraph(options)) => &options.run,
+            Some(_) => return false,
+        };
+        run.needs_network()
+    }
+}
+
 impl RunOptions {
+    /// Whether replicas need wires of their own.
+    #[must_use]
+    pub fn needs_network(&self) -> bool {
+        self.events.iter().any(|event| event.action.is_of_network())
+    }
+
     /// The connections of all load processes.
     #[must_use]
     pub fn connections(&self) -> u32 {

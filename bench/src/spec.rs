@@ -55,6 +55,8 @@ pub struct GroupSpec {
     pub replica_wrapper: Option<PathBuf>,
     /// Which requests replicas follow.
     pub stages: Option<StagesSpec>,
+    /// Whether each replica is in a network namespace of its own.
+    pub has_wires: bool,
 }
 
 /// Which requests replicas follow, and where they write the stamps that they gave them.
@@ -153,6 +155,7 @@ impl GroupSpec {
             trace: options.trace.clone(),
             replica_wrapper: options.replica_wrapper.clone(),
             stages: None,
+            has_wires: false,
         })
     }
     /// The group that runs already, for a load of so many connections over these options.
@@ -187,6 +190,7 @@ impl GroupSpec {
             trace: None,
             replica_wrapper: None,
             stages: None,
+            has_wires: false,
         })
     }
 }

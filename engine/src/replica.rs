@@ -36,6 +36,7 @@ use crate::durable::{self, DataError, Disks, Durability, Durable, Found, Opened,
 use crate::group::GroupError;
 use crate::group::{Group, ReplicaKeys};
 use crate::memory::Memory;
+use crate::runtime::timing::StageTimes;
 use crate::runtime::{
     Agent, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceFile,
     TraceTarget, connect, plan,

@@ -45,6 +45,7 @@ impl Target {
             spec.stages = options.stages.zip(stamps.as_ref()).map(|(every, directory)| {
                 StagesSpec { every, directory: directory.path().to_owned() }
             });
+            spec.has_wires = options.needs_network();
             let started = Group::launch(&spec, stop)?;
             let directory = started.path();
             let (started, loads) = (Some(started), Vec::new());
