@@ -11,7 +11,7 @@ pub use axis::Axis;
 pub use disks::{DiskEvent, DiskOptions};
 pub use event::{Action, Event, Slow};
 pub use knee::{Measure, Objective};
-pub use workload::{Arrivals, Distribution, LoadOptions, ServiceKind, WorkloadKind};
+pub use workload::{Arrivals, Distribution, LoadOptions, Ramp, ServiceKind, WorkloadKind};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -183,7 +183,7 @@ pub struct RunOptions {
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = seconds)]
     pub duration: Duration,
     /// Measure this many operations, and not a time.
-    #[arg(long, value_name = "N", conflicts_with_all = ["duration", "find_knee", "processes"],
+    #[arg(long, value_name = "N", conflicts_with_all = ["duration", "find_knee", "processes", "ramp"],
           value_parser = clap::value_parser!(u64).range(1..))]
     pub operations: Option<u64>,
     /// How long to load before the measurement.
@@ -215,7 +215,7 @@ pub struct RunOptions {
     /// Find the highest rate at which this holds, such as "p99<5ms" (p50, p90, p99, p999, mean or max), by
     /// an open loop of --duration at each step. Without --rate, the steps follow from what a closed loop
     /// reaches.
-    #[arg(long, value_name = "CONDITION", conflicts_with = "events")]
+    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["events", "ramp"])]
     pub find_knee: Option<Objective>,
     /// Write a directory with report.html, plots, report.json, CSV and the distribution of latencies too.
     #[arg(long, value_name = "DIRECTORY")]
@@ -497,6 +497,7 @@ mod tests {
             "--workload=ycsb-e --keys=7 --distribution=uniform --scan-length=3 --seed=9 --rate=10.5 \
              --arrivals=poisson --hot-client=7",
             "--service=kv --read-percent=5 --think-time=1500us",
+            "--ramp=1.5k..2M --arrivals=constant",
             "",
         ];
         for load in loads {

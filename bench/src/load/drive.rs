@@ -467,7 +467,7 @@ fn pin(core: Option<usize>) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::super::testing::Loopback;
-    use super::super::{ClosedLoop, OpenLoop};
+    use super::super::{ClosedLoop, OpenLoop, Rate};
     use super::*;
 
     struct Any(u64);
@@ -520,7 +520,7 @@ mod tests {
     #[test]
     fn an_open_loop_completes_what_was_intended_inside_the_interval() {
         let mut sessions = Loopback::new(4);
-        let pace = OpenLoop::new(4, 20_000.0);
+        let pace = OpenLoop::new(4, Rate::constant(20_000.0));
         let tallies = Tallies::default();
         let run =
             drive(&mut sessions, pace, Any(0), &plan(10, 40), &tallies, &Stop::new()).unwrap();
@@ -572,7 +572,7 @@ mod tests {
     fn a_stall_shows_in_the_percentiles_of_an_open_loop() {
         let stall = Duration::from_millis(200)..Duration::from_millis(1200);
         let mut sessions = Stalling { inner: Loopback::new(2), begun: Instant::now(), stall };
-        let (pace, tallies) = (OpenLoop::new(2, 1000.0), Tallies::default());
+        let (pace, tallies) = (OpenLoop::new(2, Rate::constant(1000.0)), Tallies::default());
         let run = drive(&mut sessions, pace, Any(0), &plan(0, 2000), &tallies, &Stop::new());
         let run = run.unwrap();
         // It had nothing to do meanwhile.

@@ -13,7 +13,7 @@ mod timeline;
 
 pub use closed::ClosedLoop;
 pub use drive::{Part, Plan, Run, Tallies, drive, measure};
-pub use open::OpenLoop;
+pub use open::{OpenLoop, Rate};
 pub use record::{Measured, Recorder, latency_histogram};
 pub use timeline::{BUCKET, Timeline};
 

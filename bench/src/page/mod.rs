@@ -226,6 +226,13 @@ fn throughput(run: &RunReport, completed: &[u32], bucket_ms: u64) -> Result<Plot
         1 => ", with an event as a vertical line".into(),
         n => format!(", with {n} events as vertical lines"),
     };
+    let mut lines = vec![Line { name: "throughput".into(), points, is_marked: false }];
+    if let Some(ramp) = run.config.load.as_ref().and_then(|load| load.ramp) {
+        // The interval may have been cut short; the rate would have been reached at its planned end.
+        let share = |s: f64| ramp.from_ops_s + (ramp.to_ops_s - ramp.from_ops_s) * s;
+        let points = vec![(0.0, share(0.0)), (run.duration_s, share(1.0))];
+        lines.push(Line { name: "asked for".into(), points, is_marked: false });
+    }
     Drawing {
         name: "throughput",
         title: "Throughput over time".into(),
@@ -240,7 +247,7 @@ fn throughput(run: &RunReport, completed: &[u32], bucket_ms: u64) -> Result<Plot
         y_title: "operations/s",
         x_label: &|x| format!("{}", (x * 100.0).round() / 100.0),
         y_label: &short,
-        lines: vec![Line { name: "throughput".into(), points, is_marked: false }],
+        lines,
         bars: Vec::new(),
         events,
         x_range: Some((0.0, run.duration_s.max(0.01))),

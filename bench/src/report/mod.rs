@@ -341,6 +341,9 @@ pub struct LoadConfig {
     pub seed: u64,
     /// `closed`, or `constant` or `poisson` arrivals of an open loop.
     pub arrivals: String,
+    /// The rate at the begin and at the end of the measured interval, if it changed. Older reports lack it.
+    #[serde(default)]
+    pub ramp: Option<RampConfig>,
     /// How long a client of a closed loop waited after an answer, in microseconds.
     pub think_time_us: u64,
     /// The share of the first connection, if it was hotter than others.
@@ -352,6 +355,15 @@ pub struct LoadConfig {
     pub processes: u32,
     /// Only of workloads over records.
     pub records: Option<RecordsConfig>,
+}
+
+/// A rate that changed evenly.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RampConfig {
+    /// At the begin of the measured interval, and before it.
+    pub from_ops_s: f64,
+    /// At its end.
+    pub to_ops_s: f64,
 }
 
 /// The records that a workload is about, and what it does to them.

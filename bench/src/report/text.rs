@@ -143,6 +143,10 @@ fn work(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
         "closed" => write!(f, ", closed loop")?,
         arrivals => write!(f, ", open loop ({arrivals} arrivals)")?,
     }
+    if let Some(ramp) = load.ramp {
+        let [from, to] = [ramp.from_ops_s, ramp.to_ops_s].map(|rate| count(rate.round() as u64));
+        write!(f, ", from {from} to {to} operations/s")?;
+    }
     if load.processes > 1 {
         write!(f, ", {} load processes", load.processes)?;
     }

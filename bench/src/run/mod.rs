@@ -301,7 +301,7 @@ pub fn load_parts(
     let mut left = operations.unwrap_or(0);
     let part = |(index, mut sessions): (u32, DriverSessions)| {
         let workload = setting.workload(index, threads);
-        let pace = setting.pace(sessions.count(), index, threads);
+        let pace = setting.pace(sessions.count(), index, threads, plan);
         let share = operations.map(|all| {
             let share = (all as f64 * setting.share(index, threads)).round() as u64;
             let share = if index + 1 == threads { left } else { share.min(left) };

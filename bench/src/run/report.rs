@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::options::{GroupOptions, RunOptions};
 use crate::report::{
     Config, ConnectionReport, FORMAT, HistogramReport, LatencyPoint, LatencyUs, LoadConfig,
-    OpenLoopReport, RecordsConfig, ReplicaReport, RunReport, Signs, TargetReport, TimelineReport,
+    OpenLoopReport, RampConfig, RecordsConfig, ReplicaReport, RunReport, Signs, TargetReport, TimelineReport,
     errors_by_kind, per_million,
 };
 use crate::spec::GroupSpec;
@@ -176,6 +176,7 @@ pub fn config_of_load(
             workload: setting.workload.name().into(),
             seed: setting.seed,
             arrivals: setting.rate.map_or("closed", |_| setting.arrivals.name()).into(),
+            ramp: setting.ramp.map(|r| RampConfig { from_ops_s: r.from, to_ops_s: r.to }),
             think_time_us: setting.think_time.as_micros() as u64,
             hot_client_percent: setting.hot_client,
             operations,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::{AnyWorkload, LARGEST_VALUE, Null, Random, Records, RecordsMix};
 use crate::Error;
 use crate::engine;
-use crate::load::{AnyPace, ClosedLoop, OpenLoop};
+use crate::load::{AnyPace, ClosedLoop, OpenLoop, Plan, Rate};
 use crate::options::{
-    Arrivals, Distribution, GroupOptions, LoadOptions, ServiceKind, WorkloadKind,
+    Arrivals, Distribution, GroupOptions, LoadOptions, Ramp, ServiceKind, WorkloadKind,
 };
 use crate::scenario::Increments;
 
@@ -31,6 +31,8 @@ pub struct Setting {
     pub seed: u64,
     /// Operations per second of an open loop, over all connections.
     pub rate: Option<f64>,
+    /// If that is the mean of one that changes.
+    pub ramp: Option<Ramp>,
     /// When an open loop's operations are due.
     pub arrivals: Arrivals,
     /// How long a client of a closed loop waits before its next operation.
@@ -85,12 +87,16 @@ impl Setting {
             ServiceKind::Counter => increments(load, group)?,
             ServiceKind::Kv => Operations::Records(records(workload, load, group)?),
         };
+        if load.rate.is_some() && load.ramp.is_some() {
+            return Err(Error::new("--ramp says what the rate is: omit --rate"));
+        }
         let setting = Self {
             service: workload.service(),
             workload,
             operations,
             seed: load.seed,
-            rate: load.rate,
+            rate: load.rate.or_else(|| load.ramp.map(|ramp| (ramp.from + ramp.to) / 2.0)),
+            ramp: load.ramp,
             arrivals: load.arrivals,
             think_time: load.think_time,
             hot_client: load.hot_client,
@@ -102,11 +108,11 @@ impl Setting {
     fn check_pace(&self, group: &GroupOptions) -> Result<(), Error> {
         if self.rate.is_some() && !self.think_time.is_zero() {
             let text =
-                "--think-time is for a closed loop: with --rate, operations are due by the clock";
+                "--think-time is for a closed loop: with --rate or --ramp, operations are due by the clock";
             return Err(Error::new(text));
         }
         if self.rate.is_none() && self.arrivals != Arrivals::Constant {
-            return Err(Error::new("--arrivals is for an open loop: add --rate"));
+            return Err(Error::new("--arrivals is for an open loop: add --rate or --ramp"));
         }
         let connections = group.connections.min(group.clients);
         if self.hot_client.is_some() && connections < 2 {
@@ -134,17 +140,23 @@ impl Setting {
 
     /// When the sessions of load thread `index` of `threads` submit.
     #[must_use]
-    pub fn pace(&self, sessions: u32, index: u32, threads: u32) -> AnyPace {
+    pub fn pace(&self, sessions: u32, index: u32, threads: u32, plan: &Plan) -> AnyPace {
         let Some(rate) = self.rate else {
             return AnyPace::Closed(ClosedLoop::new(sessions, self.think_time));
         };
         let share = self.share(index, threads);
+        let rate = match self.ramp {
+            Some(Ramp { from, to }) => {
+                Rate::ramp(from * share, to * share, plan.warmup, plan.measured)
+            }
+            None => Rate::constant(rate * share),
+        };
         match self.arrivals {
-            Arrivals::Constant => AnyPace::Open(OpenLoop::new(sessions, rate * share)),
+            Arrivals::Constant => AnyPace::Open(OpenLoop::new(sessions, rate)),
             Arrivals::Poisson => {
                 // Not the sequence of numbers that the operations are drawn from.
                 let random = Random::of(!self.seed, index.into());
-                AnyPace::Open(OpenLoop::poisson(sessions, rate * share, random))
+                AnyPace::Open(OpenLoop::poisson(sessions, rate, random))
             }
         }
     }
