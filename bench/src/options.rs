@@ -498,6 +498,7 @@ mod tests {
              --arrivals=poisson --hot-client=7",
             "--service=kv --read-percent=5 --think-time=1500us",
             "--ramp=1.5k..2M --arrivals=constant",
+            "--replay=/tmp/operations",
             "",
         ];
         for load in loads {

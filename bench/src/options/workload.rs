@@ -1,6 +1,7 @@
 //! The options of a load: which operations, and when.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -50,6 +51,9 @@ pub enum WorkloadKind {
     YcsbE,
     /// 50 % reads, 50 % read-modify-writes.
     YcsbF,
+    /// Those of a file, which --replay names.
+    #[value(skip)]
+    Replay,
     /// A coordination service: nodes of 128 bytes, 90 % reads unless --read-percent says otherwise.
     Coordination,
 }
@@ -69,6 +73,7 @@ impl WorkloadKind {
             Self::YcsbE => "ycsb-e",
             Self::YcsbF => "ycsb-f",
             Self::Coordination => "coordination",
+            Self::Replay => "replay",
         }
     }
 
@@ -135,6 +140,11 @@ pub struct LoadOptions {
     /// What clients do; by default the plain workload of the service.
     #[arg(long, value_enum)]
     pub workload: Option<WorkloadKind>,
+    /// The operations of this file, one line each: get KEY, put KEY VALUE, put KEY @BYTES, delete KEY, scan KEY
+    /// ENTRIES (see bench/REPORT.md). The service is kv.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["workload", "read_percent", "keys", "distribution",
+          "request_size", "reply_size"])]
+    pub replay: Option<PathBuf>,
     /// Reads in percent of operations; the null service calls an unordered request a read.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub read_percent: Option<u8>,
@@ -180,6 +190,7 @@ impl LoadOptions {
         let optional = [
             ("service", self.service.map(|service| service.name().to_owned())),
             ("workload", self.workload.map(|workload| workload.name().to_owned())),
+            ("replay", self.replay.as_ref().map(|path| path.display().to_string())),
             ("read-percent", read_percent.map(|percent| percent.to_string())),
             ("keys", keys.map(|keys| keys.to_string())),
             ("distribution", self.distribution.map(|popular| popular.name().to_owned())),

@@ -129,7 +129,7 @@ fn work(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
                 write!(f, ", {percent} % {what}")?;
             }
         }
-        None if config.service == "counter" => {}
+        None if config.service == "counter" || load.workload == "replay" => {}
         None => write!(
             f,
             ", request {} B, reply {} B, {} % reads",

@@ -126,7 +126,8 @@ pub fn run_observed(
 
 /// The service that the workload is one of, if one is named.
 fn named(options: &RunOptions) -> Option<ServiceKind> {
-    options.load.workload.map(WorkloadKind::service)
+    let of_file = options.load.replay.as_ref().map(|_| WorkloadKind::Replay);
+    options.load.workload.or(of_file).map(WorkloadKind::service)
 }
 
 /// The length of the measured interval at most.

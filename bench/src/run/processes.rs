@@ -91,9 +91,6 @@ impl Load {
         if let Some(size) = group.request_size {
             command.arg(format!("--request-size={size}"));
         }
-        if options.load.service.is_none() && options.load.workload.is_none() {
-            command.arg("--service=null");
-        }
         command.args(options.load.arguments());
         let own = (group.connections as usize) * (part as usize);
         let cores = target.spec().cores.loads.iter().skip(own).take(group.connections as usize);

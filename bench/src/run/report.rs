@@ -165,7 +165,7 @@ pub fn config_of_load(
             scan_length: mix.scan_length,
             read_modify_writes: mix.read_modify_writes,
         }),
-        Operations::Null { .. } | Operations::Increments => None,
+        Operations::Null { .. } | Operations::Increments | Operations::Replay => None,
     };
     Config {
         connections: options.connections.min(options.clients),

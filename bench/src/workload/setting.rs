@@ -1,8 +1,9 @@
 //! What the options of a load ask for, checked and with defaults filled in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AnyWorkload, LARGEST_VALUE, Null, Random, Records, RecordsMix};
+use super::{AnyWorkload, LARGEST_VALUE, Null, Random, Records, RecordsMix, Replay, replay};
 use crate::Error;
 use crate::engine;
 use crate::load::{AnyPace, ClosedLoop, OpenLoop, Plan, Rate};
@@ -27,6 +28,8 @@ pub struct Setting {
     pub workload: WorkloadKind,
     /// The operations.
     pub operations: Operations,
+    /// Those of a file, if they come from one.
+    pub replay: Option<Arc<replay::Operations>>,
     /// The seed of all random choices.
     pub seed: u64,
     /// Operations per second of an open loop, over all connections.
@@ -57,6 +60,8 @@ pub enum Operations {
     Records(RecordsMix),
     /// Increments of the counter.
     Increments,
+    /// Of a file.
+    Replay,
 }
 
 impl Setting {
@@ -70,7 +75,8 @@ impl Setting {
         group: &GroupOptions,
         service: ServiceKind,
     ) -> Result<Self, Error> {
-        let workload = load.workload.unwrap_or(match load.service.unwrap_or(service) {
+        let of_file = load.replay.as_ref().map(|_| WorkloadKind::Replay);
+        let workload = load.workload.or(of_file).unwrap_or(match load.service.unwrap_or(service) {
             ServiceKind::Null => WorkloadKind::Null,
             ServiceKind::Counter => WorkloadKind::Counter,
             ServiceKind::Kv => WorkloadKind::Kv,
@@ -85,6 +91,7 @@ impl Setting {
         let operations = match workload.service() {
             ServiceKind::Null => null(load, group)?,
             ServiceKind::Counter => increments(load, group)?,
+            ServiceKind::Kv if workload == WorkloadKind::Replay => Operations::Replay,
             ServiceKind::Kv => Operations::Records(records(workload, load, group)?),
         };
         if load.rate.is_some() && load.ramp.is_some() {
@@ -94,6 +101,7 @@ impl Setting {
             service: workload.service(),
             workload,
             operations,
+            replay: load.replay.as_deref().map(replay::Operations::read).transpose()?.map(Arc::new),
             seed: load.seed,
             rate: load.rate.or_else(|| load.ramp.map(|ramp| (ramp.from + ramp.to) / 2.0)),
             ramp: load.ramp,
@@ -135,6 +143,10 @@ impl Setting {
                 AnyWorkload::Records(Box::new(Records::new(mix, self.seed, index, threads)))
             }
             Operations::Increments => AnyWorkload::Increments(Increments::default()),
+            Operations::Replay => {
+                let operations = self.replay.clone().unwrap_or_default();
+                AnyWorkload::Replay(Replay::new(operations, index, threads))
+            }
         }
     }
 
@@ -198,7 +210,7 @@ impl Setting {
         match self.operations {
             Operations::Null { request_size, .. } => request_size,
             Operations::Records(mix) => mix.value_size,
-            Operations::Increments => 0,
+            Operations::Increments | Operations::Replay => 0,
         }
     }
 
@@ -208,7 +220,7 @@ impl Setting {
         match self.operations {
             Operations::Null { read_percent, .. } => read_percent,
             Operations::Records(mix) => mix.reads + mix.scans,
-            Operations::Increments => 0,
+            Operations::Increments | Operations::Replay => 0,
         }
     }
 }
