@@ -309,7 +309,8 @@ pub struct AblateOptions {
 /// Options of `compare`.
 #[derive(Clone, Debug, Args)]
 pub struct CompareOptions {
-    /// Reports (--json) of run, sweep or ablate, or directories of reports whose runs are taken together.
+    /// Reports (--json) of run, sweep, ablate, fault or --find-knee, all of one kind, or directories of reports that are
+    /// taken together.
     /// The first is what others are compared with; of a series, its first value.
     #[arg(required = true, value_name = "FILE")]
     pub reports: Vec<PathBuf>,

@@ -142,7 +142,7 @@ impl SweepReport {
     /// The runs of each value, to be compared with each other.
     #[must_use]
     pub fn groups(&self) -> Vec<Group> {
-        let group = |point: &Point| Group { name: point.value.clone(), runs: point.runs.clone() };
+        let group = |point: &Point| Group::of_runs(&point.value, &point.runs);
         self.points.iter().map(group).collect()
     }
 
