@@ -132,8 +132,7 @@ impl Agenda {
             let text = format!("--event {action}: replica {replica} was killed before");
             return Err(Error::new(text));
         }
-        let mut event =
-            Happened { action, replica, at: begin.elapsed(), over: None, is_on: false };
+        let mut event = Happened { action, replica, at: begin.elapsed(), over: None, is_on: false };
         match action {
             Action::Kill(_) => {
                 self.note_spent(group, replica);
@@ -168,7 +167,8 @@ impl Agenda {
         let event = &mut self.happened[event];
         event.is_on = false;
         // It may have been killed meanwhile, by another event.
-        if self.dead.contains(&event.replica) && !matches!(event.action, Action::SlowLink(None, ..)) {
+        if self.dead.contains(&event.replica) && !matches!(event.action, Action::SlowLink(None, ..))
+        {
             return Ok(());
         }
         event.over = Some(begin.elapsed());
@@ -198,7 +198,8 @@ impl Agenda {
     /// # Errors
     /// If one has ended.
     pub fn resume_all(&mut self, group: &mut Group) -> Result<(), Error> {
-        let paused = |event: &&mut Happened| event.is_on && matches!(event.action, Action::Pause(..));
+        let paused =
+            |event: &&mut Happened| event.is_on && matches!(event.action, Action::Pause(..));
         for event in self.happened.iter_mut().filter(paused) {
             event.is_on = false;
             if !self.dead.contains(&event.replica) {

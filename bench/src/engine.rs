@@ -10,7 +10,8 @@ use hybster::client::{
 use hybster::group::{Addresses, ClientKeys, CreateOptions, Group, ReplicaKeys, create};
 use hybster::services::{CounterService, KvService, NullService, counter};
 use hybster::{
-    ClientId, GroupConfig, Replica, ReplicaId, RequestNumber, RunningReplica, SessionId, TransportKind,
+    ClientId, GroupConfig, Replica, ReplicaId, RequestNumber, RunningReplica, SessionId,
+    TransportKind,
 };
 
 pub use hybster::Status;
@@ -221,7 +222,8 @@ impl Followed {
 #[must_use]
 pub fn ns_of(moment: Instant) -> u64 {
     let (now, now_ns) = (Instant::now(), now_ns());
-    let (ahead, behind) = (moment.saturating_duration_since(now), now.saturating_duration_since(moment));
+    let (ahead, behind) =
+        (moment.saturating_duration_since(now), now.saturating_duration_since(moment));
     now_ns + ahead.as_nanos() as u64 - behind.as_nanos() as u64
 }
 
@@ -229,7 +231,8 @@ pub fn ns_of(moment: Instant) -> u64 {
 #[must_use]
 pub fn instant_of(ns: u64) -> Instant {
     let (now, now_ns) = (Instant::now(), now_ns());
-    now + Duration::from_nanos(ns.saturating_sub(now_ns)) - Duration::from_nanos(now_ns.saturating_sub(ns))
+    now + Duration::from_nanos(ns.saturating_sub(now_ns))
+        - Duration::from_nanos(now_ns.saturating_sub(ns))
 }
 
 impl DriverSessions {

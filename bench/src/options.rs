@@ -506,7 +506,8 @@ mod tests {
             let words: Vec<&str> = load.split_whitespace().collect();
             let run = Cli::parse_from([&["hybster-bench"], &words[..]].concat()).run;
             let told = run.load.arguments();
-            let again = Cli::parse_from(std::iter::once("hybster-bench".to_owned()).chain(told)).run;
+            let again =
+                Cli::parse_from(std::iter::once("hybster-bench".to_owned()).chain(told)).run;
             assert_eq!(format!("{:?}", again.load), format!("{:?}", run.load));
         }
     }

@@ -252,9 +252,8 @@ fn read(path: &Path) -> Result<Vec<Group>, Error> {
             Ok(vec![Group::of_runs(&name, &[run])])
         }
         "sweep" => {
-            let group = |point: AnyPoint| {
-                Group::of_runs(&format!("{name}: {}", point.value), &point.runs)
-            };
+            let group =
+                |point: AnyPoint| Group::of_runs(&format!("{name}: {}", point.value), &point.runs);
             Ok(any.points.into_iter().map(group).collect())
         }
         "knee" => {
@@ -337,7 +336,11 @@ impl fmt::Display for CompareReport {
             f,
             "ratios to {} ({}), with intervals of 95 % in brackets\n",
             base.name,
-            if base.runs == 1 { format!("1 {}", self.sample()) } else { format!("{} {}", base.runs, plurals(self.sample())) }
+            if base.runs == 1 {
+                format!("1 {}", self.sample())
+            } else {
+                format!("{} {}", base.runs, plurals(self.sample()))
+            }
         )?;
         let longest = self.others.iter().map(|other| other.name.chars().count()).max().unwrap_or(0);
         let width = longest.clamp(4, WIDEST_NAME);

@@ -134,7 +134,8 @@ impl Child {
     /// # Errors
     /// If it has ended.
     pub fn say(&mut self, line: &str) -> Result<(), Error> {
-        let said = self.stdin.as_mut().map(|stdin| writeln!(stdin, "{line}").and_then(|()| stdin.flush()));
+        let said =
+            self.stdin.as_mut().map(|stdin| writeln!(stdin, "{line}").and_then(|()| stdin.flush()));
         match said {
             Some(Ok(())) => Ok(()),
             _ => Err(self.failure("does not listen any more")),

@@ -223,7 +223,8 @@ mod tests {
             let rate = Rate::ramp(from, to, Duration::from_secs(1), Duration::from_secs(2));
             let due = [0, 1, 2, 3, 4].map(|s| rate.due_before(s * second));
             let middle = (from + to) / 2.0;
-            let area = [0.0, from, from + (from + middle) / 2.0, from + from + to, from + from + 2.0 * to];
+            let area =
+                [0.0, from, from + (from + middle) / 2.0, from + from + to, from + from + 2.0 * to];
             assert_eq!(due, area);
             for operations in 0..=(area[4] as u64) {
                 let time = rate.time_of(operations as f64);

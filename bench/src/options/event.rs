@@ -156,7 +156,8 @@ fn slow_link(words: &[&str], length: Option<Duration>) -> Result<Action, String>
             Some(rate) if slow.mbit.is_none() => {
                 let rate = rate.parse().ok().filter(|rate| RATES.contains(rate));
                 let (least, most) = RATES.into_inner();
-                let wrong = || format!("{word:?} is no rate from {least}mbit to {most}mbit: {FORMS}");
+                let wrong =
+                    || format!("{word:?} is no rate from {least}mbit to {most}mbit: {FORMS}");
                 slow.mbit = Some(rate.ok_or_else(wrong)?);
             }
             None if slow.delay.is_zero() => {

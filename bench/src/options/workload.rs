@@ -214,7 +214,9 @@ fn rate(text: &str) -> Result<f64, String> {
     };
     match number.parse::<f64>().map(|number| number * times) {
         Ok(value) if (1.0..=1e9).contains(&value) => Ok(value),
-        _ => Err("give operations per second, from 1 to 1000000000, such as 500, 20k or 1.5M".into()),
+        _ => {
+            Err("give operations per second, from 1 to 1000000000, such as 500, 20k or 1.5M".into())
+        }
     }
 }
 

@@ -26,7 +26,8 @@ pub(super) fn plot(stages: &StagesReport) -> Result<Option<Plot>, Error> {
     let share = |names: &[&str], band: usize| {
         let band = &stages.bands[band];
         let named = stages.stages.iter().zip(&band.stages_us);
-        let sum: f64 = named.filter(|(s, _)| names.contains(&s.stage.as_str())).map(|(_, us)| us).sum();
+        let sum: f64 =
+            named.filter(|(s, _)| names.contains(&s.stage.as_str())).map(|(_, us)| us).sum();
         100.0 * sum / band.mean_us.max(1e-9)
     };
     let line = |(name, names): (&str, &[&str])| Line {

@@ -8,8 +8,8 @@ use crate::machine::Machine;
 use crate::options::{GroupOptions, RunOptions};
 use crate::report::{
     Config, ConnectionReport, FORMAT, HistogramReport, LatencyPoint, LatencyUs, LoadConfig,
-    OpenLoopReport, RampConfig, RecordsConfig, ReplicaReport, RunReport, Signs, TargetReport, TimelineReport,
-    errors_by_kind, per_million,
+    OpenLoopReport, RampConfig, RecordsConfig, ReplicaReport, RunReport, Signs, TargetReport,
+    TimelineReport, errors_by_kind, per_million,
 };
 use crate::spec::GroupSpec;
 use crate::workload::{AnyWorkload, Operations, Setting};

@@ -51,7 +51,12 @@ fn stamp(bytes: &[u8; BYTES]) -> Option<Stamp> {
     let (fields, [point]) = rest.as_chunks::<8>() else { return None };
     let field = |at: usize| fields.get(at).map(|bytes| u64::from_le_bytes(*bytes));
     let point = Point::ALL.into_iter().find(|p| *p as u8 == *point)?;
-    Some(Stamp::new(point, (u32::from_le_bytes(*client), field(0)?, field(1)?), field(2)?, field(3)?))
+    Some(Stamp::new(
+        point,
+        (u32::from_le_bytes(*client), field(0)?, field(1)?),
+        field(2)?,
+        field(3)?,
+    ))
 }
 
 /// Bytes of a sample: client, session, number, and three times.

@@ -46,8 +46,12 @@ pub const STAGES: [(&str, &str); 14] = [
 ];
 
 /// The ends of bands of latencies, as quantiles.
-const BANDS: [(&str, f64, f64); 4] =
-    [("to p50", 0.0, 0.5), ("p50 to p90", 0.5, 0.9), ("p90 to p99", 0.9, 0.99), ("from p99", 0.99, 1.0)];
+const BANDS: [(&str, f64, f64); 4] = [
+    ("to p50", 0.0, 0.5),
+    ("p50 to p90", 0.5, 0.9),
+    ("p90 to p99", 0.9, 0.99),
+    ("from p99", 0.99, 1.0),
+];
 
 /// What a request's stages took, in nanoseconds.
 type Split = [u64; STAGES.len()];
@@ -155,12 +159,12 @@ fn split(sample: &Sample, replicas: &[Replica], votes: usize) -> Option<Split> {
     let request = sample.request;
     // It may have been proposed again in another view; without a protocol it is only executed.
     let made = |point| {
-        let made = (0..replicas.len()).filter_map(move |r| Some((replicas[r].time(request, point)?, r)));
+        let made =
+            (0..replicas.len()).filter_map(move |r| Some((replicas[r].time(request, point)?, r)));
         made.filter(|(at, _)| *at <= sample.completed_ns).max()
     };
-    let (_, leader) = made(Point::Proposed).or_else(|| {
-        if replicas.len() == 1 { made(Point::Executed) } else { None }
-    })?;
+    let (_, leader) = made(Point::Proposed)
+        .or_else(|| if replicas.len() == 1 { made(Point::Executed) } else { None })?;
     let of_leader = |point| replicas[leader].time(request, point);
     of_leader(Point::Executed)?;
     // The follower whose vote was the last that was needed.
@@ -273,8 +277,10 @@ mod tests {
     /// Without a log nothing waits for one; a client may have its replies before the leader has executed.
     #[test]
     fn stages_add_up_to_the_latency_whatever_is_missing() {
-        let points: Vec<_> =
-            leader().into_iter().filter(|(p, _)| *p != Point::Left && *p != Point::ReplyLeft).collect();
+        let points: Vec<_> = leader()
+            .into_iter()
+            .filter(|(p, _)| *p != Point::Left && *p != Point::ReplyLeft)
+            .collect();
         let replicas = [stamps(&points), Vec::new(), Vec::new()];
         let report = super::report(1, &[sample()], &replicas, 1, 0);
         assert_eq!(took(&report).iter().sum::<f64>(), 16.5);
@@ -303,7 +309,12 @@ mod tests {
     #[test]
     fn bands_are_by_latency_and_hold_every_request_once() {
         let samples: Vec<Sample> = (0..1000)
-            .map(|n| Sample { request: (1, 2, n), since_ns: 0, submitted_ns: 0, completed_ns: 1_000 + n })
+            .map(|n| Sample {
+                request: (1, 2, n),
+                since_ns: 0,
+                submitted_ns: 0,
+                completed_ns: 1_000 + n,
+            })
             .collect();
         let stamps = samples.iter().flat_map(|s| {
             [(Point::Proposed, 100), (Point::Executed, 500)]

@@ -15,7 +15,7 @@ pub use distribution::{Choice, ZIPF_EXPONENT, Zipf};
 pub use prefill::Prefill;
 pub use random::Random;
 pub use records::{LARGEST_VALUE, Records, RecordsMix};
-pub use replay::Replay;
+pub use replay::{Operations as FileOperations, Replay};
 pub use setting::{Operations, Setting};
 
 use crate::load::{Access, Answer, Workload};

@@ -93,8 +93,9 @@ impl Operations {
             ["put", ..] => KvOperation::Put { key, value },
             ["delete", _] => KvOperation::Delete { key },
             [_, _, limit, ..] => {
-                let limit = limit.parse().ok().filter(|limit| *limit > 0);
-                let limit = limit.ok_or_else(|| format!("a scan needs a number of entries: {FORMS}"))?;
+                let limit = limit.parse::<u32>().ok().filter(|limit| *limit > 0);
+                let limit =
+                    limit.ok_or_else(|| format!("a scan needs a number of entries: {FORMS}"))?;
                 KvOperation::Scan { start: key, end: None, limit }
             }
             _ => return Err(FORMS.to_owned()),
@@ -118,9 +119,10 @@ fn short(text: &str) -> String {
 fn value_of(word: &str) -> Result<Vec<u8>, String> {
     match word.strip_prefix('@') {
         Some(size) => {
-            let size = size.parse().ok().filter(|size| *size <= super::LARGEST_VALUE);
+            let size = size.parse::<u32>().ok().filter(|size| *size <= super::LARGEST_VALUE);
             let most = super::LARGEST_VALUE;
-            let size = size.ok_or_else(|| format!("{word:?} is no size of a value, at most @{most}"))?;
+            let size =
+                size.ok_or_else(|| format!("{word:?} is no size of a value, at most @{most}"))?;
             Ok(vec![b'v'; size as usize])
         }
         None => bytes_of(word),
@@ -251,7 +253,8 @@ mod tests {
         assert!(parse(&long).unwrap_err().1.contains("key is too long"));
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("operations");
-        for (text, told) in [("# nothing\n", "no operation in it"), ("get a\nx", "operations:2: ")] {
+        for (text, told) in [("# nothing\n", "no operation in it"), ("get a\nx", "operations:2: ")]
+        {
             std::fs::write(&path, text).unwrap();
             let error = Operations::read(&path).unwrap_err().to_string();
             assert!(error.contains(told), "{error}");

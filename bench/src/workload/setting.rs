@@ -115,8 +115,7 @@ impl Setting {
 
     fn check_pace(&self, group: &GroupOptions) -> Result<(), Error> {
         if self.rate.is_some() && !self.think_time.is_zero() {
-            let text =
-                "--think-time is for a closed loop: with --rate or --ramp, operations are due by the clock";
+            let text = "--think-time is for a closed loop: with --rate or --ramp, operations are due by the clock";
             return Err(Error::new(text));
         }
         if self.rate.is_none() && self.arrivals != Arrivals::Constant {

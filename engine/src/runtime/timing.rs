@@ -355,7 +355,10 @@ mod tests {
         let of_one = (0..64_000).filter(|n| is_sampled(session(1, 2), RequestNumber(*n), 64));
         let of_many = (0..16_000).filter(|i| is_sampled(session(1, *i), RequestNumber(9), 16));
         let (of_one, of_many) = (of_one.count(), of_many.count());
-        assert!((800..1200).contains(&of_one) && (800..1200).contains(&of_many), "{of_one} {of_many}");
+        assert!(
+            (800..1200).contains(&of_one) && (800..1200).contains(&of_many),
+            "{of_one} {of_many}"
+        );
     }
 
     #[test]
