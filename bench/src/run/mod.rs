@@ -1,5 +1,7 @@
 //! `hybster-bench run`: throughput and latency of a group under one load.
 
+#[cfg(test)]
+mod limits;
 mod processes;
 mod report;
 mod target;

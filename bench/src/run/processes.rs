@@ -80,7 +80,6 @@ impl Load {
             ("processes", options.processes.to_string()),
             ("clients", group.clients.to_string()),
             ("connections", group.connections.to_string()),
-            ("reply-size", group.reply_size.to_string()),
             ("transport", group.transport.name().to_owned()),
             ("busy-poll", seconds(group.busy_poll)),
             ("duration", seconds(options.duration)),
@@ -90,6 +89,9 @@ impl Load {
         }
         if let Some(size) = group.request_size {
             command.arg(format!("--request-size={size}"));
+        }
+        if group.reply_size != 0 {
+            command.arg(format!("--reply-size={}", group.reply_size));
         }
         command.args(options.load.arguments());
         let own = (group.connections as usize) * (part as usize);
