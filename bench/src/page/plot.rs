@@ -106,8 +106,11 @@ impl Drawing<'_> {
     /// If plotters refuses.
     pub(super) fn draw(self) -> Result<Plot, Error> {
         let failed = |e: String| Error::new(format!("cannot draw {}: {e}", self.name));
-        let wide = self.at(WIDE).map_err(failed)?;
-        let narrow = self.at(NARROW).map_err(failed)?;
+        // Names take as much room in a plot of bars as the bars.
+        let more = if self.bars.is_empty() { 0 } else { 8 };
+        let size = |size: Size| Size { height: size.height + more * size.letters, ..size };
+        let wide = self.at(size(WIDE)).map_err(failed)?;
+        let narrow = self.at(size(NARROW)).map_err(failed)?;
         let (name, title, description) = (self.name, self.title, self.description);
         Ok(Plot { name, title, description, wide, narrow })
     }
@@ -115,7 +118,9 @@ impl Drawing<'_> {
     /// How far the y axis goes beyond the highest point, as a factor: names of lines stand above them.
     fn headroom(&self, size: Size) -> f64 {
         let names = if self.lines.len() > 1 { self.lines.len() } else { 0 };
-        let rows = (names as f64 + 0.5) * f64::from(size.letters) * 1.3;
+        // The first bar stands below the names, with a row above it.
+        let extra = if self.bars.is_empty() { 0.5 } else { 2.0 };
+        let rows = (names as f64 + extra) * f64::from(size.letters) * 1.3;
         let height = f64::from(size.height - 20 - 3 * size.letters);
         (1.0 / (1.0 - (rows / height).min(0.6))).max(1.12)
     }

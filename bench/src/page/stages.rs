@@ -2,7 +2,7 @@
 
 use super::plot::{Drawing, Line, Plot};
 use crate::Error;
-use crate::report::{StagesReport, micros};
+use crate::report::StagesReport;
 
 /// Stages that a plot shows as one, since more colours could not be told apart: its name, and theirs.
 const PARTS: [(&str, &[&str]); 6] = [
@@ -38,7 +38,7 @@ pub(super) fn plot(stages: &StagesReport) -> Result<Option<Plot>, Error> {
     let most = PARTS.map(|(name, names)| (share(names, stages.bands.len() - 1), name));
     let (percent, name) = most.into_iter().fold((0.0, ""), |a, b| if b.0 > a.0 { b } else { a });
     let last = stages.bands.last().map_or("", |band| band.band.as_str());
-    let bars = stages.bands.iter().map(|band| (below(&band.band), micros(band.mean_us)));
+    let bars = stages.bands.iter().map(|band| (below(&band.band), above(band.mean_us)));
     let drawing = Drawing {
         name: "stages",
         title: "Where latency went".into(),
@@ -56,6 +56,16 @@ pub(super) fn plot(stages: &StagesReport) -> Result<Option<Plot>, Error> {
         x_range: Some((-0.5, stages.bands.len() as f64 - 0.5)),
     };
     drawing.draw().map(Some)
+}
+
+/// A time in so few letters that five of them stand beside each other on a narrow screen.
+fn above(us: f64) -> String {
+    let (value, unit) = match us {
+        1e6.. => (us / 1e6, "s"),
+        1e3.. => (us / 1e3, "ms"),
+        _ => (us, "us"),
+    };
+    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
 /// The name of a band in few letters.
@@ -85,5 +95,6 @@ mod tests {
         let names = ["all", "to p50", "p90 to p99", "from p99"].map(below);
         assert_eq!(names, ["all", "\u{2264} p50", "\u{2264} p99", "> p99"]);
         assert!(plot(&StagesReport::default()).unwrap().is_none());
+        assert_eq!([12.34, 9_876.0, 2e6].map(above), ["12 us", "9.9 ms", "2.0 s"]);
     }
 }

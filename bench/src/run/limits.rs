@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::Error;
 use crate::launch::LOAD;
 use crate::load::{
-    Access, AnyPace, ClosedLoop, OpenLoop, Outcome, Part, Plan, Rate, Run, Sessions, Tallies, drive,
-    measure,
+    Access, AnyPace, ClosedLoop, OpenLoop, Outcome, Part, Plan, Rate, Run, Sessions, Tallies,
+    drive, measure,
 };
 use crate::report::{Signs, ThreadReport, Warning};
 use crate::stop::Stop;
