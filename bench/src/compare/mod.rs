@@ -360,12 +360,14 @@ impl fmt::Display for CompareReport {
         };
         for pair in columns.chunks(2) {
             let samples = plurals(self.sample());
-            write!(f, "  {:<width$} {samples:>8} {:>7}", "", "errors")?;
+            // A terminal of 80 columns suffices.
+            let narrow = samples.len().max(5);
+            write!(f, "  {:<width$} {samples:>narrow$} {:>7}", "", "errors")?;
             pair.iter().try_for_each(|(name, _)| write!(f, " {name:>20}"))?;
             writeln!(f)?;
             for other in &self.others {
                 let (name, runs, errors) = (end_of(&other.name, width), other.runs, other.errors);
-                write!(f, "  {name:<width$} {runs:>8} {:>7}", count(errors))?;
+                write!(f, "  {name:<width$} {runs:>narrow$} {:>7}", count(errors))?;
                 pair.iter().try_for_each(|(_, of)| write!(f, " {:>20}", text_of(of(other))))?;
                 writeln!(f)?;
             }
