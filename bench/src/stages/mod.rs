@@ -282,7 +282,7 @@ mod tests {
             .filter(|(p, _)| *p != Point::Left && *p != Point::ReplyLeft)
             .collect();
         let replicas = [stamps(&points), Vec::new(), Vec::new()];
-        let report = super::report(1, &[sample()], &replicas, 1, 0);
+        let report = report(1, &[sample()], &replicas, 1, 0);
         assert_eq!(took(&report).iter().sum::<f64>(), 16.5);
         assert_eq!(took(&report)[5..10], [0.0, 0.0, 0.0, 0.0, 7.0]);
         let early = Sample { completed_ns: 12_500, ..sample() };
