@@ -6,9 +6,9 @@ use hybster::durable::Durability;
 
 use crate::Error;
 use crate::engine::Monitor;
-use crate::launch::Group;
+use crate::launch::{Group, Namespaces};
 use crate::load::BUCKET;
-use crate::options::{Action, Event};
+use crate::options::{Action, Event, Slow};
 use crate::report::{EventReport, ProcessReport, Recovery};
 use crate::spec::GroupSpec;
 use crate::stop::Stop;
@@ -28,8 +28,8 @@ pub struct Agenda {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Begin(Action),
-    /// A paused replica goes on: of the event with this number, in the order in which they happened.
-    Resume(usize),
+    /// What lasts ends: of the event with this number, in the order in which they happened.
+    End(usize),
 }
 
 /// An event that has happened.
@@ -39,7 +39,8 @@ struct Happened {
     replica: u16,
     at: Duration,
     over: Option<Duration>,
-    is_paused: bool,
+    /// Whether it lasts, and is to be ended.
+    is_on: bool,
 }
 
 impl Agenda {
@@ -71,7 +72,8 @@ impl Agenda {
                             .into(),
                     );
                 }
-                Action::Restart(_) | Action::Pause(..) => {}
+                Action::SlowLink(_, slow, _) => Namespaces::check(slow)?,
+                Action::Restart(_) | Action::Pause(..) | Action::Partition(..) => {}
             }
             if kills > spec.faults {
                 let faults = spec.faults;
@@ -120,7 +122,7 @@ impl Agenda {
         let (_, step) = self.todo.remove(0);
         let action = match step {
             Step::Begin(action) => action,
-            Step::Resume(event) => return self.resume(event, group, begin),
+            Step::End(event) => return self.end(event, group, begin),
         };
         let replica = match action.replica() {
             Some(replica) => replica,
@@ -130,8 +132,7 @@ impl Agenda {
             let text = format!("--event {action}: replica {replica} was killed before");
             return Err(Error::new(text));
         }
-        let mut event =
-            Happened { action, replica, at: begin.elapsed(), over: None, is_paused: false };
+        let mut event = Happened { action, replica, at: begin.elapsed(), over: None, is_on: false };
         match action {
             Action::Kill(_) => {
                 self.note_spent(group, replica);
@@ -144,13 +145,15 @@ impl Agenda {
                 group.restart(replica, stop)?;
                 event.over = Some(begin.elapsed());
             }
-            Action::Pause(_, length) => {
-                group.pause(replica)?;
-                event.is_paused = true;
-                let resume = (event.at + length, Step::Resume(self.happened.len()));
-                let place = self.todo.partition_point(|(at, _)| *at <= resume.0);
-                self.todo.insert(place, resume);
-            }
+            Action::Pause(..) => group.pause(replica)?,
+            Action::Partition(..) => group.network()?.cut(replica, true)?,
+            Action::SlowLink(one, slow, _) => self.slow(group, one, Some(slow))?,
+        }
+        if let Some(length) = action.length() {
+            event.is_on = true;
+            let end = (event.at + length, Step::End(self.happened.len()));
+            let place = self.todo.partition_point(|(at, _)| *at <= end.0);
+            self.todo.insert(place, end);
         }
         self.happened.push(event);
         Ok(())
@@ -160,15 +163,34 @@ impl Agenda {
         self.spent.extend(group.usage_of(replica));
     }
 
-    fn resume(&mut self, event: usize, group: &mut Group, begin: Instant) -> Result<(), Error> {
+    fn end(&mut self, event: usize, group: &mut Group, begin: Instant) -> Result<(), Error> {
         let event = &mut self.happened[event];
-        event.is_paused = false;
+        event.is_on = false;
         // It may have been killed meanwhile, by another event.
-        if self.dead.contains(&event.replica) {
+        if self.dead.contains(&event.replica) && !matches!(event.action, Action::SlowLink(None, ..))
+        {
             return Ok(());
         }
         event.over = Some(begin.elapsed());
-        group.resume(event.replica)
+        let event = *event;
+        self.undo(event, group)
+    }
+
+    fn undo(&self, event: Happened, group: &mut Group) -> Result<(), Error> {
+        match event.action {
+            Action::Pause(..) => group.resume(event.replica),
+            Action::Partition(..) => group.network()?.cut(event.replica, false),
+            Action::SlowLink(one, ..) => self.slow(group, one, None),
+            Action::Kill(_) | Action::Restart(_) => Ok(()),
+        }
+    }
+
+    /// The wire of one replica, or of all that run.
+    fn slow(&self, group: &Group, one: Option<u16>, slow: Option<Slow>) -> Result<(), Error> {
+        let all = 0..group.spec().replicas;
+        let chosen = all.filter(|r| one.is_none_or(|one| one == *r) && !self.dead.contains(r));
+        let network = group.network()?;
+        chosen.into_iter().try_for_each(|replica| network.slow(replica, slow))
     }
 
     /// Lets all paused replicas go on, so that they can be stopped in order.
@@ -176,8 +198,10 @@ impl Agenda {
     /// # Errors
     /// If one has ended.
     pub fn resume_all(&mut self, group: &mut Group) -> Result<(), Error> {
-        for event in self.happened.iter_mut().filter(|event| event.is_paused) {
-            event.is_paused = false;
+        let paused =
+            |event: &&mut Happened| event.is_on && matches!(event.action, Action::Pause(..));
+        for event in self.happened.iter_mut().filter(paused) {
+            event.is_on = false;
             if !self.dead.contains(&event.replica) {
                 group.resume(event.replica)?;
             }
@@ -258,7 +282,7 @@ mod tests {
             replica: 1,
             at: Duration::from_secs(at),
             over: None,
-            is_paused: false,
+            is_on: false,
         };
         let mut completed = vec![10; 600];
         completed[100..120].fill(0);

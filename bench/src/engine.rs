@@ -9,14 +9,21 @@ use hybster::client::{
 };
 use hybster::group::{Addresses, ClientKeys, CreateOptions, Group, ReplicaKeys, create};
 use hybster::services::{CounterService, KvService, NullService, counter};
-use hybster::{ClientId, GroupConfig, Replica, ReplicaId, RunningReplica, TransportKind};
+use hybster::{
+    ClientId, GroupConfig, Replica, ReplicaId, RequestNumber, RunningReplica, SessionId,
+    TransportKind,
+};
 
 pub use hybster::Status;
+pub use hybster::runtime::timing::{Point, StageTimes, Stamp};
+
+use hybster::runtime::timing::{is_sampled, now_ns};
 
 use crate::Error;
 use crate::load::{Access, Failure, Outcome, Sessions};
 use crate::options::{ReplicaArgs, ServiceKind};
 use crate::spec::{GroupFacts, GroupSpec};
+use crate::stages::Sample;
 use crate::stop::Stop;
 
 /// Longest wait for the links to all replicas.
@@ -116,7 +123,10 @@ pub fn data_directory(group: &Path, replica: u16) -> PathBuf {
 ///
 /// # Errors
 /// If a file is wrong, the port is taken, or a thread cannot be started.
-pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
+pub fn start_replica(
+    args: &ReplicaArgs,
+    times: Option<&StageTimes>,
+) -> Result<RunningReplica, Error> {
     let told = |e: &dyn std::fmt::Display| Error::new(e.to_string());
     let group = Group::load(&args.group).map_err(|e| told(&e))?;
     let keys =
@@ -133,6 +143,10 @@ pub fn start_replica(args: &ReplicaArgs) -> Result<RunningReplica, Error> {
     };
     let builder = match &args.trace {
         Some(file) => builder.trace_file(file),
+        None => builder,
+    };
+    let builder = match times {
+        Some(times) => builder.stage_times(times),
         None => builder,
     };
     let started = match args.service {
@@ -163,6 +177,85 @@ pub struct DriverSessions {
     count: u32,
     /// Time of polls that were to wait for no time, and found nothing.
     idle: Duration,
+    followed: Option<Box<Followed>>,
+}
+
+/// The requests that are followed, one in so many.
+#[derive(Debug)]
+struct Followed {
+    every: u32,
+    /// The load's origin.
+    origin_ns: u64,
+    /// What the operation that is submitted next counts from, if it is not the second step of one.
+    since_ns: Option<u64>,
+    /// By session, the one that is under way.
+    under_way: Vec<Option<Sample>>,
+    ended: Vec<Sample>,
+}
+
+/// Requests that one connection follows at most; later ones are not followed.
+const MOST_SAMPLES: usize = 1 << 20;
+
+impl Followed {
+    #[cold]
+    fn submitted(&mut self, id: SessionId, session: u32, number: RequestNumber, access: Access) {
+        let Some(since_ns) = self.since_ns.take() else { return };
+        let has_room = self.ended.len() < MOST_SAMPLES;
+        if access == Access::Order && has_room && is_sampled(id, number, self.every) {
+            let request = (id.client.0, id.session, number.0);
+            let submitted_ns = now_ns();
+            let since_ns = since_ns.min(submitted_ns);
+            self.under_way[session as usize] =
+                Some(Sample { request, since_ns, submitted_ns, completed_ns: 0 });
+        }
+    }
+
+    #[cold]
+    fn ended(&mut self, session: u32, is_done: bool) {
+        if let Some(sample) = self.under_way[session as usize].take().filter(|_| is_done) {
+            self.ended.push(Sample { completed_ns: now_ns(), ..sample });
+        }
+    }
+}
+
+/// A moment by the system's monotonic clock, which all processes of a host share, in nanoseconds.
+#[must_use]
+pub fn ns_of(moment: Instant) -> u64 {
+    let (now, now_ns) = (Instant::now(), now_ns());
+    let (ahead, behind) =
+        (moment.saturating_duration_since(now), now.saturating_duration_since(moment));
+    now_ns + ahead.as_nanos() as u64 - behind.as_nanos() as u64
+}
+
+/// The moment of which another process has told [`ns_of`].
+#[must_use]
+pub fn instant_of(ns: u64) -> Instant {
+    let (now, now_ns) = (Instant::now(), now_ns());
+    now + Duration::from_nanos(ns.saturating_sub(now_ns))
+        - Duration::from_nanos(now_ns.saturating_sub(ns))
+}
+
+impl DriverSessions {
+    /// Follows one ordered request in `every`, in a load with this origin.
+    pub fn follow(&mut self, every: u32, origin: Instant) {
+        self.followed = Some(Box::new(Followed {
+            every,
+            origin_ns: ns_of(origin),
+            since_ns: None,
+            under_way: vec![None; self.count as usize],
+            ended: Vec::new(),
+        }));
+    }
+
+    /// Those that were followed and had a result, if they count from the time between these two, which are
+    /// nanoseconds from the origin.
+    pub fn take_followed(&mut self, from: u64, to: u64) -> Vec<Sample> {
+        let Some(followed) = self.followed.take() else { return Vec::new() };
+        let (from, to) = (followed.origin_ns + from, followed.origin_ns + to);
+        let mut samples = followed.ended;
+        samples.retain(|sample| (from..to).contains(&sample.since_ns));
+        samples
+    }
 }
 
 /// How a client waits for replies.
@@ -205,6 +298,7 @@ pub fn connect(
         completions: Completions::default(),
         count: sessions,
         idle: Duration::ZERO,
+        followed: None,
     })
 }
 
@@ -245,8 +339,21 @@ impl Sessions for DriverSessions {
             Access::Query => RequestKind::ReadOnly,
         };
         match self.driver.submit(session, operation, kind) {
-            Ok(_) => Ok(()),
+            Ok(number) => {
+                if let Some(followed) = &mut self.followed {
+                    let id = self.driver.core().session_id(session);
+                    followed.submitted(id, session, number, access);
+                }
+                Ok(())
+            }
             Err(e) => Err(Error::new(format!("a request was not taken: {e}"))),
+        }
+    }
+
+    #[inline]
+    fn counts_from(&mut self, since: u64) {
+        if let Some(followed) = &mut self.followed {
+            followed.since_ns = Some(followed.origin_ns + since);
         }
     }
 
@@ -286,6 +393,9 @@ impl Sessions for DriverSessions {
                 | EngineOutcome::ResultGone
                 | EngineOutcome::StatesDiffer => Outcome::Failed(Failure::Refused),
             };
+            if let Some(followed) = &mut self.followed {
+                followed.ended(completion.session, matches!(outcome, Outcome::Done(_)));
+            }
             done(completion.session, outcome);
         }
         Ok(())
@@ -306,6 +416,7 @@ pub fn counter_value(group: &Path, identity: u32, stop: &Stop) -> Result<u64, Er
         completions: Completions::default(),
         count: 1,
         idle: Duration::ZERO,
+        followed: None,
     };
     let links = sessions.driver.await_links(CONNECT);
     links.map_err(|e| Error::new(e.to_string()))?;

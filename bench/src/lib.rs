@@ -6,7 +6,7 @@
 //! faults under load and checks what became of each operation, [`sweep`] measures a series, [`knee`] looks
 //! for the highest rate that satisfies a condition, [`compare`] gives ratios of reports, [`merge`] makes one of several, [`page`]
 //! draws them, [`profile`] shows
-//! where the time goes, [`usage`] samples what processes use. Only [`engine`] knows the engine's
+//! where the time goes, [`usage`] samples what processes use, [`stages`] tells where the latency of requests goes. Only [`engine`] knows the engine's
 //! interface, and [`options`] and [`spec`] are data that all others may use.
 //!
 //! However the benchmark ends (normally, with an error, by Ctrl-C or kill -9), no process is left
@@ -33,6 +33,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod spec;
+pub mod stages;
 pub mod stop;
 pub mod sweep;
 pub mod usage;

@@ -41,6 +41,12 @@ fn main() -> ExitCode {
         // Help and version.
         Err(error) => error.exit(),
     };
+    if cli.needs_network()
+        && let Err(error) = launch::enter()
+    {
+        tell(&error);
+        return ExitCode::from(error.exit_code());
+    }
     hybster::heap::keep_freed_memory();
     let result = match cli.command {
         None => run_command(&cli.run),
@@ -53,6 +59,7 @@ fn main() -> ExitCode {
         Some(Command::Flamegraph(options)) => profile_command(&options),
         Some(Command::Idle(options)) => idle_command(&options),
         Some(Command::Replica(args)) => launch::run_replica(&args).map(|()| Verdict::default()),
+        Some(Command::Load(args)) => run::run_load(&args).map(|()| Verdict::default()),
     };
     let verdict = match result {
         Ok(verdict) => verdict,

@@ -89,6 +89,7 @@ pub fn of_parts(parts: &[(String, RunReport)]) -> Result<RunReport, Error> {
         connections: parts.iter().flat_map(|(_, run)| connections(run)).collect(),
         timeline: Some(TimelineReport { bucket_ms: common.bucket_ms, completed: common.timeline }),
         usage: None,
+        stages: None,
         merged: parts.iter().map(|(name, run)| merged_report(name, run)).collect(),
         ..first.clone()
     };

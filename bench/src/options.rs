@@ -9,9 +9,9 @@ mod workload;
 
 pub use axis::Axis;
 pub use disks::{DiskEvent, DiskOptions};
-pub use event::{Action, Event};
+pub use event::{Action, Event, Slow};
 pub use knee::{Measure, Objective};
-pub use workload::{Arrivals, Distribution, LoadOptions, ServiceKind, WorkloadKind};
+pub use workload::{Arrivals, Distribution, LoadOptions, Ramp, ServiceKind, WorkloadKind};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,6 +67,9 @@ pub enum Command {
     /// One replica, started by this program itself.
     #[command(hide = true)]
     Replica(ReplicaArgs),
+    /// One of several load processes, started by this program itself.
+    #[command(hide = true)]
+    Load(LoadArgs),
 }
 
 /// Which replicas are killed and started again.
@@ -171,11 +174,16 @@ pub struct RunOptions {
     /// The operations, and when they are due.
     #[command(flatten)]
     pub load: LoadOptions,
+    /// So many processes make the load, each with --connections connections: for more than one process of the
+    /// operating system can do. The clients are shared among them.
+    #[arg(long, default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub processes: u32,
     /// How long to measure.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = seconds)]
     pub duration: Duration,
     /// Measure this many operations, and not a time.
-    #[arg(long, value_name = "N", conflicts_with_all = ["duration", "find_knee"],
+    #[arg(long, value_name = "N", conflicts_with_all = ["duration", "find_knee", "processes", "ramp"],
           value_parser = clap::value_parser!(u64).range(1..))]
     pub operations: Option<u64>,
     /// How long to load before the measurement.
@@ -183,16 +191,23 @@ pub struct RunOptions {
     pub warmup: Duration,
     /// Cause this while measuring, so long after the measurement began: TIME:kill-leader, TIME:kill 1,
     /// TIME:pause 2 for 5s, TIME:pause-leader for 5s, TIME:restart 1 or TIME:restart-leader, as in
-    /// 10s:kill-leader. The option may be given again.
+    /// 10s:kill-leader. With replicas in network namespaces of their own also TIME:partition 2 for 5s,
+    /// TIME:partition-leader for 5s (cut off from everybody), TIME:slow-link 2 20ms 100mbit for 5s (each way;
+    /// without a number the wires of all, without `for` to the end). The option may be given again.
     #[arg(long = "event", value_name = "TIME:WHAT")]
     pub events: Vec<Event>,
+    /// Show where latency goes: one request in N (64 if no number is given) is followed through all stages of
+    /// the load generator, the leader and its followers.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "64",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub stages: Option<u32>,
     /// Put the load on a group that runs already, here or elsewhere: the directory with its group.toml and the
     /// keys of clients, as `hybster init` makes it. --service says what it runs. Nothing is known then of the
     /// replicas' processes. Each connection is a client of the group, and one more asks for counters if there
     /// is one.
     #[arg(long = "group", value_name = "DIRECTORY", conflicts_with_all = ["protocol", "replicas", "faults",
           "pillars", "batch_max", "layout", "durability", "authenticator", "request_authenticator",
-          "link_cipher", "unreplicated", "trace", "replica_wrapper", "events"])]
+          "link_cipher", "unreplicated", "trace", "replica_wrapper", "events", "stages"])]
     pub group_directory: Option<PathBuf>,
     /// The number of the first of those clients; others may load the same group at the same time.
     #[arg(long, default_value_t = 0, value_name = "N", requires = "group_directory")]
@@ -200,7 +215,7 @@ pub struct RunOptions {
     /// Find the highest rate at which this holds, such as "p99<5ms" (p50, p90, p99, p999, mean or max), by
     /// an open loop of --duration at each step. Without --rate, the steps follow from what a closed loop
     /// reaches.
-    #[arg(long, value_name = "CONDITION", conflicts_with = "events")]
+    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["events", "ramp"])]
     pub find_knee: Option<Objective>,
     /// Write a directory with report.html, plots, report.json, CSV and the distribution of latencies too.
     #[arg(long, value_name = "DIRECTORY")]
@@ -294,7 +309,8 @@ pub struct AblateOptions {
 /// Options of `compare`.
 #[derive(Clone, Debug, Args)]
 pub struct CompareOptions {
-    /// Reports (--json) of run, sweep or ablate, or directories of reports whose runs are taken together.
+    /// Reports (--json) of run, sweep, ablate, fault or --find-knee, all of one kind, or directories of reports that are
+    /// taken together.
     /// The first is what others are compared with; of a series, its first value.
     #[arg(required = true, value_name = "FILE")]
     pub reports: Vec<PathBuf>,
@@ -384,6 +400,59 @@ pub struct ReplicaArgs {
     /// The file for its trace.
     #[arg(long)]
     pub trace: Option<PathBuf>,
+    /// One request in so many is followed.
+    #[arg(long, requires = "stage_file")]
+    pub stages: Option<u32>,
+    /// The file for the stamps of these.
+    #[arg(long)]
+    pub stage_file: Option<PathBuf>,
+}
+
+/// Options of the hidden subcommand for a load process.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// Which of them it is.
+    #[arg(long)]
+    pub part: u32,
+    /// Cores that its load threads are pinned to.
+    #[arg(long, value_delimiter = ',')]
+    pub cores: Vec<usize>,
+    /// One request in so many is followed.
+    #[arg(long)]
+    pub follow: Option<u32>,
+    /// The load on a group; of `processes`, this is one.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+impl Cli {
+    /// Whether replicas need wires of their own.
+    #[must_use]
+    pub fn needs_network(&self) -> bool {
+        let run = match &self.command {
+            None => &self.run,
+            Some(Command::Run(run)) => run,
+            Some(Command::Sweep(options)) => &options.run,
+            Some(Command::Ablate(options)) => &options.run,
+            Some(Command::Flamegraph(options)) => &options.run,
+            Some(_) => return false,
+        };
+        run.needs_network()
+    }
+}
+
+impl RunOptions {
+    /// Whether replicas need wires of their own.
+    #[must_use]
+    pub fn needs_network(&self) -> bool {
+        self.events.iter().any(|event| event.action.is_of_network())
+    }
+
+    /// The connections of all load processes.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.processes * self.group.connections.min(self.group.clients)
+    }
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -421,6 +490,26 @@ mod tests {
             assert!(Cli::try_parse_from([&group[..], &[conflict]].concat()).is_err(), "{conflict}");
         }
         assert!(Cli::try_parse_from(["hybster-bench", "--first-client=1"]).is_err());
+    }
+
+    #[test]
+    fn a_load_process_is_told_what_its_parent_was() {
+        let loads = [
+            "--workload=ycsb-e --keys=7 --distribution=uniform --scan-length=3 --seed=9 --rate=10.5 \
+             --arrivals=poisson --hot-client=7",
+            "--service=kv --read-percent=5 --think-time=1500us",
+            "--ramp=1.5k..2M --arrivals=constant",
+            "--replay=/tmp/operations",
+            "",
+        ];
+        for load in loads {
+            let words: Vec<&str> = load.split_whitespace().collect();
+            let run = Cli::parse_from([&["hybster-bench"], &words[..]].concat()).run;
+            let told = run.load.arguments();
+            let again =
+                Cli::parse_from(std::iter::once("hybster-bench".to_owned()).chain(told)).run;
+            assert_eq!(format!("{:?}", again.load), format!("{:?}", run.load));
+        }
     }
 
     #[test]

@@ -53,6 +53,27 @@ pub struct GroupSpec {
     pub trace: Option<PathBuf>,
     /// What starts replicas.
     pub replica_wrapper: Option<PathBuf>,
+    /// Which requests replicas follow.
+    pub stages: Option<StagesSpec>,
+    /// Whether each replica is in a network namespace of its own.
+    pub has_wires: bool,
+}
+
+/// Which requests replicas follow, and where they write the stamps that they gave them.
+#[derive(Clone, Debug)]
+pub struct StagesSpec {
+    /// One in so many.
+    pub every: u32,
+    /// The directory of the files.
+    pub directory: PathBuf,
+}
+
+impl StagesSpec {
+    /// The file of a replica.
+    #[must_use]
+    pub fn file(&self, replica: u16) -> PathBuf {
+        self.directory.join(format!("replica-{replica}.stamps"))
+    }
 }
 
 /// What the files of a group say.
@@ -133,6 +154,8 @@ impl GroupSpec {
             unreplicated: options.unreplicated,
             trace: options.trace.clone(),
             replica_wrapper: options.replica_wrapper.clone(),
+            stages: None,
+            has_wires: false,
         })
     }
     /// The group that runs already, for a load of so many connections over these options.
@@ -166,6 +189,8 @@ impl GroupSpec {
             unreplicated: false,
             trace: None,
             replica_wrapper: None,
+            stages: None,
+            has_wires: false,
         })
     }
 }

@@ -116,7 +116,10 @@ fn what_needs_the_replicas_processes_is_refused() {
         (&["--group=/tmp"], "say what the group runs"),
         (&["--group=/tmp", "--service=kv", "--event=1s:kill-leader"], "cannot be used with"),
         (&["--group=/tmp", "--service=kv", "--pillars=2"], "cannot be used with"),
-        (&["sweep", "--over=clients", "--group=/tmp", "--service=kv"], "a series starts a group"),
+        (
+            &["sweep", "--over=batch", "--group=/tmp", "--service=kv"],
+            "a series over batch starts a group",
+        ),
         (&["flamegraph", "--group=/tmp", "--service=kv"], "perf samples processes"),
     ] {
         let output = run(arguments);

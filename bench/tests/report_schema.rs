@@ -29,7 +29,7 @@ fn json(report: &impl Serialize) -> Value {
 /// A report of each kind with every field set, as the program writes it.
 fn reports() -> Vec<Value> {
     let machine = Machine::here;
-    let group = |name: &str, runs| Group { name: name.into(), runs };
+    let group = |name: &str, runs: Vec<RunReport>| Group::of_runs(name, &runs);
     let runs = || vec![run(), run(), run()];
     let comparison = of_groups(&[group("a", runs()), group("b", runs())]).unwrap();
     let knee = KneeReport {

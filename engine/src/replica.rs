@@ -36,6 +36,7 @@ use crate::durable::{self, DataError, Disks, Durability, Durable, Found, Opened,
 use crate::group::GroupError;
 use crate::group::{Group, ReplicaKeys};
 use crate::memory::Memory;
+use crate::runtime::timing::StageTimes;
 use crate::runtime::{
     Agent, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceFile,
     TraceTarget, connect, plan,
@@ -87,6 +88,7 @@ impl Replica {
             is_first: false,
             is_replicated: true,
             trace: None,
+            times: None,
         }
     }
 }
@@ -107,6 +109,7 @@ pub struct ReplicaBuilder<S> {
     is_first: bool,
     is_replicated: bool,
     trace: Option<Trace>,
+    times: Option<StageTimes>,
 }
 
 /// Where protocol events go.
@@ -132,6 +135,7 @@ impl<S> ReplicaBuilder<S> {
             is_first: self.is_first,
             is_replicated: self.is_replicated,
             trace: self.trace,
+            times: self.times,
         }
     }
 
@@ -214,6 +218,12 @@ impl<S> ReplicaBuilder<S> {
         self.trace = Some(Trace::File(path.into()));
         self
     }
+
+    /// Records when some requests pass each stage, for whoever measures: see [`StageTimes`].
+    pub fn stage_times(mut self, times: &StageTimes) -> Self {
+        self.times = Some(times.clone());
+        self
+    }
 }
 
 impl<S: Service> ReplicaBuilder<S> {
@@ -255,6 +265,7 @@ impl<S: Service> ReplicaBuilder<S> {
         };
         let shared = Shared::new(id, config, layout, transport_kind, is_replicated, plans, trace)
             .with_service(identity)
+            .with_times(self.times.take())
             .with_disk(durable.clone());
         let shared = Arc::new(shared);
         teller.is_for(&shared);

@@ -1,7 +1,7 @@
 //! A child process that never outlives its owner.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child as Process, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -126,6 +126,43 @@ impl Child {
                     return Err(self.failure(&how));
                 }
             }
+        }
+    }
+
+    /// Says something on the child's standard input.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn say(&mut self, line: &str) -> Result<(), Error> {
+        let said =
+            self.stdin.as_mut().map(|stdin| writeln!(stdin, "{line}").and_then(|()| stdin.flush()));
+        match said {
+            Some(Ok(())) => Ok(()),
+            _ => Err(self.failure("does not listen any more")),
+        }
+    }
+
+    /// The next line that it has said, if there is one.
+    pub fn next_line(&mut self) -> Option<String> {
+        self.lines.try_recv().ok()
+    }
+
+    /// Whether it has ended, and well.
+    ///
+    /// # Errors
+    /// With its log, if it has ended with an error.
+    pub fn has_ended(&mut self) -> Result<bool, Error> {
+        match self.process.try_wait() {
+            Ok(None) => Ok(false),
+            Ok(Some(status)) => {
+                self.reaped = true;
+                if status.success() {
+                    Ok(true)
+                } else {
+                    Err(self.failure(&format!("ended with an error ({status})")))
+                }
+            }
+            Err(e) => Err(Error::new(format!("cannot ask for the state of {}: {e}", self.name))),
         }
     }
 

@@ -2,9 +2,11 @@
 
 mod child;
 mod directory;
+mod namespaces;
 mod replica;
 
 pub use child::{Child, End};
+pub use namespaces::{Namespaces, enter};
 pub use replica::run_replica;
 
 use directory::Directory;
@@ -42,6 +44,8 @@ pub struct Group {
     replicas: Vec<Child>,
     directory: Directory,
     spec: GroupSpec,
+    /// If replicas have wires of their own.
+    network: Option<Namespaces>,
 }
 
 impl Group {
@@ -65,8 +69,12 @@ impl Group {
 
     fn launch_once(spec: &GroupSpec, stop: &Stop) -> Result<Self, Error> {
         let directory = Directory::new()?;
-        let mut group = Self { replicas: Vec::new(), directory, spec: spec.clone() };
-        let addresses = free_addresses(spec.replicas)?;
+        let network = spec.has_wires.then(Namespaces::new).transpose()?;
+        let addresses = match network {
+            Some(_) => Namespaces::addresses(spec.replicas),
+            None => free_addresses(spec.replicas)?,
+        };
+        let mut group = Self { replicas: Vec::new(), directory, spec: spec.clone(), network };
         engine::create_group(&group.path(), spec, &addresses)?;
         for replica in 0..spec.replicas {
             let child = group.spawn(replica, None)?;
@@ -82,16 +90,17 @@ impl Group {
         Ok(group)
     }
 
-    fn spawn(&self, replica: u16, data: Option<&Path>) -> Result<Child, Error> {
+    fn spawn(&mut self, replica: u16, data: Option<&Path>) -> Result<Child, Error> {
         let program = std::env::current_exe()
             .map_err(|e| Error::new(format!("cannot find this program itself: {e}")))?;
         let spec = &self.spec;
-        let mut command = match &spec.replica_wrapper {
-            Some(wrapper) => Command::new(wrapper),
-            None => Command::new(&program),
+        let begin = spec.replica_wrapper.as_ref().map_or(program.as_os_str(), |w| w.as_os_str());
+        let mut command = match &self.network {
+            Some(_) => Namespaces::wrap(begin),
+            None => Command::new(begin),
         };
         if spec.replica_wrapper.is_some() {
-            command.arg(program);
+            command.arg(&program);
         }
         command.arg("replica").arg("--group").arg(self.path());
         command.args(["--id", &replica.to_string(), "--layout", spec.layout.name()]);
@@ -112,9 +121,27 @@ impl Group {
         if let Some(directory) = &spec.trace {
             command.arg("--trace").arg(directory.join(format!("replica-{replica}.trace")));
         }
+        if let Some(stages) = &spec.stages {
+            command.args(["--stages", &stages.every.to_string()]);
+            command.arg("--stage-file").arg(stages.file(replica));
+        }
         let name = if spec.unreplicated { "server".into() } else { format!("replica {replica}") };
         let log = self.directory.path().join(format!("replica-{replica}.log"));
-        Child::spawn(&name, &mut command, &log)
+        let mut child = Child::spawn(&name, &mut command, &log)?;
+        if let Some(network) = &mut self.network {
+            network.attach(replica, child.pid())?;
+            child.say("go")?;
+        }
+        Ok(child)
+    }
+
+    /// The wires of replicas.
+    ///
+    /// # Errors
+    /// If they have none of their own.
+    pub fn network(&self) -> Result<&Namespaces, Error> {
+        let none = || Error::new("the replicas have no wires of their own");
+        self.network.as_ref().ok_or_else(none)
     }
 
     /// The group directory.

@@ -5,8 +5,9 @@ use std::io::{Read, Write};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::Error;
-use crate::engine;
+use crate::engine::{self, StageTimes};
 use crate::options::ReplicaArgs;
+use crate::stages::file;
 use crate::stop::Stop;
 
 /// Runs one replica until its standard input ends, its parent dies or a signal comes.
@@ -20,7 +21,8 @@ pub fn run_replica(args: &ReplicaArgs) -> Result<(), Error> {
     hybster::logging::init(None, None, log::LevelFilter::Info)
         .map_err(|e| Error::new(e.to_string()))?;
     let stop = Stop::on_signals()?;
-    let replica = engine::start_replica(args)?;
+    let times = args.stages.map(StageTimes::one_in);
+    let replica = engine::start_replica(args, times.as_ref())?;
     println!("ready replica {}", args.id);
     std::io::stdout().flush().map_err(|e| Error::new(format!("standard output: {e}")))?;
     let ended = stop.clone();
@@ -33,5 +35,10 @@ pub fn run_replica(args: &ReplicaArgs) -> Result<(), Error> {
             ended.raise();
         })
         .map_err(|e| Error::new(format!("cannot start a thread: {e}")))?;
-    engine::serve(replica, &stop)
+    let served = engine::serve(replica, &stop);
+    if let (Some(times), Some(file)) = (times, &args.stage_file) {
+        let (stamps, lost) = times.take();
+        file::write(file, &stamps, lost)?;
+    }
+    served
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Access, Answer, Failure, Outcome, Pace, Recorder, Sessions, Workload};
 use crate::Error;
+use crate::stages::Sample;
 use crate::stop::Stop;
 
 /// A failed session waits this long before it submits again.
@@ -67,6 +68,22 @@ impl Tallies {
         self.finish.fetch_max(HURRY, Ordering::Relaxed);
     }
 
+    /// What [`Self::finish`] or [`Self::hurry`] have asked for, as a word; nothing, if neither was called.
+    #[must_use]
+    pub fn asked(&self) -> Option<&'static str> {
+        match self.finish.load(Ordering::Relaxed) {
+            0 => None,
+            FINISH => Some("finish"),
+            _ => Some("hurry"),
+        }
+    }
+
+    /// Takes over what another process has counted.
+    pub fn set(&self, completed: u64, failed: u64) {
+        self.completed.store(completed, Ordering::Relaxed);
+        self.failed.store(failed, Ordering::Relaxed);
+    }
+
     /// Whether the thread has ended its interval by itself.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -109,6 +126,8 @@ pub struct Run<W> {
     pub length: Duration,
     /// How much of it the thread had nothing to do: it waited for replies or for the next operation to be due.
     pub waited: Duration,
+    /// The requests that were followed.
+    pub samples: Vec<Sample>,
 }
 
 /// An operation's end, kept until the poll is over so that the time is taken once.
@@ -245,6 +264,7 @@ impl<P: Pace, W: Workload> Load<P, W> {
             }
             self.started[session as usize] = since;
             self.outstanding += 1;
+            sessions.counts_from(since);
             self.send(sessions, session)?;
         }
         Ok(())
@@ -362,6 +382,7 @@ impl<P: Pace, W: Workload> Load<P, W> {
             failed: self.failed,
             unfinished: self.outstanding,
             waited: self.waited.saturating_sub(self.waited_before).min(length),
+            samples: Vec::new(),
         }
     }
 }
@@ -446,7 +467,7 @@ fn pin(core: Option<usize>) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::super::testing::Loopback;
-    use super::super::{ClosedLoop, OpenLoop};
+    use super::super::{ClosedLoop, OpenLoop, Rate};
     use super::*;
 
     struct Any(u64);
@@ -499,7 +520,7 @@ mod tests {
     #[test]
     fn an_open_loop_completes_what_was_intended_inside_the_interval() {
         let mut sessions = Loopback::new(4);
-        let pace = OpenLoop::new(4, 20_000.0);
+        let pace = OpenLoop::new(4, Rate::constant(20_000.0));
         let tallies = Tallies::default();
         let run =
             drive(&mut sessions, pace, Any(0), &plan(10, 40), &tallies, &Stop::new()).unwrap();
@@ -551,7 +572,7 @@ mod tests {
     fn a_stall_shows_in_the_percentiles_of_an_open_loop() {
         let stall = Duration::from_millis(200)..Duration::from_millis(1200);
         let mut sessions = Stalling { inner: Loopback::new(2), begun: Instant::now(), stall };
-        let (pace, tallies) = (OpenLoop::new(2, 1000.0), Tallies::default());
+        let (pace, tallies) = (OpenLoop::new(2, Rate::constant(1000.0)), Tallies::default());
         let run = drive(&mut sessions, pace, Any(0), &plan(0, 2000), &tallies, &Stop::new());
         let run = run.unwrap();
         // It had nothing to do meanwhile.

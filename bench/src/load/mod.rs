@@ -13,7 +13,7 @@ mod timeline;
 
 pub use closed::ClosedLoop;
 pub use drive::{Part, Plan, Run, Tallies, drive, measure};
-pub use open::OpenLoop;
+pub use open::{OpenLoop, Rate};
 pub use record::{Measured, Recorder, latency_histogram};
 pub use timeline::{BUCKET, Timeline};
 
@@ -82,6 +82,13 @@ pub trait Sessions {
     /// # Errors
     /// If the driver cannot take it at all (a bug of the caller or a driver that has ended).
     fn submit(&mut self, session: u32, access: Access, operation: &[u8]) -> Result<(), Error>;
+
+    /// The operation that is submitted next counts from this time, in nanoseconds from the origin of the load: for
+    /// whoever follows requests.
+    #[inline]
+    fn counts_from(&mut self, since: u64) {
+        let _ = since;
+    }
 
     /// How long it has waited so far with nothing to do: in polls, for something to happen.
     fn waited(&self) -> Duration;

@@ -63,6 +63,15 @@ impl Axis {
         }
     }
 
+    /// Whether the load alone changes, so that one group serves all runs.
+    #[must_use]
+    pub fn is_of_load(self) -> bool {
+        matches!(
+            self,
+            Self::Clients | Self::RequestSize | Self::Transport | Self::ReadPercent | Self::Rate
+        )
+    }
+
     /// The values asked for, or a series that shows the curve.
     #[must_use]
     pub fn values_or_default(self, asked: &[String]) -> Vec<String> {

@@ -6,6 +6,7 @@
 
 mod html;
 mod plot;
+mod stages;
 mod usage;
 
 use std::fmt::{Display, Write as _};
@@ -69,6 +70,10 @@ impl Page {
         if !run.latency_distribution.is_empty() {
             plots.push(latency(run)?);
             files.push(("latency.hgrm".into(), hgrm(run)));
+        }
+        if let Some(stages) = &run.stages {
+            plots.extend(stages::plot(stages)?);
+            files.push(("stages.csv".into(), stages.csv()));
         }
         if let Some(usage) = run.usage.as_ref().filter(|usage| !usage.at_s.is_empty()) {
             plots.extend(usage::plots(run, usage)?);
@@ -221,6 +226,13 @@ fn throughput(run: &RunReport, completed: &[u32], bucket_ms: u64) -> Result<Plot
         1 => ", with an event as a vertical line".into(),
         n => format!(", with {n} events as vertical lines"),
     };
+    let mut lines = vec![Line { name: "throughput".into(), points, is_marked: false }];
+    if let Some(ramp) = run.config.load.as_ref().and_then(|load| load.ramp) {
+        // The interval may have been cut short; the rate would have been reached at its planned end.
+        let share = |s: f64| ramp.from_ops_s + (ramp.to_ops_s - ramp.from_ops_s) * s;
+        let points = vec![(0.0, share(0.0)), (run.duration_s, share(1.0))];
+        lines.push(Line { name: "asked for".into(), points, is_marked: false });
+    }
     Drawing {
         name: "throughput",
         title: "Throughput over time".into(),
@@ -235,7 +247,8 @@ fn throughput(run: &RunReport, completed: &[u32], bucket_ms: u64) -> Result<Plot
         y_title: "operations/s",
         x_label: &|x| format!("{}", (x * 100.0).round() / 100.0),
         y_label: &short,
-        lines: vec![Line { name: "throughput".into(), points, is_marked: false }],
+        lines,
+        bars: Vec::new(),
         events,
         x_range: Some((0.0, run.duration_s.max(0.01))),
     }
@@ -295,6 +308,7 @@ fn latency(run: &RunReport) -> Result<Plot, Error> {
         x_label: &percentile_label,
         y_label: &time_label,
         lines: vec![Line { name: "latency".into(), points, is_marked: false }],
+        bars: Vec::new(),
         events: Vec::new(),
         x_range: Some((0.0, last)),
     }
@@ -357,6 +371,7 @@ fn curve(what: &str, points: Vec<(f64, f64, f64)>) -> Result<Plot, Error> {
         x_label: &short,
         y_label: &time_label,
         lines,
+        bars: Vec::new(),
         events: Vec::new(),
         x_range: Some((0.0, most.max(1.0) * 1.02)),
     }
@@ -384,6 +399,8 @@ mod tests {
             read("latency.hgrm").contains("       9.000 0.990000000000    4082221         100.00")
         );
         assert_eq!(read("usage.csv").lines().count(), 1 + 3 * 2);
+        assert!(read("stages.svg").contains("<rect"));
+        assert!(read("stages.csv").contains("from p99,10,quorum,900\n"));
         for name in ["throughput.svg", "latency.svg", "cpu.svg", "memory.svg"] {
             let svg = read(name);
             assert!(svg.starts_with("<svg ") && svg.contains("<polyline"), "{svg}");
@@ -392,6 +409,8 @@ mod tests {
         let page = read("report.html");
         for part in [
             "Throughput over time",
+            "Where latency went",
+            "spent most of it, 90 %, with: between replicas",
             "kill-leader",
             "the rate was not kept",
             "99.9 %",
@@ -405,8 +424,8 @@ mod tests {
             assert!(!page.contains(outside), "the page needs {outside}");
         }
         // A plot has two sizes, a label for whoever cannot see it, and no colour without a value.
-        assert_eq!(page.matches("role=\"img\" aria-label=").count(), 4);
-        assert_eq!(page.matches("<svg ").count(), 8);
+        assert_eq!(page.matches("role=\"img\" aria-label=").count(), 5);
+        assert_eq!(page.matches("<svg ").count(), 10);
         assert_eq!(page.matches("the rate was not kept").count(), 1);
         for n in 1..=9 {
             assert!(!page.contains(&format!("#0{n}0{n}0{n}")));

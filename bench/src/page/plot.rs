@@ -5,6 +5,7 @@
 //! ([`themed`]) and a file of its own has fixed ones ([`fixed`]).
 
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -77,6 +78,9 @@ pub(super) struct Line {
     pub(super) is_marked: bool,
 }
 
+/// The inside of a plot's axes.
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
 /// What a plot is made of.
 pub(super) struct Drawing<'a> {
     pub(super) name: &'static str,
@@ -87,6 +91,8 @@ pub(super) struct Drawing<'a> {
     pub(super) x_label: &'a dyn Fn(f64) -> String,
     pub(super) y_label: &'a dyn Fn(f64) -> String,
     pub(super) lines: Vec<Line>,
+    /// If the lines are parts of bars, each on top of the one before: what stands below each bar, and above it.
+    pub(super) bars: Vec<(String, String)>,
     /// Vertical lines with their labels.
     pub(super) events: Vec<(f64, String)>,
     /// Where the x axis begins and ends; by default as the points do.
@@ -100,8 +106,11 @@ impl Drawing<'_> {
     /// If plotters refuses.
     pub(super) fn draw(self) -> Result<Plot, Error> {
         let failed = |e: String| Error::new(format!("cannot draw {}: {e}", self.name));
-        let wide = self.at(WIDE).map_err(failed)?;
-        let narrow = self.at(NARROW).map_err(failed)?;
+        // Names take as much room in a plot of bars as the bars.
+        let more = if self.bars.is_empty() { 0 } else { 8 };
+        let size = |size: Size| Size { height: size.height + more * size.letters, ..size };
+        let wide = self.at(size(WIDE)).map_err(failed)?;
+        let narrow = self.at(size(NARROW)).map_err(failed)?;
         let (name, title, description) = (self.name, self.title, self.description);
         Ok(Plot { name, title, description, wide, narrow })
     }
@@ -109,9 +118,49 @@ impl Drawing<'_> {
     /// How far the y axis goes beyond the highest point, as a factor: names of lines stand above them.
     fn headroom(&self, size: Size) -> f64 {
         let names = if self.lines.len() > 1 { self.lines.len() } else { 0 };
-        let rows = (names as f64 + 0.5) * f64::from(size.letters) * 1.3;
+        // The first bar stands below the names, with a row above it.
+        let extra = if self.bars.is_empty() { 0.5 } else { 2.0 };
+        let rows = (names as f64 + extra) * f64::from(size.letters) * 1.3;
         let height = f64::from(size.height - 20 - 3 * size.letters);
         (1.0 / (1.0 - (rows / height).min(0.6))).max(1.12)
+    }
+
+    /// How high each bar is.
+    fn bar_ends(&self) -> Vec<f64> {
+        let part = |line: &Line, bar: usize| line.points.get(bar).map_or(0.0, |(_, y)| *y);
+        let high = |bar| self.lines.iter().map(|line| part(line, bar)).sum();
+        (0..self.bars.len()).map(high).collect()
+    }
+
+    fn draw_bars<'a>(
+        &self,
+        area: &DrawingArea<SVGBackend<'a>, Shift>,
+        chart: &mut Chart<'_, 'a>,
+        size: Size,
+    ) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>> {
+        let mut ends = vec![0.0; self.bars.len()];
+        for (number, line) in self.lines.iter().enumerate() {
+            let style = SERIES[number % SERIES.len()].filled();
+            let parts = line.points.iter().zip(&mut ends).map(|((x, y), end)| {
+                let from = *end;
+                *end += y;
+                Rectangle::new([(x - 0.36, from), (x + 0.36, *end)], style)
+            });
+            let drawn = chart.draw_series(parts)?;
+            drawn
+                .label(&line.name)
+                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 16, y + 5)], style));
+        }
+        let font = ("sans-serif", size.letters).into_font().color(&INK);
+        for (number, ((below, above), end)) in self.bars.iter().zip(ends).enumerate() {
+            let x = number as f64;
+            let style = font.pos(Pos::new(HPos::Center, VPos::Bottom));
+            chart.draw_series([Text::new(above.clone(), (x, end), style)])?;
+            let (x, y) = chart.backend_coord(&(x, 0.0));
+            let style = font.pos(Pos::new(HPos::Center, VPos::Top));
+            area.draw(&Text::new(below.clone(), (x, y + size.letters as i32 / 3), style))?;
+        }
+        Ok(())
     }
 
     fn at(&self, size: Size) -> Result<String, String> {
@@ -131,7 +180,10 @@ impl Drawing<'_> {
         size: Size,
     ) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'_> as DrawingBackend>::ErrorType>> {
         let points = || self.lines.iter().flat_map(|line| &line.points);
-        let most_y = points().map(|(_, y)| *y).fold(0.0, f64::max).max(1e-9);
+        let most_y = match self.bars.len() {
+            0 => points().map(|(_, y)| *y).fold(0.0, f64::max).max(1e-9),
+            _ => self.bar_ends().into_iter().fold(1e-9, f64::max),
+        };
         let top = most_y * self.headroom(size);
         let (least_x, most_x) = self.x_range.unwrap_or_else(|| {
             let least = points().map(|(x, _)| *x).fold(f64::INFINITY, f64::min);
@@ -149,7 +201,7 @@ impl Drawing<'_> {
             .configure_mesh()
             .x_desc(self.x_title)
             .y_desc(self.y_title)
-            .x_labels(size.labels)
+            .x_labels(if self.bars.is_empty() { size.labels } else { 0 })
             .y_labels(6)
             .x_label_formatter(&|x| (self.x_label)(*x))
             .y_label_formatter(&|y| (self.y_label)(*y))
@@ -159,7 +211,10 @@ impl Drawing<'_> {
             .label_style(font(INK))
             .axis_desc_style(font(INK))
             .draw()?;
-        for (number, line) in self.lines.iter().enumerate() {
+        if !self.bars.is_empty() {
+            self.draw_bars(area, &mut chart, size)?;
+        }
+        for (number, line) in self.lines.iter().enumerate().filter(|_| self.bars.is_empty()) {
             let colour = SERIES[number % SERIES.len()];
             let points = thinned(&line.points, size.points);
             let style = colour.stroke_width(if points.len() > size.points / 4 { 1 } else { 2 });

@@ -32,6 +32,7 @@ pub(super) fn plots(run: &RunReport, usage: &UsageReport) -> Result<[Plot; 2], E
             x_label: &|x| format!("{}", (x * 100.0).round() / 100.0),
             y_label,
             lines,
+            bars: Vec::new(),
             events: run.events.iter().map(|event| (event.at_s, event.event.clone())).collect(),
             x_range: Some((0.0, run.duration_s.max(0.01))),
         }

@@ -48,6 +48,10 @@ pub fn profile(options: &ProfileOptions, stop: &Stop) -> Result<ProfileReport, E
         let text = "--group: perf samples processes that were started here; omit it";
         return Err(Error::new(text));
     }
+    if options.run.processes > 1 {
+        let text = "--processes: perf samples one load process; omit it";
+        return Err(Error::new(text));
+    }
     let tools = Tools::find()?;
     std::fs::create_dir_all(&options.out)
         .map_err(|e| Error::new(format!("cannot make {}: {e}", options.out.display())))?;

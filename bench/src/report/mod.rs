@@ -6,6 +6,7 @@
 mod histogram;
 mod output;
 mod recovery;
+mod stages;
 mod text;
 mod usage;
 mod warning;
@@ -14,6 +15,7 @@ mod wrap;
 pub use histogram::HistogramReport;
 pub use output::{check_directory, check_writable, is_stdout, write_json, write_text};
 pub use recovery::Recovery;
+pub use stages::{BandReport, StageReport, StagesReport};
 pub use text::{bytes, count};
 pub(crate) use text::{machine as machine_line, micros, plural, processes as process_table};
 pub use usage::{ProcessUsage, ThreadReport, UsageReport};
@@ -100,6 +102,9 @@ pub struct RunReport {
     /// CPU time and memory over time. Older reports lack it.
     #[serde(default)]
     pub usage: Option<UsageReport>,
+    /// Where latency went, if that was asked for. Older reports lack it.
+    #[serde(default)]
+    pub stages: Option<StagesReport>,
     /// The group that the load went to. Older reports lack it.
     #[serde(default)]
     pub target: Option<TargetReport>,
@@ -336,14 +341,29 @@ pub struct LoadConfig {
     pub seed: u64,
     /// `closed`, or `constant` or `poisson` arrivals of an open loop.
     pub arrivals: String,
+    /// The rate at the begin and at the end of the measured interval, if it changed. Older reports lack it.
+    #[serde(default)]
+    pub ramp: Option<RampConfig>,
     /// How long a client of a closed loop waited after an answer, in microseconds.
     pub think_time_us: u64,
     /// The share of the first connection, if it was hotter than others.
     pub hot_client_percent: Option<u8>,
     /// The number of operations, if it and not a time was given.
     pub operations: Option<u64>,
+    /// How many processes made the load. Older reports lack it; theirs was one.
+    #[serde(default = "one")]
+    pub processes: u32,
     /// Only of workloads over records.
     pub records: Option<RecordsConfig>,
+}
+
+/// A rate that changed evenly.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RampConfig {
+    /// At the begin of the measured interval, and before it.
+    pub from_ops_s: f64,
+    /// At its end.
+    pub to_ops_s: f64,
 }
 
 /// The records that a workload is about, and what it does to them.
@@ -443,6 +463,10 @@ pub fn errors_by_kind(measured: &Measured, unfinished: u64) -> BTreeMap<String, 
 #[must_use]
 pub fn per_million(cpu_s: f64, completed: u64) -> f64 {
     if completed == 0 { 0.0 } else { cpu_s / completed as f64 * 1e6 }
+}
+
+fn one() -> u32 {
+    1
 }
 
 fn nothing_kept() -> String {

@@ -61,6 +61,9 @@ impl fmt::Display for RunReport {
         connections(f, &self.connections)?;
         replicas(f, &self.replicas)?;
         writeln!(f)?;
+        if let Some(stages) = &self.stages {
+            writeln!(f, "{stages}")?;
+        }
         processes(f, &self.processes)?;
         writeln!(f)?;
         machine(f, &self.machine)
@@ -126,7 +129,7 @@ fn work(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
                 write!(f, ", {percent} % {what}")?;
             }
         }
-        None if config.service == "counter" => {}
+        None if config.service == "counter" || load.workload == "replay" => {}
         None => write!(
             f,
             ", request {} B, reply {} B, {} % reads",
@@ -139,6 +142,13 @@ fn work(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
         }
         "closed" => write!(f, ", closed loop")?,
         arrivals => write!(f, ", open loop ({arrivals} arrivals)")?,
+    }
+    if let Some(ramp) = load.ramp {
+        let [from, to] = [ramp.from_ops_s, ramp.to_ops_s].map(|rate| count(rate.round() as u64));
+        write!(f, ", from {from} to {to} operations/s")?;
+    }
+    if load.processes > 1 {
+        write!(f, ", {} load processes", load.processes)?;
     }
     if let Some(percent) = load.hot_client_percent {
         write!(f, ", connection 0 has {percent} %")?;

@@ -1,8 +1,12 @@
 //! `hybster-bench run`: throughput and latency of a group under one load.
 
+#[cfg(test)]
+mod limits;
+mod processes;
 mod report;
 mod target;
 
+pub use processes::run_load;
 pub use report::{config, config_of_load};
 
 use std::path::Path;
@@ -14,14 +18,16 @@ use crate::agenda::Agenda;
 use crate::engine::{self, DriverSessions, Monitor, Status};
 use crate::launch::Group;
 use crate::load::{Part, Plan, Run, Sessions, Tallies, drive, measure};
-use crate::options::{GroupOptions, RunOptions, ServiceKind, WorkloadKind};
+use crate::options::{GroupOptions, MOST_CONNECTIONS, RunOptions, ServiceKind, WorkloadKind};
 use crate::process::stolen_time;
 use crate::progress::Progress;
 use crate::report::{ProcessReport, RunReport, UsageReport};
 use crate::spec::GroupSpec;
+use crate::stages::Sample;
 use crate::stop::Stop;
 use crate::usage::Sampler;
 use crate::workload::{AnyWorkload, Operations, Prefill, RecordsMix, Setting};
+use processes::Load;
 use target::Target;
 
 /// Longest wait for the operations that are outstanding when the interval ends.
@@ -76,7 +82,7 @@ pub fn run_observed(
     if options.duration.is_zero() {
         return Err(Error::new("--duration must be longer than 0 seconds"));
     }
-    let setting = Setting::new(&options.load, &options.group, ServiceKind::Null)?;
+    let setting = Setting::new(&options.load, &processes::shape(options), ServiceKind::Null)?;
     if setting.service == ServiceKind::Counter {
         let text = "the counter service is for `hybster-bench fault`; run null or kv";
         return Err(Error::new(text));
@@ -87,7 +93,14 @@ pub fn run_observed(
         return Err(Error::new(text));
     }
     // What is wrong with events is told before a group starts.
-    let connections = options.group.connections.min(options.group.clients);
+    let connections = options.connections();
+    if connections > options.group.clients || connections > MOST_CONNECTIONS {
+        let (processes, clients) = (options.processes, options.group.clients);
+        return Err(Error::new(format!(
+            "--processes {processes}: they have {connections} connections together, each of which needs one of \
+             the {clients} clients, and {MOST_CONNECTIONS} are the most: give fewer --connections"
+        )));
+    }
     let mut agenda = match options.events.is_empty() {
         true => Agenda::default(),
         false => {
@@ -95,13 +108,15 @@ pub fn run_observed(
             Agenda::new(&options.events, &spec, length_of(options))?
         }
     };
-    let mut target = Target::open(options, setting.service, stop)?;
+    let mut target = Target::open(options, setting.service, connections, stop)?;
     let result = measure_target(options, &setting, &mut target, &mut agenda, observer, stop);
     // The group is stopped either way; an error of the measurement takes precedence.
     match result {
-        Ok(report) => {
-            let group = target.into_started();
-            group.map_or(Ok(()), |group| group.shutdown_except(agenda.dead())).map(|()| report)
+        Ok((mut report, samples)) => {
+            target.stop(agenda.dead())?;
+            // Replicas tell what they know when they stop.
+            report.stages = target.stages(&samples)?;
+            Ok(report)
         }
         Err(e) => {
             let fate = target.expect_running(agenda.dead());
@@ -113,7 +128,8 @@ pub fn run_observed(
 
 /// The service that the workload is one of, if one is named.
 fn named(options: &RunOptions) -> Option<ServiceKind> {
-    options.load.workload.map(WorkloadKind::service)
+    let of_file = options.load.replay.as_ref().map(|_| WorkloadKind::Replay);
+    options.load.workload.or(of_file).map(WorkloadKind::service)
 }
 
 /// The length of the measured interval at most.
@@ -128,7 +144,10 @@ fn measure_target(
     agenda: &mut Agenda,
     observer: &mut dyn Observer,
     stop: &Stop,
-) -> Result<RunReport, Error> {
+) -> Result<(RunReport, Vec<Sample>), Error> {
+    if options.processes > 1 {
+        return measure_processes(options, setting, target, agenda, observer, stop);
+    }
     let first = target.first_client;
     let mut drivers = connect_from(first, target.path(), &options.group, setting, stop)?;
     if let Operations::Records(mix) = &setting.operations {
@@ -144,17 +163,58 @@ fn measure_target(
         drain: DRAIN,
         operations: None,
     };
-    let parts = load_parts(drivers, setting, &plan, options.operations);
+    let place = Place { first: 0, all: connections };
+    let parts = load_parts(drivers, setting, &plan, options.operations, options.stages, place);
     let cores = target.spec().cores.loads.clone();
     let about = target.report()?;
     let mut watch =
         Watch { plan: &plan, target, monitor: &mut monitor, agenda, observer, sampler: None, stop };
-    let (runs, interval) = measure(parts, &cores, stop, |tallies| watch.measure(tallies))?;
+    let (mut runs, interval) = measure(parts, &cores, stop, |tallies| watch.measure(tallies))?;
     if let Some(group) = target.started() {
         agenda.resume_all(group)?;
     }
     let about = (target.spec(), about);
-    Ok(report::of(options, setting, &clients, about, agenda, runs, interval))
+    let samples = runs.iter_mut().flat_map(|run| std::mem::take(&mut run.samples)).collect();
+    Ok((report::of(options, setting, &clients, about, agenda, runs, interval), samples))
+}
+
+/// The same, where other processes make the load.
+fn measure_processes(
+    options: &RunOptions,
+    setting: &Setting,
+    target: &mut Target,
+    agenda: &mut Agenda,
+    observer: &mut dyn Observer,
+    stop: &Stop,
+) -> Result<(RunReport, Vec<Sample>), Error> {
+    let loads = Load::start_all(options, target, stop)?;
+    target.loads = loads.iter().map(Load::process).collect();
+    let mut monitor = target.monitor(options.connections())?;
+    let plan = Plan {
+        origin: Instant::now() + RUN_UP,
+        warmup: options.warmup,
+        measured: options.duration,
+        drain: DRAIN,
+        operations: None,
+    };
+    let parts = loads.into_iter().map(|load| load.part(plan.origin)).collect();
+    let about = target.report()?;
+    let mut watch =
+        Watch { plan: &plan, target, monitor: &mut monitor, agenda, observer, sampler: None, stop };
+    let (loads, interval) = measure(parts, &[], stop, |tallies| watch.measure(tallies))?;
+    if let Some(group) = target.started() {
+        agenda.resume_all(group)?;
+    }
+    processes::report(options, setting, (target.spec(), about), agenda, loads, interval)
+}
+
+/// Which of all connections of a load a process has: those from `first` on.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The first of them.
+    pub first: u32,
+    /// How many there are, over all processes.
+    pub all: u32,
 }
 
 /// Connects one driver per connection group, with its share of the clients.
@@ -178,10 +238,21 @@ fn connect_from(
     setting: &Setting,
     stop: &Stop,
 ) -> Result<Vec<DriverSessions>, Error> {
-    let GroupOptions { clients, connections, transport, busy_poll, .. } = *options;
+    let shares = setting.clients_of(options.clients, options.connections.min(options.clients));
+    connect_shares(first, group, options, &shares, stop)
+}
+
+/// The same, with so many clients each.
+fn connect_shares(
+    first: u32,
+    group: &Path,
+    options: &GroupOptions,
+    shares: &[u32],
+    stop: &Stop,
+) -> Result<Vec<DriverSessions>, Error> {
+    let GroupOptions { transport, busy_poll, .. } = *options;
     let wait = engine::Wait { transport, busy_poll };
-    let shares = setting.clients_of(clients, connections.min(clients));
-    let connect = |(index, share)| engine::connect(group, index, share, wait, stop);
+    let connect = |(index, share): (u32, &u32)| engine::connect(group, index, *share, wait, stop);
     (first..).zip(shares).map(connect).collect()
 }
 
@@ -195,9 +266,20 @@ pub fn prefill(
     cores: &[usize],
     stop: &Stop,
 ) -> Result<Vec<DriverSessions>, Error> {
-    let groups = drivers.len() as u32;
-    let parts = (0..).zip(drivers).map(|(index, mut driver)| {
-        let mut fill = Prefill::new(mix, index, groups);
+    let place = Place { first: 0, all: drivers.len() as u32 };
+    prefill_from(place, drivers, mix, cores, stop)
+}
+
+/// The same, where other processes write their part.
+fn prefill_from(
+    place: Place,
+    drivers: Vec<DriverSessions>,
+    mix: &RecordsMix,
+    cores: &[usize],
+    stop: &Stop,
+) -> Result<Vec<DriverSessions>, Error> {
+    let parts = (place.first..).zip(drivers).map(|(index, mut driver)| {
+        let mut fill = Prefill::new(mix, index, place.all);
         let part: Part<DriverSessions> = Box::new(move |_, stop| {
             fill.run(&mut driver, stop)?;
             Ok(driver)
@@ -208,19 +290,21 @@ pub fn prefill(
     Ok(drivers)
 }
 
-/// The load of each connection group; `operations` are divided among them.
+/// The load of each connection group; `operations` are divided among them. One request in `followed` is followed.
 #[must_use]
 pub fn load_parts(
     drivers: Vec<DriverSessions>,
     setting: &Setting,
     plan: &Plan,
     operations: Option<u64>,
+    followed: Option<u32>,
+    place: Place,
 ) -> Vec<Part<Run<AnyWorkload>>> {
-    let threads = drivers.len() as u32;
+    let threads = place.all;
     let mut left = operations.unwrap_or(0);
     let part = |(index, mut sessions): (u32, DriverSessions)| {
         let workload = setting.workload(index, threads);
-        let pace = setting.pace(sessions.count(), index, threads);
+        let pace = setting.pace(sessions.count(), index, threads, plan);
         let share = operations.map(|all| {
             let share = (all as f64 * setting.share(index, threads)).round() as u64;
             let share = if index + 1 == threads { left } else { share.min(left) };
@@ -229,11 +313,17 @@ pub fn load_parts(
         });
         let plan = Plan { operations: share, ..*plan };
         let part: Part<Run<AnyWorkload>> = Box::new(move |tallies, stop| {
-            drive(&mut sessions, pace, workload, &plan, tallies, stop)
+            if let Some(every) = followed {
+                sessions.follow(every, plan.origin);
+            }
+            let mut run = drive(&mut sessions, pace, workload, &plan, tallies, stop)?;
+            let from = plan.warmup.as_nanos() as u64;
+            run.samples = sessions.take_followed(from, from + run.length.as_nanos() as u64);
+            Ok(run)
         });
         part
     };
-    (0..).zip(drivers).map(part).collect()
+    (place.first..).zip(drivers).map(part).collect()
 }
 
 /// What the watching thread read at both ends of the measured interval.

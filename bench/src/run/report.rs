@@ -8,8 +8,8 @@ use crate::machine::Machine;
 use crate::options::{GroupOptions, RunOptions};
 use crate::report::{
     Config, ConnectionReport, FORMAT, HistogramReport, LatencyPoint, LatencyUs, LoadConfig,
-    OpenLoopReport, RecordsConfig, ReplicaReport, RunReport, Signs, TargetReport, TimelineReport,
-    errors_by_kind, per_million,
+    OpenLoopReport, RampConfig, RecordsConfig, ReplicaReport, RunReport, Signs, TargetReport,
+    TimelineReport, errors_by_kind, per_million,
 };
 use crate::spec::GroupSpec;
 use crate::workload::{AnyWorkload, Operations, Setting};
@@ -81,12 +81,10 @@ pub(super) fn of(
             completed: timeline,
         }),
         usage: Some(interval.usage),
+        stages: None,
         target: Some(target),
         merged: Vec::new(),
-        config: Config {
-            warmup_s: options.warmup.as_secs_f64(),
-            ..config_of_load(&options.group, spec, setting, options.operations)
-        },
+        config: config_of_run(&options.group, options, spec, setting),
         machine,
     }
 }
@@ -133,6 +131,21 @@ fn connections(clients: &[u32], runs: &[Run<AnyWorkload>]) -> Vec<ConnectionRepo
     (0..).zip(clients).zip(runs).map(report).collect()
 }
 
+/// The configuration of a run, whose group has this shape.
+pub(super) fn config_of_run(
+    group: &GroupOptions,
+    options: &RunOptions,
+    spec: &GroupSpec,
+    setting: &Setting,
+) -> Config {
+    let mut config = config_of_load(group, spec, setting, options.operations);
+    config.warmup_s = options.warmup.as_secs_f64();
+    if let Some(load) = &mut config.load {
+        load.processes = options.processes;
+    }
+    config
+}
+
 /// The configuration of a group under a load.
 #[must_use]
 pub fn config_of_load(
@@ -152,7 +165,7 @@ pub fn config_of_load(
             scan_length: mix.scan_length,
             read_modify_writes: mix.read_modify_writes,
         }),
-        Operations::Null { .. } | Operations::Increments => None,
+        Operations::Null { .. } | Operations::Increments | Operations::Replay => None,
     };
     Config {
         connections: options.connections.min(options.clients),
@@ -163,9 +176,11 @@ pub fn config_of_load(
             workload: setting.workload.name().into(),
             seed: setting.seed,
             arrivals: setting.rate.map_or("closed", |_| setting.arrivals.name()).into(),
+            ramp: setting.ramp.map(|r| RampConfig { from_ops_s: r.from, to_ops_s: r.to }),
             think_time_us: setting.think_time.as_micros() as u64,
             hot_client_percent: setting.hot_client,
             operations,
+            processes: 1,
             records,
         }),
         ..config(options, spec)
@@ -201,7 +216,7 @@ pub fn config(options: &GroupOptions, spec: &GroupSpec) -> Config {
     }
 }
 
-fn replicas(before: &[Status], after: &[Status]) -> Vec<ReplicaReport> {
+pub(super) fn replicas(before: &[Status], after: &[Status]) -> Vec<ReplicaReport> {
     let report = |now: &Status| {
         let then = before.iter().find(|b| b.replica == now.replica);
         ReplicaReport {

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 use crate::engine::{self, Monitor};
-use crate::launch::{Group, LOAD};
+use crate::launch::{Group, LOAD, usage_of};
 use crate::options::{RunOptions, ServiceKind};
-use crate::report::{ProcessReport, TargetReport};
-use crate::spec::GroupSpec;
+use crate::report::{ProcessReport, StagesReport, TargetReport};
+use crate::spec::{GroupSpec, StagesSpec};
+use crate::stages::{self, Sample, file};
 use crate::stop::Stop;
 
 /// The group that a load goes to.
@@ -18,8 +19,12 @@ pub(super) struct Target {
     spec: GroupSpec,
     /// If it was started for the load.
     started: Option<Group>,
+    /// Where its replicas write what they know of the requests that are followed.
+    stamps: Option<tempfile::TempDir>,
     /// The client identity of the first connection.
     pub(super) first_client: u32,
+    /// Names and ids of load processes beside this one.
+    pub(super) loads: Vec<(String, u32)>,
 }
 
 impl Target {
@@ -30,14 +35,21 @@ impl Target {
     pub(super) fn open(
         options: &RunOptions,
         service: ServiceKind,
+        connections: u32,
         stop: &Stop,
     ) -> Result<Self, Error> {
-        let connections = options.group.connections.min(options.group.clients);
         let Some(directory) = &options.group_directory else {
-            let spec = GroupSpec::new(&options.group, service, connections + 1)?;
+            let mut spec = GroupSpec::new(&options.group, service, connections + 1)?;
+            let stamps = options.stages.map(|_| tempfile::tempdir()).transpose();
+            let stamps = stamps.map_err(|e| Error::new(format!("--stages: no directory: {e}")))?;
+            spec.stages = options.stages.zip(stamps.as_ref()).map(|(every, directory)| {
+                StagesSpec { every, directory: directory.path().to_owned() }
+            });
+            spec.has_wires = options.needs_network();
             let started = Group::launch(&spec, stop)?;
             let directory = started.path();
-            return Ok(Self { directory, spec, started: Some(started), first_client: 0 });
+            let (started, loads) = (Some(started), Vec::new());
+            return Ok(Self { directory, spec, started, stamps, first_client: 0, loads });
         };
         let facts = engine::read_group(directory)?;
         let spec = GroupSpec::of_group(&options.group, &facts, service, connections)?;
@@ -53,7 +65,8 @@ impl Target {
             )));
         }
         let directory = directory.clone();
-        Ok(Self { directory, spec, started: None, first_client })
+        let loads = Vec::new();
+        Ok(Self { directory, spec, started: None, stamps: None, first_client, loads })
     }
 
     /// The group directory.
@@ -70,9 +83,31 @@ impl Target {
         self.started.as_mut()
     }
 
-    /// The same, to stop it.
-    pub(super) fn into_started(self) -> Option<Group> {
-        self.started
+    /// Stops the group if it was started for the load, except for replicas that were killed.
+    ///
+    /// # Errors
+    /// If one has ended with an error or does not stop.
+    pub(super) fn stop(&mut self, dead: &[u16]) -> Result<(), Error> {
+        self.started.take().map_or(Ok(()), |group| group.shutdown_except(dead))
+    }
+
+    /// Where the latency went of the requests that were followed, once the group is stopped.
+    ///
+    /// # Errors
+    /// If a file of a replica cannot be read.
+    pub(super) fn stages(&self, samples: &[Sample]) -> Result<Option<StagesReport>, Error> {
+        let Some(stages) = self.spec.stages.as_ref().filter(|_| self.stamps.is_some()) else {
+            return Ok(None);
+        };
+        let (mut replicas, mut lost) = (Vec::new(), 0);
+        for replica in 0..self.spec.replicas {
+            let (stamps, missing) = file::read(&stages.file(replica))?;
+            replicas.push(stamps);
+            lost += missing;
+        }
+        let quorum = self.spec.protocol.rules().quorum;
+        let votes = quorum.of(self.spec.replicas, self.spec.faults).saturating_sub(1);
+        Ok(Some(stages::report(stages.every, samples, &replicas, votes, lost)))
     }
 
     /// What asks the replicas for their counters. A group elsewhere may have no client left for that.
@@ -90,15 +125,21 @@ impl Target {
     /// Name and id of every process that can be watched: of a group elsewhere, the load alone.
     pub(super) fn processes(&self) -> Vec<(String, u32)> {
         let alone = || vec![(LOAD.to_owned(), std::process::id())];
-        self.started.as_ref().map_or_else(alone, Group::processes)
+        let mut processes = self.started.as_ref().map_or_else(alone, Group::processes);
+        processes.extend(self.loads.iter().cloned());
+        processes
     }
 
     /// What each of these processes has used.
     pub(super) fn usage(&mut self) -> Result<Vec<ProcessReport>, Error> {
-        match &mut self.started {
-            Some(group) => group.usage(),
-            None => Ok(vec![crate::launch::usage_of(LOAD, std::process::id())?]),
+        let mut used = match &mut self.started {
+            Some(group) => group.usage()?,
+            None => vec![usage_of(LOAD, std::process::id())?],
+        };
+        for (name, pid) in &self.loads {
+            used.push(usage_of(name, *pid)?);
         }
+        Ok(used)
     }
 
     /// Fails if a replica that was started, and is not in `dead`, has ended.

@@ -9,7 +9,7 @@ use crate::engine::{self, Monitor, Status};
 use crate::launch::Group;
 use crate::load::{Plan, Recorder, Run, Tallies, measure};
 use crate::options::FaultOptions;
-use crate::run::{connect_all, load_parts, prefill};
+use crate::run::{Place, connect_all, load_parts, prefill};
 use crate::stop::Stop;
 use crate::workload::{AnyWorkload, Operations};
 
@@ -152,7 +152,8 @@ pub(super) fn play(
         drain: DRAIN,
         operations: None,
     };
-    let parts = load_parts(drivers, setting, &plan, None);
+    let place = Place { first: 0, all: drivers.len() as u32 };
+    let parts = load_parts(drivers, setting, &plan, None, None, place);
     let mut dead = Vec::new();
     let cores = spec.cores.loads.clone();
     let (runs, script) = measure(parts, &cores, stop, |tallies| {

@@ -18,10 +18,12 @@ use crate::stop::Stop;
 /// # Errors
 /// If a value is wrong (before anything starts), a run fails, or the user interrupts.
 pub fn sweep(options: &SweepOptions, stop: &Stop) -> Result<SweepReport, Error> {
-    if options.run.group_directory.is_some() {
-        let text = "--group: a series starts a group for each of its runs; for a load curve of a group that \
-                    runs already, give `run` --find-knee or another --rate each time";
-        return Err(Error::new(text));
+    if options.run.group_directory.is_some() && !options.over.is_of_load() {
+        let over = options.over.name();
+        return Err(Error::new(format!(
+            "--group: a series over {over} starts a group for each of its runs; over a group that runs already it \
+             may go over clients, request-size, transport, read-percent or rate"
+        )));
     }
     let values = options.over.values_or_default(&options.values);
     let settings = values

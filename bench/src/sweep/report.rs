@@ -92,14 +92,19 @@ struct Cost {
 impl Cost {
     fn of(run: &RunReport) -> Self {
         let per_op = |cpu_s: f64| crate::report::per_million(cpu_s, run.completed);
-        let load = run.processes.iter().find(|p| p.name == "load").map_or(0.0, |p| p.cpu_s);
+        let load = run.processes.iter().filter(|p| is_load(&p.name)).map(|p| p.cpu_s).sum::<f64>();
         let replicas: Vec<f64> =
-            run.processes.iter().filter(|p| p.name != "load").map(|p| p.cpu_s).collect();
+            run.processes.iter().filter(|p| !is_load(&p.name)).map(|p| p.cpu_s).collect();
         let followers = replicas.get(1..).unwrap_or_default();
         let follower = followers.iter().sum::<f64>() / followers.len().max(1) as f64;
         let leader = replicas.first().copied().unwrap_or(0.0);
         Self { leader: per_op(leader), follower: per_op(follower), load: per_op(load) }
     }
+}
+
+/// Whether a process made load: the only one, or one of several.
+fn is_load(name: &str) -> bool {
+    name.split(' ').next() == Some("load")
 }
 
 fn batch(run: &RunReport) -> Option<f64> {
@@ -137,7 +142,7 @@ impl SweepReport {
     /// The runs of each value, to be compared with each other.
     #[must_use]
     pub fn groups(&self) -> Vec<Group> {
-        let group = |point: &Point| Group { name: point.value.clone(), runs: point.runs.clone() };
+        let group = |point: &Point| Group::of_runs(&point.value, &point.runs);
         self.points.iter().map(group).collect()
     }
 

@@ -8,12 +8,14 @@ mod distribution;
 mod prefill;
 mod random;
 mod records;
+mod replay;
 mod setting;
 
 pub use distribution::{Choice, ZIPF_EXPONENT, Zipf};
 pub use prefill::Prefill;
 pub use random::Random;
 pub use records::{LARGEST_VALUE, Records, RecordsMix};
+pub use replay::{Operations as FileOperations, Replay};
 pub use setting::{Operations, Setting};
 
 use crate::load::{Access, Answer, Workload};
@@ -28,6 +30,8 @@ pub enum AnyWorkload {
     Records(Box<Records>),
     /// Of the counter.
     Increments(Increments),
+    /// Of a file.
+    Replay(Replay),
 }
 
 impl Workload for AnyWorkload {
@@ -37,6 +41,7 @@ impl Workload for AnyWorkload {
             Self::Null(workload) => workload.next(session, operation),
             Self::Records(workload) => workload.next(session, operation),
             Self::Increments(workload) => workload.next(session, operation),
+            Self::Replay(workload) => workload.next(session, operation),
         }
     }
 
@@ -46,6 +51,7 @@ impl Workload for AnyWorkload {
             Self::Null(workload) => workload.acknowledged(session, result),
             Self::Records(workload) => workload.acknowledged(session, result),
             Self::Increments(workload) => workload.acknowledged(session, result),
+            Self::Replay(workload) => workload.acknowledged(session, result),
         }
     }
 
@@ -54,6 +60,7 @@ impl Workload for AnyWorkload {
             Self::Null(workload) => workload.failed(session),
             Self::Records(workload) => workload.failed(session),
             Self::Increments(workload) => workload.failed(session),
+            Self::Replay(workload) => workload.failed(session),
         }
     }
 }

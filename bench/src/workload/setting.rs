@@ -1,13 +1,14 @@
 //! What the options of a load ask for, checked and with defaults filled in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AnyWorkload, LARGEST_VALUE, Null, Random, Records, RecordsMix};
+use super::{AnyWorkload, LARGEST_VALUE, Null, Random, Records, RecordsMix, Replay, replay};
 use crate::Error;
 use crate::engine;
-use crate::load::{AnyPace, ClosedLoop, OpenLoop};
+use crate::load::{AnyPace, ClosedLoop, OpenLoop, Plan, Rate};
 use crate::options::{
-    Arrivals, Distribution, GroupOptions, LoadOptions, ServiceKind, WorkloadKind,
+    Arrivals, Distribution, GroupOptions, LoadOptions, Ramp, ServiceKind, WorkloadKind,
 };
 use crate::scenario::Increments;
 
@@ -27,10 +28,14 @@ pub struct Setting {
     pub workload: WorkloadKind,
     /// The operations.
     pub operations: Operations,
+    /// Those of a file, if they come from one.
+    pub replay: Option<Arc<replay::Operations>>,
     /// The seed of all random choices.
     pub seed: u64,
     /// Operations per second of an open loop, over all connections.
     pub rate: Option<f64>,
+    /// If that is the mean of one that changes.
+    pub ramp: Option<Ramp>,
     /// When an open loop's operations are due.
     pub arrivals: Arrivals,
     /// How long a client of a closed loop waits before its next operation.
@@ -55,6 +60,8 @@ pub enum Operations {
     Records(RecordsMix),
     /// Increments of the counter.
     Increments,
+    /// Of a file.
+    Replay,
 }
 
 impl Setting {
@@ -68,7 +75,8 @@ impl Setting {
         group: &GroupOptions,
         service: ServiceKind,
     ) -> Result<Self, Error> {
-        let workload = load.workload.unwrap_or(match load.service.unwrap_or(service) {
+        let of_file = load.replay.as_ref().map(|_| WorkloadKind::Replay);
+        let workload = load.workload.or(of_file).unwrap_or(match load.service.unwrap_or(service) {
             ServiceKind::Null => WorkloadKind::Null,
             ServiceKind::Counter => WorkloadKind::Counter,
             ServiceKind::Kv => WorkloadKind::Kv,
@@ -83,14 +91,20 @@ impl Setting {
         let operations = match workload.service() {
             ServiceKind::Null => null(load, group)?,
             ServiceKind::Counter => increments(load, group)?,
+            ServiceKind::Kv if workload == WorkloadKind::Replay => Operations::Replay,
             ServiceKind::Kv => Operations::Records(records(workload, load, group)?),
         };
+        if load.rate.is_some() && load.ramp.is_some() {
+            return Err(Error::new("--ramp says what the rate is: omit --rate"));
+        }
         let setting = Self {
             service: workload.service(),
             workload,
             operations,
+            replay: load.replay.as_deref().map(replay::Operations::read).transpose()?.map(Arc::new),
             seed: load.seed,
-            rate: load.rate,
+            rate: load.rate.or_else(|| load.ramp.map(|ramp| (ramp.from + ramp.to) / 2.0)),
+            ramp: load.ramp,
             arrivals: load.arrivals,
             think_time: load.think_time,
             hot_client: load.hot_client,
@@ -101,12 +115,11 @@ impl Setting {
 
     fn check_pace(&self, group: &GroupOptions) -> Result<(), Error> {
         if self.rate.is_some() && !self.think_time.is_zero() {
-            let text =
-                "--think-time is for a closed loop: with --rate, operations are due by the clock";
+            let text = "--think-time is for a closed loop: with --rate or --ramp, operations are due by the clock";
             return Err(Error::new(text));
         }
         if self.rate.is_none() && self.arrivals != Arrivals::Constant {
-            return Err(Error::new("--arrivals is for an open loop: add --rate"));
+            return Err(Error::new("--arrivals is for an open loop: add --rate or --ramp"));
         }
         let connections = group.connections.min(group.clients);
         if self.hot_client.is_some() && connections < 2 {
@@ -129,22 +142,32 @@ impl Setting {
                 AnyWorkload::Records(Box::new(Records::new(mix, self.seed, index, threads)))
             }
             Operations::Increments => AnyWorkload::Increments(Increments::default()),
+            Operations::Replay => {
+                let operations = self.replay.clone().unwrap_or_default();
+                AnyWorkload::Replay(Replay::new(operations, index, threads))
+            }
         }
     }
 
     /// When the sessions of load thread `index` of `threads` submit.
     #[must_use]
-    pub fn pace(&self, sessions: u32, index: u32, threads: u32) -> AnyPace {
+    pub fn pace(&self, sessions: u32, index: u32, threads: u32, plan: &Plan) -> AnyPace {
         let Some(rate) = self.rate else {
             return AnyPace::Closed(ClosedLoop::new(sessions, self.think_time));
         };
         let share = self.share(index, threads);
+        let rate = match self.ramp {
+            Some(Ramp { from, to }) => {
+                Rate::ramp(from * share, to * share, plan.warmup, plan.measured)
+            }
+            None => Rate::constant(rate * share),
+        };
         match self.arrivals {
-            Arrivals::Constant => AnyPace::Open(OpenLoop::new(sessions, rate * share)),
+            Arrivals::Constant => AnyPace::Open(OpenLoop::new(sessions, rate)),
             Arrivals::Poisson => {
                 // Not the sequence of numbers that the operations are drawn from.
                 let random = Random::of(!self.seed, index.into());
-                AnyPace::Open(OpenLoop::poisson(sessions, rate * share, random))
+                AnyPace::Open(OpenLoop::poisson(sessions, rate, random))
             }
         }
     }
@@ -186,7 +209,7 @@ impl Setting {
         match self.operations {
             Operations::Null { request_size, .. } => request_size,
             Operations::Records(mix) => mix.value_size,
-            Operations::Increments => 0,
+            Operations::Increments | Operations::Replay => 0,
         }
     }
 
@@ -196,7 +219,7 @@ impl Setting {
         match self.operations {
             Operations::Null { read_percent, .. } => read_percent,
             Operations::Records(mix) => mix.reads + mix.scans,
-            Operations::Increments => 0,
+            Operations::Increments | Operations::Replay => 0,
         }
     }
 }

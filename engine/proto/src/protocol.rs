@@ -135,6 +135,8 @@ pub struct Rules {
     pub reply: Threshold,
     /// Equal answers that a client accepts as the result of a query, which is not ordered.
     pub query: Threshold,
+    /// The kind of message that proposes a batch.
+    pub proposal: u8,
     /// Bytes of a proposal before its batch: the intake leaves them free in front.
     pub proposal_head: usize,
     /// Bytes of the longest message that the protocol can need in a group.

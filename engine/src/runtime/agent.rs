@@ -19,6 +19,7 @@ use super::clock::Clock;
 use super::doorbell::{Doorbell, WakeTarget};
 use super::network::RateLimit;
 use super::stage::Address;
+use super::timing::Recorder;
 use super::tracing::Tracer;
 use super::{Failure, Network, Shared, Stage};
 use crate::durable::Durable;
@@ -76,6 +77,8 @@ pub(crate) struct Agent<T: Transport> {
     /// For what an operator should know; apart, so that a flood of bad messages does not hide it.
     notices: RateLimit,
     tracer: Option<Tracer>,
+    /// Records when sampled requests pass, if somebody wants to know.
+    recorder: Option<Box<Recorder>>,
     /// Appends to the log, if there is one.
     appender: Option<Appender>,
     /// Whether it has appended in this turn.
@@ -160,6 +163,7 @@ impl<T: Transport> Agent<T> {
             routes: routes(&shared, index),
             clock: StageClock::new(shared.config.resend_us),
             tracer: shared.trace.as_ref().map(|target| target.tracer(index)),
+            recorder: shared.recorder(),
             appender: durable.map(|durable| durable.log.appender(index as u16)),
             has_appended: false,
             saved: durable.map_or(0, Durable::saved),
@@ -327,6 +331,7 @@ impl<T: Transport> Agent<T> {
     fn handle_inputs(&mut self, now: Time) {
         let slice_ends = now.after_us(SLICE_US);
         let is_watched = self.slow_service.is_watched(now);
+        let is_timed = self.recorder.is_some();
         let mut is_over = false;
         loop {
             while let Some((index, input)) = self.ring.pop_front() {
@@ -336,6 +341,9 @@ impl<T: Transport> Agent<T> {
                         false => self.serve(index, input, now),
                     }
                     continue;
+                }
+                if is_timed && let Some(recorder) = &mut self.recorder {
+                    recorder.before(&input);
                 }
                 let owned = &mut self.stages[index];
                 if let Some((from, message)) = input.of_peer() {
@@ -363,6 +371,9 @@ impl<T: Transport> Agent<T> {
     #[cold]
     fn serve(&mut self, index: usize, input: Input, now: Time) {
         let begins = self.shared.clock.now();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.before(&input);
+        }
         let owned = &mut self.stages[index];
         owned.stage.handle(input, now, &mut self.output);
         owned.touch(&mut self.stages_are);
@@ -446,6 +457,9 @@ impl<T: Transport> Agent<T> {
     /// Carries out the effects of a stage; replies are collected until the flush.
     #[inline]
     fn dispatch(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.after(&self.output);
+        }
         if self.output.logging {
             self.keep();
         }
@@ -567,6 +581,9 @@ impl<T: Transport> Agent<T> {
             self.has_appended = false;
         }
         self.flush_replies();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end_turn();
+        }
         if let Some(tracer) = &mut self.tracer {
             tracer.end_turn();
         }

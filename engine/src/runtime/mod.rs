@@ -54,6 +54,7 @@ mod shared;
 mod stage;
 mod status;
 mod sync;
+pub mod timing;
 mod tracing;
 
 pub use layout::{Layout, UnknownLayout};

@@ -27,6 +27,7 @@ use hybster_proto::wire::{kind, kind_of};
 use super::Shared;
 use super::counters::{FAULT_COST_NS, cost_ns};
 use super::gate::LogGate;
+use super::timing::Recorder;
 
 /// When to look again whether a peer that is not read can be read: nobody tells.
 const BEHIND: Duration = Duration::from_millis(1);
@@ -66,6 +67,8 @@ pub(crate) struct Network<T: Transport> {
     answers_left: Vec<Input>,
     /// What leaves waits here, if the replica has a log.
     gate: Option<Box<LogGate>>,
+    /// Records when what waited there leaves, if somebody wants to know.
+    recorder: Option<Box<Recorder>>,
 }
 
 /// Where the backlog of replies sends what has room.
@@ -90,6 +93,7 @@ impl<T: Transport> Network<T> {
     ) -> Self {
         let replicas = shared.counters.peers.len();
         let gate = shared.durable.as_ref().map(|durable| Box::new(LogGate::new(durable.clone())));
+        let recorder = shared.recorder().filter(|_| gate.is_some());
         Self {
             egress: Egress::new(Arc::clone(&shared.config), shared.replica, limits),
             admission: Admission::new(&shared.config),
@@ -108,6 +112,7 @@ impl<T: Transport> Network<T> {
             unread: vec![false; replicas],
             answers_left: Vec::new(),
             gate,
+            recorder,
         }
     }
 
@@ -229,6 +234,9 @@ impl<T: Transport> Network<T> {
         let Some(mut gate) = self.gate.take() else { return };
         gate.look(now);
         while let Some(mut held) = gate.release() {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.released(&held.network, &held.replies);
+            }
             for effect in held.network.drain(..) {
                 self.egress.apply(effect, now, &mut self.wires);
             }

@@ -17,6 +17,7 @@ use crate::durable::Durable;
 use super::clock::Clock;
 use super::counters::{Gauge, PillarCounters};
 use super::doorbell::Doorbell;
+use super::timing::{Recorder, StageTimes};
 use super::tracing::TraceTarget;
 use super::{
     AgentPlan, AgentStatus, Counters, DiskStatus, Layout, PeerStatus, PillarStatus, RefusalCount,
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) doorbells: Vec<CachePadded<Doorbell>>,
     pub(crate) trace: Option<TraceTarget>,
+    /// Whoever wants to know how long requests take at each stage.
+    pub(crate) times: Option<StageTimes>,
     /// The disk that the replica can start again from.
     pub(crate) durable: Option<Arc<Durable>>,
     /// What the service says that it is.
@@ -81,6 +84,7 @@ impl Shared {
             plans,
             clock: Clock::start(),
             trace,
+            times: None,
             durable: None,
             service: None,
             stop: AtomicBool::new(false),
@@ -99,6 +103,17 @@ impl Shared {
     pub(crate) fn with_disk(mut self, durable: Option<Arc<Durable>>) -> Self {
         self.durable = durable;
         self
+    }
+
+    /// The same for a replica of which somebody wants to know how long requests take at each stage.
+    pub(crate) fn with_times(mut self, times: Option<StageTimes>) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// What records such times, in one thread.
+    pub(crate) fn recorder(&self) -> Option<Box<Recorder>> {
+        self.times.as_ref().map(|times| times.recorder(self.config.rules()))
     }
 
     /// Whether the agents must end.

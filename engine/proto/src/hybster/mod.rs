@@ -50,6 +50,7 @@ pub const RULES: Rules = Rules {
     reply: Threshold::OneCorrect,
     // DEVIATIONS 18: a write may be known to f+1 replicas only, so no smaller set shares a correct one.
     query: Threshold::All,
+    proposal: kind::PREPARE,
     proposal_head: PREPARE_HEAD,
     longest_message,
     longest_record,

@@ -51,6 +51,9 @@ impl<T: Transport> Agent<T> {
         }
         self.doorbell().awake();
         let mut arrived = std::mem::take(&mut self.arrived);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.arrived(&arrived);
+        }
         arrived.drain(..).for_each(|input| self.post(input));
         self.arrived = arrived;
     }
