@@ -34,6 +34,8 @@ struct Link {
     down: u32,
     /// The receiver takes nothing.
     stalled: bool,
+    /// The receiver's buffers are full: what is under way still arrives.
+    choked: bool,
     life: u32,
     last_us: u64,
     held: VecDeque<Packet>,
@@ -49,7 +51,7 @@ struct Link {
 
 impl Link {
     fn is_open(&self) -> bool {
-        self.cut == 0 && self.down == 0 && !self.stalled
+        self.cut == 0 && self.down == 0 && !self.stalled && !self.choked
     }
 }
 
@@ -165,7 +167,7 @@ impl Network {
             link.held.push_back(packet);
             return self.offer(now_us, from, to);
         }
-        if link.cut > 0 || link.stalled || !link.held.is_empty() {
+        if link.cut > 0 || link.stalled || link.choked || !link.held.is_empty() {
             if streams {
                 link.held_bytes += packet.message.len();
                 link.held.push_back(packet);
@@ -352,6 +354,7 @@ impl Network {
             let link = self.link(from, to);
             link.down += 1;
             link.life += 1;
+            link.choked = false;
             link.held.clear();
             link.pieces.clear();
             (link.held_bytes, link.gone_bytes, link.flying_bytes) = (0, 0, 0);
@@ -374,6 +377,19 @@ impl Network {
             self.flush(now, from, to, out);
         }
         up && self.streams()
+    }
+
+    /// The receiver's buffers are full, or have room again. Of streams only.
+    pub(crate) fn choke(
+        &mut self,
+        now_us: u64,
+        from: usize,
+        to: usize,
+        is_full: bool,
+        out: &mut Vec<Delivery>,
+    ) {
+        self.link(from, to).choked = is_full;
+        self.flush(now_us, from, to, out);
     }
 
     /// The receiver takes nothing more from a link.

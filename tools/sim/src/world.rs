@@ -410,29 +410,35 @@ impl World {
             }
             routed
         } else {
-            let link = self.client_link(from - n);
             if self.clients.get(from - n).is_some_and(|client| client.is_copied) {
                 // Copies have one identity, so their links take turns.
                 self.egress_up(to, from);
                 // Nothing waits for the link that gave way, so its client may be read again.
                 self.schedule_run(to, self.now_us);
             }
-            let loses_nothing =
-                from < n + self.clients.len() && self.scenario.transport == Transport::Streams;
-            let unread = &mut self.replicas[to].unread;
-            if unread.keeps(link.client, from, &message, loses_nothing) {
-                return;
+            if !self.is_unread(from, to, &message) {
+                self.admit(from, to, message);
             }
-            let mut message = Some(message);
-            self.hosts(to, |host, scene| {
-                message = message.take().and_then(|m| host.request(scene, link, m));
-            });
-            let Some(message) = message else { return };
-            if kind_of(&message) == kind::QUERIES {
-                self.queried(to);
-            }
-            route_client_message(link, message)
+            return;
         };
+        self.take_in(to, input);
+    }
+
+    /// A replica's network stage reads a message of a client.
+    pub(crate) fn admit(&mut self, from: usize, to: usize, message: Bytes) {
+        let link = self.client_link(from - self.replicas.len());
+        let mut message = Some(message);
+        self.hosts(to, |host, scene| {
+            message = message.take().and_then(|m| host.request(scene, link, m));
+        });
+        let Some(message) = message else { return };
+        if kind_of(&message) == kind::QUERIES {
+            self.queried(to);
+        }
+        self.take_in(to, route_client_message(link, message));
+    }
+
+    fn take_in(&mut self, to: usize, input: Option<Input>) {
         if let Some(input) = input {
             self.replicas[to].post(Stage::Network, input);
             self.schedule_run(to, self.now_us);
@@ -457,6 +463,7 @@ impl World {
         let clock = self.replicas[index].wall_clock(self.now_us);
         self.replicas[index].core.set_wall_clock(clock);
         self.tell_room(index);
+        self.read_on(index);
         for stage in self.replicas[index].stages() {
             let due = |r: &Replica| r.stage_deadline(stage).is_some_and(|at| at <= now);
             if due(&self.replicas[index]) {
