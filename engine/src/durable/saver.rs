@@ -136,7 +136,7 @@ impl Saver {
         }
         let next = progress.next.take()?;
         self.has_next.store(false, Ordering::Relaxed);
-        let DurableCheckpoint { id, taken, is_anew, .. } = next;
+        let DurableCheckpoint { id, taken, certificate, is_anew, .. } = next;
         if is_anew {
             progress.written = None;
         }
@@ -145,6 +145,7 @@ impl Saver {
             order: id.order.0,
             root: id.digest.0,
             pages: counts.to_vec(),
+            certificate: certificate.map(|it| it.to_vec()).unwrap_or_default(),
             ..Manifest::default()
         };
         let changes = changes(&taken, progress.written.as_ref(), progress.pages);
