@@ -20,8 +20,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long to wait before asking again whether the thread is free.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The parts of a checkpoint.
-pub(super) const BOOKKEEPING: u8 = 0;
-pub(super) const SERVICE: u8 = 1;
+pub(crate) const BOOKKEEPING: u8 = 0;
+pub(crate) const SERVICE: u8 = 1;
 
 /// Has checkpoints written.
 #[derive(Debug)]

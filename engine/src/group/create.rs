@@ -161,6 +161,7 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
         layout: options.layout,
         durability: options.durability,
         service_version: options.service_version,
+        initial_state: None,
         replicas,
         clients,
     };

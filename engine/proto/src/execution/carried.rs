@@ -35,7 +35,10 @@ mod tests {
         assert_eq!(agreed_time(&pages.page(0)), Some(77));
         let (sessions, time_ms) = SessionTable::restore(&config, &*pages, order).unwrap();
         assert_eq!((sessions.len(), time_ms), (0, 77));
-        assert_eq!(agreed_time(b"something else that is long enough to be a head of pages, so"), None);
+        assert_eq!(
+            agreed_time(b"something else that is long enough to be a head of pages, so"),
+            None
+        );
         assert_eq!(agreed_time(&pages.page(0)[..50]), None);
     }
 }

@@ -106,8 +106,7 @@ mod tests {
     }
 
     fn certificate(config: &GroupConfig) -> Bytes {
-        let trinx =
-            |instance| InProcessTrInX::new(&key(1), config.mac, config.digest(), instance);
+        let trinx = |instance| InProcessTrInX::new(&key(1), config.mac, config.digest(), instance);
         certify(config, id(), trinx).unwrap()
     }
 

@@ -20,8 +20,8 @@ use hybster_tss::Digest;
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, ReplicaId};
 use crate::output::{
-    Answerer, Destination, Output, Reject, SendTag, TakenSnapshot, ToControl,
-    ToExecution, ToPillar, ToState,
+    Answerer, Destination, Output, Reject, SendTag, TakenSnapshot, ToControl, ToExecution,
+    ToPillar, ToState,
 };
 use crate::service::Snapshot;
 use crate::shared::answers::Answers;

@@ -196,11 +196,7 @@ fn a_transfer_waits_until_the_installed_state_is_digested() {
     assert!(out.network.is_empty() && stage.transfer.is_none());
     // Nor does it fall victim to a newer checkpoint.
     stage.handle(taken(next.order.0 + 256, state_at(1), false), Time(1), &mut out);
-    stage.handle(
-        stable(CheckpointId { order: OrderNumber(1 << 20), ..next }),
-        Time(1),
-        &mut out,
-    );
+    stage.handle(stable(CheckpointId { order: OrderNumber(1 << 20), ..next }), Time(1), &mut out);
     assert!(stage.is_digesting_installed());
     stage.jobs.pop_back();
     // Any input sees to it that the work goes on.
