@@ -54,6 +54,11 @@ impl Listing<'_> {
                 Item::Use(it) => {
                     for Import { path: of, name } in imports(it) {
                         let path = format!("{path}::{name}");
+                        if is_below(module, &of) {
+                            // It is listed there.
+                            self.lines.insert(format!("{path}: use {}", of.join("::")));
+                            continue;
+                        }
                         match self.find(chain, &of, 0)? {
                             Some((chain, item)) => self.item(&chain, &item, &path)?,
                             None => {
@@ -128,8 +133,9 @@ impl Listing<'_> {
     /// An item, and what belongs to it.
     fn item(&mut self, chain: &Chain, item: &Item, path: &str) -> Result<(), String> {
         let attributes = attributes_of(item);
-        for derived in derives(attributes) {
-            self.lines.insert(format!("{path}: derive {derived}"));
+        let derived = derives(attributes);
+        if !derived.is_empty() {
+            self.lines.insert(format!("{path}: derive {}", derived.join(", ")));
         }
         if attributes.iter().any(|it| it.path().is_ident("non_exhaustive")) {
             self.lines.insert(format!("{path}: non_exhaustive"));
@@ -247,6 +253,14 @@ impl Listing<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a path leads through a public module of this one.
+fn is_below(module: &Module, path: &[String]) -> bool {
+    module.items.iter().any(|item| match item {
+        Item::Mod(it) => path.first().is_some_and(|first| it.ident == first) && is_shown(item),
+        _ => false,
+    })
 }
 
 fn implementations_in(module: &Module) -> impl Iterator<Item = ItemImpl> + '_ {
@@ -399,6 +413,7 @@ mod tests {
             mod inner;
             pub mod open;
             pub use inner::Shown;
+            pub use open::Kind;
             pub use hybster_proto::ids::Number as Id;
             pub use bytes::Bytes;
             pub fn run<T: Send>(of: &[T], at: Option<u8>) -> Result<(), Shown> { todo!() }
@@ -434,8 +449,8 @@ mod tests {
             "hybster::MOST: const MOST: u64",
             "hybster::Shown.a: u8",
             "hybster::Shown::new: fn new(a: u8) -> Self",
-            "hybster::Shown: derive Clone",
-            "hybster::Shown: derive Debug",
+            "hybster::Kind: use open::Kind",
+            "hybster::Shown: derive Clone, Debug",
             "hybster::Shown: impl std::fmt::Display for Shown",
             "hybster::Shown: non_exhaustive",
             "hybster::Shown: struct Shown",
