@@ -55,7 +55,7 @@ fn a_new_group_begins_with_what_was_saved_while_the_old_one_ran() {
     let old = group_with_checkpoints();
     let saved = old.path().join("saved");
     let printed = backup(&old, 1, &saved).ok();
-    assert!(printed.contains("(service kv)"), "{printed}");
+    assert!(printed.contains("(service hybster-kv)"), "{printed}");
     backup(&old, 1, &saved).fails_with(&["exists already"]);
     // The old group goes on, and what it does from here on is not in the backup.
     old.kv(&["put", "key 0", "later"]).ok();
