@@ -173,7 +173,8 @@
 //!
 //! The crate follows semantic versioning: before 1.0, a change of the middle number may break a program that
 //! uses it, one of the last does not. Enumerations of errors and structs of counters may grow, and are marked
-//! so. These are meant to last: [`Service`](crate::Service), [`Snapshot`](crate::Snapshot), [`Context`],
+//! so. All public items are listed in `engine/API.txt`, and the project's checks fail when one changes without that
+//! listing, so that none does by accident. These are meant to last: [`Service`](crate::Service), [`Snapshot`](crate::Snapshot), [`Context`],
 //! [`Client`], [`Group`](crate::Group), [`Replica`](crate::Replica) and the modules
 //! [`typed`](crate::typed), [`paged`](crate::paged) and [`testing`](crate::testing). [`runtime`](crate::runtime) and
 //! [`memory`](crate::memory) tell of the inside, and change with it. The bytes of links, logs, group files

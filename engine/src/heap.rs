@@ -23,6 +23,16 @@ const GROW_BYTES: libc::c_int = 1 << 20;
 /// Keeps freed memory for the next allocation. For programs that run a replica or a busy client;
 /// call it once, at the start, before there are threads.
 ///
+/// ```
+/// #[global_allocator]
+/// static HEAP: hybster::heap::Heap = hybster::heap::Heap;
+///
+/// fn main() {
+///     hybster::heap::keep_freed_memory();
+///     // … and then the replica.
+/// }
+/// ```
+///
 /// Does nothing if the C library is not glibc. It has no effect on another `#[global_allocator]`,
 /// which does not need it either.
 pub fn keep_freed_memory() {

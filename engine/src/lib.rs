@@ -75,12 +75,14 @@
 //! - [`services`]: services that come with the crate.
 //! - [`memory`]: what a replica may hold at most.
 //! - [`durable`]: what a replica keeps on disk, so that it can start again.
+//! - [`backup`]: a service's state outside of its group, and a new group that begins with it.
 //! - [`logging`]: log lines as text or JSON, for programs that have no logger of their own.
 //! - [`duration`]: durations as people write them, for command lines.
 //! - [`heap`]: the allocator for programs that run replicas, and what it says when memory ends.
 // Calls into the C library and the allocator need it, in a module of their own.
 #![deny(unsafe_code)]
 
+pub mod backup;
 pub mod client;
 pub mod durable;
 pub mod duration;

@@ -16,6 +16,18 @@ use crate::runtime::{QUEUE_BYTES, SPARE_QUEUES, TRACE_SLOT_BYTES};
 use crate::{Group, GroupConfig};
 
 /// All buffers of a replica, and their sum.
+///
+/// ```
+/// use hybster::group::{CreateOptions, generate};
+/// use hybster::memory::Memory;
+///
+/// # fn main() -> Result<(), hybster::GroupError> {
+/// let group = generate(&CreateOptions::default())?.group;
+/// let memory = Memory::of(&group);
+/// println!("at most {} bytes, besides the service's state", memory.bounded_bytes);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Every buffer once.

@@ -28,6 +28,7 @@ use hybster_proto::trace::TraceEvent;
 pub use error::{ReplicaError, StartError};
 pub use guarded::ServiceCall;
 pub use running::{RunningReplica, Stopper};
+pub(crate) use stages::{beginning, certified};
 
 use guarded::{Guarded, ServicePanic};
 
@@ -373,7 +374,8 @@ impl<S: Service> ReplicaBuilder<S> {
         let told = self.keys.has_started()?;
         let has_run = told.unwrap_or(!self.is_first);
         let mode = self.group.durability();
-        let opened = durable::open(&path, mode, self.group.config(), self.keys.id, has_run);
+        let (config, initial) = (self.group.config(), self.group.initial_state);
+        let opened = durable::open(&path, mode, config, self.keys.id, has_run, initial);
         let opened = match opened {
             Err(DataError::Lost { .. }) if told.is_none() => {
                 return Err(StartError::PerhapsStarted { id });

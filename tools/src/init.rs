@@ -16,7 +16,7 @@ use crate::{Done, Failure};
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
     /// The directory to make; must not hold a group yet.
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// What orders the requests: hybster.
     #[arg(long, default_value_t)]
     protocol: Protocol,
@@ -74,22 +74,22 @@ pub(crate) struct InitArgs {
 
 /// Makes the group.
 pub(crate) fn init(args: &InitArgs) -> Result<Done, Failure> {
-    let options = options(args)?;
+    let options = options(args, GroupConfig::default())?;
     let group = create(&args.dir, &options)?;
     print!("{}", next_steps(args, &group));
     Ok(Done::Yes)
 }
 
-fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
+/// What the options say; all that they do not say is as in `base`.
+pub(crate) fn options(args: &InitArgs, base: GroupConfig) -> Result<CreateOptions, Failure> {
     let listed = u16::try_from(args.addresses.len())
         .map_err(|_| Failure::options("--addresses: too many addresses; at most 64 replicas"))?;
     let replicas = args.replicas.unwrap_or(if listed > 0 { listed } else { 3 });
     let faults = faults(args, replicas)?;
-    let defaults = GroupConfig::default();
     let pillars = u64::from(args.pillars);
     let checkpoint_interval = args
         .checkpoint_interval
-        .unwrap_or_else(|| defaults.checkpoint_interval.next_multiple_of(pillars));
+        .unwrap_or_else(|| base.checkpoint_interval.next_multiple_of(pillars));
     let config = GroupConfig {
         replicas,
         protocol: args.protocol,
@@ -98,10 +98,10 @@ fn options(args: &InitArgs) -> Result<CreateOptions, Failure> {
         pillars: args.pillars,
         checkpoint_interval,
         window: checkpoint_interval.saturating_mul(4),
-        batch_max_requests: args.batch_max.unwrap_or(defaults.batch_max_requests),
+        batch_max_requests: args.batch_max.unwrap_or(base.batch_max_requests),
         mac: args.authenticator,
         request_authenticator: args.request_authenticator,
-        ..defaults
+        ..base
     };
     let addresses = if args.addresses.is_empty() {
         Addresses::Loopback(args.base_port)
@@ -136,7 +136,7 @@ fn faults(args: &InitArgs, replicas: u16) -> Result<u16, Failure> {
     }
 }
 
-fn next_steps(args: &InitArgs, group: &Group) -> String {
+pub(crate) fn next_steps(args: &InitArgs, group: &Group) -> String {
     let config = group.config();
     let dir = args.dir.display();
     let promise = match group.durability() {

@@ -1,8 +1,9 @@
-//! The command `hybster`: make a group, run its replicas, use the key-value store, serve Redis clients,
-//! show the group's status, find what is wrong with it, simulate groups.
+//! The command `hybster`: make a group, run its replicas, save and restore its service's state, use the key-value
+//! store, serve Redis clients, show the group's status, find what is wrong with it, simulate groups.
 
 #![forbid(unsafe_code)]
 
+mod backup;
 mod client;
 mod doctor;
 #[cfg(test)]
@@ -64,6 +65,10 @@ enum Command {
     Init(init::InitArgs),
     /// Run one replica until Ctrl-C or SIGTERM.
     Replica(replica::ReplicaArgs),
+    /// Save a service's state from a replica's disk, while the replica runs.
+    Backup(backup::BackupArgs),
+    /// Make a new group whose service begins with a saved state.
+    Restore(backup::RestoreArgs),
     /// Use the replicated key-value store.
     Kv(kv::KvArgs),
     /// Let Redis clients use a group that runs `--service redis`.
@@ -162,6 +167,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Init(args) => init::init(&args),
         Command::Replica(args) => replica::replica(&args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Kv(args) => kv::kv(&args),
         Command::Gateway(args) => gateway::gateway(&args),
         Command::Status(args) => status::status(&args),

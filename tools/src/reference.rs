@@ -78,6 +78,16 @@ const SETTINGS: &[Setting] = &[
         "nothing; without the line any version may run, and replicas compare what theirs say",
     ),
     setting(
+        "initial_state",
+        "",
+        Words(
+            "a line of `hybster restore`",
+            "\"512 0000000000000000000000000000000000000000000000000000000000000000\"",
+            "\"512\"",
+        ),
+        "nothing; there is no such line in a group that began with nothing",
+    ),
+    setting(
         "pillars",
         "",
         Words("1 to 256, and checkpoint_interval a multiple", "256", "257"),
@@ -241,7 +251,10 @@ fn usual_group() -> Group {
     let service = "kv".parse().ok();
     let config = GroupConfig { service, ..GroupConfig::default() };
     let options = CreateOptions { config, service_version: Some(1), ..CreateOptions::default() };
-    generate(&options).unwrap().group
+    let text = generate(&options).unwrap().group.to_text();
+    // As of a group that was restored, so that all keys are there.
+    let initial = format!("initial_state = \"512 {}\"\n", "0".repeat(64));
+    Group::from_text(&format!("{initial}{text}")).unwrap()
 }
 
 fn cell(text: &str) -> String {
@@ -260,6 +273,7 @@ fn group_file() -> String {
         let default = match written.key.as_str() {
             "group" => "random".to_owned(),
             "service" | "service_version" => "of `--service`".to_owned(),
+            "initial_state" => "none".to_owned(),
             _ => format!("`{}`", written.value.trim_matches('"')),
         };
         let _ = writeln!(

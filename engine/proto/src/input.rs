@@ -384,6 +384,8 @@ pub struct DurableCheckpoint {
     pub id: CheckpointId,
     /// Its pages.
     pub taken: TakenSnapshot,
+    /// What proves it to others, if it is known. It is for backups: the replica itself has its log.
+    pub certificate: Option<Arc<[u8]>>,
     /// A state was installed since the last one: equal versions of pages do not tell equal pages.
     pub is_anew: bool,
     /// It is what the disk has: the replica began with it, and later ones can be compared with it.
@@ -398,7 +400,12 @@ pub enum ToState {
     /// The execution stage took a snapshot.
     Taken(TakenSnapshot),
     /// A checkpoint is stable; older ones are discarded.
-    Stable(CheckpointId),
+    Stable {
+        /// The checkpoint.
+        id: CheckpointId,
+        /// What proves it to others, if the protocol has that and the replica keeps a log.
+        certificate: Option<Arc<[u8]>>,
+    },
     /// Fetch a stable checkpoint: execution cannot reach it by itself.
     Transfer {
         /// The checkpoint.

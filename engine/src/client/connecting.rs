@@ -16,6 +16,19 @@ use super::{Client, ClientDriver, ClientError, ClientOptions, Inner};
 use crate::group::{ClientKeys, Group};
 
 /// A client that connects: await it, or wait for it. Dropping it ends the attempt, a moment later.
+///
+/// ```no_run
+/// use hybster::client::{Client, ClientOptions};
+/// use hybster::{ClientId, ClientKeys, Group};
+///
+/// # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
+/// let group = Group::load("my-group")?;
+/// let keys = ClientKeys::load(&group, group.directory(), ClientId(0))?;
+/// let client = Client::connect_async(&group, &keys, ClientOptions::default()).await?;
+/// # drop(client);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the client comes through it"]
 pub struct Connecting {
     cell: Arc<Cell<Result<Arc<Shared>, ClientError>>>,

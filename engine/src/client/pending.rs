@@ -18,6 +18,28 @@ pub type CallResult = Result<Vec<u8>, CallError>;
 ///
 /// **Dropping it cancels the request**: it is withdrawn if it was not sent yet, and otherwise its result
 /// is of no interest any more. It may be executed then. [`Self::detach`] lets it go on.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use hybster::services::{CounterService, counter};
+/// # use hybster::testing::LocalCluster;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cluster = LocalCluster::start(CounterService::new)?;
+/// # let client = cluster.client()?;
+/// // Many at once, each with a deadline of its own if it wants one.
+/// let within = Duration::from_secs(5);
+/// let tickets: Vec<_> =
+///     (0..10).map(|_| client.request(&counter::encode_add(1)).timeout(within).submit()).collect();
+/// for ticket in tickets {
+///     ticket.wait()?; // or ticket.await?
+/// }
+/// // Nobody wants to know the outcome, and it is to happen all the same.
+/// client.submit(&counter::encode_add(1)).detach();
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it cancels the request; the outcome comes through it"]
 pub struct Pending {
     cell: Arc<Cell<CallResult>>,

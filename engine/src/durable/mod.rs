@@ -10,6 +10,7 @@
 //! trusted counters are. So a replica that has lost it does not start, and an older copy of it must
 //! never be put in its place.
 
+mod begin;
 mod open;
 mod restored;
 mod saver;
@@ -28,10 +29,11 @@ use hybster_proto::truncation::Truncation;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use begin::begin_with;
 pub use open::DataError;
 pub(crate) use open::{Found, Opened, RECORD, log_bytes, open};
 pub(crate) use restored::Restored;
-pub(crate) use saver::{Outcome, Saver};
+pub(crate) use saver::{BOOKKEEPING, Outcome, SERVICE, Saver};
 
 use crate::runtime::{Failure, Shared};
 

@@ -11,6 +11,7 @@ use hybster_net::Limits;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{OrderNumber, ReplicaId};
 use hybster_proto::truncation::Truncation;
+use hybster_proto::wire::CheckpointId;
 use hybster_store::{Store, StoreError};
 
 use super::Durability;
@@ -110,6 +111,21 @@ pub enum DataError {
         /// The checkpoint's order number.
         order: u64,
     },
+    /// The group began with a state from a backup, and the replica does not have it.
+    #[error(
+        "{}: the group of replica {id} began with the state behind order {order} of a backup (initial_state in \
+         group.toml), and that is not here: bring the replica-{id}.epoch-N.data that `hybster restore` made beside \
+         the key file, and remove this directory",
+        path.display()
+    )]
+    NotRestored {
+        /// The directory.
+        path: PathBuf,
+        /// The replica.
+        id: u16,
+        /// The order number that the group began behind.
+        order: u64,
+    },
     /// The service cannot read the checkpoint.
     #[error("{0}; start the version of the service that wrote it")]
     Restore(#[from] hybster_proto::service::RestoreError),
@@ -146,7 +162,8 @@ pub(crate) struct Found {
     pub(crate) since: Instant,
 }
 
-/// Opens the directory, which is made if it is missing. `has_run` is what the keys say of the replica.
+/// Opens the directory, which is made if it is missing. `has_run` is what the keys say of the replica,
+/// `initial` the checkpoint that its group began with, if it did.
 ///
 /// Nothing is changed unless the replica may start.
 pub(crate) fn open(
@@ -155,6 +172,7 @@ pub(crate) fn open(
     config: &Arc<GroupConfig>,
     id: ReplicaId,
     has_run: bool,
+    initial: Option<CheckpointId>,
 ) -> Result<Opened, DataError> {
     let since = Instant::now();
     let (logs, states) = (directory(&path.join("log"))?, directory(&path.join("state"))?);
@@ -172,6 +190,14 @@ pub(crate) fn open(
     let durable = checkpoint.as_ref().map_or(OrderNumber(0), |it| it.id.order);
     if is_new && checkpoint.is_some() {
         return Err(DataError::Apart { path: path.to_owned(), order: durable.0 });
+    }
+    if let Some(initial) = initial {
+        let id_here = checkpoint.as_ref().map(|it| it.id);
+        let is_it = id_here.is_some_and(|it| it.order > initial.order || it == initial);
+        if !is_it {
+            let (path, order) = (path.to_owned(), initial.order.0);
+            return Err(DataError::NotRestored { path, id: id.0, order });
+        }
     }
     let has_found = !records.is_empty() || checkpoint.is_some();
     tell_reserve(path, mode, config);
@@ -339,7 +365,7 @@ mod tests {
         assert!(recovery.next().unwrap().is_none());
         drop(recovery.finish().unwrap());
         let start = |id, records: &[&[u8]]| {
-            let Opened { log, writer, .. } = open(&path, mode, &config, id, true)?;
+            let Opened { log, writer, .. } = open(&path, mode, &config, id, true, None)?;
             let appender = log.appender(0);
             for record in records {
                 appender.append(RECORD, &[record]).unwrap();

@@ -20,8 +20,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long to wait before asking again whether the thread is free.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The parts of a checkpoint.
-pub(super) const BOOKKEEPING: u8 = 0;
-pub(super) const SERVICE: u8 = 1;
+pub(crate) const BOOKKEEPING: u8 = 0;
+pub(crate) const SERVICE: u8 = 1;
 
 /// Has checkpoints written.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ impl Saver {
         }
         let next = progress.next.take()?;
         self.has_next.store(false, Ordering::Relaxed);
-        let DurableCheckpoint { id, taken, is_anew, .. } = next;
+        let DurableCheckpoint { id, taken, certificate, is_anew, .. } = next;
         if is_anew {
             progress.written = None;
         }
@@ -145,6 +145,7 @@ impl Saver {
             order: id.order.0,
             root: id.digest.0,
             pages: counts.to_vec(),
+            certificate: certificate.map(|it| it.to_vec()).unwrap_or_default(),
             ..Manifest::default()
         };
         let changes = changes(&taken, progress.written.as_ref(), progress.pages);

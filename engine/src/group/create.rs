@@ -30,6 +30,21 @@ pub enum Addresses {
 }
 
 /// The properties of a new group.
+///
+/// ```
+/// use hybster::GroupConfig;
+/// use hybster::group::{Addresses, CreateOptions, generate};
+///
+/// # fn main() -> Result<(), hybster::GroupError> {
+/// // Five replicas, of which two may fail in any way.
+/// let config = GroupConfig { replicas: 5, faults: 2, ..GroupConfig::default() };
+/// let addresses = Addresses::Loopback(7200);
+/// let options = CreateOptions { config, addresses, clients: 3, ..CreateOptions::default() };
+/// let made = generate(&options)?;
+/// assert_eq!((made.replicas.len(), made.clients.len()), (5, 3));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
     /// The constants; `group` is replaced by a random identifier, `request_keys` by the digest of
@@ -66,6 +81,17 @@ impl Default for CreateOptions {
 }
 
 /// Makes a group: generates all keys and writes the directory. Overwrites nothing.
+///
+/// ```no_run
+/// use hybster::group::{CreateOptions, create};
+///
+/// # fn main() -> Result<(), hybster::GroupError> {
+/// // As `hybster init my-group`. Then each machine gets group.toml and its own key file.
+/// let group = create("my-group", &CreateOptions::default())?;
+/// println!("made the group {}", group.name());
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// If the options contradict each other, files of a group are there already, or the disk refuses.
@@ -161,6 +187,7 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
         layout: options.layout,
         durability: options.durability,
         service_version: options.service_version,
+        initial_state: None,
         replicas,
         clients,
     };

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use hybster_net::PublicKey;
 use hybster_proto::config::GroupConfig;
-use hybster_proto::ids::{ClientId, ReplicaId};
+use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId};
 use hybster_proto::protocol::{Protocol, UnknownProtocol};
 use hybster_proto::service::BadServiceName;
+use hybster_proto::wire::CheckpointId;
 use hybster_tss::{ClientPublicKey, Digest, RequestAuthenticator};
 use serde::Deserialize;
 use toml::Spanned;
@@ -32,6 +33,8 @@ struct GroupFile {
     service: Option<String>,
     #[serde(default)]
     service_version: Option<u32>,
+    #[serde(default)]
+    initial_state: Option<String>,
     faults: u16,
     pillars: u16,
     window: u64,
@@ -126,11 +129,28 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         layout,
         durability,
         service_version: table.service_version,
+        initial_state: table
+            .initial_state
+            .as_ref()
+            .map(|it| initial_state(path, it))
+            .transpose()?,
         replicas: replica_entries(path, text, &table.replica)?,
         clients,
     };
     group.key_ring()?;
     Ok(group)
+}
+
+/// The name of the checkpoint that the group began with, as [`service`] writes it.
+fn initial_state(path: &Path, text: &str) -> Result<CheckpointId, GroupError> {
+    let parsed = text.split_once(' ').and_then(|(order, digest)| {
+        let (order, digest) = (order.parse().ok()?, hex::decode_array(digest)?);
+        Some(CheckpointId { order: OrderNumber(order), digest: Digest(digest) })
+    });
+    parsed.ok_or_else(|| {
+        let cure = "copy the line from the file that `hybster restore` made";
+        bad(path, "initial_state", &format!("\"{text}\""), cure)
+    })
 }
 
 /// The constants of the file, each understood but not yet checked against the others.
@@ -352,7 +372,7 @@ fn header(group: &Group) -> Vec<Entry> {
     ]
 }
 
-/// What the file says of the service, if anything.
+/// What the file says of the service and of the state that it began with, if anything.
 fn service(group: &Group) -> Vec<Entry> {
     let name = group.config.service.as_ref().map(|name| {
         quoted(
@@ -370,7 +390,15 @@ fn service(group: &Group) -> Vec<Entry> {
             version,
         )
     });
-    name.into_iter().chain(version).collect()
+    let initial = group.initial_state.map(|CheckpointId { order, digest }| {
+        quoted(
+            "The state that the group began with, from a backup: an order number and a digest. A replica\n\
+             does not start without the data that `hybster restore` made for it.",
+            "initial_state",
+            format_args!("{} {digest}", order.0),
+        )
+    });
+    name.into_iter().chain(version).chain(initial).collect()
 }
 
 fn bounds(c: &GroupConfig) -> Vec<Entry> {

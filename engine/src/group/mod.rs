@@ -47,6 +47,7 @@ use std::sync::Arc;
 use hybster_net::{Identity, KeyRing, Limits, LinkCipher, PeerAddress, PublicKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, ReplicaId};
+use hybster_proto::wire::CheckpointId;
 use hybster_tss::{ClientPublicKey, ClientPublicKeys, RequestAuthenticator};
 
 pub use address::{BadAddress, parse as parse_address};
@@ -76,6 +77,8 @@ pub struct Group {
     layout: Layout,
     durability: Durability,
     service_version: Option<u32>,
+    /// The checkpoint that the group began with, if not with the initial state of its service.
+    pub(crate) initial_state: Option<CheckpointId>,
     replicas: Vec<ReplicaEntry>,
     clients: Vec<ClientEntry>,
 }
@@ -164,6 +167,11 @@ impl Group {
             entry.address = address;
         }
         Ok(group)
+    }
+
+    /// The same group, with its replicas and constants only.
+    pub(crate) fn without_clients(&self) -> Self {
+        Self { clients: Vec::new(), ..self.clone() }
     }
 
     /// The file that the group was read from; of a group that was in none, what errors call it.

@@ -7,7 +7,23 @@ use hybster_proto::service::{PAGES_PER_GROUP, RestoreError, Snapshot};
 
 use super::{Paged, wrong};
 
-/// The state of several parts. Their order must always be the same.
+/// The state of several parts. Their order must always be the same. [`Typed`](crate::typed::Typed) does this for
+/// services with types; one that implements [`Service`](crate::Service) itself calls it:
+///
+/// ```
+/// use hybster::paged::{PagedCell, PagedMap, restore, snapshot};
+///
+/// let mut names = PagedMap::<String, u64>::default();
+/// let mut count = PagedCell::<u64>::default();
+/// names.insert("a".into(), 1);
+/// *count += 1;
+/// let taken = snapshot(&mut [&mut names, &mut count]);
+///
+/// let (mut same, mut as_well) = (PagedMap::<String, u64>::default(), PagedCell::<u64>::default());
+/// restore(&mut [&mut same, &mut as_well], &*taken)?;
+/// assert_eq!((same.get("a"), *as_well), (Some(&1), 1));
+/// # Ok::<(), hybster::RestoreError>(())
+/// ```
 #[must_use]
 pub fn snapshot(parts: &mut [&mut dyn Paged]) -> Arc<dyn Snapshot> {
     match parts {

@@ -16,6 +16,23 @@ use crate::runtime::{Failure, Shared, Status, TraceFile};
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A replica whose threads run. Dropping it stops them.
+///
+/// ```no_run
+/// use hybster::services::CounterService;
+/// use hybster::{Group, Replica, ReplicaId, ReplicaKeys};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let group = Group::load("my-group")?;
+/// let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(0))?;
+/// let replica = Replica::builder(group, keys).service(CounterService::new()).start()?;
+/// // Whoever gets the signal to end has one of these.
+/// let stopper = replica.stopper();
+/// println!("executed {} order numbers", stopper.status().executed);
+/// std::thread::spawn(move || stopper.stop());
+/// replica.wait()?; // Says why it ended, if nobody stopped it.
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct RunningReplica {
     shared: Arc<Shared>,

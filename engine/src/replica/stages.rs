@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hybster_proto::execution::Beginning;
-use hybster_proto::hybster::{Hybster, Recovered};
+use hybster_proto::hybster::{self, Hybster, Recovered};
 use hybster_proto::ids::OrderNumber;
-use hybster_proto::output::Output;
+use hybster_proto::output::{LogRecord, Output};
 use hybster_proto::protocol::{Ordering, Protocol};
 use hybster_proto::replica::Start;
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
+use hybster_proto::wire::CheckpointId;
 use hybster_proto::{Stages, Unreplicated};
 use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId, RandomnessKey};
 
@@ -98,6 +100,49 @@ pub(super) fn recovered<S: Service>(
         since.elapsed().as_millis(),
     );
     Ok((boxed(stages), first))
+}
+
+/// The checkpoint that a certificate proves in a group, with the keys of one of its replicas.
+///
+/// # Errors
+/// If it proves none.
+pub(crate) fn certified(
+    group: &Group,
+    keys: &ReplicaKeys,
+    certificate: &[u8],
+) -> Result<CheckpointId, String> {
+    let config = group.config();
+    match config.protocol {
+        Protocol::Hybster => {
+            let verified = hybster::verify(&verifiers(group, keys)(), config, certificate);
+            verified.map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// What a new group has that begins with a checkpoint: its certificate, and what the log of each replica begins with.
+/// The keys are those of any replica.
+///
+/// # Errors
+/// If they refuse.
+pub(crate) fn beginning(
+    group: &Group,
+    keys: &ReplicaKeys,
+    id: CheckpointId,
+) -> Result<(Bytes, Vec<LogRecord>), String> {
+    let config = group.config();
+    match config.protocol {
+        Protocol::Hybster => {
+            let digest = config.digest();
+            let trinx =
+                |instance| InProcessTrInX::new(&keys.group_key, config.mac, digest, instance);
+            let certificate =
+                hybster::certify(config, id, trinx).map_err(|error| error.to_string())?;
+            let records =
+                hybster::beginning(config, &certificate).map_err(|error| error.to_string())?;
+            Ok((certificate, records))
+        }
+    }
 }
 
 /// The one stage of a server that answers without any protocol.

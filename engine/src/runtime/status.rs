@@ -4,6 +4,20 @@ use serde::{Deserialize, Serialize};
 
 /// A snapshot of a replica's counters. Its parts were read one after the other, so they may be some
 /// microseconds apart.
+///
+/// ```
+/// # use hybster::services::CounterService;
+/// # use hybster::testing::LocalCluster;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cluster = LocalCluster::start(CounterService::new)?;
+/// # cluster.client()?;
+/// # let replica = cluster.leader();
+/// // Of a `RunningReplica` or its `Stopper`, or as here of a replica in a test.
+/// let status = cluster.status(replica).ok_or("it was stopped")?;
+/// println!("in view {}, up to order number {}", status.view, status.executed);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]

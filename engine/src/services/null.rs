@@ -9,6 +9,17 @@ use hybster_proto::service::{Context, Pages, RestoreError, Service, ServiceIdent
 ///
 /// Its state is one page: the number of executed operations as a little-endian `u64`. What an
 /// operation contains leaves no trace. A query is answered likewise and is not counted.
+///
+/// ```
+/// use hybster::services::NullService;
+/// use hybster::testing::LocalCluster;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cluster = LocalCluster::start(|| NullService::new(16))?;
+/// assert_eq!(cluster.client()?.call(b"whatever")?, [0; 16]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NullService {
     reply_bytes: usize,

@@ -33,6 +33,36 @@ type Refusal<S> = <S as TypedService>::Refusal;
 type Outcome<S> = Result<<S as TypedService>::Reply, OperationError<Refusal<S>>>;
 
 /// A [`Client`] of a [`TypedService`]: [`Client::typed`]. Clones share the client.
+///
+/// ```
+/// # use hybster::Context;
+/// # use hybster::paged::{Paged, PagedCell};
+/// # use hybster::testing::LocalCluster;
+/// use hybster::typed::{NoRefusal, Typed, TypedClient, TypedService};
+/// # #[derive(Default)]
+/// # struct Counter(PagedCell<u64>);
+/// # impl TypedService for Counter {
+/// #     type Operation = u64;
+/// #     type Reply = u64;
+/// #     type Refusal = NoRefusal;
+/// #     fn execute(&mut self, _: &Context, amount: u64) -> Result<u64, NoRefusal> {
+/// #         *self.0 += amount;
+/// #         Ok(*self.0)
+/// #     }
+/// #     fn state(&mut self) -> Vec<&mut dyn Paged> {
+/// #         vec![&mut self.0]
+/// #     }
+/// # }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cluster = LocalCluster::start(Typed::<Counter>::default)?;
+/// let counter: TypedClient<Counter> = cluster.client()?.typed();
+/// assert_eq!(counter.call(&3)?, 3);
+/// // Both are under way at the same time; tasks would await them.
+/// let (one, two) = (counter.submit(&1), counter.submit(&1));
+/// assert_eq!(one.wait()?.max(two.wait()?), 5);
+/// # Ok(())
+/// # }
+/// ```
 pub struct TypedClient<S> {
     client: Client,
     service: PhantomData<fn() -> S>,

@@ -88,6 +88,17 @@ pub enum StoreError {
         /// Its version.
         version: u32,
     },
+    /// The store was changed faster than it could be read.
+    #[error(
+        "{file}: its checkpoints changed faster than they could be copied, in {rounds} rounds. Copy when there is \
+         less load, or from the data of a replica that is stopped"
+    )]
+    Busy {
+        /// The file, with its path.
+        file: String,
+        /// How often what had changed was read again.
+        rounds: u32,
+    },
     /// An option, or a manifest, is out of bounds.
     #[error("{0}")]
     Bounds(&'static str),

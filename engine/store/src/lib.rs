@@ -80,6 +80,11 @@
 //! by number afterwards, from the page cache. [`Store::verify_beside`] makes the digests on another thread meanwhile, and a
 //! [`Reader`] hands out pages by number while the store itself is on its way to its thread.
 //!
+//! # Read by others
+//!
+//! An [`Observer`] reads the last checkpoint of a store that its own process goes on writing, and
+//! [`Observer::copy_into`] copies it into another one, for a backup. It takes no lock and writes nothing.
+//!
 //! # Never in anybody's way
 //!
 //! The store belongs to a thread that may wait for the disk. All it does is in steps of a page or 64 KiB of the table
@@ -132,6 +137,7 @@ mod error;
 mod format;
 #[doc(hidden)]
 pub mod mutants;
+mod observer;
 mod open;
 mod options;
 mod read;
@@ -144,6 +150,7 @@ mod update;
 mod verify;
 
 pub use error::{Damage, StoreError};
+pub use observer::{Observed, Observer};
 pub use options::Options;
 pub use read::Scan;
 pub use reader::Reader;

@@ -175,6 +175,22 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
+    /// The checkpoint that was begun is to be this one instead. What was put stays, as far as it has such pages.
+    pub(crate) fn amend(&mut self, manifest: Manifest) -> Result<(), StoreError> {
+        if let Some(why) = check_bounds(&manifest, &self.options) {
+            return Err(StoreError::Bounds(why));
+        }
+        let count = |page: &PageId| manifest.pages.get(usize::from(page.part)).copied();
+        let (_, changes) = self.changes()?;
+        let gone: Vec<PageId> =
+            changes.keys().filter(|page| page.index >= count(page).unwrap_or(0)).copied().collect();
+        gone.into_iter().try_for_each(|page| self.remove_page(page))?;
+        if let Some(update) = &mut self.update {
+            update.manifest = manifest;
+        }
+        Ok(())
+    }
+
     /// Gives the new checkpoint up. The last one stays, and so does the space that the file has.
     pub fn abandon(&mut self) {
         let Some(update) = self.update.take() else { return };

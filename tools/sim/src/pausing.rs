@@ -132,7 +132,8 @@ impl World {
 
     /// Whether a message of a client waits to be read.
     pub(crate) fn is_unread(&mut self, from: usize, to: usize, message: &Bytes) -> bool {
-        let (n, client) = (self.replicas.len(), self.client_link(from - self.replicas.len()).client);
+        let (n, client) =
+            (self.replicas.len(), self.client_link(from - self.replicas.len()).client);
         let is_stream = self.scenario.transport == Transport::Streams;
         let loses_nothing = is_stream && from < n + self.clients.len();
         let unread = &mut self.replicas[to].unread;

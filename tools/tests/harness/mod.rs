@@ -157,12 +157,18 @@ impl Group {
     /// Makes a group of three with these further options of `hybster init`.
     #[track_caller]
     pub(crate) fn init(options: &[&str]) -> Self {
+        Self::make("init", options)
+    }
+
+    /// The same with another command that makes a group.
+    #[track_caller]
+    pub(crate) fn make(command: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let addresses = free_addresses(3);
         let list: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
         let path = dir.path().join("group");
         let list = list.join(",");
-        let mut arguments = vec!["init", path.to_str().unwrap(), "--addresses", &list];
+        let mut arguments = vec![command, path.to_str().unwrap(), "--addresses", &list];
         arguments.extend(options);
         hybster(&arguments).ok();
         Self { replicas: vec![None, None, None], addresses, dir }

@@ -4,6 +4,7 @@
 //! What a program that everybody has can check is a command line in [`commands`]; what no such
 //! program checks is a module of its own.
 
+mod api;
 mod arrows;
 mod commands;
 mod documents;
@@ -26,7 +27,7 @@ struct Check {
 }
 
 /// In the order of the gate: what fails soonest comes first.
-const CHECKS: [Check; 16] = [
+const CHECKS: [Check; 17] = [
     Check { name: "fmt", about: "the code is formatted", run: commands::fmt },
     Check {
         name: "documents",
@@ -37,6 +38,11 @@ const CHECKS: [Check; 16] = [
         name: "arrows",
         about: "crates depend on what ARCHITECTURE.md says, the core on nothing of a system",
         run: arrows::check,
+    },
+    Check {
+        name: "api",
+        about: "the public items of `hybster` are those of engine/API.txt",
+        run: api::check,
     },
     Check {
         name: "packages",

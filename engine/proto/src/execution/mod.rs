@@ -1,6 +1,7 @@
 //! The execution stage (TR listing 17): merges the pillars into one total order, executes each
 //! request once, answers clients and takes snapshots.
 
+mod carried;
 mod invariants;
 mod recovery;
 mod sessions;
@@ -25,6 +26,7 @@ use crate::trace::TraceEvent;
 use crate::wire::request::requests_body;
 use crate::wire::{CheckpointId, ReplyStatus, RequestRef, RequestTag, Requests};
 
+pub use carried::{agreed_time, new_bookkeeping};
 pub use recovery::Beginning;
 use sessions::{Lookup, Place, SessionTable};
 pub(crate) use sessions::{SNAPSHOT_COPIES, session_bytes};

@@ -348,6 +348,15 @@ impl SessionTable {
         SessionSnapshot::new(head, &mut self.pages)
     }
 
+    /// The agreed time that the first page of a snapshot has; `None` if it is none of this version.
+    pub(super) fn time_in(head: &[u8]) -> Option<u64> {
+        let mut reader = Reader::new(head);
+        let is_known = reader.u32() == Ok(FORMAT);
+        let _of_group = reader.digest().ok()?;
+        let _order = reader.order().ok()?;
+        reader.u64().ok().filter(|_| is_known)
+    }
+
     /// Rebuilds the table from pages that were checked against a certified digest; the agreed time
     /// comes with it.
     pub(super) fn restore(

@@ -7,6 +7,7 @@
 //! | 12 view status, 19 view change | `hybster/control`, checks in `hybster/verify` |
 
 mod bounds;
+mod carried;
 pub(crate) mod control;
 pub(crate) mod events;
 pub(crate) mod input;
@@ -37,6 +38,7 @@ use crate::protocol::{
 use crate::time::{Time, WallClock};
 use crate::wire::kind;
 
+pub use carried::{CertificateError, beginning, certify, verify};
 pub use recovery::{Recovered, RecoveryError};
 use wire::ordering::PREPARE_HEAD;
 use wire::view::{LINK_BYTES, MAX_LINKS};

@@ -5,6 +5,7 @@
 //! window may move. While this replica's execution is about to get there by itself, the window waits
 //! for it; otherwise the window jumps and the state is transferred.
 
+use bytes::Bytes;
 use hybster_tss::Digest;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +34,9 @@ pub(crate) trait Evidence: Clone + Default {
 
     /// What the log keeps of it.
     fn record(&self) -> LogRecord;
+
+    /// The message that shows it to others, if one can.
+    fn message(&self) -> Option<Bytes>;
 }
 
 /// The stable checkpoint of a replica and what lies beyond it. Evidence that is handed in has been
@@ -155,6 +159,8 @@ impl<E: Evidence> CatchUp<E> {
         assert!(id.order >= self.stable.id().order, "stable checkpoints rise");
         out.log(|| evidence.record());
         out.trace(|| TraceEvent::CheckpointStable { checkpoint: id, voters: evidence.voters() });
+        let message = if out.logging { evidence.message() } else { None };
+        let certificate = message.map(|message| Arc::from(&message[..]));
         self.stable = Arc::new(evidence);
         self.taken = self.taken.split_off(&id.order);
         self.ahead.take_if(|(known, _)| known.id().order <= id.order);
@@ -164,7 +170,7 @@ impl<E: Evidence> CatchUp<E> {
         for pillar in self.config.all_pillars() {
             out.pillar(pillar, ToPillar::ForwardWindow { to: id.order });
         }
-        out.state(ToState::Stable(id));
+        out.state(ToState::Stable { id, certificate });
         out.network.push(Network::Withdraw(Watermark { order: id.order, view }));
     }
 
@@ -364,7 +370,11 @@ mod tests {
         }
 
         fn record(&self) -> LogRecord {
-            LogRecord::new(&[], bytes::Bytes::new())
+            LogRecord::new(&[], Bytes::new())
+        }
+
+        fn message(&self) -> Option<Bytes> {
+            None
         }
     }
 

@@ -7,6 +7,7 @@
 mod comparison;
 mod invariants;
 mod named;
+mod saving;
 mod transfer;
 mod tree;
 mod vouching;
@@ -19,8 +20,8 @@ use hybster_tss::Digest;
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, ReplicaId};
 use crate::output::{
-    Answerer, Destination, DurableCheckpoint, Output, Reject, SendTag, TakenSnapshot, ToControl,
-    ToExecution, ToPillar, ToState,
+    Answerer, Destination, Output, Reject, SendTag, TakenSnapshot, ToControl, ToExecution,
+    ToPillar, ToState,
 };
 use crate::service::Snapshot;
 use crate::shared::answers::Answers;
@@ -137,6 +138,8 @@ pub struct StateStage {
     installed_since_saved: bool,
     /// The state that the replica began with, until it is digested.
     restored: Option<OrderNumber>,
+    /// What proves the last stable checkpoints, the latest last. Of these one is saved, mostly the latest.
+    certificates: VecDeque<(CheckpointId, Arc<[u8]>)>,
 }
 
 impl StateStage {
@@ -160,6 +163,7 @@ impl StateStage {
             vouching: Vouching::default(),
             installed_since_saved: false,
             restored: None,
+            certificates: VecDeque::new(),
         }
     }
 
@@ -196,7 +200,8 @@ impl StateStage {
                 let dropped = self.taken(taken, out);
                 dropped_snapshots(dropped, out);
             }
-            ToState::Stable(id) => {
+            ToState::Stable { id, certificate } => {
+                self.keep_certificate(id, certificate);
                 let before = self.snapshots();
                 self.stable(id, now);
                 dropped_snapshots(before - self.snapshots(), out);
@@ -345,18 +350,6 @@ impl StateStage {
 
     fn vouch(&self, id: CheckpointId, out: &mut Output) {
         out.pillar(self.config.checkpoint_pillar(id.order), ToPillar::CertifyCheckpoint { id });
-    }
-
-    /// A stable checkpoint, or one that was installed, is to be made durable if it is held. One that `is_there`
-    /// is for later ones to be compared with.
-    fn save(&mut self, id: CheckpointId, is_there: bool, out: &mut Output) {
-        let held = self.held.get(&id.order).filter(|held| held.id == id);
-        let is_wanted = out.logging && (is_there || self.vouching.is_news(id.order));
-        if let (true, Some(held)) = (is_wanted, held) {
-            let is_anew = std::mem::take(&mut self.installed_since_saved);
-            let taken = held.taken.clone();
-            out.checkpoint = Some(DurableCheckpoint { id, taken, is_anew, is_there });
-        }
     }
 
     fn is_digesting_installed(&self) -> bool {

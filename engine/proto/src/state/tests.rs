@@ -57,6 +57,14 @@ fn taken(order: u64, service: Arc<dyn Snapshot>, installed: bool) -> ToState {
     ToState::Taken(TakenSnapshot { order: OrderNumber(order), bookkeeping, service, installed })
 }
 
+fn stable(id: CheckpointId) -> ToState {
+    ToState::Stable { id, certificate: Some(proof_of(id)) }
+}
+
+fn proof_of(id: CheckpointId) -> Arc<[u8]> {
+    format!("proof of {}", id.order.0).into_bytes().into()
+}
+
 struct Pair {
     stages: [StateStage; 2],
     /// Pages that were asked for by the second one.
@@ -188,16 +196,37 @@ fn a_transfer_waits_until_the_installed_state_is_digested() {
     assert!(out.network.is_empty() && stage.transfer.is_none());
     // Nor does it fall victim to a newer checkpoint.
     stage.handle(taken(next.order.0 + 256, state_at(1), false), Time(1), &mut out);
-    stage.handle(
-        ToState::Stable(CheckpointId { order: OrderNumber(1 << 20), ..next }),
-        Time(1),
-        &mut out,
-    );
+    stage.handle(stable(CheckpointId { order: OrderNumber(1 << 20), ..next }), Time(1), &mut out);
     assert!(stage.is_digesting_installed());
     stage.jobs.pop_back();
     // Any input sees to it that the work goes on.
-    pair.handle(1, ToState::Stable(next));
+    pair.handle(1, stable(next));
     assert_eq!(pair.fetched_pages(), written_between(256 * 40, 256 * 41));
+}
+
+/// A transferred state is saved only when it is installed; by then the next checkpoint may be stable.
+#[test]
+fn a_checkpoint_is_saved_with_what_proves_it_and_with_nothing_else() {
+    let saved = |stage: &mut StateStage, input| {
+        let mut out = Output { logging: true, ..Output::default() };
+        stage.handle(input, Time(1), &mut out);
+        stage.work(Time(1), usize::MAX, &mut out);
+        out.checkpoint.map(|it| (it.id, it.certificate))
+    };
+    let mut pair = Pair::new();
+    let own = pair.take(1, 256);
+    assert_eq!(saved(&mut pair.stages[1], stable(own)), Some((own, Some(proof_of(own)))));
+    let far = pair.take(0, 256 * 40);
+    assert_eq!(saved(&mut pair.stages[1], stable(far)), None);
+    pair.handle(1, ToState::Transfer { id: far, whole: false });
+    let later = CheckpointId { order: OrderNumber(256 * 41), ..far };
+    assert_eq!(saved(&mut pair.stages[1], stable(later)), None);
+    let installed = taken(far.order.0, state_at(far.order.0), true);
+    assert_eq!(saved(&mut pair.stages[1], installed), Some((far, Some(proof_of(far)))));
+    // Of one that is not known any more nothing is made up.
+    let next = pair.take(1, 256 * 42);
+    let unproved = ToState::Stable { id: next, certificate: None };
+    assert_eq!(saved(&mut pair.stages[1], unproved), Some((next, None)));
 }
 
 #[test]

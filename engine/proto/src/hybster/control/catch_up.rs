@@ -1,6 +1,7 @@
 //! Catching up: with a stable checkpoint that this replica did not reach, with a view that it missed,
 //! and helping peers to do so (TR listings 18 and 20).
 
+use bytes::Bytes;
 use hybster_tss::Verifier;
 
 use super::Control;
@@ -26,6 +27,10 @@ impl Evidence for CheckpointCertificate {
 
     fn record(&self) -> LogRecord {
         record::stable(self)
+    }
+
+    fn message(&self) -> Option<Bytes> {
+        Some(encode_state(self))
     }
 }
 
