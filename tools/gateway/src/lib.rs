@@ -41,6 +41,7 @@
 //!   what comes through another.
 //! - *SELECT* knows 16 databases, FLUSHALL empties all. DBSIZE may count keys whose time is over.
 //! - *ZRANGE by index*, ZRANK and LINSERT cost the length of what they skip.
+//! - *BYLEX* ranges are those of Redis where all scores are equal, as Redis asks for; what others give is not.
 //! - *OBJECT ENCODING* names one encoding for each type. INFO, CONFIG GET, CLIENT LIST tell of the gateway only;
 //!   COMMAND DOCS tells nothing. WAIT answers 0: what is answered is safe already.
 //! - Scripts, streams, HyperLogLogs, bit and geo commands, SORT, ACLs, DUMP and replication are unknown commands.
