@@ -175,9 +175,10 @@ fn the_page_of_a_report_can_be_read_in_a_browser() {
         assert!(found.content <= width, "{found:?}");
         assert_eq!((found.language.as_str(), found.headings), ("en", 1));
         assert!(found.focus, "the text cannot be reached by the keyboard");
-        // Throughput, latency, CPU and memory, of which the last two have a line for each process, and one beside its name.
+        // Throughput, latency, its stages, CPU and memory, of which the last two have a line for each process, and one
+        // beside its name; stages are areas.
         let lines = run.usage.as_ref().unwrap().processes.len();
-        let least = [1, 1, 2 * lines, 2 * lines];
+        let least = [1, 1, 0, 2 * lines, 2 * lines];
         assert_eq!(found.plots.len(), least.len(), "{found:?}");
         for (plot, least) in found.plots.iter().zip(least) {
             assert!(
