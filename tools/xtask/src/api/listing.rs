@@ -118,7 +118,7 @@ impl Listing<'_> {
                 let Item::Use(it) = item else { continue };
                 if let Some(import) = imports(it).into_iter().find(|import| import.name == *name) {
                     let path = [&import.path[..], further].concat();
-                    return if path == [&[name.clone()], further].concat() {
+                    return if path == [std::slice::from_ref(name), further].concat() {
                         Ok(None)
                     } else {
                         self.find(&chain, &path, depth + 1)
