@@ -120,7 +120,7 @@ fn a_process_goes_on_from_what_the_disk_has() {
     let checkpoint = |order, digest, is_there| {
         let taken = taken(&["meta"], &[(order, "x"), (1, "y")]);
         let id = CheckpointId { order: OrderNumber(order), digest: Digest([digest; 32]) };
-        DurableCheckpoint { id, taken, is_anew: false, is_there }
+        DurableCheckpoint { id, taken, certificate: None, is_anew: false, is_there }
     };
     let saver = start();
     saver.save(checkpoint(4, 4, false));
