@@ -247,6 +247,14 @@ impl DriverSessions {
         }));
     }
 
+    #[cold]
+    fn submitted(&mut self, session: u32, number: RequestNumber, access: Access) {
+        if let Some(followed) = &mut self.followed {
+            let id = self.driver.core().session_id(session);
+            followed.submitted(id, session, number, access);
+        }
+    }
+
     /// Those that were followed and had a result, if they count from the time between these two, which are
     /// nanoseconds from the origin.
     pub fn take_followed(&mut self, from: u64, to: u64) -> Vec<Sample> {
@@ -340,9 +348,8 @@ impl Sessions for DriverSessions {
         };
         match self.driver.submit(session, operation, kind) {
             Ok(number) => {
-                if let Some(followed) = &mut self.followed {
-                    let id = self.driver.core().session_id(session);
-                    followed.submitted(id, session, number, access);
+                if self.followed.is_some() {
+                    self.submitted(session, number, access);
                 }
                 Ok(())
             }
@@ -377,6 +384,12 @@ impl Sessions for DriverSessions {
         if let Some(start) = start.filter(|_| self.driver.traffic().messages_in == seen) {
             self.idle += start.elapsed();
         }
+        // Apart: in the loop below it costs each request, even where none is followed.
+        if let Some(followed) = &mut self.followed {
+            for completion in self.completions.iter() {
+                followed.ended(completion.session, completion.outcome == EngineOutcome::Done);
+            }
+        }
         for completion in self.completions.iter() {
             let outcome = match completion.outcome {
                 EngineOutcome::Done => Outcome::Done(completion.result),
@@ -393,9 +406,6 @@ impl Sessions for DriverSessions {
                 | EngineOutcome::ResultGone
                 | EngineOutcome::StatesDiffer => Outcome::Failed(Failure::Refused),
             };
-            if let Some(followed) = &mut self.followed {
-                followed.ended(completion.session, matches!(outcome, Outcome::Done(_)));
-            }
             done(completion.session, outcome);
         }
         Ok(())

@@ -136,7 +136,7 @@ fn a_limit_of_memory_that_is_too_small_is_an_error_that_names_the_sum_of_bounds(
 #[test]
 fn memory_that_ends_under_load_is_an_error_that_names_the_sum_of_bounds() {
     let mut group = Group::init(&[]);
-    let limit = 96 << 20;
+    let limit = 128 << 20;
     // A follower, so that the others go on.
     group.start_replica_changed(2, &[], |command| {
         harness::sandbox::limit_address_space(command, limit);
