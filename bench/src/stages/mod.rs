@@ -1,4 +1,4 @@
-//! Where the latency of requests goes: the stamps that replicas gave to sampled requests ([`file`]), and what
+//! Where the latency of requests goes: the stamps that replicas gave to sampled requests ([`mod@file`]), and what
 //! the load generator knows of these, put together.
 //!
 //! Everything runs on one host, whose monotonic clock all processes read. The way of a request is cut where

@@ -51,7 +51,7 @@ const TOO_LONG: &str = "ERR the reply is longer than the group's max_reply_bytes
 /// once is bounded by the group's `max_operation_bytes`.
 const TEXT_BYTES: usize = 4 << 20;
 
-/// A store that speaks Redis's commands, by gateways. See the [crate](crate) for what they are.
+/// A store that speaks Redis's commands, by gateways. See [`crate`] for what they are.
 ///
 /// Operations have a form of their own (`operation.rs`), which only gateways need to know.
 #[derive(Debug, Default)]
