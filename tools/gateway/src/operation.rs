@@ -39,6 +39,13 @@ pub(crate) struct Watch {
     pub(crate) key: Vec<u8>,
 }
 
+impl Watch {
+    /// What it takes in an operation, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        13 + self.key.len()
+    }
+}
+
 /// Writes operations.
 #[derive(Debug)]
 pub(crate) struct Writer {

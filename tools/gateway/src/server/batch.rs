@@ -103,7 +103,7 @@ impl Operations {
         commands: &[u8],
         options: &GatewayOptions,
     ) -> Result<(), Part> {
-        let watched: usize = head.watches.iter().map(|watch| 13 + watch.key.len()).sum();
+        let watched: usize = head.watches.iter().map(Watch::bytes).sum();
         let length = PART_BYTES + watched + commands.len();
         let kind = if head.is_read && options.queries {
             RequestKind::ReadOnly

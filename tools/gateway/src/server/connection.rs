@@ -47,6 +47,14 @@ pub(super) struct Transaction {
     pub(super) wakes: Vec<Vec<u8>>,
 }
 
+impl Transaction {
+    /// What it holds at most, in bytes: each key in `wakes` is an argument of a command, too.
+    fn held(&self) -> usize {
+        const KEY: usize = size_of::<Vec<u8>>() + 16;
+        2 * self.encoded.capacity() + self.wakes.capacity() * KEY
+    }
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -124,8 +132,14 @@ impl Connection {
 
     /// What it holds, in bytes.
     pub(super) fn held(&self) -> usize {
-        let transaction = self.transaction.as_ref().map_or(0, |it| it.encoded.len());
-        self.input.capacity() + self.output.capacity() + transaction + self.subscribed_bytes
+        let transaction = self.transaction.as_ref().map_or(0, Transaction::held);
+        let buffers = self.input.capacity() + self.output.capacity() + self.request.held();
+        buffers + transaction + self.watched_bytes() + self.subscribed_bytes
+    }
+
+    /// Bytes of the keys that it watches, as an operation has them.
+    pub(super) fn watched_bytes(&self) -> usize {
+        self.watches.iter().map(Watch::bytes).sum()
     }
 
     pub(super) fn is_subscribed(&self) -> bool {

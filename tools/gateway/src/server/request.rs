@@ -9,6 +9,8 @@ use std::ops::Range;
 const LINE_BYTES: usize = 64 << 10;
 /// The most arguments of a request, as in Redis.
 const ARGUMENTS: i64 = 1 << 20;
+/// Room for so many is kept for the next request.
+const KEPT_ARGUMENTS: usize = 64;
 
 /// How long requests may be.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +45,13 @@ impl Request {
     /// Forgets the request, so that the next one can be read.
     pub(super) fn clear(&mut self) {
         self.arguments.clear();
+        self.arguments.shrink_to(KEPT_ARGUMENTS);
         (self.words, self.expected, self.bulk, self.at) = (None, None, None, 0);
+    }
+
+    /// What it holds beside the buffer, in bytes. Words of a line are there only while it is answered.
+    pub(super) fn held(&self) -> usize {
+        self.arguments.capacity() * size_of::<Range<usize>>()
     }
 
     /// Reads on. Returns the length of the request once it is complete; one without arguments is to be

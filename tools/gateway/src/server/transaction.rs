@@ -12,6 +12,8 @@ use crate::service::{Arguments, Command, Kindness, VERSIONS, keys};
 const COMMANDS: u32 = 100_000;
 /// The most keys that a connection watches.
 const WATCHES: usize = 1024;
+/// And their bytes.
+const WATCHED_BYTES: usize = 64 << 10;
 
 impl Shared {
     pub(super) fn transact(
@@ -76,10 +78,11 @@ impl Shared {
     }
 
     fn queue_as(&mut self, connection: &mut Connection, args: Arguments<'_>) {
+        let watched = connection.watched_bytes();
         let Some(transaction) = &mut connection.transaction else { return };
         let before = transaction.encoded.len();
         encode_command(args, &mut transaction.encoded);
-        let is_too_long = transaction.encoded.len() > self.bounds.request_bytes;
+        let is_too_long = transaction.encoded.len() + watched > self.bounds.request_bytes;
         if is_too_long || transaction.commands >= COMMANDS {
             transaction.encoded.truncate(before);
             transaction.is_spoilt = true;
@@ -127,7 +130,9 @@ impl Shared {
         args: Arguments<'_>,
         end: usize,
     ) -> bool {
-        if connection.watches.len() + args.len() - 1 > WATCHES {
+        let more: usize = args[1..].iter().map(|key| key.len()).sum();
+        let bytes = connection.watched_bytes() + more;
+        if connection.watches.len() + args.len() - 1 > WATCHES || bytes > WATCHED_BYTES {
             error(connection, "ERR too many keys are watched");
             return true;
         }
