@@ -145,11 +145,23 @@ pub enum Mutant {
     SlownessCounts,
     /// An answer of the execution stage counts although it went past batches that were committed.
     AnswersOvertake,
+    /// A leader is suspected although it serves clients in turn.
+    TurnsIgnored,
+    /// A leader that serves others is excused though they have had several turns.
+    TurnsUncounted,
+    /// A leader with slow wires proposes copies of what it has in a batch.
+    ProposesTwice,
+    /// A follower with slow wires asks all for what its leader has on its way to it.
+    AsksAll,
+    /// A follower that falls behind on its leader's wire gets no more of it than others.
+    BehindForLong,
+    /// What a slow wire carries is told by moments in which hardly anything arrives.
+    RateOfMoments,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 69] = [
+    pub const ALL: [Self; 75] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -219,6 +231,12 @@ impl Mutant {
         Self::FullWindowExcuses,
         Self::SlownessCounts,
         Self::AnswersOvertake,
+        Self::TurnsIgnored,
+        Self::TurnsUncounted,
+        Self::ProposesTwice,
+        Self::AsksAll,
+        Self::BehindForLong,
+        Self::RateOfMoments,
     ];
 }
 

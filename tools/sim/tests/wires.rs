@@ -18,6 +18,16 @@ struct Cell {
     sessions: u32,
     /// Bytes of an operation.
     value: u32,
+    /// Whose sessions these are.
+    of: Of,
+}
+
+/// Whose the sessions of a load are: one client's, which sees the answers to all of them, or as many clients',
+/// each of which knows nothing of the others and must find out alone how long an answer takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Of {
+    One,
+    Each,
 }
 
 impl Cell {
@@ -48,7 +58,7 @@ impl Cell {
         // As a group is by default.
         scenario.group = GroupConfig {
             group: scenario.group.group,
-            max_clients: 16,
+            max_clients: 256,
             max_sessions_per_client: 256,
             ..GroupConfig::default()
         };
@@ -56,9 +66,13 @@ impl Cell {
         let min_us = self.one_way_us() - NEAR_US / 4;
         scenario.latency = Latency { min_us, jitter_us: NEAR_US / 2, tail_ppm: 0, tail_us: 0 };
         scenario.bytes_per_s = self.bytes_per_s();
-        scenario.clients = vec![ClientPlan {
+        let (clients, sessions) = match self.of {
+            Of::One => (1, self.sessions),
+            Of::Each => (self.sessions as usize, 1),
+        };
+        let plan = ClientPlan {
             copy_of: None,
-            sessions: self.sessions,
+            sessions,
             operations: u32::MAX >> 1,
             operations_after: 0,
             parallel: 1,
@@ -67,7 +81,8 @@ impl Cell {
             padding: self.value,
             queries_ppm: 0,
             start_us: 0,
-        }];
+        };
+        scenario.clients = vec![plan; clients];
         scenario.keys = 1000;
         scenario.heal_at_us = self.seconds() * 1_000_000;
         scenario.patience_us = 60_000_000 + scenario.heal_at_us;
@@ -80,7 +95,9 @@ impl Cell {
     }
 
     fn try_it(&self, seed: u64) -> Result<(), String> {
-        let report = run_scenario(self.scenario(seed), &Options::default());
+        let options = Options { trace: std::env::var("TOLD").is_ok(), ..Options::default() };
+        let report = run_scenario(self.scenario(seed), &options);
+        for line in &report.trace { println!("TR {line}"); }
         let rate = report.counters.answered_before as f64 / self.seconds() as f64;
         let sent: u64 = report.sent_bytes[..3].iter().sum();
         let needed = report.counters.answered * (2 * (u64::from(self.value) + OVERHEAD) + 300);
@@ -106,11 +123,11 @@ impl Cell {
     }
 }
 
-fn cells(mbits: &[u64], delays_ms: &[u64], loads: &[(u32, u32)]) -> Vec<Cell> {
+fn cells(of: Of, mbits: &[u64], delays_ms: &[u64], loads: &[(u32, u32)]) -> Vec<Cell> {
     let mut cells = Vec::new();
     for &mbit in mbits {
         for &delay_ms in delays_ms {
-            let of_load = |&(sessions, value)| Cell { mbit, delay_ms, sessions, value };
+            let of_load = |&(sessions, value)| Cell { mbit, delay_ms, sessions, value, of };
             cells.extend(loads.iter().map(of_load));
         }
     }
@@ -120,19 +137,19 @@ fn cells(mbits: &[u64], delays_ms: &[u64], loads: &[(u32, u32)]) -> Vec<Cell> {
 #[test]
 fn slow_wires_are_used_well() {
     let loads = [(1, 8), (6, 1_000), (64, 1_000), (8, 10_000)];
-    cells(&[1, 10], &[0, 20], &loads).iter().for_each(|cell| cell.check(1));
+    cells(Of::One, &[1, 10], &[0, 20], &loads).iter().for_each(|cell| cell.check(1));
 }
 
 #[test]
 fn long_wires_are_used_well() {
     let loads = [(1, 8), (8, 10_000), (64, 1_000)];
-    cells(&[1, 10], &[100, 250], &loads).iter().for_each(|cell| cell.check(2));
+    cells(Of::One, &[1, 10], &[100, 250], &loads).iter().for_each(|cell| cell.check(2));
 }
 
 #[test]
 fn large_requests_take_their_time() {
     let loads = [(1, 200_000), (16, 200_000)];
-    cells(&[1, 10], &[0, 100, 250], &loads).iter().for_each(|cell| cell.check(3));
+    cells(Of::One, &[1, 10], &[0, 100, 250], &loads).iter().for_each(|cell| cell.check(3));
 }
 
 /// All combinations; a few minutes.
@@ -141,11 +158,19 @@ fn large_requests_take_their_time() {
 fn every_wire_is_used_well() {
     let loads =
         [1, 8, 64, 128].map(|sessions| [8, 1_000, 10_000, 200_000].map(|value| (sessions, value)));
-    let all = cells(&[1, 2, 5, 10, 100], &[0, 20, 100, 250], loads.as_flattened());
+    let all = [Of::One, Of::Each]
+        .map(|of| cells(of, &[1, 2, 5, 10, 100], &[0, 20, 100, 250], loads.as_flattened()))
+        .concat();
+    // GRID=FROM..TO of them.
+    let (from, to) = std::env::var("GRID").ok().and_then(|range| {
+        let (from, to) = range.split_once("..")?;
+        Some((from.parse().ok()?, to.parse().ok()?))
+    }).unwrap_or((0, all.len()));
+    let all = &all[from..to];
     let fails = |(seed, cell): (u64, &Cell)| {
         cell.try_it(seed).err().map(|story| format!("{cell:?}, seed {seed}: {story}"))
     };
-    let failures: Vec<_> = (100..).zip(&all).filter_map(fails).collect();
+    let failures: Vec<_> = (100 + from as u64..).zip(all).filter_map(fails).collect();
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), all.len(), failures.join("\n"));
 }
 
@@ -157,7 +182,7 @@ fn ran(report: &Report, from_us: u64, to_us: u64) -> usize {
 #[test]
 fn the_full_rate_is_back_soon_after_a_limit_is_lifted() {
     for (seed, delay_ms) in [(1, 0), (2, 20), (3, 100)] {
-        let cell = Cell { mbit: 1, delay_ms, sessions: 64, value: 10_000 };
+        let cell = Cell { mbit: 1, delay_ms, sessions: 64, value: 10_000, of: Of::One };
         let mut scenario = cell.scenario(seed);
         scenario.group.batch_max_requests = 1;
         scenario.heal_at_us = 26_000_000;
@@ -179,7 +204,7 @@ fn the_full_rate_is_back_soon_after_a_limit_is_lifted() {
 /// Each rule that is left out shows on some wire.
 #[test]
 fn a_group_that_knows_nothing_of_wires_fails_on_slow_ones() {
-    let slow = cells(&[1], &[0, 100], &[(8, 10_000), (16, 100_000)]);
+    let slow = cells(Of::One, &[1], &[0, 100], &[(8, 10_000), (16, 100_000)]);
     for mutant in [Mutant::WireIgnored, Mutant::HeldIgnored] {
         choose(Some(mutant));
         let failures: Vec<_> = slow.iter().filter_map(|cell| cell.try_it(4).err()).collect();
@@ -216,7 +241,7 @@ fn collapse(seed: u64, cell: Cell, batches: Batches) -> Scenario {
 const COLLAPSE_US: u64 = 5_000_000;
 
 /// The cases that brought a group through view after view, or to a halt.
-const COLLAPSED: Cell = Cell { mbit: 1, delay_ms: 0, sessions: 64, value: 10_000 };
+const COLLAPSED: Cell = Cell { mbit: 1, delay_ms: 0, sessions: 64, value: 10_000, of: Of::One };
 
 /// What a collapse must not lead to, if it does.
 fn after_collapse(scenario: Scenario, cell: Cell, most_views: u64) -> Result<(), String> {

@@ -18,6 +18,9 @@ const FIRST_RATE: u64 = 2_000_000;
 const LEAST_RATE: u64 = 8_000;
 /// A link may be given at least this, in bytes.
 const LEAST_SHARE: u64 = 16 << 10;
+/// For a link for which so much waits that it falls behind, it is twice that: where all links share the wire of their
+/// host, one whose queue is empty now and then gets more of it than its part, since a message may go beyond a share.
+const BEHIND: u64 = 2 * LEAST_SHARE;
 /// A link is not given more than this, in bytes: what 100 Mbit/s carry in half a second, twice.
 const MOST_SHARE: u64 = 16 << 20;
 /// A link may be given what it carries in this time beyond a round trip, in microseconds.
@@ -27,6 +30,11 @@ const WORTH_A_LOOK: u64 = 16 << 10;
 /// But not before this time has passed, in microseconds. Looks that are nearer to each other, or than a
 /// round trip, tell nothing about a rate: a host that was busy elsewhere for a moment looks like a slow wire.
 const LOOK_AGAIN_US: u64 = 25_000;
+/// What arrived meanwhile tells a rate if it is so much, in bytes: bytes arrive, and are acknowledged, some thousands
+/// at a time, and over a slow wire none may have come in such a moment, or twice as many.
+const TELLS_A_RATE: u64 = 16 << 10;
+/// Or if so much time has passed, in microseconds.
+const TELLS_AFTER_US: u64 = 300_000;
 /// A link without room is looked at again no sooner than this, in microseconds.
 const LEAST_LOOK_US: u64 = 500;
 
@@ -46,6 +54,8 @@ pub(super) struct Pace {
     /// Bytes per second.
     rate: u64,
     round_trip_us: u64,
+    /// Bytes that wait for the link.
+    waiting: u64,
     /// None since the link came up.
     last: Option<Look>,
     /// What the next look is compared with to tell the rate.
@@ -54,7 +64,7 @@ pub(super) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { rate: FIRST_RATE, round_trip_us: 0, last: None, base: Look::default() }
+        Self { rate: FIRST_RATE, round_trip_us: 0, waiting: 0, last: None, base: Look::default() }
     }
 }
 
@@ -77,7 +87,15 @@ impl Pace {
     /// Bytes that may be on their way.
     fn share(&self) -> u64 {
         let twice_us = 2 * (self.round_trip_us + SLACK_US);
-        (self.rate.saturating_mul(twice_us) / 1_000_000).clamp(LEAST_SHARE, MOST_SHARE)
+        let is_behind = self.waiting > BEHIND && !mutants::active(Mutant::BehindForLong);
+        let least = LEAST_SHARE << u32::from(is_behind);
+        (self.rate.saturating_mul(twice_us) / 1_000_000).clamp(least, MOST_SHARE)
+    }
+
+    /// So many bytes wait for the link.
+    #[inline]
+    pub(super) fn note_waiting(&mut self, bytes: usize) {
+        self.waiting = bytes as u64;
     }
 
     /// Bytes that the link may be given, which has been given `given` so far. Asks for the link's
@@ -114,9 +132,14 @@ impl Pace {
         if took_us < LOOK_AGAIN_US.max(self.round_trip_us) {
             return;
         }
-        let base = std::mem::replace(&mut self.base, look);
-        let since = given - base.given;
-        let seen = (base.outstanding + since).saturating_sub(outstanding) * 1_000_000 / took_us;
+        let since = given - self.base.given;
+        let arrived = (self.base.outstanding + since).saturating_sub(outstanding);
+        let is_enough = arrived >= TELLS_A_RATE || took_us >= TELLS_AFTER_US;
+        if !is_enough && outstanding > 0 && !mutants::active(Mutant::RateOfMoments) {
+            return;
+        }
+        self.base = look;
+        let seen = arrived * 1_000_000 / took_us;
         // What was on its way a round trip ago has not arrived: the link has had to carry all the time.
         let is_busy = outstanding > since + LEAST_SHARE / 2;
         if seen > self.rate || is_busy {

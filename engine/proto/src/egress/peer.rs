@@ -373,6 +373,7 @@ impl Outbound {
         self.is_due = true;
         self.idle_since = now;
         let in_link = limits.link_window_bytes.saturating_sub(links.unsent_bytes(peer));
+        self.pace.note_waiting(self.bytes);
         let share = self.pace.room(now, self.handed_bytes, || links.link_state(peer));
         let mut room = in_link.min(share as usize);
         while room > 0

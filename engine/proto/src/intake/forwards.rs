@@ -156,13 +156,18 @@ impl<V: RequestVerifier> Intake<V> {
     }
 
     /// A stored request has not been executed: the leader is to know it.
-    pub(super) fn forward_in_turn(&mut self, key: Key) {
+    pub(super) fn forward_in_turn(&mut self, key: Key, now: Time) {
         if !self.is_follower() {
             return;
         }
+        let delay_us = self.timeout.delay_us();
         if let Some(stored) = self.stored.get_mut(&key)
             && stored.forwarding == Forwarding::Unneeded
         {
+            let enough_us = stored.wait.enough_us(delay_us, stored.record.len(), &self.path);
+            if self.patience.need_not_tell(&stored.wait, enough_us, &self.path, now) {
+                return;
+            }
             stored.forwarding = Forwarding::Waiting;
             self.forwards.want(key);
         }

@@ -33,6 +33,7 @@ impl<V: RequestVerifier> Intake<V> {
     pub fn check_all_invariants(&self) {
         self.check_invariants();
         self.lanes.check();
+        self.batched.check();
         let waiting: usize =
             self.pending.iter().map(|(buffer, _)| buffer.len() - self.open.head).sum();
         assert_eq!(self.pending_bytes, waiting + self.open.len(), "bytes that wait are counted");

@@ -6,6 +6,7 @@ use hybster_tss::RequestVerifier;
 
 use super::{Forwarding, Intake, Key, LastAsked, MAX_STORED, MAX_STORED_BYTES, Stored};
 use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
+use crate::input::Progress;
 use crate::mutants::{self, Mutant};
 use crate::notice::{Notice, Suspicion};
 use crate::output::{Cause, Output, Reject, Reply, ToControl, ToExecution};
@@ -179,6 +180,9 @@ impl<V: RequestVerifier> Intake<V> {
         self.watch.insert((stored.due, key.0, key.1));
         if must_be_told && stored.forwarding != Forwarding::Sent {
             // A correct leader is not to be suspected for what it was never told.
+            if stored.forwarding == Forwarding::Unneeded && stored.unanswered == 0 {
+                self.ask(key, now, out);
+            }
             return Step::Waits;
         }
         if let Some(asked) = &stored.last_asked {
@@ -197,7 +201,10 @@ impl<V: RequestVerifier> Intake<V> {
                 let since_us = now.since_us(self.proposed_at);
                 waited_us = if self.path.is_full { 0 } else { waited_us.min(since_us) };
             }
-            if waited_us < stored.wait.enough_us(delay_us) {
+            let bytes = stored.record.len();
+            let others_us = self.patience.others_us(&stored.wait);
+            let enough_us = stored.wait.enough_us(delay_us, bytes, &self.path);
+            if waited_us.saturating_sub(others_us) < enough_us {
                 return Step::Waits;
             }
             let (round, goal) = (self.patience.next_round(), None);
@@ -237,7 +244,7 @@ impl<V: RequestVerifier> Intake<V> {
             asked.answers = answers;
             if mutants::active(Mutant::SuspectsUnasked) {
                 (asked.answers, asked.goal) = (1, Some(OrderNumber(0)));
-                return self.not_executed(key, OrderNumber(0), now, out);
+                return self.not_executed(key, (OrderNumber(0), Progress::default()), now, out);
             }
         }
         if stored.unanswered == 0 {
@@ -253,7 +260,7 @@ impl<V: RequestVerifier> Intake<V> {
     pub(super) fn not_executed(
         &mut self,
         key: Key,
-        executed: OrderNumber,
+        (executed, progress): (OrderNumber, Progress),
         now: Time,
         out: &mut Output,
     ) {
@@ -263,9 +270,10 @@ impl<V: RequestVerifier> Intake<V> {
         stored.unanswered = stored.unanswered.saturating_sub(1);
         let answered_us = now.since_us(std::mem::replace(&mut stored.asked, now));
         stored.wait.answered_after(answered_us);
+        self.patience.others_ran(&mut stored.wait, progress, now);
         let Some(asked) = &mut stored.last_asked else {
             // Not before: what was executed long ago is nothing to bother the leader with.
-            return self.forward_in_turn(key);
+            return self.forward_in_turn(key, now);
         };
         if asked.answers == 0 {
             return;
@@ -281,10 +289,13 @@ impl<V: RequestVerifier> Intake<V> {
         }
         let took_us = now.since_us(asked.at);
         stored.wait.answered_after(took_us);
-        let is_early = asked.waited_us < stored.wait.enough_us(self.timeout.delay_us());
+        let waited_us = asked.waited_us.saturating_sub(self.patience.others_us(&stored.wait));
+        let bytes = stored.record.len();
+        let is_early =
+            waited_us < stored.wait.enough_us(self.timeout.delay_us(), bytes, &self.path);
         stored.last_asked = None;
         if is_early {
-            // Execution is slower than was known: the leader's is as well.
+            // Execution is slower than was known, and the leader's is as well; or others had their turn.
             return;
         }
         let waited_us = now.since_us(stored.wait.since);
