@@ -158,7 +158,8 @@ impl Patience {
 
     /// A wait begins again: the execution stage is as slow as it was.
     pub(super) fn begin_again(&self, wait: &mut Wait, now: Time) {
-        *wait = Wait { slow_us: wait.slow_us, ..self.begin(now) };
+        let seen = wait.seen.map(|seen| Seen { first: seen.last, since: now, ..seen });
+        *wait = Wait { slow_us: wait.slow_us, seen, ..self.begin(now) };
     }
 
     /// How long a wait has lasted in which a leader could order something, in microseconds.
@@ -198,18 +199,23 @@ impl Patience {
     }
 
     /// The execution stage says what it has executed instead of a request.
-    pub(super) fn others_ran(&self, wait: &mut Wait, progress: Progress, now: Time) {
+    pub(super) fn others_ran(
+        &self,
+        wait: &mut Wait,
+        progress: Progress,
+        path: &PathState,
+        now: Time,
+    ) {
         if let Some(seen) = &mut wait.seen
             // It starts from nothing when a state is installed.
             && progress.bytes >= seen.last.bytes
         {
-            let busy_us = |bytes: u64| {
-                let bytes = bytes.saturating_mul(SLOW_PARTS * self.followers);
-                bytes.saturating_mul(1_000_000) / SLOW_WIRE
-            };
+            let bytes = progress.bytes - seen.last.bytes;
+            let copies = SLOW_PARTS * self.followers;
+            let busy_us = bytes.saturating_mul(copies * 1_000_000) / SLOW_WIRE;
             // It comes a batch at a time, so one is counted ahead; but not what came faster than over such a wire.
-            let most_us = now.since_us(seen.since) + busy_us(progress.longest.into());
-            let others_us = wait.others_us + busy_us(progress.bytes - seen.last.bytes);
+            let most_us = now.since_us(seen.since) + copies * carried_us(progress.longest.into(), path);
+            let others_us = wait.others_us + busy_us;
             wait.others_us = others_us.min(most_us);
             seen.last = progress;
         } else {
@@ -253,10 +259,18 @@ impl Wait {
             return delay_us;
         }
         let longest = self.seen.map_or(0, |seen| u64::from(seen.last.longest));
-        let rate = path.least_rate.max(SLOW_WIRE);
-        let carried_us = 2 * (bytes as u64 + longest) * 1_000_000 / rate;
+        let carried_us = 2 * carried_us(bytes as u64 + longest, path);
         delay_us.saturating_add(SLOW * self.slow_us).saturating_add(carried_us)
     }
+}
+
+/// How long the slowest way to a peer takes for so many bytes, in microseconds, if it is known to be slow. So a leader
+/// on a fast one has no longer than the timeout says.
+fn carried_us(bytes: u64, path: &PathState) -> u64 {
+    if !path.is_costly() {
+        return 0;
+    }
+    bytes.saturating_mul(1_000_000) / path.least_rate.max(SLOW_WIRE)
 }
 
 #[cfg(test)]

@@ -270,7 +270,7 @@ impl<V: RequestVerifier> Intake<V> {
         stored.unanswered = stored.unanswered.saturating_sub(1);
         let answered_us = now.since_us(std::mem::replace(&mut stored.asked, now));
         stored.wait.answered_after(answered_us);
-        self.patience.others_ran(&mut stored.wait, progress, now);
+        self.patience.others_ran(&mut stored.wait, progress, &self.path, now);
         let Some(asked) = &mut stored.last_asked else {
             // Not before: what was executed long ago is nothing to bother the leader with.
             return self.forward_in_turn(key, now);
