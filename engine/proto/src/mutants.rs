@@ -157,11 +157,13 @@ pub enum Mutant {
     BehindForLong,
     /// What a slow wire carries is told by moments in which hardly anything arrives.
     RateOfMoments,
+    /// A link with a long round trip is filled before it is known what it carries.
+    BeginsFast,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 75] = [
+    pub const ALL: [Self; 76] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -237,6 +239,7 @@ impl Mutant {
         Self::AsksAll,
         Self::BehindForLong,
         Self::RateOfMoments,
+        Self::BeginsFast,
     ];
 }
 

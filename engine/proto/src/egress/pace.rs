@@ -14,6 +14,9 @@ use super::LinkState;
 
 /// What a link carries as long as nothing is known about it, in bytes per second.
 const FIRST_RATE: u64 = 2_000_000;
+/// What a link is given at first, in bytes, however long its round trip is; and twice as much each time that so much
+/// has arrived and nothing waits. It is no more than the slowest wire carries in a second.
+const FIRST_SHARE: u64 = 128 << 10;
 /// A link that carries less counts as carrying this, in bytes per second.
 const LEAST_RATE: u64 = 8_000;
 /// A link may be given at least this, in bytes.
@@ -54,6 +57,8 @@ pub(super) struct Pace {
     /// Bytes per second.
     rate: u64,
     round_trip_us: u64,
+    /// What it may be given as long as nobody knows what it carries.
+    tried: u64,
     /// Bytes that wait for the link.
     waiting: u64,
     /// None since the link came up.
@@ -64,14 +69,15 @@ pub(super) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { rate: FIRST_RATE, round_trip_us: 0, waiting: 0, last: None, base: Look::default() }
+        Self { rate: FIRST_RATE, round_trip_us: 0, tried: FIRST_SHARE, waiting: 0, last: None, base: Look::default() }
     }
 }
 
 impl Pace {
     /// The link was made again. What is known about the wire stays.
     pub(super) fn renew(&mut self) {
-        *self = Self { rate: self.rate, round_trip_us: self.round_trip_us, ..Self::default() };
+        let Self { rate, round_trip_us, tried, .. } = *self;
+        *self = Self { rate, round_trip_us, tried, ..Self::default() };
     }
 
     /// What the link carries, in bytes per second.
@@ -89,7 +95,13 @@ impl Pace {
         let twice_us = 2 * (self.round_trip_us + SLACK_US);
         let is_behind = self.waiting > BEHIND && !mutants::active(Mutant::BehindForLong);
         let least = LEAST_SHARE << u32::from(is_behind);
-        (self.rate.saturating_mul(twice_us) / 1_000_000).clamp(least, MOST_SHARE)
+        let most = if mutants::active(Mutant::BeginsFast) { MOST_SHARE } else { self.tried };
+        (self.rate.saturating_mul(twice_us) / 1_000_000).clamp(least, most)
+    }
+
+    /// Whether so many bytes are more than what is tried.
+    pub(super) fn is_untried(&self, waiting: u64) -> bool {
+        waiting > self.tried && !mutants::active(Mutant::BeginsFast)
     }
 
     /// So many bytes wait for the link.
@@ -144,6 +156,9 @@ impl Pace {
         let is_busy = outstanding > since + LEAST_SHARE / 2;
         if seen > self.rate || is_busy {
             self.rate = seen.max(LEAST_RATE);
+        }
+        if arrived >= self.tried / 2 && !is_busy {
+            self.tried = (2 * self.tried).min(MOST_SHARE);
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Way {
     pub(super) round_trip_us: u64,
     /// Bytes per second.
     pub(super) rate: u64,
+    /// Whether more waits than what is tried on a way of which nothing is known yet.
+    pub(super) is_untried: bool,
 }
 
 /// The last thing that stages were told.
@@ -92,7 +94,7 @@ fn state_of(ways: &mut [Way], needed: usize) -> PathState {
     PathState {
         takes_us,
         batch_bytes: in_moment(BATCH_US).max(LEAST_BATCH).min(u32::MAX.into()) as u32,
-        is_full: takes_us > way.round_trip_us / 2 * 3 + FULL_US,
+        is_full: way.is_untried || takes_us > way.round_trip_us / 2 * 3 + FULL_US,
         least_rate,
     }
 }
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
 
     fn way(takes_us: u64) -> Way {
-        Way { takes_us, round_trip_us: 0, rate: 125_000 }
+        Way { takes_us, round_trip_us: 0, rate: 125_000, is_untried: false }
     }
 
     #[test]

@@ -45,6 +45,8 @@ const EXCUSED: u64 = 16;
 const SLOW_WIRE: u64 = 125_000;
 /// A leader is excused as if it could use a part of such a wire: a half, which has to carry a copy to each follower.
 const SLOW_PARTS: u64 = 2;
+/// The way to the peers and back makes a wait longer by no more than this, in timeouts.
+const MOST_ON_WAY: u64 = 8;
 /// Turns that end before a leader over such a wire is told of a request that it may have.
 const UNTOLD_TURNS: u32 = 2;
 /// A leader that serves clients in turn orders a request in the second turn that ends since it was told of it at the
@@ -260,7 +262,9 @@ impl Wait {
         }
         let longest = self.seen.map_or(0, |seen| u64::from(seen.last.longest));
         let carried_us = 2 * carried_us(bytes as u64 + longest, path);
-        delay_us.saturating_add(SLOW * self.slow_us).saturating_add(carried_us)
+        // As long as a peer must answer for it to count.
+        let way_us = (path.takes_us + path.takes_us / 4).min(MOST_ON_WAY * delay_us);
+        delay_us.saturating_add(SLOW * self.slow_us).saturating_add(carried_us + way_us)
     }
 }
 

@@ -192,8 +192,10 @@ impl<V: RequestVerifier> Intake<V> {
             }
             return Step::Waits;
         }
+        let mut waited_us = self.patience.waited_us(&stored.wait, now);
+        let others_us = self.patience.others_us(&stored.wait);
+        let enough_us = stored.wait.enough_us(delay_us, stored.record.len(), &self.path);
         if stored.reminded {
-            let mut waited_us = self.patience.waited_us(&stored.wait, now);
             if waits_for_itself {
                 // A leader that proposes, or waits for its wires, leaves nothing out. If it is slow, so would
                 // be others. If it has lost its followers, its window fills, and it proposes no more; and
@@ -201,9 +203,6 @@ impl<V: RequestVerifier> Intake<V> {
                 let since_us = now.since_us(self.proposed_at);
                 waited_us = if self.path.is_full { 0 } else { waited_us.min(since_us) };
             }
-            let bytes = stored.record.len();
-            let others_us = self.patience.others_us(&stored.wait);
-            let enough_us = stored.wait.enough_us(delay_us, bytes, &self.path);
             if waited_us.saturating_sub(others_us) < enough_us {
                 return Step::Waits;
             }
@@ -211,13 +210,14 @@ impl<V: RequestVerifier> Intake<V> {
             stored.last_asked = Some(LastAsked { waited_us, at: now, round, goal, answers: 0 });
             return Step::AsksLast;
         }
-        stored.reminded = true;
+        let is_early = waited_us.saturating_sub(others_us) < enough_us / 2;
+        stored.reminded = !is_early;
         let record = stored.record.clone();
         if stored.unanswered == 0 {
             // It may have been executed unnoticed.
             self.ask(key, now, out);
         }
-        Step::Reminds(record)
+        if is_early { Step::Waits } else { Step::Reminds(record) }
     }
 
     /// The pillars have said what they had committed: the last questions are asked.
