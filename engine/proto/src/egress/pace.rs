@@ -69,7 +69,14 @@ pub(super) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { rate: FIRST_RATE, round_trip_us: 0, tried: FIRST_SHARE, waiting: 0, last: None, base: Look::default() }
+        Self {
+            rate: FIRST_RATE,
+            round_trip_us: 0,
+            tried: FIRST_SHARE,
+            waiting: 0,
+            last: None,
+            base: Look::default(),
+        }
     }
 }
 

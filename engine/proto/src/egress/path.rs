@@ -67,7 +67,10 @@ impl Told {
             > self.state.least_rate.min(state.least_rate) / 2;
         if is_rate_news
             || state.is_full != self.state.is_full
-            || is_longer || is_shorter || is_batch_news {
+            || is_longer
+            || is_shorter
+            || is_batch_news
+        {
             self.state = state;
             self.is_new = true;
         }

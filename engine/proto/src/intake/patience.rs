@@ -1,6 +1,6 @@
 //! How long a leader may take for a request: what does not count of the time that has passed.
 //!
-//! A leader is suspected for what it does not order. Two things keep a correct one from ordering, and
+//! A leader is suspected for what it does not order. Three things keep a correct one from ordering a request, and
 //! no other leader could do better:
 //!
 //! - **The window is full.** All pillars of this replica have committed everything up to the end of their
@@ -8,23 +8,24 @@
 //! - **Execution is behind.** A leader asks its execution stage before it orders what clients brought to
 //!   followers (DEVIATIONS 26), and gets the answer when that has executed what was committed before. So does this
 //!   replica, and knows how long that takes: a leader has [`SLOW`] times as long in addition.
-//!
-//! - **The request waits for its turn.** Where wires are slow, what others asked for may take them longer than any
-//!   timeout. A leader is excused for the time that a wire of [`SLOW_WIRE`] takes for the requests that were
-//!   executed meanwhile, as long as it serves clients in turn: it is not, once [`TURNS`] turns
-//!   have ended since this replica asked first (`execution/turns.rs`). So a liar gains nothing by ordering those who are
-//!   in league with it, unless they keep such a wire busy, and then as long as their share of it lasts. And it has as
-//!   long in addition as the wires take for the request and for the longest batch, twice.
+//! - **It is not the request's turn** (DEVIATIONS 33). Where wires are slow, what others asked for before may take
+//!   them longer than any timeout. The time that half a wire of [`SLOW_WIRE`] takes for the requests that were executed
+//!   meanwhile does not count, as long as clients are served in turn: once [`TURNS`] turns have ended
+//!   (`execution/turns.rs`) since this replica asked first, all of it counts. Where this replica's own wires are known
+//!   to be slow, a leader has in addition what they take for the request and for the longest batch, twice.
 //!
 //! So an answer of the execution stage counts only when it has executed what the pillars had committed at the time of
 //! the question, which may have overtaken that on its way between the stages.
 //!
-//! The first two do not let a leader put off a suspicion for as long as it likes. Both are judged by what this replica has
-//! committed, and not by what anybody says. What is committed here, correct replicas get from each other: they
+//! None of them lets a leader put off a suspicion for as long as it likes. All are judged by what this replica has
+//! committed and executed, and not by what anybody says. What is committed here, correct replicas get from each other: they
 //! execute it and agree on the checkpoint without the leader, whatever f liars vote, so a full window
 //! moves. A leader that fills the window again and again with requests of others, and leaves one out, has ordered
 //! more than [`EXCUSED_WINDOWS`] windows since it was told of it; then a part of that time counts. And
-//! what waits for execution is a window of batches at most, so an answer comes when these are executed.
+//! what waits for execution is a window of batches at most, so an answer comes when these are executed. And turns end
+//! when a session is served again: a leader that leaves out a client must serve all others at the rate of a slow wire
+//! meanwhile, and none of their sessions more than twice in a turn. Clients in league with it may add new sessions, and
+//! each of them as many as its share of a leader's round has room for.
 
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId};
@@ -102,11 +103,22 @@ struct Seen {
 
 impl Patience {
     pub(super) fn new(config: &GroupConfig) -> Self {
-        let (pillars, window, session_window) = (config.pillars, config.window, config.session_window);
+        let (pillars, window, session_window) =
+            (config.pillars, config.window, config.session_window);
         let followers = config.all_replicas().count() as u64 - 1;
         let (full, base) = (vec![false; usize::from(pillars)], OrderNumber(0));
         let committed = vec![(0, base); usize::from(pillars)];
-        Self { window, session_window, followers, full, base, full_since: None, full_us: 0, round: 0, committed }
+        Self {
+            window,
+            session_window,
+            followers,
+            full,
+            base,
+            full_since: None,
+            full_us: 0,
+            round: 0,
+            committed,
+        }
     }
 
     /// A pillar says whether its window is full.
@@ -216,7 +228,8 @@ impl Patience {
             let copies = SLOW_PARTS * self.followers;
             let busy_us = bytes.saturating_mul(copies * 1_000_000) / SLOW_WIRE;
             // It comes a batch at a time, so one is counted ahead; but not what came faster than over such a wire.
-            let most_us = now.since_us(seen.since) + copies * carried_us(progress.longest.into(), path);
+            let most_us =
+                now.since_us(seen.since) + copies * carried_us(progress.longest.into(), path);
             let others_us = wait.others_us + busy_us;
             wait.others_us = others_us.min(most_us);
             seen.last = progress;
