@@ -159,11 +159,13 @@ pub enum Mutant {
     RateOfMoments,
     /// A link with a long round trip is filled before it is known what it carries.
     BeginsFast,
+    /// A leader proposes as many short batches as its wire carries, over slow wires, too.
+    ShortBatches,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 76] = [
+    pub const ALL: [Self; 77] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -240,6 +242,7 @@ impl Mutant {
         Self::BehindForLong,
         Self::RateOfMoments,
         Self::BeginsFast,
+        Self::ShortBatches,
     ];
 }
 

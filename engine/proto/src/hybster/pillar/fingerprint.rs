@@ -40,6 +40,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             checkpoints,
             outstanding_since: _,
             backoff: _,
+            held_back: _,
             uncommitted_since: _,
             commit_timeout: _,
             last_hint: _,

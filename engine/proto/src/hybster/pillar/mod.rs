@@ -123,6 +123,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     /// Since when something is outstanding without progress.
     outstanding_since: Option<Time>,
     backoff: u32,
+    /// Batches that it proposed and the request intake does not know of yet, so that the next one is longer.
+    held_back: u32,
     /// Since when a slot that this replica certified in its view waits for its commitment.
     uncommitted_since: Option<Time>,
     commit_timeout: AdaptiveTimeout,
@@ -181,6 +183,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             checkpoints: Votes::new(&config),
             outstanding_since: None,
             backoff: 0,
+            held_back: 0,
             uncommitted_since: None,
             commit_timeout: AdaptiveTimeout::new(2 * config.request_timeout_us),
             last_hint: None,
@@ -289,6 +292,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             }
         }
         self.note_progress(now);
+        self.release_held_back(out);
         self.tell_window(out);
         self.check_invariants(out);
         if cfg!(debug_assertions) && is_rare && out.fatal.is_none() {

@@ -19,6 +19,11 @@ use crate::time::Time;
 use crate::trace::{Phase, TraceEvent};
 use crate::wire::{self, Requests};
 
+/// A batch is short if it is so many times shorter than it may be.
+const SHORT: u64 = 4;
+/// Slots of a pillar that are under way over slow wires while it proposes short batches.
+const MOST_SHORT: u64 = 8;
+
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     // ------------------------------------------------------------------ the leader
 
@@ -28,12 +33,32 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             return;
         }
         let mut taken = 0;
+        let is_short = (buffer.len() as u64) < u64::from(self.path.batch_bytes) / SHORT;
         match self.authentic_only(buffer, requests, out) {
             Some((buffer, requests)) => self.proposals.push(buffer, requests),
             None => taken += 1,
         }
         taken += self.propose_ready(out);
+        if is_short && self.has_many_under_way() {
+            self.held_back += std::mem::take(&mut taken);
+        }
         self.announce(taken, out);
+    }
+
+    /// Whether wires are slow and so many slots under way that the next batch should be a longer one: each has its
+    /// COMMITs, which take as much of the followers' wires as a few short requests of the leader's.
+    fn has_many_under_way(&self) -> bool {
+        self.path.is_costly()
+            && self.prepared.saturating_sub(self.committed) >= MOST_SHORT
+            && !mutants::active(Mutant::ShortBatches)
+    }
+
+    /// The request intake hears of batches that were held back, once fewer slots are under way.
+    pub(super) fn release_held_back(&mut self, out: &mut Output) {
+        if self.held_back > 0 && !self.has_many_under_way() {
+            let taken = std::mem::take(&mut self.held_back);
+            self.announce(taken, out);
+        }
     }
 
     /// Checks the requests of a batch and cuts out forged ones, so that the other clients in the batch
