@@ -244,13 +244,12 @@ pub struct PathState {
     pub batch_bytes: u32,
     /// Whether it has all that it can carry, so that a proposal would only wait.
     pub is_full: bool,
-    /// What the slowest way to any peer carries, in bytes per second.
+    /// What the slowest of those ways to peers carries that are known to carry no more, in bytes per second.
     pub least_rate: u64,
 }
 
 impl PathState {
-    /// A wire that carries less than this is known to be a slow one, in bytes per second: the rate that is assumed
-    /// at first is higher.
+    /// A wire that carries less than this is a slow one, in bytes per second.
     const COSTLY_RATE: u64 = 1_900_000;
 
     /// Whether a copy of what somebody may have is worth waiting for, before it is sent.

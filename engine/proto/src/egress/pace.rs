@@ -13,7 +13,7 @@ use crate::time::Time;
 use super::LinkState;
 
 /// What a link carries as long as nothing is known about it, in bytes per second.
-const FIRST_RATE: u64 = 2_000_000;
+const FIRST_RATE: u64 = 500_000;
 /// What a link is given at first, in bytes, however long its round trip is; and twice as much each time that so much
 /// has arrived and nothing waits. It is no more than the slowest wire carries in a second.
 const FIRST_SHARE: u64 = 128 << 10;
@@ -56,6 +56,8 @@ struct Look {
 pub(super) struct Pace {
     /// Bytes per second.
     rate: u64,
+    /// Whether it carries no more than that: it had to carry all the time when the rate was told.
+    is_limit: bool,
     round_trip_us: u64,
     /// What it may be given as long as nobody knows what it carries.
     tried: u64,
@@ -71,6 +73,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             rate: FIRST_RATE,
+            is_limit: false,
             round_trip_us: 0,
             tried: FIRST_SHARE,
             waiting: 0,
@@ -83,13 +86,18 @@ impl Default for Pace {
 impl Pace {
     /// The link was made again. What is known about the wire stays.
     pub(super) fn renew(&mut self) {
-        let Self { rate, round_trip_us, tried, .. } = *self;
-        *self = Self { rate, round_trip_us, tried, ..Self::default() };
+        let Self { rate, is_limit, round_trip_us, tried, .. } = *self;
+        *self = Self { rate, is_limit, round_trip_us, tried, ..Self::default() };
     }
 
     /// What the link carries, in bytes per second.
     pub(super) fn rate(&self) -> u64 {
         self.rate
+    }
+
+    /// The rate, if the link is known to carry no more.
+    pub(super) fn limit(&self) -> Option<u64> {
+        self.is_limit.then_some(self.rate)
     }
 
     /// The link's round trip in microseconds; 0 if it is not known.
@@ -163,6 +171,7 @@ impl Pace {
         let is_busy = outstanding > since + LEAST_SHARE / 2;
         if seen > self.rate || is_busy {
             self.rate = seen.max(LEAST_RATE);
+            self.is_limit = is_busy;
         }
         if arrived >= self.tried / 2 && !is_busy {
             self.tried = (2 * self.tried).min(MOST_SHARE);

@@ -30,6 +30,8 @@ pub(super) struct Way {
     pub(super) round_trip_us: u64,
     /// Bytes per second.
     pub(super) rate: u64,
+    /// As well, if it is known to carry no more.
+    pub(super) limit: Option<u64>,
     /// Whether more waits than what is tried on a way of which nothing is known yet.
     pub(super) is_untried: bool,
 }
@@ -84,7 +86,7 @@ impl Told {
 
 /// The slowest of those ways that take the least, as many as are needed, decides.
 fn state_of(ways: &mut [Way], needed: usize) -> PathState {
-    let least_rate = ways.iter().map(|way| way.rate).min().unwrap_or(u64::MAX);
+    let least_rate = ways.iter().filter_map(|way| way.limit).min().unwrap_or(u64::MAX);
     let Some(last) = needed.checked_sub(1).filter(|last| *last < ways.len()) else {
         return PathState { least_rate, ..PathState::default() };
     };
@@ -107,7 +109,7 @@ mod tests {
     use super::*;
 
     fn way(takes_us: u64) -> Way {
-        Way { takes_us, round_trip_us: 0, rate: 125_000, is_untried: false }
+        Way { takes_us, round_trip_us: 0, rate: 125_000, limit: None, is_untried: false }
     }
 
     #[test]

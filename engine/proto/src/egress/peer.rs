@@ -410,7 +410,13 @@ impl Outbound {
         let there_us = self.pace.takes_us(now, self.handed_bytes, self.bytes as u64);
         let takes_us = there_us + round_trip_us;
         let is_untried = self.pace.is_untried(self.bytes as u64);
-        self.is_up.then(|| Way { takes_us, round_trip_us, rate: self.pace.rate(), is_untried })
+        self.is_up.then(|| Way {
+            takes_us,
+            round_trip_us,
+            rate: self.pace.rate(),
+            limit: self.pace.limit(),
+            is_untried,
+        })
     }
 
     /// Whether the present link was given this message already and has not brought it there.
