@@ -90,8 +90,8 @@ fn scan() {
 #[test]
 #[ignore]
 fn told() {
-    let cell = Cell { mbit: 1, delay_ms: 0, sessions: 128, value: 1000, of: Of::Each };
-    let report = run_scenario(cell.scenario(5), &Options { trace: true, ..Options::default() });
+    let cell = Cell { mbit: 1, delay_ms: 0, sessions: 64, value: 10000, of: Of::Each };
+    let report = run_scenario(cell.scenario(2), &Options { trace: true, ..Options::default() });
     for line in report.trace {
         println!("TR {line}");
     }

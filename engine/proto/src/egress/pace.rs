@@ -36,6 +36,8 @@ const LOOK_AGAIN_US: u64 = 25_000;
 /// What arrived meanwhile tells a rate if it is so much, in bytes: bytes arrive, and are acknowledged, some thousands
 /// at a time, and over a slow wire none may have come in such a moment, or twice as many.
 const TELLS_A_RATE: u64 = 16 << 10;
+/// Or if so much has arrived, and as much has not, a while after it was given, in bytes.
+const TELLS_SLOW: u64 = 4 << 10;
 /// Or if so much time has passed, in microseconds.
 const TELLS_AFTER_US: u64 = 300_000;
 /// A link without room is looked at again no sooner than this, in microseconds.
@@ -65,6 +67,8 @@ pub(super) struct Pace {
     waiting: u64,
     /// None since the link came up.
     last: Option<Look>,
+    /// When the link was given something last.
+    gave_at: Time,
     /// What the next look is compared with to tell the rate.
     base: Look,
 }
@@ -74,6 +78,7 @@ impl Default for Pace {
         Self {
             rate: FIRST_RATE,
             is_limit: false,
+            gave_at: Time(0),
             round_trip_us: 0,
             tried: FIRST_SHARE,
             waiting: 0,
@@ -119,6 +124,16 @@ impl Pace {
         waiting > self.tried && !mutants::active(Mutant::BeginsFast)
     }
 
+    /// The link is given something, after `given` bytes.
+    #[inline]
+    pub(super) fn note_given(&mut self, now: Time, given: u64) {
+        self.gave_at = now;
+        if given == self.base.given && self.base.outstanding == 0 {
+            // It had nothing to carry until now.
+            self.base.at = now;
+        }
+    }
+
     /// So many bytes wait for the link.
     #[inline]
     pub(super) fn note_waiting(&mut self, bytes: usize) {
@@ -161,14 +176,18 @@ impl Pace {
         }
         let since = given - self.base.given;
         let arrived = (self.base.outstanding + since).saturating_sub(outstanding);
-        let is_enough = arrived >= TELLS_A_RATE || took_us >= TELLS_AFTER_US;
+        // Nothing more was given for longer than a round trip, and some of it has not arrived.
+        let is_slow = outstanding >= TELLS_SLOW
+            && arrived >= TELLS_SLOW
+            && now.since_us(self.gave_at) >= LOOK_AGAIN_US + self.round_trip_us;
+        let is_enough = is_slow || arrived >= TELLS_A_RATE || took_us >= TELLS_AFTER_US;
         if !is_enough && outstanding > 0 && !mutants::active(Mutant::RateOfMoments) {
             return;
         }
         self.base = look;
         let seen = arrived * 1_000_000 / took_us;
         // What was on its way a round trip ago has not arrived: the link has had to carry all the time.
-        let is_busy = outstanding > since + LEAST_SHARE / 2;
+        let is_busy = is_slow || outstanding > since + LEAST_SHARE / 2;
         if seen > self.rate || is_busy {
             self.rate = seen.max(LEAST_RATE);
             self.is_limit = is_busy;
@@ -211,7 +230,7 @@ impl Pace {
         let most_outstanding = last.outstanding + (given - last.given);
         // If it is thought to be slow, a little takes it long.
         let in_a_moment = self.rate.saturating_mul(LOOK_AGAIN_US) / 1_000_000;
-        if most_outstanding < WORTH_A_LOOK.min(in_a_moment) {
+        if most_outstanding < (2 * TELLS_SLOW).min(in_a_moment) {
             return None;
         }
         if most_outstanding < self.share() {

@@ -440,6 +440,7 @@ impl Outbound {
     }
 
     fn note_handed(&mut self, key: u64, tag: SendTag, bytes: usize, now: Time) {
+        self.pace.note_given(now, self.handed_bytes);
         self.handed_bytes += bytes as u64;
         if matches!(tag, SendTag::Transient | SendTag::Answer(_)) {
             return;

@@ -28,8 +28,8 @@ use crate::wire::request::requests_head;
 
 /// Bytes of forwarded requests that are under way at most, one request apart; fewer on a slow wire.
 pub(crate) const FORWARDS_BYTES: usize = 128 << 10;
-/// On no wire fewer bytes than this.
-const LEAST_BYTES: usize = 16 << 10;
+/// On no wire fewer bytes than this: so much at once tells what the wire carries.
+const LEAST_BYTES: usize = 32 << 10;
 /// Forwarded requests that are under way at most: each costs the leader something, however short it is.
 pub(crate) const FORWARDS_REQUESTS: usize = 256;
 

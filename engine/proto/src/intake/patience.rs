@@ -253,7 +253,7 @@ impl Patience {
 
 impl Wait {
     /// Turns that have ended since the first answer of the execution stage.
-    fn turns(&self) -> u32 {
+    pub(super) fn turns(&self) -> u32 {
         self.seen.map_or(0, |seen| seen.last.turns.wrapping_sub(seen.first.turns))
     }
 
