@@ -74,25 +74,3 @@ fn what_helps_where_many_clients_share_slow_wires() {
         cases.iter().for_each(|cell| cell.check(5));
     }
 }
-
-#[test]
-#[ignore]
-fn scan() {
-    for (d, n, v) in [(0, 128, 1000), (0, 64, 1000), (20, 128, 1000), (0, 128, 8), (0, 64, 10000)] {
-        for seed in 1..=6 {
-            let cell = Cell { mbit: 1, delay_ms: d, sessions: n, value: v, of: Of::Each };
-            if let Err(story) = cell.try_it(seed) {
-                println!("SCAN {seed} {cell:?} {story}");
-            }
-        }
-    }
-}
-#[test]
-#[ignore]
-fn told() {
-    let cell = Cell { mbit: 1, delay_ms: 0, sessions: 64, value: 10000, of: Of::Each };
-    let report = run_scenario(cell.scenario(2), &Options { trace: true, ..Options::default() });
-    for line in report.trace {
-        println!("TR {line}");
-    }
-}

@@ -189,8 +189,9 @@ impl Pace {
         // What was on its way a round trip ago has not arrived: the link has had to carry all the time.
         let is_busy = is_slow || outstanding > since + LEAST_SHARE / 2;
         if seen > self.rate || is_busy {
+            // A little more than was thought may be chance.
+            self.is_limit = is_busy || (self.is_limit && seen < 2 * self.rate);
             self.rate = seen.max(LEAST_RATE);
-            self.is_limit = is_busy;
         }
         if arrived >= self.tried / 2 && !is_busy {
             self.tried = (2 * self.tried).min(MOST_SHARE);
