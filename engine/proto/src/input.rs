@@ -5,6 +5,7 @@ use hybster_tss::Digest;
 use std::sync::Arc;
 
 use crate::hybster;
+use crate::pbft;
 use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
 use crate::service::Snapshot;
 use crate::transferred::TransferredState;
@@ -220,6 +221,8 @@ pub enum ToPillar {
     Path(PathState),
     /// What only Hybster knows.
     Hybster(hybster::PillarInput),
+    /// What only PBFT knows.
+    Pbft(pbft::PillarInput),
 }
 
 /// What the way is like to those peers that a proposal must reach to be committed, as Egress sees it.
@@ -470,6 +473,8 @@ pub enum ToControl {
     StatusRequest(ClientLink),
     /// What only Hybster knows.
     Hybster(hybster::ControlInput),
+    /// What only PBFT knows.
+    Pbft(pbft::ControlInput),
 }
 
 /// It is moved between threads several times on a request's way.

@@ -43,6 +43,7 @@ pub mod notice;
 #[cfg(test)]
 mod noticed;
 pub mod output;
+pub mod pbft;
 pub mod protocol;
 pub mod replica;
 pub mod service;

@@ -145,11 +145,35 @@ pub enum Mutant {
     SlownessCounts,
     /// An answer of the execution stage counts although it went past batches that were committed.
     AnswersOvertake,
+    /// A majority is a quorum of PBFT.
+    PbftMajority,
+    /// A view may begin with what a quorum does not permit (Castro 3.2.4, A1).
+    PbftA1LeftOut,
+    /// A view may begin with what one replica says that it prepared (Castro 3.2.4, A2).
+    PbftA2LeftOut,
+    /// Nothing was committed where f+1 replicas have prepared nothing (Castro 3.2.4, B).
+    PbftFreeByFew,
+    /// A view may begin with a checkpoint that one replica has.
+    PbftCheckpointOfOne,
+    /// What a backup has pre-prepared is not in its Q.
+    PbftPrePreparedForgotten,
+    /// What a replica has prepared is not in its P.
+    PbftPreparedForgotten,
+    /// What is pre-prepared is prepared, without PREPAREs of others.
+    PbftPreparedUnvoted,
+    /// What one replica says that it has committed is committed.
+    PbftClaimOfOne,
+    /// What one replica says is stable is stable.
+    PbftStableByOne,
+    /// A leader uses VIEW-CHANGEs that nobody else has got.
+    PbftAcksUncounted,
+    /// A NEW-VIEW may rest on VIEW-CHANGEs that nobody else has got.
+    PbftChangesUnvouched,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 69] = [
+    pub const ALL: [Self; 81] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -219,6 +243,18 @@ impl Mutant {
         Self::FullWindowExcuses,
         Self::SlownessCounts,
         Self::AnswersOvertake,
+        Self::PbftMajority,
+        Self::PbftA1LeftOut,
+        Self::PbftA2LeftOut,
+        Self::PbftFreeByFew,
+        Self::PbftCheckpointOfOne,
+        Self::PbftPrePreparedForgotten,
+        Self::PbftPreparedForgotten,
+        Self::PbftPreparedUnvoted,
+        Self::PbftClaimOfOne,
+        Self::PbftStableByOne,
+        Self::PbftAcksUncounted,
+        Self::PbftChangesUnvouched,
     ];
 }
 

@@ -29,6 +29,7 @@ mod finish;
 mod keys;
 pub mod linear;
 mod network;
+mod ordering;
 mod oracle;
 mod pausing;
 pub mod random;

@@ -14,16 +14,17 @@ use hybster_proto::execution::Beginning;
 use hybster_proto::hybster::{Hybster, Recovered};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId};
 use hybster_proto::output::{Input, Output, ToExecution};
-use hybster_proto::protocol::Rules;
+use hybster_proto::protocol::{ControlStage, PillarStage, Rules};
 use hybster_proto::replica::{Stages, Start};
 use hybster_proto::service::MAX_PAGE_BYTES;
 use hybster_proto::time::{StageClock, Time, WallClock, earliest};
-use hybster_tss::{Counter, CounterValue, InProcessTrInX, InProcessVerifier, InstanceId, TrInX};
+use hybster_tss::{Counter, CounterValue, InProcessTrInX, InstanceId, TrInX};
 
 use crate::behaviour::{Archive, Departure, Host, Scene, Workshop};
 use crate::clock::{Clock, DayClock};
 use crate::disk::Disk;
 use crate::keys::Keys;
+use crate::ordering::{self, Any};
 use crate::pausing::Unread;
 use crate::random::Random;
 use crate::restart::Restarted;
@@ -82,7 +83,7 @@ fn output_of(scenario: &Scenario) -> Output {
     Output { tracing: true, logging: scenario.disk.is_some(), ..Output::default() }
 }
 
-pub(crate) type Core = Stages<Hybster<Watched, InProcessVerifier>, Recorded<Simulated>>;
+pub(crate) type Core = Stages<Any, Recorded<Simulated>>;
 
 /// Who sends inputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -190,7 +191,7 @@ impl Replica {
         let counters = |_| [CounterValue::ZERO; Counter::ALL.len()];
         let trinx = trinx_of(id, config, keys, ledger, counters);
         let record = Record::default();
-        let agreement = Hybster::agreement(config, id, trinx.clone(), || keys.verifier(config));
+        let agreement = ordering::agreement(config, id, trinx.clone(), keys);
         let service = Recorded::new(service_of(id, scenario, workload), record.clone());
         let core = Stages::new(config.clone(), id, agreement, service, keys.randomness(config));
         let stages = 5 + usize::from(config.pillars);
@@ -271,7 +272,8 @@ impl Replica {
         self.trinx = trinx_of(self.id, config, keys, ledger, |p| recovered.counters(p));
         let verifier = || keys.verifier(config);
         let trinx = self.trinx.clone();
-        let agreement = Hybster::recover(config, self.id, trinx, verifier, &mut recovered);
+        let agreement =
+            ordering::hybster(Hybster::recover(config, self.id, trinx, verifier, &mut recovered));
         self.record = Record::default();
         let service = service_of(self.id, scenario, self.workload.as_ref());
         let start = Start {

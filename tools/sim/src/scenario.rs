@@ -377,6 +377,17 @@ impl Scenario {
         scenario
     }
 
+    /// Another protocol orders the requests: the group tolerates as many faults as before.
+    pub(crate) fn run_protocol(&mut self, protocol: Protocol, seed: u64) {
+        let mut random = Random::new(seed ^ 0x9b_f700);
+        let least = protocol.rules().least_replicas(self.group.faults) as u16;
+        self.group.protocol = protocol;
+        self.group.replicas = least + u16::from(random.chance(100_000));
+        self.group.request_authenticator = RequestAuthenticator::Ed25519;
+        self.redraw_faults(seed);
+        self.draw_clocks(seed);
+    }
+
     /// Adds a copy of a client.
     pub fn copy_client(&mut self, of: u16) {
         let plan = &mut self.clients[usize::from(of)];

@@ -75,7 +75,6 @@ where
     T: TrInX + 'static,
     V: Verifier + RequestVerifier + 'static,
 {
-    const PROTOCOL: Protocol = Protocol::Hybster;
     type Requests = V;
     type Pillar = Pillar<T, V>;
     type Control = Control<V>;
@@ -103,7 +102,7 @@ where
             .map(|(pillar, trinx)| Pillar::new(config.clone(), id, pillar, trinx, verifier()))
             .collect();
         let control = Control::new(config.clone(), id, verifier());
-        Agreement { requests: verifier(), pillars, control }
+        Agreement { protocol: Protocol::Hybster, requests: verifier(), pillars, control }
     }
 
     /// What a replica needs to take part again, where its log ended.
@@ -129,7 +128,7 @@ where
             .collect();
         let of_log = std::mem::take(&mut recovered.control);
         let control = Control::recover(config.clone(), id, verifier(), of_log);
-        Agreement { requests: verifier(), pillars, control }
+        Agreement { protocol: Protocol::Hybster, requests: verifier(), pillars, control }
     }
 }
 

@@ -113,6 +113,12 @@ impl<E: Evidence> CatchUp<E> {
         self.ahead.is_some()
     }
 
+    /// This replica's checkpoints after an order number, rising.
+    pub(crate) fn taken_after(&self, order: OrderNumber) -> impl Iterator<Item = CheckpointId> + '_ {
+        let after = self.taken.range(order..).filter(move |(of, _)| **of > order);
+        after.map(|(order, digest)| CheckpointId { order: *order, digest: *digest })
+    }
+
     pub(crate) fn is_transferring(&self) -> bool {
         self.transferring.is_some()
     }

@@ -287,6 +287,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 self.answers.left(peer, answers);
                 self.send_batches(peer, out);
             }
+            // What is another protocol's is not for this one.
+            ToPillar::Pbft(_) => {}
         }
         self.note_progress(now);
         self.tell_window(out);
