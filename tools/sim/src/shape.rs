@@ -189,6 +189,12 @@ fn draw_flood(scenario: &mut Scenario, seed: u64) {
     let Some((liar, _)) = scenario.hosts.first().copied() else { return };
     if r.chance(FLOODS_PPM) {
         let (flood, count) = (*r.pick(&Flood::ALL), *r.pick(&[10, 50, 200]));
+        let asks = matches!(flood, Flood::Batches | Flood::Questions);
+        let flood = match scenario.group.protocol {
+            // These are of kinds that only Hybster has.
+            Protocol::Pbft if asks => Flood::Anything,
+            _ => flood,
+        };
         scenario.hosts.push((liar, Behaviour::Flooder { flood, count }));
     }
 }

@@ -185,8 +185,13 @@ impl Control {
                 let noop = *digest == NULL;
                 Proposal { first: order, last: order, batch: *digest, time_ms: 0, noop }
             };
-            let proposals = || (first..).zip(chosen).map(proposal).collect();
-            out.trace(|| TraceEvent::Adopted { pillar, view, proposals: proposals() });
+            let proposals = || (first..).zip(chosen).map(proposal);
+            let adopted = || TraceEvent::Adopted { pillar, view, proposals: proposals().collect() };
+            out.trace(adopted);
+            // The NEW-VIEW stands for its PRE-PREPAREs.
+            for proposal in proposals().filter(|_| leader == self.id) {
+                out.trace(|| TraceEvent::Reissued { pillar, view, proposal });
+            }
         }
         out.trace(|| TraceEvent::ViewEntered { view, current: view, leader: leader == self.id });
         let took_us = self.left_at.take().map(|at| now.since_us(at));

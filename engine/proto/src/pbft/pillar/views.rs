@@ -12,7 +12,6 @@ use crate::pbft::input::ControlInput;
 use crate::pbft::wire::ordering::{Body, NULL};
 use crate::pbft::wire::view::Known;
 use crate::time::Time;
-use crate::trace::TraceEvent;
 
 impl<V: RequestVerifier> Pillar<V> {
     /// From now on nothing is sent in the view any more; what was done in it, and before, is told.
@@ -113,13 +112,6 @@ impl<V: RequestVerifier> Pillar<V> {
             let found = entry.find(digest).cloned();
             let held = held.filter(|body| body.digest == *digest);
             entry.body = if *digest == NULL { Some(Body::null()) } else { found.or(held) };
-        }
-        if self.is_leader() {
-            // All of it: the NEW-VIEW speaks of what lies before its own window as well.
-            for (slot, digest) in (first..).zip(chosen) {
-                let (pillar, proposal) = (self.pillar, self.traced(slot, *digest));
-                out.trace(|| TraceEvent::Reissued { pillar, view, proposal });
-            }
         }
         self.name_missing();
         self.proposed = (first + chosen.len() as u64).max(self.slots.base());
