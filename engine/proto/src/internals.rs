@@ -20,6 +20,7 @@ pub use crate::hybster::wire::view::*;
 /// PBFT's.
 pub mod pbft {
     pub use crate::pbft::control::Control;
+    pub use crate::pbft::decision::{Decision, decide};
     pub use crate::pbft::input::{ControlInput, PillarInput};
     pub use crate::pbft::pillar::Pillar;
     pub use crate::pbft::stable::Stable;

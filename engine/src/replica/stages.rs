@@ -8,6 +8,7 @@ use hybster_proto::execution::Beginning;
 use hybster_proto::hybster::{self, Hybster, Recovered};
 use hybster_proto::ids::OrderNumber;
 use hybster_proto::output::{LogRecord, Output};
+use hybster_proto::pbft::Pbft;
 use hybster_proto::protocol::{Ordering, Protocol};
 use hybster_proto::replica::Start;
 use hybster_proto::service::Service;
@@ -22,6 +23,19 @@ use crate::runtime::{Clients, Control, Pillar, Role, Stage};
 
 /// Stages with their roles, and what they do first.
 pub(super) type Begun = (Vec<(Role, Box<dyn Stage>)>, Vec<Output>);
+
+/// Whether a group can be made or read that runs a protocol.
+///
+/// # Errors
+/// What to do, if not.
+pub(crate) fn is_offered(protocol: Protocol) -> Result<(), &'static str> {
+    match protocol {
+        Protocol::Hybster => Ok(()),
+        Protocol::Pbft => {
+            Err("write hybster: replicas cannot run pbft yet, only `hybster simulate` can")
+        }
+    }
+}
 
 /// All stages of a replica with their roles, as the group's ordering protocol has them.
 pub(super) fn replicated<S: Service>(
@@ -39,6 +53,10 @@ pub(super) fn replicated<S: Service>(
             });
             let verifier = verifiers(group, keys);
             let agreement = Hybster::agreement(config, id, trinx.collect(), verifier);
+            boxed(Stages::new(Arc::clone(config), id, agreement, service, randomness(group, keys)))
+        }
+        Protocol::Pbft => {
+            let agreement = Pbft::agreement(config, id, verifiers(group, keys));
             boxed(Stages::new(Arc::clone(config), id, agreement, service, randomness(group, keys)))
         }
     }
@@ -60,6 +78,10 @@ pub(super) fn recovered<S: Service>(
     let Found { path, checkpoint, records, is_whole, since } = found;
     let durable = checkpoint.as_ref().map_or(OrderNumber(0), |it| it.id.order);
     let count = records.len();
+    if config.protocol != Protocol::Hybster {
+        let story = format!("{} has no log yet", config.protocol);
+        return Err(DataError::Records { path, story });
+    }
     let mut recovered = Recovered::read(Arc::clone(config), id, durable, is_whole, records)
         .map_err(|error| DataError::Records { path: path.clone(), story: error.to_string() })?;
     let (replay, stable) = (recovered.take_replay(), recovered.stable_checkpoint());
@@ -117,6 +139,8 @@ pub(crate) fn certified(
             let verified = hybster::verify(&verifiers(group, keys)(), config, certificate);
             verified.map_err(|error| error.to_string())
         }
+        // Votes for a checkpoint convince only who got them.
+        Protocol::Pbft => Err("checkpoints of pbft have no certificates".into()),
     }
 }
 
@@ -142,6 +166,7 @@ pub(crate) fn beginning(
                 hybster::beginning(config, &certificate).map_err(|error| error.to_string())?;
             Ok((certificate, records))
         }
+        Protocol::Pbft => Err("a group that runs pbft cannot begin with a checkpoint".into()),
     }
 }
 

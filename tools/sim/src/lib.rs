@@ -50,7 +50,7 @@ mod watched;
 mod workload;
 mod world;
 
-pub use behaviour::{Behaviour, Departure, Flood, Host, Lie, Scene, Trick};
+pub use behaviour::{Behaviour, Departure, Flood, Host, Lie, PbftLie, Scene, Trick};
 pub use clock::WrongClock;
 pub use oracle::Violation;
 pub use report::{Counters, NewViewSeen, Report};

@@ -233,6 +233,10 @@ macro_rules! mutants {
 
         #[test]
         fn every_mutant_is_hunted() {
+            // Those of PBFT are hunted in `pbft_mutants.rs`.
+            let of_pbft = |mutant: &Mutant| {
+                *mutant == Mutant::RepliesOfFew || format!("{mutant:?}").starts_with("Pbft")
+            };
             let others = [Mutant::NoAcks, Mutant::SuspectsUnasked, Mutant::HoldUpsCount];
             let of_wires = [
                 Mutant::WireIgnored,
@@ -245,7 +249,7 @@ macro_rules! mutants {
             ];
             let of_views = [Mutant::ViewsInHaste];
             let hunted = [&others[..], &of_wires, &of_views, &[$(Mutant::$mutant),*]].concat();
-            assert!(Mutant::ALL.iter().all(|mutant| hunted.contains(mutant)));
+            assert!(Mutant::ALL.iter().all(|it| of_pbft(it) || hunted.contains(it)));
         }
     };
 }

@@ -14,24 +14,25 @@ use hybster_tss::Digest;
 use super::wire::ordering::NULL;
 use super::wire::view::{Known, Pair, ViewChange};
 use crate::config::GroupConfig;
-use crate::ids::{OrderNumber, PillarId};
+use crate::ids::{OrderNumber, Peers, PillarId};
 use crate::mutants::{self, Mutant};
 use crate::protocol::Threshold;
 use crate::wire::CheckpointId;
 
 /// What a view begins with.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Decision {
+pub struct Decision {
     /// The state to start from.
     pub checkpoint: CheckpointId,
     /// Who says that it has that state.
-    pub holders: crate::ids::Peers,
+    pub holders: Peers,
     /// Per pillar what is proposed again from the first slot after the checkpoint on.
     pub chosen: Vec<Vec<Digest>>,
 }
 
 /// Decides; `None` while the VIEW-CHANGEs do not suffice.
-pub(crate) fn decide<'a>(
+#[must_use]
+pub fn decide<'a>(
     config: &GroupConfig,
     changes: impl Iterator<Item = &'a ViewChange>,
 ) -> Option<Decision> {

@@ -43,13 +43,13 @@ pub(super) struct PbftLiar {
     pub ppm: u32,
 }
 
-/// Peers of the other half get the other story, always the same ones.
+/// Peers of the other half get the other story, the same ones from all liars.
 fn is_other_half(scene: &Scene<'_>, to: ReplicaId) -> bool {
-    (to.0 + scene.replica.0) % scene.group.replicas > scene.group.replicas / 2
+    to.0 > scene.group.replicas / 2
 }
 
 /// The same records at another time: another digest, as good as the first.
-fn other_proposal(message: &Bytes) -> Option<(Bytes, Digest)> {
+fn other_proposal(message: &Bytes) -> Option<Bytes> {
     let proposal = PrePrepare::parse(message, true).ok()?;
     if proposal.body.is_null() {
         return None;
@@ -59,8 +59,8 @@ fn other_proposal(message: &Bytes) -> Option<(Bytes, Digest)> {
     other.extend_from_slice(proposal.body.records());
     let place = (proposal.pillar, proposal.view, proposal.first);
     let Body { requests, time_ms, .. } = proposal.body;
-    let digest = PrePrepare::write_head(&mut other, place, requests, time_ms + 1);
-    Some((other.into(), digest))
+    PrePrepare::write_head(&mut other, place, requests, time_ms + 1);
+    Some(other.into())
 }
 
 /// What somebody proposed for about these order numbers.
@@ -80,15 +80,15 @@ impl PbftLiar {
             return None;
         }
         if kind_of(&leaving.message) == kind::PRE_PREPARE {
-            return other_proposal(&leaving.message).map(|(message, _)| message);
+            return other_proposal(&leaving.message);
         }
         // Its votes are for what that half was told.
         let vote = Vote::parse(&leaving.message).ok()?;
         let proposals = scene.archive.of(kind::PRE_PREPARE).rev().take(64);
         let mut others = proposals.filter_map(|(_, message)| {
-            let (_, view, first, _) = PrePrepare::parse_head(message).ok()?;
-            let (_, other) = other_proposal(message)?;
-            (view == vote.view && first == vote.first).then_some(other)
+            let PrePrepare { view, first, body, .. } = PrePrepare::parse(message, false).ok()?;
+            let is_here = view == vote.view && first == vote.first;
+            (is_here && body.digest != vote.digest).then_some(body.digest)
         });
         let digest = others.next()?;
         Some(Vote { digest, last: vote.first, ..vote }.encode())

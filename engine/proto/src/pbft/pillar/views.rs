@@ -127,6 +127,8 @@ impl<V: RequestVerifier> Pillar<V> {
         for sender in self.config.clone().all_replicas() {
             for message in self.later.take(sender, self.view) {
                 self.message(sender, message, now, out);
+                // What is said is not said again for the next one.
+                self.send_votes(out);
             }
         }
     }
