@@ -145,8 +145,6 @@ pub enum Mutant {
     SlownessCounts,
     /// An answer of the execution stage counts although it went past batches that were committed.
     AnswersOvertake,
-    /// f+1 equal replies are a result, whatever the rules say.
-    RepliesOfFew,
     /// A majority is a quorum of PBFT.
     PbftMajority,
     /// A view may begin with what a quorum does not permit (Castro 3.2.4, A1).
@@ -175,7 +173,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 82] = [
+    pub const ALL: [Self; 81] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -245,7 +243,6 @@ impl Mutant {
         Self::FullWindowExcuses,
         Self::SlownessCounts,
         Self::AnswersOvertake,
-        Self::RepliesOfFew,
         Self::PbftMajority,
         Self::PbftA1LeftOut,
         Self::PbftA2LeftOut,

@@ -59,7 +59,6 @@ use hybster_tss::RequestKey;
 
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, ReplicaId, RequestNumber, SessionId, View};
-use crate::mutants::{self, Mutant};
 use crate::time::Time;
 use crate::wire::request::{RequestRef, append_proved, append_request};
 use crate::wire::{REQUEST_MAC, RequestTag};
@@ -119,12 +118,7 @@ struct Needed {
 
 impl Needed {
     fn of(config: &GroupConfig) -> Self {
-        let replies = if mutants::active(Mutant::RepliesOfFew) {
-            config.acknowledging()
-        } else {
-            config.replies_needed()
-        };
-        Self { replies: replies as u32, answers: config.answers_needed() as u32 }
+        Self { replies: config.replies_needed() as u32, answers: config.answers_needed() as u32 }
     }
 }
 

@@ -115,7 +115,7 @@ impl PbftLiar {
     /// P and Q that are not what the replica did.
     fn changed(scene: &mut Scene<'_>, change: &mut ViewChange) {
         let to = change.to;
-        match scene.random.below(8) {
+        match scene.random.below(9) {
             0 => change.parts.iter_mut().for_each(Vec::clear),
             1 => change.parts.iter_mut().flatten().for_each(|known| known.prepared = None),
             2 => change.parts.iter_mut().flatten().for_each(|known| known.pre_prepared.clear()),
@@ -151,6 +151,13 @@ impl PbftLiar {
                 }
             }
             6 => {
+                // Everything that others may have committed was prepared as null since.
+                let null = (NULL, View(to.0 - 1));
+                for known in change.parts.iter_mut().flatten() {
+                    (known.prepared, known.pre_prepared) = (Some(null), vec![null]);
+                }
+            }
+            7 => {
                 let next = change.stable.order.0 + scene.group.checkpoint_interval;
                 let digest = Digest([scene.random.below(3) as u8; 32]);
                 change.stable = CheckpointId { order: OrderNumber(next), digest };

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Pillar;
 use crate::ids::View;
-use crate::output::{Fatal, Output};
+use crate::output::Output;
 use crate::pbft::input::ControlInput;
 use crate::pbft::wire::ordering::{Body, NULL};
 use crate::pbft::wire::view::Known;
@@ -103,11 +103,6 @@ impl<V: RequestVerifier> Pillar<V> {
             entry.leave_view();
             let at = slot.checked_sub(first).and_then(|at| usize::try_from(at).ok());
             let Some(digest) = at.and_then(|at| chosen.get(at)) else { continue };
-            if entry.committed.is_some_and(|committed| committed != *digest) {
-                let order = self.config.order_at(self.pillar, slot);
-                out.fail(Fatal::Invariant(format!("{order} was committed as another batch")));
-                return;
-            }
             entry.adopted = Some(*digest);
             let found = entry.find(digest).cloned();
             let held = held.filter(|body| body.digest == *digest);
@@ -133,13 +128,15 @@ impl<V: RequestVerifier> Pillar<V> {
         }
     }
 
-    /// The leader of a view has pre-prepared what it begins with.
+    /// The leader of a view has pre-prepared what it begins with: unless it knows that something else is
+    /// committed, in a later view. Then the group has gone on without this one.
     pub(super) fn adopt(&mut self, slot: u64) {
         if !self.is_leader() || slot >= self.window_end() {
             return;
         }
         let view = self.view;
         let entry = self.slots.get(slot).filter(|entry| !entry.pre_prepared);
+        let entry = entry.filter(|entry| entry.committed.is_none_or(|it| Some(it) == entry.adopted));
         let Some(body) = entry.and_then(|entry| entry.body.clone()) else { return };
         let entry = self.slots.get_mut(slot).expect("found above");
         entry.pre_prepared = true;
