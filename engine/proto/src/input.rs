@@ -5,8 +5,8 @@ use hybster_tss::Digest;
 use std::sync::Arc;
 
 use crate::hybster;
-use crate::pbft;
 use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::pbft;
 use crate::service::Snapshot;
 use crate::transferred::TransferredState;
 use crate::wire::{CheckpointId, RequestTag};

@@ -44,7 +44,8 @@ pub fn decide<'a>(
     let checkpoint = checkpoint(config, &changes)?;
     let holders = changes.iter().filter(|change| change.taken.contains(&checkpoint));
     let holders = holders.map(|change| change.sender).collect();
-    let chosen = config.all_pillars().map(|pillar| part(config, pillar, checkpoint.order, &changes));
+    let chosen =
+        config.all_pillars().map(|pillar| part(config, pillar, checkpoint.order, &changes));
     Some(Decision { checkpoint, holders, chosen: chosen.collect::<Option<_>>()? })
 }
 
@@ -59,7 +60,8 @@ fn quorum(config: &GroupConfig) -> usize {
 
 /// The highest checkpoint that f+1 have, so a correct one, and that no quorum has left behind.
 fn checkpoint(config: &GroupConfig, changes: &[&ViewChange]) -> Option<CheckpointId> {
-    let weak = if mutants::active(Mutant::PbftCheckpointOfOne) { 1 } else { config.acknowledging() };
+    let weak =
+        if mutants::active(Mutant::PbftCheckpointOfOne) { 1 } else { config.acknowledging() };
     let mut candidates: Vec<CheckpointId> =
         changes.iter().flat_map(|change| &change.taken).copied().collect();
     candidates.sort_unstable_by_key(|id| (id.order, id.digest.0));
@@ -128,7 +130,11 @@ fn choose(
         return Some(Some(digest));
     }
     let free = known.iter().filter(|(is_after, known)| *is_after && known.prepared.is_none());
-    let needed = if mutants::active(Mutant::PbftFreeByFew) { config.acknowledging() } else { quorum(config) };
+    let needed = if mutants::active(Mutant::PbftFreeByFew) {
+        config.acknowledging()
+    } else {
+        quorum(config)
+    };
     (free.count() >= needed).then_some(None)
 }
 
@@ -224,7 +230,10 @@ mod tests {
 
     #[test]
     fn the_checkpoint_is_one_that_a_correct_replica_has_and_no_quorum_has_passed() {
-        let id = |order, digest| CheckpointId { order: OrderNumber(order), digest: Digest([digest; 32]) };
+        let id = |order, digest| CheckpointId {
+            order: OrderNumber(order),
+            digest: Digest([digest; 32]),
+        };
         let with = |sender, taken: &[CheckpointId]| ViewChange {
             stable: taken[0],
             taken: taken.to_vec(),

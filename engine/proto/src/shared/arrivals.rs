@@ -61,7 +61,7 @@ const fn carried_ms(bytes: usize, copies: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    
+
     /// Proposals whose times are all 0 come every 900 ms from 10 s on, each of which takes the slowest
     /// wire 100 ms: they may all have been sent at first, as far as the bound reaches back.
     #[test]

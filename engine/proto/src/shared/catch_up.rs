@@ -114,7 +114,10 @@ impl<E: Evidence> CatchUp<E> {
     }
 
     /// This replica's checkpoints after an order number, rising.
-    pub(crate) fn taken_after(&self, order: OrderNumber) -> impl Iterator<Item = CheckpointId> + '_ {
+    pub(crate) fn taken_after(
+        &self,
+        order: OrderNumber,
+    ) -> impl Iterator<Item = CheckpointId> + '_ {
         let after = self.taken.range(order..).filter(move |(of, _)| **of > order);
         after.map(|(order, digest)| CheckpointId { order: *order, digest: *digest })
     }

@@ -114,7 +114,8 @@ impl Control {
         let (stable, current) = (self.stable_view, self.current);
         self.pending.retain(|_, p| p.new_view.view > stable && p.new_view.view >= current);
         let believed = self.pending.iter().filter(|(from, p)| self.is_believed(**from, p));
-        let Some(from) = believed.max_by_key(|(_, p)| p.new_view.view).map(|(from, _)| *from) else {
+        let Some(from) = believed.max_by_key(|(_, p)| p.new_view.view).map(|(from, _)| *from)
+        else {
             return false;
         };
         let Pending { new_view, message, decision, .. } =

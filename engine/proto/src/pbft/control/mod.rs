@@ -297,14 +297,21 @@ impl Control {
             return;
         }
         assert!(self.stable_view <= self.current, "views rise");
-        assert_eq!(self.is_stable(), self.stable_view == self.current, "a view change ends in its view");
+        assert_eq!(
+            self.is_stable(),
+            self.stable_view == self.current,
+            "a view change ends in its view"
+        );
         if self.is_stable() {
             assert!(self.new_view_due.is_none(), "nobody waits for a NEW-VIEW in a stable view");
             assert!(self.resend_due.is_none(), "nothing is sent again in a stable view");
         }
         let waits = matches!(self.phase, Phase::Waiting);
         assert!(!waits || self.resend_due.is_some(), "what was sent is sent again");
-        assert!(self.pending.len() < usize::from(self.config.replicas).max(2), "one NEW-VIEW per peer");
+        assert!(
+            self.pending.len() < usize::from(self.config.replicas).max(2),
+            "one NEW-VIEW per peer"
+        );
         let bounded = self.claims.iter().all(|of| of.len() <= STABLE_CLAIMS);
         assert!(bounded, "STABLE messages are bounded");
         self.messages.check_invariants(&self.config);

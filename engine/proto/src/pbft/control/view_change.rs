@@ -70,7 +70,8 @@ impl Control {
         }
         let parts: Vec<Vec<Known>> = std::mem::take(parts).into_values().collect();
         self.phase = Phase::Waiting;
-        let taken = std::iter::once(stable).chain(self.catch_up.taken_after(stable.order)).collect();
+        let taken =
+            std::iter::once(stable).chain(self.catch_up.taken_after(stable.order)).collect();
         let change = ViewChange { sender: self.id, to, stable, taken, parts };
         let message = change.encode();
         self.messages.store(digest(&message), Arc::new(change), self.current);
@@ -111,9 +112,14 @@ impl Control {
     }
 
     /// A VIEW-CHANGE-ACK: the word of its sender.
-    pub(super) fn view_change_ack(&mut self, from: ReplicaId, message: &[u8]) -> Result<(), Reject> {
+    pub(super) fn view_change_ack(
+        &mut self,
+        from: ReplicaId,
+        message: &[u8],
+    ) -> Result<(), Reject> {
         let ack = ViewChangeAck::parse(message, &self.config)?;
-        let is_relevant = ack.view > self.current || (!self.is_stable() && ack.view == self.current);
+        let is_relevant =
+            ack.view > self.current || (!self.is_stable() && ack.view == self.current);
         if !is_relevant {
             return Err(Reject::Irrelevant);
         }

@@ -38,7 +38,8 @@ impl<V: RequestVerifier> Pillar<V> {
 
     /// Sends this replica's PRE-PREPARE for a slot again; returns the bytes.
     fn repeat_proposal(&self, slot: u64, to: Destination, out: &mut Output) -> usize {
-        let entry = self.slots.get(slot).filter(|entry| self.is_leader() && entry.adopted.is_none());
+        let entry =
+            self.slots.get(slot).filter(|entry| self.is_leader() && entry.adopted.is_none());
         let Some(body) = entry.and_then(|entry| entry.body.clone()) else { return 0 };
         let order = self.order_at(slot);
         let proposal =
@@ -91,9 +92,13 @@ impl<V: RequestVerifier> Pillar<V> {
     /// Whether the leader of this view has proposed something that is missing here.
     fn lacks(&self, slot: u64, held: u64) -> bool {
         let slots = (slot..self.slots.end()).enumerate().take(u64::BITS as usize);
-        slots.filter(|(at, slot)| held >> at & 1 == 1 && *slot >= self.committed).any(|(_, slot)| {
-            self.slots.get(slot).is_some_and(|entry| entry.body.is_none() && entry.adopted.is_none())
-        })
+        slots.filter(|(at, slot)| held >> at & 1 == 1 && *slot >= self.committed).any(
+            |(_, slot)| {
+                self.slots
+                    .get(slot)
+                    .is_some_and(|entry| entry.body.is_none() && entry.adopted.is_none())
+            },
+        )
     }
 
     /// Answers a peer that is stuck, at a limited rate.

@@ -39,7 +39,10 @@ impl<V: RequestVerifier> Pillar<V> {
         }
         self.later.check_all_invariants();
         let first = self.missing.first().map(|(slot, _)| *slot);
-        assert!(first.is_none_or(|slot| slot >= self.slots.base()), "bodies of the log are missing");
+        assert!(
+            first.is_none_or(|slot| slot >= self.slots.base()),
+            "bodies of the log are missing"
+        );
     }
 
     fn check_slot(&self, at: u64) {
@@ -48,7 +51,8 @@ impl<V: RequestVerifier> Pillar<V> {
         if slot.pre_prepared {
             let digest = proposed.expect("what is pre-prepared is here");
             assert!(at < self.window_end(), "what is pre-prepared lies in the window");
-            let in_q = slot.q.iter().any(|(view, body)| (*view, body.digest) == (self.view, digest));
+            let in_q =
+                slot.q.iter().any(|(view, body)| (*view, body.digest) == (self.view, digest));
             let forgets = crate::mutants::active(crate::mutants::Mutant::PbftPrePreparedForgotten);
             assert!(in_q || forgets, "what is pre-prepared is in Q");
         }

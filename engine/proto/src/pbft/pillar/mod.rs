@@ -52,8 +52,8 @@ use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
 
 use checkpointing::Claimed;
-pub(crate) use slots::{NAMED_BYTES, SLOT_BYTES};
 use slots::Slots;
+pub(crate) use slots::{NAMED_BYTES, SLOT_BYTES};
 
 /// BODY-REQUESTs of one pillar that a peer may leave unanswered.
 pub(super) const BODY_REQUESTS: usize = 4;

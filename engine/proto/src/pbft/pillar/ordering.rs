@@ -102,7 +102,13 @@ impl<V: RequestVerifier> Pillar<V> {
     /// A proposal in the terms of a trace: the digest covers its time.
     pub(super) fn traced(&self, slot: u64, digest: Digest) -> trace::Proposal {
         let order = self.order_at(slot);
-        trace::Proposal { first: order, last: order, batch: digest, time_ms: 0, noop: digest == NULL }
+        trace::Proposal {
+            first: order,
+            last: order,
+            batch: digest,
+            time_ms: 0,
+            noop: digest == NULL,
+        }
     }
 
     // ------------------------------------------------------------------ backups
@@ -114,7 +120,8 @@ impl<V: RequestVerifier> Pillar<V> {
         first: OrderNumber,
         last: OrderNumber,
     ) -> Result<(u64, u64), Reject> {
-        if self.config.pillar_of(first) != self.pillar || self.config.pillar_of(last) != self.pillar {
+        if self.config.pillar_of(first) != self.pillar || self.config.pillar_of(last) != self.pillar
+        {
             return Err(Reject::Malformed);
         }
         let (first, last) = (self.config.slot_of(first), self.config.slot_of(last));
@@ -314,7 +321,13 @@ impl<V: RequestVerifier> Pillar<V> {
         }
         let voters: Peers = backups.iter().chain([leader]).collect();
         let proposal = self.traced(slot, body.digest);
-        out.trace(|| TraceEvent::Certified { phase: Phase::Prepare, pillar, view, proposal, voters });
+        out.trace(|| TraceEvent::Certified {
+            phase: Phase::Prepare,
+            pillar,
+            view,
+            proposal,
+            voters,
+        });
         out.trace(|| TraceEvent::Vouched { phase: Phase::Commit, pillar, view, proposal });
         let entry = self.slots.get_mut(slot).expect("found above");
         entry.prepared = true;
@@ -328,7 +341,8 @@ impl<V: RequestVerifier> Pillar<V> {
     /// A committed certificate: 2f+1 COMMITs of one view, or f+1 replicas that have one.
     fn try_commit(&mut self, slot: u64, out: &mut Output) {
         let quorum = self.quorum();
-        let weak = if mutants::active(Mutant::PbftClaimOfOne) { 1 } else { self.config.acknowledging() };
+        let weak =
+            if mutants::active(Mutant::PbftClaimOfOne) { 1 } else { self.config.acknowledging() };
         let (view, pillar) = (self.view, self.pillar);
         let Some(entry) = self.slots.get(slot).filter(|entry| entry.committed.is_none()) else {
             return;

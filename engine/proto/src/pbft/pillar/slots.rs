@@ -71,7 +71,8 @@ impl Slot {
         }
         if self.q.len() >= PAIRS {
             // What is prepared here needs the word of those that have pre-prepared it.
-            let in_p = |at: &usize| self.p.as_ref().is_some_and(|p| p.1.digest == self.q[*at].1.digest);
+            let in_p =
+                |at: &usize| self.p.as_ref().is_some_and(|p| p.1.digest == self.q[*at].1.digest);
             let oldest = (0..self.q.len()).filter(|at| !in_p(at)).min_by_key(|at| self.q[*at].0);
             oldest.map(|at| self.q.swap_remove(at));
         }

@@ -136,7 +136,8 @@ impl<V: RequestVerifier> Pillar<V> {
         }
         let view = self.view;
         let entry = self.slots.get(slot).filter(|entry| !entry.pre_prepared);
-        let entry = entry.filter(|entry| entry.committed.is_none_or(|it| Some(it) == entry.adopted));
+        let entry =
+            entry.filter(|entry| entry.committed.is_none_or(|it| Some(it) == entry.adopted));
         let Some(body) = entry.and_then(|entry| entry.body.clone()) else { return };
         let entry = self.slots.get_mut(slot).expect("found above");
         entry.pre_prepared = true;

@@ -143,7 +143,9 @@ impl PrePrepare {
     ///
     /// # Errors
     /// If the head is short or a field is out of range.
-    pub fn parse_head(bytes: &[u8]) -> Result<(PillarId, View, OrderNumber, OrderNumber), WireError> {
+    pub fn parse_head(
+        bytes: &[u8],
+    ) -> Result<(PillarId, View, OrderNumber, OrderNumber), WireError> {
         let mut reader = Reader::new(bytes);
         reader.expect_kind(kind::PRE_PREPARE)?;
         let noop = match reader.u8()? {

@@ -110,7 +110,8 @@ impl ViewChange {
             return Err(WireError::Field("checkpoints"));
         }
         let window = (stable.order.0, last);
-        let parts = config.all_pillars().map(|pillar| read_part(&mut reader, config, pillar, to, window));
+        let parts =
+            config.all_pillars().map(|pillar| read_part(&mut reader, config, pillar, to, window));
         let parts = parts.collect::<Result<_, _>>()?;
         reader.end()?;
         Ok(Self { sender, to, stable, taken, parts })
