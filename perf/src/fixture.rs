@@ -82,7 +82,7 @@ impl Fixture {
     #[must_use]
     pub fn trinx(&self, replica: ReplicaId, pillar: PillarId) -> InProcessTrInX {
         let config = &self.config;
-        let instance = InstanceId { replica: replica.0, pillar: pillar.0, epoch: config.epoch };
+        let instance = config.instance(replica, pillar);
         InProcessTrInX::new(&self.key, config.mac, config.digest(), instance)
     }
 

@@ -145,11 +145,19 @@ pub enum Mutant {
     SlownessCounts,
     /// An answer of the execution stage counts although it went past batches that were committed.
     AnswersOvertake,
+    /// A change of members is taken although another one is pending.
+    ChangesUnlimited,
+    /// Certificates do not say which life of a replica made them.
+    LivesIgnored,
+    /// A window that moves by certificate alone does not bring the boundary of the epoch.
+    BoundaryUncertified,
+    /// In an epoch, trusted MACs of the one before count as well.
+    OldMacsCount,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 69] = [
+    pub const ALL: [Self; 73] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -219,6 +227,10 @@ impl Mutant {
         Self::FullWindowExcuses,
         Self::SlownessCounts,
         Self::AnswersOvertake,
+        Self::ChangesUnlimited,
+        Self::LivesIgnored,
+        Self::BoundaryUncertified,
+        Self::OldMacsCount,
     ];
 }
 

@@ -92,7 +92,7 @@ impl Group {
             .all_replicas()
             .map(|r| {
                 let trinx = config.all_pillars().map(|p| {
-                    let instance = InstanceId { replica: r.0, pillar: p.0, epoch: config.epoch };
+                    let instance = config.instance(r, p);
                     InProcessTrInX::new(&key, mac, digest, instance)
                 });
                 let verifier = || {

@@ -9,7 +9,7 @@ use hybster_proto::protocol::Protocol;
 use hybster_proto::wire;
 use hybster_proto::wire::request::append_request;
 use hybster_tss::{
-    Counter, CounterValue, Digest, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId,
+    Counter, CounterValue, Digest, GroupKey, InProcessTrInX, InProcessVerifier,
     RandomnessKey,
 };
 
@@ -142,7 +142,7 @@ impl Group {
     #[must_use]
     pub fn trinx(&self, replica: ReplicaId, pillar: PillarId) -> InProcessTrInX {
         let instance =
-            InstanceId { replica: replica.0, pillar: pillar.0, epoch: self.config.epoch };
+            self.config.instance(replica, pillar);
         InProcessTrInX::new(&self.key, self.config.mac, self.digest, instance)
     }
 
@@ -155,7 +155,7 @@ impl Group {
         counters: [CounterValue; Counter::ALL.len()],
     ) -> InProcessTrInX {
         let instance =
-            InstanceId { replica: replica.0, pillar: pillar.0, epoch: self.config.epoch };
+            self.config.instance(replica, pillar);
         InProcessTrInX::restored(&self.key, self.config.mac, self.digest, instance, counters)
     }
 

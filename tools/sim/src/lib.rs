@@ -23,6 +23,7 @@ pub mod display;
 mod draws;
 mod effects;
 mod egress;
+mod epochs;
 mod evidence;
 mod expelled;
 mod finish;
@@ -55,7 +56,7 @@ pub use oracle::Violation;
 pub use report::{Counters, NewViewSeen, Report};
 pub use rogue::{RoguePlan, RogueTrick};
 pub use scenario::{
-    Catch, ClientPlan, DiskPlan, End, Fault, Filter, Latency, Layout, Scenario, TimedFault,
+    Catch, ClientPlan, DiskPlan, End, Fault, Filter, Latency, Layout, Replacement, Scenario, TimedFault,
     Transport,
 };
 pub use watched::{Execution, Ledger, Record, Recorded, Watched};

@@ -158,6 +158,13 @@ impl TrInX for Watched {
         self.ledger.note(self.instance, counter, Step::Forward(value), None);
         Ok(())
     }
+
+    fn advance_epoch(&mut self, epoch: u32, group: &Digest) -> Result<(), Refusal> {
+        lock(&self.inner).advance_epoch(epoch, group)?;
+        self.instance = lock(&self.inner).instance();
+        self.ledger.begins(self.instance, [CounterValue::ZERO; Counter::ALL.len()]);
+        Ok(())
+    }
 }
 
 /// One operation that a service executed.
