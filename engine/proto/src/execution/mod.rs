@@ -367,6 +367,7 @@ impl<S: Service> Execution<S> {
             }
             Lookup::Administration => {
                 let result = &self.reconfigure(request.operation, out)[..];
+                self.sessions.administered(session, number, tag, result);
                 let (view, cause) = (self.view, Cause::Executed);
                 let status = ReplyStatus::Done;
                 let reply = Reply { session, number, tag, view, cause, status, result };
