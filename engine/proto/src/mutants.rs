@@ -151,13 +151,11 @@ pub enum Mutant {
     LivesIgnored,
     /// A window that moves by certificate alone does not bring the boundary of the epoch.
     BoundaryUncertified,
-    /// In an epoch, trusted MACs of the one before count as well.
-    OldMacsCount,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 73] = [
+    pub const ALL: [Self; 72] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -230,7 +228,6 @@ impl Mutant {
         Self::ChangesUnlimited,
         Self::LivesIgnored,
         Self::BoundaryUncertified,
-        Self::OldMacsCount,
     ];
 }
 

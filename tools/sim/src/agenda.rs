@@ -42,8 +42,8 @@ pub(crate) enum Event {
     Saved(usize, u32),
     /// The host of a replica is lost, which another one is to replace.
     Lose,
-    /// The administrator orders the change, until it holds.
-    Order,
+    /// The administrator orders the change, or another one, until one holds.
+    Order(usize),
     /// A new replica asks for the epoch that names it, or one whose epoch is over for the next configuration.
     Join(usize),
     /// Is everything done?

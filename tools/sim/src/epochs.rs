@@ -17,6 +17,7 @@ use hybster_tss::Life;
 use crate::agenda::Event;
 use crate::keys::{administrator, administrators_key};
 use crate::replica::Stage;
+use crate::scenario::Replacement;
 use crate::world::{What, World};
 
 impl World {
@@ -33,7 +34,7 @@ impl World {
     }
 
     /// The administrator sends the change to all replicas, and again until all live ones have gone on.
-    pub(crate) fn order_change(&mut self) {
+    pub(crate) fn order_change(&mut self, which: usize) {
         let Some(plan) = self.scenario.replacement else { return };
         let is_over = |index: &usize| {
             let replica = &self.replicas[*index];
@@ -42,20 +43,9 @@ impl World {
         if (0..self.replicas.len()).all(|index| is_over(&index)) {
             return;
         }
-        let administrator = administrator(&self.config).client;
-        let link = ClientLink { client: administrator, incarnation: 1 };
-        let next = NextConfiguration::replacing(
-            &self.config,
-            ReplicaId(plan.replica),
-            Life(plan.life),
-            Bytes::from_static(b"elsewhere"),
-        );
-        let operation = reconfig(&self.config, &next, &administrators_key());
-        let mut message = Vec::from(requests_head(kind::REQUESTS));
-        let session = SessionId::new(link.client, link.incarnation, 0);
-        let key = self.keys.client(&self.config, link.client.0);
-        append_proved(&mut message, session, RequestNumber(1), &operation, &key);
-        let message = Bytes::from(message);
+        let link = ClientLink { client: administrator(&self.config).client, incarnation: 1 };
+        let Some(life) = [Some(plan.life), plan.other_life][which] else { return };
+        let message = self.change(&plan, life, which as u32, link);
         for index in 0..self.replicas.len() {
             let replica = &self.replicas[index];
             if !replica.crashed && !replica.paused {
@@ -63,7 +53,23 @@ impl World {
                 self.take_in(index, input);
             }
         }
-        self.schedule(self.now_us + 4 * self.config.resend_us, Event::Order);
+        self.schedule(self.now_us + 4 * self.config.resend_us, Event::Order(which));
+    }
+
+    /// A message with a change that the administrator has signed.
+    fn change(&self, plan: &Replacement, life: u64, session: u32, link: ClientLink) -> Bytes {
+        let next = NextConfiguration::replacing(
+            &self.config,
+            ReplicaId(plan.replica),
+            Life(life),
+            Bytes::from_static(b"elsewhere"),
+        );
+        let operation = reconfig(&self.config, &next, &administrators_key());
+        let mut message = Vec::from(requests_head(kind::REQUESTS));
+        let session = SessionId::new(link.client, link.incarnation, session);
+        let key = self.keys.client(&self.config, link.client.0);
+        append_proved(&mut message, session, RequestNumber(1), &operation, &key);
+        message.into()
     }
 
     /// A replica that waits for the next epoch asks for it.
@@ -154,10 +160,18 @@ impl World {
         let verifier = self.keys.verifier(&replica.config);
         let next = next_epoch(&verifier, &replica.config, &end.certificate, &end.next);
         let Ok(next) = next else { return };
-        if let Some(life) = replica.joins_as
-            && next.life_of(replica.id) != life
-        {
-            return;
+        let of_next = next.life_of(replica.id);
+        let other_life = self.scenario.replacement.and_then(|plan| plan.other_life).map(Life);
+        match replica.joins_as {
+            Some(life) if of_next != life && Some(of_next) != other_life => return,
+            Some(_) => {}
+            // It is not a member any more. A correct one stops; another one may go on, in no epoch that counts.
+            None if of_next != replica.config.life_of(replica.id) => {
+                let replica = &mut self.replicas[index];
+                (replica.ended, replica.crashed) = (None, replica.crashed || replica.honest());
+                return;
+            }
+            None => {}
         }
         let (next, before) = (Arc::new(next), replica.config.epoch);
         self.remember(index, || What::Suffered(format!("it begins epoch {}", next.epoch)));
@@ -211,6 +225,9 @@ impl World {
                 self.replicas[at].post(Stage::Network, input);
                 self.schedule_run(at, self.now_us);
             }
+        }
+        if self.replicas[index].hosts.iter().any(|host| host.ticks()) {
+            self.schedule(self.now_us + self.config.resend_us, Event::Host(index));
         }
         self.schedule_run(index, self.now_us);
     }

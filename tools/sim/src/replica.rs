@@ -169,6 +169,8 @@ pub(crate) struct Replica {
     pub(crate) wake_us: Option<u64>,
     pub(crate) hosts: Vec<Box<dyn Host>>,
     trinx: Vec<Watched>,
+    /// Of a faulty host that was replaced: the trusted subsystems of its earlier life.
+    earlier: Vec<Watched>,
     pub(crate) random: Random,
     layout: Layout,
     stages: usize,
@@ -246,6 +248,7 @@ impl Replica {
             wake_us: None,
             hosts,
             trinx,
+            earlier: Vec::new(),
             layout: scenario.layout,
             stages,
             line: VecDeque::new(),
@@ -326,7 +329,11 @@ impl Replica {
         let checkpoint = match self.joins_as.take() {
             Some(_) => {
                 let counters = |_| [CounterValue::ZERO; Counter::ALL.len()];
-                self.trinx = trinx_of(self.id, &next, keys, ledger, counters);
+                let new = trinx_of(self.id, &next, keys, ledger, counters);
+                self.earlier = std::mem::replace(&mut self.trinx, new);
+                for trinx in &mut self.earlier {
+                    trinx.advance_epoch(next.epoch, &digest).map_err(|it| it.to_string())?;
+                }
                 None
             }
             None => {
@@ -436,6 +443,7 @@ impl Replica {
                 group,
                 random: &mut self.random,
                 trinx: &mut self.trinx,
+                earlier: &mut self.earlier,
                 archive,
                 own,
             };

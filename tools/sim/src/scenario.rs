@@ -170,8 +170,10 @@ pub struct Replacement {
     pub replica: u16,
     /// The life of the new one.
     pub life: u64,
-    /// When the old one is lost, in microseconds.
-    pub lost_us: u64,
+    /// Another life that the administrator orders for it at the same time, if it makes that mistake.
+    pub other_life: Option<u64>,
+    /// When the old one is lost, in microseconds; `None` if it is not, and none takes its place.
+    pub lost_us: Option<u64>,
     /// When the administrator begins to order the change, in microseconds.
     pub ordered_us: u64,
 }

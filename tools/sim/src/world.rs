@@ -45,6 +45,8 @@ pub(crate) enum What {
     Told(Notice),
 }
 
+/// How much later the administrator orders a second change, if it makes that mistake.
+const OTHER_CHANGE_US: u64 = 1_500;
 /// Messages that the system of a paused replica takes before its links stall.
 const PAUSE_BUFFER: usize = 64;
 
@@ -206,8 +208,11 @@ impl World {
         }
         if let Some(plan) = &self.scenario.replacement {
             let (lost, ordered) = (plan.lost_us, plan.ordered_us);
-            self.schedule(lost, Event::Lose);
-            self.schedule(ordered, Event::Order);
+            if let Some(lost_us) = lost {
+                self.schedule(lost_us, Event::Lose);
+            }
+            self.schedule(ordered, Event::Order(0));
+            self.schedule(ordered + OTHER_CHANGE_US, Event::Order(1));
         }
         let n = self.replicas.len();
         for replica in 0..n {
@@ -310,7 +315,7 @@ impl World {
             Event::Saved(replica, life) => self.saved(replica, life),
             Event::Check => self.check_end(),
             Event::Lose => self.lose(),
-            Event::Order => self.order_change(),
+            Event::Order(which) => self.order_change(which),
             Event::Join(replica) => self.join(replica),
         }
     }

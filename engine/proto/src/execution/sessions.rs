@@ -21,7 +21,7 @@ mod tests;
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
@@ -43,6 +43,8 @@ const NONE: u32 = u32::MAX;
 const FORMAT: u32 = 3;
 /// The format of the first page while a change of members is pending.
 const FORMAT_OF_CHANGES: u32 = 4;
+/// Requests of the administrator that are remembered.
+const ADMINISTERED: usize = 16;
 /// Where that page has it: behind format, group, order, time, clock and length.
 const CHANGE_AT: usize = 4 + 32 + 3 * 8 + 4;
 
@@ -80,9 +82,9 @@ pub(super) struct SessionTable {
     group: [u8; 32],
     /// Whose requests change the members, and are not recorded.
     administrator: Option<ClientId>,
-    /// The administrator's request that was executed last here, and its result: for copies of it that are under way.
+    /// The administrator's requests that were executed last here, with their results: for copies that are under way.
     /// No part of the state, as to judge a change again gives the same answer.
-    administered: Option<(SessionId, RequestNumber, RequestTag, Vec<u8>)>,
+    administered: VecDeque<(SessionId, RequestNumber, RequestTag, Vec<u8>)>,
     pages: Vec<Held>,
     retired: Retired,
     length: u32,
@@ -139,7 +141,7 @@ impl SessionTable {
             max_clients: config.max_clients as usize,
             group: config.genesis().0,
             administrator: config.administrator.map(|it| it.client),
-            administered: None,
+            administered: VecDeque::new(),
             pages: Vec::new(),
             retired: Retired::default(),
             length: 0,
@@ -186,9 +188,9 @@ impl SessionTable {
         match self.index.get(&session) {
             Some(at) => Some(self.judge(*at, number, tag)),
             None => {
-                if let Some((of, done, known, result)) = &self.administered
-                    && (*of, *done, *known) == (session, number, tag)
-                {
+                let done = self.administered.iter();
+                let same = |it: &&(_, _, _, _)| (it.0, it.1, it.2) == (session, number, tag);
+                if let Some((.., result)) = done.rev().find(same) {
                     return Some(Lookup::Executed(ReplyStatus::Done, result));
                 }
                 let client = self.clients.get(&session.client)?;
@@ -260,7 +262,10 @@ impl SessionTable {
         tag: RequestTag,
         result: &[u8],
     ) {
-        self.administered = Some((session, number, tag, result.to_vec()));
+        if self.administered.len() == ADMINISTERED {
+            self.administered.pop_front();
+        }
+        self.administered.push_back((session, number, tag, result.to_vec()));
     }
 
     fn judge(&self, at: u32, number: RequestNumber, tag: RequestTag) -> Lookup<'_> {
