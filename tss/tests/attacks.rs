@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 
 use hybster_tss::{
     Answer, Command, ContinuingCertificate, Counter, CounterValue, Digest, GroupKey,
-    InProcessTrInX, InProcessVerifier, IndependentCertificate, InstanceId, Life, MacAlgorithm, Proof,
-    Refusal, TrInX, TrustedMac, Verifier,
+    InProcessTrInX, InProcessVerifier, IndependentCertificate, InstanceId, Life, MacAlgorithm,
+    Proof, Refusal, TrInX, TrustedMac, Verifier,
 };
 
 const GROUP: Digest = Digest([0x11; 32]);
@@ -325,7 +325,8 @@ fn a_cloned_trinx_equivocates() {
 fn an_epoch_that_is_over_certifies_nothing() {
     const NEXT: Digest = Digest([0x77; 32]);
     for algorithm in MacAlgorithm::ALL {
-        let (old, new) = (verifier(algorithm), InProcessVerifier::new(&group_key(), algorithm, NEXT));
+        let (old, new) =
+            (verifier(algorithm), InProcessVerifier::new(&group_key(), algorithm, NEXT));
         let mut trinx = InProcessTrInX::new(&group_key(), algorithm, GROUP, INSTANCE);
         let counter = Counter::Ordering;
         let value = CounterValue::new(0, 7);

@@ -33,8 +33,7 @@ impl World {
         let is_replaced = self.scenario.replacement.is_none()
             || seen.iter().all(|s| s.epoch > self.config.epoch)
                 && self.replicas.iter().all(|r| r.joins_as.is_none());
-        let stable =
-            is_replaced && inside > 0 && !behind && (may_be_alone || inside == seen.len());
+        let stable = is_replaced && inside > 0 && !behind && (may_be_alone || inside == seen.len());
         self.counters.alone_at_end = (seen.len() - inside) as u64;
         if all_done && stable && self.calm_view == Some(view.0) {
             self.done = true;

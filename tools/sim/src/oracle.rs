@@ -139,8 +139,12 @@ impl Oracles {
         }
         seen.epoch = config.epoch;
         self.checkpoint(at, beginning)?;
-        let (known, by) =
-            *self.epochs.entry(config.epoch).or_default().begun.get_or_insert((config.digest(), at));
+        let (known, by) = *self
+            .epochs
+            .entry(config.epoch)
+            .or_default()
+            .begun
+            .get_or_insert((config.digest(), at));
         if known != config.digest() {
             let story = format!("{at} and {by} began epoch {} differently", config.epoch);
             return Err(("equal epochs", story, vec![at.0, by.0]));
@@ -164,7 +168,8 @@ impl Oracles {
         if let (Some(boundary), Some((highest, by))) = (it.boundary, it.highest)
             && highest > boundary
         {
-            let story = format!("{by} was at o{highest} in epoch {epoch}, which ends at o{boundary}");
+            let story =
+                format!("{by} was at o{highest} in epoch {epoch}, which ends at o{boundary}");
             return Err(("nothing beyond the boundary", story, vec![by.0]));
         }
         Ok(())

@@ -46,7 +46,7 @@ pub(crate) enum What {
 }
 
 /// How much later the administrator orders a second change, if it makes that mistake.
-const OTHER_CHANGE_US: u64 = 1_500;
+const OTHER_CHANGE_US: u64 = 400;
 /// Messages that the system of a paused replica takes before its links stall.
 const PAUSE_BUFFER: usize = 64;
 

@@ -24,8 +24,13 @@ fn calm(seed: u64) -> Scenario {
     let replica = (seed % u64::from(scenario.group.replicas)) as u16;
     let lost_us = 20_000 + 7_919 * (seed % 11);
     let ordered_us = lost_us + 30_000;
-    let replacement =
-        Replacement { replica, life: 77 + seed, other_life: None, lost_us: Some(lost_us), ordered_us };
+    let replacement = Replacement {
+        replica,
+        life: 77 + seed,
+        other_life: None,
+        lost_us: Some(lost_us),
+        ordered_us,
+    };
     scenario.replacing(replacement)
 }
 
@@ -78,10 +83,8 @@ fn a_replica_that_was_replaced_stops() {
 /// The old leader is replaced and goes on in the old epoch, with a follower that was cut off while the others ended it.
 fn beyond_the_boundary(seed: u64) -> Scenario {
     let mut scenario = Scenario::calm("beyond the boundary", seed, 1, 1 + (seed % 2) as u16);
-    scenario.hosts = vec![
-        (ReplicaId(0), Behaviour::Overstayer),
-        (ReplicaId(0), Behaviour::HoldsNothing),
-    ];
+    scenario.hosts =
+        vec![(ReplicaId(0), Behaviour::Overstayer), (ReplicaId(0), Behaviour::HoldsNothing)];
     let away_us = 20_000 + 1_009 * (seed % 13);
     let [old, new, away] = [0, 1, 2].map(End::Replica);
     let [one, two] = [0, 1].map(End::Client);
@@ -93,7 +96,8 @@ fn beyond_the_boundary(seed: u64) -> Scenario {
         }
     }
     let ordered_us = away_us + 3_000;
-    let replacement = Replacement { replica: 0, life: 9, other_life: None, lost_us: None, ordered_us };
+    let replacement =
+        Replacement { replica: 0, life: 9, other_life: None, lost_us: None, ordered_us };
     scenario.replacing(replacement)
 }
 

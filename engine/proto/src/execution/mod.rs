@@ -498,7 +498,8 @@ impl<S: Service> Execution<S> {
             Some(base) => self.service.restore_changed(pages, base, &pages.changed())?,
             None => self.service.restore(pages)?,
         }
-        let (sessions, time_ms, change) = SessionTable::restore(&self.config, &state.bookkeeping, order)?;
+        let (sessions, time_ms, change) =
+            SessionTable::restore(&self.config, &state.bookkeeping, order)?;
         self.sessions = sessions;
         self.context.time_ms = time_ms;
         self.executed = order;

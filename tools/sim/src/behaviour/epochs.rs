@@ -19,7 +19,7 @@ pub(super) struct Overstayer {
 }
 
 impl Overstayer {
-    /// The certificate of the first checkpoint that names the boundary, if it is not the last one, and the boundary.
+    /// The certificate of the last checkpoint before the boundary that names it, and the boundary.
     fn jump(scene: &Scene<'_>) -> Option<(CheckpointCertificate, OrderNumber)> {
         let mut votes: BTreeMap<OrderNumber, Vec<Checkpoint>> = BTreeMap::new();
         for (_, message) in scene.archive.of(kind::CHECKPOINT) {
@@ -32,7 +32,7 @@ impl Overstayer {
             }
         }
         let enough = |votes: &&mut Vec<Checkpoint>| votes.len() >= scene.group.acknowledging();
-        let votes = votes.values_mut().find(enough)?;
+        let votes = votes.values_mut().rev().find(enough)?;
         votes.sort_by_key(|vote| vote.sender);
         votes.truncate(scene.group.acknowledging());
         let (id, ending) = (votes[0].id, votes[0].ending?);
@@ -116,8 +116,7 @@ impl Host for TwoLives {
             let message = known.or_else(|| {
                 let mut lie = PrepareHeader { noop: true, requests: 0, time_ms: 0, ..header };
                 lie.batch = hybster_proto::wire::digest(&[]);
-                forge::certify(other, &mut lie, true)
-                    .then(|| Bytes::copy_from_slice(&lie.encode()))
+                forge::certify(other, &mut lie, true).then(|| Bytes::copy_from_slice(&lie.encode()))
             });
             if let Some(message) = message {
                 self.others.insert((header.pillar, header.first), message.clone());

@@ -1,9 +1,9 @@
 //! Lies about checkpoints and states.
 
 use bytes::Bytes;
-use hybster_proto::membership::Ending;
 use hybster_proto::ids::OrderNumber;
 use hybster_proto::internals::{Checkpoint, CheckpointCertificate, encode_state, parse_state};
+use hybster_proto::membership::Ending;
 use hybster_proto::wire::state::Fetched;
 use hybster_proto::wire::{CheckpointId, kind, kind_of};
 use hybster_tss::{Digest, Proof, TrInX};

@@ -90,9 +90,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::{Bytes, BytesMut};
-    use hybster_tss::{
-        CounterValue, Digest, GroupKey, InProcessTrInX, InProcessVerifier, Proof,
-    };
+    use hybster_tss::{CounterValue, Digest, GroupKey, InProcessTrInX, InProcessVerifier, Proof};
 
     use super::*;
     use crate::config::GroupConfig;

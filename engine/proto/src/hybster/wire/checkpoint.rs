@@ -163,7 +163,10 @@ impl CheckpointCertificate {
             return Err(WireError::Field("votes"));
         }
         let initial = id == config.membership.beginning;
-        if (initial && ending.is_some()) || initial != votes.is_empty() || !(initial || config.is_checkpoint(id.order)) {
+        if (initial && ending.is_some())
+            || initial != votes.is_empty()
+            || !(initial || config.is_checkpoint(id.order))
+        {
             return Err(WireError::Field("checkpoint"));
         }
         Ok(Self { id, ending, votes })
