@@ -25,7 +25,7 @@ use crate::{
 /// Protects against nothing but bugs, not against a malicious host: keys and counters are in its
 /// memory.
 ///
-/// It is the fastest [`TrInX`]: a certificate is one MAC of 112 bytes. It is not `Clone`, because
+/// It is the fastest [`TrInX`]: a certificate is one MAC of 116 bytes. It is not `Clone`, because
 /// two copies could certify one value twice; the simulator uses `cloned_for_attack` (feature
 /// `testing`) to show what that breaks.
 pub struct InProcessTrInX {

@@ -20,7 +20,7 @@ use hybster_proto::wire::{ReplyStatus, Requests, kind, kind_of};
 use hybster_proto::{GroupConfig, Stages, Time};
 use hybster_tss::{
     ClientPublicKeys, ClientSigningKey, CounterValue, Digest, GroupKey, InProcessTrInX,
-    InProcessVerifier, InstanceId, Proof, RandomnessKey, RequestAuthenticator, RequestKey,
+    InProcessVerifier, Proof, RandomnessKey, RequestAuthenticator, RequestKey,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -45,7 +45,8 @@ pub fn next_epoch<V: Verifier>(
     verify_checkpoint_certificate(verifier, config, &certificate)
         .map_err(|_| EndError::Unproved)?;
     let next = NextConfiguration::parse(next)?.after(config);
-    if next.constants_digest() != ending.next {
+    let follows = config.epoch.checked_add(1) == Some(next.epoch);
+    if !follows || next.constants_digest() != ending.next {
         return Err(EndError::AnotherConfiguration);
     }
     let membership = Membership { beginning: certificate.id, ..next.membership };
@@ -142,6 +143,22 @@ mod tests {
         // Who has gone on cannot prove another end of what is over.
         let again = certificate(&after, B, Some(ending(&config)));
         assert!(check(&again, &bytes).is_err());
+    }
+
+    /// The state that an epoch begins with says how the one before ended. What proves it there is no end of this one.
+    #[test]
+    fn an_epoch_does_not_end_where_it_begins() {
+        let old = config();
+        let bytes = next(&old).encode();
+        let proof = certificate(&old, B, Some(ending(&old)));
+        let new = next_epoch(&verifier(&old), &old, &proof, &bytes).unwrap();
+        let again = certificate(&new, B, Some(ending(&old)));
+        assert!(next_epoch(&verifier(&new), &new, &again, &bytes).is_err());
+        // Nor does another configuration of the same epoch follow, wherever it ends.
+        let boundary = OrderNumber(B.0 + 1024);
+        let later = certificate(&new, boundary, Some(Ending { boundary, ..ending(&old) }));
+        let refused = next_epoch(&verifier(&new), &new, &later, &bytes);
+        assert_eq!(refused, Err(EndError::AnotherConfiguration));
     }
 
     /// What an honest host has vouched for in one epoch is nothing in another one, also where no counter tells them

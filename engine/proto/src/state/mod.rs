@@ -355,6 +355,11 @@ impl StateStage {
     }
 
     fn vouch(&self, id: CheckpointId, out: &mut Output) {
+        // The state that an epoch begins with is certified in the one before, and says how that one ended: vouched for in this
+        // one, it would prove that this one ends there, too.
+        if id.order <= self.config.membership.beginning.order {
+            return;
+        }
         let held = self.held.get(&id.order);
         let ending = held.and_then(|held| Held::ending(held)).map(Box::new);
         let input = ToPillar::CertifyCheckpoint { id, ending };

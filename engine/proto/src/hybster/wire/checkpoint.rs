@@ -97,15 +97,15 @@ impl Checkpoint {
     }
 }
 
-/// The ending that stands beside a checkpoint, which cannot lie beyond it.
+/// The ending that stands beside a checkpoint, which cannot lie beyond it, nor be the one that the epoch begins with.
 fn read_ending(
     reader: &mut Reader<'_>,
     id: CheckpointId,
     config: &GroupConfig,
 ) -> Result<Option<Ending>, WireError> {
-    let ending = Ending::read(reader)?;
+    let (ending, begins) = (Ending::read(reader)?, config.membership.beginning.order);
     let fits = |Ending { boundary, .. }: &Ending| {
-        config.is_checkpoint(*boundary) && id.order > OrderNumber(0) && id.order <= *boundary
+        config.is_checkpoint(*boundary) && id.order > begins && id.order <= *boundary
     };
     if ending.as_ref().is_none_or(fits) { Ok(ending) } else { Err(WireError::Field("boundary")) }
 }
