@@ -16,7 +16,7 @@ use hybster_proto::wire::kind;
 use hybster_proto::wire::request::{append_proved, requests_head};
 use hybster_tss::{
     ClientKey, ClientPublicKeys, ClientSigningKey, GroupKey, InProcessTrInX, InProcessVerifier,
-    InstanceId, RandomnessKey, RequestAuthenticator, RequestKey,
+    RandomnessKey, RequestAuthenticator, RequestKey,
 };
 
 /// The link of the one client that all benchmarks use.
