@@ -28,6 +28,7 @@ pub mod bounds;
 pub mod client;
 pub mod config;
 pub mod egress;
+pub mod epochs;
 pub mod execution;
 #[cfg(feature = "model")]
 mod fingerprint;
@@ -37,6 +38,7 @@ pub mod input;
 pub mod intake;
 #[doc(hidden)]
 pub mod internals;
+pub mod membership;
 mod mix;
 mod mutants;
 pub mod notice;

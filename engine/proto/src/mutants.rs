@@ -169,11 +169,17 @@ pub enum Mutant {
     PbftAcksUncounted,
     /// A NEW-VIEW may rest on VIEW-CHANGEs that nobody else has got.
     PbftChangesUnvouched,
+    /// A change of members is taken although another one is pending.
+    ChangesUnlimited,
+    /// Certificates do not say which life of a replica made them.
+    LivesIgnored,
+    /// A window that moves by certificate alone does not bring the boundary of the epoch.
+    BoundaryUncertified,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 81] = [
+    pub const ALL: [Self; 84] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -255,6 +261,9 @@ impl Mutant {
         Self::PbftStableByOne,
         Self::PbftAcksUncounted,
         Self::PbftChangesUnvouched,
+        Self::ChangesUnlimited,
+        Self::LivesIgnored,
+        Self::BoundaryUncertified,
     ];
 }
 

@@ -213,6 +213,9 @@ fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupErro
         max_clock_skew_ms: table
             .max_clock_skew_ms
             .unwrap_or(GroupConfig::default().max_clock_skew_ms),
+        // The file names nobody who could change the members.
+        administrator: None,
+        membership: hybster_proto::membership::Membership::default(),
     })
 }
 

@@ -15,7 +15,7 @@ use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 use hybster_proto::wire::CheckpointId;
 use hybster_proto::{Stages, Unreplicated};
-use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId, RandomnessKey};
+use hybster_tss::{InProcessTrInX, InProcessVerifier, RandomnessKey};
 
 use crate::durable::{DataError, Found, Restored};
 use crate::group::{Group, ReplicaKeys};
@@ -48,7 +48,7 @@ pub(super) fn replicated<S: Service>(
         Protocol::Hybster => {
             let digest = config.digest();
             let trinx = config.all_pillars().map(|pillar| {
-                let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+                let instance = config.instance(id, pillar);
                 InProcessTrInX::new(&keys.group_key, config.mac, digest, instance)
             });
             let verifier = verifiers(group, keys);
@@ -90,7 +90,7 @@ pub(super) fn recovered<S: Service>(
     let beginning = Beginning { checkpoint: state, replay, stable };
     let digest = config.digest();
     let trinx = config.all_pillars().map(|pillar| {
-        let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+        let instance = config.instance(id, pillar);
         let counters = recovered.counters(pillar);
         InProcessTrInX::restored(&keys.group_key, config.mac, digest, instance, counters)
     });
@@ -183,7 +183,7 @@ pub(super) fn unreplicated<S: Service>(
 }
 
 fn randomness(group: &Group, keys: &ReplicaKeys) -> RandomnessKey {
-    RandomnessKey::new(&keys.group_key, &group.config().digest())
+    RandomnessKey::new(&keys.group_key, &group.config().genesis())
 }
 
 /// Makes verifiers that share the clients' decoded keys.

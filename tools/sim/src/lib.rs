@@ -23,6 +23,7 @@ pub mod display;
 mod draws;
 mod effects;
 mod egress;
+mod epochs;
 mod evidence;
 mod expelled;
 mod finish;
@@ -56,8 +57,8 @@ pub use oracle::Violation;
 pub use report::{Counters, NewViewSeen, Report};
 pub use rogue::{RoguePlan, RogueTrick};
 pub use scenario::{
-    Catch, ClientPlan, DiskPlan, End, Fault, Filter, Latency, Layout, Scenario, TimedFault,
-    Transport,
+    Catch, ClientPlan, DiskPlan, End, Fault, Filter, Latency, Layout, Replacement, Scenario,
+    TimedFault, Transport,
 };
 pub use watched::{Execution, Ledger, Record, Recorded, Watched};
 pub use workload::Workload;

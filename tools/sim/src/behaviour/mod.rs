@@ -6,6 +6,7 @@
 //! what one lets leave passes through the next.
 
 mod archive;
+mod epochs;
 mod flood;
 mod forge;
 mod leaving_out;
@@ -61,6 +62,8 @@ pub struct Scene<'a> {
     pub random: &'a mut Random,
     /// Its trusted subsystems, one per pillar: shared with the core.
     pub trinx: &'a mut [Watched],
+    /// Those of the life that the replica had before this one, if it was replaced and they were kept.
+    pub earlier: &'a mut [Watched],
     /// Everything that was ever sent.
     pub archive: &'a Archive,
     /// What the host sends of its own accord; it passes through no further hook.
@@ -260,6 +263,10 @@ pub enum Behaviour {
         /// How many.
         count: u32,
     },
+    /// Leads an epoch beyond its end, with those that lag.
+    Overstayer,
+    /// Keeps the trusted subsystems of its earlier life, and uses both.
+    TwoLives,
     /// Runs a service of its own: its pages are not those of others, and its answers are.
     OtherService,
     /// In a group that runs PBFT: lies about something, and tells each peer another story.
@@ -299,6 +306,8 @@ impl Behaviour {
             Self::ReplyLiar { ppm } => Box::new(replies::ReplyLiar { ppm }),
             Self::Deaf { ppm } => Box::new(replies::Deaf { ppm }),
             Self::Flooder { flood, count } => Box::new(flood::Flooder { flood, count }),
+            Self::Overstayer => Box::new(epochs::Overstayer::default()),
+            Self::TwoLives => Box::new(epochs::TwoLives::default()),
             Self::OtherService => Box::new(services::OtherService),
             Self::PbftLiar(lie, ppm) => Box::new(pbft::PbftLiar { lie, ppm }),
             Self::SharedTwin => Box::new(twin::Twin::new(workshop, workshop.trinx.to_vec())),

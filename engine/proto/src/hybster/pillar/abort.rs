@@ -184,6 +184,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         self.progressed();
         self.announce(0, out);
+        self.drive(out);
         self.advance(out);
         self.replay_later(now, out);
     }

@@ -205,8 +205,10 @@ impl<V: RequestVerifier> Pillar<V> {
                 }
             }
             ToPillar::Message { from, message } => self.message(from, message, now, out),
-            ToPillar::ForwardWindow { to } => self.forward_window(to, out),
-            ToPillar::CertifyCheckpoint { id } => self.vouch_for_checkpoint(id, now, out),
+            ToPillar::ForwardWindow { to, .. } => self.forward_window(to, out),
+            ToPillar::CertifyCheckpoint { id, .. } => self.vouch_for_checkpoint(id, now, out),
+            // A group of this protocol has no administrator, so its epoch does not end (`GroupConfig::validate`).
+            ToPillar::EndsAt(_) => {}
             ToPillar::AskPeers => self.ask_peers(out),
             ToPillar::TellCommitted { round } => {
                 let (pillar, next) = (self.pillar, self.order_at(self.handed));
