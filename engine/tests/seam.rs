@@ -45,11 +45,20 @@ const GENERAL: [&str; 36] = [
     "engine/src/typed",
 ];
 
-/// Names of Hybster's types that are also variants of general ones, such as `Input::Pillar`,
-/// `SendTag::NewView` and `Phase::Commit`. Code that wants the types needs a path, which is looked
-/// for as well.
-const ALSO_WORDS: [&str; 6] =
-    ["Checkpoint", "Commit", "Control", "NewView", "Pillar", "ViewChange"];
+/// Names of the protocols' types that are also variants of general ones, such as `Input::Pillar`,
+/// `SendTag::NewView`, `Phase::Commit` and `ToState::Stable`, or private names of general code. Code that
+/// wants the types needs a path, which is looked for as well.
+const ALSO_WORDS: [&str; 9] = [
+    "Body",
+    "COMMITTED",
+    "Checkpoint",
+    "Commit",
+    "Control",
+    "NewView",
+    "Pillar",
+    "Stable",
+    "ViewChange",
+];
 
 /// The only file of the engine that names a protocol: it makes the stages.
 const CONSTRUCTOR: &str = "engine/src/replica/stages.rs";
@@ -117,8 +126,9 @@ fn what_is_general_names_no_protocol() {
     let mut general = Vec::new();
     GENERAL.iter().for_each(|path| sources(&root.join(path), &mut general));
     assert!(general.len() > 30, "the list of general sources is out of date");
-    let own = declared(&root.join("engine/proto/src/hybster"));
-    for name in ["PrepareHeader", "NewView", "MAX_CHANGES"] {
+    let mut own = declared(&root.join("engine/proto/src/hybster"));
+    own.extend(declared(&root.join("engine/proto/src/pbft")));
+    for name in ["PrepareHeader", "NewView", "MAX_CHANGES", "PrePrepare", "ViewChangeAck"] {
         assert!(own.contains(name), "{name} is not among {own:?}");
     }
     let shared: BTreeSet<String> =
@@ -132,10 +142,13 @@ fn what_is_general_names_no_protocol() {
         for (line, word) in words(file) {
             let is_own = own.contains(&word) && !shared.contains(&word);
             // A protocol is chosen by its name: `match` makes each place decide about a further one.
-            let is_name = before == "Protocol" && word == "Hybster";
+            let is_name = before == "Protocol" && ["Hybster", "Pbft"].contains(&word.as_str());
             let is_word = is_name || ALSO_WORDS.contains(&word.as_str());
             before.clone_from(&word);
-            if word == "hybster" || trusted.contains(&&*word) || (is_own && !is_word) {
+            if ["hybster", "pbft"].contains(&&*word)
+                || trusted.contains(&&*word)
+                || (is_own && !is_word)
+            {
                 found.push(format!("{}:{line}: {word}", file.display()));
             }
         }
@@ -150,8 +163,9 @@ fn the_engine_names_a_protocol_where_it_makes_the_stages() {
     sources(&root.join("engine/src"), &mut files);
     let names_it = |file: &PathBuf| {
         let words: Vec<String> = words(file).into_iter().map(|(_, word)| word).collect();
-        let path = |pair: &[String]| pair == ["hybster_proto", "hybster"];
-        let variant = |pair: &[String]| pair == ["Protocol", "Hybster"];
+        let name = |word: &String| ["hybster", "pbft"].contains(&word.to_lowercase().as_str());
+        let path = |pair: &[String]| pair[0] == "hybster_proto" && name(&pair[1]);
+        let variant = |pair: &[String]| pair[0] == "Protocol" && name(&pair[1]);
         words.windows(2).any(|pair| path(pair) || variant(pair))
     };
     let found: Vec<PathBuf> = files.into_iter().filter(names_it).collect();

@@ -16,7 +16,7 @@ use hybster_proto::wire::kind;
 use hybster_proto::wire::request::{append_proved, requests_head};
 use hybster_tss::{
     ClientKey, ClientPublicKeys, ClientSigningKey, GroupKey, InProcessTrInX, InProcessVerifier,
-    InstanceId, RandomnessKey, RequestAuthenticator, RequestKey,
+    RandomnessKey, RequestAuthenticator, RequestKey,
 };
 
 /// The link of the one client that all benchmarks use.
@@ -82,7 +82,7 @@ impl Fixture {
     #[must_use]
     pub fn trinx(&self, replica: ReplicaId, pillar: PillarId) -> InProcessTrInX {
         let config = &self.config;
-        let instance = InstanceId { replica: replica.0, pillar: pillar.0, epoch: config.epoch };
+        let instance = config.instance(replica, pillar);
         InProcessTrInX::new(&self.key, config.mac, config.digest(), instance)
     }
 

@@ -49,10 +49,10 @@ impl Recorded {
             Input::Pillar(pillar, ToPillar::Message { from, message }) => {
                 Self::ToPillar(*pillar, *from, message.clone())
             }
-            Input::Pillar(pillar, ToPillar::ForwardWindow { to }) => {
+            Input::Pillar(pillar, ToPillar::ForwardWindow { to, .. }) => {
                 Self::ForwardWindow(*pillar, *to)
             }
-            Input::Pillar(pillar, ToPillar::CertifyCheckpoint { id }) => {
+            Input::Pillar(pillar, ToPillar::CertifyCheckpoint { id, .. }) => {
                 Self::CertifyCheckpoint(*pillar, *id)
             }
             Input::Pillar(pillar, ToPillar::FillGap { view, through }) => {
@@ -87,10 +87,10 @@ impl Recorded {
             Self::ToControl(from, message) => Input::Control(ToControl::Message { from, message }),
             Self::ToState(from, message) => Input::State(ToState::Message { from, message }),
             Self::ForwardWindow(pillar, to) => {
-                Input::Pillar(pillar, ToPillar::ForwardWindow { to })
+                Input::Pillar(pillar, ToPillar::ForwardWindow { to, boundary: None })
             }
             Self::CertifyCheckpoint(pillar, id) => {
-                Input::Pillar(pillar, ToPillar::CertifyCheckpoint { id })
+                Input::Pillar(pillar, ToPillar::CertifyCheckpoint { id, ending: None })
             }
             Self::FillGap(pillar, view, through) => {
                 Input::Pillar(pillar, ToPillar::FillGap { view, through })

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use hybster::duration::{DurationError, DurationRange};
+use hybster_proto::protocol::Protocol;
 use hybster_sim::campaign::{Campaign, Outcome, Progress, current_seed};
 use hybster_sim::random::spread;
 use hybster_sim::shape::{FaultClass, Shape};
@@ -36,8 +37,12 @@ pub(crate) struct SimulateArgs {
     /// The first seed; by default a fresh one, which is printed.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Replicas n of each group, which tolerates (n-1)/2 faulty ones [default: by seed].
-    #[arg(long, value_name = "n", value_parser = clap::value_parser!(u16).range(3..=9))]
+    /// What orders the requests: hybster or pbft.
+    #[arg(long, value_name = "NAME", default_value_t)]
+    protocol: Protocol,
+    /// Replicas n of each group, which tolerates (n-1)/2 faulty ones, or (n-1)/3 with pbft
+    /// [default: by seed].
+    #[arg(long, value_name = "n", value_parser = clap::value_parser!(u16).range(3..=10))]
     replicas: Option<u16>,
     /// Pillars P of each group [default: by seed].
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..=16))]
@@ -118,7 +123,17 @@ pub(crate) fn simulate(args: &SimulateArgs) -> Result<Done, Failure> {
         return Err(Failure::options(text));
     }
     let first = args.seed.unwrap_or_else(fresh_seed);
+    let least = args.protocol.rules().least_replicas(1);
+    if args.replicas.is_some_and(|replicas| u32::from(replicas) < least) {
+        let protocol = args.protocol;
+        return Err(Failure::options(format!("--replicas: {protocol} needs at least {least}")));
+    }
+    if args.restarts && args.protocol != Protocol::Hybster {
+        let text = format!("--restarts: {} has no log yet", args.protocol);
+        return Err(Failure::options(text));
+    }
     let shape = Shape {
+        protocol: args.protocol,
         replicas: args.replicas,
         pillars: args.pillars,
         faults: args.faults.classes.clone(),
@@ -150,7 +165,7 @@ pub(crate) fn simulate(args: &SimulateArgs) -> Result<Done, Failure> {
     if terminal {
         eprint!("\r\x1b[K");
     }
-    summarize(&outcome);
+    summarize(args.protocol, &outcome);
     match outcome.failures.first() {
         None => Ok(Done::Yes),
         Some(failed) => Err(explain(args, &campaign.shape, &outcome, failed)),
@@ -177,7 +192,7 @@ fn tell_progress(progress: &Progress, terminal: bool) {
     if terminal { eprint!("\r\x1b[K{line}") } else { eprintln!("{line}") }
 }
 
-fn summarize(outcome: &Outcome) {
+fn summarize(protocol: Protocol, outcome: &Outcome) {
     println!(
         "{} runs in {:.1} s ({:.0} a minute), {} failed",
         outcome.runs,
@@ -190,7 +205,7 @@ fn summarize(outcome: &Outcome) {
     if outcome.runs < COVERAGE_RUNS {
         return;
     }
-    let missing = coverage::missing(&outcome.sum);
+    let missing = coverage::missing(protocol, &outcome.sum);
     if missing.is_empty() {
         println!("  every message kind, reason of rejection and branch occurred");
     } else {
@@ -201,6 +216,9 @@ fn summarize(outcome: &Outcome) {
 /// The command that makes the same run again.
 fn replay(args: &SimulateArgs, seed: u64) -> String {
     let mut command = format!("hybster simulate --seed {seed} --faults {}", args.faults.text);
+    if args.protocol != Protocol::default() {
+        command += &format!(" --protocol {}", args.protocol);
+    }
     if let Some(replicas) = args.replicas {
         command += &format!(" --replicas {replicas}");
     }

@@ -17,7 +17,7 @@ fn main() {
     println!("ns per call, best of {ROUNDS} rounds of {CALLS}");
     for algorithm in MacAlgorithm::ALL {
         let key = MacKey::new(algorithm, [7; 32]);
-        for length in [40, 64, 100, 112, 1024] {
+        for length in [40, 64, 100, 112, 116, 1024] {
             let message = vec![1; length];
             let whole = measure(|_| key.tag32(black_box(&message)));
             let short = measure(|_| key.tag16(black_box(&message)));
@@ -30,7 +30,7 @@ fn main() {
 fn certificates(algorithm: MacAlgorithm) {
     let group_key = GroupKey::from_bytes([1; 32]);
     let group = Digest([2; 32]);
-    let instance = InstanceId { replica: 0, pillar: 0, epoch: 0 };
+    let instance = InstanceId::default();
     let mut trinx = InProcessTrInX::new(&group_key, algorithm, group, instance);
     let verifier = InProcessVerifier::new(&group_key, algorithm, group);
     let digest = Digest([3; 32]);

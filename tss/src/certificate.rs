@@ -6,22 +6,25 @@
 //!
 //! ```text
 //! offset  bytes  field                  independent    continuing     trusted MAC
-//!      0      1  format version         1              1              1
+//!      0      1  format version         2              2              2
 //!      1      1  certificate kind       1              2              3
 //!      2      2  replica
 //!      4      2  pillar
 //!      6      1  counter number         1 or 2         1 or 2         0
 //!      7      1  previous-value mark    0 (the "-")    1              0
 //!      8      4  epoch
-//!     12      4  reserved               0              0              0
-//!     16     16  new value              tv'            tv'            0
-//!     32     16  previous value         0              tv             0
-//!     48     32  group digest
-//!     80     32  digest of the message
+//!     12      8  life
+//!     20     16  new value              tv'            tv'            0
+//!     36     16  previous value         0              tv             0
+//!     52     32  group digest
+//!     84     32  digest of the message
 //! ```
 //!
 //! Numbers are little-endian. Each kind is computed under a key of its own, derived from the group
 //! key, so a certificate of one kind could not pass for another even if the bytes were the same.
+//!
+//! Version 1 had four reserved bytes and no life. The 116 bytes are as many blocks of each
+//! [`MacAlgorithm`](crate::MacAlgorithm) as its 112 were.
 //!
 //! Source: TR listing 10, lines 14 and 22; the fixed form, the kind, the group digest and the keys
 //! per kind are ours (attacks on a published TrInX that lacked them are tests of this crate).
@@ -34,10 +37,10 @@ use crate::{
 };
 
 /// The format version: the first byte of every certified header.
-pub const FORMAT_VERSION: u8 = 1;
+pub const FORMAT_VERSION: u8 = 2;
 
 /// How many bytes a certificate certifies.
-pub const CERTIFIED_BYTES: usize = 112;
+pub const CERTIFIED_BYTES: usize = 116;
 
 /// The MAC in a certificate.
 ///
@@ -137,7 +140,7 @@ pub(crate) fn independent_bytes(
 ) -> [u8; CERTIFIED_BYTES] {
     let mut bytes = common_bytes(CertificateKind::Independent, group, instance, digest);
     bytes[6] = counter.wire();
-    bytes[16..32].copy_from_slice(&value.as_u128().to_le_bytes());
+    bytes[20..36].copy_from_slice(&value.as_u128().to_le_bytes());
     bytes
 }
 
@@ -152,8 +155,8 @@ pub(crate) fn continuing_bytes(
     let mut bytes = common_bytes(CertificateKind::Continuing, group, instance, digest);
     bytes[6] = counter.wire();
     bytes[7] = 1; // A previous value of 0 is a value, and not the independent mark.
-    bytes[16..32].copy_from_slice(&value.as_u128().to_le_bytes());
-    bytes[32..48].copy_from_slice(&previous.as_u128().to_le_bytes());
+    bytes[20..36].copy_from_slice(&value.as_u128().to_le_bytes());
+    bytes[36..52].copy_from_slice(&previous.as_u128().to_le_bytes());
     bytes
 }
 
@@ -177,16 +180,23 @@ fn common_bytes(
     bytes[2..4].copy_from_slice(&instance.replica.to_le_bytes());
     bytes[4..6].copy_from_slice(&instance.pillar.to_le_bytes());
     bytes[8..12].copy_from_slice(&instance.epoch.to_le_bytes());
-    bytes[48..80].copy_from_slice(&group.0);
-    bytes[80..112].copy_from_slice(&digest.0);
+    bytes[12..20].copy_from_slice(&instance.life.0.to_le_bytes());
+    bytes[52..84].copy_from_slice(&group.0);
+    bytes[84..116].copy_from_slice(&digest.0);
     bytes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counter::Life;
 
-    const INSTANCE: InstanceId = InstanceId { replica: 0x0102, pillar: 0x0304, epoch: 0x0506_0708 };
+    const INSTANCE: InstanceId = InstanceId {
+        replica: 0x0102,
+        pillar: 0x0304,
+        epoch: 0x0506_0708,
+        life: Life(0x1112_1314_1516_1718),
+    };
     const GROUP: Digest = Digest([0xaa; 32]);
     const DIGEST: Digest = Digest([0xbb; 32]);
 
@@ -195,11 +205,12 @@ mod tests {
         let value = CounterValue::new(1, 2);
         let previous = CounterValue::new(0, 3);
         let bytes = continuing_bytes(&GROUP, INSTANCE, Counter::NewView, value, previous, &DIGEST);
-        assert_eq!(bytes[..16], [1, 2, 2, 1, 4, 3, 2, 1, 8, 7, 6, 5, 0, 0, 0, 0]);
-        assert_eq!(bytes[16..32], [2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(bytes[32..48], [3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(bytes[48..80], [0xaa; 32]);
-        assert_eq!(bytes[80..], [0xbb; 32]);
+        assert_eq!(bytes[..12], [2, 2, 2, 1, 4, 3, 2, 1, 8, 7, 6, 5]);
+        assert_eq!(bytes[12..20], [0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);
+        assert_eq!(bytes[20..36], [2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[36..52], [3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[52..84], [0xaa; 32]);
+        assert_eq!(bytes[84..], [0xbb; 32]);
     }
 
     #[test]

@@ -2,23 +2,66 @@
 
 use core::fmt;
 
-/// Names one TrInX instance: the one of a pillar of a replica, in one of its lives.
+use crate::keys::{RandomSourceError, fill_random};
+
+/// A life of a replica's trusted counters: drawn where they are made, once, and known to the others by the
+/// configuration of an epoch.
 ///
-/// The epoch exists because the counters of an instance die with it: a restarted replica must come
-/// back under another epoch, or it could certify a used value a second time.
+/// Counters that were lost must not come back under the name that they had, or a used value could be
+/// certified a second time. The life is what tells old counters from those that take their place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Life(pub u64);
+
+impl Life {
+    /// The counters that a group was made with, if its configuration names no lives.
+    pub const FIRST: Self = Self(0);
+
+    /// A new life, from the random source of the operating system; never [`Life::FIRST`].
+    pub fn generate() -> Result<Self, RandomSourceError> {
+        loop {
+            let mut bytes = [0; 8];
+            fill_random(&mut bytes)?;
+            let life = Self(u64::from_le_bytes(bytes));
+            if life != Self::FIRST {
+                return Ok(life);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Life({self})")
+    }
+}
+
+/// Names one TrInX instance: the one of a pillar of a replica, in one of its lives and in one epoch of
+/// its group.
+///
+/// An epoch is another run of the protocol, in which counters begin again; so they are counters of
+/// another name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct InstanceId {
     /// The replica whose host owns the instance.
     pub replica: u16,
     /// The pillar of that replica that uses the instance.
     pub pillar: u16,
-    /// The life of the replica. Rises with every restart.
+    /// The epoch of the group. Only rises.
     pub epoch: u32,
+    /// The life of the replica's counters.
+    pub life: Life,
 }
 
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "replica {} pillar {} epoch {}", self.replica, self.pillar, self.epoch)
+        write!(f, "replica {} pillar {} epoch {}", self.replica, self.pillar, self.epoch)?;
+        if self.life == Life::FIRST { Ok(()) } else { write!(f, " life {}", self.life) }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
 /// Protects against nothing but bugs, not against a malicious host: keys and counters are in its
 /// memory.
 ///
-/// It is the fastest [`TrInX`]: a certificate is one MAC of 112 bytes. It is not `Clone`, because
+/// It is the fastest [`TrInX`]: a certificate is one MAC of 116 bytes. It is not `Clone`, because
 /// two copies could certify one value twice; the simulator uses `cloned_for_attack` (feature
 /// `testing`) to show what that breaks.
 pub struct InProcessTrInX {
@@ -39,8 +39,8 @@ impl InProcessTrInX {
     /// A new instance with all counters at zero.
     ///
     /// `group` is the digest of the group's configuration. `instance` must never have been used
-    /// before with this key and group: a host that was started again takes a new epoch, or comes back by
-    /// [`InProcessTrInX::restored`].
+    /// before with this key and group: a host that was started again takes a new [`Life`](crate::Life), or
+    /// comes back by [`InProcessTrInX::restored`].
     pub fn new(
         group_key: &GroupKey,
         algorithm: MacAlgorithm,
@@ -61,7 +61,7 @@ impl InProcessTrInX {
     /// certificate of this instance that has ever left the host, or higher: with lower ones a value
     /// could be certified twice, and a correct replica would equivocate. So the log must prove it: every
     /// certificate was durable there before it left. Where that is in doubt, the instance must not come
-    /// back; the replica needs a new epoch.
+    /// back; the replica needs a new life.
     pub fn restored(
         group_key: &GroupKey,
         algorithm: MacAlgorithm,
@@ -148,6 +148,16 @@ impl TrInX for InProcessTrInX {
         // TR listing 10, line 31: tv' >= ctr(tc)
         self.not_below_current(counter, value)?;
         self.current[counter.index()] = value;
+        Ok(())
+    }
+
+    fn advance_epoch(&mut self, epoch: u32, group: &Digest) -> Result<(), Refusal> {
+        let current = self.instance.epoch;
+        if epoch <= current {
+            return Err(Refusal::EpochPassed { current, asked: epoch });
+        }
+        (self.instance.epoch, self.group) = (epoch, *group);
+        self.current = [CounterValue::ZERO; Counter::ALL.len()];
         Ok(())
     }
 }

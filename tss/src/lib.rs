@@ -53,7 +53,7 @@ mod trinx;
 
 pub use certificate::{ContinuingCertificate, IndependentCertificate, Proof, TrustedMac};
 pub use client_mac::ClientKey;
-pub use counter::{Counter, CounterValue, InstanceId};
+pub use counter::{Counter, CounterValue, InstanceId, Life};
 pub use digest::Digest;
 pub use in_process::{InProcessTrInX, InProcessVerifier};
 #[cfg(feature = "std")]

@@ -53,6 +53,11 @@ pub trait TrInX: Send {
     /// (`forwardCounter`, TR listing 10).
     fn forward(&mut self, counter: Counter, value: CounterValue) -> Result<(), Refusal>;
 
+    /// Goes on to a later epoch of the group, whose configuration has this digest: its counters, which begin
+    /// at zero, are those of another [`InstanceId`]. Nothing of an earlier epoch is certified any more, trusted MACs
+    /// included, which no counter would stop.
+    fn advance_epoch(&mut self, epoch: u32, group: &Digest) -> Result<(), Refusal>;
+
     /// Carries out one command.
     fn apply(&mut self, command: Command) -> Result<Answer, Refusal> {
         match command {
@@ -163,10 +168,18 @@ pub enum Refusal {
         /// The value that was asked for.
         asked: CounterValue,
     },
+    /// An epoch that is over does not come back.
+    #[error("epoch {current} has begun, and epochs rise: {asked} is over, or has begun before")]
+    EpochPassed {
+        /// The epoch of the instance.
+        current: u32,
+        /// The one that was asked for.
+        asked: u32,
+    },
     /// An isolated back end does not answer.
     #[error(
         "the trusted subsystem does not answer any more: stop this replica and start it again \
-         under a new epoch"
+         in a new life"
     )]
     Unavailable,
 }
@@ -224,6 +237,10 @@ impl<T: TrInX + ?Sized> TrInX for Box<T> {
 
     fn forward(&mut self, counter: Counter, value: CounterValue) -> Result<(), Refusal> {
         (**self).forward(counter, value)
+    }
+
+    fn advance_epoch(&mut self, epoch: u32, group: &Digest) -> Result<(), Refusal> {
+        (**self).advance_epoch(epoch, group)
     }
 
     fn apply(&mut self, command: Command) -> Result<Answer, Refusal> {

@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 
 use hybster_tss::{
     Answer, Command, ContinuingCertificate, Counter, CounterValue, Digest, GroupKey,
-    InProcessTrInX, InProcessVerifier, IndependentCertificate, InstanceId, MacAlgorithm, Proof,
-    Refusal, TrInX, TrustedMac, Verifier,
+    InProcessTrInX, InProcessVerifier, IndependentCertificate, InstanceId, Life, MacAlgorithm,
+    Proof, Refusal, TrInX, TrustedMac, Verifier,
 };
 
 const GROUP: Digest = Digest([0x11; 32]);
-const INSTANCE: InstanceId = InstanceId { replica: 1, pillar: 0, epoch: 0 };
+const INSTANCE: InstanceId = InstanceId { replica: 1, pillar: 0, epoch: 0, life: Life(9) };
 const DIGEST: Digest = Digest([0x22; 32]);
 
 fn group_key() -> GroupKey {
@@ -29,8 +29,8 @@ fn targets() -> Vec<(InstanceId, Counter, CounterValue, CounterValue)> {
     let mut targets = Vec::new();
     for replica in [0, 1, 2, u16::MAX] {
         for pillar in [0, 1, u16::MAX] {
-            for epoch in [0, 1, u32::MAX] {
-                let instance = InstanceId { replica, pillar, epoch };
+            for (epoch, life) in [(0, 0), (0, 9), (1, 9), (u32::MAX, u64::MAX)] {
+                let instance = InstanceId { replica, pillar, epoch, life: Life(life) };
                 for counter in Counter::ALL {
                     for value in VALUES {
                         for previous in VALUES {
@@ -152,7 +152,7 @@ fn certificate_shifted_by_moving_bytes_between_header_and_body() {
 fn certificate_shifted_between_header_fields() {
     for algorithm in MacAlgorithm::ALL {
         let verifier = verifier(algorithm);
-        let instance = InstanceId { replica: 1, pillar: 2, epoch: 3 };
+        let instance = InstanceId { replica: 1, pillar: 2, epoch: 3, life: Life(4) };
         let mut trinx = InProcessTrInX::new(&group_key(), algorithm, GROUP, instance);
         let counter = Counter::NewView;
         trinx.forward(counter, CounterValue::new(1, 0)).unwrap();
@@ -164,9 +164,10 @@ fn certificate_shifted_between_header_fields() {
             ContinuingCertificate { value: honest.previous, previous: honest.value, ..honest };
         assert!(!verifier.verify_continuing(&forged, &DIGEST));
         let swapped = [
-            InstanceId { replica: 2, pillar: 1, epoch: 3 },
-            InstanceId { replica: 1, pillar: 3, epoch: 2 },
-            InstanceId { replica: 0x0201, pillar: 0x0300, epoch: 0 },
+            InstanceId { replica: 2, pillar: 1, ..instance },
+            InstanceId { pillar: 3, epoch: 2, ..instance },
+            InstanceId { replica: 0x0201, pillar: 0x0300, epoch: 0, ..instance },
+            InstanceId { epoch: 4, life: Life(3), ..instance },
         ];
         for instance in swapped {
             assert!(
@@ -316,4 +317,55 @@ fn a_cloned_trinx_equivocates() {
     let two = clone.certify_independent(counter, value, &other).unwrap();
     assert!(verifier.verify_independent(&one, &DIGEST));
     assert!(verifier.verify_independent(&two, &other));
+}
+
+/// What is over stays over: neither a counter nor a trusted MAC of an earlier epoch can be had again, and what
+/// was made there is nothing in the next one, nor the other way round.
+#[test]
+fn an_epoch_that_is_over_certifies_nothing() {
+    const NEXT: Digest = Digest([0x77; 32]);
+    for algorithm in MacAlgorithm::ALL {
+        let (old, new) =
+            (verifier(algorithm), InProcessVerifier::new(&group_key(), algorithm, NEXT));
+        let mut trinx = InProcessTrInX::new(&group_key(), algorithm, GROUP, INSTANCE);
+        let counter = Counter::Ordering;
+        let value = CounterValue::new(0, 7);
+        let (mac, before) = (
+            trinx.certify_mac(&DIGEST).unwrap(),
+            trinx.certify_independent(counter, value, &DIGEST).unwrap(),
+        );
+        trinx.advance_epoch(1, &NEXT).unwrap();
+        assert_eq!(trinx.instance(), InstanceId { epoch: 1, ..INSTANCE });
+        assert_eq!(Counter::ALL.map(|counter| trinx.current(counter)), [CounterValue::ZERO; 2]);
+        for epoch in [0, 1] {
+            let refused = trinx.advance_epoch(epoch, &GROUP);
+            assert_eq!(refused, Err(Refusal::EpochPassed { current: 1, asked: epoch }));
+        }
+        let (mac_after, after) = (
+            trinx.certify_mac(&DIGEST).unwrap(),
+            trinx.certify_independent(counter, value, &DIGEST).unwrap(),
+        );
+        assert!(old.verify_mac(&mac, &DIGEST) && new.verify_mac(&mac_after, &DIGEST));
+        let pretended = TrustedMac { instance: mac_after.instance, ..mac };
+        assert!(!new.verify_mac(&mac, &DIGEST) && !new.verify_mac(&pretended, &DIGEST));
+        let pretended = TrustedMac { instance: mac.instance, ..mac_after };
+        assert!(!old.verify_mac(&mac_after, &DIGEST) && !old.verify_mac(&pretended, &DIGEST));
+        assert!(!new.verify_independent(&before, &DIGEST));
+        assert!(!old.verify_independent(&after, &DIGEST));
+    }
+}
+
+/// Another life of the same replica is another instance, whatever else is equal.
+#[test]
+fn lives_are_told_apart() {
+    let verifier = verifier(MacAlgorithm::default());
+    let make = |life| {
+        let instance = InstanceId { life: Life(life), ..INSTANCE };
+        InProcessTrInX::new(&group_key(), MacAlgorithm::default(), GROUP, instance)
+    };
+    let mac = make(1).certify_mac(&DIGEST).unwrap();
+    assert!(verifier.verify_mac(&mac, &DIGEST));
+    let other = TrustedMac { instance: make(2).instance(), ..mac };
+    assert!(!verifier.verify_mac(&other, &DIGEST));
+    assert_ne!(Life::generate().unwrap(), Life::generate().unwrap());
 }

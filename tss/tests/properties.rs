@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use hybster_tss::{
     Answer, Command, ContinuingCertificate, Counter, CounterValue, Digest, GroupKey,
-    InProcessTrInX, InProcessVerifier, IndependentCertificate, InstanceId, MacAlgorithm,
+    InProcessTrInX, InProcessVerifier, IndependentCertificate, InstanceId, Life, MacAlgorithm,
     RequestVerifier, TrInX, TrustedMac, Verifier,
 };
 use proptest::{collection::vec, prelude::*};
@@ -30,10 +30,11 @@ fn digest() -> impl Strategy<Value = Digest> {
 }
 
 fn instance() -> impl Strategy<Value = InstanceId> {
-    any::<(u16, u16, u32)>().prop_map(|(replica, pillar, epoch)| InstanceId {
+    any::<(u16, u16, u32, u64)>().prop_map(|(replica, pillar, epoch, life)| InstanceId {
         replica,
         pillar,
         epoch,
+        life: Life(life),
     })
 }
 
@@ -107,13 +108,14 @@ impl Statement {
             flipped.parts().1[bit / 8] ^= 1 << (bit % 8);
             all.push(flipped);
         }
-        for bit in 0..64 {
+        for bit in 0..128 {
             let mut flipped = self;
             let id = flipped.parts().0;
             match bit {
                 0..16 => id.replica ^= 1 << bit,
                 16..32 => id.pillar ^= 1 << (bit - 16),
-                _ => id.epoch ^= 1 << (bit - 32),
+                32..64 => id.epoch ^= 1 << (bit - 32),
+                _ => id.life.0 ^= 1 << (bit - 64),
             }
             all.push(flipped);
         }
@@ -168,7 +170,7 @@ proptest! {
     ) {
         let key = GroupKey::from_bytes([5; 32]);
         let group = Digest([6; 32]);
-        let name = InstanceId { replica: 2, pillar: 1, epoch: 4 };
+        let name = InstanceId { replica: 2, pillar: 1, epoch: 4, life: Life(8) };
         let mut trinx = InProcessTrInX::new(&key, algorithm, group, name);
         let mut batched = InProcessTrInX::new(&key, algorithm, group, name);
         let verifier = InProcessVerifier::new(&key, algorithm, group);

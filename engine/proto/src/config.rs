@@ -1,11 +1,14 @@
 //! Group constants: everything that all replicas of a group must agree on, and its digest.
 
-use hybster_tss::{Digest, MacAlgorithm, RequestAuthenticator};
+use hybster_tss::{Digest, InstanceId, Life, MacAlgorithm, RequestAuthenticator};
 
 use crate::bounds;
 use crate::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
+use crate::membership::{Administrator, Membership};
+use crate::mutants::{self, Mutant};
 use crate::protocol::{Protocol, Rules, Threshold};
 use crate::service::ServiceName;
+use crate::wire::CheckpointId;
 
 /// The constants of a replica group.
 ///
@@ -15,7 +18,7 @@ use crate::service::ServiceName;
 pub struct GroupConfig {
     /// Identifies the group; random at creation.
     pub group: [u8; 16],
-    /// Epoch of the TrInX instances.
+    /// The epoch: how often its members have changed (`engine/proto/EPOCHS.md`).
     pub epoch: u32,
     /// What orders the requests.
     pub protocol: Protocol,
@@ -68,6 +71,10 @@ pub struct GroupConfig {
     /// further from it. A replica whose clock is further from the others' helps nobody to
     /// agree while it is.
     pub max_clock_skew_ms: u64,
+    /// Who may change the members; `None` if nobody may.
+    pub administrator: Option<Administrator>,
+    /// What differs from one epoch to the next.
+    pub membership: Membership,
 }
 
 /// A group constant has a value that the protocol cannot work with.
@@ -109,6 +116,8 @@ impl Default for GroupConfig {
             view_timeout_us: 500_000,
             resend_us: 50_000,
             max_clock_skew_ms: DEFAULT_CLOCK_SKEW_MS,
+            administrator: None,
+            membership: Membership::default(),
         }
     }
 }
@@ -156,12 +165,37 @@ impl GroupConfig {
             let cure = format!("{f} faults need at least {least} with {}", self.protocol);
             return fail("replicas", n, cure);
         }
+        // A MAC of a request is made with a key that every host of the group has.
+        let is_signed = self.request_authenticator == RequestAuthenticator::Ed25519;
+        if self.protocol != Protocol::Hybster && !is_signed {
+            let cure = format!(
+                "hosts without trusted subsystems need signed requests ({})",
+                self.protocol
+            );
+            return fail("request_authenticator", 0, cure);
+        }
         if n > 64 {
             return fail("replicas", n, "at most 64 replicas are supported".into());
         }
         // TR section 3.5: quorums intersect, and the correct replicas suffice to form one.
         if n - f < self.quorum() as u64 {
             return fail("faults", f, "n - f correct replicas must form a quorum".into());
+        }
+        let lives = self.membership.lives.len() as u64;
+        if lives != 0 && lives != n {
+            return fail("lives", lives, format!("name one for each of the {n} replicas"));
+        }
+        let most = u64::from(self.max_clients).saturating_sub(1);
+        if let Some(client) = self.administrator.map(|it| u64::from(it.client.0))
+            && client > most
+        {
+            return fail("administrator", client, format!("choose a client, at most {most}"));
+        }
+        if let Some(administrator) = &self.administrator
+            && self.protocol != Protocol::Hybster
+        {
+            let cure = format!("leave it out: a group cannot change with {}", self.protocol);
+            return fail("administrator", administrator.client.0.into(), cure);
         }
         if p == 0 || p > 256 {
             return fail("pillars", p, "choose 1 to 256 pillars".into());
@@ -268,9 +302,29 @@ impl GroupConfig {
         Ok(())
     }
 
-    /// Digest of all constants.
+    /// Digest of all constants, and of the checkpoint that the epoch begins with.
     #[must_use]
     pub fn digest(&self) -> Digest {
+        let constants = self.constants_digest();
+        let CheckpointId { order, digest } = self.membership.beginning;
+        if order == OrderNumber(0) {
+            return constants;
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("hybster 2026 epoch v1");
+        hasher.update(&constants.0).update(&order.0.to_le_bytes()).update(&digest.0);
+        Digest(*hasher.finalize().as_bytes())
+    }
+
+    /// The digest of the group's first configuration, which stays the same in all epochs.
+    #[must_use]
+    pub fn genesis(&self) -> Digest {
+        self.membership.genesis.unwrap_or_else(|| self.digest())
+    }
+
+    /// Digest of all constants: what the last CHECKPOINTs of an epoch say of the next one, whose first
+    /// checkpoint they are.
+    #[must_use]
+    pub fn constants_digest(&self) -> Digest {
         let mut hasher = blake3::Hasher::new_derive_key("hybster 2026 group configuration v1");
         hasher.update(&self.group);
         for value in [
@@ -319,7 +373,53 @@ impl GroupConfig {
             hasher.update(b"kept_result_bytes");
             hasher.update(&self.kept_result_bytes.to_le_bytes());
         }
+        if let Some(Administrator { client, key }) = &self.administrator {
+            hasher.update(b"administrator");
+            hasher.update(&client.0.to_le_bytes());
+            hasher.update(key.as_bytes());
+        }
+        let Membership { lives, details, genesis, beginning: _ } = &self.membership;
+        if let Some(genesis) = genesis {
+            hasher.update(b"membership");
+            hasher.update(&genesis.0);
+            hasher.update(&details.0);
+        }
+        // The first configuration may name lives as well.
+        if !lives.is_empty() {
+            hasher.update(b"lives");
+            hasher.update(&(lives.len() as u64).to_le_bytes());
+            for life in lives {
+                hasher.update(&life.0.to_le_bytes());
+            }
+        }
         Digest(*hasher.finalize().as_bytes())
+    }
+
+    /// The life that a replica has in this epoch.
+    #[inline]
+    #[must_use]
+    pub fn life_of(&self, replica: ReplicaId) -> Life {
+        self.membership.lives.get(usize::from(replica.0)).copied().unwrap_or(Life::FIRST)
+    }
+
+    /// The name of a pillar's trusted counters at a replica. What is certified under another name is not
+    /// that replica's.
+    #[inline]
+    #[must_use]
+    pub fn instance(&self, replica: ReplicaId, pillar: PillarId) -> InstanceId {
+        let life = match mutants::active(Mutant::LivesIgnored) {
+            true => Life::FIRST,
+            false => self.life_of(replica),
+        };
+        InstanceId { replica: replica.0, pillar: pillar.0, epoch: self.epoch, life }
+    }
+
+    /// The boundary of a change that is ordered at `order`: nobody who has not heard of it can have
+    /// certified beyond, as its window ends before (`engine/proto/EPOCHS.md`).
+    #[must_use]
+    pub fn boundary_after(&self, order: OrderNumber) -> OrderNumber {
+        let interval = self.checkpoint_interval;
+        OrderNumber((order.0 + self.window).div_ceil(interval) * interval)
     }
 
     /// The rules of the group's ordering protocol.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use crate::hybster;
 use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::membership::Ending;
+use crate::pbft;
 use crate::service::Snapshot;
 use crate::transferred::TransferredState;
 use crate::wire::{CheckpointId, RequestTag};
@@ -194,11 +196,18 @@ pub enum ToPillar {
     ForwardWindow {
         /// Its order number.
         to: OrderNumber,
+        /// The last order number of the epoch, if the checkpoint's certificate names it.
+        boundary: Option<OrderNumber>,
     },
+    /// This replica has executed a change of members: the epoch ends with this order number, up to which a leader
+    /// orders no-ops if nothing else.
+    EndsAt(OrderNumber),
     /// Vouch for a checkpoint of this replica (TR listing 18, sendCheckpoint).
     CertifyCheckpoint {
         /// The checkpoint.
         id: CheckpointId,
+        /// How the epoch ends, if its state says so.
+        ending: Option<Box<Ending>>,
     },
     /// Put all that the log has of this pillar into it once more, as soon as the window moves.
     Summarize,
@@ -222,6 +231,8 @@ pub enum ToPillar {
     Path(PathState),
     /// What only Hybster knows.
     Hybster(hybster::PillarInput),
+    /// What only PBFT knows.
+    Pbft(pbft::PillarInput),
 }
 
 /// What a replica has executed so far, for whoever asks whether a request waits for its turn or is left out.
@@ -496,6 +507,8 @@ pub enum ToControl {
     StatusRequest(ClientLink),
     /// What only Hybster knows.
     Hybster(hybster::ControlInput),
+    /// What only PBFT knows.
+    Pbft(pbft::ControlInput),
 }
 
 /// It is moved between threads several times on a request's way.

@@ -140,6 +140,8 @@ struct Stored {
     is_own: bool,
     /// Whether it is on its way to the leader.
     forwarding: Forwarding,
+    /// When it was made a message to the leader, if it was.
+    forwarded: Time,
     /// Whether half of the waiting time has passed and help was asked for.
     reminded: bool,
     /// The question to the execution stage when the waiting time had passed.
@@ -274,7 +276,7 @@ impl<V: RequestVerifier> Intake<V> {
             (self.handed_out, self.handed_out_since) = (0, now);
         }
         self.serve_lanes(now, out);
-        self.forward_waiting(out);
+        self.forward_waiting(now, out);
         self.hand_out(out);
         self.check_invariants();
     }
@@ -563,7 +565,7 @@ impl<V: RequestVerifier> Intake<V> {
                 self.forwards.want(*key);
             }
         }
-        self.forward_waiting(out);
+        self.forward_waiting(now, out);
         if cfg!(debug_assertions) {
             self.check_all_invariants();
         }

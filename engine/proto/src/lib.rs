@@ -28,6 +28,7 @@ pub mod bounds;
 pub mod client;
 pub mod config;
 pub mod egress;
+pub mod epochs;
 pub mod execution;
 #[cfg(feature = "model")]
 mod fingerprint;
@@ -37,12 +38,14 @@ pub mod input;
 pub mod intake;
 #[doc(hidden)]
 pub mod internals;
+pub mod membership;
 mod mix;
 mod mutants;
 pub mod notice;
 #[cfg(test)]
 mod noticed;
 pub mod output;
+pub mod pbft;
 pub mod protocol;
 pub mod replica;
 pub mod service;

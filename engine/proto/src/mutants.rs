@@ -97,8 +97,6 @@ pub enum Mutant {
     BusyWireIgnored,
     /// What changes views waits behind batches.
     NothingAhead,
-    /// A leader suspects itself for requests that have not had their turn.
-    OwnProposalsIgnored,
     /// Only those wait longer in a new view who suspected the leader of the last one themselves.
     AloneWaitsLonger,
     /// Replies that wait for room are not registered with their link.
@@ -153,19 +151,43 @@ pub enum Mutant {
     ProposesTwice,
     /// A follower with slow wires asks all for what its leader has on its way to it.
     AsksAll,
-    /// A follower that falls behind on its leader's wire gets no more of it than others.
-    BehindForLong,
     /// What a slow wire carries is told by moments in which hardly anything arrives.
     RateOfMoments,
-    /// A link with a long round trip is filled before it is known what it carries.
-    BeginsFast,
-    /// A leader proposes as many short batches as its wire carries, over slow wires, too.
-    ShortBatches,
+    /// A majority is a quorum of PBFT.
+    PbftMajority,
+    /// A view may begin with what a quorum does not permit (Castro 3.2.4, A1).
+    PbftA1LeftOut,
+    /// A view may begin with what one replica says that it prepared (Castro 3.2.4, A2).
+    PbftA2LeftOut,
+    /// Nothing was committed where f+1 replicas have prepared nothing (Castro 3.2.4, B).
+    PbftFreeByFew,
+    /// A view may begin with a checkpoint that one replica has.
+    PbftCheckpointOfOne,
+    /// What a backup has pre-prepared is not in its Q.
+    PbftPrePreparedForgotten,
+    /// What a replica has prepared is not in its P.
+    PbftPreparedForgotten,
+    /// What is pre-prepared is prepared, without PREPAREs of others.
+    PbftPreparedUnvoted,
+    /// What one replica says that it has committed is committed.
+    PbftClaimOfOne,
+    /// What one replica says is stable is stable.
+    PbftStableByOne,
+    /// A leader uses VIEW-CHANGEs that nobody else has got.
+    PbftAcksUncounted,
+    /// A NEW-VIEW may rest on VIEW-CHANGEs that nobody else has got.
+    PbftChangesUnvouched,
+    /// A change of members is taken although another one is pending.
+    ChangesUnlimited,
+    /// Certificates do not say which life of a replica made them.
+    LivesIgnored,
+    /// A window that moves by certificate alone does not bring the boundary of the epoch.
+    BoundaryUncertified,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 77] = [
+    pub const ALL: [Self; 88] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -211,7 +233,6 @@ impl Mutant {
         Self::ShrinksBlindly,
         Self::BusyWireIgnored,
         Self::NothingAhead,
-        Self::OwnProposalsIgnored,
         Self::AloneWaitsLonger,
         Self::RoomNotAwaited,
         Self::ForwardsUnlimited,
@@ -239,10 +260,22 @@ impl Mutant {
         Self::TurnsUncounted,
         Self::ProposesTwice,
         Self::AsksAll,
-        Self::BehindForLong,
         Self::RateOfMoments,
-        Self::BeginsFast,
-        Self::ShortBatches,
+        Self::PbftMajority,
+        Self::PbftA1LeftOut,
+        Self::PbftA2LeftOut,
+        Self::PbftFreeByFew,
+        Self::PbftCheckpointOfOne,
+        Self::PbftPrePreparedForgotten,
+        Self::PbftPreparedForgotten,
+        Self::PbftPreparedUnvoted,
+        Self::PbftClaimOfOne,
+        Self::PbftStableByOne,
+        Self::PbftAcksUncounted,
+        Self::PbftChangesUnvouched,
+        Self::ChangesUnlimited,
+        Self::LivesIgnored,
+        Self::BoundaryUncertified,
     ];
 }
 

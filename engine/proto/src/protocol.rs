@@ -19,6 +19,7 @@ use crate::hybster;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::input::{ToControl, ToPillar};
 use crate::output::Output;
+use crate::pbft;
 use crate::time::{Time, WallClock};
 
 /// The ordering protocols that a group can run.
@@ -29,17 +30,20 @@ pub enum Protocol {
     /// Hybster over pillars: n = 2f+1, with trusted counters.
     #[default]
     Hybster,
+    /// PBFT over pillars: n = 3f+1, without trusted counters.
+    Pbft,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Hybster];
+    pub const ALL: [Self; 2] = [Self::Hybster, Self::Pbft];
 
     /// The name in configuration files.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Hybster => "hybster",
+            Self::Pbft => "pbft",
         }
     }
 
@@ -49,6 +53,7 @@ impl Protocol {
     pub const fn rules(self) -> &'static Rules {
         match self {
             Self::Hybster => &hybster::RULES,
+            Self::Pbft => &pbft::RULES,
         }
     }
 }
@@ -263,10 +268,9 @@ pub struct ControlStatus {
     pub views_entered: u64,
 }
 
-/// An ordering protocol as a set of types, chosen when the program is compiled.
+/// An ordering protocol as a set of types, chosen when the program is compiled. The types may stand for
+/// those of several, one of which is chosen when the program runs.
 pub trait Ordering: 'static {
-    /// Which one; the group's constants must say the same.
-    const PROTOCOL: Protocol;
     /// Checks the requests that clients bring.
     type Requests: RequestVerifier;
     /// Its pillars.
@@ -278,6 +282,8 @@ pub trait Ordering: 'static {
 /// What an ordering protocol brings to a replica. How it is made differs: the protocol has a
 /// function for it that takes what the protocol needs, such as trusted subsystems.
 pub struct Agreement<O: Ordering> {
+    /// Which protocol; the group's constants must say the same.
+    pub protocol: Protocol,
     /// For the intake.
     pub requests: O::Requests,
     /// All pillars, by their numbers.
@@ -290,25 +296,16 @@ pub struct Agreement<O: Ordering> {
 mod tests {
     use super::*;
 
-    /// The rules of a protocol without trusted counters, n ≥ 3f+1 (Castro's thesis, section 2.3).
-    const THREE_F_PLUS_ONE: Rules = Rules {
-        replicas_per_fault: 3,
-        quorum: Threshold::CorrectMajority,
-        stable: Threshold::CorrectMajority,
-        reply: Threshold::OneCorrect,
-        query: Threshold::CorrectMajority,
-        ..hybster::RULES
-    };
-
     #[test]
     fn a_group_of_3f_plus_1_has_quorums_of_2f_plus_1() {
+        let rules = Protocol::Pbft.rules();
         for (n, f, quorum) in [(4, 1, 3), (7, 2, 5), (10, 3, 7)] {
-            assert_eq!(THREE_F_PLUS_ONE.least_replicas(f), u32::from(n));
-            assert_eq!(THREE_F_PLUS_ONE.most_faults(n), f);
-            assert_eq!(THREE_F_PLUS_ONE.quorum.of(n, f), quorum);
-            assert_eq!(THREE_F_PLUS_ONE.stable.of(n, f), quorum);
-            assert_eq!(THREE_F_PLUS_ONE.query.of(n, f), quorum);
-            assert_eq!(THREE_F_PLUS_ONE.reply.of(n, f), usize::from(f) + 1);
+            assert_eq!(rules.least_replicas(f), u32::from(n));
+            assert_eq!(rules.most_faults(n), f);
+            assert_eq!(rules.quorum.of(n, f), quorum);
+            assert_eq!(rules.stable.of(n, f), quorum);
+            assert_eq!(rules.query.of(n, f), quorum);
+            assert_eq!(rules.reply.of(n, f), quorum);
         }
         // Half of the replicas and one are the same at n = 4, and too few at n = 7.
         assert_eq!(Threshold::Majority.of(4, 1), 3);
@@ -317,18 +314,22 @@ mod tests {
 
     #[test]
     fn quorums_intersect_in_what_their_protocol_needs_and_can_be_formed() {
-        let protocols = Protocol::ALL.map(|protocol| (protocol.rules(), 1));
-        for (rules, shared) in protocols.into_iter().chain([(&THREE_F_PLUS_ONE, 2)]) {
+        for protocol in Protocol::ALL {
+            let rules = protocol.rules();
             for f in 0..16 {
                 for n in rules.least_replicas(f)..=64 {
                     let n = n as u16;
                     let quorum = rules.quorum.of(n, f);
                     // Without counters a replica may say two things: a correct one must be shared.
-                    let needed = if shared == 1 { 1 } else { usize::from(f) + 1 };
+                    let needed = match protocol {
+                        Protocol::Hybster => 1,
+                        Protocol::Pbft => usize::from(f) + 1,
+                    };
                     assert!(2 * quorum >= usize::from(n) + needed, "n = {n}, f = {f}");
                     assert!(rules.reply.of(n, f) > usize::from(f));
-                    // A query's replicas share a correct one with those that acknowledged a write.
-                    let common = rules.query.of(n, f) + quorum - usize::from(n);
+                    // A query's replicas share a correct one with those that answered a write: what was
+                    // answered is in what is read.
+                    let common = rules.query.of(n, f) + rules.reply.of(n, f) - usize::from(n);
                     assert!(common > usize::from(f), "n = {n}, f = {f}");
                     assert!(quorum <= usize::from(n - f), "n = {n}, f = {f}");
                 }
@@ -352,6 +353,6 @@ mod tests {
             assert_eq!(protocol.name().parse(), Ok(protocol));
         }
         let error = "paxos".parse::<Protocol>().unwrap_err();
-        assert_eq!(error.to_string(), "write hybster");
+        assert_eq!(error.to_string(), "write hybster or pbft");
     }
 }

@@ -53,8 +53,8 @@ impl<O: Ordering, S: Service> Stages<O, S> {
         service: S,
         randomness: RandomnessKey,
     ) -> Self {
-        assert_eq!(config.protocol, O::PROTOCOL, "the group's protocol decides about the stages");
-        let Agreement { requests, pillars, control } = agreement;
+        let Agreement { protocol, requests, pillars, control } = agreement;
+        assert_eq!(config.protocol, protocol, "the group's protocol decides about the stages");
         Self {
             intake: Intake::new(config.clone(), id, requests),
             pillars,
@@ -81,8 +81,8 @@ impl<O: Ordering, S: Service> Stages<O, S> {
         out: &mut Output,
     ) -> Result<Self, RestoreError> {
         let Start { config, id, agreement, service, randomness } = start;
-        assert_eq!(config.protocol, O::PROTOCOL, "the group's protocol decides about the stages");
-        let Agreement { requests, pillars, control } = agreement;
+        let Agreement { protocol, requests, pillars, control } = agreement;
+        assert_eq!(config.protocol, protocol, "the group's protocol decides about the stages");
         let durable = beginning.checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);
         let intake = Intake::new(config.clone(), id, requests);
         let execution =

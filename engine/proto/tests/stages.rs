@@ -20,7 +20,7 @@ use hybster_proto::wire::{ReplyStatus, Requests, kind, kind_of};
 use hybster_proto::{GroupConfig, Stages, Time};
 use hybster_tss::{
     ClientPublicKeys, ClientSigningKey, CounterValue, Digest, GroupKey, InProcessTrInX,
-    InProcessVerifier, InstanceId, Proof, RandomnessKey, RequestAuthenticator, RequestKey,
+    InProcessVerifier, Proof, RandomnessKey, RequestAuthenticator, RequestKey,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl Group {
             .all_replicas()
             .map(|r| {
                 let trinx = config.all_pillars().map(|p| {
-                    let instance = InstanceId { replica: r.0, pillar: p.0, epoch: config.epoch };
+                    let instance = config.instance(r, p);
                     InProcessTrInX::new(&key, mac, digest, instance)
                 });
                 let verifier = || {

@@ -21,8 +21,8 @@ use super::restored::Restored;
 const OWNER: u16 = 1;
 /// The kind of records that stages put out.
 pub(crate) const RECORD: u16 = 2;
-/// The version of the records' form.
-const FORMAT: u32 = 1;
+/// The version of the records' form. 2: certificates name lives, and checkpoints say how an epoch ends.
+const FORMAT: u32 = 2;
 /// What a record of a batch has besides the PREPARE.
 const HEAD_ROOM: u64 = 128;
 /// What a record has besides a message that a peer could send.
@@ -60,10 +60,10 @@ pub enum DataError {
         /// What is wrong with them, and what to do.
         story: String,
     },
-    /// The directory is another replica's, or of another group or epoch.
+    /// The directory is another replica's, or of another group or epoch, or of a program with another format.
     #[error(
-        "{}: this is not the data of replica {id} in this group and epoch; every replica needs a directory of \
-         its own (--data)",
+        "{}: this is not the data of replica {id} in this group and epoch, or a program with another format \
+         of data wrote it; every replica needs a directory of its own (--data)",
         path.display()
     )]
     Another {

@@ -16,6 +16,7 @@ use super::{
     request_keys,
 };
 use crate::durable::Durability;
+use crate::replica::is_offered;
 use crate::runtime::Layout;
 
 /// Where the replicas of a new group listen.
@@ -142,6 +143,8 @@ impl Generated {
 pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     let mut config = options.config.clone();
     getrandom::fill(&mut config.group).map_err(|error| GroupError::Random(error.to_string()))?;
+    is_offered(config.protocol)
+        .map_err(|cure| GroupError::Options { option: "protocol", cure: cure.to_owned() })?;
     config
         .validate()
         .map_err(|error| GroupError::Options { option: error.key, cure: error.to_string() })?;

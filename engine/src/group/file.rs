@@ -16,6 +16,7 @@ use toml::Spanned;
 
 use super::{ClientEntry, Group, GroupError, ReplicaEntry, address, hex, request_keys};
 use crate::durable::Durability;
+use crate::replica::is_offered;
 use crate::runtime::Layout;
 
 /// The version of the file's form.
@@ -95,6 +96,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         return Err(bad(path, "format", &table.format, &cure));
     }
     let mut config = group_config(path, &table)?;
+    is_offered(config.protocol)
+        .map_err(|cure| bad(path, "protocol", &format!("\"{}\"", config.protocol), cure))?;
     config.validate().map_err(|error| bad(path, error.key, &error.value, &error.cure))?;
     let link_cipher = table.link_cipher.parse().map_err(|_| {
         let cure = "write aegis-128x2, aes-128-gcm, gmac or blake3";
@@ -210,6 +213,9 @@ fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupErro
         max_clock_skew_ms: table
             .max_clock_skew_ms
             .unwrap_or(GroupConfig::default().max_clock_skew_ms),
+        // The file names nobody who could change the members.
+        administrator: None,
+        membership: hybster_proto::membership::Membership::default(),
     })
 }
 

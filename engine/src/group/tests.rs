@@ -146,6 +146,11 @@ fn every_fault_names_file_key_and_cure() {
         ("durability = \"sync\"", "durability = \"often\"", "write sync, async or none"),
         ("epoch = 0", "epoch = 0\ncolour = 3", "colour"),
         ("protocol = \"hybster\"", "protocol = \"paxos\"", "protocol = \"paxos\": write hybster"),
+        (
+            "protocol = \"hybster\"",
+            "protocol = \"pbft\"",
+            "protocol = \"pbft\": write hybster: replicas",
+        ),
         ("format = 1", "format = 9", "format = 9"),
         ("127.0.0.1:7101", "127.0.0.1:7100", "replica[1].address"),
         ("127.0.0.1:7101", "nowhere", "replica[1].address"),

@@ -8,13 +8,14 @@ use hybster_proto::execution::Beginning;
 use hybster_proto::hybster::{self, Hybster, Recovered};
 use hybster_proto::ids::OrderNumber;
 use hybster_proto::output::{LogRecord, Output};
+use hybster_proto::pbft::Pbft;
 use hybster_proto::protocol::{Ordering, Protocol};
 use hybster_proto::replica::Start;
 use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 use hybster_proto::wire::CheckpointId;
 use hybster_proto::{Stages, Unreplicated};
-use hybster_tss::{InProcessTrInX, InProcessVerifier, InstanceId, RandomnessKey};
+use hybster_tss::{InProcessTrInX, InProcessVerifier, RandomnessKey};
 
 use crate::durable::{DataError, Found, Restored};
 use crate::group::{Group, ReplicaKeys};
@@ -22,6 +23,19 @@ use crate::runtime::{Clients, Control, Pillar, Role, Stage};
 
 /// Stages with their roles, and what they do first.
 pub(super) type Begun = (Vec<(Role, Box<dyn Stage>)>, Vec<Output>);
+
+/// Whether a group can be made or read that runs a protocol.
+///
+/// # Errors
+/// What to do, if not.
+pub(crate) fn is_offered(protocol: Protocol) -> Result<(), &'static str> {
+    match protocol {
+        Protocol::Hybster => Ok(()),
+        Protocol::Pbft => {
+            Err("write hybster: replicas cannot run pbft yet, only `hybster simulate` can")
+        }
+    }
+}
 
 /// All stages of a replica with their roles, as the group's ordering protocol has them.
 pub(super) fn replicated<S: Service>(
@@ -34,11 +48,15 @@ pub(super) fn replicated<S: Service>(
         Protocol::Hybster => {
             let digest = config.digest();
             let trinx = config.all_pillars().map(|pillar| {
-                let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+                let instance = config.instance(id, pillar);
                 InProcessTrInX::new(&keys.group_key, config.mac, digest, instance)
             });
             let verifier = verifiers(group, keys);
             let agreement = Hybster::agreement(config, id, trinx.collect(), verifier);
+            boxed(Stages::new(Arc::clone(config), id, agreement, service, randomness(group, keys)))
+        }
+        Protocol::Pbft => {
+            let agreement = Pbft::agreement(config, id, verifiers(group, keys));
             boxed(Stages::new(Arc::clone(config), id, agreement, service, randomness(group, keys)))
         }
     }
@@ -60,6 +78,10 @@ pub(super) fn recovered<S: Service>(
     let Found { path, checkpoint, records, is_whole, since } = found;
     let durable = checkpoint.as_ref().map_or(OrderNumber(0), |it| it.id.order);
     let count = records.len();
+    if config.protocol != Protocol::Hybster {
+        let story = format!("{} has no log yet", config.protocol);
+        return Err(DataError::Records { path, story });
+    }
     let mut recovered = Recovered::read(Arc::clone(config), id, durable, is_whole, records)
         .map_err(|error| DataError::Records { path: path.clone(), story: error.to_string() })?;
     let (replay, stable) = (recovered.take_replay(), recovered.stable_checkpoint());
@@ -68,7 +90,7 @@ pub(super) fn recovered<S: Service>(
     let beginning = Beginning { checkpoint: state, replay, stable };
     let digest = config.digest();
     let trinx = config.all_pillars().map(|pillar| {
-        let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+        let instance = config.instance(id, pillar);
         let counters = recovered.counters(pillar);
         InProcessTrInX::restored(&keys.group_key, config.mac, digest, instance, counters)
     });
@@ -117,6 +139,8 @@ pub(crate) fn certified(
             let verified = hybster::verify(&verifiers(group, keys)(), config, certificate);
             verified.map_err(|error| error.to_string())
         }
+        // Votes for a checkpoint convince only who got them.
+        Protocol::Pbft => Err("checkpoints of pbft have no certificates".into()),
     }
 }
 
@@ -142,6 +166,7 @@ pub(crate) fn beginning(
                 hybster::beginning(config, &certificate).map_err(|error| error.to_string())?;
             Ok((certificate, records))
         }
+        Protocol::Pbft => Err("a group that runs pbft cannot begin with a checkpoint".into()),
     }
 }
 
@@ -158,7 +183,7 @@ pub(super) fn unreplicated<S: Service>(
 }
 
 fn randomness(group: &Group, keys: &ReplicaKeys) -> RandomnessKey {
-    RandomnessKey::new(&keys.group_key, &group.config().digest())
+    RandomnessKey::new(&keys.group_key, &group.config().genesis())
 }
 
 /// Makes verifiers that share the clients' decoded keys.

@@ -315,7 +315,7 @@ mod tests {
     use hybster_proto::ids::{PillarId, ReplicaId};
     use hybster_proto::internals::Pillar as HybsterPillar;
     use hybster_proto::output::{ToControl, ToPillar};
-    use hybster_tss::{GroupKey, InProcessTrInX, InProcessVerifier, InstanceId};
+    use hybster_tss::{GroupKey, InProcessTrInX, InProcessVerifier};
 
     use super::*;
 
@@ -333,7 +333,7 @@ mod tests {
         assert!(text.contains("state got an input") && text.contains("Stuck"), "{text}");
 
         let (key, digest) = (GroupKey::from_bytes([7; 32]), config.digest());
-        let instance = InstanceId { replica: 0, pillar: 1, epoch: config.epoch };
+        let instance = config.instance(ReplicaId(0), PillarId(1));
         let trinx = InProcessTrInX::new(&key, config.mac, digest, instance);
         let verifier = InProcessVerifier::new(&key, config.mac, digest);
         let pillar = HybsterPillar::new(config, ReplicaId(0), PillarId(1), trinx, verifier);

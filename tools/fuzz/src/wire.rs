@@ -113,7 +113,7 @@ pub fn view(data: &[u8]) {
 fn certificate() -> CheckpointCertificate {
     let id = CheckpointId { order: OrderNumber(256), digest: Digest([1; 32]) };
     let votes = vec![(ReplicaId(0), Proof([2; 32])), (ReplicaId(2), Proof([3; 32]))];
-    CheckpointCertificate { id, votes }
+    CheckpointCertificate { id, ending: None, votes }
 }
 
 pub fn view_seeds() -> Vec<Vec<u8>> {
@@ -170,7 +170,12 @@ pub fn checkpoint(data: &[u8]) {
 }
 
 pub fn checkpoint_seeds() -> Vec<Vec<u8>> {
-    let vote = Checkpoint { sender: ReplicaId(1), id: certificate().id, proof: Proof([4; 32]) };
+    let vote = Checkpoint {
+        sender: ReplicaId(1),
+        id: certificate().id,
+        ending: None,
+        proof: Proof([4; 32]),
+    };
     let request = StateRequest { latest: View(1), current: View(2), stable: OrderNumber(256) };
     let node = NodeId { level: 0x81, index: 3 };
     let fetch = Fetch { order: OrderNumber(256), nodes: vec![node; 2] };

@@ -167,7 +167,8 @@ impl Host {
         for ((order, digest), mut votes) in votes {
             votes.sort_by_key(|vote| vote.0);
             votes.truncate(world.group.config.acknowledging());
-            all.push(CheckpointCertificate { id: CheckpointId { order, digest }, votes });
+            let id = CheckpointId { order, digest };
+            all.push(CheckpointCertificate { id, ending: None, votes });
         }
         all
     }
@@ -552,10 +553,10 @@ impl Workshop<'_> {
         ids.extend(ids.iter().map(wrong).collect::<Vec<_>>());
         for id in ids {
             let pillar = self.group.config.checkpoint_pillar(id.order);
-            let digest = Checkpoint::certified(self.id, pillar, &id);
+            let digest = Checkpoint::certified(self.id, pillar, &id, None);
             let mac = self.trinx(&self.state, pillar).certify_mac(&digest);
             let proof = mac.expect("needs no counter").proof;
-            let vote = Checkpoint { sender: self.id, id, proof };
+            let vote = Checkpoint { sender: self.id, id, ending: None, proof };
             let bytes = vote.encode(&self.group.config);
             self.push(self.state.clone(), bytes, false);
         }

@@ -9,8 +9,7 @@ use hybster_proto::protocol::Protocol;
 use hybster_proto::wire;
 use hybster_proto::wire::request::append_request;
 use hybster_tss::{
-    Counter, CounterValue, Digest, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId,
-    RandomnessKey,
+    Counter, CounterValue, Digest, GroupKey, InProcessTrInX, InProcessVerifier, RandomnessKey,
 };
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -141,8 +140,7 @@ impl Group {
     /// A new TrInX instance of a replica.
     #[must_use]
     pub fn trinx(&self, replica: ReplicaId, pillar: PillarId) -> InProcessTrInX {
-        let instance =
-            InstanceId { replica: replica.0, pillar: pillar.0, epoch: self.config.epoch };
+        let instance = self.config.instance(replica, pillar);
         InProcessTrInX::new(&self.key, self.config.mac, self.digest, instance)
     }
 
@@ -154,8 +152,7 @@ impl Group {
         pillar: PillarId,
         counters: [CounterValue; Counter::ALL.len()],
     ) -> InProcessTrInX {
-        let instance =
-            InstanceId { replica: replica.0, pillar: pillar.0, epoch: self.config.epoch };
+        let instance = self.config.instance(replica, pillar);
         InProcessTrInX::restored(&self.key, self.config.mac, self.digest, instance, counters)
     }
 

@@ -40,6 +40,12 @@ pub(crate) enum Event {
     Synced(usize, u32),
     /// The checkpoint that a replica was making durable is; in this life of the replica.
     Saved(usize, u32),
+    /// The host of a replica is lost, which another one is to replace.
+    Lose,
+    /// The administrator orders the change, or another one, until one holds.
+    Order(usize),
+    /// A new replica asks for the epoch that names it, or one whose epoch is over for the next configuration.
+    Join(usize),
     /// Is everything done?
     Check,
 }

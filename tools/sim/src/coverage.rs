@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use hybster_proto::ids::View;
-use hybster_proto::internals::{ControlInput, NewView};
+use hybster_proto::internals::{ControlInput, NewView, pbft};
 use hybster_proto::output::{Input, Reject, ToControl, ToIntake, ToPillar};
+use hybster_proto::protocol::Protocol;
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::kind;
 
@@ -70,15 +71,47 @@ pub const KINDS: [u8; 19] = [
     kind::LAST_SEEN,
 ];
 
+/// Those that only PBFT has, in the order of their numbers.
+pub const PBFT_KINDS: [u8; 13] = [
+    pbft::kind::PRE_PREPARE,
+    pbft::kind::PREPARE,
+    pbft::kind::COMMIT,
+    pbft::kind::COMMITTED,
+    pbft::kind::CHECKPOINT,
+    pbft::kind::ORDER_REQUEST,
+    pbft::kind::BODY_REQUEST,
+    pbft::kind::BODY,
+    pbft::kind::VIEW_CHANGE,
+    pbft::kind::VIEW_CHANGE_ACK,
+    pbft::kind::NEW_VIEW,
+    pbft::kind::STATE_REQUEST,
+    pbft::kind::STABLE,
+];
+
+/// Branches that only Hybster has: it enters views belatedly, has links and NEW-VIEW-ACKs, certifies,
+/// tells what a NEW-VIEW issues again, and asks a quorum first.
+fn is_of(protocol: Protocol, branch: &str) -> bool {
+    protocol == Protocol::Hybster
+        || !(BRANCHES[9..=23].contains(&branch) || [BRANCHES[6], BRANCHES[30]].contains(&branch))
+}
+
 /// What of all this a sum of runs did not reach, in words.
 #[must_use]
-pub fn missing(sum: &Counters) -> Vec<String> {
-    let kinds = KINDS.iter().filter(|kind| !sum.sent.contains_key(kind));
+pub fn missing(protocol: Protocol, sum: &Counters) -> Vec<String> {
+    let rules = protocol.rules();
+    let all = KINDS.iter().chain(&PBFT_KINDS);
+    let all = all.filter(|kind| {
+        let of_some = Protocol::ALL.iter().any(|other| (other.rules().handler)(**kind).is_some());
+        let is_relayed = [kind::RELAY, kind::RELAYED].contains(kind);
+        (!of_some && (!is_relayed || rules.relays_replies)) || (rules.handler)(**kind).is_some()
+    });
+    let kinds = all.filter(|kind| !sum.sent.contains_key(kind));
     let kinds = kinds.map(|kind| format!("no {} was sent", kind_name(*kind)));
     let rejected: HashSet<Reject> = sum.rejected.keys().map(|(_, reason)| *reason).collect();
     let reasons = Reject::ALL.iter().filter(|reason| !rejected.contains(reason));
     let reasons = reasons.map(|reason| format!("nothing was rejected as {reason:?}"));
-    let branches = BRANCHES.iter().filter(|branch| !sum.branches.contains_key(*branch));
+    let branches = BRANCHES.iter().filter(|branch| is_of(protocol, branch));
+    let branches = branches.filter(|branch| !sum.branches.contains_key(*branch));
     let branches = branches.map(|branch| format!("never: {branch}"));
     kinds.chain(reasons).chain(branches).collect()
 }

@@ -1,7 +1,7 @@
 //! Messages and events in words.
 
 use hybster_proto::ids::OrderNumber;
-use hybster_proto::internals::{Commit, PrepareHeader};
+use hybster_proto::internals::{Commit, PrepareHeader, pbft};
 use hybster_proto::output::Rejection;
 use hybster_proto::trace::TraceEvent;
 use hybster_proto::wire::{kind, kind_of};
@@ -31,6 +31,19 @@ pub fn kind_name(kind: u8) -> &'static str {
         kind::RELAY => "RELAY",
         kind::RELAYED => "RELAYED",
         kind::LAST_SEEN => "LAST-SEEN",
+        pbft::kind::PRE_PREPARE => "PBFT PRE-PREPARE",
+        pbft::kind::PREPARE => "PBFT PREPARE",
+        pbft::kind::COMMIT => "PBFT COMMIT",
+        pbft::kind::COMMITTED => "PBFT COMMITTED",
+        pbft::kind::CHECKPOINT => "PBFT CHECKPOINT",
+        pbft::kind::ORDER_REQUEST => "PBFT ORDER-REQUEST",
+        pbft::kind::BODY_REQUEST => "PBFT BODY-REQUEST",
+        pbft::kind::BODY => "PBFT BODY",
+        pbft::kind::VIEW_CHANGE => "PBFT VIEW-CHANGE",
+        pbft::kind::VIEW_CHANGE_ACK => "PBFT VIEW-CHANGE-ACK",
+        pbft::kind::NEW_VIEW => "PBFT NEW-VIEW",
+        pbft::kind::STATE_REQUEST => "PBFT STATE-REQUEST",
+        pbft::kind::STABLE => "PBFT STABLE",
         _ => "unknown",
     }
 }
@@ -65,7 +78,32 @@ pub fn describe(message: &[u8]) -> String {
             format!("{name} latest v{} current v{} stable o{}", field(8), field(16), field(24))
         }
         kind::STATE | kind::FETCH | kind::FETCHED => format!("{name} o{}", field(8)),
-        kind::ORDER_REQUEST => format!("{name} v{} from o{}", field(8), field(16)),
+        kind::ORDER_REQUEST | pbft::kind::ORDER_REQUEST => {
+            format!("{name} v{} from o{}", field(8), field(16))
+        }
+        pbft::kind::PRE_PREPARE => match pbft::ordering::PrePrepare::parse_head(message) {
+            Ok((pillar, view, first, last)) => {
+                format!("{name} {pillar} {view} {}", orders(first, last))
+            }
+            Err(error) => format!("{name} ({error})"),
+        },
+        pbft::kind::PREPARE | pbft::kind::COMMIT | pbft::kind::COMMITTED => {
+            match pbft::ordering::Vote::parse(message) {
+                Ok(v) => {
+                    let orders = orders(v.first, v.last);
+                    format!("{name} {} {} {orders} {:?}", v.pillar, v.view, v.digest)
+                }
+                Err(error) => format!("{name} ({error})"),
+            }
+        }
+        pbft::kind::VIEW_CHANGE => format!("{name} -> v{} stable o{}", field(8), field(16)),
+        pbft::kind::NEW_VIEW | pbft::kind::VIEW_CHANGE_ACK => format!("{name} v{}", field(8)),
+        pbft::kind::STABLE | pbft::kind::CHECKPOINT | pbft::kind::BODY => {
+            format!("{name} o{}", field(8))
+        }
+        pbft::kind::STATE_REQUEST => {
+            format!("{name} latest v{} current v{} stable o{}", field(8), field(16), field(24))
+        }
         _ => format!("{name} ({} bytes)", message.len()),
     }
 }

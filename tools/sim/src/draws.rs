@@ -3,7 +3,7 @@
 
 use crate::clock::WrongClock;
 use crate::random::Random;
-use crate::scenario::{DiskPlan, Fault, Scenario, TimedFault, Transport};
+use crate::scenario::{DiskPlan, Fault, Replacement, Scenario, TimedFault, Transport};
 
 /// How many of a million random groups have a slow service.
 const SLOW_SERVICES_PPM: u32 = 30_000;
@@ -22,6 +22,35 @@ const LARGE_REPLIES_PPM: u32 = 60_000;
 const COPIES_PPM: u32 = 60_000;
 
 impl Scenario {
+    /// A random run, with liars or without, in which a replica is replaced: one that crashes or lies, if f do.
+    #[must_use]
+    pub fn replaced(seed: u64, byzantine: bool) -> Self {
+        let mut scenario = if byzantine { Self::byzantine(seed) } else { Self::random(seed) };
+        scenario.name = "replaced".into();
+        let mut random = Random::new(seed ^ 0x11fe_5a11);
+        let r = &mut random;
+        let crashed = |it: &TimedFault| match it.fault {
+            Fault::Crash(id) => Some((id, it.at_us)),
+            _ => None,
+        };
+        let down: Vec<(u16, u64)> = scenario.faults.iter().filter_map(crashed).collect();
+        let mut faulty: Vec<u16> = scenario.hosts.iter().map(|(id, _)| id.0).collect();
+        faulty.extend(down.iter().map(|(id, _)| *id));
+        faulty.extend(scenario.wrong_clocks.iter().map(|(id, _)| *id));
+        faulty.sort_unstable();
+        faulty.dedup();
+        let all: Vec<u16> = (0..scenario.group.replicas).collect();
+        let is_spent = faulty.len() >= usize::from(scenario.group.faults);
+        let replica = *r.pick(if is_spent { &faulty } else { &all });
+        scenario.faults.retain(|it| it.fault != Fault::Crash(replica));
+        let lost_us = down.iter().find(|(id, _)| *id == replica).map(|(_, at_us)| *at_us);
+        let lost_us = lost_us.unwrap_or_else(|| r.below(scenario.heal_at_us));
+        let ordered_us = lost_us + r.below(scenario.heal_at_us);
+        let (life, other_life) = (r.between(1, 1 << 40), r.chance(300_000).then_some(1 << 41));
+        let lost_us = Some(lost_us);
+        scenario.replacing(Replacement { replica, life, other_life, lost_us, ordered_us })
+    }
+
     /// Now and then the wires are slow, all the time or for a while. Drawn apart as well.
     pub(crate) fn draw_wires(&mut self, seed: u64) {
         let mut random = Random::new(seed ^ 0x0051_03e5);

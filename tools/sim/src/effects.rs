@@ -1,6 +1,7 @@
 //! What the stages of a replica push into their output, and the faults of the scenario.
 
 use std::mem;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hybster_proto::ids::{PillarId, ReplicaId};
@@ -72,7 +73,11 @@ impl World {
         if is_settled && self.replicas[index].honest() {
             self.replicas[index].core.check_all_invariants();
         }
+        if let Some(ended) = out.ended.take() {
+            self.replicas[index].ended = Some(ended);
+        }
         self.replicas[index].out = out;
+        self.end_epoch(index);
     }
 
     /// Shows an event of a replica to counters and oracles.
@@ -150,7 +155,8 @@ impl World {
         let now = self.replicas[index].time(self.now_us);
         let clock = self.replicas[index].day.wall(self.now_us, now);
         let mut own = Vec::new();
-        self.replicas[index].hosts(now, clock, &self.config, &self.archive, &mut own, hook);
+        let group = Arc::clone(&self.replicas[index].config);
+        self.replicas[index].hosts(now, clock, &group, &self.archive, &mut own, hook);
         for leaving in own {
             self.depart(index, leaving);
         }
@@ -229,12 +235,13 @@ impl World {
             self.counters.fetched_bytes += message.len() as u64;
         }
         let mut deliveries = Vec::new();
-        self.network.send(self.now_us, from, to, Packet { message }, &mut deliveries);
+        let epoch = self.replicas.get(from).map_or(0, |replica| replica.config.epoch);
+        self.network.send(self.now_us, from, to, Packet { message, epoch }, &mut deliveries);
         self.launch(&mut deliveries);
     }
 
     pub(crate) fn note_new_view(&mut self, index: usize, message: &Bytes) {
-        let Ok(new_view) = NewView::parse(message, &self.config) else {
+        let Ok(new_view) = NewView::parse(message, &self.replicas[index].config) else {
             return;
         };
         self.coverage.new_view(&mut self.counters, &new_view);

@@ -1,10 +1,11 @@
 //! What certificates and elections rest on: enough members of the group, and nothing in the name of
 //! a correct replica that it did not say.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{OrderNumber, Peers, PillarId, ReplicaId, View};
+use hybster_proto::protocol::Threshold;
 use hybster_proto::trace::file::{Header, Writer};
 use hybster_proto::trace::{Counted, Member, Phase, Proposal, Quorums, Step, TraceEvent};
 use hybster_proto::wire::CheckpointId;
@@ -33,8 +34,11 @@ pub(crate) struct Evidence {
     results: BTreeMap<OrderNumber, (Digest, ReplicaId)>,
     /// Agreed times by order number.
     times: BTreeMap<OrderNumber, (u64, ReplicaId)>,
-    /// Checkpoints taken.
+    /// Checkpoints taken, and those held as stable.
     taken: HashMap<(ReplicaId, OrderNumber), Digest>,
+    stable: HashMap<(ReplicaId, OrderNumber), Digest>,
+    /// Checkpoints that elected views begin with.
+    elected: HashSet<(OrderNumber, Digest)>,
     /// Last stable view and disclosed counter of those that left for a view.
     left: HashMap<(ReplicaId, PillarId, View), (View, Counted)>,
     endorsed: HashMap<(ReplicaId, View), CheckpointId>,
@@ -55,6 +59,8 @@ impl Evidence {
             results: BTreeMap::new(),
             times: BTreeMap::new(),
             taken: HashMap::new(),
+            stable: HashMap::new(),
+            elected: HashSet::new(),
             left: HashMap::new(),
             endorsed: HashMap::new(),
             demands: HashMap::new(),
@@ -98,6 +104,7 @@ impl Evidence {
                 self.endorsed.insert((at, *view), *checkpoint);
             }
             TraceEvent::Elected { view, leader, checkpoint, members, vouchers } => {
+                self.elected.insert((checkpoint.order, checkpoint.digest));
                 return self.elected(at, *view, *leader, checkpoint.order, members, *vouchers);
             }
             TraceEvent::Adopted { pillar, view, proposals } => {
@@ -110,6 +117,11 @@ impl Evidence {
 
     fn is_correct(&self, replica: ReplicaId) -> bool {
         !self.faulty.contains(replica)
+    }
+
+    /// Whether a faulty replica can say one thing to one replica and another to the next.
+    fn can_lie(&self) -> bool {
+        self.group.rules().quorum == Threshold::CorrectMajority
     }
 
     /// Enough voters, and all of them members.
@@ -163,10 +175,17 @@ impl Evidence {
     }
 
     fn stable(&mut self, at: ReplicaId, id: CheckpointId, voters: Peers) -> Checked {
-        self.quorum(at, voters, self.quorums.stable, &format!("a stable checkpoint {}", id.order))?;
-        for voter in voters.iter().filter(|voter| self.is_correct(*voter)) {
+        // Where votes cannot be shown to others, f+1 may say that a checkpoint is stable, or that a view
+        // begins with it.
+        let holds = |voter: ReplicaId| self.stable.get(&(voter, id.order)) == Some(&id.digest);
+        let correct = voters.iter().filter(|voter| self.is_correct(*voter));
+        let is_told = self.can_lie()
+            && (correct.clone().all(holds) || self.elected.contains(&(id.order, id.digest)));
+        let needed = if is_told { self.group.faults + 1 } else { self.quorums.stable };
+        self.quorum(at, voters, needed, &format!("a stable checkpoint {}", id.order))?;
+        for voter in correct {
             let taken = self.taken.get(&(voter, id.order));
-            if taken != Some(&id.digest) {
+            if taken != Some(&id.digest) && !holds(voter) {
                 let story = format!(
                     "{at} holds {:?} as stable at {} by {voter}, which has {taken:?}",
                     id.digest, id.order
@@ -174,6 +193,7 @@ impl Evidence {
                 return Err(("votes", story, vec![at.0, voter.0]));
             }
         }
+        self.stable.insert((at, id.order), id.digest);
         Ok(())
     }
 
@@ -237,6 +257,10 @@ impl Evidence {
         if last.max(*checkpoint) < demanded {
             let story = format!("{at} adopted in {view} {pillar} up to {last}, not {demanded}");
             return Err(("elections", story, vec![at.0]));
+        }
+        if self.can_lie() && !self.is_correct(self.group.leader(view)) {
+            // It may begin with one thing here and with another there: then nothing of it is certified.
+            return Ok(());
         }
         let known = self.adopted.entry((view, pillar)).or_insert_with(|| (proposals.to_vec(), at));
         if known.0 != proposals {

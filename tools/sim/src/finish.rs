@@ -30,7 +30,10 @@ impl World {
         let behind = seen.iter().any(|s| s.in_view && s.view < view);
         let leader = &self.replicas[usize::from(self.config.leader(view).0)];
         let may_be_alone = leader.crashed || !leader.honest();
-        let stable = inside > 0 && !behind && (may_be_alone || inside == seen.len());
+        let is_replaced = self.scenario.replacement.is_none()
+            || seen.iter().all(|s| s.epoch > self.config.epoch)
+                && self.replicas.iter().all(|r| r.joins_as.is_none());
+        let stable = is_replaced && inside > 0 && !behind && (may_be_alone || inside == seen.len());
         self.counters.alone_at_end = (seen.len() - inside) as u64;
         if all_done && stable && self.calm_view == Some(view.0) {
             self.done = true;

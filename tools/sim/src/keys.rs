@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use hybster_proto::config::GroupConfig;
+use hybster_proto::ids::ClientId;
+use hybster_proto::membership::Administrator;
 use hybster_tss::{
     ClientPublicKeys, ClientSigningKey, GroupKey, InProcessVerifier, RandomnessKey,
     RequestAuthenticator, RequestKey,
@@ -12,6 +14,17 @@ use hybster_tss::{
 pub(crate) struct Keys {
     pub group: GroupKey,
     signers: Option<Arc<ClientPublicKeys>>,
+}
+
+/// What the administrator of a simulated group signs with.
+pub(crate) fn administrators_key() -> ClientSigningKey {
+    ClientSigningKey::from_bytes([0x5d; 32])
+}
+
+/// The administrator of a simulated group: its last client.
+pub(crate) fn administrator(config: &GroupConfig) -> Administrator {
+    let client = ClientId(config.max_clients - 1);
+    Administrator { client, key: administrators_key().public() }
 }
 
 impl Keys {
@@ -37,7 +50,7 @@ impl Keys {
 
     /// What agreed random bytes come from.
     pub(crate) fn randomness(&self, config: &GroupConfig) -> RandomnessKey {
-        RandomnessKey::new(&self.group, &config.digest())
+        RandomnessKey::new(&self.group, &config.genesis())
     }
 
     /// The key with which a client proves its requests.

@@ -23,6 +23,7 @@ pub mod display;
 mod draws;
 mod effects;
 mod egress;
+mod epochs;
 mod evidence;
 mod expelled;
 mod finish;
@@ -30,6 +31,7 @@ mod keys;
 pub mod linear;
 mod network;
 mod oracle;
+mod ordering;
 mod pausing;
 pub mod random;
 mod relays;
@@ -49,14 +51,14 @@ mod watched;
 mod workload;
 mod world;
 
-pub use behaviour::{Behaviour, Departure, Flood, Host, Lie, Scene, Trick};
+pub use behaviour::{Behaviour, Departure, Flood, Host, Lie, PbftLie, Scene, Trick};
 pub use clock::WrongClock;
 pub use oracle::Violation;
 pub use report::{Counters, NewViewSeen, Report};
 pub use rogue::{RoguePlan, RogueTrick};
 pub use scenario::{
-    Catch, ClientPlan, DiskPlan, End, Fault, Filter, Latency, Layout, Scenario, TimedFault,
-    Transport,
+    Catch, ClientPlan, DiskPlan, End, Fault, Filter, Latency, Layout, Replacement, Scenario,
+    TimedFault, Transport,
 };
 pub use watched::{Execution, Ledger, Record, Recorded, Watched};
 pub use workload::Workload;

@@ -13,6 +13,8 @@ use crate::uplink::{SOCKET_BYTES, Sent, Uplink};
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
     pub(crate) message: Bytes,
+    /// The epoch that its sender says it is in.
+    pub(crate) epoch: u32,
 }
 
 /// A packet that will arrive.

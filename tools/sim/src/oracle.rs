@@ -38,6 +38,7 @@ pub(crate) struct Seen {
     bases: Vec<u64>,
     pub(crate) view: View,
     pub(crate) in_view: bool,
+    pub(crate) epoch: u32,
 }
 
 pub(crate) struct Oracles {
@@ -51,7 +52,21 @@ pub(crate) struct Oracles {
     places: HashMap<(SessionId, RequestNumber), OrderNumber>,
     submitted: HashMap<(SessionId, RequestNumber), Vec<Digest>>,
     checkpoints: BTreeMap<u64, (Digest, ReplicaId)>,
-    evidence: Evidence,
+    /// Of each epoch.
+    evidence: BTreeMap<u32, Evidence>,
+    faulty: Peers,
+    epochs: BTreeMap<u32, Epoch>,
+}
+
+/// What is known of an epoch.
+#[derive(Default)]
+struct Epoch {
+    /// The digest of its constants and of what it begins with, and who began it first.
+    begun: Option<(Digest, ReplicaId)>,
+    /// The last order number, once a correct replica has gone on.
+    boundary: Option<u64>,
+    /// The highest order number that a correct replica certified, committed or executed, and who did.
+    highest: Option<(u64, ReplicaId)>,
 }
 
 /// When something happens.
@@ -76,6 +91,7 @@ impl Oracles {
             bases: vec![0; usize::from(group.pillars)],
             view: View(0),
             in_view: true,
+            epoch: 0,
         };
         Self {
             group: group.clone(),
@@ -87,7 +103,9 @@ impl Oracles {
             places: HashMap::new(),
             submitted: HashMap::new(),
             checkpoints: BTreeMap::new(),
-            evidence: Evidence::new(group, faulty),
+            evidence: BTreeMap::new(),
+            faulty,
+            epochs: BTreeMap::new(),
         }
     }
 
@@ -101,7 +119,60 @@ impl Oracles {
         let Restarted { executed, stable, bases, view, in_view, counters: _ } = now;
         let bases = bases.into_iter().map(|base| base.0).collect();
         let (frontier, stable) = (executed.0, stable.0);
-        self.seen[usize::from(at.0)] = Seen { frontier, stable, bases, view, in_view };
+        let epoch = self.seen[usize::from(at.0)].epoch;
+        self.seen[usize::from(at.0)] = Seen { frontier, stable, bases, view, in_view, epoch };
+    }
+
+    /// A correct replica begins the epoch that follows on the one `before`.
+    pub(crate) fn begun(
+        &mut self,
+        at: ReplicaId,
+        before: u32,
+        config: &GroupConfig,
+        now: Restarted,
+    ) -> Checked {
+        let beginning = config.membership.beginning;
+        self.restarted(at, now);
+        let seen = &mut self.seen[usize::from(at.0)];
+        if config.epoch <= before {
+            return Err(("epochs rise", format!("{at} was in {before}"), vec![at.0]));
+        }
+        seen.epoch = config.epoch;
+        self.checkpoint(at, beginning)?;
+        let (known, by) = *self
+            .epochs
+            .entry(config.epoch)
+            .or_default()
+            .begun
+            .get_or_insert((config.digest(), at));
+        if known != config.digest() {
+            let story = format!("{at} and {by} began epoch {} differently", config.epoch);
+            return Err(("equal epochs", story, vec![at.0, by.0]));
+        }
+        self.epochs.entry(before).or_default().boundary = Some(beginning.order.0);
+        self.inside(before)
+    }
+
+    /// A correct replica certified, committed or executed an order number.
+    fn reached(&mut self, at: ReplicaId, order: OrderNumber) -> Checked {
+        let epoch = self.seen[usize::from(at.0)].epoch;
+        let it = self.epochs.entry(epoch).or_default();
+        if it.highest.is_none_or(|(highest, _)| highest < order.0) {
+            it.highest = Some((order.0, at));
+        }
+        self.inside(epoch)
+    }
+
+    fn inside(&self, epoch: u32) -> Checked {
+        let it = &self.epochs[&epoch];
+        if let (Some(boundary), Some((highest, by))) = (it.boundary, it.highest)
+            && highest > boundary
+        {
+            let story =
+                format!("{by} was at o{highest} in epoch {epoch}, which ends at o{boundary}");
+            return Err(("nothing beyond the boundary", story, vec![by.0]));
+        }
+        Ok(())
     }
 
     /// A pillar is told that its window moves.
@@ -118,7 +189,17 @@ impl Oracles {
         executions: &mut Vec<Execution>,
         now: Now,
     ) -> Checked {
-        self.evidence.check(at, event)?;
+        let epoch = self.seen[usize::from(at.0)].epoch;
+        let Self { group, faulty, .. } = self;
+        let evidence = self.evidence.entry(epoch);
+        evidence.or_insert_with(|| Evidence::new(group, *faulty)).check(at, event)?;
+        match event {
+            TraceEvent::Proposed { proposal, .. }
+            | TraceEvent::Vouched { proposal, .. }
+            | TraceEvent::Certified { proposal, .. } => self.reached(at, proposal.last)?,
+            TraceEvent::Executed { order, .. } => self.reached(at, *order)?,
+            _ => {}
+        }
         match *event {
             TraceEvent::ViewLeft { to, .. } => {
                 let seen = &mut self.seen[usize::from(at.0)];

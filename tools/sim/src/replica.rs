@@ -10,20 +10,22 @@ use hybster_proto::backlog::Backlog;
 use hybster_proto::bounds;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::egress::{Egress, EgressLimits};
+use hybster_proto::epochs::Epochs;
 use hybster_proto::execution::Beginning;
 use hybster_proto::hybster::{Hybster, Recovered};
 use hybster_proto::ids::{OrderNumber, PillarId, ReplicaId};
-use hybster_proto::output::{Input, Output, ToExecution};
-use hybster_proto::protocol::Rules;
+use hybster_proto::output::{Ended, Input, Output, ToExecution};
+use hybster_proto::protocol::{ControlStage, PillarStage, Rules};
 use hybster_proto::replica::{Stages, Start};
 use hybster_proto::service::MAX_PAGE_BYTES;
 use hybster_proto::time::{StageClock, Time, WallClock, earliest};
-use hybster_tss::{Counter, CounterValue, InProcessTrInX, InProcessVerifier, InstanceId, TrInX};
+use hybster_tss::{Counter, CounterValue, InProcessTrInX, Life, TrInX};
 
 use crate::behaviour::{Archive, Departure, Host, Scene, Workshop};
 use crate::clock::{Clock, DayClock};
 use crate::disk::Disk;
 use crate::keys::Keys;
+use crate::ordering::{self, Any};
 use crate::pausing::Unread;
 use crate::random::Random;
 use crate::restart::Restarted;
@@ -57,7 +59,7 @@ fn trinx_of(
 ) -> Vec<Watched> {
     let digest = config.digest();
     let watched = config.all_pillars().map(|pillar| {
-        let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+        let instance = config.instance(id, pillar);
         let counters = counters(pillar);
         ledger.begins(instance, counters);
         let inner = InProcessTrInX::restored(&keys.group, config.mac, digest, instance, counters);
@@ -82,7 +84,7 @@ fn output_of(scenario: &Scenario) -> Output {
     Output { tracing: true, logging: scenario.disk.is_some(), ..Output::default() }
 }
 
-pub(crate) type Core = Stages<Hybster<Watched, InProcessVerifier>, Recorded<Simulated>>;
+pub(crate) type Core = Stages<Any, Recorded<Simulated>>;
 
 /// Who sends inputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,6 +122,16 @@ impl Stage {
 
 pub(crate) struct Replica {
     pub(crate) id: ReplicaId,
+    /// The constants of the epoch that it is in.
+    pub(crate) config: Arc<GroupConfig>,
+    /// The epochs that are over.
+    pub(crate) epochs: Epochs,
+    /// Its epoch is over.
+    pub(crate) ended: Option<Ended>,
+    /// The life of a new replica that waits for the epoch that names it.
+    pub(crate) joins_as: Option<Life>,
+    /// It asks its peers for the next configuration.
+    pub(crate) is_asking: bool,
     pub(crate) core: Core,
     workload: Option<Workload>,
     pub(crate) out: Output,
@@ -158,6 +170,8 @@ pub(crate) struct Replica {
     pub(crate) wake_us: Option<u64>,
     pub(crate) hosts: Vec<Box<dyn Host>>,
     trinx: Vec<Watched>,
+    /// Of a faulty host that was replaced: the trusted subsystems of its earlier life.
+    earlier: Vec<Watched>,
     pub(crate) random: Random,
     layout: Layout,
     stages: usize,
@@ -190,7 +204,7 @@ impl Replica {
         let counters = |_| [CounterValue::ZERO; Counter::ALL.len()];
         let trinx = trinx_of(id, config, keys, ledger, counters);
         let record = Record::default();
-        let agreement = Hybster::agreement(config, id, trinx.clone(), || keys.verifier(config));
+        let agreement = ordering::agreement(config, id, trinx.clone(), keys);
         let service = Recorded::new(service_of(id, scenario, workload), record.clone());
         let core = Stages::new(config.clone(), id, agreement, service, keys.randomness(config));
         let stages = 5 + usize::from(config.pillars);
@@ -199,6 +213,11 @@ impl Replica {
         let hosts = hosts.map(|(_, behaviour)| behaviour.build(&workshop)).collect();
         Self {
             id,
+            config: Arc::clone(config),
+            epochs: Epochs::new(config.replicas, config.resend_us),
+            ended: None,
+            joins_as: None,
+            is_asking: false,
             core,
             workload: workload.cloned(),
             out: output_of(scenario),
@@ -230,6 +249,7 @@ impl Replica {
             wake_us: None,
             hosts,
             trinx,
+            earlier: Vec::new(),
             layout: scenario.layout,
             stages,
             line: VecDeque::new(),
@@ -271,7 +291,8 @@ impl Replica {
         self.trinx = trinx_of(self.id, config, keys, ledger, |p| recovered.counters(p));
         let verifier = || keys.verifier(config);
         let trinx = self.trinx.clone();
-        let agreement = Hybster::recover(config, self.id, trinx, verifier, &mut recovered);
+        let agreement =
+            ordering::hybster(Hybster::recover(config, self.id, trinx, verifier, &mut recovered));
         self.record = Record::default();
         let service = service_of(self.id, scenario, self.workload.as_ref());
         let start = Start {
@@ -294,6 +315,67 @@ impl Replica {
             in_view: stable == current,
         };
         Ok(restarted)
+    }
+
+    /// Begins an epoch: with the state that it has, the same trusted subsystems and none of the memory of the last one, or,
+    /// in a new life, with nothing. Its stages have to resume.
+    pub(crate) fn begin(
+        &mut self,
+        next: Arc<GroupConfig>,
+        scenario: &Scenario,
+        keys: &Keys,
+        ledger: &Ledger,
+        now: Time,
+    ) -> Result<Restarted, String> {
+        let digest = next.digest();
+        let checkpoint = match self.joins_as.take() {
+            Some(_) => {
+                let counters = |_| [CounterValue::ZERO; Counter::ALL.len()];
+                let new = trinx_of(self.id, &next, keys, ledger, counters);
+                self.earlier = std::mem::replace(&mut self.trinx, new);
+                for trinx in &mut self.earlier {
+                    trinx.advance_epoch(next.epoch, &digest).map_err(|it| it.to_string())?;
+                }
+                None
+            }
+            None => {
+                for trinx in &mut self.trinx {
+                    trinx.advance_epoch(next.epoch, &digest).map_err(|it| it.to_string())?;
+                }
+                self.core.state.last_held()
+            }
+        };
+        let order = checkpoint.as_ref().map_or(OrderNumber(0), |(id, _)| id.order);
+        let recovered = Recovered::beginning(next.clone(), self.id, order);
+        let mut recovered = recovered.map_err(|error| error.to_string())?;
+        let stable = recovered.stable_checkpoint();
+        let beginning = Beginning { checkpoint, replay: Vec::new(), stable };
+        let verifier = || keys.verifier(&next);
+        let trinx = self.trinx.clone();
+        let agreement =
+            ordering::hybster(Hybster::recover(&next, self.id, trinx, verifier, &mut recovered));
+        self.record = Record::default();
+        let service = service_of(self.id, scenario, self.workload.as_ref());
+        let start = Start {
+            config: next.clone(),
+            id: self.id,
+            agreement,
+            service: Recorded::new(service, self.record.clone()),
+            randomness: keys.randomness(&next),
+        };
+        self.out = output_of(scenario);
+        let stages = Stages::recover(start, beginning, now, &mut self.out);
+        self.core = stages.map_err(|error| error.to_string())?;
+        self.forget(scenario, &next);
+        (self.config, self.ended) = (next, None);
+        Ok(Restarted {
+            executed: order,
+            stable,
+            bases: self.core.pillars.iter().map(|pillar| pillar.window_base()).collect(),
+            counters: self.trinx.iter().map(|it| it.current(Counter::Ordering)).collect(),
+            view: hybster_proto::ids::View(0),
+            in_view: true,
+        })
     }
 
     /// Everything in memory but the stages is as at the first start.
@@ -364,6 +446,7 @@ impl Replica {
                 group,
                 random: &mut self.random,
                 trinx: &mut self.trinx,
+                earlier: &mut self.earlier,
                 archive,
                 own,
             };

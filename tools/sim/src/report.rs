@@ -56,6 +56,10 @@ pub struct Counters {
     pub differences: BTreeMap<u16, Vec<Notice>>,
     /// Links of clients that replicas closed for what is in their requests.
     pub clients_expelled: u64,
+    /// Times that a replica began an epoch.
+    pub epochs_begun: u64,
+    /// Times that a peer was told that its epoch is over.
+    pub epochs_told: u64,
     /// The highest view that a replica entered.
     pub view: u64,
     /// Views entered, over all replicas.
@@ -209,6 +213,8 @@ impl Counters {
         self.numbers_taken += other.numbers_taken;
         self.results_gone += other.results_gone;
         self.refused_by_disks += other.refused_by_disks;
+        self.epochs_begun += other.epochs_begun;
+        self.epochs_told += other.epochs_told;
         self.view = self.view.max(other.view);
         self.views_entered += other.views_entered;
         self.belated_views += other.belated_views;

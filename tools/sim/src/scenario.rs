@@ -163,6 +163,21 @@ pub struct DiskPlan {
     pub segments: Option<u64>,
 }
 
+/// A replica whose disk or host is lost, and the one that takes its place, in a new life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Replacement {
+    /// Which replica.
+    pub replica: u16,
+    /// The life of the new one.
+    pub life: u64,
+    /// Another life that the administrator orders for it at the same time, if it makes that mistake.
+    pub other_life: Option<u64>,
+    /// When the old one is lost, in microseconds; `None` if it is not, and none takes its place.
+    pub lost_us: Option<u64>,
+    /// When the administrator begins to order the change, in microseconds.
+    pub ordered_us: u64,
+}
+
 /// The workload of a client object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientPlan {
@@ -234,6 +249,8 @@ pub struct Scenario {
     pub logs_may_be_used_up: bool,
     /// Faults, by rising time.
     pub faults: Vec<TimedFault>,
+    /// A replica that is replaced, if one is.
+    pub replacement: Option<Replacement>,
     /// Faulty hosts; a replica may have several behaviours.
     pub hosts: Vec<(ReplicaId, Behaviour)>,
     /// Byzantine clients.
@@ -306,6 +323,7 @@ impl Scenario {
             disk: None,
             logs_may_be_used_up: false,
             faults: Vec::new(),
+            replacement: None,
             hosts: Vec::new(),
             rogues: Vec::new(),
             heal_at_us: 500_000,
@@ -319,6 +337,14 @@ impl Scenario {
     pub fn with(mut self, at_us: u64, fault: Fault) -> Self {
         self.faults.push(TimedFault { at_us, fault });
         self.faults.sort_by_key(|f| f.at_us);
+        self
+    }
+
+    /// A replica is lost and replaced.
+    #[must_use]
+    pub fn replacing(mut self, replacement: Replacement) -> Self {
+        self.group.administrator = Some(crate::keys::administrator(&self.group));
+        self.replacement = Some(replacement);
         self
     }
 
@@ -375,6 +401,17 @@ impl Scenario {
         scenario.draw_wires(seed);
         scenario.draw_replies(seed);
         scenario
+    }
+
+    /// Another protocol orders the requests: the group tolerates as many faults as before.
+    pub(crate) fn run_protocol(&mut self, protocol: Protocol, seed: u64) {
+        let mut random = Random::new(seed ^ 0x9b_f700);
+        let least = protocol.rules().least_replicas(self.group.faults) as u16;
+        self.group.protocol = protocol;
+        self.group.replicas = least + u16::from(random.chance(100_000));
+        self.group.request_authenticator = RequestAuthenticator::Ed25519;
+        self.redraw_faults(seed);
+        self.draw_clocks(seed);
     }
 
     /// Adds a copy of a client.

@@ -2,6 +2,7 @@
 
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ReplicaId;
+use hybster_proto::protocol::Protocol;
 
 use crate::behaviour::{Behaviour, Flood};
 use crate::random::Random;
@@ -70,6 +71,8 @@ impl FaultClass {
 /// The fixed properties of random scenarios.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Shape {
+    /// What orders the requests.
+    pub protocol: Protocol,
     /// Replicas n; the group tolerates as many faults as its protocol allows.
     pub replicas: Option<u16>,
     /// Pillars P.
@@ -87,6 +90,9 @@ impl Shape {
     #[must_use]
     pub fn scenario(&self, seed: u64) -> Scenario {
         let mut scenario = Scenario::random(seed);
+        if self.protocol != Protocol::default() {
+            scenario.run_protocol(self.protocol, seed);
+        }
         let group = &mut scenario.group;
         if let Some(replicas) = self.replicas {
             (group.replicas, group.faults) = (replicas, group.rules().most_faults(replicas));
@@ -183,6 +189,12 @@ fn draw_flood(scenario: &mut Scenario, seed: u64) {
     let Some((liar, _)) = scenario.hosts.first().copied() else { return };
     if r.chance(FLOODS_PPM) {
         let (flood, count) = (*r.pick(&Flood::ALL), *r.pick(&[10, 50, 200]));
+        let asks = matches!(flood, Flood::Batches | Flood::Questions);
+        let flood = match scenario.group.protocol {
+            // These are of kinds that only Hybster has.
+            Protocol::Pbft if asks => Flood::Anything,
+            _ => flood,
+        };
         scenario.hosts.push((liar, Behaviour::Flooder { flood, count }));
     }
 }
@@ -208,12 +220,18 @@ mod tests {
     #[test]
     fn shaped_scenarios_are_valid_and_as_asked() {
         for seed in 0..300 {
+            let protocol = Protocol::ALL[seed as usize / 7 % 2];
+            let replicas = match protocol {
+                Protocol::Hybster => [None, Some(3), Some(5)],
+                Protocol::Pbft => [None, Some(4), Some(7)],
+            };
             let shape = Shape {
-                replicas: [None, Some(3), Some(5)][seed as usize % 3],
+                protocol,
+                replicas: replicas[seed as usize % 3],
                 pillars: [None, Some(1), Some(4)][seed as usize / 3 % 3],
                 faults: (seed % 2 == 0).then(|| vec![FaultClass::Crash, FaultClass::Loss]),
                 byzantine: seed % 4 < 2,
-                restarts: seed % 5 < 2,
+                restarts: seed % 5 < 2 && protocol == Protocol::Hybster,
             };
             let scenario = shape.scenario(seed);
             scenario.group.validate().unwrap();

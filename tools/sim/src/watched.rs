@@ -94,7 +94,6 @@ enum Step {
 #[derive(Clone)]
 pub struct Watched {
     inner: Arc<Mutex<InProcessTrInX>>,
-    instance: InstanceId,
     ledger: Ledger,
 }
 
@@ -102,8 +101,7 @@ impl Watched {
     /// Watches an instance.
     #[must_use]
     pub fn new(inner: InProcessTrInX, ledger: Ledger) -> Self {
-        let instance = inner.instance();
-        Self { inner: Arc::new(Mutex::new(inner)), instance, ledger }
+        Self { inner: Arc::new(Mutex::new(inner)), ledger }
     }
 
     /// A clone that certifies what the first one has certified: what must not be possible. It has
@@ -118,7 +116,7 @@ impl Watched {
 
 impl TrInX for Watched {
     fn instance(&self) -> InstanceId {
-        self.instance
+        lock(&self.inner).instance()
     }
 
     fn current(&self, counter: Counter) -> CounterValue {
@@ -133,7 +131,7 @@ impl TrInX for Watched {
     ) -> Result<IndependentCertificate, Refusal> {
         let certificate = lock(&self.inner).certify_independent(counter, value, digest)?;
         let step = Step::Independent(certificate.value);
-        self.ledger.note(self.instance, counter, step, Some(digest));
+        self.ledger.note(self.instance(), counter, step, Some(digest));
         Ok(certificate)
     }
 
@@ -145,7 +143,7 @@ impl TrInX for Watched {
     ) -> Result<ContinuingCertificate, Refusal> {
         let certificate = lock(&self.inner).certify_continuing(counter, value, digest)?;
         let step = Step::Continuing { previous: certificate.previous, value: certificate.value };
-        self.ledger.note(self.instance, counter, step, Some(digest));
+        self.ledger.note(self.instance(), counter, step, Some(digest));
         Ok(certificate)
     }
 
@@ -155,7 +153,13 @@ impl TrInX for Watched {
 
     fn forward(&mut self, counter: Counter, value: CounterValue) -> Result<(), Refusal> {
         lock(&self.inner).forward(counter, value)?;
-        self.ledger.note(self.instance, counter, Step::Forward(value), None);
+        self.ledger.note(self.instance(), counter, Step::Forward(value), None);
+        Ok(())
+    }
+
+    fn advance_epoch(&mut self, epoch: u32, group: &Digest) -> Result<(), Refusal> {
+        lock(&self.inner).advance_epoch(epoch, group)?;
+        self.ledger.begins(self.instance(), [CounterValue::ZERO; Counter::ALL.len()]);
         Ok(())
     }
 }

@@ -45,6 +45,8 @@ pub(crate) enum What {
     Told(Notice),
 }
 
+/// How much later the administrator orders a second change, if it makes that mistake.
+const OTHER_CHANGE_US: u64 = 400;
 /// Messages that the system of a paused replica takes before its links stall.
 const PAUSE_BUFFER: usize = 64;
 
@@ -204,6 +206,14 @@ impl World {
         for rogue in 0..self.rogues.len() {
             self.schedule(self.rogues[rogue].plan.every_us, Event::Rogue(rogue));
         }
+        if let Some(plan) = &self.scenario.replacement {
+            let (lost, ordered) = (plan.lost_us, plan.ordered_us);
+            if let Some(lost_us) = lost {
+                self.schedule(lost_us, Event::Lose);
+            }
+            self.schedule(ordered, Event::Order(0));
+            self.schedule(ordered + OTHER_CHANGE_US, Event::Order(1));
+        }
         let n = self.replicas.len();
         for replica in 0..n {
             if self.replicas[replica].hosts.iter().any(|host| host.ticks()) {
@@ -304,6 +314,9 @@ impl World {
             Event::LogFailed(replica, life) => self.log_failed(replica, life),
             Event::Saved(replica, life) => self.saved(replica, life),
             Event::Check => self.check_end(),
+            Event::Lose => self.lose(),
+            Event::Order(which) => self.order_change(which),
+            Event::Join(replica) => self.join(replica),
         }
     }
 
@@ -346,7 +359,7 @@ impl World {
 
     fn arrive(&mut self, delivery: Delivery) {
         let Delivery { from, to, .. } = delivery;
-        let message = delivery.packet.message.clone();
+        let (message, epoch) = (delivery.packet.message.clone(), delivery.packet.epoch);
         let n = self.replicas.len();
         self.mix_message(from, to, &message);
         if to >= n + self.clients.len() {
@@ -363,6 +376,9 @@ impl World {
             let now = client.clock.local(self.now_us);
             client.core.handle(from, &message, now, &mut client.out);
             return self.pump_client(to - n);
+        }
+        if self.is_of_another_epoch(from, to, epoch, &message) {
+            return;
         }
         let replica = &mut self.replicas[to];
         if replica.crashed {
@@ -438,7 +454,7 @@ impl World {
         self.take_in(to, route_client_message(link, message));
     }
 
-    fn take_in(&mut self, to: usize, input: Option<Input>) {
+    pub(crate) fn take_in(&mut self, to: usize, input: Option<Input>) {
         if let Some(input) = input {
             self.replicas[to].post(Stage::Network, input);
             self.schedule_run(to, self.now_us);
@@ -481,7 +497,7 @@ impl World {
             }
             let mut forwarded = None;
             let stage = self.replicas[index].step(self.now_us, now, |input| {
-                if let Input::Pillar(pillar, ToPillar::ForwardWindow { to }) = input {
+                if let Input::Pillar(pillar, ToPillar::ForwardWindow { to, .. }) = input {
                     forwarded = Some((*pillar, *to));
                 }
             });

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hybster_proto::ids::ReplicaId;
+use hybster_proto::protocol::Protocol;
 use hybster_sim::campaign::Campaign;
 use hybster_sim::random::spread;
 use hybster_sim::shape::Shape;
@@ -12,7 +13,7 @@ fn assert_all_good(first: u64, count: u64) -> Counters {
     let shape = Shape { byzantine: true, ..Shape::default() };
     let outcome = Campaign::new(shape, first, count).run(|_| {});
     println!("{} seeds in {:?}\n{}{}", outcome.runs, outcome.elapsed, outcome.spread, outcome.sum);
-    println!("not reached: {:#?}", coverage::missing(&outcome.sum));
+    println!("not reached: {:#?}", coverage::missing(Protocol::Hybster, &outcome.sum));
     outcome.assert_good();
     outcome.sum
 }
@@ -32,7 +33,7 @@ fn byzantine_seeds_reach_everything() {
         let report = run_scenario(scenario, &Options::default());
         sum.add(&report.assert_good().counters);
     }
-    assert_eq!(coverage::missing(&sum), Vec::<String>::new());
+    assert_eq!(coverage::missing(Protocol::Hybster, &sum), Vec::<String>::new());
 }
 
 /// `HYBSTER_FRESH_SEEDS=500 cargo test -p hybster-sim fresh_byzantine_seeds -- --nocapture`

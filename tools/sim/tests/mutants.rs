@@ -226,13 +226,15 @@ fn hold_ups_count() {
 /// Without the rules for slow wires a group leaves its view without any fault, or sends much in vain. They
 /// are hunted in `wires.rs`: `a_group_that_knows_nothing_of_wires_fails_on_slow_ones` and
 /// `what_helps_on_wires_that_become_much_slower`; the rule for views that
-/// are not finished in `views.rs`: `views_in_haste`.
+/// are not finished in `views.rs`: `views_in_haste`; those for the end of an epoch in `epochs.rs`.
 macro_rules! mutants {
     ($($(#[$mark:meta])* $name:ident: $mutant:ident in $seeds:literal;)*) => {
         $(#[test] $(#[$mark])* fn $name() { is_found(Mutant::$mutant, $seeds); })*
 
         #[test]
         fn every_mutant_is_hunted() {
+            // Those of PBFT are hunted in `pbft_mutants.rs`.
+            let of_pbft = |mutant: &Mutant| format!("{mutant:?}").starts_with("Pbft");
             let others = [Mutant::NoAcks, Mutant::SuspectsUnasked, Mutant::HoldUpsCount];
             let of_wires = [
                 Mutant::WireIgnored,
@@ -240,12 +242,21 @@ macro_rules! mutants {
                 Mutant::ShrinksBlindly,
                 Mutant::BusyWireIgnored,
                 Mutant::NothingAhead,
-                Mutant::OwnProposalsIgnored,
                 Mutant::AloneWaitsLonger,
             ];
             let of_views = [Mutant::ViewsInHaste];
-            let hunted = [&others[..], &of_wires, &of_views, &[$(Mutant::$mutant),*]].concat();
-            assert!(Mutant::ALL.iter().all(|mutant| hunted.contains(mutant)));
+            let of_turns = [
+                Mutant::TurnsIgnored,
+                Mutant::TurnsUncounted,
+                Mutant::ProposesTwice,
+                Mutant::AsksAll,
+                Mutant::RateOfMoments,
+            ];
+            let of_epochs =
+                [Mutant::BoundaryUncertified, Mutant::LivesIgnored, Mutant::ChangesUnlimited];
+            let hunted =
+                [&others[..], &of_wires, &of_views, &of_turns, &of_epochs, &[$(Mutant::$mutant),*]].concat();
+            assert!(Mutant::ALL.iter().all(|it| of_pbft(it) || hunted.contains(it)));
         }
     };
 }

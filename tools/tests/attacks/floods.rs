@@ -150,7 +150,7 @@ impl PeerFlood {
             Self::ForgedCheckpoints => {
                 let mut id = seen.checkpoint?;
                 id.order.0 += config.checkpoint_interval;
-                Checkpoint { sender: liar, id, proof }.encode(config)
+                Checkpoint { sender: liar, id, ending: None, proof }.encode(config)
             }
             Self::ViewNonsense => {
                 let kinds = [kind::VIEW_CHANGE, kind::NEW_VIEW, kind::NEW_VIEW_ACK];

@@ -17,13 +17,14 @@ use crate::process::{Outcome, output_of};
 use crate::workspace::root;
 
 /// Documents whose code spans are checked, and where their paths may start besides the root.
-const CHECKED: [(&str, &[&str]); 6] = [
+const CHECKED: [(&str, &[&str]); 7] = [
     ("ARCHITECTURE.md", &[]),
     ("CONTRIBUTING.md", &[]),
     ("CHANGELOG.md", &[]),
     ("SECURITY.md", &[]),
     ("README.md", &[]),
     ("engine/proto/DEVIATIONS.md", &["engine/proto/src", "engine/proto"]),
+    ("engine/proto/PBFT.md", &["engine/proto/src", "engine/proto"]),
 ];
 
 /// Names of documents that are no part of the repository.

@@ -14,16 +14,10 @@ use super::LinkState;
 
 /// What a link carries as long as nothing is known about it, in bytes per second.
 const FIRST_RATE: u64 = 500_000;
-/// What a link is given at first, in bytes, however long its round trip is; and twice as much each time that so much
-/// has arrived and nothing waits. It is no more than the slowest wire carries in a second.
-const FIRST_SHARE: u64 = 128 << 10;
 /// A link that carries less counts as carrying this, in bytes per second.
 const LEAST_RATE: u64 = 8_000;
 /// A link may be given at least this, in bytes.
 const LEAST_SHARE: u64 = 16 << 10;
-/// For a link for which so much waits that it falls behind, it is twice that: where all links share the wire of their
-/// host, one whose queue is empty now and then gets more of it than its part, since a message may go beyond a share.
-const BEHIND: u64 = 2 * LEAST_SHARE;
 /// A link is not given more than this, in bytes: what 100 Mbit/s carry in half a second, twice.
 const MOST_SHARE: u64 = 16 << 20;
 /// A link may be given what it carries in this time beyond a round trip, in microseconds.
@@ -38,6 +32,8 @@ const LOOK_AGAIN_US: u64 = 25_000;
 const TELLS_A_RATE: u64 = 16 << 10;
 /// Or if so much has arrived, and as much has not, a while after it was given, in bytes.
 const TELLS_SLOW: u64 = 4 << 10;
+/// A link that carries more, in bytes per second, is not measured by what it carries between pauses.
+const FAST_RATE: u64 = 2_000_000;
 /// Or if so much time has passed, in microseconds.
 const TELLS_AFTER_US: u64 = 300_000;
 /// A link without room is looked at again no sooner than this, in microseconds.
@@ -61,10 +57,6 @@ pub(super) struct Pace {
     /// Whether it carries no more than that: it had to carry all the time when the rate was told.
     is_limit: bool,
     round_trip_us: u64,
-    /// What it may be given as long as nobody knows what it carries.
-    tried: u64,
-    /// Bytes that wait for the link.
-    waiting: u64,
     /// None since the link came up.
     last: Option<Look>,
     /// When the link was given something last.
@@ -80,8 +72,6 @@ impl Default for Pace {
             is_limit: false,
             gave_at: Time(0),
             round_trip_us: 0,
-            tried: FIRST_SHARE,
-            waiting: 0,
             last: None,
             base: Look::default(),
         }
@@ -91,8 +81,8 @@ impl Default for Pace {
 impl Pace {
     /// The link was made again. What is known about the wire stays.
     pub(super) fn renew(&mut self) {
-        let Self { rate, is_limit, round_trip_us, tried, .. } = *self;
-        *self = Self { rate, is_limit, round_trip_us, tried, ..Self::default() };
+        let Self { rate, is_limit, round_trip_us, .. } = *self;
+        *self = Self { rate, is_limit, round_trip_us, ..Self::default() };
     }
 
     /// What the link carries, in bytes per second.
@@ -113,31 +103,17 @@ impl Pace {
     /// Bytes that may be on their way.
     fn share(&self) -> u64 {
         let twice_us = 2 * (self.round_trip_us + SLACK_US);
-        let is_behind = self.waiting > BEHIND && !mutants::active(Mutant::BehindForLong);
-        let least = LEAST_SHARE << u32::from(is_behind);
-        let most = if mutants::active(Mutant::BeginsFast) { MOST_SHARE } else { self.tried };
-        (self.rate.saturating_mul(twice_us) / 1_000_000).clamp(least, most)
-    }
-
-    /// Whether so many bytes are more than what is tried.
-    pub(super) fn is_untried(&self, waiting: u64) -> bool {
-        waiting > self.tried && !mutants::active(Mutant::BeginsFast)
+        (self.rate.saturating_mul(twice_us) / 1_000_000).clamp(LEAST_SHARE, MOST_SHARE)
     }
 
     /// The link is given something, after `given` bytes.
     #[inline]
     pub(super) fn note_given(&mut self, now: Time, given: u64) {
         self.gave_at = now;
-        if given == self.base.given && self.base.outstanding == 0 {
-            // It had nothing to carry until now.
+        if self.rate < FAST_RATE && given == self.base.given && self.base.outstanding == 0 {
+            // It had nothing to carry until now. What a fast link carries in bursts is not what it should be given.
             self.base.at = now;
         }
-    }
-
-    /// So many bytes wait for the link.
-    #[inline]
-    pub(super) fn note_waiting(&mut self, bytes: usize) {
-        self.waiting = bytes as u64;
     }
 
     /// Bytes that the link may be given, which has been given `given` so far. Asks for the link's
@@ -180,7 +156,11 @@ impl Pace {
         let is_slow = outstanding >= TELLS_SLOW
             && arrived >= TELLS_SLOW
             && now.since_us(self.gave_at) >= LOOK_AGAIN_US + self.round_trip_us;
-        let is_enough = is_slow || arrived >= TELLS_A_RATE || took_us >= TELLS_AFTER_US;
+        // A fast wire has become slow: of what should have arrived, hardly anything has.
+        let expected = self.rate.saturating_mul(took_us) / 1_000_000;
+        let has_slowed = expected >= 4 * TELLS_A_RATE && arrived < expected / 8;
+        let is_enough =
+            is_slow || has_slowed || arrived >= TELLS_A_RATE || took_us >= TELLS_AFTER_US;
         if !is_enough && outstanding > 0 && !mutants::active(Mutant::RateOfMoments) {
             return;
         }
@@ -192,9 +172,6 @@ impl Pace {
             // A little more than was thought may be chance.
             self.is_limit = is_busy || (self.is_limit && seen < 2 * self.rate);
             self.rate = seen.max(LEAST_RATE);
-        }
-        if arrived >= self.tried / 2 && !is_busy {
-            self.tried = (2 * self.tried).min(MOST_SHARE);
         }
     }
 

@@ -32,8 +32,6 @@ pub(super) struct Way {
     pub(super) rate: u64,
     /// As well, if it is known to carry no more.
     pub(super) limit: Option<u64>,
-    /// Whether more waits than what is tried on a way of which nothing is known yet.
-    pub(super) is_untried: bool,
 }
 
 /// The last thing that stages were told.
@@ -99,7 +97,7 @@ fn state_of(ways: &mut [Way], needed: usize) -> PathState {
     PathState {
         takes_us,
         batch_bytes: in_moment(BATCH_US).max(LEAST_BATCH).min(u32::MAX.into()) as u32,
-        is_full: way.is_untried || takes_us > way.round_trip_us / 2 * 3 + FULL_US,
+        is_full: takes_us > way.round_trip_us / 2 * 3 + FULL_US,
         least_rate,
     }
 }
@@ -109,7 +107,7 @@ mod tests {
     use super::*;
 
     fn way(takes_us: u64) -> Way {
-        Way { takes_us, round_trip_us: 0, rate: 125_000, limit: None, is_untried: false }
+        Way { takes_us, round_trip_us: 0, rate: 125_000, limit: None }
     }
 
     #[test]

@@ -373,7 +373,6 @@ impl Outbound {
         self.is_due = true;
         self.idle_since = now;
         let in_link = limits.link_window_bytes.saturating_sub(links.unsent_bytes(peer));
-        self.pace.note_waiting(self.bytes);
         let share = self.pace.room(now, self.handed_bytes, || links.link_state(peer));
         let mut room = in_link.min(share as usize);
         while room > 0
@@ -409,13 +408,11 @@ impl Outbound {
         let round_trip_us = self.pace.round_trip_us();
         let there_us = self.pace.takes_us(now, self.handed_bytes, self.bytes as u64);
         let takes_us = there_us + round_trip_us;
-        let is_untried = self.pace.is_untried(self.bytes as u64);
         self.is_up.then(|| Way {
             takes_us,
             round_trip_us,
             rate: self.pace.rate(),
             limit: self.pace.limit(),
-            is_untried,
         })
     }
 

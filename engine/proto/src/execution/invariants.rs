@@ -1,6 +1,6 @@
 //! What holds in the execution stage between two inputs.
 
-use super::{Execution, MAX_WATCHED};
+use super::{Execution, Halt, MAX_WATCHED};
 use crate::ids::OrderNumber;
 use crate::output::Output;
 use crate::service::Service;
@@ -19,7 +19,7 @@ impl<S: Service> Execution<S> {
         let queue = &self.queues[usize::from(self.config.pillar_of(next).0)];
         let first = queue.front().map(|front| front.first_slot);
         assert!(
-            self.halted
+            self.halt != Halt::No
                 || self.must_wait()
                 || first.is_none_or(|first| first > self.config.slot_of(next)),
             "what can be executed is executed at once"
@@ -52,6 +52,8 @@ impl<S: Service> Execution<S> {
             is_asked_for,
             "what waits is asked for after a while"
         );
+        let boundary = self.pending().map(|change| change.ending.boundary);
+        assert!(boundary.is_none_or(|it| self.executed <= it), "nothing runs beyond the epoch");
         self.sessions.check_all_invariants();
     }
 }

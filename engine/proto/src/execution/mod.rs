@@ -2,6 +2,7 @@
 //! request once, answers clients and takes snapshots.
 
 mod carried;
+mod epoch;
 mod invariants;
 mod recovery;
 mod sessions;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
+use crate::membership::Change;
 use crate::mutants::{self, Mutant};
 use crate::notice::Notice;
 use crate::output::{
@@ -27,7 +29,7 @@ use crate::trace::TraceEvent;
 use crate::wire::request::requests_body;
 use crate::wire::{CheckpointId, ReplyStatus, RequestRef, RequestTag, Requests};
 
-pub use carried::{agreed_time, new_bookkeeping};
+pub use carried::{agreed_time, change_in, new_bookkeeping};
 pub use recovery::Beginning;
 use sessions::{Lookup, Place, SessionTable};
 pub(crate) use sessions::{SNAPSHOT_COPIES, session_bytes};
@@ -81,9 +83,22 @@ pub struct Execution<S: Service> {
     held_up_since: Option<Time>,
     /// Snapshots that the state stage has, or will have.
     snapshots: usize,
-    /// This replica's state diverged: nothing runs until a transferred one is installed.
-    halted: bool,
+    /// Why nothing runs, if nothing does.
+    halt: Halt,
+    /// The change of members that is pending; at its boundary, and behind it until the next snapshot, it was that.
+    change: Option<Change>,
     status: ExecutionStatus,
+}
+
+/// Why nothing is executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Halt {
+    /// Things are.
+    No,
+    /// This replica's state diverged: nothing runs until a transferred one is installed.
+    Diverged,
+    /// The epoch is over. What is committed beyond is no part of it.
+    Ended,
 }
 
 struct Committed {
@@ -113,7 +128,8 @@ impl<S: Service> Execution<S> {
             watched: BTreeSet::new(),
             held_up_since: None,
             snapshots: 0,
-            halted: false,
+            halt: Halt::No,
+            change: None,
             status: ExecutionStatus::default(),
             config,
         }
@@ -176,7 +192,7 @@ impl<S: Service> Execution<S> {
                 self.recall(session, number, tag, out);
             }
             ToExecution::View(view) => self.view = view,
-            ToExecution::Halt => self.halted = true,
+            ToExecution::Halt => self.halt = Halt::Diverged,
             ToExecution::Unwatch { session, number } => {
                 self.watched.remove(&(session, number));
             }
@@ -232,7 +248,7 @@ impl<S: Service> Execution<S> {
 
     /// TR listing 17, executeRequest, over the merged pillars.
     fn run(&mut self, out: &mut Output) {
-        while !self.halted && !self.must_wait() {
+        while self.halt == Halt::No && !self.must_wait() {
             let order = OrderNumber(self.executed.0 + 1);
             let slot = self.config.slot_of(order);
             let queue = &mut self.queues[usize::from(self.config.pillar_of(order).0)];
@@ -256,6 +272,7 @@ impl<S: Service> Execution<S> {
             self.executed = order;
             if self.config.is_checkpoint(order) {
                 self.take_snapshot(false, out);
+                self.end_epoch();
             }
         }
     }
@@ -353,6 +370,15 @@ impl<S: Service> Execution<S> {
                 answer(&reply, &mut self.results, out);
                 false
             }
+            Lookup::Administration => {
+                let result = &self.reconfigure(request.operation, out)[..];
+                self.sessions.administered(session, number, tag, result);
+                let (view, cause) = (self.view, Cause::Executed);
+                let status = ReplyStatus::Done;
+                let reply = Reply { session, number, tag, view, cause, status, result };
+                answer(&reply, &mut self.results, out);
+                false
+            }
         };
         if !self.watched.is_empty() && self.watched.remove(&(session, number)) {
             out.intake(ToIntake::Executed { session, number, is_counted: false });
@@ -372,7 +398,9 @@ impl<S: Service> Execution<S> {
             Some(Lookup::Executed(status, result)) => (status, result),
             Some(Lookup::Refused(status)) => (status, &[][..]),
             // Another state was installed meanwhile: the client has to ask again.
-            Some(Lookup::New(_)) | None => (ReplyStatus::Overloaded, &[][..]),
+            Some(Lookup::New(_) | Lookup::Administration) | None => {
+                (ReplyStatus::Overloaded, &[][..])
+            }
         };
         let (view, cause) = (self.view, Cause::Recalled);
         out.replies.push(&Reply { session, number, tag, view, cause, status, result });
@@ -391,7 +419,7 @@ impl<S: Service> Execution<S> {
         let answer = match self.sessions.lookup(session, number, tag) {
             Some(Lookup::Executed(status, result)) => Some((status, result)),
             Some(Lookup::Refused(status)) => Some((status, &[][..])),
-            Some(Lookup::New(_)) | None => None,
+            Some(Lookup::New(_) | Lookup::Administration) | None => None,
         };
         if let Some((status, result)) = answer {
             let (view, cause) = (self.view, Cause::AskedAgain);
@@ -449,9 +477,15 @@ impl<S: Service> Execution<S> {
     /// TR listing 17, createSnapshot: handles only, digested by the state stage.
     fn take_snapshot(&mut self, installed: bool, out: &mut Output) {
         self.snapshots += 1;
+        let executed = self.executed;
+        self.change.take_if(|change| change.ending.boundary < executed);
         out.inputs.push(Input::State(ToState::Taken(TakenSnapshot {
             order: self.executed,
-            bookkeeping: Arc::new(self.sessions.snapshot(self.executed, self.context.time_ms)),
+            bookkeeping: Arc::new(self.sessions.snapshot(
+                self.executed,
+                self.context.time_ms,
+                self.change.as_ref(),
+            )),
             service: self.service.snapshot(),
             installed,
         })));
@@ -469,10 +503,12 @@ impl<S: Service> Execution<S> {
             Some(base) => self.service.restore_changed(pages, base, &pages.changed())?,
             None => self.service.restore(pages)?,
         }
-        let (sessions, time_ms) = SessionTable::restore(&self.config, &state.bookkeeping, order)?;
+        let (sessions, time_ms, change) =
+            SessionTable::restore(&self.config, &state.bookkeeping, order)?;
         self.sessions = sessions;
         self.context.time_ms = time_ms;
         self.executed = order;
+        self.change = change;
         Ok(())
     }
 
@@ -480,14 +516,16 @@ impl<S: Service> Execution<S> {
     fn install(&mut self, id: CheckpointId, state: &TransferredState, out: &mut Output) {
         // A diverged state is replaced whatever its order number. Otherwise there is nothing in it that
         // this stage has not executed, or installed before.
-        if id.order <= self.executed && !self.halted {
+        if id.order <= self.executed && self.halt != Halt::Diverged {
             return;
         }
         if let Err(error) = self.restore(id.order, state) {
             out.fail(Fatal::Restore(error.to_string()));
             return;
         }
-        self.halted = false;
+        self.halt = Halt::No;
+        self.end_epoch();
+        self.tell_end(out);
         self.held_up_since = None;
         out.trace(|| TraceEvent::StateInstalled(id));
         out.notice(|| Notice::StateInstalled { order: id.order });

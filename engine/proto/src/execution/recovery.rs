@@ -43,6 +43,8 @@ impl<S: Service> Execution<S> {
         if let Some((checkpoint, state)) = checkpoint {
             it.restore(checkpoint.order, &state)?;
             it.take_snapshot(true, out);
+            it.end_epoch();
+            it.tell_end(out);
         }
         let is_needed = |input: &Input| match input {
             Input::State(ToState::Taken(taken)) => taken.installed || taken.order >= stable,

@@ -21,10 +21,11 @@ mod tests;
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::config::GroupConfig;
 use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
+use crate::membership::Change;
 use crate::mutants::{self, Mutant};
 use crate::service::{RestoreError, Snapshot};
 use crate::wire::{Put, Reader, ReplyStatus, RequestTag, WireError};
@@ -41,6 +42,12 @@ const NONE: u32 = u32::MAX;
 /// Version of the first page. 2: the agreed time is in it. 3: results have
 /// the tags of their requests, and large pages are split.
 const FORMAT: u32 = 3;
+/// The format of the first page while a change of members is pending.
+const FORMAT_OF_CHANGES: u32 = 4;
+/// Requests of the administrator that are remembered.
+const ADMINISTERED: usize = 16;
+/// Where that page has it: behind format, group, order, time, clock and length.
+const CHANGE_AT: usize = 4 + 32 + 3 * 8 + 4;
 
 /// Copies of pages that are kept, in numbers of the whole table.
 pub(crate) const SNAPSHOT_COPIES: usize = Retired::SNAPSHOTS;
@@ -76,6 +83,11 @@ pub(super) struct SessionTable {
     max_sessions: u32,
     max_clients: usize,
     group: [u8; 32],
+    /// Whose requests change the members, and are not recorded.
+    administrator: Option<ClientId>,
+    /// The administrator's requests that were executed last here, with their results: for copies that are under way.
+    /// No part of the state, as to judge a change again gives the same answer.
+    administered: VecDeque<(SessionId, RequestNumber, RequestTag, Vec<u8>)>,
     pages: Vec<Held>,
     retired: Retired,
     length: u32,
@@ -96,6 +108,8 @@ struct Head {
     length: u32,
     /// The agreed time.
     time_ms: u64,
+    /// The change of members that is pending.
+    change: Option<Change>,
     /// Pages in several chunks, and in how many.
     split: BTreeMap<u32, u32>,
 }
@@ -109,6 +123,8 @@ pub(super) enum Lookup<'a> {
     Executed(ReplyStatus, &'a [u8]),
     /// It must not run.
     Refused(ReplyStatus),
+    /// It is the administrator's, and no request to the service.
+    Administration,
 }
 
 /// Where a session was when it was looked up. After an eviction another session may be there.
@@ -128,7 +144,9 @@ impl SessionTable {
             window: config.session_window.into(),
             max_sessions: config.max_sessions_per_client,
             max_clients: config.max_clients as usize,
-            group: config.digest().0,
+            group: config.genesis().0,
+            administrator: config.administrator.map(|it| it.client),
+            administered: VecDeque::new(),
             pages: Vec::new(),
             retired: Retired::default(),
             length: 0,
@@ -176,6 +194,11 @@ impl SessionTable {
         match self.index.get(&session) {
             Some(at) => Some(self.judge(*at, number, tag)),
             None => {
+                let done = self.administered.iter();
+                let same = |it: &&(_, _, _, _)| (it.0, it.1, it.2) == (session, number, tag);
+                if let Some((.., result)) = done.rev().find(same) {
+                    return Some(Lookup::Executed(ReplyStatus::Done, result));
+                }
                 let client = self.clients.get(&session.client)?;
                 let late = session.session <= client.watermark
                     && !mutants::active(Mutant::WatermarkIgnored);
@@ -229,9 +252,26 @@ impl SessionTable {
                 if session.session <= watermark && !mutants::active(Mutant::WatermarkIgnored) {
                     return Lookup::Refused(ReplyStatus::Evicted);
                 }
+                if Some(session.client) == self.administrator {
+                    return Lookup::Administration;
+                }
                 Lookup::New(self.open(session))
             }
         }
+    }
+
+    /// The administrator's request was executed.
+    pub(super) fn administered(
+        &mut self,
+        session: SessionId,
+        number: RequestNumber,
+        tag: RequestTag,
+        result: &[u8],
+    ) {
+        if self.administered.len() == ADMINISTERED {
+            self.administered.pop_front();
+        }
+        self.administered.push_back((session, number, tag, result.to_vec()));
     }
 
     fn judge(&self, at: u32, number: RequestNumber, tag: RequestTag) -> Lookup<'_> {
@@ -336,19 +376,28 @@ impl SessionTable {
     // ------------------------------------------------------------------ pages
 
     /// An immutable handle; costs one reference count per page and a copy of the client list. The
-    /// first page also says where in the total order it was taken, and the agreed time there.
-    pub(super) fn snapshot(&mut self, order: OrderNumber, time_ms: u64) -> SessionSnapshot {
+    /// first page also says where in the total order it was taken, the agreed time there, and the change of
+    /// members that is pending; without one it is as if there were none such.
+    pub(super) fn snapshot(
+        &mut self,
+        order: OrderNumber,
+        time_ms: u64,
+        change: Option<&Change>,
+    ) -> SessionSnapshot {
         #[expect(clippy::disallowed_methods, reason = "sorted below")]
         let mut clients: Vec<_> =
             self.clients.iter().map(|(id, client)| (id.0, client.watermark)).collect();
         clients.sort_unstable();
         let mut head = Vec::with_capacity(64 + clients.len() * 12);
-        head.put_u32(FORMAT);
+        head.put_u32(if change.is_some() { FORMAT_OF_CHANGES } else { FORMAT });
         head.bytes(&self.group);
         head.put_u64(order.0);
         head.put_u64(time_ms);
         head.put_u64(self.clock);
         head.put_u32(self.length);
+        if let Some(change) = change {
+            change.put(&mut head);
+        }
         head.put_u32(clients.len() as u32);
         for (id, watermark) in clients {
             head.put_u32(id);
@@ -360,22 +409,31 @@ impl SessionTable {
     /// The agreed time that the first page of a snapshot has; `None` if it is none of this version.
     pub(super) fn time_in(head: &[u8]) -> Option<u64> {
         let mut reader = Reader::new(head);
-        let is_known = reader.u32() == Ok(FORMAT);
+        let is_known = matches!(reader.u32(), Ok(FORMAT | FORMAT_OF_CHANGES));
         let _of_group = reader.digest().ok()?;
         let _order = reader.order().ok()?;
         reader.u64().ok().filter(|_| is_known)
     }
 
+    /// The change of members that the first page of a snapshot has; `None` if there is none, or the page is none of this
+    /// version.
+    pub(super) fn change_in(head: &[u8]) -> Option<Change> {
+        let mut reader = Reader::new(head);
+        let has_one = reader.u32() == Ok(FORMAT_OF_CHANGES);
+        reader.take(if has_one { CHANGE_AT - 4 } else { return None }).ok()?;
+        Change::read(&mut reader).ok()
+    }
+
     /// Rebuilds the table from pages that were checked against a certified digest; the agreed time
-    /// comes with it.
+    /// comes with it, and the change of members that is pending.
     pub(super) fn restore(
         config: &GroupConfig,
         source: &dyn Snapshot,
         order: OrderNumber,
-    ) -> Result<(Self, u64), RestoreError> {
+    ) -> Result<(Self, u64, Option<Change>), RestoreError> {
         let fail = |page: u64, what: &str| RestoreError { page, what: format!("sessions: {what}") };
         let mut table = Self::new(config);
-        let Head { length, time_ms, split } = table
+        let Head { length, time_ms, change, split } = table
             .restore_head(&source.page(0), order)
             .map_err(|error| fail(0, &error.to_string()))?;
         let own_pages = u64::from(length).div_ceil(PAGE as u64);
@@ -427,15 +485,17 @@ impl SessionTable {
         if table.clients.len() > table.max_clients {
             return Err(fail(0, "there are more clients than the group has"));
         }
-        Ok((table, time_ms))
+        Ok((table, time_ms, change))
     }
 
     /// Reads the first page.
     fn restore_head(&mut self, head: &[u8], order: OrderNumber) -> Result<Head, WireError> {
         let mut reader = Reader::new(head);
-        if reader.u32()? != FORMAT {
-            return Err(WireError::Field("format"));
-        }
+        let has_change = match reader.u32()? {
+            FORMAT => false,
+            FORMAT_OF_CHANGES => true,
+            _ => return Err(WireError::Field("format")),
+        };
         if reader.digest()?.0 != self.group {
             return Err(WireError::Field("group configuration"));
         }
@@ -445,6 +505,7 @@ impl SessionTable {
         let time_ms = reader.u64()?;
         self.clock = reader.u64()?;
         let length = reader.u32()?;
+        let change = has_change.then(|| Change::read(&mut reader)).transpose()?;
         let clients = reader.count(12, "clients")?;
         for _ in 0..clients {
             let id = ClientId(reader.u32()?);
@@ -453,6 +514,6 @@ impl SessionTable {
         }
         let split = pages::read_split(&mut reader)?;
         reader.end()?;
-        Ok(Head { length, time_ms, split })
+        Ok(Head { length, time_ms, change, split })
     }
 }

@@ -14,10 +14,9 @@ use bytes::Bytes;
 use hybster_tss::{InstanceId, Refusal, TrInX, Verifier};
 
 use super::record;
-use super::verify::{instance, verify_checkpoint_certificate};
+use super::verify::verify_checkpoint_certificate;
 use super::wire::checkpoint::{Checkpoint, CheckpointCertificate, encode_state, parse_state};
 use crate::config::GroupConfig;
-use crate::ids::OrderNumber;
 use crate::output::LogRecord;
 use crate::wire::{CheckpointId, WireError};
 
@@ -43,8 +42,8 @@ pub fn verify<V: Verifier>(
     certificate: &[u8],
 ) -> Result<CheckpointId, CertificateError> {
     let certificate = parse_state(certificate, config)?;
-    // The initial state needs no proof, and nobody saves it.
-    if certificate.id.order == OrderNumber(0) {
+    // The state that an epoch begins with needs no proof in that epoch; its proof is of the one before.
+    if certificate.votes.is_empty() {
         return Err(CertificateError::Unproved);
     }
     match verify_checkpoint_certificate(verifier, config, &certificate) {
@@ -69,11 +68,12 @@ pub fn certify<T: TrInX>(
     let pillar = config.checkpoint_pillar(id.order);
     let vouching = config.all_replicas().take(config.acknowledging());
     let votes = vouching.map(|sender| {
-        let digest = Checkpoint::certified(sender, pillar, &id);
-        let mac = trinx(instance(config, sender, pillar)).certify_mac(&digest)?;
+        let digest = Checkpoint::certified(sender, pillar, &id, None);
+        let mac = trinx(config.instance(sender, pillar)).certify_mac(&digest)?;
         Ok((sender, mac.proof))
     });
-    Ok(encode_state(&CheckpointCertificate { id, votes: votes.collect::<Result<_, _>>()? }))
+    let votes = votes.collect::<Result<_, _>>()?;
+    Ok(encode_state(&CheckpointCertificate { id, ending: None, votes }))
 }
 
 /// What the log of each replica has of a group that begins with the checkpoint that this certifies.
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::hybster::Recovered;
-    use crate::ids::ReplicaId;
+    use crate::ids::{OrderNumber, ReplicaId};
 
     fn key(byte: u8) -> GroupKey {
         GroupKey::from_bytes([byte; 32])

@@ -9,6 +9,7 @@
 mod bounds;
 mod carried;
 pub(crate) mod control;
+mod epoch;
 pub(crate) mod events;
 pub(crate) mod input;
 pub(crate) mod pillar;
@@ -39,6 +40,7 @@ use crate::time::{Time, WallClock};
 use crate::wire::kind;
 
 pub use carried::{CertificateError, beginning, certify, verify};
+pub use epoch::{EndError, next_epoch};
 pub use recovery::{Recovered, RecoveryError};
 use wire::ordering::PREPARE_HEAD;
 use wire::view::{LINK_BYTES, MAX_LINKS};
@@ -75,7 +77,6 @@ where
     T: TrInX + 'static,
     V: Verifier + RequestVerifier + 'static,
 {
-    const PROTOCOL: Protocol = Protocol::Hybster;
     type Requests = V;
     type Pillar = Pillar<T, V>;
     type Control = Control<V>;
@@ -103,7 +104,7 @@ where
             .map(|(pillar, trinx)| Pillar::new(config.clone(), id, pillar, trinx, verifier()))
             .collect();
         let control = Control::new(config.clone(), id, verifier());
-        Agreement { requests: verifier(), pillars, control }
+        Agreement { protocol: Protocol::Hybster, requests: verifier(), pillars, control }
     }
 
     /// What a replica needs to take part again, where its log ended.
@@ -119,17 +120,24 @@ where
         recovered: &mut Recovered,
     ) -> Agreement<Self> {
         assert_eq!(trinx.len(), usize::from(config.pillars), "one TrInX instance per pillar");
+        let (boundary, is_first_start) =
+            (recovered.control.stable.boundary(), recovered.control.is_first_start);
         let of_log = trinx.into_iter().zip(&mut recovered.pillars);
         let pillars = config
             .all_pillars()
             .zip(of_log)
             .map(|(pillar, (trinx, of_log))| {
-                Pillar::recover(config.clone(), id, pillar, trinx, verifier(), of_log)
+                let mut it = Pillar::recover(config.clone(), id, pillar, trinx, verifier(), of_log);
+                it.bounded_by(boundary);
+                if !is_first_start {
+                    it.awaits_last_seen();
+                }
+                it
             })
             .collect();
         let of_log = std::mem::take(&mut recovered.control);
         let control = Control::recover(config.clone(), id, verifier(), of_log);
-        Agreement { requests: verifier(), pillars, control }
+        Agreement { protocol: Protocol::Hybster, requests: verifier(), pillars, control }
     }
 }
 

@@ -72,6 +72,8 @@ pub(super) struct RecoveredControl {
     pub(super) next_slots: Vec<u64>,
     /// Whether execution can reach the stable checkpoint with what the log has.
     pub(super) is_reached: bool,
+    /// Nothing was ever certified: peers have seen nothing that would have to be told.
+    pub(super) is_first_start: bool,
     /// Whether what is here is all that the log has: not before the summary, if its beginning was
     /// removed.
     is_known: bool,
@@ -206,6 +208,29 @@ impl Recovered {
         }
         recovered.finish(durable)?;
         Ok(recovered)
+    }
+
+    /// A replica that begins an epoch with its first checkpoint, and has the state of `durable`, which is that
+    /// one or an earlier one; 0 if it has none.
+    ///
+    /// Its counters are at zero and nothing was certified with them, so it need not be told by its peers what
+    /// they have seen of it.
+    ///
+    /// # Errors
+    /// If the configuration does not name the checkpoint that the epoch begins with.
+    pub fn beginning(
+        config: Arc<GroupConfig>,
+        id: ReplicaId,
+        durable: OrderNumber,
+    ) -> Result<Self, RecoveryError> {
+        let certificate = CheckpointCertificate::of_beginning(&config);
+        let base = config.slots_before(certificate.id.order);
+        let windows = config.all_pillars().map(|pillar| record::forwarded(pillar, base));
+        let records = std::iter::once(record::stable(&certificate)).chain(windows);
+        let records: Vec<Bytes> = records.map(|it| it.parts().concat().into()).collect();
+        let mut it = Self::read(config, id, durable, true, records)?;
+        it.control.is_first_start = true;
+        Ok(it)
     }
 
     /// The values of a pillar's counters, in the order of [`Counter::ALL`].

@@ -185,7 +185,7 @@ impl<V: RequestVerifier> Intake<V> {
     }
 
     /// Forwards what may be under way.
-    pub(super) fn forward_waiting(&mut self, out: &mut Output) {
+    pub(super) fn forward_waiting(&mut self, now: Time, out: &mut Output) {
         if !self.forwards.is_any_waiting() || !self.is_follower() {
             return;
         }
@@ -200,7 +200,7 @@ impl<V: RequestVerifier> Intake<V> {
                 && let Some(key) = self.forwards.next()
             {
                 let stored = self.stored.get_mut(&key).expect("what waits is stored");
-                stored.forwarding = Forwarding::Unsent;
+                (stored.forwarding, stored.forwarded) = (Forwarding::Unsent, now);
                 message.extend_from_slice(&stored.record);
                 self.forwards.requests += 1;
                 self.forwards.bytes += stored.record.len();

@@ -93,6 +93,7 @@ mod tests {
             reminded: false,
             is_own: false,
             forwarding: Forwarding::Unneeded,
+            forwarded: Time(0),
             last_asked: None,
             unanswered: 1,
             asked: Time(1),
@@ -133,7 +134,7 @@ mod tests {
             it.forwards.want(KEY);
         };
         a_full_window_not_counted: "full windows", |it| {
-            it.patience = crate::intake::Patience::new(0, 8);
+            it.patience = crate::intake::Patience::new(&GroupConfig { pillars: 0, ..GroupConfig::default() });
         };
         a_batch_beyond_the_credit: "credit", |it| it.pillars[1].under_way = CREDIT + 1;
     }

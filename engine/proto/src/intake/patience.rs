@@ -43,7 +43,7 @@ const EXCUSED_WINDOWS: u64 = 2;
 const EXCUSED: u64 = 16;
 
 /// What a wire carries that must be good enough, in bytes per second: 1 Mbit/s.
-const SLOW_WIRE: u64 = 125_000;
+pub(super) const SLOW_WIRE: u64 = 125_000;
 /// A leader is excused as if it could use a part of such a wire: a half, which has to carry a copy to each follower.
 const SLOW_PARTS: u64 = 2;
 /// The way to the peers and back makes a wait longer by no more than this, in timeouts.

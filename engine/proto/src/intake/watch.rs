@@ -4,7 +4,10 @@
 use bytes::Bytes;
 use hybster_tss::RequestVerifier;
 
-use super::{Forwarding, Intake, Key, LastAsked, MAX_STORED, MAX_STORED_BYTES, Stored};
+use super::patience::SLOW_WIRE;
+use super::{
+    FORWARDS_BYTES, Forwarding, Intake, Key, LastAsked, MAX_STORED, MAX_STORED_BYTES, Stored,
+};
 use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
 use crate::input::Progress;
 use crate::mutants::{self, Mutant};
@@ -22,6 +25,13 @@ pub(super) enum Step {
     Reminds(Bytes),
     /// The time has passed: the pillars are asked what they have committed, and then the execution stage.
     AsksLast,
+}
+
+/// How long a forwarded request may wait to leave before the watch over the leader begins all the same, in
+/// microseconds: a leader that has stopped takes nothing any more, and its link may be up for long.
+fn unsent_us(delay_us: u64, bytes: usize) -> u64 {
+    let bytes = (bytes + FORWARDS_BYTES) as u64;
+    4 * delay_us + 2 * bytes * 1_000_000 / SLOW_WIRE
 }
 
 impl<V: RequestVerifier> Intake<V> {
@@ -93,6 +103,7 @@ impl<V: RequestVerifier> Intake<V> {
             reminded: false,
             is_own,
             forwarding: Forwarding::Unneeded,
+            forwarded: now,
             last_asked: None,
             unanswered: 1,
             asked: now,
@@ -174,12 +185,18 @@ impl<V: RequestVerifier> Intake<V> {
     pub(super) fn look_after(&mut self, key: Key, now: Time, out: &mut Output) -> Step {
         let delay_us = self.timeout.delay_us();
         let must_be_told = self.must_be_told();
-        let waits_for_itself = self.leads() && !mutants::active(Mutant::OwnProposalsIgnored);
+        let waits_for_itself = self.leads();
         let Some(stored) = self.stored.get_mut(&key) else { return Step::Waits };
         stored.due = now.after_us(delay_us / 2);
         self.watch.insert((stored.due, key.0, key.1));
         if must_be_told && stored.forwarding != Forwarding::Sent {
-            // A correct leader is not to be suspected for what it was never told.
+            // A correct leader is not to be suspected for what it was never told. But its link carries something.
+            if stored.forwarding == Forwarding::Unsent
+                && now.since_us(stored.forwarded) >= unsent_us(delay_us, stored.record.len())
+            {
+                stored.forwarding = Forwarding::Sent;
+                self.patience.begin_again(&mut stored.wait, now);
+            }
             if stored.forwarding == Forwarding::Unneeded && stored.unanswered == 0 {
                 self.ask(key, now, out);
             }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId};
 use crate::notice::{MOST_NOTICES, Notice};
 use crate::trace::TraceEvent;
-use crate::wire;
+use crate::wire::{self, CheckpointId};
 
 pub use crate::input::{
     Agreed, ClientLink, DurableCheckpoint, Input, Source, TakenSnapshot, ToControl, ToExecution,
@@ -52,6 +52,15 @@ pub enum Fatal {
     Invariant(String),
 }
 
+/// An epoch is over: its last checkpoint is stable, and nothing is ordered beyond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The last checkpoint.
+    pub id: CheckpointId,
+    /// What proves it, and names the next configuration.
+    pub certificate: Bytes,
+}
+
 /// What stages push their effects into; emptied by the driver, memory reused.
 #[derive(Default, Debug)]
 pub struct Output {
@@ -78,6 +87,8 @@ pub struct Output {
     pub trace: Vec<TraceEvent>,
     /// What an operator should know.
     pub notices: Vec<Notice>,
+    /// The epoch is over; set again at most with the same.
+    pub ended: Option<Ended>,
     /// Whether protocol events are recorded.
     pub tracing: bool,
     /// Whether the replica has a log from which it can be started again.

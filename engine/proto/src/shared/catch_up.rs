@@ -14,7 +14,7 @@ use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, Peers, ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::notice::Notice;
-use crate::output::{LogRecord, Network, Output, ToPillar, ToState, Watermark};
+use crate::output::{Ended, LogRecord, Network, Output, ToPillar, ToState, Watermark};
 use crate::time::Time;
 use crate::trace::TraceEvent;
 use crate::wire::CheckpointId;
@@ -37,6 +37,11 @@ pub(crate) trait Evidence: Clone + Default {
 
     /// The message that shows it to others, if one can.
     fn message(&self) -> Option<Bytes>;
+
+    /// The last order number of the epoch, if this says that it ends.
+    fn boundary(&self) -> Option<OrderNumber> {
+        None
+    }
 }
 
 /// The stable checkpoint of a replica and what lies beyond it. Evidence that is handed in has been
@@ -113,6 +118,15 @@ impl<E: Evidence> CatchUp<E> {
         self.ahead.is_some()
     }
 
+    /// This replica's checkpoints after an order number, rising.
+    pub(crate) fn taken_after(
+        &self,
+        order: OrderNumber,
+    ) -> impl Iterator<Item = CheckpointId> + '_ {
+        let after = self.taken.range(order..).filter(move |(of, _)| **of > order);
+        after.map(|(order, digest)| CheckpointId { order: *order, digest: *digest })
+    }
+
     pub(crate) fn is_transferring(&self) -> bool {
         self.transferring.is_some()
     }
@@ -140,7 +154,7 @@ impl<E: Evidence> CatchUp<E> {
             return;
         }
         match self.taken.get(&id.order) {
-            Some(own) if *own == id.digest => self.forward(evidence, view, now, out),
+            Some(own) if *own == id.digest => self.forward(evidence, false, view, now, out),
             Some(_) => self.diverge(evidence, view, now, out),
             None if jump || self.diverged => self.jump(evidence, view, now, out),
             None => {
@@ -154,30 +168,43 @@ impl<E: Evidence> CatchUp<E> {
     }
 
     /// TR listing 18, forwardWindow.
-    fn forward(&mut self, evidence: E, view: View, now: Time, out: &mut Output) {
+    fn forward(&mut self, evidence: E, jumps: bool, view: View, now: Time, out: &mut Output) {
         let id = evidence.id();
         assert!(id.order >= self.stable.id().order, "stable checkpoints rise");
         out.log(|| evidence.record());
         out.trace(|| TraceEvent::CheckpointStable { checkpoint: id, voters: evidence.voters() });
         let message = if out.logging { evidence.message() } else { None };
         let certificate = message.map(|message| Arc::from(&message[..]));
+        let is_missed = jumps && mutants::active(Mutant::BoundaryUncertified);
+        let boundary = evidence.boundary().filter(|_| !is_missed);
         self.stable = Arc::new(evidence);
         self.taken = self.taken.split_off(&id.order);
         self.ahead.take_if(|(known, _)| known.id().order <= id.order);
         if let Some((_, since)) = &mut self.ahead {
             *since = now;
         }
+        // The boundary comes with the certificate that moves the window: who has executed nothing since has
+        // no other way to know it before it certifies beyond (EPOCHS.md).
         for pillar in self.config.all_pillars() {
-            out.pillar(pillar, ToPillar::ForwardWindow { to: id.order });
+            out.pillar(pillar, ToPillar::ForwardWindow { to: id.order, boundary });
         }
+        self.tell_end(out);
         out.state(ToState::Stable { id, certificate });
         out.network.push(Network::Withdraw(Watermark { order: id.order, view }));
+    }
+
+    /// Tells the driver if the epoch is over: its last checkpoint is stable.
+    pub(crate) fn tell_end(&self, out: &mut Output) {
+        let id = self.stable.id();
+        if self.stable.boundary() == Some(id.order) {
+            out.ended = self.stable.message().map(|certificate| Ended { id, certificate });
+        }
     }
 
     /// The window moves to a checkpoint that this replica's execution did not reach.
     fn jump(&mut self, evidence: E, view: View, now: Time, out: &mut Output) {
         let id = evidence.id();
-        self.forward(evidence, view, now, out);
+        self.forward(evidence, true, view, now, out);
         self.transfer(id, out);
     }
 

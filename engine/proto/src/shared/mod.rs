@@ -14,15 +14,19 @@
 //! | [`Answers`](answers::Answers) | what peers have asked for, until there is room for the answer |
 //! | [`CatchUp`](catch_up::CatchUp) | the stable checkpoint, and the way there |
 //! | [`Differences`](differences::Differences) | states that differ, and whether the group can go on |
+//! | [`Arrivals`](arrivals::Arrivals) | how long proposals may have been on their way |
+//! | [`Outside`](outside::Outside) | a peer that left its view alone |
 //!
 //! `requests` checks the requests in a batch.
 
 pub(crate) mod answers;
+pub(crate) mod arrivals;
 pub(crate) mod bodies;
 pub(crate) mod catch_up;
 pub(crate) mod differences;
 pub(crate) mod later;
 pub(crate) mod log;
+pub(crate) mod outside;
 pub(crate) mod proposals;
 pub(crate) mod requests;
 pub(crate) mod votes;

@@ -1,11 +1,12 @@
 //! Checks of client requests, several at once, which is cheaper than one by one.
 
+use bytes::BytesMut;
 use hybster_tss::{RequestVerifier, SIGNATURE_BYTES};
 
 use crate::config::GroupConfig;
 use crate::mutants::{self, Mutant};
-use crate::output::Reject;
-use crate::wire::{RequestProof, RequestRef};
+use crate::output::{ClientLink, Output, Reject};
+use crate::wire::{RequestProof, RequestRef, Requests, kind};
 
 /// Requests whose MACs are checked together.
 const TOGETHER: usize = 32;
@@ -16,6 +17,64 @@ pub(crate) fn is_admissible(config: &GroupConfig, request: &RequestRef<'_>) -> b
     request.session.client.0 < config.max_clients
         && request.operation.len() <= config.max_operation_bytes as usize
         && request.authenticator() == config.request_authenticator
+}
+
+/// Checks that a batch consists of exactly `count` authentic requests within the limits.
+pub(crate) fn check_batch<V: RequestVerifier>(
+    verifier: &V,
+    config: &GroupConfig,
+    body: &[u8],
+    count: u32,
+) -> Result<(), Reject> {
+    let limit = config.batch_max_bytes as usize;
+    if count == 0 || count > config.batch_max_requests || (body.len() > limit && count > 1) {
+        return Err(Reject::BadBatch);
+    }
+    let mut left = count;
+    let mut checks = RequestChecks::new(verifier, config);
+    for request in Requests::new(body) {
+        let request = request.map_err(|_| Reject::BadBatch)?;
+        left = left.checked_sub(1).ok_or(Reject::BadBatch)?;
+        checks.push(&request)?;
+    }
+    checks.finish()?;
+    if left == 0 { Ok(()) } else { Err(Reject::BadBatch) }
+}
+
+/// Checks the requests of a batch, which follow `head` bytes, and cuts out forged ones, so that the
+/// other clients in the batch do not suffer. That costs a copy, and a check of each request alone. The
+/// client loses its link: a request in a batch was either stored, and checked then, or came over the
+/// link of the session's own client, which the intake compares ([`Intake`](crate::intake::Intake)). So a
+/// peer that forwards a forged request cannot make another client lose its link.
+pub(crate) fn authentic_only<V: RequestVerifier>(
+    verifier: &V,
+    config: &GroupConfig,
+    head: usize,
+    buffer: BytesMut,
+    requests: u32,
+    out: &mut Output,
+) -> Option<(BytesMut, u32)> {
+    let body = &buffer[head..];
+    if check_batch(verifier, config, body, requests).is_ok() {
+        return Some((buffer, requests));
+    }
+    let mut kept = BytesMut::with_capacity(buffer.len());
+    kept.resize(head, 0);
+    let mut count = 0;
+    for request in Requests::new(body).flatten() {
+        let is_authentic = is_admissible(config, &request)
+            && (is_proved(verifier, &request) || mutants::active(Mutant::RequestMac));
+        if is_authentic {
+            kept.extend_from_slice(request.record);
+            count += 1;
+        } else {
+            let session = request.session;
+            let (client, incarnation) = (session.client, session.incarnation());
+            let link = ClientLink { client, incarnation };
+            out.reject_client(link, &[kind::REQUESTS], Reject::BadRequest);
+        }
+    }
+    (count > 0).then_some((kept, count))
 }
 
 /// Whether a request comes from its client. Its form has been checked already.

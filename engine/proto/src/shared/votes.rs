@@ -18,6 +18,11 @@ pub(crate) trait Claim: Copy {
 
     /// Of which state.
     fn id(&self) -> CheckpointId;
+
+    /// Whether two say the same, so that they count together.
+    fn agrees(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
 }
 
 /// Order numbers for which claims of a sender are kept: as many as two windows have room for. Beyond
@@ -83,7 +88,7 @@ impl<C: Claim> Votes<C> {
         self.claims.entry(id.order).or_default().push(claim);
         self.bound(claim.sender());
         let claims = self.claims.get(&id.order)?;
-        let mut agreeing: Vec<C> = claims.iter().filter(|c| c.id() == id).copied().collect();
+        let mut agreeing: Vec<C> = claims.iter().filter(|c| c.agrees(&claim)).copied().collect();
         let alone = mutants::active(Mutant::CheckpointOfOne);
         if (agreeing.len() < self.needed && !alone) || id.order <= self.reported {
             return None;
@@ -117,7 +122,7 @@ impl<C: Claim> Votes<C> {
         let Some(claims) = self.claims.get(&order).filter(|_| order > self.reported) else {
             return false;
         };
-        let equal = |of: &C| claims.iter().filter(|claim| claim.id() == of.id()).count();
+        let equal = |of: &C| claims.iter().filter(|claim| claim.agrees(of)).count();
         let most = claims.iter().map(equal).max().unwrap_or(0);
         most + usize::from(replicas).saturating_sub(claims.len()) < self.needed
     }

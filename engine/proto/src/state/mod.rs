@@ -19,6 +19,7 @@ use hybster_tss::Digest;
 
 use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, ReplicaId};
+use crate::membership::Ending;
 use crate::output::{
     Answerer, Destination, Output, Reject, SendTag, TakenSnapshot, ToControl, ToExecution,
     ToPillar, ToState,
@@ -68,6 +69,11 @@ impl Held {
 
     fn record(&self) -> RootRecord {
         root_record(&self.taken, &self.trees)
+    }
+
+    /// How the epoch ends, as the state has it.
+    fn ending(&self) -> Option<Ending> {
+        crate::execution::change_in(&self.taken.bookkeeping.page(0)).map(|change| change.ending)
     }
 
     fn content(&self, at: NodeId) -> Option<bytes::Bytes> {
@@ -349,7 +355,26 @@ impl StateStage {
     }
 
     fn vouch(&self, id: CheckpointId, out: &mut Output) {
-        out.pillar(self.config.checkpoint_pillar(id.order), ToPillar::CertifyCheckpoint { id });
+        // The state that an epoch begins with is certified in the one before, and says how that one ended: vouched for in this
+        // one, it would prove that this one ends there, too.
+        if id.order <= self.config.membership.beginning.order {
+            return;
+        }
+        let held = self.held.get(&id.order);
+        let ending = held.and_then(|held| Held::ending(held)).map(Box::new);
+        let input = ToPillar::CertifyCheckpoint { id, ending };
+        out.pillar(self.config.checkpoint_pillar(id.order), input);
+    }
+
+    /// The pages of the last checkpoint that is held: what the replica begins the next epoch with.
+    #[must_use]
+    pub fn last_held(&self) -> Option<(CheckpointId, TransferredState)> {
+        let held = self.latest.as_ref().or_else(|| self.held.values().next_back())?;
+        let pages = |of: &Arc<dyn Snapshot>| {
+            crate::service::Pages((0..of.page_count()).map(|at| of.page(at)).collect()).into()
+        };
+        let (bookkeeping, service) = (pages(&held.taken.bookkeeping), pages(&held.taken.service));
+        Some((held.id, TransferredState { bookkeeping, service }))
     }
 
     fn is_digesting_installed(&self) -> bool {

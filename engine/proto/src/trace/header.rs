@@ -215,6 +215,8 @@ fn quorums(protocol: Protocol, n: u16, f: u16) -> Quorums {
     let (support, prepare) = match protocol {
         // The leader's counter grants one proposal per view and order number.
         Protocol::Hybster => (Threshold::OneCorrect.of(n, f), 1),
+        // No view takes precedence; and votes see to it that there is one proposal.
+        Protocol::Pbft => (rules.quorum.of(n, f), rules.quorum.of(n, f) as u16),
     };
     let number = |replicas: usize| u16::try_from(replicas).unwrap_or(u16::MAX);
     let quorum = number(rules.quorum.of(n, f));

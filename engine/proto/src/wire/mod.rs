@@ -66,6 +66,10 @@ pub mod kind {
     pub const RELAYED: u8 = 20;
     /// The last certificate that the sender has had from the receiver.
     pub const LAST_SEEN: u8 = 21;
+    /// Asks for the end of an epoch.
+    pub const EPOCH_REQUEST: u8 = 22;
+    /// The end of an epoch: its last checkpoint, and the next configuration.
+    pub const EPOCH: u8 = 23;
 }
 
 /// Why bytes are not a message.

@@ -132,10 +132,10 @@ fn checkpoint(group: &mut Group, choices: &mut Choices<'_>, sender: ReplicaId) -
     let order = OrderNumber((1 + choices.below(6) as u64) * group.config.checkpoint_interval);
     let id = CheckpointId { order, digest: Digest([choices.byte(); 32]) };
     let pillar = group.config.checkpoint_pillar(order);
-    let certified = Checkpoint::certified(sender, pillar, &id);
+    let certified = Checkpoint::certified(sender, pillar, &id, None);
     let mac = group.trinx[usize::from(pillar.0)].certify_mac(&certified);
     let proof = mac.map_or(NO_PROOF, |mac| mac.proof);
-    Checkpoint { sender, id, proof }.encode(&group.config)
+    Checkpoint { sender, id, ending: None, proof }.encode(&group.config)
 }
 
 /// A checkpoint certificate that was seen, in a VIEW-CHANGE or a STATE.

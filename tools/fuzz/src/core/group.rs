@@ -73,6 +73,13 @@ impl TrInX for Shared {
     fn forward(&mut self, counter: Counter, value: CounterValue) -> Result<(), Refusal> {
         self.lock().forward(counter, value)
     }
+
+    fn advance_epoch(&mut self, epoch: u32, group: &Digest) -> Result<(), Refusal> {
+        self.lock().advance_epoch(epoch, group)?;
+        let instance = self.lock().instance();
+        self.1 = instance;
+        Ok(())
+    }
 }
 
 /// Order number, session, number, operation, agreed time and random bytes.
@@ -215,7 +222,7 @@ impl Group {
         let mut trinx = Vec::new();
         let mut replica = |id: ReplicaId| {
             let instances = config.all_pillars().map(|pillar| {
-                let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+                let instance = config.instance(id, pillar);
                 let inner = InProcessTrInX::new(&key, mac, digest, instance);
                 Shared(Arc::new(Mutex::new(inner)), instance)
             });

@@ -6,11 +6,13 @@
 //! what one lets leave passes through the next.
 
 mod archive;
+mod epochs;
 mod flood;
 mod forge;
 mod leaving_out;
 mod new_view;
 mod order;
+mod pbft;
 mod replies;
 mod services;
 mod state;
@@ -22,6 +24,7 @@ use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{PillarId, ReplicaId};
 use hybster_proto::output::{ClientLink, Input};
+use hybster_proto::protocol::Protocol;
 use hybster_proto::time::{Time, WallClock};
 
 use crate::random::Random;
@@ -30,6 +33,7 @@ use crate::watched::Watched;
 pub use archive::Archive;
 pub use flood::Flood;
 pub use order::Trick;
+pub use pbft::PbftLie;
 pub(crate) use twin::Workshop;
 pub use views::Lie;
 
@@ -58,6 +62,8 @@ pub struct Scene<'a> {
     pub random: &'a mut Random,
     /// Its trusted subsystems, one per pillar: shared with the core.
     pub trinx: &'a mut [Watched],
+    /// Those of the life that the replica had before this one, if it was replaced and they were kept.
+    pub earlier: &'a mut [Watched],
     /// Everything that was ever sent.
     pub archive: &'a Archive,
     /// What the host sends of its own accord; it passes through no further hook.
@@ -257,8 +263,14 @@ pub enum Behaviour {
         /// How many.
         count: u32,
     },
+    /// Leads an epoch beyond its end, with those that lag.
+    Overstayer,
+    /// Keeps the trusted subsystems of its earlier life, and uses both.
+    TwoLives,
     /// Runs a service of its own: its pages are not those of others, and its answers are.
     OtherService,
+    /// In a group that runs PBFT: lies about something, and tells each peer another story.
+    PbftLiar(PbftLie, u32),
     /// Runs a second core on the same TrInX instances, with another part of the group.
     SharedTwin,
     /// Runs a second core on a clone of its TrInX instances: what must not be possible.
@@ -294,7 +306,10 @@ impl Behaviour {
             Self::ReplyLiar { ppm } => Box::new(replies::ReplyLiar { ppm }),
             Self::Deaf { ppm } => Box::new(replies::Deaf { ppm }),
             Self::Flooder { flood, count } => Box::new(flood::Flooder { flood, count }),
+            Self::Overstayer => Box::new(epochs::Overstayer::default()),
+            Self::TwoLives => Box::new(epochs::TwoLives::default()),
             Self::OtherService => Box::new(services::OtherService),
+            Self::PbftLiar(lie, ppm) => Box::new(pbft::PbftLiar { lie, ppm }),
             Self::SharedTwin => Box::new(twin::Twin::new(workshop, workshop.trinx.to_vec())),
             #[cfg(feature = "controls")]
             Self::ClonedTwin => {
@@ -307,6 +322,9 @@ impl Behaviour {
     /// Any behaviour that an honest TrInX allows.
     pub(crate) fn random(r: &mut Random, group: &GroupConfig) -> Self {
         let ppm = *r.pick(&[2_000, 20_000, 100_000, 300_000, 1_000_000]);
+        if group.protocol == Protocol::Pbft {
+            return Self::random_pbft(r, group, ppm);
+        }
         match r.below(24) {
             0 => Self::SilentLeader,
             1 => Self::Corrupter { ppm: ppm.min(300_000) },
@@ -325,6 +343,25 @@ impl Behaviour {
             21 => Self::CheckpointLiar { ppm },
             22 => *r.pick(&[Self::ReplyLiar { ppm }, Self::Deaf { ppm }]),
             _ => Self::SharedTwin,
+        }
+    }
+
+    /// Any behaviour in a group that runs PBFT.
+    fn random_pbft(r: &mut Random, group: &GroupConfig, ppm: u32) -> Self {
+        match r.below(24) {
+            0 => Self::SilentLeader,
+            1 => Self::Corrupter { ppm: ppm.min(300_000) },
+            2 => Self::Splitter { ppm },
+            3 => Self::Withholder,
+            4 => Self::SilentPillar(r.below(group.pillars.into()) as u16),
+            5 => Self::Slowpoke { by_us: group.request_timeout_us * r.between(1, 9) / 10 },
+            6 => Self::Replayer { ppm },
+            7 => Self::StateLiar { ppm },
+            8 => *r.pick(&[Self::ReplyLiar { ppm }, Self::Deaf { ppm }]),
+            9 => Self::HoldsNothing,
+            // Without counters a second core can say anything.
+            10..=12 => Self::SharedTwin,
+            _ => Self::PbftLiar(*r.pick(&PbftLie::ALL), ppm),
         }
     }
 }

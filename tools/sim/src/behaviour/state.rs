@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hybster_proto::ids::OrderNumber;
 use hybster_proto::internals::{Checkpoint, CheckpointCertificate, encode_state, parse_state};
+use hybster_proto::membership::Ending;
 use hybster_proto::wire::state::Fetched;
 use hybster_proto::wire::{CheckpointId, kind, kind_of};
 use hybster_tss::{Digest, Proof, TrInX};
@@ -85,11 +86,15 @@ pub(super) struct CheckpointLiar {
 }
 
 impl CheckpointLiar {
-    fn certified(scene: &mut Scene<'_>, id: CheckpointId) -> Option<Checkpoint> {
+    fn certified(
+        scene: &mut Scene<'_>,
+        id: CheckpointId,
+        ending: Option<Ending>,
+    ) -> Option<Checkpoint> {
         let pillar = scene.group.checkpoint_pillar(id.order);
-        let digest = Checkpoint::certified(scene.replica, pillar, &id);
+        let digest = Checkpoint::certified(scene.replica, pillar, &id, ending.as_ref());
         let mac = scene.trinx[usize::from(pillar.0)].certify_mac(&digest).ok()?;
-        Some(Checkpoint { sender: scene.replica, id, proof: mac.proof })
+        Some(Checkpoint { sender: scene.replica, id, ending, proof: mac.proof })
     }
 }
 
@@ -101,7 +106,7 @@ impl Host for CheckpointLiar {
         {
             // Another one for each peer.
             lie.id.digest.0[0] = scene.random.below(4) as u8;
-            if let Some(lie) = Self::certified(scene, lie.id) {
+            if let Some(lie) = Self::certified(scene, lie.id, lie.ending) {
                 return send.push(Departure { message: lie.encode(scene.group), ..leaving });
             }
         }
@@ -125,7 +130,7 @@ impl Host for CheckpointLiar {
             return;
         }
         let id = CheckpointId { order, digest: Digest([scene.random.below(3) as u8; 32]) };
-        let Some(own) = Self::certified(scene, id) else {
+        let Some(own) = Self::certified(scene, id, None) else {
             return;
         };
         scene.send_some(&own.encode(scene.group));
@@ -135,6 +140,6 @@ impl Host for CheckpointLiar {
             votes.extend(scene.peers().map(|peer| (peer, Proof([7; 32]))));
             votes.sort_by_key(|(replica, _)| *replica);
         }
-        scene.send_some(&encode_state(&CheckpointCertificate { id, votes }));
+        scene.send_some(&encode_state(&CheckpointCertificate { id, ending: None, votes }));
     }
 }

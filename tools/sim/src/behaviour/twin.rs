@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hybster_proto::config::GroupConfig;
-use hybster_proto::hybster::Hybster;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::{
     ClientLink, Input, Network, Output, route_client_message, route_peer_message,
@@ -14,6 +13,7 @@ use hybster_proto::replica::Stages;
 
 use super::{Departure, Host, Scene};
 use crate::keys::Keys;
+use crate::ordering;
 use crate::replica::Core;
 use crate::store::Store;
 use crate::watched::{Record, Recorded, Watched};
@@ -47,8 +47,7 @@ impl Twin {
     pub(super) fn new(workshop: &Workshop<'_>, trinx: Vec<Watched>) -> Self {
         let Workshop { id, config, keys, .. } = workshop;
         let service = Recorded::new(Simulated(Box::new(Store::default())), Record::default());
-        let verifier = || keys.verifier(config);
-        let agreement = Hybster::agreement(config, *id, trinx, verifier);
+        let agreement = ordering::agreement(config, *id, trinx, keys);
         let randomness = keys.randomness(config);
         let core = Stages::new(Arc::clone(config), *id, agreement, service, randomness);
         Self {

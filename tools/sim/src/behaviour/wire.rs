@@ -1,6 +1,7 @@
 //! Behaviours that need no certificate: what a host can do to messages in transit.
 
 use bytes::{Bytes, BytesMut};
+use hybster_proto::internals::pbft;
 use hybster_proto::wire::{kind, kind_of, pillar_field};
 
 use super::{Departure, Host, Scene};
@@ -9,7 +10,8 @@ pub(super) struct SilentLeader;
 
 impl Host for SilentLeader {
     fn outgoing(&mut self, _: &mut Scene<'_>, leaving: Departure, send: &mut Vec<Departure>) {
-        if !matches!(kind_of(&leaving.message), kind::PREPARE | kind::NEW_VIEW) {
+        let leads = [kind::PREPARE, kind::NEW_VIEW, pbft::kind::PRE_PREPARE, pbft::kind::NEW_VIEW];
+        if !leads.contains(&kind_of(&leaving.message)) {
             send.push(leaving);
         }
     }
@@ -57,8 +59,8 @@ pub(super) struct Withholder;
 impl Host for Withholder {
     fn outgoing(&mut self, scene: &mut Scene<'_>, leaving: Departure, send: &mut Vec<Departure>) {
         match kind_of(&leaving.message) {
-            kind::BATCH => {}
-            kind::PREPARE => {
+            kind::BATCH | pbft::kind::BODY => {}
+            kind::PREPARE | pbft::kind::PRE_PREPARE => {
                 // The same peer for one order number, whatever else happens to it.
                 let order = leaving.message.get(16).copied().unwrap_or(0);
                 let peers = u64::from(scene.group.replicas) - 1;
@@ -80,7 +82,17 @@ impl Host for SilentPillar {
     fn outgoing(&mut self, _: &mut Scene<'_>, leaving: Departure, send: &mut Vec<Departure>) {
         let of_pillar = matches!(
             kind_of(&leaving.message),
-            kind::PREPARE | kind::COMMIT | kind::CHECKPOINT | kind::BATCH | kind::BATCH_REQUEST
+            kind::PREPARE
+                | kind::COMMIT
+                | kind::CHECKPOINT
+                | kind::BATCH
+                | kind::BATCH_REQUEST
+                | pbft::kind::PRE_PREPARE
+                | pbft::kind::PREPARE
+                | pbft::kind::COMMIT
+                | pbft::kind::CHECKPOINT
+                | pbft::kind::BODY
+                | pbft::kind::BODY_REQUEST
         ) && pillar_field(&leaving.message).is_some_and(|p| p.0 == self.pillar);
         if !of_pillar {
             send.push(leaving);

@@ -239,11 +239,11 @@ mod tests {
                 (session as usize * 7919) % 300_000,
             );
         }
-        let pages = table.snapshot(OrderNumber(4), 9);
+        let pages = table.snapshot(OrderNumber(4), 9, None);
         let length = |at| pages.page(at).len();
         assert!((0..pages.page_count()).all(|at| length(at) <= 2 << 20));
         assert!(pages.page_count() > 1 + 200_u64.div_ceil(32), "large pages are split");
-        let (mut copy, _) = SessionTable::restore(&config(), &pages, OrderNumber(4)).unwrap();
+        let (mut copy, _, _) = SessionTable::restore(&config(), &pages, OrderNumber(4)).unwrap();
         for session in 201..=400_u64 {
             for table in [&mut table, &mut copy] {
                 run(
@@ -257,7 +257,7 @@ mod tests {
         }
         let [one, other] = [table, copy].map(|mut table| {
             table.check_all_invariants();
-            let pages = table.snapshot(OrderNumber(8), 9);
+            let pages = table.snapshot(OrderNumber(8), 9, None);
             (0..pages.page_count()).map(|at| pages.page(at)).collect::<Vec<_>>()
         });
         assert!(one == other);
@@ -267,7 +267,7 @@ mod tests {
     fn more_than_may_be_kept_is_not_restored() {
         let mut table = SessionTable::new(&config());
         (1..=10).for_each(|session| run(&mut table, 1, session, 1, 900_000));
-        let pages = table.snapshot(OrderNumber(4), 9);
+        let pages = table.snapshot(OrderNumber(4), 9, None);
         let less = GroupConfig { kept_result_bytes: 8 << 20, ..config() };
         assert!(SessionTable::restore(&less, &pages, OrderNumber(4)).is_err());
     }

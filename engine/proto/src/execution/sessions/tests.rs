@@ -59,8 +59,8 @@ fn a_result_is_not_given_to_another_request_with_its_number() {
     let done = Some(Lookup::Executed(ReplyStatus::Done, b"of one"));
     assert_eq!(table.lookup(id, RequestNumber(4), one), done);
     // A copy of the table knows as much.
-    let pages = table.snapshot(OrderNumber(9), 0);
-    let (table, _) = SessionTable::restore(&config(2, 10), &pages, OrderNumber(9)).unwrap();
+    let pages = table.snapshot(OrderNumber(9), 0, None);
+    let (table, _, _) = SessionTable::restore(&config(2, 10), &pages, OrderNumber(9)).unwrap();
     assert_eq!(table.lookup(id, RequestNumber(4), other), taken);
     assert_eq!(table.lookup(id, RequestNumber(4), one), done);
 }
@@ -76,6 +76,7 @@ fn a_place_from_before_an_eviction_is_another_session_s() {
         |place, id, number| match table.lookup_or_open(place, id, RequestNumber(number), TAG) {
             Lookup::New(at) => Ok(at),
             Lookup::Executed(status, _) | Lookup::Refused(status) => Err(status),
+            Lookup::Administration => unreachable!("nobody administers this group"),
         };
     assert_eq!(judge(places[0], old, 2), Err(ReplyStatus::Evicted));
     assert_eq!(judge(places[1], kept, 1), Err(ReplyStatus::Done));
@@ -160,20 +161,20 @@ fn a_restored_table_behaves_the_same() {
         run(&mut table, session((i % 3) as u32, i * 7 % 61 + i / 4), i / 2 + 1);
     }
     let order = OrderNumber(256);
-    let snapshot = table.snapshot(order, 7);
-    let (mut other, time_ms) = SessionTable::restore(&config, &snapshot, order).unwrap();
+    let snapshot = table.snapshot(order, 7, None);
+    let (mut other, time_ms, _) = SessionTable::restore(&config, &snapshot, order).unwrap();
     assert_eq!(time_ms, 7);
     for i in 500..900u64 {
         let id = session((i % 3) as u32, i * 7 % 61 + i / 4);
         assert_eq!(run(&mut table, id, i / 2 + 1), run(&mut other, id, i / 2 + 1));
     }
-    let (a, b) = (table.snapshot(order, 7), other.snapshot(order, 7));
+    let (a, b) = (table.snapshot(order, 7, None), other.snapshot(order, 7, None));
     assert_eq!(a.page_count(), b.page_count());
     for page in 0..a.page_count() {
         assert_eq!(a.page(page), b.page(page));
     }
     // The snapshot taken before is unchanged by what came after.
-    let (again, _) = SessionTable::restore(&config, &snapshot, order).unwrap();
+    let (again, _, _) = SessionTable::restore(&config, &snapshot, order).unwrap();
     assert!(again.clock < table.clock);
 }
 
@@ -188,7 +189,7 @@ fn copies_use_the_memory_of_pages_whose_snapshots_are_gone() {
         }
         let pages = table.pages.iter().map(|held| held.page().entries.as_ptr() as usize);
         seen.extend(pages);
-        let snapshot = table.snapshot(OrderNumber(order), 7);
+        let snapshot = table.snapshot(OrderNumber(order), 7, None);
         let content: Vec<Bytes> = (0..5).map(|page| snapshot.page(page)).collect();
         snapshots.push_back((snapshot, content));
         if snapshots.len() > Retired::SNAPSHOTS {
@@ -206,11 +207,51 @@ fn hostile_pages_are_errors() {
     let config = config(1, 40);
     let mut table = SessionTable::new(&config);
     run(&mut table, session(1, 1), 1);
-    let snapshot = table.snapshot(OrderNumber(256), 7);
+    let snapshot = table.snapshot(OrderNumber(256), 7, None);
     assert!(SessionTable::restore(&config, &snapshot, OrderNumber(512)).is_err());
     let mut pages = crate::service::Pages(vec![snapshot.page(0), snapshot.page(1)]);
     pages.0[1] = pages.0[1].slice(..10);
     assert!(SessionTable::restore(&config, &pages, OrderNumber(256)).is_err());
     pages.0.pop();
     assert!(SessionTable::restore(&config, &pages, OrderNumber(256)).is_err());
+}
+
+/// A change of members is in the first page while it is pending, and nowhere else; without one the page is what
+/// it always was.
+#[test]
+fn a_pending_change_is_part_of_the_first_page() {
+    use crate::ids::ReplicaId;
+    use crate::membership::{Administrator, Change, Ending, NextConfiguration};
+    use hybster_tss::{ClientSigningKey, Digest, Life};
+
+    let key = ClientSigningKey::from_bytes([5; 32]).public();
+    let administrator = Some(Administrator { client: ClientId(7), key });
+    let config = GroupConfig { administrator, ..config(1, 40) };
+    let order = OrderNumber(256);
+    let mut table = SessionTable::new(&config);
+    run(&mut table, session(1, 1), 1);
+    let next = NextConfiguration::replacing(&config, ReplicaId(1), Life(9), Bytes::new());
+    let ending = Ending { boundary: OrderNumber(512), next: Digest([3; 32]) };
+    let change = Change { ending, next: next.encode() };
+    let (without, with) = (table.snapshot(order, 7, None), table.snapshot(order, 7, Some(&change)));
+    assert_eq!(SessionTable::change_in(&without.page(0)), None);
+    assert_eq!(SessionTable::change_in(&with.page(0)), Some(change.clone()));
+    assert_eq!(with.page(1), without.page(1));
+    for page in [with.page(0), without.page(0)] {
+        assert_eq!(SessionTable::time_in(&page), Some(7));
+    }
+    let put = 44 + change.next.len();
+    let (page, plain) = (with.page(0), without.page(0));
+    assert_eq!((page[..4].to_vec(), plain[..4].to_vec()), (vec![4, 0, 0, 0], vec![3, 0, 0, 0]));
+    assert_eq!((&page[4..64], &page[64 + put..]), (&plain[4..64], &plain[64..]));
+    let (_, _, restored) = SessionTable::restore(&config, &with, order).unwrap();
+    assert_eq!(restored, Some(change));
+    for cut in 0..page.len() {
+        assert!(SessionTable::change_in(&page[..cut]).is_none() || cut >= 64 + put);
+    }
+    // The administrator has no session, whatever comes from there.
+    let (id, number) = (session(7, 1), RequestNumber(1));
+    let lookup = table.lookup_or_open(Place::UNKNOWN, id, number, TAG);
+    assert_eq!(lookup, Lookup::Administration);
+    assert_eq!(table.len(), 1);
 }

@@ -32,6 +32,10 @@ impl Evidence for CheckpointCertificate {
     fn message(&self) -> Option<Bytes> {
         Some(encode_state(self))
     }
+
+    fn boundary(&self) -> Option<OrderNumber> {
+        Self::boundary(self)
+    }
 }
 
 impl<V: Verifier> Control<V> {
@@ -115,7 +119,7 @@ impl<V: Verifier> Control<V> {
         }
         let to = Destination::Peer(peer);
         let certificate = self.catch_up.highest();
-        if certificate.id.order > OrderNumber(0) {
+        if !certificate.votes.is_empty() {
             out.send(to, encode_state(certificate), SendTag::Transient);
         }
         if let Some(new_view) = &self.established {

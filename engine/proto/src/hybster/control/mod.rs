@@ -46,6 +46,7 @@ use crate::output::{Output, Reject, ToControl};
 use crate::protocol::ControlStatus;
 use crate::shared::catch_up::CatchUp;
 use crate::shared::differences::Differences;
+use crate::shared::outside::Outside;
 use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
 use crate::wire::state::StateRequest;
@@ -53,7 +54,6 @@ use crate::wire::{kind, kind_of};
 
 pub(crate) use messages::MAX_CHANGES;
 use messages::{Messages, Subject};
-use outside::Outside;
 use recovery::Resumed;
 
 enum Phase {
@@ -250,8 +250,9 @@ impl<V: Verifier> Control<V> {
                 self.way_us = path.takes_us;
                 self.longest_way_us = self.longest_way_us.max(path.takes_us);
             }
-            // The driver answers status requests; it knows more than this stage.
-            ToControl::StatusRequest(_) => {}
+            // The driver answers status requests; it knows more than this stage. And what is another
+            // protocol's is not for this one.
+            ToControl::StatusRequest(_) | ToControl::Pbft(_) => {}
         }
         self.evaluate(now, out);
         self.differences.forward(self.catch_up.stable().id.order, out);

@@ -38,7 +38,7 @@ impl<V: Verifier> Control<V> {
         it.established = recovered.established;
         it.left_since_stable = recovered.left_since_stable;
         it.catch_up.recover(recovered.stable);
-        if it.config.faults > 0 {
+        if it.config.faults > 0 && !recovered.is_first_start {
             it.untold = it.config.all_pillars().collect();
         }
         if it.current > it.stable_view {
@@ -99,6 +99,7 @@ impl<V: Verifier> Control<V> {
         if resumed.is_behind {
             self.catch_up.transfer_stable(out);
         }
+        self.catch_up.tell_end(out);
         self.check_invariants(out);
     }
 }

@@ -163,7 +163,6 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         out.log(|| record::entered(self.pillar, view, current));
         self.note_prepared(prepares.last());
         self.view = view;
-        self.held_back = 0;
         self.active = current == view;
         self.proposals.clear();
         self.preferred = PreferredQuorum::new(self.config.next_to_leader(view));
@@ -185,6 +184,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         self.progressed();
         self.announce(0, out);
+        self.drive(out);
         self.advance(out);
         self.replay_later(now, out);
     }

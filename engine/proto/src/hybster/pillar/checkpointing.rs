@@ -6,6 +6,7 @@ use super::Pillar;
 use crate::hybster::input::ControlInput;
 use crate::hybster::wire::checkpoint::{Checkpoint, CheckpointCertificate};
 use crate::ids::ReplicaId;
+use crate::membership::Ending;
 use crate::output::{Destination, Output, Reject, SendTag, ToControl};
 use crate::shared::votes::{Claim, Relevance};
 use crate::time::Time;
@@ -19,21 +20,31 @@ impl Claim for Checkpoint {
     fn id(&self) -> CheckpointId {
         self.id
     }
+
+    fn agrees(&self, other: &Self) -> bool {
+        (self.id, self.ending) == (other.id, other.ending)
+    }
 }
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// TR listing 18, sendCheckpoint.
-    pub(super) fn certify_checkpoint(&mut self, id: CheckpointId, now: Time, out: &mut Output) {
+    pub(super) fn certify_checkpoint(
+        &mut self,
+        id: CheckpointId,
+        ending: Option<Ending>,
+        now: Time,
+        out: &mut Output,
+    ) {
         // Execution may install a state after a later checkpoint became stable. A claim for it would
         // serve nobody, and is forgotten if it was sent before (seed 164750835551752).
         if self.checkpoints.is_passed(id.order) || self.checkpoints.has(self.id, &id) {
             return;
         }
-        let digest = Checkpoint::certified(self.id, self.pillar, &id);
+        let digest = Checkpoint::certified(self.id, self.pillar, &id, ending.as_ref());
         let Some(mac) = Self::granted(self.trinx.certify_mac(&digest), out) else {
             return;
         };
-        let own = Checkpoint { sender: self.id, id, proof: mac.proof };
+        let own = Checkpoint { sender: self.id, id, ending, proof: mac.proof };
         let message = own.encode(&self.config);
         out.send_new(Destination::AllPeers, message, SendTag::Checkpoint(id.order));
         self.checkpoints.sent(own, now);
@@ -61,7 +72,8 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             }
             Relevance::Useless => return Err(Reject::Irrelevant),
         }
-        let digest = Checkpoint::certified(checkpoint.sender, self.pillar, &checkpoint.id);
+        let Checkpoint { sender, id, ending, .. } = &checkpoint;
+        let digest = Checkpoint::certified(*sender, self.pillar, id, ending.as_ref());
         if !self.verifier.verify_mac(&checkpoint.mac(&self.config), &digest) {
             return Err(Reject::BadCertificate);
         }
@@ -70,11 +82,11 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     }
 
     fn store_checkpoint(&mut self, checkpoint: Checkpoint, out: &mut Output) {
-        let id = checkpoint.id;
+        let (id, ending) = (checkpoint.id, checkpoint.ending);
         self.compare(&checkpoint, out);
         if let Some(agreeing) = self.checkpoints.store(checkpoint) {
             let votes = agreeing.iter().map(|vote| (vote.sender, vote.proof)).collect();
-            let certificate = CheckpointCertificate { id, votes };
+            let certificate = CheckpointCertificate { id, ending: ending.map(Box::new), votes };
             out.control(ControlInput::CheckpointStable(certificate));
         } else if self.checkpoints.is_undecidable(id.order, self.config.replicas) {
             out.control(ControlInput::Undecidable { order: id.order });

@@ -21,6 +21,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             view,
             active,
             slots,
+            boundary,
             digests: _,
             prepared,
             committed,
@@ -40,7 +41,6 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             checkpoints,
             outstanding_since: _,
             backoff: _,
-            held_back: _,
             uncommitted_since: _,
             commit_timeout: _,
             last_hint: _,
@@ -59,6 +59,9 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         into.number(view.0);
         into.flag(*active);
         into.number(slots.base());
+        if *boundary != u64::MAX {
+            into.number(*boundary);
+        }
         for slot in slots.base()..slots.end() {
             slot_into(slots.get(slot).expect("inside the log"), into);
         }

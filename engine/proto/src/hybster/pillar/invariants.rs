@@ -90,9 +90,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::{Bytes, BytesMut};
-    use hybster_tss::{
-        CounterValue, Digest, GroupKey, InProcessTrInX, InProcessVerifier, InstanceId, Proof,
-    };
+    use hybster_tss::{CounterValue, Digest, GroupKey, InProcessTrInX, InProcessVerifier, Proof};
 
     use super::*;
     use crate::config::GroupConfig;
@@ -111,7 +109,7 @@ mod tests {
     fn pillar() -> Tested {
         let config = Arc::new(GroupConfig::default());
         let (key, digest) = (GroupKey::from_bytes([7; 32]), config.digest());
-        let instance = InstanceId { replica: 1, pillar: 1, epoch: config.epoch };
+        let instance = config.instance(ReplicaId(1), PillarId(1));
         let trinx = InProcessTrInX::new(&key, config.mac, digest, instance);
         let verifier = InProcessVerifier::new(&key, config.mac, digest);
         let mut pillar = Pillar::new(config, ReplicaId(1), PillarId(1), trinx, verifier);

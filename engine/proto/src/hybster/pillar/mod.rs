@@ -6,7 +6,7 @@
 //! order, so its counter O tells how far it took part.
 //!
 //! Invariants: `base ≤ handed`, `base ≤ committed ≤ prepared ≤ base + window`; a certificate with
-//! O is only made for slots in the window; every stored PREPARE was checked completely. `view` is
+//! O is only made for slots in the window, which ends with the epoch at the latest; every stored PREPARE was checked completely. `view` is
 //! the last view entered; while it is not `active`, the replica has left it and certifies nothing.
 
 mod abort;
@@ -83,6 +83,8 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     /// Whether the view is stable here: v_cur = v_stab and not about to leave.
     active: bool,
     slots: Slots,
+    /// The first slot beyond the epoch; [`u64::MAX`] while no end is known.
+    boundary: u64,
     /// Where in the log a batch is.
     digests: Digests,
     /// The slot to certify next, o_prep + 1.
@@ -123,8 +125,6 @@ pub struct Pillar<T: TrInX, V: Verifier + RequestVerifier> {
     /// Since when something is outstanding without progress.
     outstanding_since: Option<Time>,
     backoff: u32,
-    /// Batches that it proposed and the request intake does not know of yet, so that the next one is longer.
-    held_back: u32,
     /// Since when a slot that this replica certified in its view waits for its commitment.
     uncommitted_since: Option<Time>,
     commit_timeout: AdaptiveTimeout,
@@ -152,13 +152,14 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         trinx: T,
         verifier: V,
     ) -> Self {
-        let instance = InstanceId { replica: id.0, pillar: pillar.0, epoch: config.epoch };
+        let instance = config.instance(id, pillar);
         assert_eq!(trinx.instance(), instance, "every pillar needs its own TrInX instance");
         let replicas = usize::from(config.replicas);
         let slots = Slots::new(LOG_WINDOWS * config.window_slots());
         Self {
             digests: Digests::new(slots.places()),
             slots,
+            boundary: u64::MAX,
             id,
             pillar,
             trinx,
@@ -183,7 +184,6 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             checkpoints: Votes::new(&config),
             outstanding_since: None,
             backoff: 0,
-            held_back: 0,
             uncommitted_since: None,
             commit_timeout: AdaptiveTimeout::new(2 * config.request_timeout_us),
             last_hint: None,
@@ -268,8 +268,18 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             ToPillar::Hybster(PillarInput::Enter { view, current, prepares }) => {
                 self.enter(view, current, &prepares, now, out);
             }
-            ToPillar::ForwardWindow { to } => self.forward_window(to, out),
-            ToPillar::CertifyCheckpoint { id } => self.certify_checkpoint(id, now, out),
+            ToPillar::ForwardWindow { to, boundary } => {
+                self.bounded_by(boundary);
+                self.forward_window(to, out);
+                self.drive(out);
+            }
+            ToPillar::EndsAt(boundary) => {
+                self.bounded_by(Some(boundary));
+                self.drive(out);
+            }
+            ToPillar::CertifyCheckpoint { id, ending } => {
+                self.certify_checkpoint(id, ending.map(|ending| *ending), now, out);
+            }
             ToPillar::Summarize => self.summary_due = true,
             ToPillar::AskPeers => self.ask_peers(out),
             ToPillar::TellCommitted { round } => {
@@ -290,9 +300,10 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 self.answers.left(peer, answers);
                 self.send_batches(peer, out);
             }
+            // What is another protocol's is not for this one.
+            ToPillar::Pbft(_) => {}
         }
         self.note_progress(now);
-        self.release_held_back(out);
         self.tell_window(out);
         self.check_invariants(out);
         if cfg!(debug_assertions) && is_rare && out.fatal.is_none() {
@@ -430,11 +441,29 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     /// The first slot that may not be certified yet.
     fn window_end(&self) -> u64 {
         let windows = 1 + u64::from(mutants::active(Mutant::WindowUnchecked));
-        self.slots.base() + windows * self.config.window_slots()
+        (self.slots.base() + windows * self.config.window_slots()).min(self.boundary)
+    }
+
+    /// The epoch ends with this order number. A certificate that moves the window beyond the order number of
+    /// the change says so, and this replica's execution of it does; they say the same.
+    pub(in crate::hybster) fn bounded_by(&mut self, boundary: Option<OrderNumber>) {
+        let Some(boundary) = boundary else { return };
+        let end = self.config.slots_before(boundary);
+        assert!(self.boundary == u64::MAX || self.boundary == end, "an epoch has one end");
+        self.boundary = end;
+    }
+
+    /// As a leader, orders up to the end of the epoch, no-ops if nothing else.
+    pub(in crate::hybster) fn drive(&mut self, out: &mut Output) {
+        if self.boundary != u64::MAX && self.is_leader() && self.prepared < self.boundary {
+            self.proposals.fill(self.boundary - 1);
+            let taken = self.propose_ready(out);
+            self.announce(taken, out);
+        }
     }
 
     fn instance_of(&self, replica: ReplicaId) -> InstanceId {
-        InstanceId { replica: replica.0, pillar: self.pillar.0, epoch: self.config.epoch }
+        self.config.instance(replica, self.pillar)
     }
 
     /// A certificate that TrInX must grant to a correct replica.

@@ -12,17 +12,12 @@ use crate::hybster::wire::last_seen::LastSeen;
 use crate::hybster::wire::ordering::{Commit, PREPARE_HEAD, PrepareHeader};
 use crate::ids::{PillarId, ReplicaId};
 use crate::mutants::{self, Mutant};
-use crate::output::{ClientLink, Destination, Fatal, Output, Reject, SendTag, ToExecution};
+use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToExecution};
 use crate::shared::proposals::Proposal;
-use crate::shared::requests::{RequestChecks, is_admissible, is_proved};
+use crate::shared::requests::{authentic_only, check_batch};
 use crate::time::Time;
 use crate::trace::{Phase, TraceEvent};
-use crate::wire::{self, Requests};
-
-/// A batch is short if it is so many times shorter than it may be.
-const SHORT: u64 = 4;
-/// Slots of a pillar that are under way over slow wires while it proposes short batches.
-const MOST_SHORT: u64 = 8;
+use crate::wire;
 
 impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     // ------------------------------------------------------------------ the leader
@@ -33,87 +28,18 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             return;
         }
         let mut taken = 0;
-        let is_short = (buffer.len() as u64) < u64::from(self.path.batch_bytes) / SHORT;
-        match self.authentic_only(buffer, requests, out) {
+        let Self { verifier, config, .. } = &*self;
+        match authentic_only(verifier, config, PREPARE_HEAD, buffer, requests, out) {
             Some((buffer, requests)) => self.proposals.push(buffer, requests),
             None => taken += 1,
         }
         taken += self.propose_ready(out);
-        if is_short && self.has_many_under_way() {
-            self.held_back += std::mem::take(&mut taken);
-        }
         self.announce(taken, out);
-    }
-
-    /// Whether wires are slow and so many slots under way that the next batch should be a longer one: each has its
-    /// COMMITs, which take as much of the followers' wires as a few short requests of the leader's.
-    fn has_many_under_way(&self) -> bool {
-        self.path.is_costly()
-            && self.prepared.saturating_sub(self.committed) >= MOST_SHORT
-            && !mutants::active(Mutant::ShortBatches)
-    }
-
-    /// The request intake hears of batches that were held back, once fewer slots are under way.
-    pub(super) fn release_held_back(&mut self, out: &mut Output) {
-        if self.held_back > 0 && !self.has_many_under_way() {
-            let taken = std::mem::take(&mut self.held_back);
-            self.announce(taken, out);
-        }
-    }
-
-    /// Checks the requests of a batch and cuts out forged ones, so that the other clients in the batch
-    /// do not suffer. That costs a copy, and a check of each request alone. The client loses its link:
-    /// a request in a batch was either stored, and checked then, or came over the link of the
-    /// session's own client, which the intake compares ([`Intake`](crate::intake::Intake)). So a peer
-    /// that forwards a forged request cannot make another client lose its link.
-    fn authentic_only(
-        &self,
-        buffer: BytesMut,
-        requests: u32,
-        out: &mut Output,
-    ) -> Option<(BytesMut, u32)> {
-        let body = &buffer[PREPARE_HEAD..];
-        if self.check_requests(body, requests).is_ok() {
-            return Some((buffer, requests));
-        }
-        let mut kept = BytesMut::with_capacity(buffer.len());
-        kept.resize(PREPARE_HEAD, 0);
-        let mut count = 0;
-        for request in Requests::new(body).flatten() {
-            if self.is_authentic(&request) {
-                kept.extend_from_slice(request.record);
-                count += 1;
-            } else {
-                let session = request.session;
-                let (client, incarnation) = (session.client, session.incarnation());
-                let link = ClientLink { client, incarnation };
-                out.reject_client(link, &[wire::kind::REQUESTS], Reject::BadRequest);
-            }
-        }
-        (count > 0).then_some((kept, count))
-    }
-
-    fn is_authentic(&self, request: &wire::RequestRef<'_>) -> bool {
-        is_admissible(&self.config, request)
-            && (is_proved(&self.verifier, request) || mutants::active(Mutant::RequestMac))
     }
 
     /// Checks that a batch consists of exactly `count` authentic requests within the limits.
     pub(super) fn check_requests(&self, body: &[u8], count: u32) -> Result<(), Reject> {
-        let limit = self.config.batch_max_bytes as usize;
-        if count == 0 || count > self.config.batch_max_requests || (body.len() > limit && count > 1)
-        {
-            return Err(Reject::BadBatch);
-        }
-        let mut left = count;
-        let mut checks = RequestChecks::new(&self.verifier, &self.config);
-        for request in Requests::new(body) {
-            let request = request.map_err(|_| Reject::BadBatch)?;
-            left = left.checked_sub(1).ok_or(Reject::BadBatch)?;
-            checks.push(&request)?;
-        }
-        checks.finish()?;
-        if left == 0 { Ok(()) } else { Err(Reject::BadBatch) }
+        check_batch(&self.verifier, &self.config, body, count)
     }
 
     /// TR listing 16, proposalReady. Returns the number of batches that left the queue.

@@ -38,9 +38,6 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             recovered.counters[Counter::Ordering.index()],
             "the counter is where the log says"
         );
-        if it.config.faults > 0 {
-            it.seen.returns();
-        }
         it.view = recovered.view;
         it.active = recovered.active;
         it.slots.forward(recovered.base);
@@ -71,6 +68,13 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         it
     }
 
+    /// Peers may have seen what its log does not have (DEVIATIONS 32).
+    pub(in crate::hybster) fn awaits_last_seen(&mut self) {
+        if self.config.faults > 0 {
+            self.seen.returns();
+        }
+    }
+
     /// Goes on where it was: what it may certify now, and, as a leader, where it proposes next.
     pub(in crate::hybster) fn resume(&mut self, now: Time, out: &mut Output) {
         self.now = now;
@@ -79,6 +83,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         }
         self.tell_votes(out);
         self.announce(0, out);
+        self.drive(out);
         self.advance(out);
         self.note_progress(now);
         self.tell_window(out);

@@ -7,7 +7,7 @@
 //! - it did not come *late*, behind the clock by more than the bound and the time that it may have
 //!   been under way; how long that may be, the adaptive commit timeout knows, and its length and that of
 //!   the proposals that came before it without a pause say what a slow wire takes for them
-//!   ([`Timing::arrived`]);
+//!   ([`Arrivals`]);
 //! - it does not lie before an earlier time of the pillar in this view.
 //!
 //! What is refused holds up the slots after it, and so makes the leader suspect (`commit_deadline`).
@@ -26,14 +26,8 @@ use super::slots::{Slot, StoredPrepare};
 use crate::config::GroupConfig;
 use crate::hybster::wire::ordering::PrepareHeader;
 use crate::mutants::{self, Mutant};
+use crate::shared::arrivals::Arrivals;
 use crate::time::{Time, WallClock};
-
-/// What the slowest wire that a leader may have carries, in bytes per millisecond: 1 Mbit/s. A long
-/// proposal is under way for seconds over such a wire, until each follower has a copy.
-const SLOWEST_WIRE: u64 = 125;
-
-/// What else goes over a busy wire between two proposals of a pillar, in multiples of the second one.
-const OTHERS: u64 = 16;
 
 /// What a pillar knows about times.
 pub(super) struct Timing {
@@ -47,10 +41,7 @@ pub(super) struct Timing {
     pub(super) inherited: u64,
     /// What the slot to certify next holds, if its time is refused.
     pub(super) refused: Option<Refused>,
-    /// Since when proposals may have followed each other without a pause on the slowest wire.
-    busy_since_ms: u64,
-    /// When the last one of them came.
-    last_came_ms: u64,
+    arrivals: Arrivals,
 }
 
 /// A PREPARE that is not acknowledged because of its time.
@@ -69,27 +60,8 @@ impl Timing {
             last_ms: 0,
             inherited: 0,
             refused: None,
-            busy_since_ms: 0,
-            last_came_ms: 0,
+            arrivals: Arrivals::default(),
         }
-    }
-
-    /// A proposal arrived that takes the slowest wire `carried_ms`; since when it may have been under
-    /// way, but for no longer than `longest_ms`.
-    ///
-    /// A wire that becomes slow holds what its host gave it while it was fast: proposals whose times are
-    /// as old as they had to wait for those before them. The wire was busy with these all the time, so
-    /// each came no later after the one before than the slowest wire takes for it and for [`OTHERS`] times
-    /// as much from other pillars and of other kinds. A leader whose clock stands can make its wire look
-    /// busy, too: so this excuses no more than the group's bound does, and than one long proposal does.
-    fn arrived(&mut self, now_ms: u64, carried_ms: u64, longest_ms: u64) -> u64 {
-        let began_ms = now_ms.saturating_sub(carried_ms);
-        if began_ms > self.last_came_ms + OTHERS * carried_ms || now_ms < self.last_came_ms {
-            self.busy_since_ms = began_ms;
-        }
-        self.last_came_ms = now_ms;
-        self.busy_since_ms = self.busy_since_ms.max(now_ms.saturating_sub(longest_ms));
-        self.busy_since_ms.min(began_ms)
     }
 
     /// The time for the next proposal: what the clock shows, unless it went back.
@@ -137,15 +109,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
             return false;
         }
         let now_ms = self.timing.clock.unix_ms(self.now);
-        let copies = u64::from(self.config.replicas) - 1;
-        let longest_ms = carried_ms(self.config.batch_max_bytes as usize, copies);
-        let longest_ms = longest_ms.min(self.timing.bound_ms);
-        let carried_ms = carried_ms(bytes, copies);
-        let since_ms = if mutants::active(Mutant::BusyWireIgnored) {
-            now_ms.saturating_sub(carried_ms)
-        } else {
-            self.timing.arrived(now_ms, carried_ms, longest_ms)
-        };
+        let since_ms = self.timing.arrivals.sent_since_ms(&self.config, now_ms, bytes);
         let spare_ms = self.commit_timeout.delay_us() / 1000 + self.timing.clock.late_ms();
         header.time_ms.saturating_add(self.timing.bound_ms + spare_ms) < since_ms
     }
@@ -174,40 +138,5 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
     pub(super) fn early_deadline(&self) -> Option<Time> {
         let until_ms = self.timing.refused?.until_ms?;
         self.active.then(|| self.timing.clock.time_at(until_ms))
-    }
-}
-
-/// How long so many copies of a message are under way over the slowest wire, in milliseconds.
-const fn carried_ms(bytes: usize, copies: u64) -> u64 {
-    (bytes as u64).saturating_mul(copies) / SLOWEST_WIRE
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hybster::wire::ordering::PREPARE_HEAD;
-
-    /// Proposals whose times are all 0 come every 900 ms from 10 s on, each of which takes the slowest
-    /// wire 100 ms: they may all have been sent at first, as far as the bound reaches back.
-    #[test]
-    fn proposals_without_a_pause_may_all_have_waited_for_each_other() {
-        let mut timing = Timing::new(&GroupConfig::default());
-        assert_eq!(timing.arrived(10_000, 100, 5_000), 9_900);
-        for at in (1..5).map(|count| 10_000 + 900 * count) {
-            assert_eq!(timing.arrived(at, 100, 5_000), 9_900);
-        }
-        assert_eq!(timing.arrived(15_000, 600, 5_000), 10_000);
-        // A pause: nothing that came before held it up.
-        assert_eq!(timing.arrived(16_701, 100, 5_000), 16_601);
-        // The clock went back.
-        assert_eq!(timing.arrived(7_000, 100, 5_000), 6_900);
-    }
-
-    #[test]
-    fn the_slowest_wire_carries_a_megabit_a_second() {
-        assert_eq!(carried_ms(1_000_000 / 8, 1), 1000);
-        // The last follower's copy of a batch of 1 MiB, where each has its own.
-        assert_eq!(carried_ms(1 << 20, 2), 16_777);
-        assert!(carried_ms(PREPARE_HEAD, 2) < 5, "short ones hardly wait");
     }
 }

@@ -50,7 +50,7 @@ fn committed(through: u64) -> LogRecord {
 fn stable(order: u64) -> LogRecord {
     let id = crate::wire::CheckpointId { order: OrderNumber(order), digest: Digest([7; 32]) };
     let votes = vec![(ReplicaId(0), Proof([2; 32])), (ReplicaId(2), Proof([3; 32]))];
-    record::stable(&CheckpointCertificate { id, votes })
+    record::stable(&CheckpointCertificate { id, ending: None, votes })
 }
 
 fn read(durable: u64, records: &[LogRecord]) -> Result<Recovered, RecoveryError> {

@@ -1,6 +1,6 @@
 //! Checks of certificates and of the parts of view changes: pure functions over messages.
 
-use hybster_tss::{Counter, CounterValue, Digest, IndependentCertificate, InstanceId, Verifier};
+use hybster_tss::{Counter, CounterValue, Digest, IndependentCertificate, Verifier};
 
 use crate::config::GroupConfig;
 use crate::hybster::wire::checkpoint::{Checkpoint, CheckpointCertificate};
@@ -22,7 +22,7 @@ pub(crate) fn verify_prepare<V: Verifier>(
     digest: &Digest,
 ) -> bool {
     let leader = config.leader(header.view);
-    let instance = instance(config, leader, header.pillar);
+    let instance = config.instance(leader, header.pillar);
     if header.noop {
         (header.previous < CounterValue::new(header.view.0, header.first.0)
             || mutants::active(Mutant::NoopPrevious))
@@ -34,17 +34,13 @@ pub(crate) fn verify_prepare<V: Verifier>(
     }
 }
 
-pub(crate) fn instance(config: &GroupConfig, replica: ReplicaId, pillar: PillarId) -> InstanceId {
-    InstanceId { replica: replica.0, pillar: pillar.0, epoch: config.epoch }
-}
-
 /// TR listing 18, isCorrectCheckpointCertificate: f+1 replicas vouch for one state.
 pub(crate) fn verify_checkpoint_certificate<V: Verifier>(
     verifier: &V,
     config: &GroupConfig,
     certificate: &CheckpointCertificate,
 ) -> Result<(), Reject> {
-    if certificate.id.order == OrderNumber(0) {
+    if certificate.id == config.membership.beginning && certificate.ending.is_none() {
         return Ok(());
     }
     let alone = mutants::active(Mutant::CheckpointOfOne);
@@ -53,23 +49,27 @@ pub(crate) fn verify_checkpoint_certificate<V: Verifier>(
     }
     let pillar = config.checkpoint_pillar(certificate.id.order);
     let valid = certificate.checkpoints().all(|checkpoint| {
-        let digest = Checkpoint::certified(checkpoint.sender, pillar, &checkpoint.id);
+        let ending = checkpoint.ending.as_ref();
+        let digest = Checkpoint::certified(checkpoint.sender, pillar, &checkpoint.id, ending);
         verifier.verify_mac(&checkpoint.mac(config), &digest)
     });
     if valid { Ok(()) } else { Err(Reject::BadCertificate) }
 }
 
 /// TR listing 16, isCorrectPrepareSet: valid PREPAREs of one view that cover the pillar's slots
-/// from the checkpoint on without a hole. Returns the last covered order, 0 if there is none.
+/// from the checkpoint on without a hole, up to the end of its window, or of the epoch if it names one. Returns the
+/// last covered order, 0 if there is none.
 fn verify_prepared_set<V: Verifier>(
     verifier: &V,
     config: &GroupConfig,
     pillar: PillarId,
     view: View,
-    checkpoint: OrderNumber,
+    checkpoint: &CheckpointCertificate,
     prepared: &[PrepareHeader],
 ) -> Result<OrderNumber, Reject> {
-    let base = config.slots_before(checkpoint);
+    let base = config.slots_before(checkpoint.id.order);
+    let end = base + config.window_slots();
+    let end = checkpoint.boundary().map_or(end, |boundary| end.min(config.slots_before(boundary)));
     let mut next = base;
     for header in prepared {
         if header.pillar != pillar
@@ -82,7 +82,7 @@ fn verify_prepared_set<V: Verifier>(
         }
         let last = config.slot_of(header.last);
         let interval = config.interval_slots();
-        if next / interval != last / interval || last >= base + config.window_slots() {
+        if next / interval != last / interval || last >= end {
             return Err(Reject::BadPreparedSet);
         }
         next = last + 1;
@@ -137,7 +137,7 @@ pub(crate) fn verify_view_change<V: Verifier>(
     let scope = view_change.scope();
     for (pillar, part) in config.all_pillars().zip(&view_change.parts) {
         let disclosed = check_chain(&part.chain, view_change.from, view_change.to)?;
-        let instance = instance(config, view_change.sender, pillar);
+        let instance = config.instance(view_change.sender, pillar);
         let (last, earlier) = part.chain.split_last().ok_or(Reject::BadChain)?;
         if last.digest != scope.digest(pillar, earlier, &part.prepared) {
             return Err(Reject::BadCertificate);
@@ -154,7 +154,7 @@ pub(crate) fn verify_view_change<V: Verifier>(
             config,
             pillar,
             view_change.from,
-            checkpoint,
+            &view_change.checkpoint,
             &part.prepared,
         )?;
         // TR listing 16, isCorrectAbortState: the set reaches what the counter discloses.
@@ -172,7 +172,7 @@ pub(crate) fn verify_ack<V: Verifier>(
     ack: &NewViewAck,
 ) -> Result<(), Reject> {
     let mac = hybster_tss::TrustedMac {
-        instance: instance(config, ack.sender, PillarId(0)),
+        instance: config.instance(ack.sender, PillarId(0)),
         proof: ack.proof,
     };
     if !verifier.verify_mac(&mac, &ack.digest()) {
@@ -180,8 +180,7 @@ pub(crate) fn verify_ack<V: Verifier>(
     }
     verify_checkpoint_certificate(verifier, config, &ack.checkpoint)?;
     for (pillar, prepared) in config.all_pillars().zip(&ack.prepared) {
-        let checkpoint = ack.checkpoint.id.order;
-        verify_prepared_set(verifier, config, pillar, ack.view, checkpoint, prepared)?;
+        verify_prepared_set(verifier, config, pillar, ack.view, &ack.checkpoint, prepared)?;
     }
     Ok(())
 }
@@ -270,7 +269,7 @@ pub(crate) fn verify_new_view<V: Verifier>(
 ) -> Result<(), Reject> {
     let leader = config.leader(new_view.view);
     let certificate = IndependentCertificate {
-        instance: instance(config, leader, PillarId(0)),
+        instance: config.instance(leader, PillarId(0)),
         counter: Counter::NewView,
         value: CounterValue::new(new_view.view.0, 0),
         proof: new_view.proof,
@@ -294,7 +293,8 @@ pub(crate) fn verify_new_view<V: Verifier>(
     }
     for (pillar, demanded) in config.all_pillars().zip(&transition.prepared) {
         let prepares = &new_view.prepares[usize::from(pillar.0)];
-        verify_prepared_set(verifier, config, pillar, new_view.view, checkpoint, prepares)?;
+        let of = &new_view.checkpoint;
+        verify_prepared_set(verifier, config, pillar, new_view.view, of, prepares)?;
         let demanded: Vec<_> = demanded.iter().filter(|h| h.last > checkpoint).collect();
         let equal = demanded.len() == prepares.len()
             && demanded.iter().zip(prepares).all(|(d, p)| {

@@ -23,7 +23,7 @@ fn group() -> Group {
     let digest = config.digest();
     let trinx = config
         .all_replicas()
-        .map(|r| InProcessTrInX::new(&key, algorithm, digest, instance(&config, r, PILLAR)))
+        .map(|r| InProcessTrInX::new(&key, algorithm, digest, config.instance(r, PILLAR)))
         .collect();
     Group { trinx, verifier: InProcessVerifier::new(&key, algorithm, digest), config }
 }
@@ -239,12 +239,12 @@ fn checkpoint_certificates_need_f_plus_one_valid_votes() {
     let mut group = group();
     let id = CheckpointId { order: OrderNumber(8), digest: Digest([3; 32]) };
     let vote = |group: &mut Group, r: u16| {
-        let digest = Checkpoint::certified(ReplicaId(r), PILLAR, &id);
+        let digest = Checkpoint::certified(ReplicaId(r), PILLAR, &id, None);
         let proof = group.trinx[usize::from(r)].certify_mac(&digest).unwrap().proof;
         (ReplicaId(r), proof)
     };
     let votes = vec![vote(&mut group, 0), vote(&mut group, 2)];
-    let certificate = CheckpointCertificate { id, votes };
+    let certificate = CheckpointCertificate { id, ending: None, votes };
     let verify = |c| verify_checkpoint_certificate(&group.verifier, &group.config, c);
     assert_eq!(verify(&certificate), Ok(()));
     let mut few = certificate.clone();

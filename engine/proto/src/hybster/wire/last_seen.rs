@@ -7,7 +7,7 @@ use hybster_tss::{CounterValue, Verifier};
 use super::ordering::{COMMIT_BYTES, Commit, PREPARE_HEAD, PrepareHeader};
 use super::view::Link;
 use crate::config::GroupConfig;
-use crate::hybster::verify::{instance, verify_prepare};
+use crate::hybster::verify::verify_prepare;
 use crate::ids::{PillarId, ReplicaId};
 use crate::wire::{Put, Reader, WireError, kind};
 
@@ -103,12 +103,12 @@ impl LastSeen {
                     && verify_prepare(verifier, config, header, &header.digest())
             }
             Self::Commit(commit) => {
-                let certificate = commit.certificate(instance(config, replica, commit.pillar));
+                let certificate = commit.certificate(config.instance(replica, commit.pillar));
                 commit.sender == replica
                     && verifier.verify_independent(&certificate, &commit.digest())
             }
             Self::Left(pillar, link) => {
-                let certificate = link.certificate(instance(config, replica, *pillar));
+                let certificate = link.certificate(config.instance(replica, *pillar));
                 verifier.verify_continuing(&certificate, &link.digest)
             }
         }
