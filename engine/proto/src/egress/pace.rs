@@ -32,10 +32,10 @@ const LOOK_AGAIN_US: u64 = 25_000;
 const TELLS_A_RATE: u64 = 16 << 10;
 /// Or if so much has arrived, and as much has not, a while after it was given, in bytes.
 const TELLS_SLOW: u64 = 4 << 10;
-/// A link that carries more, in bytes per second, is not measured by what it carries between pauses.
-const FAST_RATE: u64 = 2_000_000;
 /// Or if so much time has passed, in microseconds.
 const TELLS_AFTER_US: u64 = 300_000;
+/// A link that carries more, in bytes per second, is not measured by what it carries between pauses.
+const FAST_RATE: u64 = 2_000_000;
 /// A link without room is looked at again no sooner than this, in microseconds.
 const LEAST_LOOK_US: u64 = 500;
 
