@@ -30,7 +30,6 @@ use crate::mutants::{self, Mutant};
 use crate::service::{RestoreError, Snapshot};
 use crate::wire::{Put, Reader, ReplyStatus, RequestTag, WireError};
 
-use super::turns::{Opened, Turns};
 use hasher::BuildMix;
 use hints::Hints;
 pub(super) use kept::SMALL;
@@ -73,8 +72,6 @@ struct Client {
     by_use: BinaryHeap<Reverse<(u64, u32)>>,
     /// Results that count against the bound.
     share: Share,
-    /// Sessions that it opened in this turn: not part of the state.
-    opened: Opened,
 }
 
 /// The session table.
@@ -98,8 +95,6 @@ pub(super) struct SessionTable {
     /// Executed requests.
     clock: u64,
     version: u64,
-    /// Not part of the state.
-    pub(super) turns: Turns,
 }
 
 /// What the first page of a snapshot says.
@@ -156,7 +151,6 @@ impl SessionTable {
             shares: Shares::new(config.kept_result_bytes),
             clock: 0,
             version: 0,
-            turns: Turns::default(),
         }
     }
 
@@ -308,16 +302,15 @@ impl SessionTable {
         assert!(at < self.length, "a result is recorded in a place of the table");
         let (clock, window) = (self.clock, self.window);
         let entry = self.entry_mut(at);
-        let before = std::mem::replace(&mut entry.used, clock);
+        entry.used = clock;
         entry.highest = entry.highest.max(number.0);
         let recorded = entry.recorded_mut(number.0, window);
         recorded.number = number.0;
         (recorded.tag, recorded.status) = (tag, status);
-        let (bytes_before, bytes) = (counted(recorded.result.bytes().len()), counted(result.len()));
+        let (before, now) = (counted(recorded.result.bytes().len()), counted(result.len()));
         recorded.result.set(result);
-        self.turns.ran(before, clock);
-        if bytes_before != bytes {
-            self.count(at, bytes_before, bytes);
+        if before != now {
+            self.count(at, before, now);
         }
     }
 
@@ -336,9 +329,7 @@ impl SessionTable {
         let more = vec![EMPTY; self.window as usize - 1].into();
         *self.entry_mut(at) = Entry { id, highest: 0, used: 0, first: EMPTY, more };
         self.index.insert(id, at);
-        let client = self.clients.entry(id.client).or_default();
-        client.by_use.push(Reverse((0, at)));
-        self.turns.opened(&mut client.opened, self.clock);
+        self.clients.entry(id.client).or_default().by_use.push(Reverse((0, at)));
         at
     }
 

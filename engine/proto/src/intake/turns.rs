@@ -105,7 +105,8 @@ impl<V: RequestVerifier> Intake<V> {
         let longest = self.config.batch_max_bytes.min(self.path.batch_bytes);
         let batches = u64::from(self.config.pillars + 2) * u64::from(longest);
         // What is in a batch comes before what a follower forwards, which must not wait for long.
-        let least = if self.is_slow() { 0 } else { MIN_ROOM_BYTES as u64 };
+        let is_slow = self.path.batch_bytes < self.config.batch_max_bytes;
+        let least = if is_slow { 0 } else { MIN_ROOM_BYTES as u64 };
         let mut limit = batches.clamp(least, MAX_ROOM_BYTES as u64) as usize;
         if mutants::active(Mutant::ClientsUnlimited) {
             limit = MAX_PENDING_BYTES / 2;
@@ -122,11 +123,9 @@ impl<V: RequestVerifier> Intake<V> {
         if !self.leads() {
             return;
         }
-        let is_batched = self.is_batched(key);
-        let Some(stored) = self.stored.get_mut(&key) else {
+        let Some(stored) = self.stored.get(&key) else {
             return;
         };
-        stored.is_proposed |= is_batched;
         if stored.is_proposed {
             return;
         }
@@ -144,10 +143,6 @@ impl<V: RequestVerifier> Intake<V> {
         };
         stored.is_proposed = true;
         let record = stored.record.clone();
-        if self.is_batched(key) {
-            // It came from its client meanwhile.
-            return;
-        }
         // So that a round is short, whether the client or a follower brought it.
         self.lanes.charge(key.0.client, STORE_COST * record.len());
         if let Ok((request, _)) = RequestRef::split(&record) {
