@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::hybster;
 use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId, RequestNumber, SessionId, View};
-use crate::pbft;
 use crate::membership::Ending;
+use crate::pbft;
 use crate::service::Snapshot;
 use crate::transferred::TransferredState;
 use crate::wire::{CheckpointId, RequestTag};
