@@ -30,7 +30,13 @@ impl StateRequest {
     /// The message.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = vec![kind::STATE_REQUEST, 0, 0, 0, 0, 0, 0, 0];
+        self.encode_as(kind::STATE_REQUEST)
+    }
+
+    /// As a message of another kind: each ordering protocol has its own.
+    #[must_use]
+    pub fn encode_as(&self, kind: u8) -> Bytes {
+        let mut out = vec![kind, 0, 0, 0, 0, 0, 0, 0];
         out.put_u64(self.latest.0);
         out.put_u64(self.current.0);
         out.put_u64(self.stable.0);
@@ -42,8 +48,16 @@ impl StateRequest {
     /// # Errors
     /// If the length or a field is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
+        Self::parse_as(bytes, kind::STATE_REQUEST)
+    }
+
+    /// Parses a message of another kind.
+    ///
+    /// # Errors
+    /// If the length or a field is wrong.
+    pub fn parse_as(bytes: &[u8], kind: u8) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
-        reader.expect_kind(kind::STATE_REQUEST)?;
+        reader.expect_kind(kind)?;
         reader.zeros(7)?;
         let request =
             Self { latest: reader.view()?, current: reader.view()?, stable: reader.order()? };

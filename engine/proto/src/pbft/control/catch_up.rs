@@ -5,8 +5,10 @@ use crate::ids::{OrderNumber, ReplicaId};
 use crate::mutants::{self, Mutant};
 use crate::output::{Destination, Output, Reject, SendTag};
 use crate::pbft::stable::Stable;
-use crate::pbft::wire::help::{StateRequest, encode_stable, parse_stable};
+use crate::pbft::wire::help::{encode_stable, parse_stable};
+use crate::pbft::wire::kind;
 use crate::time::Time;
+use crate::wire::state::StateRequest;
 
 impl Control {
     /// A checkpoint is stable. The window moves now if execution is there or `jump` says so.
@@ -59,7 +61,7 @@ impl Control {
     /// Asks all peers for what this replica lacks, at a limited rate.
     pub(super) fn ask_state(&mut self, now: Time, out: &mut Output) {
         if self.catch_up.may_ask(now) {
-            let message = self.own_request().encode();
+            let message = self.own_request().encode_as(kind::STATE_REQUEST);
             out.send(Destination::AllPeers, message, SendTag::Transient);
             self.catch_up.renew_transfer(out);
         }
@@ -133,7 +135,7 @@ impl Control {
     /// The link to a peer is up (again): tell it what this replica has.
     pub(super) fn peer_up(&mut self, peer: ReplicaId, out: &mut Output) {
         let to = Destination::Peer(peer);
-        out.send(to, self.own_request().encode(), SendTag::Transient);
+        out.send(to, self.own_request().encode_as(kind::STATE_REQUEST), SendTag::Transient);
         self.send_own_view_messages(to, out);
     }
 }

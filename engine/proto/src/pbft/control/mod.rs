@@ -30,19 +30,19 @@ use std::sync::Arc;
 use super::decision::Decision;
 use super::input::ControlInput;
 use super::stable::Stable;
-use super::wire::help::StateRequest;
 use super::wire::kind;
 use super::wire::view::{Known, NewView};
 use crate::config::GroupConfig;
 use crate::ids::{PillarId, ReplicaId, View};
 use crate::notice::Departure;
-use crate::output::{Output, Reject, ToControl};
+use crate::output::{Fatal, Output, Reject, ToControl};
 use crate::protocol::ControlStatus;
 use crate::shared::catch_up::CatchUp;
 use crate::shared::differences::Differences;
 use crate::shared::outside::Outside;
 use crate::time::{Time, WallClock, earliest};
 use crate::timeouts::AdaptiveTimeout;
+use crate::wire::state::StateRequest;
 use crate::wire::{CheckpointId, kind_of};
 use hybster_tss::Digest;
 
@@ -202,9 +202,9 @@ impl Control {
                 self.way_us = path.takes_us;
                 self.longest_way_us = self.longest_way_us.max(path.takes_us);
             }
-            // The driver answers status requests; there is no log yet; and what is another protocol's is
-            // not for this one.
-            ToControl::StatusRequest(_) | ToControl::Summarize | ToControl::Hybster(_) => {}
+            // The driver answers status requests; and there is no log yet.
+            ToControl::StatusRequest(_) | ToControl::Summarize => {}
+            ToControl::Hybster(_) => out.fail(Fatal::of_another_protocol()),
         }
         self.finish(now, out);
     }
@@ -221,7 +221,7 @@ impl Control {
             kind::VIEW_CHANGE_ACK => self.view_change_ack(from, message),
             kind::NEW_VIEW => self.new_view(from, message, now, out),
             kind::STATE_REQUEST => {
-                let request = StateRequest::parse(message)?;
+                let request = StateRequest::parse_as(message, kind::STATE_REQUEST)?;
                 self.state_request(from, &request, now, out);
                 Ok(())
             }

@@ -119,43 +119,6 @@ pub fn parse_body_head(bytes: &[u8]) -> Result<OrderNumber, WireError> {
     reader.order()
 }
 
-/// A STATE-REQUEST: what the sender has, so that others send what it lacks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StateRequest {
-    /// The view that it entered last.
-    pub latest: View,
-    /// The view that it is in or on its way to.
-    pub current: View,
-    /// Its stable checkpoint.
-    pub stable: OrderNumber,
-}
-
-impl StateRequest {
-    /// The message.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let mut out = vec![kind::STATE_REQUEST, 0, 0, 0, 0, 0, 0, 0];
-        out.put_u64(self.latest.0);
-        out.put_u64(self.current.0);
-        out.put_u64(self.stable.0);
-        out.into()
-    }
-
-    /// Parses a message.
-    ///
-    /// # Errors
-    /// If the length or a field is wrong.
-    pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
-        let mut reader = Reader::new(bytes);
-        reader.expect_kind(kind::STATE_REQUEST)?;
-        reader.zeros(7)?;
-        let (latest, current) = (reader.view()?, reader.view()?);
-        let request = Self { latest, current, stable: reader.order()? };
-        reader.end()?;
-        Ok(request)
-    }
-}
-
 /// A STABLE message: the sender knows that a quorum has this checkpoint.
 #[must_use]
 pub fn encode_stable(id: &CheckpointId) -> Bytes {
@@ -184,6 +147,7 @@ pub fn parse_stable(bytes: &[u8], config: &GroupConfig) -> Result<CheckpointId, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::state::StateRequest;
 
     #[test]
     fn requests_for_help_survive_the_round_trip() {
@@ -200,7 +164,8 @@ mod tests {
         assert_eq!(parse_body_head(&body), Ok(OrderNumber(8)));
         assert_eq!(&body[BODY_MESSAGE_HEAD..], b"records");
         let state = StateRequest { latest: View(1), current: View(2), stable: OrderNumber(256) };
-        assert_eq!(StateRequest::parse(&state.encode()), Ok(state));
+        let encoded = state.encode_as(kind::STATE_REQUEST);
+        assert_eq!(StateRequest::parse_as(&encoded, kind::STATE_REQUEST), Ok(state));
         let id = CheckpointId { order: OrderNumber(256), digest: Digest([3; 32]) };
         assert_eq!(parse_stable(&encode_stable(&id), &GroupConfig::default()), Ok(id));
         let wrong = CheckpointId { order: OrderNumber(255), ..id };
