@@ -42,8 +42,9 @@ pub fn verify<V: Verifier>(
     certificate: &[u8],
 ) -> Result<CheckpointId, CertificateError> {
     let certificate = parse_state(certificate, config)?;
-    // The state that an epoch begins with needs no proof in that epoch; its proof is of the one before.
-    if certificate.votes.is_empty() {
+    // The state that an epoch begins with needs no proof in that epoch, so votes that come with it are not checked; its
+    // proof is of the epoch before.
+    if certificate.votes.is_empty() || certificate.id == config.membership.beginning {
         return Err(CertificateError::Unproved);
     }
     match verify_checkpoint_certificate(verifier, config, &certificate) {
