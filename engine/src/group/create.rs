@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hybster_net::{LinkCipher, PeerAddress, StaticKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ClientId;
+use hybster_proto::membership::Membership;
 use hybster_tss::{ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey};
 
 use super::{
@@ -145,6 +146,10 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     getrandom::fill(&mut config.group).map_err(|error| GroupError::Random(error.to_string()))?;
     is_offered(config.protocol)
         .map_err(|cure| GroupError::Options { option: "protocol", cure: cure.to_owned() })?;
+    if config.administrator.is_some() || config.membership != Membership::default() {
+        let cure = "leave out administrator and membership: replicas cannot change yet".to_owned();
+        return Err(GroupError::Options { option: "administrator", cure });
+    }
     config
         .validate()
         .map_err(|error| GroupError::Options { option: error.key, cure: error.to_string() })?;

@@ -163,8 +163,9 @@ fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupErro
     let replicas = u16::try_from(table.replica.len())
         .map_err(|_| bad(path, "replica", &table.replica.len(), "list at most 64 replicas"))?;
     let protocol = match &table.protocol {
-        Some(name) => name.parse().map_err(|error: UnknownProtocol| {
-            bad(path, "protocol", &format!("\"{name}\""), &error.to_string())
+        // Not the error's own words: it names protocols that only the simulator runs.
+        Some(name) => name.parse().map_err(|_: UnknownProtocol| {
+            bad(path, "protocol", &format!("\"{name}\""), "write hybster")
         })?,
         // Files of programs that knew no other than the first.
         None => Protocol::default(),

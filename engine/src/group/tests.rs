@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use hybster_tss::RequestKey;
+use hybster_proto::membership::Administrator;
+use hybster_tss::{ClientSigningKey, RequestKey};
 
 use super::*;
 
@@ -129,6 +130,17 @@ fn nothing_is_overwritten_and_nothing_is_left_half_made() {
     let again = create(&scratch.0, &CreateOptions::default()).unwrap_err();
     assert!(matches!(&again, GroupError::Exists { file } if file.ends_with("replica-1.key")));
     assert!(!scratch.0.join("replica-0.key").exists());
+}
+
+/// The core knows changes of members, and replicas do not carry them out: a group that ordered one would end.
+#[test]
+fn no_group_can_be_made_that_changes_its_members() {
+    let scratch = Scratch::new("administrator");
+    let key = ClientSigningKey::from_bytes([7; 32]).public();
+    let mut options = CreateOptions::default();
+    options.config.administrator = Some(Administrator { client: ClientId(0), key });
+    let error = create(&scratch.0, &options).unwrap_err().to_string();
+    assert!(error.contains("administrator") && error.contains("leave out"), "{error}");
 }
 
 #[test]
