@@ -52,6 +52,14 @@ pub enum Fatal {
     Invariant(String),
 }
 
+impl Fatal {
+    /// A stage was given an input of another ordering protocol's stages, which only those push.
+    #[cold]
+    pub(crate) fn of_another_protocol() -> Self {
+        Self::Invariant("a stage got an input of another ordering protocol".into())
+    }
+}
+
 /// An epoch is over: its last checkpoint is stable, and nothing is ordered beyond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {

@@ -42,7 +42,7 @@ use crate::hybster::wire::view::{NewView, NewViewAck, Part};
 use crate::ids::{PillarId, ReplicaId, View};
 use crate::mutants::{self, Mutant};
 use crate::notice::Departure;
-use crate::output::{Output, Reject, ToControl};
+use crate::output::{Fatal, Output, Reject, ToControl};
 use crate::protocol::ControlStatus;
 use crate::shared::catch_up::CatchUp;
 use crate::shared::differences::Differences;
@@ -250,9 +250,9 @@ impl<V: Verifier> Control<V> {
                 self.way_us = path.takes_us;
                 self.longest_way_us = self.longest_way_us.max(path.takes_us);
             }
-            // The driver answers status requests; it knows more than this stage. And what is another
-            // protocol's is not for this one.
-            ToControl::StatusRequest(_) | ToControl::Pbft(_) => {}
+            // The driver answers status requests; it knows more than this stage.
+            ToControl::StatusRequest(_) => {}
+            ToControl::Pbft(_) => out.fail(Fatal::of_another_protocol()),
         }
         self.evaluate(now, out);
         self.differences.forward(self.catch_up.stable().id.order, out);

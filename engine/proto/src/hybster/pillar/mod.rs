@@ -300,8 +300,7 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
                 self.answers.left(peer, answers);
                 self.send_batches(peer, out);
             }
-            // What is another protocol's is not for this one.
-            ToPillar::Pbft(_) => {}
+            ToPillar::Pbft(_) => out.fail(Fatal::of_another_protocol()),
         }
         self.note_progress(now);
         self.tell_window(out);

@@ -41,7 +41,7 @@ use crate::config::GroupConfig;
 use crate::ids::{OrderNumber, PillarId, ReplicaId, View};
 use crate::input::PathState;
 use crate::notice::{Notice, Suspicion};
-use crate::output::{Destination, Output, Reject, SendTag, ToControl, ToIntake, ToPillar};
+use crate::output::{Destination, Fatal, Output, Reject, SendTag, ToControl, ToIntake, ToPillar};
 use crate::shared::answers::Answers;
 use crate::shared::arrivals::Arrivals;
 use crate::shared::later::Later;
@@ -207,8 +207,6 @@ impl<V: RequestVerifier> Pillar<V> {
             ToPillar::Message { from, message } => self.message(from, message, now, out),
             ToPillar::ForwardWindow { to, .. } => self.forward_window(to, out),
             ToPillar::CertifyCheckpoint { id, .. } => self.vouch_for_checkpoint(id, now, out),
-            // A group of this protocol has no administrator, so its epoch does not end (`GroupConfig::validate`).
-            ToPillar::EndsAt(_) => {}
             ToPillar::AskPeers => self.ask_peers(out),
             ToPillar::TellCommitted { round } => {
                 let (pillar, next) = (self.pillar, self.order_at(self.handed));
@@ -230,8 +228,10 @@ impl<V: RequestVerifier> Pillar<V> {
             ToPillar::Pbft(PillarInput::Enter { view, first, chosen }) => {
                 self.enter(view, first, &chosen, now, out);
             }
-            // There is no log yet; and what is another protocol's is not for this one.
-            ToPillar::Summarize | ToPillar::Hybster(_) => {}
+            // There is no log yet.
+            ToPillar::Summarize => {}
+            // Nor does an epoch end: a group of this protocol has no administrator (`GroupConfig::validate`).
+            ToPillar::EndsAt(_) | ToPillar::Hybster(_) => out.fail(Fatal::of_another_protocol()),
         }
         self.finish(now, out);
     }
