@@ -241,7 +241,6 @@ macro_rules! mutants {
                 Mutant::HeldIgnored,
                 Mutant::ShrinksBlindly,
                 Mutant::BusyWireIgnored,
-                Mutant::NothingAhead,
                 Mutant::OwnProposalsIgnored,
                 Mutant::AloneWaitsLonger,
             ];
@@ -285,6 +284,7 @@ mutants! {
     relayed_always: RelayedAlways in 100;
     thrifty_during_queries: ThriftyDuringQueries in 500;
     two_copies: TwoCopies in 500;
+    nothing_ahead: NothingAhead in 500;
     new_again: NewAgain in 500;
     clock_unchecked: ClockUnchecked in 500;
     early_reissued: EarlyReissued in 500;

@@ -286,17 +286,19 @@ fn what_helps_on_wires_that_become_much_slower() {
     let long = |seed| (collapse(seed, COLLAPSED, Batches::Long), 8);
     let crash = |seed| (without_its_leader(seed), 1);
     for (mutant, cases) in [
-        (Mutant::ShrinksBlindly, vec![crash(2), long(2), long(4)]),
-        (Mutant::BusyWireIgnored, vec![short(1), short(2)]),
-        (Mutant::NothingAhead, (1..=40).map(crash).collect()),
-        (Mutant::OwnProposalsIgnored, vec![crash(1), crash(2)]),
-        (Mutant::AloneWaitsLonger, vec![long(2), long(1), long(3), long(4), crash(1)]),
+        (Mutant::ShrinksBlindly, (1..=6).flat_map(|seed| [crash(seed), long(seed)]).collect()),
+        (Mutant::BusyWireIgnored, (1..=12).map(short).collect()),
+        (Mutant::OwnProposalsIgnored, (1..=12).map(crash).collect()),
+        (Mutant::AloneWaitsLonger, (1..=6).map(long).chain((1..=6).map(crash)).collect()),
     ] {
-        choose(Some(mutant));
+        let cases: Vec<(Scenario, u64)> = cases;
+        // A few of these fail whatever the rule, so it must be the rule that makes the difference.
         let failure = cases.into_iter().find_map(|(scenario, most_views)| {
-            after_collapse(scenario, COLLAPSED, most_views).err()
+            choose(Some(mutant));
+            let failure = after_collapse(scenario.clone(), COLLAPSED, most_views).err();
+            choose(None);
+            failure.filter(|_| after_collapse(scenario, COLLAPSED, most_views).is_ok())
         });
-        choose(None);
         println!("{mutant:?}: {failure:?}");
         assert!(failure.is_some(), "{mutant:?} is not found");
     }
