@@ -385,7 +385,7 @@ impl Backup {
     ) -> Result<Group, BackupError> {
         let dir = dir.as_ref();
         self.check_options(options)?;
-        let Generated { mut group, replicas, clients } = generate(options)?;
+        let Generated { mut group, replicas, clients, administrator } = generate(options)?;
         let config = Arc::clone(group.config());
         let interval = config.checkpoint_interval;
         let order = self.id.order.0.checked_next_multiple_of(interval);
@@ -421,8 +421,8 @@ impl Backup {
             Ok(())
         });
         // Last, so that a directory with the group file is complete.
-        let written =
-            made_all.and_then(|()| Ok(Generated { group, replicas, clients }.write(dir)?));
+        let written = made_all
+            .and_then(|()| Ok(Generated { group, replicas, clients, administrator }.write(dir)?));
         match written {
             Ok(group) => {
                 made.into_iter().for_each(NewDirectory::keep);

@@ -262,7 +262,7 @@ fn a_group_in_memory_survives_the_round_trip_through_texts() {
     for request_authenticator in [RequestAuthenticator::Mac, RequestAuthenticator::Ed25519] {
         let config = GroupConfig { request_authenticator, ..GroupConfig::default() };
         let options = CreateOptions { config, clients: 2, ..CreateOptions::default() };
-        let Generated { group, replicas, clients } = generate(&options).unwrap();
+        let Generated { group, replicas, clients, .. } = generate(&options).unwrap();
         let read = Group::from_text(&group.to_text()).unwrap();
         assert_eq!(read.config(), group.config());
         assert_eq!((read.replicas(), read.clients()), (group.replicas(), group.clients()));
