@@ -11,7 +11,7 @@ mod stopwatch;
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
@@ -26,6 +26,7 @@ use hybster_proto::service::{Service, ServiceIdentity};
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
 
+pub(crate) use epochs::present_group as present;
 pub use error::{ReplicaError, StartError};
 pub use guarded::ServiceCall;
 pub use running::{RunningReplica, Stopper};
@@ -427,7 +428,8 @@ impl<S: Service> ReplicaBuilder<S> {
         let epoch = self.group.config().epoch;
         let path = self.data_of(epoch).ok_or(StartError::NoDataDirectory { id })?;
         if epoch > first_epoch {
-            self.begin_epoch(&path)?;
+            let before = self.data_of(self.keys.epoch());
+            self.keys = epochs::begin_epoch(&self.group, &self.keys, &path, before)?;
         }
         let told = self.keys.has_started()?;
         let has_run = told.unwrap_or(!self.is_first);
@@ -457,38 +459,6 @@ impl<S: Service> ReplicaBuilder<S> {
             Some(directory) => Some(directory.join(format!("epoch-{epoch}"))),
             None => self.keys.data_directory_of(epoch),
         }
-    }
-
-    /// Goes on to the epoch that the group is in, unless the replica has begun it already: steps 2 and 3 of [`epochs`].
-    fn begin_epoch(&mut self, path: &Path) -> Result<(), StartError> {
-        let (config, before) = (Arc::clone(self.group.config()), self.keys.epoch());
-        let is_first = self.keys.has_started()? == Some(false);
-        if before == config.epoch && !is_first {
-            return Ok(());
-        }
-        let old = self.data_of(before).filter(|old| before < config.epoch && old != path);
-        if !path.exists() {
-            let records = stages::beginning_of_epoch(&config);
-            let mode = self.group.durability();
-            let id = self.keys.id;
-            durable::begin_epoch(path, mode, &config, id, &records, old.as_deref())?;
-        }
-        if before < config.epoch {
-            self.keys = self.keys.advance(config.epoch)?;
-        }
-        // The data of the epoch that is over is of no use to anybody.
-        for part in old.iter().flat_map(|old| [old.join("log"), old.join("state")]) {
-            if part.exists()
-                && let Err(error) = std::fs::remove_dir_all(&part)
-            {
-                log::warn!("{}: cannot be removed, and is not needed: {error}", part.display());
-            }
-        }
-        if let Some(old) = old {
-            // Unless the new one is in it.
-            let _ = std::fs::remove_dir(old);
-        }
-        Ok(())
     }
 
     fn start_saver(

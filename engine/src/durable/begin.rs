@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use hybster_log::{Directory, WriterThread};
+use hybster_log::{Directory, Disk as _, WriterThread};
 use hybster_proto::GroupConfig;
 use hybster_proto::ids::ReplicaId;
 use hybster_proto::output::LogRecord;
@@ -27,8 +27,10 @@ pub(crate) fn begin_epoch(
 ) -> Result<(), DataError> {
     let told = |error| DataError::Directory { path: path.to_owned(), error };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let making = path.with_file_name(format!(".{name}.making-{}", std::process::id()));
+    let making = path.with_file_name(format!(".{name}.making"));
     if making.exists() {
+        // What a crash left. The log of another process that makes it right now is locked, below.
+        Directory::open(making.join("log")).and_then(|mut log| log.lock()).map_err(told)?;
         fs::remove_dir_all(&making).map_err(told)?;
     }
     let Opened { log, writer, mut store, .. } = open(&making, mode, config, id, false, None)?;

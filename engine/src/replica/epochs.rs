@@ -26,7 +26,8 @@ use hybster_proto::epochs::{EpochMessage, MAX_EPOCH_BYTES};
 use hybster_tss::Life;
 
 use super::StartError;
-use super::stages::next_epoch;
+use super::stages::{beginning_of_epoch, next_epoch};
+use crate::durable;
 use crate::group::{Group, GroupError, ReplicaKeys};
 use crate::runtime::{EpochWatch, Failure, OtherEpochs, Said, Shared};
 
@@ -77,6 +78,14 @@ pub(super) fn present(group: &Group, keys: &ReplicaKeys) -> Result<Option<Presen
         return Err(StartError::Replaced { id: id.0, epoch: config.epoch });
     }
     Ok(Some(Present { group, ends, file, is_early }))
+}
+
+/// The group in the epoch that a replica is in.
+///
+/// # Errors
+/// If its file of ends is damaged, or another replica is in its place.
+pub(crate) fn present_group(group: &Group, keys: &ReplicaKeys) -> Result<Group, StartError> {
+    Ok(present(group, keys)?.map_or_else(|| group.clone(), |it| it.group))
 }
 
 impl Present {
@@ -185,6 +194,46 @@ impl Present {
             }
         }
     }
+}
+
+/// Has a replica begin the epoch that its group is in, with its data at `path`, unless it has begun it already: steps 2 and
+/// 3. `before` is where the data of the epoch is that its key was for. Returns its keys for this epoch.
+pub(super) fn begin_epoch(
+    group: &Group,
+    keys: &ReplicaKeys,
+    path: &Path,
+    before: Option<PathBuf>,
+) -> Result<ReplicaKeys, StartError> {
+    let config = group.config();
+    let goes_on = keys.epoch() < config.epoch;
+    let is_first = keys.has_started()? == Some(false);
+    if !goes_on && !is_first {
+        return Ok(keys.clone());
+    }
+    let before = before.filter(|_| goes_on);
+    // It was made as a whole, or is not there. Nothing was certified with it, as the key says.
+    if !path.exists() {
+        let (mode, records) = (group.durability(), beginning_of_epoch(config));
+        durable::begin_epoch(path, mode, config, keys.id, &records, before.as_deref())?;
+    }
+    if !goes_on {
+        // Its first start uses up the key as any other.
+        return Ok(keys.clone());
+    }
+    let keys = keys.advance(config.epoch)?;
+    // The data of the epoch that is over is of no use to anybody.
+    for part in before.iter().flat_map(|it| [it.join("log"), it.join("state")]) {
+        if part.exists()
+            && let Err(error) = fs::remove_dir_all(&part)
+        {
+            log::warn!("{}: cannot be removed, and is not needed: {error}", part.display());
+        }
+    }
+    if let Some(before) = before {
+        // Unless the new one is in it.
+        let _ = fs::remove_dir(before);
+    }
+    Ok(keys)
 }
 
 /// Whether a replica can leave its epoch, whose end was known `since` then.
