@@ -173,7 +173,9 @@ fn kills_at_any_moment_of_a_switch_lose_nothing() {
                     std::thread::sleep(Duration::from_millis(delay_ms));
                 }
             }
-            replaced.join().unwrap()
+            let replaced = replaced.join();
+            let logs = [0, 1].map(|id| group.log(id));
+            replaced.unwrap_or_else(|_| panic!("round {round}: {logs:#?}"))
         });
         let told = replaced.ok();
         assert!(told.contains(&format!("Epoch {} has begun", round + 1)), "{told}");
