@@ -214,7 +214,7 @@ const SETTINGS: &[Setting] = &[
     setting(
         "durability",
         "",
-        Words("sync, async, none", "\"none\"", "\"perhaps\""),
+        Words("sync, async, none; with an administrator sync", "\"sync\"", "\"perhaps\""),
         "sync: latency of a sync of the disk; none: a replica starts once",
     ),
 ];
@@ -263,7 +263,9 @@ fn usual_group() -> Group {
     let options = CreateOptions {
         config,
         service_version: Some(1),
+        // The only client, so that the least of the bounds on clients holds.
         administrator: true,
+        clients: 0,
         ..CreateOptions::default()
     };
     let text = generate(&options).unwrap().group.to_text();
