@@ -10,7 +10,6 @@ use hybster_net::{LinkCipher, PeerAddress, StaticKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ClientId;
 use hybster_proto::membership::{Administrator, Membership};
-use hybster_proto::protocol::Protocol;
 use hybster_tss::{ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey};
 
 use super::{
@@ -238,12 +237,10 @@ pub(super) fn may_change(config: &GroupConfig, durability: Durability) -> Result
     if config.administrator.is_none() {
         return Ok(());
     }
-    match (config.protocol, durability) {
-        (Protocol::Hybster, Durability::Sync) => Ok(()),
-        (Protocol::Hybster, _) => {
-            Err("replicas can only be replaced in a group with durability \"sync\": choose that")
-        }
-        _ => Err("leave it out: replicas can only be replaced in a group that runs hybster"),
+    // Of the protocol `GroupConfig::validate` says it.
+    match durability {
+        Durability::Sync => Ok(()),
+        _ => Err("replicas can only be replaced in a group with durability \"sync\": choose that"),
     }
 }
 
