@@ -63,6 +63,10 @@ pub(crate) struct InitArgs {
     /// (everything, but not after a loss of power) or none (a replica starts once).
     #[arg(long, default_value_t)]
     durability: Durability,
+    /// Make administrator.key as well, with which `hybster replace-replica` puts another replica in the
+    /// place of one whose disk or host is lost. It needs --durability sync.
+    #[arg(long)]
+    administrator: bool,
     /// Requests per batch, at most.
     #[arg(long, value_name = "REQUESTS")]
     batch_max: Option<u32>,
@@ -108,7 +112,7 @@ pub(crate) fn options(args: &InitArgs, base: GroupConfig) -> Result<CreateOption
     } else {
         Addresses::Named(args.addresses.clone())
     };
-    let InitArgs { clients, link_cipher, layout, durability, .. } = *args;
+    let InitArgs { clients, link_cipher, layout, durability, administrator, .. } = *args;
     let service_version = Some(args.service.identity().version());
     Ok(CreateOptions {
         config,
@@ -117,6 +121,7 @@ pub(crate) fn options(args: &InitArgs, base: GroupConfig) -> Result<CreateOption
         link_cipher,
         layout,
         durability,
+        administrator,
         service_version,
     })
 }
@@ -160,8 +165,14 @@ pub(crate) fn next_steps(args: &InitArgs, group: &Group) -> String {
         config.replicas,
         config.faults,
         config.pillars,
-        group.clients().len(),
+        group.clients().len() - usize::from(config.administrator.is_some()),
     );
+    if config.administrator.is_some() {
+        text = format!(
+            "{text}Keep administrator.key on none of these machines: with it `hybster replace-replica` makes another\n\
+             replica in the place of one that is lost.\n"
+        );
+    }
     if config.faults == 0 {
         text = format!("This group tolerates no fault: when one replica fails, it stops.\n{text}");
     }
