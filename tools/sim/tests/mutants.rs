@@ -224,9 +224,9 @@ fn hold_ups_count() {
 
 /// Without the rules for slow wires a group leaves its view without any fault, or sends much in vain. They
 /// are hunted in `wires.rs`: `a_group_that_knows_nothing_of_wires_fails_on_slow_ones` and
-/// `what_helps_on_wires_that_become_much_slower`, and in `turns.rs`; that timeouts do not shrink blindly in the
-/// core's `timeouts.rs`; the rule for views that are not finished in `views.rs`: `views_in_haste`; those for the end
-/// of an epoch in `epochs.rs`.
+/// `what_helps_on_wires_that_become_much_slower`, and in `turns.rs`; those for how long timeouts are in
+/// the core's unit tests (`timeouts.rs`, `intake/invariants.rs`); the rule for views that are not finished in
+/// `views.rs`: `views_in_haste`; those for the end of an epoch in `epochs.rs`.
 macro_rules! mutants {
     ($($(#[$mark:meta])* $name:ident: $mutant:ident in $seeds:literal;)*) => {
         $(#[test] $(#[$mark])* fn $name() { is_found(Mutant::$mutant, $seeds); })*

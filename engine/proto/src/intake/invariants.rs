@@ -134,8 +134,31 @@ mod tests {
             it.forwards.want(KEY);
         };
         a_full_window_not_counted: "full windows", |it| {
-            it.patience = crate::intake::Patience::new(&GroupConfig { pillars: 0, ..GroupConfig::default() });
+            let none = GroupConfig { pillars: 0, ..GroupConfig::default() };
+            it.patience = crate::intake::Patience::new(&none);
         };
         a_batch_beyond_the_credit: "credit", |it| it.pillars[1].under_way = CREDIT + 1;
+    }
+
+    /// Who is taken along to a new view waits longer in it, as those do who suspected the last leader.
+    #[cfg(feature = "mutants")]
+    #[test]
+    fn nobody_is_left_with_a_wait_that_was_too_short_for_others() {
+        use crate::ids::View;
+        use crate::mutants::{Mutant, choose};
+        use crate::output::Output;
+
+        let waits_us = |mutant| {
+            choose(mutant);
+            let (mut intake, mut out) = (intake(), Output::default());
+            let next_slots = vec![0; intake.pillars.len()];
+            intake.view_left(View(1));
+            intake.view_entered(View(1), &next_slots, Time(20), &mut out);
+            choose(None);
+            intake.timeout.delay_us()
+        };
+        let usual_us = GroupConfig::default().request_timeout_us;
+        assert_eq!(waits_us(None), 2 * usual_us);
+        assert_eq!(waits_us(Some(Mutant::AloneWaitsLonger)), usual_us);
     }
 }
