@@ -13,11 +13,11 @@ use hybster_proto::membership::Membership;
 use hybster_tss::{ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey};
 
 use super::{
-    ClientEntry, ClientKeys, GROUP_FILE, Group, GroupError, ReplicaEntry, ReplicaKeys, file, hex,
-    request_keys,
+    ClientEntry, ClientKeys, GROUP_FILE, Group, GroupError, ReplicaEntry, ReplicaKeys,
+    faulty_value, file, hex, request_keys,
 };
 use crate::durable::Durability;
-use crate::replica::is_offered;
+use crate::replica::{can_keep, is_offered};
 use crate::runtime::Layout;
 
 /// Where the replicas of a new group listen.
@@ -146,13 +146,16 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     getrandom::fill(&mut config.group).map_err(|error| GroupError::Random(error.to_string()))?;
     is_offered(config.protocol)
         .map_err(|cure| GroupError::Options { option: "protocol", cure: cure.to_owned() })?;
+    can_keep(config.protocol, options.durability)
+        .map_err(|cure| GroupError::Options { option: "durability", cure })?;
     if config.administrator.is_some() || config.membership != Membership::default() {
         let cure = "leave out administrator and membership: replicas cannot change yet".to_owned();
         return Err(GroupError::Options { option: "administrator", cure });
     }
-    config
-        .validate()
-        .map_err(|error| GroupError::Options { option: error.key, cure: error.to_string() })?;
+    config.validate().map_err(|error| {
+        let (option, value) = (error.key, faulty_value(&config, &error));
+        GroupError::Options { option, cure: format!("{option} = {value}: {}", error.cure) }
+    })?;
     if options.clients > config.max_clients {
         let cure = format!("at most max_clients ({}) clients", config.max_clients);
         return Err(GroupError::Options { option: "clients", cure });
@@ -163,7 +166,11 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     }
     let addresses = addresses(options, config.replicas)?;
     let random = |error: &dyn std::error::Error| GroupError::Random(error.to_string());
-    let group_key = GroupKey::generate().map_err(|error| random(&error))?;
+    // Where hosts need not trust each other, no secret is on two of them.
+    let group_key = match config.rules().shares_a_key {
+        true => Some(GroupKey::generate().map_err(|error| random(&error))?),
+        false => None,
+    };
     let (mut replicas, mut replica_keys) = (Vec::new(), Vec::new());
     for (id, address) in config.all_replicas().zip(addresses) {
         let link = StaticKey::generate().map_err(|error| random(&error))?;
@@ -175,11 +182,11 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     let (mut clients, mut client_keys) = (Vec::new(), Vec::new());
     for id in (0..options.clients).map(ClientId) {
         let link = StaticKey::generate().map_err(|error| random(&error))?;
-        let requests: RequestKey = match config.request_authenticator {
-            RequestAuthenticator::Ed25519 => {
-                ClientSigningKey::generate().map_err(|error| random(&error))?.into()
+        let requests: RequestKey = match (config.request_authenticator, &group_key) {
+            (RequestAuthenticator::Mac, Some(group_key)) => {
+                group_key.client_key(config.mac, id.0).into()
             }
-            _ => group_key.client_key(config.mac, id.0).into(),
+            _ => ClientSigningKey::generate().map_err(|error| random(&error))?.into(),
         };
         let request_key = requests.public();
         clients.push(ClientEntry { id, public_key: link.public(), request_key });

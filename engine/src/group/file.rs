@@ -14,9 +14,11 @@ use hybster_tss::{ClientPublicKey, Digest, RequestAuthenticator};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ClientEntry, Group, GroupError, ReplicaEntry, address, hex, request_keys};
+use super::{
+    ClientEntry, Group, GroupError, ReplicaEntry, address, faulty_value, hex, request_keys,
+};
 use crate::durable::Durability;
-use crate::replica::is_offered;
+use crate::replica::{can_keep, is_offered};
 use crate::runtime::Layout;
 
 /// The version of the file's form.
@@ -98,7 +100,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
     let mut config = group_config(path, &table)?;
     is_offered(config.protocol)
         .map_err(|cure| bad(path, "protocol", &format!("\"{}\"", config.protocol), cure))?;
-    config.validate().map_err(|error| bad(path, error.key, &error.value, &error.cure))?;
+    config
+        .validate()
+        .map_err(|error| bad(path, error.key, &faulty_value(&config, &error), &error.cure))?;
     let link_cipher = table.link_cipher.parse().map_err(|_| {
         let cure = "write aegis-128x2, aes-128-gcm, gmac or blake3";
         bad(path, "link_cipher", &table.link_cipher, cure)
@@ -116,6 +120,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         // Files of programs that kept nothing.
         None => Durability::None,
     };
+    can_keep(config.protocol, durability)
+        .map_err(|cure| bad(path, "durability", &format!("\"{durability}\""), &cure))?;
     if let (Some(version), None) = (table.service_version, &table.service) {
         let cure =
             "name the service that the version is of (service = \"NAME\"), or remove the line";

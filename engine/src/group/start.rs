@@ -16,6 +16,9 @@
 //! somebody might remove it; the key file alone would not, because somebody might restore it from a backup.
 //! Who puts both back as they were (a snapshot of the whole disk) cannot be told from a first start.
 //!
+//! Where the protocol has no trusted counters, the same holds of what a replica has said: one that forgets it
+//! could say something else, and counts as faulty.
+//!
 //! Keys that were made in this process and are in no file are used up in memory, for all copies of them.
 //! Of keys that were read from a text nobody knows whether they were used: the caller must say so.
 
@@ -24,7 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use hybster_tss::keyfile::{Replacement, StartRight, seal};
+use hybster_tss::keyfile::{Replacement, StartRight};
 
 use super::GroupError;
 use super::keys::{Place, ReplicaKeys};
@@ -91,10 +94,7 @@ impl ReplicaKeys {
         if opened.unsealed.right == StartRight::Used {
             return Err(self.started_before(path.clone()));
         }
-        let (id, home) = (self.id.0, &self.home);
-        let (group_key, secret) = (&opened.unsealed.group_key, &opened.secret);
-        let sealed = seal(group_key, StartRight::Used, secret, id, home.epoch, &home.group)?;
-        let text = self.text(StartRight::Used, secret, &sealed);
+        let text = self.sealed_text(StartRight::Used, &opened.secret)?;
         let replacement =
             Replacement::prepare(path, text.as_bytes()).map_err(GroupError::NotClaimed)?;
         self.make_mark(path)?;
