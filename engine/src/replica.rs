@@ -28,7 +28,7 @@ use hybster_proto::trace::TraceEvent;
 pub use error::{ReplicaError, StartError};
 pub use guarded::ServiceCall;
 pub use running::{RunningReplica, Stopper};
-pub(crate) use stages::{beginning, can_keep, certified, is_offered};
+pub(crate) use stages::{beginning, can_keep, certified};
 
 use guarded::{Guarded, ServicePanic};
 

@@ -17,7 +17,7 @@ use super::{
     faulty_value, file, hex, request_keys,
 };
 use crate::durable::Durability;
-use crate::replica::{can_keep, is_offered};
+use crate::replica::can_keep;
 use crate::runtime::Layout;
 
 /// Where the replicas of a new group listen.
@@ -144,8 +144,6 @@ impl Generated {
 pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     let mut config = options.config.clone();
     getrandom::fill(&mut config.group).map_err(|error| GroupError::Random(error.to_string()))?;
-    is_offered(config.protocol)
-        .map_err(|cure| GroupError::Options { option: "protocol", cure: cure.to_owned() })?;
     can_keep(config.protocol, options.durability)
         .map_err(|cure| GroupError::Options { option: "durability", cure })?;
     if config.administrator.is_some() || config.membership != Membership::default() {

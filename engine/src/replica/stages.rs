@@ -24,19 +24,6 @@ use crate::runtime::{Clients, Control, Pillar, Role, Stage};
 /// Stages with their roles, and what they do first.
 pub(super) type Begun = (Vec<(Role, Box<dyn Stage>)>, Vec<Output>);
 
-/// Whether a group can be made or read that runs a protocol.
-///
-/// # Errors
-/// What to do, if not.
-pub(crate) fn is_offered(protocol: Protocol) -> Result<(), &'static str> {
-    match protocol {
-        Protocol::Hybster => Ok(()),
-        Protocol::Pbft => {
-            Err("write hybster: replicas cannot run pbft yet, only `hybster simulate` can")
-        }
-    }
-}
-
 /// Whether replicas that run a protocol can keep what a group wants them to keep.
 ///
 /// # Errors
