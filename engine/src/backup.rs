@@ -62,7 +62,7 @@ use crate::durable::{BOOKKEEPING, DataError, Durability, SERVICE, begin_with};
 use crate::group::{
     CreateOptions, GROUP_FILE, Generated, Group, GroupError, ReplicaKeys, generate,
 };
-use crate::replica::{beginning, certified};
+use crate::replica::{StartError, beginning, certified, present};
 
 /// Why a state cannot be saved, or a backup not be restored.
 #[derive(Debug, thiserror::Error)]
@@ -195,6 +195,9 @@ pub enum BackupError {
         /// What the new group is to run.
         expected: String,
     },
+    /// The epoch that the replica is in cannot be found out.
+    #[error(transparent)]
+    Epoch(StartError),
     /// The new group cannot be made.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -230,7 +233,13 @@ pub fn save(
     if group.durability() == Durability::None {
         return Err(BackupError::NothingKept);
     }
-    let data = data.map(Path::to_owned).or_else(|| keys.data_directory());
+    let present = present(group, keys).map_err(BackupError::Epoch)?;
+    let epoch = present.config().epoch;
+    let of_epoch = |data: &Path| match epoch == group.config().epoch {
+        true => data.to_owned(),
+        false => data.join(format!("epoch-{epoch}")),
+    };
+    let data = data.map(of_epoch).or_else(|| keys.data_directory());
     let data = data.ok_or(BackupError::NoDataDirectory { id: keys.id.0 })?;
     let observer = Observer::open(data.join("state"))?;
     let made = NewDirectory::claim(to.as_ref())?;
@@ -371,6 +380,11 @@ impl Backup {
         if found != expected {
             return Err(BackupError::OtherGroup { path, found, expected });
         }
+        let group = &present(group, keys).map_err(BackupError::Epoch)?;
+        if self.id == group.config().membership.beginning {
+            // What proves the end of the epoch before proves this.
+            return Ok(());
+        }
         let certificate = &self.pages.manifest().certificate;
         if certificate.is_empty() {
             return Err(BackupError::NoCertificate { path, order: self.id.order.0 });
@@ -401,7 +415,7 @@ impl Backup {
     ) -> Result<Group, BackupError> {
         let dir = dir.as_ref();
         self.check_options(options)?;
-        let Generated { mut group, replicas, clients } = generate(options)?;
+        let Generated { mut group, replicas, clients, administrator } = generate(options)?;
         let config = Arc::clone(group.config());
         let interval = config.checkpoint_interval;
         let order = self.id.order.0.checked_next_multiple_of(interval);
@@ -437,8 +451,8 @@ impl Backup {
             Ok(())
         });
         // Last, so that a directory with the group file is complete.
-        let written =
-            made_all.and_then(|()| Ok(Generated { group, replicas, clients }.write(dir)?));
+        let written = made_all
+            .and_then(|()| Ok(Generated { group, replicas, clients, administrator }.write(dir)?));
         match written {
             Ok(group) => {
                 made.into_iter().for_each(NewDirectory::keep);

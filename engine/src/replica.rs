@@ -1,5 +1,6 @@
 //! Starting, watching and stopping a replica.
 
+mod epochs;
 mod error;
 mod guarded;
 mod identity;
@@ -18,13 +19,14 @@ use std::time::Duration;
 
 use hybster_log::{Directory, Writer, WriterThread};
 use hybster_net::files::Files;
-use hybster_net::{AnyTransport, HubConfig, Identity, Limits, PeerAddress, TransportKind};
+use hybster_net::{AnyTransport, Hub, HubConfig, Identity, Limits, PeerAddress, TransportKind};
 use hybster_proto::egress::EgressLimits;
 use hybster_proto::output::Output;
 use hybster_proto::service::{Service, ServiceIdentity};
 use hybster_proto::time::Time;
 use hybster_proto::trace::TraceEvent;
 
+pub(crate) use epochs::present_group as present;
 pub use error::{ReplicaError, StartError};
 pub use guarded::ServiceCall;
 pub use running::{RunningReplica, Stopper};
@@ -39,8 +41,8 @@ use crate::group::{Group, ReplicaKeys};
 use crate::memory::Memory;
 use crate::runtime::timing::StageTimes;
 use crate::runtime::{
-    Agent, Cores, Failure, Inbox, Layout, Network, Outbox, Role, Shared, Stage, TraceFile,
-    TraceTarget, connect, plan,
+    Agent, AgentPlan, Cores, EpochWatch, Failure, Inbox, Layout, Network, Outbox, Role, Shared,
+    Stage, TraceFile, TraceTarget, connect, plan,
 };
 
 /// A replica of a group; [`Replica::builder`] leads to a [`RunningReplica`].
@@ -75,8 +77,10 @@ impl Replica {
     /// Starts with what every replica needs: its group and its keys.
     pub fn builder(group: Group, keys: ReplicaKeys) -> ReplicaBuilder<()> {
         let layout = group.layout();
+        let first_epoch = group.config().epoch;
         ReplicaBuilder {
             group,
+            first_epoch,
             keys,
             service: (),
             layout,
@@ -98,6 +102,8 @@ impl Replica {
 #[must_use = "a replica runs after `start`"]
 pub struct ReplicaBuilder<S> {
     group: Group,
+    /// The epoch of the group's file.
+    first_epoch: u32,
     keys: ReplicaKeys,
     service: S,
     layout: Layout,
@@ -125,6 +131,7 @@ impl<S> ReplicaBuilder<S> {
         ReplicaBuilder {
             service,
             group: self.group,
+            first_epoch: self.first_epoch,
             keys: self.keys,
             layout: self.layout,
             transport: self.transport,
@@ -233,8 +240,15 @@ impl<S: Service> ReplicaBuilder<S> {
     /// # Errors
     /// If the options do not fit the group or the machine, or the address is taken.
     pub fn start(mut self) -> Result<RunningReplica, StartError> {
-        let config = Arc::clone(self.group.config());
         self.check()?;
+        let present = match self.is_replicated {
+            true => epochs::present(&self.group, &self.keys)?,
+            false => None,
+        };
+        if let Some(present) = &present {
+            self.group = present.group.clone();
+        }
+        let config = Arc::clone(self.group.config());
         let identity = identity::check(&self.group, &self.service)?;
         let memory = Memory::of(&self.group);
         let cores = self.resolve_cores()?;
@@ -250,6 +264,11 @@ impl<S: Service> ReplicaBuilder<S> {
             log::info!("{advice}");
         }
         let (hub, transport_kind) = listen::open_hub(self.transport, self.hub_config(identity)?)?;
+        let watch = present.as_ref().map(|present| present.watch(&self.keys));
+        if let Some(present) = present.as_ref().filter(|present| present.is_early) {
+            let present = present.clone();
+            return self.join(present, watch, hub, (layout, transport_kind, plans));
+        }
         let (trace, trace_file) = self.open_trace(plans.len())?;
         let mut opened = self.open_data()?;
         let found = opened.as_mut().and_then(|opened| opened.found.take());
@@ -267,7 +286,8 @@ impl<S: Service> ReplicaBuilder<S> {
         let shared = Shared::new(id, config, layout, transport_kind, is_replicated, plans, trace)
             .with_service(identity)
             .with_times(self.times.take())
-            .with_disk(durable.clone());
+            .with_disk(durable.clone())
+            .with_epochs(watch);
         let shared = Arc::new(shared);
         teller.is_for(&shared);
         let disks = durable.map(|durable| Disks { writer: None, durable });
@@ -283,6 +303,7 @@ impl<S: Service> ReplicaBuilder<S> {
         let limits = EgressLimits::default();
         let mut network = Some(Network::new(hub, Arc::clone(&shared), peers, limits));
         let panic = ServicePanic::default();
+        let life = self.keys.life;
         let (mut stages, mut first) = self.stages(found, &shared, &panic)?;
         if let Some(durable) = &shared.durable {
             first
@@ -306,11 +327,45 @@ impl<S: Service> ReplicaBuilder<S> {
                 }
             }
         }
+        if let Some(present) = present {
+            match present.follow(&shared, life) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    shared.stop();
+                    return Err(StartError::Thread(error));
+                }
+            }
+        }
         let (bytes, open) = (memory.bounded_bytes, memory.open());
         log::info!("at most {bytes} bytes in buffers that are bounded; {open} are not bounded yet");
         let mode = if is_replicated { "replica" } else { "unreplicated server" };
         log::info!("{mode} {} listens on {local_address}, {layout} layout, {transport_kind}", id.0);
         Ok(RunningReplica::new(shared, threads, local_address, disks, panic, trace_file))
+    }
+
+    /// Starts a replica that is to be a member of a later epoch than its peers are in, as far as it knows: it waits for
+    /// that one, and takes part in nothing.
+    fn join(
+        self,
+        present: epochs::Present,
+        watch: Option<Arc<EpochWatch>>,
+        hub: Hub<AnyTransport>,
+        (layout, transport, plans): (Layout, TransportKind, Vec<AgentPlan>),
+    ) -> Result<RunningReplica, StartError> {
+        let local_address = hub.local_address().expect("a replica listens");
+        let (id, config) = (self.keys.id, Arc::clone(self.group.config()));
+        let epoch = config.epoch;
+        let shared = Shared::new(id, config, layout, transport, true, plans, None);
+        let shared = Arc::new(shared.with_epochs(watch));
+        let thread = present.join(&shared, hub).map_err(StartError::Thread)?;
+        let id = id.0;
+        log::info!(
+            "replica {id} listens on {local_address}, and waits for epoch {}: its peers are in epoch {epoch}, as far \
+             as it knows",
+            self.keys.epoch(),
+        );
+        let panic = ServicePanic::default();
+        Ok(RunningReplica::new(shared, vec![thread], local_address, None, panic, None))
     }
 
     fn open_trace(
@@ -358,7 +413,7 @@ impl<S: Service> ReplicaBuilder<S> {
     }
 
     /// Opens the replica's data, if it keeps any, and takes the right to run with it.
-    fn open_data(&self) -> Result<Option<Opened>, StartError> {
+    fn open_data(&mut self) -> Result<Option<Opened>, StartError> {
         let id = self.keys.id.0;
         if !self.is_durable() {
             if self.must_claim() {
@@ -369,8 +424,13 @@ impl<S: Service> ReplicaBuilder<S> {
             }
             return Ok(None);
         }
-        let path = self.data.clone().or_else(|| self.keys.data_directory());
-        let path = path.ok_or(StartError::NoDataDirectory { id })?;
+        let first_epoch = self.first_epoch;
+        let epoch = self.group.config().epoch;
+        let path = self.data_of(epoch).ok_or(StartError::NoDataDirectory { id })?;
+        if epoch > first_epoch {
+            let before = self.data_of(self.keys.epoch());
+            self.keys = epochs::begin_epoch(&self.group, &self.keys, &path, before)?;
+        }
         let told = self.keys.has_started()?;
         let has_run = told.unwrap_or(!self.is_first);
         let mode = self.group.durability();
@@ -390,6 +450,15 @@ impl<S: Service> ReplicaBuilder<S> {
             self.keys.claim_start()?;
         }
         Ok(Some(opened))
+    }
+
+    /// Where the data of an epoch is.
+    fn data_of(&self, epoch: u32) -> Option<PathBuf> {
+        match &self.data {
+            Some(directory) if epoch == self.first_epoch => Some(directory.clone()),
+            Some(directory) => Some(directory.join(format!("epoch-{epoch}"))),
+            None => self.keys.data_directory_of(epoch),
+        }
     }
 
     fn start_saver(
@@ -442,10 +511,10 @@ impl<S: Service> ReplicaBuilder<S> {
             identity: Identity::Replica(self.keys.id.0),
             key: self.keys.link.clone(),
             keyring: Arc::new(self.group.key_ring()?),
-            group_digest: config.digest().0,
+            group_digest: config.genesis().0,
             pillars: config.pillars,
             application: service.and_then(|service| identity::told(&service)),
-            incarnation: 0,
+            incarnation: config.epoch.into(),
             cipher: self.group.link_cipher(),
             listen: Some(listen::own_address(self.listen.as_ref().unwrap_or(&own.address))?),
             peers: self.peers().collect(),

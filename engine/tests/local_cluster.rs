@@ -235,7 +235,7 @@ fn replicas_with_keys_from_texts_start_only_when_somebody_knows_that_they_may() 
     let options =
         CreateOptions { addresses: Addresses::List(free_addresses(3)), ..CreateOptions::default() };
     assert_eq!(options.durability, Durability::Sync);
-    let Generated { group, replicas, clients } = generate(&options).unwrap();
+    let Generated { group, replicas, clients, .. } = generate(&options).unwrap();
     let texts: Vec<_> = replicas.iter().map(|keys| keys.to_text().unwrap()).collect();
     drop(replicas);
     let builder = |id: u16| {

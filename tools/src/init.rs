@@ -68,6 +68,10 @@ pub(crate) struct InitArgs {
     /// pbft none, and nothing else.
     #[arg(long)]
     durability: Option<Durability>,
+    /// Make administrator.key as well, with which `hybster replace-replica` puts another replica in the
+    /// place of one whose disk or host is lost. It needs --durability sync.
+    #[arg(long)]
+    administrator: bool,
     /// Requests per batch, at most.
     #[arg(long, value_name = "REQUESTS")]
     batch_max: Option<u32>,
@@ -118,7 +122,7 @@ pub(crate) fn options(args: &InitArgs, base: GroupConfig) -> Result<CreateOption
     } else {
         Addresses::Named(args.addresses.clone())
     };
-    let InitArgs { clients, link_cipher, layout, .. } = *args;
+    let InitArgs { clients, link_cipher, layout, administrator, .. } = *args;
     let kept = if rules.keeps_log { Durability::default() } else { Durability::None };
     let durability = args.durability.unwrap_or(kept);
     let service_version = Some(args.service.identity().version());
@@ -129,6 +133,7 @@ pub(crate) fn options(args: &InitArgs, base: GroupConfig) -> Result<CreateOption
         link_cipher,
         layout,
         durability,
+        administrator,
         service_version,
     })
 }
@@ -180,8 +185,14 @@ pub(crate) fn next_steps(args: &InitArgs, group: &Group) -> String {
         config.replicas,
         config.faults,
         config.pillars,
-        group.clients().len(),
+        group.clients().len() - usize::from(config.administrator.is_some()),
     );
+    if config.administrator.is_some() {
+        text = format!(
+            "{text}Keep administrator.key on none of these machines: with it `hybster replace-replica` makes another\n\
+             replica in the place of one that is lost.\n"
+        );
+    }
     if config.faults == 0 {
         text = format!("This group tolerates no fault: when one replica fails, it stops.\n{text}");
     }

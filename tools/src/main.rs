@@ -18,6 +18,7 @@ mod memory;
 mod metrics;
 #[cfg(test)]
 mod reference;
+mod replace;
 mod replica;
 mod service;
 mod simulate;
@@ -65,6 +66,8 @@ enum Command {
     Init(init::InitArgs),
     /// Run one replica until Ctrl-C or SIGTERM.
     Replica(replica::ReplicaArgs),
+    /// Put another replica in the place of one whose disk or host is lost.
+    ReplaceReplica(replace::ReplaceArgs),
     /// Save a service's state from a replica's disk, while the replica runs.
     Backup(backup::BackupArgs),
     /// Make a new group whose service begins with a saved state.
@@ -167,6 +170,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Init(args) => init::init(&args),
         Command::Replica(args) => replica::replica(&args),
+        Command::ReplaceReplica(args) => replace::replace(&args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Kv(args) => kv::kv(&args),

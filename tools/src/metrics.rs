@@ -14,7 +14,7 @@ mod table;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hybster::{Status, Stopper};
 use prometheus_client::collector::Collector;
@@ -33,7 +33,7 @@ pub(crate) const PREFIX: &str = "hybster";
 /// Answers monitoring for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Monitoring {
-    replica: Arc<OnceLock<Watched>>,
+    replica: Arc<Mutex<Option<Watched>>>,
     _server: Server,
 }
 
@@ -51,17 +51,20 @@ impl Monitoring {
     /// # Errors
     /// If the address cannot be listened on. Call this before the replica starts: then nothing is lost.
     pub(crate) fn listen(address: SocketAddr, id: u16) -> Result<Self, ServerError> {
-        let replica = Arc::new(OnceLock::new());
+        let replica = Arc::new(Mutex::new(None));
         let watched = Arc::clone(&replica);
-        let server = Server::start(address, move |path| answer(path, id, watched.get()))?;
+        let server = Server::start(address, move |path| {
+            let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+            answer(path, id, watched.as_ref())
+        })?;
         log::info!("metrics are at http://{}/metrics", server.address());
         Ok(Self { replica, _server: server })
     }
 
-    /// From now on there is a replica to tell of.
+    /// From now on there is a replica to tell of: the first one, or the same in another epoch.
     pub(crate) fn watch(&self, replica: Stopper, peers_needed: usize) {
-        // It is called once; a second replica would not be told of.
-        let _ = self.replica.set(Watched { replica, peers_needed });
+        let mut watched = self.replica.lock().unwrap_or_else(PoisonError::into_inner);
+        *watched = Some(Watched { replica, peers_needed });
     }
 }
 

@@ -56,7 +56,7 @@ const SETTINGS: &[Setting] = &[
         "epoch",
         "",
         Words("as the key files were made for", "0", "-1"),
-        "nothing changes it yet: see OPERATIONS.md, more than f down",
+        "that of the group's first members: replicas know of later epochs by themselves (OPERATIONS.md, A lost replica)",
     ),
     setting(
         "protocol",
@@ -91,6 +91,16 @@ const SETTINGS: &[Setting] = &[
             "\"512\"",
         ),
         "nothing; there is no such line in a group that began with nothing",
+    ),
+    setting(
+        "administrator",
+        "",
+        Words(
+            "a line of `hybster init --administrator`",
+            "\"1 5866666666666666666666666666666666666666666666666666666666666666\"",
+            "\"1\"",
+        ),
+        "nothing; without the line no replica can be replaced. It needs durability \"sync\"",
     ),
     setting(
         "pillars",
@@ -209,7 +219,7 @@ const SETTINGS: &[Setting] = &[
     setting(
         "durability",
         "",
-        Words("sync, async, none", "\"none\"", "\"perhaps\""),
+        Words("sync, async, none; with an administrator sync", "\"sync\"", "\"perhaps\""),
         "sync: latency of a sync of the disk; none: a replica starts once",
     ),
 ];
@@ -255,7 +265,14 @@ fn written(text: &str) -> Vec<Written> {
 fn usual_group() -> Group {
     let service = "kv".parse().ok();
     let config = GroupConfig { service, ..GroupConfig::default() };
-    let options = CreateOptions { config, service_version: Some(1), ..CreateOptions::default() };
+    let options = CreateOptions {
+        config,
+        service_version: Some(1),
+        // The only client, so that the least of the bounds on clients holds.
+        administrator: true,
+        clients: 0,
+        ..CreateOptions::default()
+    };
     let text = generate(&options).unwrap().group.to_text();
     // As of a group that was restored, so that all keys are there.
     let initial = format!("initial_state = \"512 {}\"\n", "0".repeat(64));
@@ -278,7 +295,7 @@ fn group_file() -> String {
         let default = match written.key.as_str() {
             "group" => "random".to_owned(),
             "service" | "service_version" => "of `--service`".to_owned(),
-            "initial_state" => "none".to_owned(),
+            "initial_state" | "administrator" => "none".to_owned(),
             _ => format!("`{}`", written.value.trim_matches('"')),
         };
         let _ = writeln!(

@@ -11,7 +11,8 @@ use hybster::duration::{DurationError, DurationRange};
 use hybster::group::parse_address;
 use hybster::services::{CounterService, KvService, NullService};
 use hybster::{
-    Group, Layout, PeerAddress, Replica, ReplicaId, ReplicaKeys, RunningReplica, TransportKind,
+    Group, Layout, PeerAddress, Replica, ReplicaError, ReplicaId, ReplicaKeys, RunningReplica,
+    TransportKind,
 };
 use hybster_gateway::RedisService;
 
@@ -106,7 +107,7 @@ pub(crate) fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
     let listen = |address| Monitoring::listen(address, args.id);
     let monitoring = args.metrics.map(listen).transpose()?;
     let peers_needed = group.config().quorum() - 1;
-    let replica = start(args, group)?;
+    let mut replica = start(args, group.clone(), 0)?;
     if let Some(monitoring) = &monitoring {
         monitoring.watch(replica.stopper(), peers_needed);
     }
@@ -129,17 +130,31 @@ pub(crate) fn replica(args: &ReplicaArgs) -> Result<Done, Failure> {
             Err(_) if replica.is_running() => manager.alive(),
             Err(_) => {
                 // It ended by itself; `wait` returns why.
-                replica.wait()?;
-                return Err(Failure::new(format!("replica {} stopped by itself", args.id)));
+                let next = match replica.wait() {
+                    Err(ReplicaError::EpochOver { next, .. }) => next,
+                    other => {
+                        other?;
+                        let text = format!("replica {} stopped by itself", args.id);
+                        return Err(Failure::new(text));
+                    }
+                };
+                replica = start(args, group.clone(), next)?;
+                if let Some(monitoring) = &monitoring {
+                    monitoring.watch(replica.stopper(), peers_needed);
+                }
             }
         }
     }
     manager.stopping();
-    replica.shutdown()?;
-    Ok(Done::Yes)
+    match replica.shutdown() {
+        // The next start begins in it.
+        Ok(()) | Err(ReplicaError::EpochOver { .. }) => Ok(Done::Yes),
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn start(args: &ReplicaArgs, group: Group) -> Result<RunningReplica, Failure> {
+/// Starts the replica: the first time, or again as this epoch begins.
+fn start(args: &ReplicaArgs, group: Group, epoch: u32) -> Result<RunningReplica, Failure> {
     let keys = ReplicaKeys::load(&group, group.directory(), ReplicaId(args.id))?;
     let layout = args.layout.unwrap_or(group.layout());
     let mut builder = Replica::builder(group, keys)
@@ -157,7 +172,11 @@ fn start(args: &ReplicaArgs, group: Group) -> Result<RunningReplica, Failure> {
         builder = builder.cores(args.cores.clone());
     }
     if let Some(file) = &args.trace {
-        builder = builder.trace_file(file);
+        // A trace is of one epoch.
+        builder = builder.trace_file(match epoch {
+            0 => file.clone(),
+            epoch => PathBuf::from(format!("{}.epoch-{epoch}", file.display())),
+        });
     }
     Ok(match args.service {
         ServiceName::Null => builder.service(NullService::new(args.reply_size as usize)).start(),

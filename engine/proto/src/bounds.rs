@@ -14,8 +14,8 @@ use crate::execution::{
     MAX_WATCHED, SNAPSHOT_COPIES, TURN_RESULT_BYTES, WATCHED_BYTES, session_bytes,
 };
 use crate::intake::{
-    BLOCK_BYTES, FORWARDS_BYTES, FORWARDS_REQUESTS, MAX_LANES_BYTES, MAX_PENDING_BYTES, MAX_STORED,
-    MAX_STORED_BYTES, STORED_BYTES,
+    BATCHED_BYTES, BLOCK_BYTES, FORWARDS_BYTES, FORWARDS_REQUESTS, MAX_BATCHED, MAX_LANES_BYTES,
+    MAX_PENDING_BYTES, MAX_STORED, MAX_STORED_BYTES, STORED_BYTES,
 };
 use crate::output::REPLY_RECORD_BYTES;
 use crate::shared::answers::ANSWERS_BYTES;
@@ -240,7 +240,9 @@ fn of_intake(config: &GroupConfig) -> Option<Vec<Buffer>> {
             "requests that the leader is watched for",
             "engine/proto/src/intake.rs",
             Clients,
-            product(&[MAX_STORED_BYTES as u64 + MAX_STORED as u64 * STORED_BYTES])?,
+            product(&[MAX_STORED_BYTES as u64
+                + MAX_STORED as u64 * STORED_BYTES
+                + MAX_BATCHED as u64 * BATCHED_BYTES])?,
             "the client that has most of them loses its oldest",
         ),
     ])

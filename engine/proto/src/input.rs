@@ -93,6 +93,8 @@ pub enum ToIntake {
         is_counted: bool,
         /// The order number up to which everything has been executed.
         executed: OrderNumber,
+        /// What was executed instead, so far.
+        progress: Progress,
     },
     /// A request that the stage asked about was executed.
     Executed {
@@ -233,6 +235,17 @@ pub enum ToPillar {
     Pbft(pbft::PillarInput),
 }
 
+/// What a replica has executed so far, for whoever asks whether a request waits for its turn or is left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Bytes of the requests that ran.
+    pub bytes: u64,
+    /// How often all who wait must have had their turn: see the execution stage.
+    pub turns: u32,
+    /// Bytes of the longest batch in the last turn or two.
+    pub longest: u32,
+}
+
 /// What the way is like to those peers that a proposal must reach to be committed, as Egress sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PathState {
@@ -242,12 +255,25 @@ pub struct PathState {
     pub batch_bytes: u32,
     /// Whether it has all that it can carry, so that a proposal would only wait.
     pub is_full: bool,
+    /// What the slowest of those ways to peers carries that are known to carry no more, in bytes per second.
+    pub least_rate: u64,
+}
+
+impl PathState {
+    /// A wire that carries less than this is a slow one, in bytes per second.
+    const COSTLY_RATE: u64 = 1_900_000;
+
+    /// Whether a copy of what somebody may have is worth waiting for, before it is sent.
+    #[must_use]
+    pub fn is_costly(&self) -> bool {
+        self.least_rate < Self::COSTLY_RATE
+    }
 }
 
 impl Default for PathState {
     /// Nothing is known.
     fn default() -> Self {
-        Self { takes_us: 0, batch_bytes: u32::MAX, is_full: false }
+        Self { takes_us: 0, batch_bytes: u32::MAX, is_full: false, least_rate: u64::MAX }
     }
 }
 

@@ -15,6 +15,7 @@
 //! once more: an answer counts when what was committed before the question is executed. And time in
 //! which no leader could order anything does not count (`patience.rs`).
 
+mod batched;
 mod forwards;
 mod invariants;
 mod lanes;
@@ -39,8 +40,10 @@ use crate::wire::ReplyStatus;
 use crate::wire::request::{REQUESTS_HEAD, is_retransmission, requests_body};
 use crate::wire::{RequestRef, RequestTag, Requests};
 
+use batched::Batched;
 use forwards::{Forwarding, Forwards};
 
+pub(crate) use batched::{BATCHED_BYTES, MAX_BATCHED};
 pub(crate) use forwards::{FORWARDS_BYTES, FORWARDS_REQUESTS};
 pub(crate) use lanes::{LANES_BYTES, Lanes, MAX_LANES_BYTES, Waiting};
 use patience::{Patience, Wait};
@@ -82,6 +85,7 @@ pub struct Intake<V: RequestVerifier> {
     open: OpenBatch,
     pending: VecDeque<(BytesMut, u32)>,
     pending_bytes: usize,
+    batched: Batched,
     /// What clients sent beyond their share, or without room.
     lanes: Lanes,
     /// Per pillar: its next slot, batches under way, and the slot up to which it was told to fill.
@@ -136,6 +140,8 @@ struct Stored {
     is_own: bool,
     /// Whether it is on its way to the leader.
     forwarding: Forwarding,
+    /// When it was made a message to the leader, if it was.
+    forwarded: Time,
     /// Whether half of the waiting time has passed and help was asked for.
     reminded: bool,
     /// The question to the execution stage when the waiting time had passed.
@@ -150,7 +156,7 @@ struct Stored {
 /// The question that decides whether the leader is suspected.
 #[derive(Clone, Copy, Debug)]
 struct LastAsked {
-    /// How long a leader could have ordered the request until then, in microseconds.
+    /// How long a leader could have ordered the request until then, or another one, in microseconds.
     waited_us: u64,
     at: Time,
     /// The question to the pillars that comes before it.
@@ -177,6 +183,7 @@ impl<V: RequestVerifier> Intake<V> {
             open: OpenBatch::new(config.rules().proposal_head),
             pending: VecDeque::new(),
             pending_bytes: 0,
+            batched: Batched::default(),
             lanes: Lanes::default(),
             pillars: vec![
                 Turn { leads: Some(View(0)), ..Turn::default() };
@@ -188,7 +195,7 @@ impl<V: RequestVerifier> Intake<V> {
             forwards: Forwards::default(),
             watch: BTreeSet::new(),
             timeout: AdaptiveTimeout::new(config.request_timeout_us),
-            patience: Patience::new(config.pillars, config.window),
+            patience: Patience::new(&config),
             halted: false,
             disk_full: false,
             proposed_at: Time(0),
@@ -232,7 +239,7 @@ impl<V: RequestVerifier> Intake<V> {
             ToIntake::Window { pillar, is_full, base } => {
                 self.patience.window(pillar, is_full, base, now);
             }
-            ToIntake::NotExecuted { session, number, is_counted, executed } => {
+            ToIntake::NotExecuted { session, number, is_counted, executed, progress } => {
                 if is_counted {
                     self.lanes.answered(session.client);
                 }
@@ -242,7 +249,7 @@ impl<V: RequestVerifier> Intake<V> {
                     self.refuse_stored((session, number), ReplyStatus::DiskFull, out);
                 } else {
                     self.stored_is_new((session, number), out);
-                    self.not_executed((session, number), executed, now, out);
+                    self.not_executed((session, number), (executed, progress), now, out);
                 }
             }
             ToIntake::Executed { session, number, is_counted } => {
@@ -269,7 +276,7 @@ impl<V: RequestVerifier> Intake<V> {
             (self.handed_out, self.handed_out_since) = (0, now);
         }
         self.serve_lanes(now, out);
-        self.forward_waiting(out);
+        self.forward_waiting(now, out);
         self.hand_out(out);
         self.check_invariants();
     }
@@ -410,7 +417,10 @@ impl<V: RequestVerifier> Intake<V> {
             let request = request?;
             self.check(from, &request)?;
             if is_cheap {
-                self.append(&request);
+                let is_batched = self.is_batched((request.session, request.number));
+                if !is_batched {
+                    self.append(&request);
+                }
                 continue;
             }
             // A leader watches over what was sent again, too: it may have lost its followers. One
@@ -442,6 +452,9 @@ impl<V: RequestVerifier> Intake<V> {
     fn append(&mut self, request: &RequestRef<'_>) {
         let length = request.record.len();
         let longest = self.config.batch_max_bytes.min(self.path.batch_bytes) as usize;
+        if self.path.is_costly() {
+            self.batched.insert((request.session, request.number));
+        }
         let full = self.open.requests >= self.config.batch_max_requests
             || (self.open.requests > 0 && self.open.len() + length > longest);
         if full {
@@ -450,6 +463,12 @@ impl<V: RequestVerifier> Intake<V> {
         }
         self.open.push(request);
         self.pending_bytes += length;
+    }
+
+    /// Whether a request is known to be in a batch of this view.
+    #[inline]
+    fn is_batched(&self, key: Key) -> bool {
+        !self.batched.is_empty() && self.batched.contains(key)
     }
 
     // ------------------------------------------------------------------ turns
@@ -505,6 +524,7 @@ impl<V: RequestVerifier> Intake<V> {
         self.open = OpenBatch::new(self.open.head);
         self.pending.clear();
         self.pending_bytes = 0;
+        self.batched.clear();
         self.lanes.none_ready();
     }
 
@@ -540,7 +560,7 @@ impl<V: RequestVerifier> Intake<V> {
                 self.forwards.want(*key);
             }
         }
-        self.forward_waiting(out);
+        self.forward_waiting(now, out);
         if cfg!(debug_assertions) {
             self.check_all_invariants();
         }

@@ -97,8 +97,6 @@ pub enum Mutant {
     BusyWireIgnored,
     /// What changes views waits behind batches.
     NothingAhead,
-    /// A leader suspects itself for requests that have not had their turn.
-    OwnProposalsIgnored,
     /// Only those wait longer in a new view who suspected the leader of the last one themselves.
     AloneWaitsLonger,
     /// Replies that wait for room are not registered with their link.
@@ -145,6 +143,16 @@ pub enum Mutant {
     SlownessCounts,
     /// An answer of the execution stage counts although it went past batches that were committed.
     AnswersOvertake,
+    /// A leader is suspected although it serves clients in turn.
+    TurnsIgnored,
+    /// A leader that serves others is excused though they have had several turns.
+    TurnsUncounted,
+    /// A leader with slow wires proposes copies of what it has in a batch.
+    ProposesTwice,
+    /// A follower with slow wires asks all for what its leader has on its way to it.
+    AsksAll,
+    /// What a slow wire carries is told by moments in which hardly anything arrives.
+    RateOfMoments,
     /// A majority is a quorum of PBFT.
     PbftMajority,
     /// A view may begin with what a quorum does not permit (Castro 3.2.4, A1).
@@ -179,7 +187,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 84] = [
+    pub const ALL: [Self; 88] = [
         Self::CommitQuorum,
         Self::CommitTwice,
         Self::CommitUnverified,
@@ -225,7 +233,6 @@ impl Mutant {
         Self::ShrinksBlindly,
         Self::BusyWireIgnored,
         Self::NothingAhead,
-        Self::OwnProposalsIgnored,
         Self::AloneWaitsLonger,
         Self::RoomNotAwaited,
         Self::ForwardsUnlimited,
@@ -249,6 +256,11 @@ impl Mutant {
         Self::FullWindowExcuses,
         Self::SlownessCounts,
         Self::AnswersOvertake,
+        Self::TurnsIgnored,
+        Self::TurnsUncounted,
+        Self::ProposesTwice,
+        Self::AsksAll,
+        Self::RateOfMoments,
         Self::PbftMajority,
         Self::PbftA1LeftOut,
         Self::PbftA2LeftOut,

@@ -102,4 +102,19 @@ mod tests {
         }
         assert_eq!(timeout.delay_us(), 140);
     }
+
+    /// On slow wires each time that it shrinks too far costs a view.
+    #[cfg(feature = "mutants")]
+    #[test]
+    fn one_that_shrinks_blindly_falls_below_what_it_waits_for() {
+        let (mut timeout, mut now) = (AdaptiveTimeout::new(10), Time(0));
+        (0..5).for_each(|_| timeout.expired(now));
+        mutants::choose(Some(Mutant::ShrinksBlindly));
+        for round in 1..10 {
+            timeout.succeeded(70, now);
+            succeed(&mut timeout, 1, Time(100 * round), &mut now);
+        }
+        mutants::choose(None);
+        assert_eq!(timeout.delay_us(), 10);
+    }
 }

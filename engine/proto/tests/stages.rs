@@ -476,9 +476,14 @@ fn forwarded(group: &mut Group) -> usize {
 
 /// Whether replica 1 suspects its leader within ten times as long as a request may take.
 fn suspects(group: &mut Group) -> bool {
+    suspects_within(10, group)
+}
+
+/// The same, within so many timeouts.
+fn suspects_within(timeouts: u64, group: &mut Group) -> bool {
     let is_suspicion =
         |input: &Input| matches!(input, Input::Control(ToControl::Suspect { view: View(0) }));
-    for _ in 0..20 {
+    for _ in 0..2 * timeouts {
         group.now = group.now.after_us(group.config.request_timeout_us / 2);
         let mut out = Output::default();
         group.replicas[1].intake.tick(group.now, &mut out);
@@ -508,7 +513,7 @@ fn a_leader_is_watched_for_what_has_left() {
     assert_eq!(group.replicas[1].intake.stored(), 600);
     let window = forwarded(&mut group);
     assert!((200..=256).contains(&window), "{window}");
-    assert!(!suspects(&mut group), "nothing has left");
+    assert!(!suspects_within(4, &mut group), "nothing has left");
     let left = ToIntake::ForwardsLeft { peer: ReplicaId(0), messages: 1 };
     group.run(1, Input::Intake(left));
     assert!(suspects(&mut group));
@@ -516,6 +521,16 @@ fn a_leader_is_watched_for_what_has_left() {
     group.replicas[1].intake.check_all_invariants();
     group.run(1, Input::Intake(ToIntake::ForwardsLeft { peer: ReplicaId(2), messages: 1 }));
     assert!((1..=64).contains(&forwarded(&mut group)));
+}
+
+/// A link that is up and takes nothing, as one to a host that stands still, saves no leader for ever.
+#[test]
+fn a_leader_whose_link_takes_nothing_is_suspected_later() {
+    let mut group = Group::new(1);
+    group.client_sends(1, group.requests(1..201, false));
+    assert!(forwarded(&mut group) > 0);
+    assert!(!suspects_within(4, &mut group));
+    assert!(suspects_within(60, &mut group));
 }
 
 /// A batch that waits for the window is still the request intake's business: it does not take in

@@ -384,7 +384,7 @@ impl<T: Transport> ClientDriver<T> {
                     }
                 }
             }
-            Event::PeerUp { peer } => {
+            Event::PeerUp { peer, .. } => {
                 log::info!("the link to replica {peer} is up");
                 let state = &mut self.peers[usize::from(peer)];
                 state.up = true;

@@ -29,7 +29,7 @@ use hybster_proto::truncation::Truncation;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use begin::begin_with;
+pub(crate) use begin::{begin_epoch, begin_with};
 pub use open::DataError;
 pub(crate) use open::{Found, Opened, RECORD, log_bytes, open};
 pub(crate) use restored::Restored;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use hybster_net::{LinkCipher, PeerAddress, StaticKey};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::ClientId;
-use hybster_proto::membership::Membership;
+use hybster_proto::membership::{Administrator, Membership};
 use hybster_tss::{ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey};
 
 use super::{
-    ClientEntry, ClientKeys, GROUP_FILE, Group, GroupError, ReplicaEntry, ReplicaKeys,
-    faulty_value, file, hex, request_keys,
+    AdministratorKeys, ClientEntry, ClientKeys, GROUP_FILE, Group, GroupError, ReplicaEntry,
+    ReplicaKeys, faulty_value, file, hex, request_keys,
 };
 use crate::durable::Durability;
 use crate::replica::can_keep;
@@ -50,7 +50,7 @@ pub enum Addresses {
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
     /// The constants; `group` is replaced by a random identifier, `request_keys` by the digest of
-    /// the clients' keys.
+    /// the clients' keys, `administrator` by a new one or nobody.
     pub config: GroupConfig,
     /// Where the replicas listen.
     pub addresses: Addresses,
@@ -62,6 +62,9 @@ pub struct CreateOptions {
     pub layout: Layout,
     /// What of a replica outlives its process.
     pub durability: Durability,
+    /// Whether there is somebody who may replace replicas that are lost: [`AdministratorKeys`]. It needs
+    /// durability `sync`.
+    pub administrator: bool,
     /// The version that services must have, or be compatible with; for a group whose `config` names the
     /// service.
     pub service_version: Option<u32>,
@@ -77,6 +80,7 @@ impl Default for CreateOptions {
             link_cipher: LinkCipher::default(),
             layout: Layout::Auto,
             durability: Durability::default(),
+            administrator: false,
             service_version: None,
         }
     }
@@ -110,6 +114,8 @@ pub struct Generated {
     pub replicas: Vec<ReplicaKeys>,
     /// The secrets of each client, in order from 0.
     pub clients: Vec<ClientKeys>,
+    /// The secrets of the administrator, if the group has one.
+    pub administrator: Option<AdministratorKeys>,
 }
 
 impl Generated {
@@ -118,7 +124,7 @@ impl Generated {
     /// # Errors
     /// If files of a group are there already, or the disk refuses.
     pub fn write(self, dir: impl AsRef<Path>) -> Result<Group, GroupError> {
-        let (dir, Self { mut group, replicas, clients }) = (dir.as_ref(), self);
+        let (dir, Self { mut group, replicas, clients, administrator }) = (dir.as_ref(), self);
         group.path = dir.join(GROUP_FILE);
         fs::create_dir_all(dir)
             .map_err(|error| GroupError::Write { file: dir.to_owned(), error })?;
@@ -129,6 +135,9 @@ impl Generated {
         }
         for keys in &clients {
             made.file(&ClientKeys::path(dir, keys.id), |path| keys.write(&group, path))?;
+        }
+        if let Some(keys) = &administrator {
+            made.file(&AdministratorKeys::path(dir), |path| keys.write(&group, path))?;
         }
         // Last, so that a directory with this file is complete.
         made.file(&group.path, |path| write_public(path, &file::write(&group)))?;
@@ -146,14 +155,27 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     getrandom::fill(&mut config.group).map_err(|error| GroupError::Random(error.to_string()))?;
     can_keep(config.protocol, options.durability)
         .map_err(|cure| GroupError::Options { option: "durability", cure })?;
-    if config.administrator.is_some() || config.membership != Membership::default() {
-        let cure = "leave out administrator and membership: replicas cannot change yet".to_owned();
-        return Err(GroupError::Options { option: "administrator", cure });
+    if config.membership != Membership::default() {
+        let cure = "leave it out: a new group has its first members".to_owned();
+        return Err(GroupError::Options { option: "membership", cure });
     }
+    let administrator = ClientId(options.clients);
+    let signing = match options.administrator {
+        true => {
+            let key = ClientSigningKey::generate();
+            Some(key.map_err(|error| GroupError::Random(error.to_string()))?)
+        }
+        false => None,
+    };
+    let named = |key: &ClientSigningKey| Administrator { client: administrator, key: key.public() };
+    config.administrator = signing.as_ref().map(named);
+    // First, so that nobody is told to choose a durability for an administrator that the protocol cannot have.
     config.validate().map_err(|error| {
         let (option, value) = (error.key, faulty_value(&config, &error));
         GroupError::Options { option, cure: format!("{option} = {value}: {}", error.cure) }
     })?;
+    may_change(&config, options.durability)
+        .map_err(|cure| GroupError::Options { option: "administrator", cure: cure.to_owned() })?;
     if options.clients > config.max_clients {
         let cure = format!("at most max_clients ({}) clients", config.max_clients);
         return Err(GroupError::Options { option: "clients", cure });
@@ -178,7 +200,8 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
         replica_keys.push(ReplicaKeys::generated(id, link, group_key, name, config.epoch));
     }
     let (mut clients, mut client_keys) = (Vec::new(), Vec::new());
-    for id in (0..options.clients).map(ClientId) {
+    let count = options.clients + u32::from(options.administrator);
+    for id in (0..count).map(ClientId) {
         let link = StaticKey::generate().map_err(|error| random(&error))?;
         let requests: RequestKey = match (config.request_authenticator, &group_key) {
             (RequestAuthenticator::Mac, Some(group_key)) => {
@@ -204,7 +227,33 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
         replicas,
         clients,
     };
-    Ok(Generated { group, replicas: replica_keys, clients: client_keys })
+    let administrator = match signing {
+        Some(signing) => {
+            let (Some(group_key), Some(client)) = (group_key, client_keys.pop()) else {
+                let cure = "leave it out: the replicas have no key in common".to_owned();
+                return Err(GroupError::Options { option: "administrator", cure });
+            };
+            let links = replica_keys.iter().map(|keys: &ReplicaKeys| keys.link.clone()).collect();
+            Some(AdministratorKeys { client, signing, group_key, links })
+        }
+        None => None,
+    };
+    Ok(Generated { group, replicas: replica_keys, clients: client_keys, administrator })
+}
+
+/// Whether a group with these constants can have an administrator, if it has one.
+///
+/// # Errors
+/// What to do, if not.
+pub(super) fn may_change(config: &GroupConfig, durability: Durability) -> Result<(), &'static str> {
+    if config.administrator.is_none() {
+        return Ok(());
+    }
+    // Of the protocol `GroupConfig::validate` says it.
+    match durability {
+        Durability::Sync => Ok(()),
+        _ => Err("replicas can only be replaced in a group with durability \"sync\": choose that"),
+    }
 }
 
 fn addresses(options: &CreateOptions, replicas: u16) -> Result<Vec<PeerAddress>, GroupError> {

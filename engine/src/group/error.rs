@@ -73,6 +73,24 @@ pub enum GroupError {
              not be read-only"
     )]
     NotClaimed(KeyFileError),
+    /// Nobody may change the group's members.
+    #[error(
+        "{}: the group has no administrator, so its replicas cannot be replaced; only a group that was made with \
+         `hybster init --administrator` has one", file.display()
+    )]
+    NoAdministrator {
+        /// The group file.
+        file: PathBuf,
+    },
+    /// The keys of a replica that is to go on to a later epoch are in no file.
+    #[error(
+        "the keys of replica {id} are in no file, and a group with an administrator needs them in one: what a \
+         replica may still certify is written there (`ReplicaKeys::load`)"
+    )]
+    KeysInNoFile {
+        /// The replica.
+        id: u16,
+    },
     /// A private file could not be read, written or opened.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),

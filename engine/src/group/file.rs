@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hybster_net::PublicKey;
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, OrderNumber, ReplicaId};
+use hybster_proto::membership::{Administrator, Membership};
 use hybster_proto::protocol::{Protocol, UnknownProtocol};
 use hybster_proto::service::BadServiceName;
 use hybster_proto::wire::CheckpointId;
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    ClientEntry, Group, GroupError, ReplicaEntry, address, faulty_value, hex, request_keys,
+    ClientEntry, Group, GroupError, ReplicaEntry, address, create, faulty_value, hex, request_keys,
 };
 use crate::durable::Durability;
 use crate::replica::can_keep;
@@ -38,6 +39,8 @@ struct GroupFile {
     service_version: Option<u32>,
     #[serde(default)]
     initial_state: Option<String>,
+    #[serde(default)]
+    administrator: Option<String>,
     faults: u16,
     pillars: u16,
     window: u64,
@@ -120,6 +123,10 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
     };
     can_keep(config.protocol, durability)
         .map_err(|cure| bad(path, "durability", &format!("\"{durability}\""), &cure))?;
+    if let (Some(text), Err(cure)) = (&table.administrator, create::may_change(&config, durability))
+    {
+        return Err(bad(path, "administrator", &format!("\"{text}\""), cure));
+    }
     if let (Some(version), None) = (table.service_version, &table.service) {
         let cure =
             "name the service that the version is of (service = \"NAME\"), or remove the line";
@@ -157,6 +164,18 @@ fn initial_state(path: &Path, text: &str) -> Result<CheckpointId, GroupError> {
     parsed.ok_or_else(|| {
         let cure = "copy the line from the file that `hybster restore` made";
         bad(path, "initial_state", &format!("\"{text}\""), cure)
+    })
+}
+
+/// Who may change the members, as [`service`] writes it.
+fn administrator(path: &Path, text: &str) -> Result<Administrator, GroupError> {
+    let parsed = text.split_once(' ').and_then(|(client, key)| {
+        let key = ClientPublicKey::from_bytes(hex::decode_array(key)?).ok()?;
+        Some(Administrator { client: ClientId(client.parse().ok()?), key })
+    });
+    parsed.ok_or_else(|| {
+        let cure = "copy the line from the file that `hybster init` made";
+        bad(path, "administrator", &format!("\"{text}\""), cure)
     })
 }
 
@@ -217,9 +236,13 @@ fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupErro
         max_clock_skew_ms: table
             .max_clock_skew_ms
             .unwrap_or(GroupConfig::default().max_clock_skew_ms),
-        // The file names nobody who could change the members.
-        administrator: None,
-        membership: hybster_proto::membership::Membership::default(),
+        administrator: table
+            .administrator
+            .as_ref()
+            .map(|it| administrator(path, it))
+            .transpose()?,
+        // A file has the first members; replicas know of later ones by themselves.
+        membership: Membership::default(),
     })
 }
 
@@ -337,7 +360,10 @@ pub(super) fn write(group: &Group) -> String {
         let _ = writeln!(text, "{name} = {value}\n");
     }
     group.replicas.iter().for_each(|replica| write_replica(&mut text, replica));
-    group.clients.iter().for_each(|client| write_client(&mut text, client));
+    let administrator = group.config.administrator.map(|it| it.client);
+    for client in &group.clients {
+        write_client(&mut text, client, administrator == Some(client.id));
+    }
     text
 }
 
@@ -409,7 +435,15 @@ fn service(group: &Group) -> Vec<Entry> {
             format_args!("{} {digest}", order.0),
         )
     });
-    name.into_iter().chain(version).chain(initial).collect()
+    let administrator = group.config.administrator.map(|Administrator { client, key }| {
+        quoted(
+            "Who may replace a replica that is lost: a client, and the public half of the key that signs changes,\n\
+             in administrator.key.",
+            "administrator",
+            format_args!("{} {key}", client.0),
+        )
+    });
+    name.into_iter().chain(version).chain(initial).chain(administrator).collect()
 }
 
 fn bounds(c: &GroupConfig) -> Vec<Entry> {
@@ -523,10 +557,14 @@ fn write_replica(text: &mut String, replica: &ReplicaEntry) {
     );
 }
 
-fn write_client(text: &mut String, client: &ClientEntry) {
+fn write_client(text: &mut String, client: &ClientEntry, is_administrator: bool) {
+    let file = match is_administrator {
+        true => "administrator.key".to_owned(),
+        false => format!("client-{}.key", client.id.0),
+    };
     let _ = writeln!(
         text,
-        "# The public half of the link key in client-{id}.key.\n[[client]]\nid = {id}\n\
+        "# The public half of the link key in {file}.\n[[client]]\nid = {id}\n\
          public_key = \"{}\"",
         client.public_key,
         id = client.id.0,

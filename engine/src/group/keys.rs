@@ -10,7 +10,7 @@ use hybster_tss::keyfile::{
     SEALED_BYTES, StartRight, Unsealed, read_private, seal, unseal, write_private,
 };
 use hybster_tss::{
-    ClientKey, ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey, SealingSecret,
+    ClientKey, ClientSigningKey, GroupKey, Life, RequestAuthenticator, RequestKey, SealingSecret,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -36,6 +36,8 @@ pub struct ReplicaKeys {
     /// The key of the group's trusted subsystems; `None` in a group whose protocol needs none, where no two
     /// replicas hold the same secret.
     pub group_key: Option<GroupKey>,
+    /// The life of its trusted counters.
+    pub(crate) life: Life,
     /// Where they come from.
     pub(super) home: Home,
 }
@@ -57,6 +59,12 @@ struct ReplicaKeyFile {
     group: String,
     replica: u16,
     link_key_seed: Zeroizing<String>,
+    /// The life of the trusted counters, and the epoch that the key was sealed for last: of a replica that has
+    /// replaced another, or has gone on to a later epoch.
+    #[serde(default)]
+    life: Option<String>,
+    #[serde(default)]
+    epoch: Option<u32>,
     sealing_secret: Zeroizing<String>,
     /// In a group with trusted subsystems.
     #[serde(default)]
@@ -153,9 +161,16 @@ impl ReplicaKeys {
         place: Place,
     ) -> Result<Self, GroupError> {
         let link = opened.file.link_key(&opened.link_key_seed, &entry(group, id)?.public_key)?;
-        let home = Home { group: group.name(), epoch: group.config.epoch, place };
+        let (epoch, life) = (opened.epoch, opened.life);
+        let home = Home { group: group.name(), epoch, place };
         let group_key = shares_a_key(group).then_some(opened.unsealed.group_key);
-        Ok(Self { id, link, group_key, home })
+        Ok(Self { id, link, group_key, life, home })
+    }
+
+    /// The life of the replica's trusted counters: another one for each replica that takes the place of a lost one.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life
     }
 
     /// Keys that were just made.
@@ -167,7 +182,13 @@ impl ReplicaKeys {
         epoch: u32,
     ) -> Self {
         let place = Place::Memory { is_new: true, has_started: Arc::default() };
-        Self { id, link, group_key, home: Home { group, epoch, place } }
+        Self { id, link, group_key, life: Life::FIRST, home: Home { group, epoch, place } }
+    }
+
+    /// The same for a replica that replaces one that is lost: with another life, from an epoch on.
+    pub(super) fn in_life(mut self, life: Life, epoch: u32) -> Self {
+        (self.life, self.home.epoch) = (life, epoch);
+        self
     }
 
     /// The content of the key file as it is now.
@@ -196,10 +217,12 @@ impl ReplicaKeys {
     ) -> Result<Zeroizing<String>, GroupError> {
         let (home, none) = (&self.home, GroupKey::from_bytes([0; GroupKey::BYTES]));
         let key = self.group_key.as_ref().unwrap_or(&none);
-        let sealed = seal(key, right, secret, self.id.0, home.epoch, &home.group)?;
+        let name = sealed_name(&home.group, self.life);
+        let sealed = seal(key, right, secret, self.id.0, home.epoch, &name)?;
         let shares = self.group_key.is_some();
+        let whose = Whose { id: self.id, group: &home.group, life: self.life, epoch: home.epoch };
         let (link, secret) = (self.link.seed(), secret.expose_bytes());
-        Ok(replica_text(self.id, &home.group, right, link, secret, (shares, &sealed)))
+        Ok(replica_text(&whose, right, link, secret, (shares, &sealed)))
     }
 
     /// Writes the file for a new group.
@@ -230,16 +253,40 @@ fn sealed_part(shares: bool) -> [&'static str; 3] {
     }
 }
 
+/// What is sealed is for besides replica and epoch: the group, and the life of the counters.
+fn sealed_name(group: &str, life: Life) -> String {
+    match life {
+        Life::FIRST => group.to_owned(),
+        life => format!("{group} life {life}"),
+    }
+}
+
+/// What a replica's key file says of itself.
+struct Whose<'a> {
+    id: ReplicaId,
+    group: &'a str,
+    life: Life,
+    epoch: u32,
+}
+
 /// The text of `replica-N.key`; equally long for either right. What is sealed has the group's key, or none.
 fn replica_text(
-    id: ReplicaId,
-    group: &str,
+    whose: &Whose<'_>,
     right: StartRight,
     link: &[u8; 32],
     secret: &[u8; 32],
     (shares, sealed): (bool, &[u8]),
 ) -> Zeroizing<String> {
     let [name, of_secret, of_sealed] = sealed_part(shares);
+    // Files of groups whose members never changed are as they always were.
+    let later = match (whose.life, whose.epoch) {
+        (Life::FIRST, 0) => String::new(),
+        (life, epoch) => format!(
+            "# The life of its trusted counters, and the epoch that the key is for.\n\
+             life = \"{life}\"\n\
+             epoch = {epoch}\n"
+        ),
+    };
     // The key itself says which, sealed; this is for people.
     let right = match right {
         StartRight::Unused => {
@@ -255,13 +302,15 @@ fn replica_text(
              # {right:<90}\n\
              group = \"{group}\"\n\
              replica = {id}\n\
+             {later}\
              # Seed of the Ed25519 key that authenticates the replica's links.\n\
              link_key_seed = \"{link}\"\n\
              # {of_secret}\n\
              sealing_secret = \"{secret}\"\n\
              # {of_sealed}\n\
              {name} = \"{sealed}\"\n",
-        id = id.0,
+        id = whose.id.0,
+        group = whose.group,
         link = *hex::encode(link),
         secret = *hex::encode(secret),
         sealed = *hex::encode(sealed),
@@ -303,6 +352,8 @@ pub(super) struct Opened {
     link_key_seed: Zeroizing<String>,
     pub(super) secret: SealingSecret,
     pub(super) unsealed: Unsealed,
+    life: Life,
+    pub(super) epoch: u32,
 }
 
 impl ClientKeys {
@@ -422,20 +473,21 @@ impl ClientKeys {
 }
 
 /// A private file, and its expected owner.
-struct KeyFile {
-    path: PathBuf,
-    whose: String,
-    is_replica: bool,
+pub(super) struct KeyFile {
+    pub(super) path: PathBuf,
+    pub(super) whose: String,
+    pub(super) is_replica: bool,
     /// Length of the file as `hybster init` makes it, in bytes.
-    bytes: usize,
+    pub(super) bytes: usize,
     /// Of a replica's: whether it has a key that all replicas of the group share.
-    shares: bool,
+    pub(super) shares: bool,
 }
 
 impl KeyFile {
     fn of_replica(path: PathBuf, id: ReplicaId, group: &str, shares: bool) -> Self {
         let (right, sealed) = (StartRight::Unused, [0; SEALED_BYTES]);
-        let sample = replica_text(id, group, right, &[0; 32], &[0; 32], (shares, &sealed));
+        let shortest = Whose { id, group, life: Life::FIRST, epoch: 0 };
+        let sample = replica_text(&shortest, right, &[0; 32], &[0; 32], (shares, &sealed));
         let bytes = sample.len();
         Self { path, whose: format!("replica {}", id.0), is_replica: true, bytes, shares }
     }
@@ -473,20 +525,29 @@ impl KeyFile {
         self.check_group(group, &table.group)?;
         let secret =
             SealingSecret::from_bytes(self.secret("sealing_secret", &table.sealing_secret)?);
-        let [name, ..] = sealed_part(self.shares);
+        let [sealed_as, ..] = sealed_part(self.shares);
         let sealed = hex::decode(self.sealed(&table, bytes.len())?)
-            .ok_or_else(|| self.bad_digits(name, &(2 * SEALED_BYTES).to_string()))?;
-        let unsealed = unseal(&sealed, &secret, id.0, epoch, group).map_err(|error| {
+            .ok_or_else(|| self.bad_digits(sealed_as, &(2 * SEALED_BYTES).to_string()))?;
+        let life = match &table.life {
+            None => Life::FIRST,
+            Some(text) => hex::decode_array(text)
+                .map(|bytes| Life(u64::from_be_bytes(bytes)))
+                .ok_or_else(|| self.bad_digits("life", "16"))?,
+        };
+        let epoch = table.epoch.unwrap_or(epoch);
+        let name = sealed_name(group, life);
+        let unsealed = unseal(&sealed, &secret, id.0, epoch, &name).map_err(|error| {
             GroupError::WrongKeys {
                 file: self.path.clone(),
-                what: format!("{name}: {}", error.problem()),
+                what: format!("{sealed_as}: {}", error.problem()),
                 whose: self.whose.clone(),
             }
         })?;
-        Ok(Opened { file: self, link_key_seed: table.link_key_seed, secret, unsealed })
+        let link_key_seed = table.link_key_seed;
+        Ok(Opened { file: self, link_key_seed, secret, unsealed, life, epoch })
     }
 
-    fn parse<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, GroupError> {
+    pub(super) fn parse<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, GroupError> {
         // A file system that lost its last writes leaves zeros.
         if bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace()) {
             return Err(self.damaged(bytes.len(), "is empty"));
@@ -514,7 +575,11 @@ impl KeyFile {
         GroupError::Damaged { file, how, found, expected: self.bytes, whose, cure }
     }
 
-    fn check(&self, holds: bool, what: impl FnOnce() -> String) -> Result<(), GroupError> {
+    pub(super) fn check(
+        &self,
+        holds: bool,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), GroupError> {
         if holds {
             return Ok(());
         }
@@ -525,11 +590,11 @@ impl KeyFile {
         })
     }
 
-    fn check_group(&self, group: &str, found: &str) -> Result<(), GroupError> {
+    pub(super) fn check_group(&self, group: &str, found: &str) -> Result<(), GroupError> {
         self.check(found == group, || "belongs to another group".to_owned())
     }
 
-    fn link_key(&self, seed: &str, public: &PublicKey) -> Result<StaticKey, GroupError> {
+    pub(super) fn link_key(&self, seed: &str, public: &PublicKey) -> Result<StaticKey, GroupError> {
         let key = StaticKey::from_seed(&self.secret("link_key_seed", seed)?);
         self.check(key.public() == *public, || {
             "link_key_seed is not the private half of the public key in group.toml".to_owned()
@@ -537,7 +602,7 @@ impl KeyFile {
         Ok(key)
     }
 
-    fn secret(&self, key: &str, text: &str) -> Result<[u8; 32], GroupError> {
+    pub(super) fn secret(&self, key: &str, text: &str) -> Result<[u8; 32], GroupError> {
         hex::decode_array(text).ok_or_else(|| self.bad_digits(key, "64"))
     }
 

@@ -5,6 +5,7 @@
 //! DIR/replica-N.key   secrets of replica N, mode 0600; its first start writes it again, as used
 //! DIR/replica-N.epoch-E.started   the mark of that start
 //! DIR/client-N.key    secrets of client N, mode 0600
+//! DIR/administrator.key   secrets of who may replace replicas, if somebody may; mode 0600
 //! ```
 //!
 //! [`create()`] makes such a directory; [`Group::load`], [`ReplicaKeys::load`] and
@@ -19,7 +20,7 @@
 //! use hybster::{ClientId, ClientKeys, Group, ReplicaId, ReplicaKeys};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let Generated { group, replicas, clients } = generate(&CreateOptions::default())?;
+//! let Generated { group, replicas, clients, .. } = generate(&CreateOptions::default())?;
 //! // Into a store of secrets, an environment, a command line …
 //! let (public, secret) = (group.to_text(), replicas[1].to_text()?);
 //! let secret_of_client = clients[0].to_text(&group);
@@ -34,6 +35,7 @@
 //! ```
 
 mod address;
+mod administrator;
 mod create;
 mod error;
 mod file;
@@ -51,6 +53,7 @@ use hybster_proto::wire::CheckpointId;
 use hybster_tss::{ClientPublicKey, ClientPublicKeys, RequestAuthenticator};
 
 pub use address::{BadAddress, parse as parse_address};
+pub use administrator::AdministratorKeys;
 pub use create::{Addresses, CreateOptions, Generated, create, generate};
 pub use error::GroupError;
 pub use keys::{ClientKeys, ReplicaKeys};
@@ -167,6 +170,12 @@ impl Group {
             entry.address = address;
         }
         Ok(group)
+    }
+
+    /// The same group in a later epoch.
+    pub(crate) fn in_epoch(&self, config: GroupConfig) -> Self {
+        // What it began with is behind it.
+        Self { config: Arc::new(config), initial_state: None, ..self.clone() }
     }
 
     /// The same group, with its replicas and constants only.

@@ -48,8 +48,12 @@ impl ReplicaKeys {
 
     /// The replica's directory for its data, unless another one is named; `None` if the keys lie in none.
     pub(crate) fn data_directory(&self) -> Option<PathBuf> {
+        self.data_directory_of(self.home.epoch)
+    }
+
+    /// The same in some epoch.
+    pub(crate) fn data_directory_of(&self, epoch: u32) -> Option<PathBuf> {
         let Place::File { path, .. } = &self.home.place else { return None };
-        let epoch = self.home.epoch;
         Some(directory(path).join(format!("replica-{}.epoch-{epoch}.data", self.id.0)))
     }
 
@@ -73,6 +77,48 @@ impl ReplicaKeys {
             Ok(true) => Err(self.started_before(mark)),
             Err(error) => Err(GroupError::Write { file: mark, error }),
         }
+    }
+
+    /// The epoch that the key was sealed for last: the one that the replica is in, or is to begin with.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.home.epoch
+    }
+
+    /// The file beside the key with the ends of the group's epochs; `None` if the keys lie in none.
+    pub(crate) fn epochs_file(&self) -> Option<PathBuf> {
+        let Place::File { path, .. } = &self.home.place else { return None };
+        Some(directory(path).join(format!("replica-{}.epochs", self.id.0)))
+    }
+
+    /// Goes on to a later epoch, in which the replica has started from here on: the key file is sealed again
+    /// for it, as used. Nothing may have been certified in that epoch, and its log must be there.
+    ///
+    /// # Errors
+    /// If the files cannot be written and made durable, or the replica has begun this epoch before.
+    pub(crate) fn advance(&self, epoch: u32) -> Result<Self, GroupError> {
+        let Place::File { path, .. } = &self.home.place else {
+            return Err(GroupError::KeysInNoFile { id: self.id.0 });
+        };
+        assert!(epoch > self.home.epoch, "epochs rise");
+        let opened = self.reopen(path)?;
+        if opened.epoch != self.home.epoch {
+            return Err(self.started_before(path.clone()));
+        }
+        let mut next = self.clone();
+        next.home.epoch = epoch;
+        let right = StartRight::Used;
+        let text = next.sealed_text(right, &opened.secret)?;
+        let replacement =
+            Replacement::prepare(path, text.as_bytes()).map_err(GroupError::NotClaimed)?;
+        // Of a crash between this and the next step, which may come again: nothing was certified.
+        match next.make_mark(path) {
+            Ok(()) | Err(GroupError::StartedBefore { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        replacement.commit().map_err(GroupError::NotClaimed)?;
+        next.home.place = Place::File { path: path.clone(), right };
+        Ok(next)
     }
 
     /// Uses up the right to start. See the [module](self).

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use hybster_proto::membership::Administrator;
 use hybster_proto::protocol::Protocol;
-use hybster_tss::{ClientSigningKey, RequestKey};
+use hybster_tss::{ClientSigningKey, Life, RequestKey};
 
 use super::*;
 
@@ -133,15 +133,72 @@ fn nothing_is_overwritten_and_nothing_is_left_half_made() {
     assert!(!scratch.0.join("replica-0.key").exists());
 }
 
-/// The core knows changes of members, and replicas do not carry them out: a group that ordered one would end.
+/// Only a group that is made with one has an administrator, whose keys are in a file of their own.
 #[test]
-fn no_group_can_be_made_that_changes_its_members() {
+fn an_administrator_has_what_it_takes_to_make_a_replica_again() {
     let scratch = Scratch::new("administrator");
     let key = ClientSigningKey::from_bytes([7; 32]).public();
-    let mut options = CreateOptions::default();
+    let mut options = CreateOptions { clients: 2, ..CreateOptions::default() };
+    // That of another group, as constants that are used again name it.
     options.config.administrator = Some(Administrator { client: ClientId(0), key });
-    let error = create(&scratch.0, &options).unwrap_err().to_string();
-    assert!(error.contains("administrator") && error.contains("leave out"), "{error}");
+    assert_eq!(generate(&options).unwrap().group.config().administrator, None);
+    options.administrator = true;
+    let group = create(&scratch.0, &options).unwrap();
+    let administrator = group.config().administrator.unwrap();
+    assert_eq!((administrator.client, group.clients().len()), (ClientId(2), 3));
+    assert!(!ClientKeys::path(&scratch.0, ClientId(2)).exists());
+    let loaded = Group::load(&scratch.0).unwrap();
+    assert_eq!(loaded.config(), group.config());
+    let keys = AdministratorKeys::load(&loaded, &scratch.0).unwrap();
+    assert_eq!((keys.signing.public(), keys.client.id), (administrator.key, ClientId(2)));
+    // A new life has the links of the old one, and a key of its own for a later epoch.
+    let made = keys.replacement(&group, ReplicaId(1), Life(0xabcd), 1);
+    let text = made.to_text().unwrap();
+    let made = ReplicaKeys::from_text(&loaded, &text, ReplicaId(1)).unwrap();
+    assert_eq!((made.life(), made.epoch()), (Life(0xabcd), 1));
+    assert_eq!(made.link.public(), group.replicas()[1].public_key);
+    for (was, is) in
+        [("life = \"000000000000abcd\"", "life = \"000000000000abce\""), ("epoch = 1", "epoch = 2")]
+    {
+        assert!(text.contains(was), "{was}");
+        let forged = text.replace(was, is);
+        ReplicaKeys::from_text(&loaded, &forged, ReplicaId(1)).unwrap_err();
+    }
+    // Nothing else than durability sync is offered, in code and in files.
+    let options = CreateOptions { durability: Durability::Async, ..options };
+    let error = generate(&options).unwrap_err().to_string();
+    assert!(error.contains("administrator") && error.contains("sync"), "{error}");
+    let weaker = group.to_text().replace("durability = \"sync\"", "durability = \"none\"");
+    let error = Group::from_text(&weaker).unwrap_err().to_string();
+    assert!(error.contains("administrator") && error.contains("sync"), "{error}");
+    // A group without one.
+    let without = generate(&CreateOptions::default()).unwrap().group;
+    let error = AdministratorKeys::load(&without, &scratch.0).unwrap_err();
+    assert!(matches!(error, GroupError::NoAdministrator { .. }), "{error}");
+}
+
+/// The key file says in which epoch the replica was last, and does not go back.
+#[test]
+fn a_key_goes_on_to_later_epochs_only() {
+    let scratch = Scratch::new("advance");
+    let options = CreateOptions { administrator: true, ..CreateOptions::default() };
+    let group = create(&scratch.0, &options).unwrap();
+    let load = || ReplicaKeys::load(&group, &scratch.0, ReplicaId(1)).unwrap();
+    let first = load();
+    first.claim_start().unwrap();
+    let second = load().advance(1).unwrap();
+    assert_eq!((second.epoch(), load().epoch()), (1, 1));
+    assert_eq!(second.has_started().unwrap(), Some(true));
+    assert!(second.data_directory().unwrap().ends_with("replica-1.epoch-1.data"));
+    // Keys from before, in memory.
+    assert!(matches!(first.advance(1), Err(GroupError::StartedBefore { .. })));
+    assert!(matches!(first.advance(2), Err(GroupError::StartedBefore { .. })));
+    assert!(first.claim_start().is_err() && load().claim_start().is_err());
+    // A crash between the mark and the key file.
+    fs::write(scratch.0.join("replica-1.epoch-2.started"), b"").unwrap();
+    assert_eq!(load().advance(2).unwrap().epoch(), 2);
+    let in_memory = generate(&options).unwrap().replicas.remove(0);
+    assert!(matches!(in_memory.advance(1), Err(GroupError::KeysInNoFile { id: 0 })));
 }
 
 /// A group of four that tolerates one fault without trusted subsystems.
@@ -219,6 +276,8 @@ fn what_a_protocol_without_log_or_group_key_cannot_have_is_told() {
     assert!(error.contains("durability: write none") && error.contains("no log"), "{error}");
     let error = made(|it| it.config.request_authenticator = RequestAuthenticator::Mac).unwrap_err();
     assert!(error.contains("request_authenticator = \"mac\": write ed25519"), "{error}");
+    let error = made(|it| it.administrator = true).unwrap_err();
+    assert!(error.contains("administrator = 2: leave it out") && error.contains("pbft"), "{error}");
     let error = made(|it| it.config.replicas = 3).unwrap_err();
     assert!(error.contains("replicas = 3: 1 faults need at least 4 with pbft"), "{error}");
     let text = made(|_| {}).unwrap();
@@ -362,7 +421,7 @@ fn a_group_in_memory_survives_the_round_trip_through_texts() {
     for request_authenticator in [RequestAuthenticator::Mac, RequestAuthenticator::Ed25519] {
         let config = GroupConfig { request_authenticator, ..GroupConfig::default() };
         let options = CreateOptions { config, clients: 2, ..CreateOptions::default() };
-        let Generated { group, replicas, clients } = generate(&options).unwrap();
+        let Generated { group, replicas, clients, .. } = generate(&options).unwrap();
         let read = Group::from_text(&group.to_text()).unwrap();
         assert_eq!(read.config(), group.config());
         assert_eq!((read.replicas(), read.clients()), (group.replicas(), group.clients()));

@@ -131,6 +131,29 @@ pub enum StartError {
         /// The replica.
         id: u16,
     },
+    /// The file with the ends of the group's epochs cannot be used.
+    #[error(
+        "{}: {what}. It is public: if it is damaged, copy that of another replica of the group over it, as \
+         replica-N.epochs with the number of this one",
+        path.display()
+    )]
+    Epochs {
+        /// The file.
+        path: PathBuf,
+        /// What is the matter with it.
+        what: String,
+    },
+    /// Another replica has taken the place of this one.
+    #[error(
+        "replica {id} was replaced: from epoch {epoch} on another one is in its place (hybster replace-replica). \
+         This one never counts again: remove its key file and its data"
+    )]
+    Replaced {
+        /// The replica.
+        id: u16,
+        /// The epoch.
+        epoch: u32,
+    },
     /// The keys are those of a replica that the group does not have.
     #[error("the group has no replica {0}; use the keys and the group file of one directory")]
     UnknownReplica(u16),
@@ -202,6 +225,15 @@ pub enum ReplicaError {
         replica: u16,
         /// What failed, and what the system said.
         error: TransportError,
+    },
+    /// The members of the group have changed. Start the replica again, with the same group, keys and service in its initial
+    /// state: it goes on in the next epoch with what is on its disk.
+    #[error("replica {replica} stopped, as epoch {next} begins: start it again")]
+    EpochOver {
+        /// The replica.
+        replica: u16,
+        /// The epoch that begins.
+        next: u32,
     },
     /// The log takes nothing more, or a checkpoint cannot be written.
     #[error("replica {replica} stopped: {what}")]

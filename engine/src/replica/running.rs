@@ -159,6 +159,7 @@ impl RunningReplica {
             None => return Ok(()),
             Some(Failure::Fatal(fatal)) => ReplicaError::Fatal { replica, fatal },
             Some(Failure::Transport(error)) => ReplicaError::Transport { replica, error },
+            Some(Failure::EpochOver(next)) => ReplicaError::EpochOver { replica, next },
             Some(Failure::Disk(what)) => ReplicaError::Disk { replica, what },
             Some(Failure::Panicked(thread)) => match self.panic.get() {
                 Some(&(service, call)) => ReplicaError::ServicePanicked { replica, service, call },

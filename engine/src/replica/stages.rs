@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hybster_proto::config::GroupConfig;
+use hybster_proto::epochs::EpochMessage;
 use hybster_proto::execution::Beginning;
 use hybster_proto::hybster::{self, Hybster, Recovered};
 use hybster_proto::ids::OrderNumber;
@@ -168,6 +170,35 @@ pub(crate) fn beginning(
             Ok((certificate, records))
         }
         Protocol::Pbft => Err("a group that runs pbft cannot begin with a checkpoint".into()),
+    }
+}
+
+/// The next epoch's constants, if a certificate and a configuration prove that the present one is over, with the keys of
+/// one of its replicas.
+///
+/// # Errors
+/// If they do not.
+pub(super) fn next_epoch(
+    group: &Group,
+    keys: &ReplicaKeys,
+    end: &EpochMessage,
+) -> Result<GroupConfig, String> {
+    let config = group.config();
+    match config.protocol {
+        Protocol::Hybster => {
+            let verifier = verifiers(group, keys)();
+            let next = hybster::next_epoch(&verifier, config, &end.certificate, &end.next);
+            next.map_err(|error| error.to_string())
+        }
+        Protocol::Pbft => Err("a group that runs pbft has one epoch".into()),
+    }
+}
+
+/// What the log of a replica begins with in an epoch that begins with a checkpoint.
+pub(super) fn beginning_of_epoch(config: &GroupConfig) -> Vec<LogRecord> {
+    match config.protocol {
+        Protocol::Hybster => hybster::beginning_of_epoch(config),
+        Protocol::Pbft => Vec::new(),
     }
 }
 

@@ -212,6 +212,7 @@ impl<T: Transport> Agent<T> {
         for output in std::mem::take(&mut self.first) {
             let own = std::mem::replace(&mut self.output, output);
             self.dispatch();
+            self.note_end_of_epoch();
             self.output = own;
         }
         while !self.shared.is_stopping() {
@@ -576,6 +577,9 @@ impl<T: Transport> Agent<T> {
 
     /// Sends everything: replies as one message per link, messages as one run per agent.
     fn flush(&mut self) {
+        if self.output.ended.is_some() || self.output.pending.is_some() {
+            self.note_end_of_epoch();
+        }
         if let Some(appender) = self.appender.as_ref().filter(|_| self.has_appended) {
             appender.wake_writer();
             self.has_appended = false;
@@ -614,6 +618,17 @@ impl<T: Transport> Agent<T> {
         counters.turns.add(1);
         counters.queued.set(staged as u64);
         counters.congested.add(u64::from(congested));
+    }
+
+    /// Hands over what stages have found out about the end of the epoch. Whoever waits for that stops the replica.
+    #[cold]
+    fn note_end_of_epoch(&mut self) {
+        let (ended, change) = (self.output.ended.take(), self.output.pending.take());
+        if let Some(epochs) =
+            self.shared.epochs.as_ref().filter(|_| ended.is_some() || change.is_some())
+        {
+            epochs.note(ended, change);
+        }
     }
 
     /// Sees what the stages that did something want now, and publishes their counters.

@@ -47,6 +47,7 @@ mod clock;
 mod concurrency;
 mod counters;
 mod doorbell;
+mod epochs;
 mod gate;
 mod layout;
 mod network;
@@ -66,6 +67,7 @@ pub use status::{
 pub(crate) use agent::{Agent, SPARE_QUEUES};
 pub(crate) use channel::{Inbox, Outbox, QUEUE_BYTES, connect};
 pub(crate) use counters::Counters;
+pub(crate) use epochs::{EpochWatch, OtherEpochs, Said};
 pub(crate) use layout::{AgentPlan, Cores, Role, plan};
 pub(crate) use network::Network;
 pub(crate) use shared::{Failure, Shared};

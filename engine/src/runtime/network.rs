@@ -26,6 +26,7 @@ use hybster_proto::wire::{kind, kind_of};
 
 use super::Shared;
 use super::counters::{FAULT_COST_NS, cost_ns};
+use super::epochs::{OtherEpochs, Said};
 use super::gate::LogGate;
 use super::timing::Recorder;
 
@@ -65,6 +66,8 @@ pub(crate) struct Network<T: Transport> {
     unread: Vec<bool>,
     /// Inputs for stages that egress and backlog have, for the next [`Network::poll`] to hand over.
     answers_left: Vec<Input>,
+    /// Links to peers in other epochs, in a group whose members can change.
+    epochs: Option<Box<OtherEpochs>>,
     /// What leaves waits here, if the replica has a log.
     gate: Option<Box<LogGate>>,
     /// Records when what waited there leaves, if somebody wants to know.
@@ -94,6 +97,8 @@ impl<T: Transport> Network<T> {
         let replicas = shared.counters.peers.len();
         let gate = shared.durable.as_ref().map(|durable| Box::new(LogGate::new(durable.clone())));
         let recorder = shared.recorder().filter(|_| gate.is_some());
+        let epochs = shared.epochs.clone();
+        let epochs = epochs.map(|watch| Box::new(OtherEpochs::new(watch, &shared.config)));
         Self {
             egress: Egress::new(Arc::clone(&shared.config), shared.replica, limits),
             admission: Admission::new(&shared.config),
@@ -111,6 +116,7 @@ impl<T: Transport> Network<T> {
             charged_ns: vec![0; replicas],
             unread: vec![false; replicas],
             answers_left: Vec::new(),
+            epochs,
             gate,
             recorder,
         }
@@ -309,7 +315,11 @@ impl<T: Transport> Network<T> {
             Event::Messages { from: Source::Client { link, .. }, messages } => {
                 self.client_messages(link, &messages, inputs);
             }
-            Event::PeerUp { peer } => self.peer_up(peer, inputs),
+            Event::PeerUp { peer, incarnation } => {
+                if !self.is_up_in_another_epoch(peer, incarnation) {
+                    self.peer_up(peer, inputs);
+                }
+            }
             Event::PeerDown { peer, reason } => self.peer_down(peer, reason),
             Event::ClientUp { client, incarnation, link } => {
                 log::debug!("client {client} (incarnation {incarnation}) connected");
@@ -335,6 +345,10 @@ impl<T: Transport> Network<T> {
     }
 
     fn peer_messages(&mut self, from: ReplicaId, messages: &Messages, inputs: &mut Vec<Input>) {
+        if self.epochs.as_ref().is_some_and(|epochs| epochs.is_elsewhere(from)) {
+            self.messages_of_another_epoch(from, messages, inputs);
+            return;
+        }
         for message in messages.iter() {
             let extra_ns = Cost::of(message, self.shared.config.rules()).extra_ns(message.len());
             if extra_ns > 0 {
@@ -357,6 +371,42 @@ impl<T: Transport> Network<T> {
                     self.shared.counters.agents[0].dealt(from, message);
                     self.reject(Some(from), message, Reject::Malformed);
                 }
+            }
+        }
+    }
+
+    /// Tells a peer whose link is up that its epoch is over, if it is in another one.
+    fn is_up_in_another_epoch(&mut self, peer: u16, epoch: u64) -> bool {
+        let Some(epochs) = &mut self.epochs else { return false };
+        let (is_other, told) = epochs.up(peer, epoch);
+        if is_other {
+            let id = self.shared.replica.0;
+            log::info!("replica {id}: a link to replica {peer} is up, which is in epoch {epoch}");
+            told.map(|message| self.wires.send(ReplicaId(peer), message));
+        }
+        is_other
+    }
+
+    /// Of a peer in another epoch only one thing matters: whether it proves that the own epoch is over.
+    #[cold]
+    fn messages_of_another_epoch(
+        &mut self,
+        from: ReplicaId,
+        messages: &Messages,
+        inputs: &mut Vec<Input>,
+    ) {
+        let now = self.shared.clock.now();
+        for message in messages.iter() {
+            let bytes = messages.slice(message);
+            let Some(epochs) = &mut self.epochs else { return };
+            match epochs.message(from, &bytes, now) {
+                Said::Nothing => self.reject(Some(from), message, Reject::Malformed),
+                Said::Answer(answer) => drop(self.wires.send(from, answer)),
+                // The stages check it once more, and keep what it proves.
+                Said::Over(proof) if self.admits(from, &proof) => {
+                    inputs.extend(route_peer_message(from, proof, &self.shared.config));
+                }
+                Said::Over(_) => {}
             }
         }
     }
@@ -509,6 +559,9 @@ impl<T: Transport> Network<T> {
     }
 
     fn peer_down(&mut self, peer: u16, reason: DownReason) {
+        if self.epochs.as_mut().is_some_and(|epochs| epochs.down(peer)) {
+            return;
+        }
         log::warn!("replica {}: lost the link to replica {peer}: {reason}", self.shared.replica.0);
         self.egress.peer_down(ReplicaId(peer));
         if let Some(counters) = self.shared.counters.peers.get(usize::from(peer)) {

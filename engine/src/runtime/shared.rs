@@ -17,6 +17,7 @@ use crate::durable::Durable;
 use super::clock::Clock;
 use super::counters::{Gauge, PillarCounters};
 use super::doorbell::Doorbell;
+use super::epochs::EpochWatch;
 use super::timing::{Recorder, StageTimes};
 use super::tracing::TraceTarget;
 use super::{
@@ -35,6 +36,8 @@ pub(crate) enum Failure {
     Panicked(String),
     /// The log takes nothing more, or the checkpoint cannot be written.
     Disk(String),
+    /// The epoch is over: the replica is to begin again, in this one.
+    EpochOver(u32),
 }
 
 /// The state that all agents of a replica share.
@@ -53,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) times: Option<StageTimes>,
     /// The disk that the replica can start again from.
     pub(crate) durable: Option<Arc<Durable>>,
+    /// What is known of the end of the epoch, in a group whose members can change.
+    pub(crate) epochs: Option<Arc<EpochWatch>>,
     /// What the service says that it is.
     service: Option<ServiceIdentity>,
     stop: AtomicBool,
@@ -86,6 +91,7 @@ impl Shared {
             trace,
             times: None,
             durable: None,
+            epochs: None,
             service: None,
             stop: AtomicBool::new(false),
             congested: AtomicU32::new(0),
@@ -102,6 +108,12 @@ impl Shared {
     /// The same for a replica that can start again from its disk.
     pub(crate) fn with_disk(mut self, durable: Option<Arc<Durable>>) -> Self {
         self.durable = durable;
+        self
+    }
+
+    /// The same for a replica of a group whose members can change.
+    pub(crate) fn with_epochs(mut self, epochs: Option<Arc<EpochWatch>>) -> Self {
+        self.epochs = epochs;
         self
     }
 
@@ -131,6 +143,13 @@ impl Shared {
     pub(crate) fn fail(&self, failure: Failure) {
         log::error!("replica {} stops: {failure:?}", self.replica.0);
         self.failure.lock().get_or_insert(failure);
+        self.stop();
+    }
+
+    /// Ends all agents, as the replica is to go on in another epoch.
+    pub(crate) fn leave_for_epoch(&self, next: u32) {
+        log::info!("replica {}: its epoch is over, epoch {next} begins", self.replica.0);
+        self.failure.lock().get_or_insert(Failure::EpochOver(next));
         self.stop();
     }
 

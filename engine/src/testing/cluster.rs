@@ -226,7 +226,7 @@ impl ClusterBuilder {
         let count = self.create.config.replicas;
         let placeholders = (0..count).map(|id| loopback(NO_PORT.saturating_add(id)));
         self.create.addresses = Addresses::List(placeholders.collect());
-        let Generated { group, replicas, clients } = generate(&self.create)?;
+        let Generated { group, replicas, clients, .. } = generate(&self.create)?;
         let mut wires = Vec::new();
         for to in group.config().all_replicas() {
             wires.push(Wire::new(None, to)?);

@@ -157,7 +157,7 @@ pub struct Established {
     pub link: Link,
     /// The identity that the other end proved.
     pub peer: Identity,
-    /// The other end's incarnation; zero for a replica.
+    /// The other end's incarnation; of a replica, its epoch.
     pub incarnation: u64,
     /// Longest frame payload that may be sent, in bytes: the smaller of both ends' limits.
     pub send_frame_bytes: u32,

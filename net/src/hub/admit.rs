@@ -211,7 +211,7 @@ impl<T: Transport> Hub<T> {
                 if let Some(it) = find_peer(&mut self.peers, peer) {
                     it.up(id);
                 }
-                self.pending.push(Event::PeerUp { peer });
+                self.pending.push(Event::PeerUp { peer, incarnation });
                 self.mark_dirty(id);
             }
             Source::Client { client, link } => {

@@ -24,7 +24,8 @@ pub struct HubConfig {
     pub pillars: u16,
     /// What runs over the links; both ends of one must go together, if both say what it is.
     pub application: Option<Application>,
-    /// Tells several connections of one client apart. Zero for replicas.
+    /// Of a client, tells several connections of it apart. Of a replica, its epoch: ends in different epochs have a link
+    /// all the same, and are told.
     pub incarnation: u64,
     /// How frames are protected; both ends of a link must have the same.
     pub cipher: LinkCipher,

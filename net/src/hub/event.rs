@@ -60,6 +60,8 @@ pub enum Event {
     PeerUp {
         /// The replica.
         peer: u16,
+        /// What its hello has for its incarnation: of a replica, its epoch.
+        incarnation: u64,
     },
     /// The link to a replica is gone. What is queued stays queued.
     PeerDown {

@@ -7,7 +7,7 @@ use hybster_proto::wire::{kind_of, pillar_field};
 
 use crate::random::Random;
 use crate::scenario::{Catch, End, Filter, Latency, Transport};
-use crate::uplink::{SOCKET_BYTES, Sent, Uplink, piece};
+use crate::uplink::{SOCKET_BYTES, Sent, Uplink};
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -263,7 +263,7 @@ impl Network {
 
     /// A piece of a message has gone out.
     pub(crate) fn sent(&mut self, now_us: u64, from: usize, deliveries: &mut Vec<Delivery>) {
-        let Some(to) = self.uplinks[from].finish() else { return };
+        let Some((to, going)) = self.uplinks[from].finish() else { return };
         if !self.is_limited() {
             return self.flush(now_us, from, to, deliveries);
         }
@@ -273,7 +273,8 @@ impl Network {
         let is_open = link.is_open();
         if let Some(first) = link.held.front().filter(|_| is_open) {
             let length = first.message.len();
-            let piece = piece(length - link.gone_bytes);
+            // Another one, if the link was made again meanwhile.
+            let piece = going.min(length - link.gone_bytes);
             link.gone_bytes += piece;
             link.held_bytes -= piece;
             link.pieces.push_back((arrives_us, piece));

@@ -1,7 +1,7 @@
 //! Bandwidth: what a host sends goes out over one wire, a piece of each of its links in turn.
 //!
 //! The links share a host's wire as TCP connections share one: each link with something to send gets
-//! an equal part. What has not gone out waits in its link, first in the system's socket buffer and
+//! an equal part in bytes, whether it sends long messages or short ones. What has not gone out waits in its link, first in the system's socket buffer and
 //! beyond that with the program, which sees it as unsent.
 
 use std::collections::VecDeque;
@@ -18,6 +18,10 @@ pub(crate) struct Uplink {
     /// Links with something to send, in the order of their turns.
     turns: VecDeque<usize>,
     is_busy: bool,
+    /// Bytes that go out now,
+    going: usize,
+    /// and that have gone out in this turn.
+    gone: usize,
 }
 
 /// Something that a wire will have done.
@@ -35,10 +39,15 @@ impl Uplink {
         }
     }
 
-    /// The link whose piece has gone out; it must be offered again if it has more.
-    pub(crate) fn finish(&mut self) -> Option<usize> {
+    /// The link whose piece has gone out, and its length; if its turn is over, it must be offered again.
+    pub(crate) fn finish(&mut self) -> Option<(usize, usize)> {
         self.is_busy = false;
-        self.turns.pop_front()
+        self.gone += self.going;
+        let to = *self.turns.front()?;
+        if self.gone >= PIECE_BYTES {
+            self.skip();
+        }
+        Some((to, self.going))
     }
 
     /// The link whose turn it is, unless the wire is busy or nothing waits.
@@ -48,18 +57,14 @@ impl Uplink {
 
     /// The link whose turn it is has nothing that may go out.
     pub(crate) fn skip(&mut self) {
+        self.gone = 0;
         self.turns.pop_front();
     }
 
     /// A piece of a message with `left` bytes goes out; when it will have.
     pub(crate) fn begin(&mut self, now_us: u64, left: usize, bytes_per_s: u64) -> u64 {
         self.is_busy = true;
-        let bytes = left.min(PIECE_BYTES) as u64;
-        now_us + (bytes * 1_000_000).div_ceil(bytes_per_s).max(1)
+        self.going = left.min(PIECE_BYTES - self.gone);
+        now_us + (self.going as u64 * 1_000_000).div_ceil(bytes_per_s).max(1)
     }
-}
-
-/// How many of the `left` bytes of a message a piece has.
-pub(crate) fn piece(left: usize) -> usize {
-    left.min(PIECE_BYTES)
 }

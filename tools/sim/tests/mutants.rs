@@ -62,9 +62,7 @@ fn scenario(mutant: Mutant, seed: u64) -> Scenario {
         Mutant::LinkUnverified => {
             staged::lonely_commit(seed, None, Behaviour::ViewAttack(Lie::ForgeLink))
         }
-        Mutant::LastLinkAlone => {
-            staged::lonely_commit(seed, Some(1), Behaviour::ViewAttack(Lie::HideLink))
-        }
+        Mutant::LastLinkAlone => staged::hidden_link(seed),
         Mutant::ChainNotJoined => staged::hidden_view(seed),
         Mutant::MergeAllViews => staged::old_prepares(seed),
         Mutant::NoVouching | Mutant::ReachUnchecked | Mutant::PreparedUnverified => {
@@ -155,6 +153,7 @@ fn staged_attacks_are_harmless() {
             staged::lonely_commit(seed, Some(2), HollowVoter),
             staged::lonely_commit(seed, None, ViewAttack(Lie::ForgeLink)),
             staged::lonely_commit(seed, Some(1), ViewAttack(Lie::HideLink)),
+            staged::hidden_link(seed),
             staged::hidden_view(seed),
             staged::old_prepares(seed),
         ];
@@ -225,8 +224,9 @@ fn hold_ups_count() {
 
 /// Without the rules for slow wires a group leaves its view without any fault, or sends much in vain. They
 /// are hunted in `wires.rs`: `a_group_that_knows_nothing_of_wires_fails_on_slow_ones` and
-/// `what_helps_on_wires_that_become_much_slower`; the rule for views that
-/// are not finished in `views.rs`: `views_in_haste`; those for the end of an epoch in `epochs.rs`.
+/// `what_helps_on_wires_that_become_much_slower`, and in `turns.rs`; that timeouts do not shrink blindly in the
+/// core's `timeouts.rs`; the rule for views that are not finished in `views.rs`: `views_in_haste`; those for the end
+/// of an epoch in `epochs.rs`.
 macro_rules! mutants {
     ($($(#[$mark:meta])* $name:ident: $mutant:ident in $seeds:literal;)*) => {
         $(#[test] $(#[$mark])* fn $name() { is_found(Mutant::$mutant, $seeds); })*
@@ -241,14 +241,20 @@ macro_rules! mutants {
                 Mutant::HeldIgnored,
                 Mutant::ShrinksBlindly,
                 Mutant::BusyWireIgnored,
-                Mutant::OwnProposalsIgnored,
                 Mutant::AloneWaitsLonger,
             ];
             let of_views = [Mutant::ViewsInHaste];
+            let of_turns = [
+                Mutant::TurnsIgnored,
+                Mutant::TurnsUncounted,
+                Mutant::ProposesTwice,
+                Mutant::AsksAll,
+                Mutant::RateOfMoments,
+            ];
             let of_epochs =
                 [Mutant::BoundaryUncertified, Mutant::LivesIgnored, Mutant::ChangesUnlimited];
             let hunted =
-                [&others[..], &of_wires, &of_views, &of_epochs, &[$(Mutant::$mutant),*]].concat();
+                [&others[..], &of_wires, &of_views, &of_turns, &of_epochs, &[$(Mutant::$mutant),*]].concat();
             assert!(Mutant::ALL.iter().all(|it| of_pbft(it) || hunted.contains(it)));
         }
     };
@@ -313,7 +319,7 @@ mutants! {
     full_window_counts: FullWindowCounts in 20;
     full_window_excuses: FullWindowExcuses in 20;
     slowness_counts: SlownessCounts in 500;
-    answers_overtake: AnswersOvertake in 5_000;
+    answers_overtake: AnswersOvertake in 10_000;
 }
 
 /// A smaller run of the same kind is found, and it still fails without the search.

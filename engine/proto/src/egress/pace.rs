@@ -12,8 +12,8 @@ use crate::time::Time;
 
 use super::LinkState;
 
-/// What a link carries as long as nothing is known about it, in bytes per second.
-const FIRST_RATE: u64 = 2_000_000;
+/// What a link carries as long as nothing is known about it, in bytes per second. Most carry more, and are soon known to.
+const FIRST_RATE: u64 = 500_000;
 /// A link that carries less counts as carrying this, in bytes per second.
 const LEAST_RATE: u64 = 8_000;
 /// A link may be given at least this, in bytes.
@@ -27,6 +27,15 @@ const WORTH_A_LOOK: u64 = 16 << 10;
 /// But not before this time has passed, in microseconds. Looks that are nearer to each other, or than a
 /// round trip, tell nothing about a rate: a host that was busy elsewhere for a moment looks like a slow wire.
 const LOOK_AGAIN_US: u64 = 25_000;
+/// What arrived meanwhile tells a rate if it is so much, in bytes: bytes arrive, and are acknowledged, some thousands
+/// at a time, and over a slow wire none may have come in such a moment, or twice as many.
+const TELLS_A_RATE: u64 = 16 << 10;
+/// Or if so much has arrived, and as much has not, a while after it was given, in bytes.
+const TELLS_SLOW: u64 = 4 << 10;
+/// Or if so much time has passed, in microseconds.
+const TELLS_AFTER_US: u64 = 300_000;
+/// A link that carries more, in bytes per second, is not measured by what it carries between pauses.
+const FAST_RATE: u64 = 2_000_000;
 /// A link without room is looked at again no sooner than this, in microseconds.
 const LEAST_LOOK_US: u64 = 500;
 
@@ -45,28 +54,45 @@ struct Look {
 pub(super) struct Pace {
     /// Bytes per second.
     rate: u64,
+    /// Whether it carries no more than that: it had to carry all the time when the rate was told.
+    is_limit: bool,
     round_trip_us: u64,
     /// None since the link came up.
     last: Option<Look>,
+    /// When the link was given something last.
+    gave_at: Time,
     /// What the next look is compared with to tell the rate.
     base: Look,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { rate: FIRST_RATE, round_trip_us: 0, last: None, base: Look::default() }
+        Self {
+            rate: FIRST_RATE,
+            is_limit: false,
+            gave_at: Time(0),
+            round_trip_us: 0,
+            last: None,
+            base: Look::default(),
+        }
     }
 }
 
 impl Pace {
     /// The link was made again. What is known about the wire stays.
     pub(super) fn renew(&mut self) {
-        *self = Self { rate: self.rate, round_trip_us: self.round_trip_us, ..Self::default() };
+        let Self { rate, is_limit, round_trip_us, .. } = *self;
+        *self = Self { rate, is_limit, round_trip_us, ..Self::default() };
     }
 
     /// What the link carries, in bytes per second.
     pub(super) fn rate(&self) -> u64 {
         self.rate
+    }
+
+    /// The rate, if the link is known to carry no more.
+    pub(super) fn limit(&self) -> Option<u64> {
+        self.is_limit.then_some(self.rate)
     }
 
     /// The link's round trip in microseconds; 0 if it is not known.
@@ -78,6 +104,16 @@ impl Pace {
     fn share(&self) -> u64 {
         let twice_us = 2 * (self.round_trip_us + SLACK_US);
         (self.rate.saturating_mul(twice_us) / 1_000_000).clamp(LEAST_SHARE, MOST_SHARE)
+    }
+
+    /// The link is given something, after `given` bytes.
+    #[inline]
+    pub(super) fn note_given(&mut self, now: Time, given: u64) {
+        self.gave_at = now;
+        if self.rate < FAST_RATE && given == self.base.given && self.base.outstanding == 0 {
+            // It had nothing to carry until now. What a fast link carries in bursts is not what it should be given.
+            self.base.at = now;
+        }
     }
 
     /// Bytes that the link may be given, which has been given `given` so far. Asks for the link's
@@ -114,12 +150,27 @@ impl Pace {
         if took_us < LOOK_AGAIN_US.max(self.round_trip_us) {
             return;
         }
-        let base = std::mem::replace(&mut self.base, look);
-        let since = given - base.given;
-        let seen = (base.outstanding + since).saturating_sub(outstanding) * 1_000_000 / took_us;
+        let since = given - self.base.given;
+        let arrived = (self.base.outstanding + since).saturating_sub(outstanding);
+        // Nothing more was given for longer than a round trip, and some of it has not arrived.
+        let is_slow = outstanding >= TELLS_SLOW
+            && arrived >= TELLS_SLOW
+            && now.since_us(self.gave_at) >= LOOK_AGAIN_US + self.round_trip_us;
+        // A fast wire has become slow: of what should have arrived, hardly anything has.
+        let expected = self.rate.saturating_mul(took_us) / 1_000_000;
+        let has_slowed = expected >= 4 * TELLS_A_RATE && arrived < expected / 8;
+        let is_enough =
+            is_slow || has_slowed || arrived >= TELLS_A_RATE || took_us >= TELLS_AFTER_US;
+        if !is_enough && outstanding > 0 && !mutants::active(Mutant::RateOfMoments) {
+            return;
+        }
+        self.base = look;
+        let seen = arrived * 1_000_000 / took_us;
         // What was on its way a round trip ago has not arrived: the link has had to carry all the time.
-        let is_busy = outstanding > since + LEAST_SHARE / 2;
+        let is_busy = is_slow || outstanding > since + LEAST_SHARE / 2;
         if seen > self.rate || is_busy {
+            // A little more than was thought may be chance.
+            self.is_limit = is_busy || (self.is_limit && seen < 2 * self.rate);
             self.rate = seen.max(LEAST_RATE);
         }
     }
@@ -157,7 +208,7 @@ impl Pace {
         let most_outstanding = last.outstanding + (given - last.given);
         // If it is thought to be slow, a little takes it long.
         let in_a_moment = self.rate.saturating_mul(LOOK_AGAIN_US) / 1_000_000;
-        if most_outstanding < WORTH_A_LOOK.min(in_a_moment) {
+        if most_outstanding < (2 * TELLS_SLOW).min(in_a_moment) {
             return None;
         }
         if most_outstanding < self.share() {

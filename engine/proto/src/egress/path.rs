@@ -30,6 +30,8 @@ pub(super) struct Way {
     pub(super) round_trip_us: u64,
     /// Bytes per second.
     pub(super) rate: u64,
+    /// As well, if it is known to carry no more.
+    pub(super) limit: Option<u64>,
 }
 
 /// The last thing that stages were told.
@@ -61,7 +63,14 @@ impl Told {
         let is_shorter = state.takes_us + NEWS_US < self.state.takes_us / 4 * 3;
         let is_batch_news = state.batch_bytes.abs_diff(self.state.batch_bytes)
             > self.state.batch_bytes.min(state.batch_bytes) / 2;
-        if state.is_full != self.state.is_full || is_longer || is_shorter || is_batch_news {
+        let is_rate_news = state.least_rate.abs_diff(self.state.least_rate)
+            > self.state.least_rate.min(state.least_rate) / 2;
+        if is_rate_news
+            || state.is_full != self.state.is_full
+            || is_longer
+            || is_shorter
+            || is_batch_news
+        {
             self.state = state;
             self.is_new = true;
         }
@@ -75,19 +84,21 @@ impl Told {
 
 /// The slowest of those ways that take the least, as many as are needed, decides.
 fn state_of(ways: &mut [Way], needed: usize) -> PathState {
+    let least_rate = ways.iter().filter_map(|way| way.limit).min().unwrap_or(u64::MAX);
     let Some(last) = needed.checked_sub(1).filter(|last| *last < ways.len()) else {
-        return PathState::default();
+        return PathState { least_rate, ..PathState::default() };
     };
     let (_, way, _) = ways.select_nth_unstable_by_key(last, |way| way.takes_us);
     let takes_us = way.takes_us;
     let in_moment = |us: u64| way.rate * us / 1_000_000;
     if way.rate >= FAST_RATE {
-        return PathState { takes_us, ..PathState::default() };
+        return PathState { takes_us, least_rate, ..PathState::default() };
     }
     PathState {
         takes_us,
         batch_bytes: in_moment(BATCH_US).max(LEAST_BATCH).min(u32::MAX.into()) as u32,
         is_full: takes_us > way.round_trip_us / 2 * 3 + FULL_US,
+        least_rate,
     }
 }
 
@@ -96,7 +107,7 @@ mod tests {
     use super::*;
 
     fn way(takes_us: u64) -> Way {
-        Way { takes_us, round_trip_us: 0, rate: 125_000 }
+        Way { takes_us, round_trip_us: 0, rate: 125_000, limit: None }
     }
 
     #[test]

@@ -408,7 +408,12 @@ impl Outbound {
         let round_trip_us = self.pace.round_trip_us();
         let there_us = self.pace.takes_us(now, self.handed_bytes, self.bytes as u64);
         let takes_us = there_us + round_trip_us;
-        self.is_up.then(|| Way { takes_us, round_trip_us, rate: self.pace.rate() })
+        self.is_up.then(|| Way {
+            takes_us,
+            round_trip_us,
+            rate: self.pace.rate(),
+            limit: self.pace.limit(),
+        })
     }
 
     /// Whether the present link was given this message already and has not brought it there.
@@ -432,6 +437,7 @@ impl Outbound {
     }
 
     fn note_handed(&mut self, key: u64, tag: SendTag, bytes: usize, now: Time) {
+        self.pace.note_given(now, self.handed_bytes);
         self.handed_bytes += bytes as u64;
         if matches!(tag, SendTag::Transient | SendTag::Answer(_)) {
             return;

@@ -33,6 +33,7 @@ impl<S: Service> Execution<S> {
     /// Tells the pillars how far the epoch goes, if that is known: a leader is to bring the group there.
     pub(super) fn tell_end(&self, out: &mut Output) {
         if let Some(change) = self.pending() {
+            out.pending = Some(change.clone());
             for pillar in self.config.all_pillars() {
                 out.pillar(pillar, ToPillar::EndsAt(change.ending.boundary));
             }

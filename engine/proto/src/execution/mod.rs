@@ -6,6 +6,7 @@ mod epoch;
 mod invariants;
 mod recovery;
 mod sessions;
+mod turns;
 
 use bytes::Bytes;
 use hybster_tss::RandomnessKey;
@@ -277,7 +278,7 @@ impl<S: Service> Execution<S> {
     }
 
     fn execute(&mut self, order: OrderNumber, batch: &Agreed, out: &mut Output) {
-        let (mut requests, mut ran) = (0, 0);
+        let (mut requests, mut ran, mut ran_bytes) = (0, 0, 0);
         let time_ms = self.time_of(batch);
         let mut digest = batch.digest();
         if mutants::active(Mutant::RandomnessOfView) {
@@ -296,9 +297,13 @@ impl<S: Service> Execution<S> {
             }
             for (place, request) in places[..count].iter().zip(left.by_ref()) {
                 requests += 1;
-                ran += u32::from(self.execute_request(&request, *place, out));
+                if self.execute_request(&request, *place, out) {
+                    ran += 1;
+                    ran_bytes += request.record.len();
+                }
             }
         }
+        self.sessions.turns.batch(ran_bytes);
         self.status.batches += u64::from(requests > 0);
         self.status.noops += u64::from(requests == 0);
         self.status.requests += u64::from(ran);
@@ -423,8 +428,8 @@ impl<S: Service> Execution<S> {
             self.watched.remove(&(session, number));
             out.intake(ToIntake::Executed { session, number, is_counted });
         } else {
-            let executed = self.executed;
-            out.intake(ToIntake::NotExecuted { session, number, is_counted, executed });
+            let (executed, progress) = (self.executed, self.sessions.turns.progress());
+            out.intake(ToIntake::NotExecuted { session, number, is_counted, executed, progress });
             // When it is full, the request intake learns of an execution by asking again.
             if self.watched.len() < MAX_WATCHED {
                 self.watched.insert((session, number));

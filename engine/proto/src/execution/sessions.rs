@@ -30,6 +30,7 @@ use crate::mutants::{self, Mutant};
 use crate::service::{RestoreError, Snapshot};
 use crate::wire::{Put, Reader, ReplyStatus, RequestTag, WireError};
 
+use super::turns::{Opened, Turns};
 use hasher::BuildMix;
 use hints::Hints;
 pub(super) use kept::SMALL;
@@ -72,6 +73,8 @@ struct Client {
     by_use: BinaryHeap<Reverse<(u64, u32)>>,
     /// Results that count against the bound.
     share: Share,
+    /// Sessions that it opened in this turn: not part of the state.
+    opened: Opened,
 }
 
 /// The session table.
@@ -95,6 +98,8 @@ pub(super) struct SessionTable {
     /// Executed requests.
     clock: u64,
     version: u64,
+    /// Not part of the state.
+    pub(super) turns: Turns,
 }
 
 /// What the first page of a snapshot says.
@@ -151,6 +156,7 @@ impl SessionTable {
             shares: Shares::new(config.kept_result_bytes),
             clock: 0,
             version: 0,
+            turns: Turns::default(),
         }
     }
 
@@ -302,15 +308,16 @@ impl SessionTable {
         assert!(at < self.length, "a result is recorded in a place of the table");
         let (clock, window) = (self.clock, self.window);
         let entry = self.entry_mut(at);
-        entry.used = clock;
+        let before = std::mem::replace(&mut entry.used, clock);
         entry.highest = entry.highest.max(number.0);
         let recorded = entry.recorded_mut(number.0, window);
         recorded.number = number.0;
         (recorded.tag, recorded.status) = (tag, status);
-        let (before, now) = (counted(recorded.result.bytes().len()), counted(result.len()));
+        let (bytes_before, bytes) = (counted(recorded.result.bytes().len()), counted(result.len()));
         recorded.result.set(result);
-        if before != now {
-            self.count(at, before, now);
+        self.turns.ran(before, clock);
+        if bytes_before != bytes {
+            self.count(at, bytes_before, bytes);
         }
     }
 
@@ -329,7 +336,9 @@ impl SessionTable {
         let more = vec![EMPTY; self.window as usize - 1].into();
         *self.entry_mut(at) = Entry { id, highest: 0, used: 0, first: EMPTY, more };
         self.index.insert(id, at);
-        self.clients.entry(id.client).or_default().by_use.push(Reverse((0, at)));
+        let client = self.clients.entry(id.client).or_default();
+        client.by_use.push(Reverse((0, at)));
+        self.turns.opened(&mut client.opened, self.clock);
         at
     }
 

@@ -88,6 +88,17 @@ pub fn beginning(config: &GroupConfig, certificate: &[u8]) -> Result<Vec<LogReco
     Ok(std::iter::once(record::stable(&certificate)).chain(windows).collect())
 }
 
+/// What the log of a replica begins with in an epoch that begins with a checkpoint.
+///
+/// The replica is one that was told of the checkpoint: whether it has the state says what is beside the log.
+#[must_use]
+pub fn beginning_of_epoch(config: &GroupConfig) -> Vec<LogRecord> {
+    let certificate = CheckpointCertificate::of_beginning(config);
+    let base = config.slots_before(certificate.id.order);
+    let windows = config.all_pillars().map(|pillar| record::forwarded(pillar, base));
+    std::iter::once(record::stable(&certificate)).chain(windows).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -39,7 +39,7 @@ use crate::protocol::{
 use crate::time::{Time, WallClock};
 use crate::wire::kind;
 
-pub use carried::{CertificateError, beginning, certify, verify};
+pub use carried::{CertificateError, beginning, beginning_of_epoch, certify, verify};
 pub use epoch::{EndError, next_epoch};
 pub use recovery::{Recovered, RecoveryError};
 use wire::ordering::PREPARE_HEAD;

@@ -28,8 +28,8 @@ use crate::wire::request::requests_head;
 
 /// Bytes of forwarded requests that are under way at most, one request apart; fewer on a slow wire.
 pub(crate) const FORWARDS_BYTES: usize = 128 << 10;
-/// On no wire fewer bytes than this.
-const LEAST_BYTES: usize = 16 << 10;
+/// On no wire fewer bytes than this: so much at once tells what the wire carries.
+const LEAST_BYTES: usize = 32 << 10;
 /// Forwarded requests that are under way at most: each costs the leader something, however short it is.
 pub(crate) const FORWARDS_REQUESTS: usize = 256;
 
@@ -156,13 +156,18 @@ impl<V: RequestVerifier> Intake<V> {
     }
 
     /// A stored request has not been executed: the leader is to know it.
-    pub(super) fn forward_in_turn(&mut self, key: Key) {
+    pub(super) fn forward_in_turn(&mut self, key: Key, now: Time) {
         if !self.is_follower() {
             return;
         }
+        let delay_us = self.timeout.delay_us();
         if let Some(stored) = self.stored.get_mut(&key)
             && stored.forwarding == Forwarding::Unneeded
         {
+            let enough_us = stored.wait.enough_us(delay_us, stored.record.len(), &self.path);
+            if self.patience.need_not_tell(&stored.wait, enough_us, &self.path, now) {
+                return;
+            }
             stored.forwarding = Forwarding::Waiting;
             self.forwards.want(key);
         }
@@ -180,7 +185,7 @@ impl<V: RequestVerifier> Intake<V> {
     }
 
     /// Forwards what may be under way.
-    pub(super) fn forward_waiting(&mut self, out: &mut Output) {
+    pub(super) fn forward_waiting(&mut self, now: Time, out: &mut Output) {
         if !self.forwards.is_any_waiting() || !self.is_follower() {
             return;
         }
@@ -195,7 +200,7 @@ impl<V: RequestVerifier> Intake<V> {
                 && let Some(key) = self.forwards.next()
             {
                 let stored = self.stored.get_mut(&key).expect("what waits is stored");
-                stored.forwarding = Forwarding::Unsent;
+                (stored.forwarding, stored.forwarded) = (Forwarding::Unsent, now);
                 message.extend_from_slice(&stored.record);
                 self.forwards.requests += 1;
                 self.forwards.bytes += stored.record.len();

@@ -33,6 +33,7 @@ impl<V: RequestVerifier> Intake<V> {
     pub fn check_all_invariants(&self) {
         self.check_invariants();
         self.lanes.check();
+        self.batched.check();
         let waiting: usize =
             self.pending.iter().map(|(buffer, _)| buffer.len() - self.open.head).sum();
         assert_eq!(self.pending_bytes, waiting + self.open.len(), "bytes that wait are counted");
@@ -92,6 +93,7 @@ mod tests {
             reminded: false,
             is_own: false,
             forwarding: Forwarding::Unneeded,
+            forwarded: Time(0),
             last_asked: None,
             unanswered: 1,
             asked: Time(1),
@@ -132,7 +134,7 @@ mod tests {
             it.forwards.want(KEY);
         };
         a_full_window_not_counted: "full windows", |it| {
-            it.patience = crate::intake::Patience::new(0, 8);
+            it.patience = crate::intake::Patience::new(&GroupConfig { pillars: 0, ..GroupConfig::default() });
         };
         a_batch_beyond_the_credit: "credit", |it| it.pillars[1].under_way = CREDIT + 1;
     }

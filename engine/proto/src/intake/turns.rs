@@ -123,9 +123,11 @@ impl<V: RequestVerifier> Intake<V> {
         if !self.leads() {
             return;
         }
-        let Some(stored) = self.stored.get(&key) else {
+        let is_batched = self.is_batched(key);
+        let Some(stored) = self.stored.get_mut(&key) else {
             return;
         };
+        stored.is_proposed |= is_batched;
         if stored.is_proposed {
             return;
         }
@@ -143,6 +145,10 @@ impl<V: RequestVerifier> Intake<V> {
         };
         stored.is_proposed = true;
         let record = stored.record.clone();
+        if self.is_batched(key) {
+            // It came from its client meanwhile.
+            return;
+        }
         // So that a round is short, whether the client or a follower brought it.
         self.lanes.charge(key.0.client, STORE_COST * record.len());
         if let Ok((request, _)) = RequestRef::split(&record) {

@@ -4,8 +4,12 @@
 use bytes::Bytes;
 use hybster_tss::RequestVerifier;
 
-use super::{Forwarding, Intake, Key, LastAsked, MAX_STORED, MAX_STORED_BYTES, Stored};
+use super::patience::SLOW_WIRE;
+use super::{
+    FORWARDS_BYTES, Forwarding, Intake, Key, LastAsked, MAX_STORED, MAX_STORED_BYTES, Stored,
+};
 use crate::ids::{ClientId, OrderNumber, RequestNumber, SessionId};
+use crate::input::Progress;
 use crate::mutants::{self, Mutant};
 use crate::notice::{Notice, Suspicion};
 use crate::output::{Cause, Output, Reject, Reply, ToControl, ToExecution};
@@ -21,6 +25,13 @@ pub(super) enum Step {
     Reminds(Bytes),
     /// The time has passed: the pillars are asked what they have committed, and then the execution stage.
     AsksLast,
+}
+
+/// How long a forwarded request may wait to leave before the watch over the leader begins all the same, in
+/// microseconds: a leader that has stopped takes nothing any more, and its link may be up for long.
+fn unsent_us(delay_us: u64, bytes: usize) -> u64 {
+    let bytes = (bytes + FORWARDS_BYTES) as u64;
+    4 * delay_us + 2 * bytes * 1_000_000 / SLOW_WIRE
 }
 
 impl<V: RequestVerifier> Intake<V> {
@@ -92,6 +103,7 @@ impl<V: RequestVerifier> Intake<V> {
             reminded: false,
             is_own,
             forwarding: Forwarding::Unneeded,
+            forwarded: now,
             last_asked: None,
             unanswered: 1,
             asked: now,
@@ -173,12 +185,21 @@ impl<V: RequestVerifier> Intake<V> {
     pub(super) fn look_after(&mut self, key: Key, now: Time, out: &mut Output) -> Step {
         let delay_us = self.timeout.delay_us();
         let must_be_told = self.must_be_told();
-        let waits_for_itself = self.leads() && !mutants::active(Mutant::OwnProposalsIgnored);
+        let waits_for_itself = self.leads();
         let Some(stored) = self.stored.get_mut(&key) else { return Step::Waits };
         stored.due = now.after_us(delay_us / 2);
         self.watch.insert((stored.due, key.0, key.1));
         if must_be_told && stored.forwarding != Forwarding::Sent {
-            // A correct leader is not to be suspected for what it was never told.
+            // A correct leader is not to be suspected for what it was never told. But its link carries something.
+            if stored.forwarding == Forwarding::Unsent
+                && now.since_us(stored.forwarded) >= unsent_us(delay_us, stored.record.len())
+            {
+                stored.forwarding = Forwarding::Sent;
+                self.patience.begin_again(&mut stored.wait, now);
+            }
+            if stored.forwarding == Forwarding::Unneeded && stored.unanswered == 0 {
+                self.ask(key, now, out);
+            }
             return Step::Waits;
         }
         if let Some(asked) = &stored.last_asked {
@@ -188,8 +209,10 @@ impl<V: RequestVerifier> Intake<V> {
             }
             return Step::Waits;
         }
+        let mut waited_us = self.patience.waited_us(&stored.wait, now);
+        let others_us = self.patience.others_us(&stored.wait);
+        let enough_us = stored.wait.enough_us(delay_us, stored.record.len(), &self.path);
         if stored.reminded {
-            let mut waited_us = self.patience.waited_us(&stored.wait, now);
             if waits_for_itself {
                 // A leader that proposes, or waits for its wires, leaves nothing out. If it is slow, so would
                 // be others. If it has lost its followers, its window fills, and it proposes no more; and
@@ -197,20 +220,21 @@ impl<V: RequestVerifier> Intake<V> {
                 let since_us = now.since_us(self.proposed_at);
                 waited_us = if self.path.is_full { 0 } else { waited_us.min(since_us) };
             }
-            if waited_us < stored.wait.enough_us(delay_us) {
+            if waited_us.saturating_sub(others_us) < enough_us {
                 return Step::Waits;
             }
             let (round, goal) = (self.patience.next_round(), None);
             stored.last_asked = Some(LastAsked { waited_us, at: now, round, goal, answers: 0 });
             return Step::AsksLast;
         }
-        stored.reminded = true;
+        let is_early = waited_us.saturating_sub(others_us) < enough_us / 2;
+        stored.reminded = !is_early;
         let record = stored.record.clone();
         if stored.unanswered == 0 {
             // It may have been executed unnoticed.
             self.ask(key, now, out);
         }
-        Step::Reminds(record)
+        if is_early { Step::Waits } else { Step::Reminds(record) }
     }
 
     /// The pillars have said what they had committed: the last questions are asked.
@@ -237,7 +261,7 @@ impl<V: RequestVerifier> Intake<V> {
             asked.answers = answers;
             if mutants::active(Mutant::SuspectsUnasked) {
                 (asked.answers, asked.goal) = (1, Some(OrderNumber(0)));
-                return self.not_executed(key, OrderNumber(0), now, out);
+                return self.not_executed(key, (OrderNumber(0), Progress::default()), now, out);
             }
         }
         if stored.unanswered == 0 {
@@ -253,7 +277,7 @@ impl<V: RequestVerifier> Intake<V> {
     pub(super) fn not_executed(
         &mut self,
         key: Key,
-        executed: OrderNumber,
+        (executed, progress): (OrderNumber, Progress),
         now: Time,
         out: &mut Output,
     ) {
@@ -263,9 +287,10 @@ impl<V: RequestVerifier> Intake<V> {
         stored.unanswered = stored.unanswered.saturating_sub(1);
         let answered_us = now.since_us(std::mem::replace(&mut stored.asked, now));
         stored.wait.answered_after(answered_us);
+        self.patience.others_ran(&mut stored.wait, progress, &self.path, now);
         let Some(asked) = &mut stored.last_asked else {
             // Not before: what was executed long ago is nothing to bother the leader with.
-            return self.forward_in_turn(key);
+            return self.forward_in_turn(key, now);
         };
         if asked.answers == 0 {
             return;
@@ -281,10 +306,13 @@ impl<V: RequestVerifier> Intake<V> {
         }
         let took_us = now.since_us(asked.at);
         stored.wait.answered_after(took_us);
-        let is_early = asked.waited_us < stored.wait.enough_us(self.timeout.delay_us());
+        let waited_us = asked.waited_us.saturating_sub(self.patience.others_us(&stored.wait));
+        let bytes = stored.record.len();
+        let is_early =
+            waited_us < stored.wait.enough_us(self.timeout.delay_us(), bytes, &self.path);
         stored.last_asked = None;
         if is_early {
-            // Execution is slower than was known: the leader's is as well.
+            // Execution is slower than was known, and the leader's is as well; or others had their turn.
             return;
         }
         let waited_us = now.since_us(stored.wait.since);

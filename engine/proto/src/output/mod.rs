@@ -16,6 +16,7 @@ mod routing;
 use bytes::Bytes;
 
 use crate::ids::{ClientId, OrderNumber, PillarId, ReplicaId};
+use crate::membership::Change;
 use crate::notice::{MOST_NOTICES, Notice};
 use crate::trace::TraceEvent;
 use crate::wire::{self, CheckpointId};
@@ -97,6 +98,9 @@ pub struct Output {
     pub notices: Vec<Notice>,
     /// The epoch is over; set again at most with the same.
     pub ended: Option<Ended>,
+    /// A change of members that has not come to its boundary: what a driver needs besides `ended` to begin the next
+    /// epoch. Set again at most with the same.
+    pub pending: Option<Change>,
     /// Whether protocol events are recorded.
     pub tracing: bool,
     /// Whether the replica has a log from which it can be started again.

@@ -249,6 +249,11 @@ impl<E: Evidence> CatchUp<E> {
             if id.digest != stable.digest {
                 let evidence = E::clone(&self.stable);
                 self.diverge(evidence, view, now, out);
+            } else if self.stable.boundary() == Some(id.order) {
+                // The log of a replica that was started again has that it is stable, and its disk need not have the
+                // state. No later checkpoint would bring it there: with this one the epoch ends.
+                let certificate = self.stable.message().map(|message| Arc::from(&message[..]));
+                out.state(ToState::Stable { id, certificate });
             }
             self.taken.insert(id.order, id.digest);
             return;

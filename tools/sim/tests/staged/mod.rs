@@ -54,6 +54,19 @@ pub(crate) fn lonely_commit(seed: u64, liar: Option<u16>, behaviour: Behaviour) 
     part(part(scenario, 0, 0, third), alone_us, 0, liar)
 }
 
+/// As well, and what leader and liar do is kept from the third replica until it has left its view, which is
+/// when the liar hides what it knows.
+pub(crate) fn hidden_link(seed: u64) -> Scenario {
+    let (mut scenario, mut random) = stage("hidden link", seed);
+    scenario.hosts = vec![(ReplicaId(1), Behaviour::ViewAttack(Lie::HideLink))];
+    let alone_us = random.between(5, 200) * 1_000;
+    let told_us = alone_us + random.between(100, 400) * 1_000;
+    let ordered = [kind::PREPARE, kind::COMMIT, kind::CHECKPOINT];
+    part(part(scenario, 0, 0, 2), alone_us, 0, 1)
+        .with(0, drops(1, 2, &ordered))
+        .with(told_us, Fault::NoFilters)
+}
+
 /// The first leader is cut off; the others establish view 1 and commit in it. Then its leader is
 /// cut off, and the liar changes views with the first leader as if view 1 had never been.
 pub(crate) fn hidden_view(seed: u64) -> Scenario {

@@ -12,6 +12,9 @@ use crate::output::{Destination, Output, Reject, SendTag, ToControl};
 use crate::time::Time;
 use crate::wire::help::OrderRequest;
 
+/// A follower with slow wires asks its leader so many times before it asks others: with waits that double that takes
+/// a second and a half by default, and the way there and back as often.
+const ASKS_LEADER: u32 = 5;
 /// Bytes that answer one ORDER-REQUEST at most.
 const ANSWER_BYTES: usize = 256 << 10;
 
@@ -97,8 +100,18 @@ impl<T: TrInX, V: Verifier + RequestVerifier> Pillar<T, V> {
         out.send(to, request.encode(), SendTag::Transient);
     }
 
+    /// Asks whoever may have it. Over slow wires a proposal reaches one follower long before the next one, which
+    /// hears of it by COMMITs. It asks its leader, which knows what is on its way; another follower would send a
+    /// copy that comes hardly sooner. Asked in vain a few times, it asks all.
     pub(super) fn ask_peers(&self, out: &mut Output) {
-        self.ask(Destination::AllPeers, out);
+        let leader = self.config.leader(self.view);
+        let is_on_its_way = self.active
+            && self.id != leader
+            && self.path.is_costly()
+            && self.backoff < ASKS_LEADER
+            && !mutants::active(Mutant::AsksAll);
+        let to = if is_on_its_way { Destination::Peer(leader) } else { Destination::AllPeers };
+        self.ask(to, out);
     }
 
     /// Whether the leader of this view has proposed something that is missing here.
