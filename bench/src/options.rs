@@ -93,13 +93,14 @@ pub const MOST_CLIENTS: u32 = MOST_CONNECTIONS * CLIENTS_PER_CONNECTION;
 /// The group and its clients.
 #[derive(Clone, Debug, Args)]
 pub struct GroupOptions {
-    /// What orders the requests: hybster.
+    /// What orders the requests: hybster, or pbft.
     #[arg(long, default_value_t)]
     pub protocol: Protocol,
-    /// Number of replicas, n.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub replicas: u16,
-    /// Tolerated faults, f; by default as many as the replicas allow, (n-1)/2.
+    /// Number of replicas, n; by default as many as the faults need: 3 for one with hybster, 4 with pbft.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub replicas: Option<u16>,
+    /// Tolerated faults, f; by default as many as the replicas allow, (n-1)/2 with hybster and (n-1)/3 with
+    /// pbft.
     #[arg(long)]
     pub faults: Option<u16>,
     /// Pillars, P: state machines that agree in parallel.
@@ -145,9 +146,10 @@ pub struct GroupOptions {
     /// MAC algorithm of certificates, and of client requests unless they are signed.
     #[arg(long, default_value_t)]
     pub authenticator: MacAlgorithm,
-    /// What proves a client's request: mac, or ed25519 for a signature.
-    #[arg(long, default_value_t)]
-    pub request_authenticator: RequestAuthenticator,
+    /// What proves a client's request: mac, or ed25519 for a signature. By default mac; with pbft ed25519, and
+    /// nothing else.
+    #[arg(long)]
+    pub request_authenticator: Option<RequestAuthenticator>,
     /// How links are protected: aegis-128x2 and aes-128-gcm encrypt, gmac and blake3 authenticate
     /// only.
     #[arg(long, default_value_t)]

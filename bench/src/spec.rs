@@ -116,10 +116,18 @@ impl GroupSpec {
         identities: u32,
     ) -> Result<Self, Error> {
         let rules = options.protocol.rules();
-        let (replicas, faults) = match (options.unreplicated, options.faults) {
-            (true, _) => (1, 0),
-            (false, Some(faults)) => (options.replicas, faults),
-            (false, None) => (options.replicas, rules.most_faults(options.replicas)),
+        let replicas = match (options.unreplicated, options.replicas) {
+            (true, _) => 1,
+            (false, Some(replicas)) => replicas,
+            (false, None) => {
+                let least = rules.least_replicas(options.faults.unwrap_or(1).max(1));
+                u16::try_from(least).unwrap_or(u16::MAX)
+            }
+        };
+        let faults = match (options.unreplicated, options.faults) {
+            (true, _) => 0,
+            (false, Some(faults)) => faults,
+            (false, None) => rules.most_faults(replicas),
         };
         // All identities except one, the monitor's, belong to connection groups.
         let connections = identities.saturating_sub(1).max(1);
@@ -146,7 +154,9 @@ impl GroupSpec {
             transport: options.transport,
             busy_poll: options.busy_poll,
             authenticator: options.authenticator,
-            request_authenticator: options.request_authenticator,
+            request_authenticator: options
+                .request_authenticator
+                .unwrap_or(rules.request_authenticator()),
             link_cipher: options.link_cipher,
             service,
             reply_size: options.reply_size,

@@ -34,6 +34,16 @@ fn the_unreplicated_baseline_is_measured() {
     assert_eq!(report.processes.len(), 2);
 }
 
+#[test]
+fn pbft_is_measured() {
+    let report = measure(&["--protocol", "pbft"]);
+    assert_eq!(report.errors, 0, "{:?}", report.errors_by_kind);
+    assert!(report.completed > 0);
+    assert_eq!((report.config.replicas, report.config.faults), (4, 1));
+    assert_eq!(report.config.request_authenticator, "ed25519");
+    assert_eq!(report.replicas.len(), 4);
+}
+
 /// Another program may run the replicas, here one that runs them as they are.
 #[test]
 fn replicas_write_traces_and_another_program_may_run_them() {
@@ -400,6 +410,21 @@ fn a_killed_leader_loses_nothing() {
     assert!(report.rounds[0].view_after > report.rounds[0].view_before);
 }
 
+#[test]
+fn a_killed_leader_loses_nothing_with_pbft_either() {
+    let results = tempfile::tempdir().unwrap();
+    let file = results.path().join("report.json");
+    let fault = ["fault", "--kill-leader", "--protocol=pbft", "--at=0.5", "--after=2"];
+    let output = run(&[&fault[..], &["--clients=16", "--json", file.to_str().unwrap()]].concat());
+    expect_success(&output);
+    let report: FaultReport = report_in(&file);
+    assert!(report.is_clean());
+    assert_eq!((report.lost, report.doubled), (Some(0), Some(0)));
+    assert!(report.acknowledged > 0);
+    assert!(report.rounds[0].view_after > report.rounds[0].view_before);
+    assert_eq!((report.config.replicas, report.config.faults), (4, 1));
+}
+
 /// The seed has an older copy, a full disk, a damaged log and a torn tail, of which happens what this machine has
 /// time for.
 #[test]
@@ -517,6 +542,8 @@ fn wrong_options_are_told_before_anything_starts() {
         (&["--event", "1s:kill 7"], "they are 0 to 2"),
         (&["--find-knee", "p42<1s"], "is no figure"),
         (&["fault", "--kill-leader", "--replicas", "1"], "f >= 1"),
+        (&["--protocol", "pbft", "--replicas", "3", "--faults", "1"], "at least 4 replicas"),
+        (&["--protocol", "pbft", "--durability", "sync"], "write none"),
     ] {
         let output = run(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -51,6 +51,7 @@ use hybster_log::Directory;
 use hybster_proto::execution::{agreed_time, new_bookkeeping};
 use hybster_proto::ids::OrderNumber;
 use hybster_proto::output::LogRecord;
+use hybster_proto::protocol::Protocol;
 use hybster_proto::service::ServiceName;
 use hybster_proto::state::{checkpoint_id, page_digest};
 use hybster_proto::wire::CheckpointId;
@@ -73,6 +74,15 @@ pub enum BackupError {
          with a state that is on their disk; choose \"sync\" or \"async\""
     )]
     NothingKept,
+    /// The group's protocol has no checkpoints that others can check.
+    #[error(
+        "a group that runs {protocol} cannot be saved, nor begin with a saved state: its replicas convince each \
+         other of a checkpoint, and nobody else, and keep none on disk. With hybster both can be done"
+    )]
+    NotProved {
+        /// What orders the group's requests.
+        protocol: Protocol,
+    },
     /// The keys lie in no file, so the place of the data must be named.
     #[error("the keys of replica {id} are in no file, so say where its data is")]
     NoDataDirectory {
@@ -219,6 +229,7 @@ pub fn save(
     data: Option<&Path>,
     to: impl AsRef<Path>,
 ) -> Result<Backup, BackupError> {
+    can_be_proved(group.config().protocol)?;
     if group.durability() == Durability::None {
         return Err(BackupError::NothingKept);
     }
@@ -250,6 +261,11 @@ pub fn save(
     backup.check_certificate(group, keys)?;
     made.keep();
     Ok(backup)
+}
+
+/// Whether checkpoints of a protocol outlive their group, which needs a log, and what proves them.
+fn can_be_proved(protocol: Protocol) -> Result<(), BackupError> {
+    if protocol.rules().keeps_log { Ok(()) } else { Err(BackupError::NotProved { protocol }) }
 }
 
 /// A backup whose pages are those that its digest is of.
@@ -454,6 +470,7 @@ impl Backup {
     }
 
     fn check_options(&self, options: &CreateOptions) -> Result<(), BackupError> {
+        can_be_proved(options.config.protocol)?;
         if options.durability == Durability::None {
             return Err(BackupError::NothingKept);
         }

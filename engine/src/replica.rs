@@ -30,7 +30,7 @@ pub(crate) use epochs::present_group as present;
 pub use error::{ReplicaError, StartError};
 pub use guarded::ServiceCall;
 pub use running::{RunningReplica, Stopper};
-pub(crate) use stages::{beginning, certified, is_offered};
+pub(crate) use stages::{beginning, can_keep, certified};
 
 use guarded::{Guarded, ServicePanic};
 

@@ -14,7 +14,10 @@ use hybster::replica::ServiceCall;
 use hybster::services::CounterService;
 use hybster::services::counter::{decode_reply, encode_add, encode_get};
 use hybster::testing::{ClusterError, LocalCluster};
-use hybster::{ClientId, Context, OrderNumber, Replica, ReplicaError, ReplicaId, ReplicaKeys};
+use hybster::{
+    ClientId, Context, GroupConfig, OrderNumber, Protocol, Replica, ReplicaError, ReplicaId,
+    ReplicaKeys,
+};
 use hybster::{RestoreError, Service, Snapshot, StartError};
 
 fn add(client: &Client, amount: i64) -> i64 {
@@ -37,6 +40,34 @@ fn a_cluster_goes_on_without_its_leader() {
     assert!(matches!(error, ClusterError::Start { .. }), "{error}");
     let nobody = cluster.stop(ReplicaId(3)).unwrap_err();
     assert_eq!(nobody.to_string(), "the cluster has no replica 3; it has 3, numbered from 0");
+    cluster.shutdown().unwrap();
+}
+
+/// Four replicas without trusted subsystems, and without any secret in common.
+#[test]
+fn a_cluster_that_runs_pbft_goes_on_without_its_leader_and_catches_up() {
+    // So that who was away needs the state, and not the log alone.
+    let config = GroupConfig { checkpoint_interval: 8, window: 32, ..GroupConfig::default() };
+    let builder = LocalCluster::builder().config(config).protocol(Protocol::Pbft);
+    let mut cluster = builder.start(CounterService::new).unwrap();
+    let client = cluster.client().unwrap();
+    assert_eq!(add(&client, 3), 3);
+    let read = client.query(&encode_get()).unwrap();
+    assert_eq!(decode_reply(&read), Some(3));
+    cluster.cut(ReplicaId(3)).unwrap();
+    for sum in 4..=103 {
+        assert_eq!(add(&client, 1), sum);
+    }
+    cluster.heal(ReplicaId(3)).unwrap();
+    let leader = cluster.leader();
+    cluster.stop(leader).unwrap();
+    // A result takes three of the four, so the one that was away has caught up.
+    assert_eq!(add(&client, 4), 107);
+    assert_ne!(cluster.leader(), leader);
+    let read = client.query(&encode_get()).unwrap();
+    assert_eq!(decode_reply(&read), Some(107));
+    let error = cluster.restart(leader).unwrap_err();
+    assert!(matches!(error, ClusterError::Start { .. }), "{error}");
     cluster.shutdown().unwrap();
 }
 

@@ -17,13 +17,16 @@ use crate::{Done, Failure};
 pub(crate) struct InitArgs {
     /// The directory to make; must not hold a group yet.
     pub(crate) dir: PathBuf,
-    /// What orders the requests: hybster.
+    /// What orders the requests: hybster (2f+1 replicas with trusted counters), or pbft (3f+1 replicas that
+    /// need none, nor any secret in common; they keep nothing on disk).
     #[arg(long, default_value_t)]
     protocol: Protocol,
-    /// Number of replicas, n; by default as many as addresses are given, or 3.
+    /// Number of replicas, n; by default as many as addresses are given, or as many as the faults need: 3 for
+    /// one with hybster, 4 with pbft.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     replicas: Option<u16>,
-    /// Tolerated faults, f; by default as many as the replicas allow: (n-1)/2 with hybster.
+    /// Tolerated faults, f; by default as many as the replicas allow: (n-1)/2 with hybster, (n-1)/3
+    /// with pbft.
     /// A group that tolerates none is only made with `--faults 0`.
     #[arg(long)]
     faults: Option<u16>,
@@ -49,9 +52,10 @@ pub(crate) struct InitArgs {
     #[arg(long, default_value_t)]
     authenticator: MacAlgorithm,
     /// What proves a client's request: mac, or ed25519 for a signature by the client's own key,
-    /// which a leaked group key cannot forge and which costs much more CPU.
-    #[arg(long, default_value_t)]
-    request_authenticator: RequestAuthenticator,
+    /// which a leaked group key cannot forge and which costs much more CPU. By default mac; with pbft, where
+    /// there is no group key, ed25519.
+    #[arg(long)]
+    request_authenticator: Option<RequestAuthenticator>,
     /// How links are protected: aegis-128x2, aes-128-gcm (both encrypt), gmac or blake3 (authentic
     /// only).
     #[arg(long, default_value_t)]
@@ -60,9 +64,10 @@ pub(crate) struct InitArgs {
     #[arg(long, default_value = "auto")]
     layout: Layout,
     /// What of a replica outlives its process: sync (everything, after a loss of power too), async
-    /// (everything, but not after a loss of power) or none (a replica starts once).
-    #[arg(long, default_value_t)]
-    durability: Durability,
+    /// (everything, but not after a loss of power) or none (a replica starts once). By default sync; with
+    /// pbft none, and nothing else.
+    #[arg(long)]
+    durability: Option<Durability>,
     /// Make administrator.key as well, with which `hybster replace-replica` puts another replica in the
     /// place of one whose disk or host is lost. It needs --durability sync.
     #[arg(long)]
@@ -88,7 +93,12 @@ pub(crate) fn init(args: &InitArgs) -> Result<Done, Failure> {
 pub(crate) fn options(args: &InitArgs, base: GroupConfig) -> Result<CreateOptions, Failure> {
     let listed = u16::try_from(args.addresses.len())
         .map_err(|_| Failure::options("--addresses: too many addresses; at most 64 replicas"))?;
-    let replicas = args.replicas.unwrap_or(if listed > 0 { listed } else { 3 });
+    let rules = args.protocol.rules();
+    let replicas = match (args.replicas, listed) {
+        (Some(replicas), _) => replicas,
+        (None, 0) => replicas_for(rules.least_replicas(args.faults.unwrap_or(1).max(1)))?,
+        (None, listed) => listed,
+    };
     let faults = faults(args, replicas)?;
     let pillars = u64::from(args.pillars);
     let checkpoint_interval = args
@@ -104,7 +114,7 @@ pub(crate) fn options(args: &InitArgs, base: GroupConfig) -> Result<CreateOption
         window: checkpoint_interval.saturating_mul(4),
         batch_max_requests: args.batch_max.unwrap_or(base.batch_max_requests),
         mac: args.authenticator,
-        request_authenticator: args.request_authenticator,
+        request_authenticator: args.request_authenticator.unwrap_or(rules.request_authenticator()),
         ..base
     };
     let addresses = if args.addresses.is_empty() {
@@ -112,7 +122,9 @@ pub(crate) fn options(args: &InitArgs, base: GroupConfig) -> Result<CreateOption
     } else {
         Addresses::Named(args.addresses.clone())
     };
-    let InitArgs { clients, link_cipher, layout, durability, administrator, .. } = *args;
+    let InitArgs { clients, link_cipher, layout, administrator, .. } = *args;
+    let kept = if rules.keeps_log { Durability::default() } else { Durability::None };
+    let durability = args.durability.unwrap_or(kept);
     let service_version = Some(args.service.identity().version());
     Ok(CreateOptions {
         config,
@@ -123,6 +135,14 @@ pub(crate) fn options(args: &InitArgs, base: GroupConfig) -> Result<CreateOption
         durability,
         administrator,
         service_version,
+    })
+}
+
+/// So many replicas, if a group can have them.
+fn replicas_for(least: u32) -> Result<u16, Failure> {
+    let fits = u16::try_from(least).ok().filter(|replicas| *replicas <= 64);
+    fits.ok_or_else(|| {
+        Failure::options(format!("--faults: so many need {least} replicas; a group has at most 64"))
     })
 }
 

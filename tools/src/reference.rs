@@ -58,11 +58,16 @@ const SETTINGS: &[Setting] = &[
         Words("as the key files were made for", "0", "-1"),
         "that of the group's first members: replicas know of later epochs by themselves (OPERATIONS.md, A lost replica)",
     ),
-    setting("protocol", "", Words("hybster", "\"hybster\"", "\"other\""), "nothing"),
+    setting(
+        "protocol",
+        "",
+        Words("hybster, pbft", "\"hybster\"", "\"other\""),
+        "pbft: another replica per fault, twice the messages, signed requests, and no restarts",
+    ),
     setting(
         "faults",
         "replicas",
-        Words("2f+1 at most the replicas", "1", "2"),
+        Words("2f+1 at most the replicas; with pbft 3f+1", "1", "2"),
         "each fault more needs two replicas more: traffic and signatures grow with their number",
     ),
     setting(

@@ -22,6 +22,9 @@
 //!     96     16  tag
 //! ```
 //!
+//! In a group whose members share no key, that field is zero and means nothing: the file then seals the right
+//! to start alone.
+//!
 //! Numbers are little-endian. The associated data makes a file that was sealed for another replica,
 //! epoch or group useless, even under the same secret, and nobody can edit a used key into an unused one. (A random nonce is safe here and nowhere
 //! else in this crate: a secret seals only a handful of files in its life.)

@@ -61,7 +61,7 @@ pub use keyfile::{KeyFileError, SealingSecret};
 pub use keys::{GroupKey, RandomSourceError};
 pub use mac::{MacAlgorithm, MacKey, UnknownMacAlgorithm};
 pub use randomness::RandomnessKey;
-pub use requests::RequestVerifier;
+pub use requests::{RequestVerifier, SignedRequests};
 pub use signature::{
     ClientPublicKey, ClientPublicKeys, ClientSigningKey, RequestAuthenticator, RequestKey,
     SIGNATURE_BYTES,

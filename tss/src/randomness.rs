@@ -13,6 +13,9 @@
 //!
 //! The key is derived from the group key and tells nothing about it, so an isolated back end may
 //! hand it to the host.
+//!
+//! A group without trusted subsystems has no key that its members share ([`RandomnessKey::public`]).
+//! There the bytes are only *agreed*: who sees a batch can compute them, clients included.
 
 use core::fmt;
 
@@ -36,6 +39,13 @@ impl RandomnessKey {
         let key = blake3::derive_key("hybster-tss v1 agreed randomness", &material);
         material.zeroize();
         Self(key)
+    }
+
+    /// What takes the key's place in a group whose members share no secret. **It is no secret:** whoever
+    /// knows the group and a batch can compute the batch's bytes.
+    #[must_use]
+    pub fn public(group: &Digest) -> Self {
+        Self(blake3::derive_key("hybster-tss v1 agreed randomness without a key", &group.0))
     }
 
     /// The key with these bytes, for tests and for hosts whose back end made it.
@@ -85,6 +95,13 @@ mod tests {
         ] {
             assert_ne!(other, bytes);
         }
+        let public = RandomnessKey::public(&Digest([3; 32]));
+        assert_ne!(public.bytes_of(1, 2, &Digest([4; 32])), bytes);
+        let elsewhere = RandomnessKey::public(&Digest([4; 32]));
+        assert_ne!(
+            public.bytes_of(1, 2, &Digest([4; 32])),
+            elsewhere.bytes_of(1, 2, &Digest([4; 32]))
+        );
         assert_eq!(format!("{key:?}"), "RandomnessKey(..)");
     }
 

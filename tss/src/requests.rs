@@ -4,8 +4,10 @@
 //! counters has requests to check and no certificates.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
 
-use crate::signature::{SIGNATURE_BYTES, SignedRequest};
+use crate::signature::{ClientPublicKeys, SIGNATURE_BYTES, SignedRequest};
 
 /// Checks what proves that requests are their clients': MACs or signatures.
 ///
@@ -40,6 +42,45 @@ pub trait RequestVerifier: Send {
         requests
             .iter()
             .all(|&(client, message, signature)| self.verify_signed(client, message, signature))
+    }
+}
+
+/// Checks signatures and takes no MAC: all that a host without a trusted subsystem needs. It holds
+/// public keys only.
+#[derive(Clone)]
+pub struct SignedRequests(Arc<ClientPublicKeys>);
+
+impl SignedRequests {
+    /// A verifier for the requests of clients with these keys.
+    #[must_use]
+    pub const fn new(keys: Arc<ClientPublicKeys>) -> Self {
+        Self(keys)
+    }
+}
+
+impl RequestVerifier for SignedRequests {
+    /// Who could check a MAC could make it, so none proves anything here.
+    fn verify_client(&self, _: u32, _: &[u8], _: &[u8; 16]) -> bool {
+        false
+    }
+
+    fn verify_signed(
+        &self,
+        client: u32,
+        message: &[u8],
+        signature: &[u8; SIGNATURE_BYTES],
+    ) -> bool {
+        self.0.verify(client, message, signature)
+    }
+
+    fn verify_signed_batch(&self, requests: &[SignedRequest<'_>]) -> bool {
+        self.0.verify_batch(requests)
+    }
+}
+
+impl fmt::Debug for SignedRequests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignedRequests(..)")
     }
 }
 

@@ -236,7 +236,7 @@ pub struct NoPublicKey;
 
 /// The public keys of a group's clients, ready for use: decoded once, shared by all verifiers of a
 /// replica. About 200 bytes per client.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct ClientPublicKeys(Box<[(u32, VerificationKey)]>);
 
 impl ClientPublicKeys {

@@ -4,6 +4,9 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use hybster::Protocol;
+use hybster::durable::Durability;
+use hybster_tss::RequestAuthenticator;
 
 use super::{MOST_CLIENTS, RunOptions};
 use crate::Error;
@@ -109,9 +112,11 @@ impl Axis {
             Self::Batch => group.batch_max = self.number(value, 1..=65_536)?,
             Self::Clients => group.clients = self.number(value, 1..=MOST_CLIENTS)?,
             Self::RequestSize => group.request_size = Some(self.number(value, 0..=u32::MAX)?),
-            Self::Replicas => group.replicas = self.number(value, 1..=64)?,
+            Self::Replicas => group.replicas = Some(self.number(value, 1..=64)?),
             Self::Authenticator => group.authenticator = self.parse(value)?,
-            Self::RequestAuthenticator => group.request_authenticator = self.parse(value)?,
+            Self::RequestAuthenticator => {
+                group.request_authenticator = Some(self.parse(value)?);
+            }
             Self::LinkCipher => group.link_cipher = self.parse(value)?,
             Self::Transport => group.transport = self.parse(value)?,
             Self::Layout => group.layout = self.parse(value)?,
@@ -148,9 +153,10 @@ impl Axis {
 }
 
 /// The first is the base, everything as the other options say.
-const ABLATIONS: [&str; 13] = [
+const ABLATIONS: [&str; 14] = [
     "base",
     "unreplicated",
+    "pbft",
     "one-pillar",
     "no-batching",
     "mac-blake3",
@@ -171,12 +177,24 @@ fn ablate(options: &mut RunOptions, value: &str) -> Result<(), Error> {
     match value {
         "base" => {}
         "unreplicated" => group.unreplicated = true,
+        // Its clients sign, so that "signed-requests" is what it compares with. It tolerates as many faults.
+        "pbft" => {
+            let faults = match (group.faults, group.replicas) {
+                (Some(faults), _) => faults,
+                (None, Some(replicas)) => group.protocol.rules().most_faults(replicas),
+                (None, None) => 1,
+            };
+            group.protocol = Protocol::Pbft;
+            (group.faults, group.replicas) = (Some(faults), None);
+            group.request_authenticator = None;
+            group.durability = Durability::None;
+        }
         "one-pillar" => group.pillars = 1,
         "no-batching" => group.batch_max = 1,
         "mac-blake3" => group.authenticator = "blake3".parse().map_err(|e| told(&e))?,
         "mac-hmac-sha256" => group.authenticator = "hmac-sha256".parse().map_err(|e| told(&e))?,
         "signed-requests" => {
-            group.request_authenticator = "ed25519".parse().map_err(|e| told(&e))?;
+            group.request_authenticator = Some(RequestAuthenticator::Ed25519);
         }
         "aes-128-gcm" | "gmac" => group.link_cipher = value.parse().map_err(|e| told(&e))?,
         "epoll" => group.transport = value.parse().map_err(|e| told(&e))?,
@@ -206,7 +224,9 @@ mod tests {
             }
         }
         let five = Axis::Replicas.apply(&run, "5").unwrap();
-        assert_eq!((five.group.replicas, five.group.pillars), (5, 3));
+        assert_eq!((five.group.replicas, five.group.pillars), (Some(5), 3));
+        let pbft = Axis::Ablation.apply(&five, "pbft").unwrap().group;
+        assert_eq!((pbft.protocol, pbft.faults, pbft.replicas), (Protocol::Pbft, Some(2), None));
     }
 
     #[test]

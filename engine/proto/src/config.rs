@@ -167,9 +167,9 @@ impl GroupConfig {
         }
         // A MAC of a request is made with a key that every host of the group has.
         let is_signed = self.request_authenticator == RequestAuthenticator::Ed25519;
-        if self.protocol != Protocol::Hybster && !is_signed {
+        if !self.rules().shares_a_key && !is_signed {
             let cure = format!(
-                "hosts without trusted subsystems need signed requests ({})",
+                "write ed25519: hosts without trusted subsystems need signed requests ({})",
                 self.protocol
             );
             return fail("request_authenticator", 0, cure);

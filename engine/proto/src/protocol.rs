@@ -10,7 +10,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use hybster_tss::RequestVerifier;
+use hybster_tss::{RequestAuthenticator, RequestVerifier};
 
 use crate::admission::Cost;
 use crate::bounds::Buffer;
@@ -170,6 +170,11 @@ pub struct Rules {
     /// Whether a replica can be started only once in an epoch, because its trusted counters are lost
     /// with its process.
     pub starts_once: bool,
+    /// Whether the replicas share a key, that of their trusted subsystems. Where they do not, what one host
+    /// holds is of no use against the others.
+    pub shares_a_key: bool,
+    /// Whether a replica can go on from its log.
+    pub keeps_log: bool,
 }
 
 impl Rules {
@@ -177,6 +182,13 @@ impl Rules {
     #[must_use]
     pub const fn least_replicas(&self, faults: u16) -> u32 {
         self.replicas_per_fault as u32 * faults as u32 + 1
+    }
+
+    /// What proves requests unless a group says otherwise.
+    #[must_use]
+    pub const fn request_authenticator(&self) -> RequestAuthenticator {
+        // Who can check a MAC could make it: that needs hosts that keep their key to themselves.
+        if self.shares_a_key { RequestAuthenticator::Mac } else { RequestAuthenticator::Ed25519 }
     }
 
     /// The most faults that a number of replicas tolerates.

@@ -107,7 +107,8 @@ impl Context {
     ///
     /// No client can foresee them, nor anybody else who lacks the secret of the group. Replica hosts
     /// that hold it can once they see the batch, and a faulty leader among them can try several
-    /// batches: see [`hybster_tss::randomness`].
+    /// batches: see [`hybster_tss::randomness`]. **Where replicas share no secret** (a group without trusted
+    /// subsystems) the bytes are agreed and no secret: whoever knows the batch can compute them.
     #[must_use]
     pub fn randomness(&self) -> &[u8; 32] {
         let Randomness { key, batch, bytes } = &self.randomness;

@@ -64,6 +64,7 @@ impl AdministratorKeys {
             whose: "the administrator".into(),
             is_replica: false,
             bytes: Self::least_bytes(group),
+            shares: false,
         };
         let table: AdministratorFile = file.parse(&bytes)?;
         file.check_group(&group.name(), &table.group)?;
@@ -108,7 +109,8 @@ impl AdministratorKeys {
     #[must_use]
     pub fn replacement(&self, group: &Group, id: ReplicaId, life: Life, epoch: u32) -> ReplicaKeys {
         let link = self.links[usize::from(id.0)].clone();
-        let keys = ReplicaKeys::generated(id, link, self.group_key.clone(), group.name(), epoch);
+        let keys =
+            ReplicaKeys::generated(id, link, Some(self.group_key.clone()), group.name(), epoch);
         keys.in_life(life, epoch)
     }
 

@@ -14,10 +14,10 @@ use hybster_tss::{ClientSigningKey, GroupKey, RequestAuthenticator, RequestKey};
 
 use super::{
     AdministratorKeys, ClientEntry, ClientKeys, GROUP_FILE, Group, GroupError, ReplicaEntry,
-    ReplicaKeys, file, hex, request_keys,
+    ReplicaKeys, faulty_value, file, hex, request_keys,
 };
 use crate::durable::Durability;
-use crate::replica::is_offered;
+use crate::replica::can_keep;
 use crate::runtime::Layout;
 
 /// Where the replicas of a new group listen.
@@ -153,8 +153,8 @@ impl Generated {
 pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     let mut config = options.config.clone();
     getrandom::fill(&mut config.group).map_err(|error| GroupError::Random(error.to_string()))?;
-    is_offered(config.protocol)
-        .map_err(|cure| GroupError::Options { option: "protocol", cure: cure.to_owned() })?;
+    can_keep(config.protocol, options.durability)
+        .map_err(|cure| GroupError::Options { option: "durability", cure })?;
     if config.membership != Membership::default() {
         let cure = "leave it out: a new group has its first members".to_owned();
         return Err(GroupError::Options { option: "membership", cure });
@@ -169,11 +169,13 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     };
     let named = |key: &ClientSigningKey| Administrator { client: administrator, key: key.public() };
     config.administrator = signing.as_ref().map(named);
+    // First, so that nobody is told to choose a durability for an administrator that the protocol cannot have.
+    config.validate().map_err(|error| {
+        let (option, value) = (error.key, faulty_value(&config, &error));
+        GroupError::Options { option, cure: format!("{option} = {value}: {}", error.cure) }
+    })?;
     may_change(&config, options.durability)
         .map_err(|cure| GroupError::Options { option: "administrator", cure: cure.to_owned() })?;
-    config
-        .validate()
-        .map_err(|error| GroupError::Options { option: error.key, cure: error.to_string() })?;
     if options.clients > config.max_clients {
         let cure = format!("at most max_clients ({}) clients", config.max_clients);
         return Err(GroupError::Options { option: "clients", cure });
@@ -184,7 +186,11 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     }
     let addresses = addresses(options, config.replicas)?;
     let random = |error: &dyn std::error::Error| GroupError::Random(error.to_string());
-    let group_key = GroupKey::generate().map_err(|error| random(&error))?;
+    // Where hosts need not trust each other, no secret is on two of them.
+    let group_key = match config.rules().shares_a_key {
+        true => Some(GroupKey::generate().map_err(|error| random(&error))?),
+        false => None,
+    };
     let (mut replicas, mut replica_keys) = (Vec::new(), Vec::new());
     for (id, address) in config.all_replicas().zip(addresses) {
         let link = StaticKey::generate().map_err(|error| random(&error))?;
@@ -197,11 +203,11 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
     let count = options.clients + u32::from(options.administrator);
     for id in (0..count).map(ClientId) {
         let link = StaticKey::generate().map_err(|error| random(&error))?;
-        let requests: RequestKey = match config.request_authenticator {
-            RequestAuthenticator::Ed25519 => {
-                ClientSigningKey::generate().map_err(|error| random(&error))?.into()
+        let requests: RequestKey = match (config.request_authenticator, &group_key) {
+            (RequestAuthenticator::Mac, Some(group_key)) => {
+                group_key.client_key(config.mac, id.0).into()
             }
-            _ => group_key.client_key(config.mac, id.0).into(),
+            _ => ClientSigningKey::generate().map_err(|error| random(&error))?.into(),
         };
         let request_key = requests.public();
         clients.push(ClientEntry { id, public_key: link.public(), request_key });
@@ -221,11 +227,17 @@ pub fn generate(options: &CreateOptions) -> Result<Generated, GroupError> {
         replicas,
         clients,
     };
-    let administrator = signing.and_then(|signing| {
-        let client = client_keys.pop()?;
-        let links = replica_keys.iter().map(|keys: &ReplicaKeys| keys.link.clone()).collect();
-        Some(AdministratorKeys { client, signing, group_key, links })
-    });
+    let administrator = match signing {
+        Some(signing) => {
+            let (Some(group_key), Some(client)) = (group_key, client_keys.pop()) else {
+                let cure = "leave it out: the replicas have no key in common".to_owned();
+                return Err(GroupError::Options { option: "administrator", cure });
+            };
+            let links = replica_keys.iter().map(|keys: &ReplicaKeys| keys.link.clone()).collect();
+            Some(AdministratorKeys { client, signing, group_key, links })
+        }
+        None => None,
+    };
     Ok(Generated { group, replicas: replica_keys, clients: client_keys, administrator })
 }
 

@@ -55,8 +55,8 @@ pub enum GroupError {
         cure: String,
     },
     /// A replica is started for the second time in one epoch.
-    #[error("{}: replica {id} was started before, and its trusted counters were lost with that \
-             process; started again, it could break what the group agreed on. Removing a mark or \
+    #[error("{}: replica {id} was started before, and its trusted counters, or what it has said where \
+             there are none, were lost with that process; started again, it could break what the group agreed on. Removing a mark or \
              restoring an older key file does not make that safe. Go on without it (a group does \
              with up to f replicas less), or make a new group directory with `hybster init`",
             file.display())]

@@ -15,9 +15,11 @@ use hybster_tss::{ClientPublicKey, Digest, RequestAuthenticator};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ClientEntry, Group, GroupError, ReplicaEntry, address, create, hex, request_keys};
+use super::{
+    ClientEntry, Group, GroupError, ReplicaEntry, address, create, faulty_value, hex, request_keys,
+};
 use crate::durable::Durability;
-use crate::replica::is_offered;
+use crate::replica::can_keep;
 use crate::runtime::Layout;
 
 /// The version of the file's form.
@@ -99,9 +101,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         return Err(bad(path, "format", &table.format, &cure));
     }
     let mut config = group_config(path, &table)?;
-    is_offered(config.protocol)
-        .map_err(|cure| bad(path, "protocol", &format!("\"{}\"", config.protocol), cure))?;
-    config.validate().map_err(|error| bad(path, error.key, &error.value, &error.cure))?;
+    config
+        .validate()
+        .map_err(|error| bad(path, error.key, &faulty_value(&config, &error), &error.cure))?;
     let link_cipher = table.link_cipher.parse().map_err(|_| {
         let cure = "write aegis-128x2, aes-128-gcm, gmac or blake3";
         bad(path, "link_cipher", &table.link_cipher, cure)
@@ -119,6 +121,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Group, GroupError> {
         // Files of programs that kept nothing.
         None => Durability::None,
     };
+    can_keep(config.protocol, durability)
+        .map_err(|cure| bad(path, "durability", &format!("\"{durability}\""), &cure))?;
     if let (Some(text), Err(cure)) = (&table.administrator, create::may_change(&config, durability))
     {
         return Err(bad(path, "administrator", &format!("\"{text}\""), cure));
@@ -182,9 +186,8 @@ fn group_config(path: &Path, table: &GroupFile) -> Result<GroupConfig, GroupErro
     let replicas = u16::try_from(table.replica.len())
         .map_err(|_| bad(path, "replica", &table.replica.len(), "list at most 64 replicas"))?;
     let protocol = match &table.protocol {
-        // Not the error's own words: it names protocols that only the simulator runs.
-        Some(name) => name.parse().map_err(|_: UnknownProtocol| {
-            bad(path, "protocol", &format!("\"{name}\""), "write hybster")
+        Some(name) => name.parse().map_err(|error: UnknownProtocol| {
+            bad(path, "protocol", &format!("\"{name}\""), &error.to_string())
         })?,
         // Files of programs that knew no other than the first.
         None => Protocol::default(),
@@ -392,7 +395,8 @@ fn header(group: &Group) -> Vec<Entry> {
         quoted("Identifies the group; random.", "group", &*hex::encode(&c.group)),
         number("Life of the trusted counters; the key files are sealed for it.", "epoch", c.epoch),
         quoted(
-            "What orders the requests: hybster (trusted counters, 2f+1 replicas).",
+            "What orders the requests: hybster (trusted counters, 2f+1 replicas) or pbft (3f+1 replicas that need\n\
+             none, and share no key).",
             "protocol",
             c.protocol,
         ),

@@ -33,8 +33,9 @@ pub struct ReplicaKeys {
     pub id: ReplicaId,
     /// Authenticates the replica's links.
     pub link: StaticKey,
-    /// The key of the group's trusted subsystems.
-    pub group_key: GroupKey,
+    /// The key of the group's trusted subsystems; `None` in a group whose protocol needs none, where no two
+    /// replicas hold the same secret.
+    pub group_key: Option<GroupKey>,
     /// The life of its trusted counters.
     pub(crate) life: Life,
     /// Where they come from.
@@ -65,7 +66,12 @@ struct ReplicaKeyFile {
     #[serde(default)]
     epoch: Option<u32>,
     sealing_secret: Zeroizing<String>,
-    sealed_group_key: Zeroizing<String>,
+    /// In a group with trusted subsystems.
+    #[serde(default)]
+    sealed_group_key: Option<Zeroizing<String>>,
+    /// In any other group: the right to start, and no key.
+    #[serde(default)]
+    sealed_right: Option<Zeroizing<String>>,
 }
 
 #[derive(Deserialize)]
@@ -106,7 +112,7 @@ impl ReplicaKeys {
         let path = path.into();
         // An unknown replica is an error of the group file, also if there is no key file.
         entry(group, id)?;
-        let file = KeyFile::of_replica(path.clone(), id, &group.name());
+        let file = KeyFile::of_replica(path.clone(), id, &group.name(), shares_a_key(group));
         let bytes = read_private(&path)?;
         let opened = file.open(&bytes, id, group.config.epoch, &group.name())?;
         let place = Place::File { path, right: opened.unsealed.right };
@@ -141,7 +147,7 @@ impl ReplicaKeys {
         id: ReplicaId,
     ) -> Result<Self, GroupError> {
         entry(group, id)?;
-        let file = KeyFile::of_replica(name, id, &group.name());
+        let file = KeyFile::of_replica(name, id, &group.name(), shares_a_key(group));
         let opened = file.open(text.as_bytes(), id, group.config.epoch, &group.name())?;
         let has_started = opened.unsealed.right == StartRight::Used;
         let has_started = Arc::new(AtomicBool::new(has_started));
@@ -157,7 +163,8 @@ impl ReplicaKeys {
         let link = opened.file.link_key(&opened.link_key_seed, &entry(group, id)?.public_key)?;
         let (epoch, life) = (opened.epoch, opened.life);
         let home = Home { group: group.name(), epoch, place };
-        Ok(Self { id, link, group_key: opened.unsealed.group_key, life, home })
+        let group_key = shares_a_key(group).then_some(opened.unsealed.group_key);
+        Ok(Self { id, link, group_key, life, home })
     }
 
     /// The life of the replica's trusted counters: another one for each replica that takes the place of a lost one.
@@ -170,7 +177,7 @@ impl ReplicaKeys {
     pub(super) fn generated(
         id: ReplicaId,
         link: StaticKey,
-        group_key: GroupKey,
+        group_key: Option<GroupKey>,
         group: String,
         epoch: u32,
     ) -> Self {
@@ -186,7 +193,8 @@ impl ReplicaKeys {
 
     /// The content of the key file as it is now.
     pub(super) fn reopen(&self, path: &Path) -> Result<Opened, GroupError> {
-        let file = KeyFile::of_replica(path.to_owned(), self.id, &self.home.group);
+        let shares = self.group_key.is_some();
+        let file = KeyFile::of_replica(path.to_owned(), self.id, &self.home.group, shares);
         file.open(&read_private(path)?, self.id, self.home.epoch, &self.home.group)
     }
 
@@ -196,34 +204,57 @@ impl ReplicaKeys {
     /// # Errors
     /// If the operating system gives no random bytes.
     pub fn to_text(&self) -> Result<Zeroizing<String>, GroupError> {
-        let (home, right) = (&self.home, StartRight::Unused);
         let secret =
             SealingSecret::generate().map_err(|error| GroupError::Random(error.to_string()))?;
+        self.sealed_text(StartRight::Unused, &secret)
+    }
+
+    /// The text of a key file with a right to start.
+    pub(super) fn sealed_text(
+        &self,
+        right: StartRight,
+        secret: &SealingSecret,
+    ) -> Result<Zeroizing<String>, GroupError> {
+        let (home, none) = (&self.home, GroupKey::from_bytes([0; GroupKey::BYTES]));
+        let key = self.group_key.as_ref().unwrap_or(&none);
         let name = sealed_name(&home.group, self.life);
-        let sealed = seal(&self.group_key, right, &secret, self.id.0, home.epoch, &name)?;
-        Ok(self.text(right, &secret, &sealed))
+        let sealed = seal(key, right, secret, self.id.0, home.epoch, &name)?;
+        let shares = self.group_key.is_some();
+        let whose = Whose { id: self.id, group: &home.group, life: self.life, epoch: home.epoch };
+        let (link, secret) = (self.link.seed(), secret.expose_bytes());
+        Ok(replica_text(&whose, right, link, secret, (shares, &sealed)))
     }
 
     /// Writes the file for a new group.
     pub(super) fn write(&self, path: &Path) -> Result<(), GroupError> {
         Ok(write_private(path, self.to_text()?.as_bytes())?)
     }
+}
 
-    /// The text of the file.
-    pub(super) fn text(
-        &self,
-        right: StartRight,
-        secret: &SealingSecret,
-        sealed: &[u8],
-    ) -> Zeroizing<String> {
-        let whose =
-            Whose { id: self.id, group: &self.home.group, life: self.life, epoch: self.home.epoch };
-        replica_text(&whose, right, self.link.seed(), secret.expose_bytes(), sealed)
+/// Whether the replicas of a group share the key of their trusted subsystems.
+fn shares_a_key(group: &Group) -> bool {
+    group.config.rules().shares_a_key
+}
+
+/// What of a replica's key file is sealed: its name there, and what people are told of it and of the secret.
+fn sealed_part(shares: bool) -> [&'static str; 3] {
+    if shares {
+        [
+            "sealed_group_key",
+            "Stands for what a trusted platform keeps in hardware; opens the next key.",
+            "The key of the trusted subsystem, sealed for this replica, epoch and group.",
+        ]
+    } else {
+        [
+            "sealed_right",
+            "Opens the next line.",
+            "The right to start, sealed for this replica, epoch and group, which have no key in common.",
+        ]
     }
 }
 
-/// What the group key is sealed for besides replica and epoch: the group, and the life of the counters.
-pub(super) fn sealed_name(group: &str, life: Life) -> String {
+/// What is sealed is for besides replica and epoch: the group, and the life of the counters.
+fn sealed_name(group: &str, life: Life) -> String {
     match life {
         Life::FIRST => group.to_owned(),
         life => format!("{group} life {life}"),
@@ -238,14 +269,15 @@ struct Whose<'a> {
     epoch: u32,
 }
 
-/// The text of `replica-N.key`; equally long for either right.
+/// The text of `replica-N.key`; equally long for either right. What is sealed has the group's key, or none.
 fn replica_text(
     whose: &Whose<'_>,
     right: StartRight,
     link: &[u8; 32],
     secret: &[u8; 32],
-    sealed: &[u8],
+    (shares, sealed): (bool, &[u8]),
 ) -> Zeroizing<String> {
+    let [name, of_secret, of_sealed] = sealed_part(shares);
     // Files of groups whose members never changed are as they always were.
     let later = match (whose.life, whose.epoch) {
         (Life::FIRST, 0) => String::new(),
@@ -273,10 +305,10 @@ fn replica_text(
              {later}\
              # Seed of the Ed25519 key that authenticates the replica's links.\n\
              link_key_seed = \"{link}\"\n\
-             # Stands for what a trusted platform keeps in hardware; opens the next key.\n\
+             # {of_secret}\n\
              sealing_secret = \"{secret}\"\n\
-             # The key of the trusted subsystem, sealed for this replica, epoch and group.\n\
-             sealed_group_key = \"{sealed}\"\n",
+             # {of_sealed}\n\
+             {name} = \"{sealed}\"\n",
         id = whose.id.0,
         group = whose.group,
         link = *hex::encode(link),
@@ -382,7 +414,8 @@ impl ClientKeys {
             GroupError::Unknown { file: group.path.clone(), whose: whose.clone(), count }
         })?;
         let sample = Self::text(id, group, &[0; 32], &[0; 32]);
-        let file = KeyFile { path, whose, is_replica: false, bytes: sample.len() };
+        let bytes = sample.len();
+        let file = KeyFile { path, whose, is_replica: false, bytes, shares: false };
         let table: ClientKeyFile = file.parse(&read()?)?;
         file.check(table.client == id.0, || format!("holds the keys of client {}", table.client))?;
         file.check_group(&group.name(), &table.group)?;
@@ -446,14 +479,35 @@ pub(super) struct KeyFile {
     pub(super) is_replica: bool,
     /// Length of the file as `hybster init` makes it, in bytes.
     pub(super) bytes: usize,
+    /// Of a replica's: whether it has a key that all replicas of the group share.
+    pub(super) shares: bool,
 }
 
 impl KeyFile {
-    fn of_replica(path: PathBuf, id: ReplicaId, group: &str) -> Self {
+    fn of_replica(path: PathBuf, id: ReplicaId, group: &str, shares: bool) -> Self {
         let (right, sealed) = (StartRight::Unused, [0; SEALED_BYTES]);
         let shortest = Whose { id, group, life: Life::FIRST, epoch: 0 };
-        let sample = replica_text(&shortest, right, &[0; 32], &[0; 32], &sealed);
-        Self { path, whose: format!("replica {}", id.0), is_replica: true, bytes: sample.len() }
+        let sample = replica_text(&shortest, right, &[0; 32], &[0; 32], (shares, &sealed));
+        let bytes = sample.len();
+        Self { path, whose: format!("replica {}", id.0), is_replica: true, bytes, shares }
+    }
+
+    /// The sealed part of a replica's key file, which depends on the group's protocol.
+    fn sealed<'a>(&self, table: &'a ReplicaKeyFile, bytes: usize) -> Result<&'a str, GroupError> {
+        let (key, right) = (table.sealed_group_key.as_ref(), table.sealed_right.as_ref());
+        let (wanted, other) = if self.shares { (key, right) } else { (right, key) };
+        let [name, ..] = sealed_part(self.shares);
+        let [stranger, ..] = sealed_part(!self.shares);
+        self.check(other.is_none(), || {
+            format!("has {stranger}, where the group's protocol needs {name}")
+        })?;
+        wanted.map(|sealed| sealed.as_str()).ok_or_else(|| {
+            if bytes < self.bytes {
+                return self.damaged(bytes, "is cut off");
+            }
+            let message = format!("missing field `{name}`; {}", self.cure());
+            GroupError::Syntax { file: self.path.clone(), message }
+        })
     }
 
     /// What the key file of a replica has, unsealed.
@@ -471,8 +525,9 @@ impl KeyFile {
         self.check_group(group, &table.group)?;
         let secret =
             SealingSecret::from_bytes(self.secret("sealing_secret", &table.sealing_secret)?);
-        let sealed = hex::decode(&table.sealed_group_key)
-            .ok_or_else(|| self.bad_digits("sealed_group_key", &(2 * SEALED_BYTES).to_string()))?;
+        let [sealed_as, ..] = sealed_part(self.shares);
+        let sealed = hex::decode(self.sealed(&table, bytes.len())?)
+            .ok_or_else(|| self.bad_digits(sealed_as, &(2 * SEALED_BYTES).to_string()))?;
         let life = match &table.life {
             None => Life::FIRST,
             Some(text) => hex::decode_array(text)
@@ -484,7 +539,7 @@ impl KeyFile {
         let unsealed = unseal(&sealed, &secret, id.0, epoch, &name).map_err(|error| {
             GroupError::WrongKeys {
                 file: self.path.clone(),
-                what: format!("sealed_group_key: {}", error.problem()),
+                what: format!("{sealed_as}: {}", error.problem()),
                 whose: self.whose.clone(),
             }
         })?;

@@ -47,7 +47,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hybster_net::{Identity, KeyRing, Limits, LinkCipher, PeerAddress, PublicKey};
-use hybster_proto::config::GroupConfig;
+use hybster_proto::config::{ConfigError, GroupConfig};
 use hybster_proto::ids::{ClientId, ReplicaId};
 use hybster_proto::wire::CheckpointId;
 use hybster_tss::{ClientPublicKey, ClientPublicKeys, RequestAuthenticator};
@@ -299,6 +299,14 @@ fn environment(variable: &str) -> Result<String, GroupError> {
             std::env::VarError::NotUnicode(_) => "is not text",
         },
     })
+}
+
+/// The value of a constant at fault, as a group file has it.
+fn faulty_value(config: &GroupConfig, error: &ConfigError) -> String {
+    match error.key {
+        "request_authenticator" => format!("\"{}\"", config.request_authenticator),
+        _ => error.value.to_string(),
+    }
 }
 
 fn request_keys(clients: &[ClientEntry]) -> ClientPublicKeys {

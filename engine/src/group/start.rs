@@ -16,6 +16,9 @@
 //! somebody might remove it; the key file alone would not, because somebody might restore it from a backup.
 //! Who puts both back as they were (a snapshot of the whole disk) cannot be told from a first start.
 //!
+//! Where the protocol has no trusted counters, the same holds of what a replica has said: one that forgets it
+//! could say something else, and counts as faulty.
+//!
 //! Keys that were made in this process and are in no file are used up in memory, for all copies of them.
 //! Of keys that were read from a text nobody knows whether they were used: the caller must say so.
 
@@ -24,10 +27,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use hybster_tss::keyfile::{Replacement, StartRight, seal};
+use hybster_tss::keyfile::{Replacement, StartRight};
 
 use super::GroupError;
-use super::keys::{Place, ReplicaKeys, sealed_name};
+use super::keys::{Place, ReplicaKeys};
 
 impl ReplicaKeys {
     /// Whether the replica was started before, as far as its files here tell; `None` if nothing tells.
@@ -104,10 +107,8 @@ impl ReplicaKeys {
         }
         let mut next = self.clone();
         next.home.epoch = epoch;
-        let (id, home, right) = (self.id.0, &self.home, StartRight::Used);
-        let name = sealed_name(&home.group, self.life);
-        let sealed = seal(&opened.unsealed.group_key, right, &opened.secret, id, epoch, &name)?;
-        let text = next.text(right, &opened.secret, &sealed);
+        let right = StartRight::Used;
+        let text = next.sealed_text(right, &opened.secret)?;
         let replacement =
             Replacement::prepare(path, text.as_bytes()).map_err(GroupError::NotClaimed)?;
         // Of a crash between this and the next step, which may come again: nothing was certified.
@@ -139,11 +140,7 @@ impl ReplicaKeys {
         if opened.unsealed.right == StartRight::Used {
             return Err(self.started_before(path.clone()));
         }
-        let (id, home) = (self.id.0, &self.home);
-        let (group_key, secret) = (&opened.unsealed.group_key, &opened.secret);
-        let name = sealed_name(&home.group, self.life);
-        let sealed = seal(group_key, StartRight::Used, secret, id, home.epoch, &name)?;
-        let text = self.text(StartRight::Used, secret, &sealed);
+        let text = self.sealed_text(StartRight::Used, &opened.secret)?;
         let replacement =
             Replacement::prepare(path, text.as_bytes()).map_err(GroupError::NotClaimed)?;
         self.make_mark(path)?;

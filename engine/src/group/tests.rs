@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use hybster_proto::membership::Administrator;
+use hybster_proto::protocol::Protocol;
 use hybster_tss::{ClientSigningKey, Life, RequestKey};
 
 use super::*;
@@ -45,10 +46,10 @@ fn a_directory_survives_the_round_trip() {
     let mut group_keys = Vec::new();
     for id in made.config().all_replicas() {
         let keys = ReplicaKeys::load(&made, &scratch.0, id).unwrap();
-        group_keys.push(*keys.group_key.expose_bytes());
+        group_keys.push(*keys.group_key.unwrap().expose_bytes());
     }
     assert!(group_keys.iter().all(|key| *key == group_keys[0]));
-    let group_key = ReplicaKeys::load(&made, &scratch.0, ReplicaId(0)).unwrap().group_key;
+    let group_key = ReplicaKeys::load(&made, &scratch.0, ReplicaId(0)).unwrap().group_key.unwrap();
     let client = ClientKeys::load(&made, &scratch.0, ClientId(1)).unwrap();
     let derived = group_key.client_key(made.config().mac, 1);
     assert_eq!(client.requests.expose_bytes(), derived.expose_bytes());
@@ -200,6 +201,103 @@ fn a_key_goes_on_to_later_epochs_only() {
     assert!(matches!(in_memory.advance(1), Err(GroupError::KeysInNoFile { id: 0 })));
 }
 
+/// A group of four that tolerates one fault without trusted subsystems.
+fn without_trusted_subsystems() -> CreateOptions {
+    let (protocol, request_authenticator) = (Protocol::Pbft, RequestAuthenticator::Ed25519);
+    let config =
+        GroupConfig { protocol, replicas: 4, request_authenticator, ..GroupConfig::default() };
+    CreateOptions { config, clients: 2, durability: Durability::None, ..CreateOptions::default() }
+}
+
+#[test]
+fn without_trusted_subsystems_no_secret_is_in_two_files() {
+    let scratch = Scratch::new("no-group-key");
+    let made = create(&scratch.0, &without_trusted_subsystems()).unwrap();
+    let group = Group::load(&scratch.0).unwrap();
+    assert_eq!((group.config(), group.replicas().len()), (made.config(), 4));
+    assert_eq!(group.config().digest(), made.config().digest());
+    let mut secrets = std::collections::BTreeSet::new();
+    let mut files = 0;
+    for entry in fs::read_dir(&scratch.0).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|it| it == "key") {
+            files += 1;
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(!text.contains("group_key"), "{text}");
+            let values = text.lines().filter_map(|line| line.split_once(" = \""));
+            // The sealed values have a head in the clear.
+            let secret = values.filter(|(_, value)| value.len() > 60);
+            secrets.extend(secret.map(|(_, value)| value[value.len() - 60..].to_owned()));
+        }
+    }
+    // Two of each client, three of each replica.
+    assert_eq!((files, secrets.len()), (6, 2 * 2 + 4 * 3));
+    for id in group.config().all_replicas() {
+        assert!(ReplicaKeys::load(&group, &scratch.0, id).unwrap().group_key.is_none());
+    }
+    let keys = ReplicaKeys::load(&group, &scratch.0, ReplicaId(2)).unwrap();
+    let text = keys.to_text().unwrap();
+    assert!(ReplicaKeys::from_text(&group, &text, ReplicaId(2)).unwrap().group_key.is_none());
+    // A start is the only one all the same: the replica forgets what it has said.
+    keys.claim_start().unwrap();
+    let used = ReplicaKeys::load(&group, &scratch.0, ReplicaId(2)).unwrap();
+    assert!(matches!(used.claim_start(), Err(GroupError::StartedBefore { .. })));
+}
+
+#[test]
+fn key_files_of_another_protocol_are_told() {
+    let (scratch, _) = sample("other-protocol");
+    let path = scratch.0.join("replica-0.key");
+    let of_hybster = fs::read_to_string(&path).unwrap();
+    let Generated { group, replicas, .. } = generate(&without_trusted_subsystems()).unwrap();
+    let text = replicas[0].to_text().unwrap();
+    let refused = |text: &str| {
+        let error = ReplicaKeys::from_text(&group, text, ReplicaId(0)).unwrap_err();
+        error.to_string()
+    };
+    let own = text.lines().find(|line| line.starts_with("sealed_right")).unwrap();
+    let other = of_hybster.lines().find(|line| line.starts_with("sealed_group_key")).unwrap();
+    let error = refused(&text.replace(own, other));
+    assert!(error.contains("has sealed_group_key") && error.contains("sealed_right"), "{error}");
+    let error = refused(&text.replace(own, &own.replace("sealed_right", "sealed_wrong")));
+    assert!(error.contains("sealed_wrong"), "{error}");
+    let error = refused(&text[..text.len() - own.len() - 1]);
+    assert!(error.contains("is cut off"), "{error}");
+}
+
+#[test]
+fn what_a_protocol_without_log_or_group_key_cannot_have_is_told() {
+    let made = |change: fn(&mut CreateOptions)| {
+        let mut options = without_trusted_subsystems();
+        change(&mut options);
+        generate(&options).map(|made| made.group.to_text()).map_err(|error| error.to_string())
+    };
+    let error = made(|it| it.durability = Durability::Sync).unwrap_err();
+    assert!(error.contains("durability: write none") && error.contains("no log"), "{error}");
+    let error = made(|it| it.config.request_authenticator = RequestAuthenticator::Mac).unwrap_err();
+    assert!(error.contains("request_authenticator = \"mac\": write ed25519"), "{error}");
+    let error = made(|it| it.administrator = true).unwrap_err();
+    assert!(error.contains("administrator = 2: leave it out") && error.contains("pbft"), "{error}");
+    let error = made(|it| it.config.replicas = 3).unwrap_err();
+    assert!(error.contains("replicas = 3: 1 faults need at least 4 with pbft"), "{error}");
+    let text = made(|_| {}).unwrap();
+    for (from, to, told) in [
+        ("durability = \"none\"", "durability = \"async\"", "durability = \"async\": write none"),
+        (
+            "request_authenticator = \"ed25519\"",
+            "request_authenticator = \"mac\"",
+            "request_authenticator = \"mac\": write ed25519",
+        ),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let error = Group::from_text(&text.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(error.contains("group.toml") && error.contains(told), "{error}");
+    }
+    // Files that say nothing of it keep nothing.
+    let silent = Group::from_text(&text.replacen("durability = \"none\"\n", "", 1)).unwrap();
+    assert_eq!(silent.durability(), Durability::None);
+}
+
 #[test]
 fn every_fault_names_file_key_and_cure() {
     let (scratch, group) = sample("faults");
@@ -214,11 +312,15 @@ fn every_fault_names_file_key_and_cure() {
         ("layout = \"auto\"", "layout = \"round\"", "layout = round"),
         ("durability = \"sync\"", "durability = \"often\"", "write sync, async or none"),
         ("epoch = 0", "epoch = 0\ncolour = 3", "colour"),
-        ("protocol = \"hybster\"", "protocol = \"paxos\"", "protocol = \"paxos\": write hybster"),
+        (
+            "protocol = \"hybster\"",
+            "protocol = \"paxos\"",
+            "protocol = \"paxos\": write hybster or pbft",
+        ),
         (
             "protocol = \"hybster\"",
             "protocol = \"pbft\"",
-            "protocol = \"pbft\": write hybster: replicas",
+            "replicas = 3: 1 faults need at least 4 with pbft",
         ),
         ("format = 1", "format = 9", "format = 9"),
         ("127.0.0.1:7101", "127.0.0.1:7100", "replica[1].address"),
@@ -326,7 +428,8 @@ fn a_group_in_memory_survives_the_round_trip_through_texts() {
         for keys in &replicas {
             let text = keys.to_text().unwrap();
             let read = ReplicaKeys::from_text(&group, &text, keys.id).unwrap();
-            assert_eq!(read.group_key.expose_bytes(), keys.group_key.expose_bytes());
+            let key_of = |keys: &ReplicaKeys| *keys.group_key.as_ref().unwrap().expose_bytes();
+            assert_eq!(key_of(&read), key_of(keys));
             let other = ReplicaId((keys.id.0 + 1) % 3);
             let error = ReplicaKeys::from_text(&group, &text, other).unwrap_err().to_string();
             assert!(error.contains("text of") && error.contains("holds the keys of"), "{error}");

@@ -17,26 +17,26 @@ use hybster_proto::service::Service;
 use hybster_proto::time::Time;
 use hybster_proto::wire::CheckpointId;
 use hybster_proto::{Stages, Unreplicated};
-use hybster_tss::{InProcessTrInX, InProcessVerifier, RandomnessKey};
+use hybster_tss::{GroupKey, InProcessTrInX, InProcessVerifier, RandomnessKey, SignedRequests};
 
-use crate::durable::{DataError, Found, Restored};
+use crate::durable::{DataError, Durability, Found, Restored};
 use crate::group::{Group, ReplicaKeys};
 use crate::runtime::{Clients, Control, Pillar, Role, Stage};
 
 /// Stages with their roles, and what they do first.
 pub(super) type Begun = (Vec<(Role, Box<dyn Stage>)>, Vec<Output>);
 
-/// Whether a group can be made or read that runs a protocol.
+/// Whether replicas that run a protocol can keep what a group wants them to keep.
 ///
 /// # Errors
 /// What to do, if not.
-pub(crate) fn is_offered(protocol: Protocol) -> Result<(), &'static str> {
-    match protocol {
-        Protocol::Hybster => Ok(()),
-        Protocol::Pbft => {
-            Err("write hybster: replicas cannot run pbft yet, only `hybster simulate` can")
-        }
+pub(crate) fn can_keep(protocol: Protocol, durability: Durability) -> Result<(), String> {
+    if protocol.rules().keeps_log || durability == Durability::None {
+        return Ok(());
     }
+    Err(format!(
+        "write none: a replica that runs {protocol} has no log, so it starts once; with hybster it starts again"
+    ))
 }
 
 /// All stages of a replica with their roles, as the group's ordering protocol has them.
@@ -51,14 +51,15 @@ pub(super) fn replicated<S: Service>(
             let digest = config.digest();
             let trinx = config.all_pillars().map(|pillar| {
                 let instance = config.instance(id, pillar);
-                InProcessTrInX::new(&keys.group_key, config.mac, digest, instance)
+                InProcessTrInX::new(shared_key(keys), config.mac, digest, instance)
             });
             let verifier = verifiers(group, keys);
             let agreement = Hybster::agreement(config, id, trinx.collect(), verifier);
             boxed(Stages::new(Arc::clone(config), id, agreement, service, randomness(group, keys)))
         }
         Protocol::Pbft => {
-            let agreement = Pbft::agreement(config, id, verifiers(group, keys));
+            let requests = signed(group);
+            let agreement = Pbft::agreement(config, id, || requests.clone());
             boxed(Stages::new(Arc::clone(config), id, agreement, service, randomness(group, keys)))
         }
     }
@@ -94,7 +95,7 @@ pub(super) fn recovered<S: Service>(
     let trinx = config.all_pillars().map(|pillar| {
         let instance = config.instance(id, pillar);
         let counters = recovered.counters(pillar);
-        InProcessTrInX::restored(&keys.group_key, config.mac, digest, instance, counters)
+        InProcessTrInX::restored(shared_key(keys), config.mac, digest, instance, counters)
     });
     let trinx = trinx.collect();
     let agreement = Hybster::recover(config, id, trinx, verifiers(group, keys), &mut recovered);
@@ -161,7 +162,7 @@ pub(crate) fn beginning(
         Protocol::Hybster => {
             let digest = config.digest();
             let trinx =
-                |instance| InProcessTrInX::new(&keys.group_key, config.mac, digest, instance);
+                |instance| InProcessTrInX::new(shared_key(keys), config.mac, digest, instance);
             let certificate =
                 hybster::certify(config, id, trinx).map_err(|error| error.to_string())?;
             let records =
@@ -207,20 +208,42 @@ pub(super) fn unreplicated<S: Service>(
     keys: &ReplicaKeys,
     service: S,
 ) -> Vec<(Role, Box<dyn Stage>)> {
-    let verifier = verifiers(group, keys)();
-    let config = Arc::clone(group.config());
-    let server = Unreplicated::new(config, verifier, service, randomness(group, keys));
-    vec![(Role::Server, Box::new(server))]
+    let (config, randomness) = (Arc::clone(group.config()), randomness(group, keys));
+    let server: Box<dyn Stage> = match config.protocol {
+        Protocol::Hybster => {
+            Box::new(Unreplicated::new(config, verifiers(group, keys)(), service, randomness))
+        }
+        Protocol::Pbft => Box::new(Unreplicated::new(config, signed(group), service, randomness)),
+    };
+    vec![(Role::Server, server)]
+}
+
+/// Checks the requests of clients that sign them, with public keys only.
+fn signed(group: &Group) -> SignedRequests {
+    // A configuration whose clients do not sign is refused.
+    SignedRequests::new(group.request_keys().unwrap_or_default())
+}
+
+/// The key of the trusted subsystems.
+///
+/// # Panics
+/// If the group's protocol knows none: then none of its stages asks for it.
+fn shared_key(keys: &ReplicaKeys) -> &GroupKey {
+    keys.group_key.as_ref().expect("the group's protocol has trusted subsystems")
 }
 
 fn randomness(group: &Group, keys: &ReplicaKeys) -> RandomnessKey {
-    RandomnessKey::new(&keys.group_key, &group.config().genesis())
+    let genesis = group.config().genesis();
+    match &keys.group_key {
+        Some(group_key) => RandomnessKey::new(group_key, &genesis),
+        None => RandomnessKey::public(&genesis),
+    }
 }
 
 /// Makes verifiers that share the clients' decoded keys.
 fn verifiers(group: &Group, keys: &ReplicaKeys) -> impl Fn() -> InProcessVerifier {
     let (mac, digest) = (group.config().mac, group.config().digest());
-    let (group_key, signers) = (keys.group_key.clone(), group.request_keys());
+    let (group_key, signers) = (shared_key(keys).clone(), group.request_keys());
     move || {
         let verifier = InProcessVerifier::new(&group_key, mac, digest);
         match &signers {

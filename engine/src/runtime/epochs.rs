@@ -193,7 +193,7 @@ mod tests {
     /// A replica in epoch 2, to which nothing else than these words proves anything.
     fn watch() -> Arc<EpochWatch> {
         let prove = |message: &EpochMessage| {
-            (message.certificate == &b"proof"[..]).then(GroupConfig::default)
+            (message.certificate == b"proof"[..]).then(GroupConfig::default)
         };
         Arc::new(EpochWatch::new(2, vec![end(0), end(1)], Box::new(prove)))
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use hybster_net::{PeerAddress, TransportKind};
 use hybster_proto::config::GroupConfig;
 use hybster_proto::ids::{ClientId, ReplicaId};
+use hybster_proto::protocol::Protocol;
 use hybster_proto::service::Service;
 use parking_lot::Mutex;
 
@@ -171,9 +172,21 @@ impl ClusterBuilder {
 
     /// f, how many replicas may fail, and as many replicas as that takes. The default is 1.
     pub fn faults(mut self, faults: u16) -> Self {
-        self.create.config.faults = faults;
-        self.create.config.replicas = 2 * faults + 1;
+        let config = &mut self.create.config;
+        let least = config.rules().least_replicas(faults);
+        config.faults = faults;
+        config.replicas = u16::try_from(least).unwrap_or(u16::MAX);
         self
+    }
+
+    /// What orders the requests, as many replicas as the faults take with it, and requests that are proved
+    /// as it needs. The default is the first one.
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        let config = &mut self.create.config;
+        config.protocol = protocol;
+        config.request_authenticator = protocol.rules().request_authenticator();
+        let faults = config.faults;
+        self.faults(faults)
     }
 
     /// What of a replica outlives its stop; by default nothing, and then a replica that was stopped

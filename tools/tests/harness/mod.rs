@@ -163,25 +163,37 @@ impl Group {
     /// The same with another command that makes a group.
     #[track_caller]
     pub(crate) fn make(command: &str, options: &[&str]) -> Self {
+        Self::make_of(3, command, options)
+    }
+
+    /// The same with so many replicas.
+    #[track_caller]
+    pub(crate) fn make_of(count: usize, command: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let addresses = free_addresses(3);
+        let addresses = free_addresses(count);
         let list: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
         let path = dir.path().join("group");
         let list = list.join(",");
         let mut arguments = vec![command, path.to_str().unwrap(), "--addresses", &list];
         arguments.extend(options);
         hybster(&arguments).ok();
-        Self { replicas: vec![None, None, None], addresses, dir }
+        Self { replicas: (0..count).map(|_| None).collect(), addresses, dir }
     }
 
     /// The same with all replicas started.
     #[track_caller]
     pub(crate) fn start(options: &[&str]) -> Self {
         let mut group = Self::init(options);
-        for id in 0..3 {
-            group.start_replica(id);
-        }
+        group.start_all();
         group
+    }
+
+    /// Starts all replicas.
+    #[track_caller]
+    pub(crate) fn start_all(&mut self) {
+        for id in 0..self.replicas.len() {
+            self.start_replica(id);
+        }
     }
 
     pub(crate) fn path(&self) -> PathBuf {

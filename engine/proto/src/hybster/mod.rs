@@ -66,6 +66,8 @@ pub const RULES: Rules = Rules {
     is_thrifty: true,
     late_vote: Some(kind::COMMIT),
     starts_once: true,
+    shares_a_key: true,
+    keeps_log: true,
 };
 
 /// Hybster with a back end of TrInX and what verifies its certificates and the clients' requests.

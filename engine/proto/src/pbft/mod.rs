@@ -68,6 +68,8 @@ pub const RULES: Rules = Rules {
     late_vote: None,
     // A replica that forgets P and Q is faulty.
     starts_once: true,
+    shares_a_key: false,
+    keeps_log: false,
 };
 
 /// PBFT with what verifies the clients' requests.

@@ -53,7 +53,7 @@ use crate::timeouts::AdaptiveTimeout;
 
 use checkpointing::Claimed;
 use slots::Slots;
-pub(crate) use slots::{NAMED_BYTES, SLOT_BYTES};
+pub(crate) use slots::{MISSING_BYTES, NAMED_BYTES, PAIR_BYTES, SLOT_BYTES};
 
 /// BODY-REQUESTs of one pillar that a peer may leave unanswered.
 pub(super) const BODY_REQUESTS: usize = 4;

@@ -109,6 +109,11 @@ pub(crate) const SLOT_BYTES: u64 = size_of::<Slot>() as u64;
 /// What a PREPARE, COMMIT or COMMITTED takes in a slot.
 pub(crate) const NAMED_BYTES: u64 = size_of::<Named>() as u64;
 
+/// What a proposal of Q takes in a slot, besides its body.
+pub(crate) const PAIR_BYTES: u64 = size_of::<(View, Body)>() as u64;
+/// What a digest takes that is missing, in a B-tree whose nodes are half full.
+pub(crate) const MISSING_BYTES: u64 = 3 * size_of::<(u64, Digest)>() as u64;
+
 /// The log of a pillar.
 pub(super) type Slots = Log<Slot>;
 

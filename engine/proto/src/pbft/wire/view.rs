@@ -15,6 +15,8 @@ pub const PAIRS: usize = 4;
 const PAIR_BYTES: usize = 40;
 /// The most bytes that one order number takes in a VIEW-CHANGE.
 pub const SLOT_BYTES: usize = 12 + (1 + PAIRS) * PAIR_BYTES;
+/// The most bytes that the same takes once it was read.
+pub const SLOT_MEMORY: usize = size_of::<Known>() + PAIRS * size_of::<Pair>();
 /// Bytes of a checkpoint.
 const ID_BYTES: usize = 40;
 /// Bytes of one vote in a VIEW-CHANGE-ACK.
@@ -273,6 +275,7 @@ impl NewView {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Protocol;
 
     fn change(config: &GroupConfig, sender: u16) -> ViewChange {
         let known = |order, views: &[u64]| Known {
@@ -323,6 +326,61 @@ mod tests {
         wrong(|it| it.taken[1].order = OrderNumber(511));
         wrong(|it| it.stable.order = OrderNumber(u64::MAX));
         wrong(|it| it.sender = ReplicaId(3));
+    }
+
+    /// As much as a liar can put into them: what a group's constants are checked against holds.
+    #[test]
+    fn the_longest_messages_are_as_long_as_their_bound_says() {
+        let protocol = Protocol::Pbft;
+        let config = GroupConfig { protocol, replicas: 4, ..GroupConfig::default() };
+        let to = View(99);
+        let stable = CheckpointId { order: OrderNumber(256), digest: Digest([9; 32]) };
+        let checkpoints = (0..=config.window / config.checkpoint_interval).map(|at| {
+            let order = OrderNumber(stable.order.0 + at * config.checkpoint_interval);
+            CheckpointId { order, ..stable }
+        });
+        let known = |pillar, slot| Known {
+            order: config.order_at(pillar, config.slots_before(stable.order) + slot),
+            prepared: Some((Digest([1; 32]), View(1))),
+            pre_prepared: (0..PAIRS as u8).map(|it| (Digest([it; 32]), View(1))).collect(),
+        };
+        let part = |pillar| (0..config.window_slots()).map(|slot| known(pillar, slot)).collect();
+        let parts: Vec<Vec<Known>> = config.all_pillars().map(part).collect();
+        let change = |sender| {
+            let (taken, parts) = (checkpoints.clone().collect(), parts.clone());
+            ViewChange { sender: ReplicaId(sender), to, stable, taken, parts }
+        };
+        let longest = change(1);
+        let bytes = longest.encode();
+        let read = ViewChange::parse(&bytes, &config).unwrap();
+        assert_eq!(read, longest);
+        let kept: usize = read.parts.iter().flatten().map(|it| it.pre_prepared.capacity()).sum();
+        let known: usize = read.parts.iter().map(Vec::capacity).sum();
+        assert!(kept <= config.window as usize * PAIRS && known <= config.window as usize);
+        // One more of anything, and it is refused.
+        let refused = |spoil: fn(&mut ViewChange)| {
+            let mut change = change(1);
+            spoil(&mut change);
+            assert!(ViewChange::parse(&change.encode(), &config).is_err());
+        };
+        refused(|it| it.parts[0][0].pre_prepared.push((Digest([9; 32]), View(1))));
+        refused(|it| {
+            let order = OrderNumber(it.parts[1].last().unwrap().order.0 + 2);
+            it.parts[1].push(Known { order, ..Known::default() });
+        });
+        refused(|it| {
+            let order = OrderNumber(it.taken.last().unwrap().order.0 + 256);
+            it.taken.push(CheckpointId { order, ..it.stable });
+        });
+        let changes = (0..config.replicas).map(|sender| {
+            let change = change(sender);
+            (digest(&change.encode()), change)
+        });
+        let new_view = NewView { view: to, changes: changes.collect() };
+        let bytes = new_view.encode();
+        assert!(NewView::parse(&bytes, &config).is_ok());
+        let bound = (config.rules().longest_message)(&config);
+        assert!(bytes.len() as u64 <= bound, "{} of {bound}", bytes.len());
     }
 
     #[test]
