@@ -219,7 +219,11 @@ const SETTINGS: &[Setting] = &[
     setting(
         "durability",
         "",
-        Words("sync, async, none; with an administrator sync", "\"sync\"", "\"perhaps\""),
+        Words(
+            "sync, async, none; with an administrator sync; with pbft none",
+            "\"sync\"",
+            "\"perhaps\"",
+        ),
         "sync: latency of a sync of the disk; none: a replica starts once",
     ),
 ];
