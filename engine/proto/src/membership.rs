@@ -9,7 +9,7 @@
 //! next configuration:
 //!   | 1:u16 | replicas:u16 | epoch:u32 | replicas × life:u64 | length:u32 | details … |
 //! ```
-//! The signature covers everything before it, behind the words [`PURPOSE`].
+//! The signature covers everything before it, behind the words `hybster reconfiguration, version 1` and a zero byte.
 
 use bytes::Bytes;
 use hybster_tss::{ClientPublicKey, ClientPublicKeys, ClientSigningKey, Digest, Life};
