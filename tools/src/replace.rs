@@ -236,7 +236,10 @@ impl Members {
         let written = fs::File::create(&new).and_then(|mut to| {
             to.write_all(self.text().as_bytes())?;
             to.sync_all()?;
-            fs::rename(&new, &file)
+            fs::rename(&new, &file)?;
+            // Else a loss of power could bring the old members back, and nobody else knows the new life.
+            let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+            fs::File::open(dir)?.sync_all()
         });
         written.map_err(|error| failed(&file, &error))
     }
