@@ -2,6 +2,8 @@
 //! inputs; what leaves goes through [`Egress`], which decides when and how, and which the simulator
 //! runs too. Nothing is decided here.
 
+mod elsewhere;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,7 +28,7 @@ use hybster_proto::wire::{kind, kind_of};
 
 use super::Shared;
 use super::counters::{FAULT_COST_NS, cost_ns};
-use super::epochs::{OtherEpochs, Said};
+use super::epochs::OtherEpochs;
 use super::gate::LogGate;
 use super::timing::Recorder;
 
@@ -371,42 +373,6 @@ impl<T: Transport> Network<T> {
                     self.shared.counters.agents[0].dealt(from, message);
                     self.reject(Some(from), message, Reject::Malformed);
                 }
-            }
-        }
-    }
-
-    /// Tells a peer whose link is up that its epoch is over, if it is in another one.
-    fn is_up_in_another_epoch(&mut self, peer: u16, epoch: u64) -> bool {
-        let Some(epochs) = &mut self.epochs else { return false };
-        let (is_other, told) = epochs.up(peer, epoch);
-        if is_other {
-            let id = self.shared.replica.0;
-            log::info!("replica {id}: a link to replica {peer} is up, which is in epoch {epoch}");
-            told.map(|message| self.wires.send(ReplicaId(peer), message));
-        }
-        is_other
-    }
-
-    /// Of a peer in another epoch only one thing matters: whether it proves that the own epoch is over.
-    #[cold]
-    fn messages_of_another_epoch(
-        &mut self,
-        from: ReplicaId,
-        messages: &Messages,
-        inputs: &mut Vec<Input>,
-    ) {
-        let now = self.shared.clock.now();
-        for message in messages.iter() {
-            let bytes = messages.slice(message);
-            let Some(epochs) = &mut self.epochs else { return };
-            match epochs.message(from, &bytes, now) {
-                Said::Nothing => self.reject(Some(from), message, Reject::Malformed),
-                Said::Answer(answer) => drop(self.wires.send(from, answer)),
-                // The stages check it once more, and keep what it proves.
-                Said::Over(proof) if self.admits(from, &proof) => {
-                    inputs.extend(route_peer_message(from, proof, &self.shared.config));
-                }
-                Said::Over(_) => {}
             }
         }
     }
